@@ -1,0 +1,119 @@
+"""The words of the harness: metric names, units and the point of a curve.
+
+Everything else speaks with these names, so the trainer that measures, the tracker that stores and the report
+that reads can never disagree about a spelling. Nothing here needs more than the standard library.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+# Measured at every evaluation. Losses are nats per target token, in evaluation mode (dropout off).
+TRAIN_LOSS = "train/loss"  # over a fixed sample of training windows
+TRAIN_PERPLEXITY = "train/perplexity"
+VAL_LOSS = "val/loss"  # over every target token of the validation split
+VAL_PERPLEXITY = "val/perplexity"
+VAL_BITS_PER_BYTE = "val/bits_per_byte"
+
+# Measured once, after the last step, and only by runs that may read the test split.
+TEST_LOSS = "test/loss"
+TEST_PERPLEXITY = "test/perplexity"
+TEST_BITS_PER_BYTE = "test/bits_per_byte"
+
+# Measured at the logging rhythm, between evaluations too.
+BATCH_LOSS = "train/batch_loss"  # the training batch's own loss, dropout on
+LEARNING_RATE = "optim/learning_rate"
+GRAD_NORM = "optim/grad_norm"  # global L2 norm before clipping
+TOKENS_PER_SECOND = "perf/tokens_per_second"  # training only: evaluation and sampling are not counted
+MFU = "perf/mfu"  # share of the device's peak FLOP/s; only where the peak is known
+TOKENS = "tokens"  # training tokens seen so far
+EPOCHS = "epochs"  # passes over the training split so far
+
+# The worker's own process. MLflow's page shows names with this prefix in a tab of their own.
+SYSTEM_CPU_PERCENT = "system/cpu_utilization_percentage"
+SYSTEM_MEMORY_MB = "system/process_memory_megabytes"
+SYSTEM_GPU_MEMORY_MB = "system/gpu_peak_memory_megabytes"
+
+
+class Phase(StrEnum):
+    """Why a run was trained: to search an arm's tuned dimensions, or to measure the arm's best configuration."""
+
+    EXPLORE = "explore"
+    CONFIRM = "confirm"
+
+
+class Outcome(StrEnum):
+    """How a run ended. Only COMPLETE runs carry a result that may be compared."""
+
+    COMPLETE = "complete"
+    PRUNED = "pruned"  # stopped early by the study's pruner
+    DIVERGED = "diverged"  # loss or gradient became NaN or infinite
+    OOM = "oom"  # host or device memory ran out
+    FAILED = "failed"  # an exception, or its worker process died
+    INTERRUPTED = "interrupted"  # the person stopped the sweep
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of a run's curves, as the trainer yields it.
+
+    Attributes:
+        step: optimizer steps taken so far (0 before the first).
+        tokens: training tokens seen so far.
+        progress: share of the budget that is spent, 0 to 1.
+        seconds: wall time since the trainer began, in seconds.
+        metrics: metric name → finite value, in the units given beside the names above.
+        sample: text generated at this point, or None.
+    """
+
+    step: int
+    tokens: int
+    progress: float
+    seconds: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    sample: str | None = None
+
+    @property
+    def evaluated(self) -> bool:
+        """Whether a full validation pass belongs to this point."""
+        return VAL_LOSS in self.metrics
+
+
+def perplexity(loss: float) -> float:
+    """exp(loss) for a mean loss in nats per token; infinite where a float cannot hold it."""
+    try:
+        return math.exp(loss)
+    except OverflowError:
+        return math.inf
+
+
+def bits_per_byte(total_nats: float, total_bytes: int) -> float:
+    """Σ nats / (ln 2 · Σ bytes): the score that does not depend on the tokenizer.
+
+    Args:
+        total_nats: summed negative log probability of the scored tokens.
+        total_bytes: UTF-8 bytes that those tokens stand for; must be positive.
+    """
+    if total_bytes <= 0:
+        raise ValueError(f"total_bytes must be positive, found {total_bytes}")
+    return total_nats / (math.log(2) * total_bytes)
+
+
+def split_metrics(split: str, total_nats: float, tokens: int, total_bytes: int) -> dict[str, float]:
+    """Loss, perplexity and bits per byte of one scored split, under their metric names.
+
+    Args:
+        split: "train", "val" or "test", the prefix of the names.
+        total_nats: summed negative log probability of the split's target tokens.
+        tokens: number of target tokens scored.
+        total_bytes: UTF-8 bytes that those tokens stand for.
+    """
+    loss = total_nats / tokens
+    return {
+        f"{split}/loss": loss,
+        f"{split}/perplexity": perplexity(loss),
+        f"{split}/bits_per_byte": bits_per_byte(total_nats, total_bytes),
+    }
