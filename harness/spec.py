@@ -1,0 +1,240 @@
+"""A question about training a GPT, as written in one YAML file: what is compared, what is tuned, what is fixed.
+
+`SweepSpec` is the validated, frozen result; `harness.specfile.load_spec` makes one from a file. A spec spans a set
+of `Arm`s (every combination of the compared values) and, inside each arm, a space of tuned `Dimension`s.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, Field
+from ruamel.yaml import YAML
+
+from harness import __version__
+from harness.config import Config, RunConfig, Whole, digest_of
+
+SAMPLERS: Final = ("tpe", "random", "grid", "qmc", "gp", "cmaes")
+PRUNERS: Final = ("none", "median", "hyperband", "successive_halving")
+KINDS: Final = ("uniform", "log_uniform", "int_uniform", "choice")
+
+# Fields of which one excludes the others: setting one, by an arm or from the command line, clears its siblings.
+_EXCLUSIVE: Final[tuple[frozenset[str], ...]] = (
+    frozenset({"data.corpus", "data.path", "data.url"}),
+    frozenset({"train.batch_tokens", "train.batch_size"}),
+    frozenset(f"train.budget.{kind}" for kind in ("tokens", "epochs", "steps", "flops", "seconds")),
+    frozenset(f"train.eval_every.{kind}" for kind in ("tokens", "epochs", "steps")),
+)
+
+
+class StudyConfig(Config):
+    """How an arm is searched and how its best configuration is confirmed."""
+
+    sampler: Literal[SAMPLERS] = "tpe"  # type: ignore[valid-type]
+    pruner: Literal[PRUNERS] = "none"  # type: ignore[valid-type]
+    trials: Annotated[Whole, Field(ge=1)] = 10  # per arm, as a total; of no effect where nothing is tuned
+    seeds: Annotated[Whole | None, Field(ge=0)] = None  # confirm runs per arm; None: 3, or 1 for a single run
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """One tuned dimension. `values` are (low, high) for a range and the options for a choice."""
+
+    kind: str
+    values: tuple[Any, ...]
+
+    @property
+    def is_range(self) -> bool:
+        """Whether the values are the two ends of a range."""
+        return self.kind != "choice"
+
+    def plain(self) -> dict[str, list[Any]]:
+        """As it is written in YAML: `{log_uniform: [0.0003, 0.003]}`."""
+        return {self.kind: list(self.values)}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One combination of the compared values. Its name is what tables, studies and runs call it."""
+
+    name: str
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class SweepSpec:
+    """A validated spec. `written` holds the data, model and train sections as they were written, overrides applied."""
+
+    name: str
+    question: str
+    written: Mapping[str, Any]
+    base: RunConfig
+    compare: Mapping[str, tuple[Any, ...]]
+    baseline: Mapping[str, Any]
+    tune: Mapping[str, Dimension]
+    study: StudyConfig
+
+    def arms(self) -> tuple[Arm, ...]:
+        """Every combination of the compared values, in the order of the file; one arm where nothing is compared."""
+        return tuple(Arm(arm_name(values), values) for values in combinations(self.compare))
+
+    @property
+    def baseline_arm(self) -> Arm:
+        """The arm that others are compared with: as written, else the first."""
+        arms = self.arms()
+        wanted = {path: value_key(value) for path, value in self.baseline.items()}
+        for arm in arms:
+            if wanted and all(value_key(arm.values[path]) == key for path, key in wanted.items()):
+                return arm
+        return arms[0]
+
+    @property
+    def trials(self) -> int:
+        """Explore trials per arm: none where nothing is tuned, and for a grid at most its points (all by default)."""
+        if not self.tune:
+            return 0
+        if self.study.sampler != "grid":
+            return self.study.trials
+        points = math.prod(len(dimension.values) for dimension in self.tune.values())
+        return min(self.study.trials, points) if "trials" in self.study.model_fields_set else points
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Seeds of the confirm runs: fresh ones (the search used `train.seed`), the same in every arm."""
+        count = self.study.seeds
+        if count is None:
+            count = 3 if self.compare or self.tune else 1
+        first = self.base.train.seed + (1 if self.tune else 0)
+        return tuple(range(first, first + count))
+
+    def run_config(self, values: Mapping[str, Any]) -> RunConfig:
+        """The configuration of one run: the written sections with `values` (dotted path → value) set.
+
+        Raises:
+            pydantic.ValidationError: the values make no valid run.
+        """
+        return RunConfig.model_validate(override(self.written, values))
+
+    def identity(self, data_sha256: str = "") -> str:
+        """SHA-256 of what decides the sweep's numbers: configuration, arms, search space, data, code version.
+
+        The name, the question and the numbers of trials and seeds are left out: asking for more of the same
+        continues a sweep; anything else begins another.
+        """
+        plain = self.plain()
+        for words in ("name", "question"):
+            plain.pop(words)
+        study = {"sampler": self.study.sampler, "pruner": self.study.pruner}
+        return digest_of({**plain, "study": study, "data_sha256": data_sha256, "version": __version__})
+
+    def plain(self) -> dict[str, Any]:
+        """The resolved spec as plain values, every default written out; loading it again gives the same sweep."""
+        sections = _written_out(self.base)
+        study = {**_written_out(self.study), "trials": self.trials or self.study.trials, "seeds": len(self.seeds)}
+        plain: dict[str, Any] = {"name": self.name, "question": self.question, **sections}
+        if self.compare:
+            plain["compare"] = {path: list(values) for path, values in self.compare.items()}
+            plain["baseline"] = dict(self.baseline_arm.values)
+        if self.tune:
+            plain["tune"] = {path: dimension.plain() for path, dimension in self.tune.items()}
+        return {**plain, "study": study}
+
+    def to_yaml(self) -> str:
+        """The resolved spec as YAML text."""
+        yaml = YAML()
+        yaml.width = 120
+        stream = io.StringIO()
+        yaml.dump(self.plain(), stream)
+        return stream.getvalue()
+
+
+def _written_out(config: Config) -> dict[str, Any]:
+    """Every field as a plain value; those that are None because nothing was said are left out."""
+    plain: dict[str, Any] = {}
+    for name, info in type(config).model_fields.items():
+        value = getattr(config, name)
+        if isinstance(value, Config):
+            plain[name] = _written_out(value)
+        elif value is not None or info.default is not None:
+            plain[name] = list(value) if isinstance(value, tuple) else value
+    return plain
+
+
+def combinations(compare: Mapping[str, tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
+    """Every combination of the compared values, the last path changing fastest."""
+    for values in itertools.product(*compare.values()):
+        yield dict(zip(compare, values, strict=True))
+
+
+def override(written: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of nested mappings with `values` (dotted path → value) set and what they exclude cleared."""
+    plain = {key: _copy(part) for key, part in written.items()}
+    for path, value in values.items():
+        for group in _EXCLUSIVE:
+            if path in group:
+                for other in group - {path}:
+                    _remove(plain, other)
+        if path in ("data.corpus", "data.path"):
+            _remove(plain, "data.sha256")
+        *parents, leaf = path.split(".")
+        here = plain
+        for name in parents:
+            here = here.setdefault(name, {})
+            if not isinstance(here, dict):  # `train: 3` is reported by validation, with its line
+                break
+        else:
+            here[leaf] = value
+    return plain
+
+
+def _copy(value: Any) -> Any:
+    return {key: _copy(part) for key, part in value.items()} if isinstance(value, Mapping) else value
+
+
+def _remove(plain: dict[str, Any], path: str) -> None:
+    *parents, leaf = path.split(".")
+    here: Any = plain
+    for name in parents:
+        here = here.get(name) if isinstance(here, dict) else None
+    if isinstance(here, dict):
+        here.pop(leaf, None)
+
+
+def field_paths(model: type[BaseModel] = RunConfig, prefix: str = "") -> list[str]:
+    """Dotted paths of every field that can be compared, tuned or set: `model.drop_rate`, `train.budget.tokens`, …"""
+    paths: list[str] = []
+    for name, info in model.model_fields.items():
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            paths += field_paths(info.annotation, f"{prefix}{name}.")
+        else:
+            paths.append(f"{prefix}{name}")
+    return paths if prefix else [*paths, "model.preset"]
+
+
+def short_name(path: str) -> str:
+    """The last word of a path, or its last two where one is ambiguous (`budget.tokens`, `eval_every.tokens`)."""
+    leaf = path.rpartition(".")[2]
+    twins = [other for other in field_paths() if other.rpartition(".")[2] == leaf]
+    return leaf if len(twins) < 2 else ".".join(path.split(".")[-2:])
+
+
+def format_value(value: Any) -> str:
+    """A value as YAML writes it, without loss."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+def arm_name(values: Mapping[str, Any]) -> str:
+    """`drop_rate=0.1, qkv_bias=true`; `all` for the only arm of a plain search."""
+    return ", ".join(f"{short_name(path)}={format_value(value)}" for path, value in values.items()) or "all"
+
+
+def value_key(value: Any) -> tuple[bool, Any]:
+    """Something that is equal for values that mean the same: 1 and 1.0 do, 1 and true do not."""
+    return isinstance(value, bool), str(value) if isinstance(value, list) else value

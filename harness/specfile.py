@@ -1,0 +1,325 @@
+"""YAML file (and `--set` values) → `SweepSpec`, or every mistake at once with its line.
+
+Nothing here stops at the first mistake: each section is checked by itself, then each compared and tuned value on
+top of the written configuration, then all of them against the corpus. Messages say what was found and what is
+allowed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from harness.config import PRESETS, DataConfig, RunConfig
+from harness.problems import Problem, SpecError, unknown
+from harness.schema import explain
+from harness.spec import (
+    KINDS,
+    Dimension,
+    StudyConfig,
+    SweepSpec,
+    arm_name,
+    combinations,
+    field_paths,
+    format_value,
+    override,
+    value_key,
+)
+from harness.yamlfile import Document, parse_value, read_yaml
+
+SECTIONS = ("name", "question", "data", "model", "train", "compare", "baseline", "tune", "study")
+SLUG = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+MAX_ARMS = 1000
+MAX_CHECKED = 2000  # combinations of tuned values that are tried per arm before training
+
+# Tokens of each split, by name, of the corpus that a data section names.
+SplitSizes = Callable[[DataConfig], Mapping[str, int]]
+
+
+def load_spec(path: Path, settings: Sequence[str] = (), split_sizes: SplitSizes | None = None) -> SweepSpec:
+    """Read, check and freeze a spec.
+
+    Args:
+        path: the YAML file.
+        settings: `path=value` texts of `--set`, applied in order before checking.
+        split_sizes: tells the tokens of each split, so that contexts longer than a split are found before
+            training; it may raise a ValueError with a `field` attribute. None: the corpus is not looked at.
+
+    Raises:
+        SpecError: with every mistake that was found.
+    """
+    return _Loader(read_yaml(path)).load(settings, split_sizes)
+
+
+class _Loader:
+    def __init__(self, document: Document) -> None:
+        self.document = document
+        self.values = document.values
+        self.problems = list(document.problems)
+        self.settings: dict[str, str] = {}  # dotted path → the `--set` text that set it
+
+    def load(self, settings: Sequence[str], split_sizes: SplitSizes | None) -> SweepSpec:
+        self.apply_settings(settings)
+        for section in self.values:
+            if section not in SECTIONS:
+                self.report(section, unknown(section, SECTIONS, "section"))
+        name, question = self.name(), self.question()
+        written: dict[str, Any] = {k: self.values[k] for k in ("data", "model", "train") if k in self.values}
+        self.drop_unknown_preset(written)
+        base = self.run_config(written)
+        study = self.study()
+        compare, tune = self.compare(), self.tune(study)
+        for path in sorted(set(compare) & set(tune)):
+            self.report(f"tune.{path}", "is compared too; allowed: compare it or tune it, not both")
+        baseline = self.baseline(compare)
+        if base is not None and study is not None:
+            spec = SweepSpec(name, question, written, base, compare, baseline, tune, study)
+            runs = self.check_runs(spec)
+            if split_sizes is not None:
+                self.check_splits(runs, split_sizes)
+        elif split_sizes is not None:
+            self.check_corpus(split_sizes)
+        if self.problems:
+            raise SpecError(self.problems)
+        return spec
+
+    def report(self, path: str, message: str) -> None:
+        setting = next((text for key, text in self.settings.items() if path == key or path.startswith(key + ".")), None)
+        if setting is not None:
+            self.problems.append(Problem(f"--set {setting}", 0, path, message))
+        else:
+            self.problems.append(Problem(self.document.file, self.document.line(path), path, message))
+
+    # sections ------------------------------------------------------------------------------------------------
+
+    def apply_settings(self, settings: Sequence[str]) -> None:
+        for setting in settings:
+            path, equals, text = setting.partition("=")
+            path = path.strip()
+            if not equals or not path:
+                self.problems.append(Problem(f"--set {setting}", 0, "", "allowed: path=value"))
+                continue
+            try:
+                value = parse_value(text)
+            except SpecError as error:
+                self.problems.append(Problem(f"--set {setting}", 0, path, error.problems[0].message))
+                continue
+            self.settings[path] = setting
+            section, _, rest = path.partition(".")
+            if section in ("compare", "baseline", "tune") and rest:  # their keys are dotted paths themselves
+                part = self.values.setdefault(section, {})
+                if isinstance(part, dict):
+                    part[rest] = value
+            elif section in ("data", "model", "train", "study") and rest:
+                self.values = override(self.values, {path: value})
+            else:
+                self.values[path] = value
+
+    def name(self) -> str:
+        name = self.values.get("name")
+        if not isinstance(name, str) or not SLUG.fullmatch(name):
+            found = "nothing" if name is None else repr(name)
+            self.report("name", f"found {found}; allowed: 1 to 64 of a-z 0-9 - _, beginning with a letter or digit")
+        return str(name)
+
+    def question(self) -> str:
+        question = self.values.get("question", "")
+        if not isinstance(question, str):
+            self.report("question", f"found {question!r}; allowed: a text")
+        return str(question)
+
+    def drop_unknown_preset(self, written: dict[str, Any]) -> None:
+        """A wrong preset is reported once, and the rest of the section is still checked."""
+        model = written.get("model")
+        if isinstance(model, dict) and "preset" in model and model["preset"] not in PRESETS:
+            self.report("model.preset", unknown(str(model["preset"]), PRESETS, "preset"))
+            written["model"] = {name: value for name, value in model.items() if name != "preset"}
+
+    def run_config(self, written: Mapping[str, Any]) -> RunConfig | None:
+        try:
+            return RunConfig.model_validate(written)
+        except ValidationError as error:
+            for path, message in explain(error, RunConfig):
+                self.report(path, message)
+            return None
+
+    def study(self) -> StudyConfig | None:
+        try:
+            return StudyConfig.model_validate(self.values.get("study", {}))
+        except ValidationError as error:
+            for path, message in explain(error, StudyConfig):
+                self.report(f"study.{path}".rstrip("."), message)
+            return None
+
+    def mapping(self, section: str) -> dict[str, Any]:
+        """A section whose keys are dotted paths of fields; nested writing is refused with the right spelling."""
+        part = self.values.get(section)
+        if part is None and section not in self.values:
+            return {}
+        if not isinstance(part, dict) or not part:
+            self.report(section, f"found {part!r}; allowed: paths of fields, for example model.drop_rate")
+            return {}
+        known, good = field_paths(), {}
+        for path, value in part.items():
+            if path == "train.seed":
+                self.report(f"{section}.{path}", "seeds are what every arm is repeated over; allowed: study.seeds")
+            elif path in known:
+                good[path] = value
+            else:
+                self.report(f"{section}.{path}", self._unknown_path(path, known))
+        return good
+
+    @staticmethod
+    def _unknown_path(path: str, known: Sequence[str]) -> str:
+        same_leaf = [other for other in known if other.rpartition(".")[2] == path.rpartition(".")[2]]
+        below = [other for other in known if other.startswith(path + ".")]
+        if same_leaf or below:
+            return f"unknown field {path!r}; did you mean {' or '.join(below or same_leaf)}?"
+        section = [other for other in known if other.split(".")[0] == path.split(".")[0]]
+        return unknown(path, section or known)
+
+    def compare(self) -> dict[str, tuple[Any, ...]]:
+        compare: dict[str, tuple[Any, ...]] = {}
+        for path, values in self.mapping("compare").items():
+            where = f"compare.{path}"
+            if not isinstance(values, list) or not values or any(isinstance(v, (dict, list)) for v in values):
+                self.report(where, f"found {values!r}; allowed: a list of values, for example [0.0, 0.1]")
+            elif len({value_key(value) for value in values}) < len(values):
+                self.report(where, f"found {values!r}; allowed: values that differ, each is an arm")
+            else:
+                compare[path] = tuple(values)
+        if math.prod(len(values) for values in compare.values()) > MAX_ARMS:
+            self.report("compare", f"found {math.prod(map(len, compare.values()))} arms; allowed: at most {MAX_ARMS}")
+            return {}
+        return compare
+
+    def baseline(self, compare: Mapping[str, tuple[Any, ...]]) -> dict[str, Any]:
+        written = self.mapping("baseline")
+        for path, value in written.items():
+            if path not in compare:
+                self.report(f"baseline.{path}", "is not compared; allowed: the paths under compare")
+            elif value_key(value) not in {value_key(option) for option in compare[path]}:
+                options = ", ".join(map(format_value, compare[path]))
+                self.report(f"baseline.{path}", f"found {value!r}; allowed: one of {options}")
+        missing = [path for path in compare if path not in written]
+        if written and missing:
+            self.report("baseline", f"says nothing of {', '.join(missing)}; allowed: a value for every compared path")
+        return written
+
+    def tune(self, study: StudyConfig | None) -> dict[str, Dimension]:
+        tune: dict[str, Dimension] = {}
+        for path, written in self.mapping("tune").items():
+            kind = next(iter(written)) if isinstance(written, dict) and len(written) == 1 else None
+            where = f"tune.{path}"
+            if kind is None:
+                example = "{log_uniform: [3e-4, 3e-3]}"
+                self.report(where, f"found {written!r}; allowed: one of {', '.join(KINDS)}, for example {example}")
+            elif kind not in KINDS:
+                self.report(where, unknown(str(kind), KINDS, "kind of dimension"))
+            elif wrong := _wrong_values(kind, written[kind]):
+                self.report(where, f"found {kind} {written[kind]!r}; allowed: {wrong}")
+            elif study is not None and study.sampler == "grid" and kind != "choice":
+                self.report(where, f"found {kind} with study.sampler grid; allowed: choice, the points of the grid")
+            else:
+                tune[path] = Dimension(kind, tuple(written[kind]))
+        return tune
+
+    # whole runs ----------------------------------------------------------------------------------------------
+
+    def check_runs(self, spec: SweepSpec) -> list[tuple[str, RunConfig]]:
+        """Every arm, and every tuned value or end of a range inside it, as (where it is written, config)."""
+        runs: list[tuple[str, RunConfig]] = []
+        singles = [(f"compare.{path}", {path: value}) for path, values in spec.compare.items() for value in values]
+        singles += [(f"tune.{path}", {path: value}) for path, dim in spec.tune.items() for value in dim.values]
+        good = [self.try_run(spec, where, values, runs) for where, values in singles]
+        if not all(good):  # combinations of wrong values would only repeat the same
+            return runs
+        tuned = itertools.islice(itertools.product(*(dim.values for dim in spec.tune.values())), MAX_CHECKED)
+        inside = [dict(zip(spec.tune, values, strict=True)) for values in tuned]
+        for arm in combinations(spec.compare):
+            for values in inside:
+                if len(arm) + len(values) > 1:
+                    where = "compare" if arm else "tune"
+                    if not self.try_run(spec, where, {**arm, **values}, runs):
+                        break  # one example an arm is enough
+        if not runs:
+            runs.append(("", spec.base))
+        return runs
+
+    def try_run(
+        self, spec: SweepSpec, where: str, values: Mapping[str, Any], runs: list[tuple[str, RunConfig]]
+    ) -> bool:
+        try:
+            runs.append((where, spec.run_config(values)))
+        except ValidationError as error:
+            for path, message in explain(error, RunConfig):
+                same = where.endswith(path)
+                inner = message if same else f"with {arm_name(values)}: {f'{path}: ' if path else ''}{message}"
+                self.report(where, inner)
+            return False
+        return True
+
+    def check_splits(self, runs: Iterable[tuple[str, RunConfig]], split_sizes: SplitSizes) -> None:
+        sizes: dict[DataConfig, Mapping[str, int] | None] = {}
+        seen: set[tuple[DataConfig, int]] = set()
+        for where, config in runs:
+            if (config.data, config.model.context_length) in seen:
+                continue
+            seen.add((config.data, config.model.context_length))
+            if config.data not in sizes:
+                sizes[config.data] = self.measure(where, config.data, split_sizes)
+            tokens = sizes[config.data]
+            if tokens is None:
+                continue
+            context = config.model.context_length
+            path = where if "context_length" in where else "model.context_length"
+            for split, count in tokens.items():
+                if 0 < count <= context:
+                    self.report(
+                        path,
+                        f"found {context}; allowed: under {count}, the tokens of the {split} split "
+                        f"(a window needs one token more than its length)",
+                    )
+
+    def check_corpus(self, split_sizes: SplitSizes) -> None:
+        """With mistakes elsewhere, still say what is wrong with the corpus."""
+        try:
+            data = DataConfig.model_validate(self.values.get("data"))
+        except ValidationError:
+            return
+        self.measure("", data, split_sizes)
+
+    def measure(self, where: str, data: DataConfig, split_sizes: SplitSizes) -> Mapping[str, int] | None:
+        try:
+            return split_sizes(data)
+        except ValueError as error:
+            path = getattr(error, "field", "data")
+            self.report(where if where.startswith(("compare.data", "tune.data")) else path, str(error))
+            return None
+
+
+def _wrong_values(kind: str, values: object) -> str:
+    """What is allowed, if `values` is not that; else an empty text."""
+    if not isinstance(values, list):
+        return "a list"
+    if kind == "choice":
+        if not values or any(isinstance(value, (dict, list)) for value in values):
+            return "at least one plain value"
+        return "" if len({value_key(v) for v in values}) == len(values) else "values that differ"
+    numbers = [v for v in values if isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v)]
+    if len(values) != 2 or len(numbers) != 2:
+        return "[low, high], two numbers"
+    low, high = numbers
+    if low >= high:
+        return "low < high"
+    if kind == "log_uniform" and low <= 0:
+        return "low > 0, a logarithm has no value at 0"
+    if kind == "int_uniform" and any(value != int(value) for value in numbers):
+        return "two whole numbers"
+    return ""

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.spec import arm_name, field_paths, override, short_name
+from harness.specfile import load_spec
+from test_specfile import GOOD, load
+
+
+def test_arms_are_every_combination_in_the_order_of_the_file(tmp_path: Path) -> None:
+    text = GOOD.replace("[0.0, 0.1]", "[0.0, 0.1]\n  model.qkv_bias: [false, true]").replace(
+        "baseline: {model.drop", "#"
+    )
+    spec = load(tmp_path, text)
+    assert [arm.name for arm in spec.arms()] == [
+        "drop_rate=0.0, qkv_bias=false",
+        "drop_rate=0.0, qkv_bias=true",
+        "drop_rate=0.1, qkv_bias=false",
+        "drop_rate=0.1, qkv_bias=true",
+    ]
+    assert spec.baseline_arm == spec.arms()[0]
+    assert spec.run_config(spec.arms()[3].values).model.qkv_bias is True
+
+
+def test_without_compare_or_tune_there_is_one_arm_and_one_seed(tmp_path: Path) -> None:
+    text = GOOD[: GOOD.index("compare:")]
+    spec = load(tmp_path, text)
+    assert [arm.name for arm in spec.arms()] == ["all"]
+    assert (spec.trials, spec.seeds) == (0, (1,))
+
+
+def test_confirm_seeds_are_fresh_only_where_something_was_searched(tmp_path: Path) -> None:
+    searched = load(tmp_path, GOOD)
+    assert searched.base.train.seed not in searched.seeds
+    compared = load(tmp_path, GOOD[: GOOD.index("tune:")] + "study: {seeds: 2}")
+    assert compared.seeds == (1, 2)
+
+
+def test_a_grid_is_as_large_as_its_points(tmp_path: Path) -> None:
+    grid = GOOD.replace("log_uniform: [3e-4, 3e-3]", "choice: [1e-4, 1e-3, 1e-2]")
+    assert load(tmp_path, grid.replace("{trials: 4, seeds: 3}", "{sampler: grid}")).trials == 3
+    assert load(tmp_path, grid.replace("{trials: 4, seeds: 3}", "{sampler: grid, trials: 2}")).trials == 2
+    assert load(tmp_path, grid.replace("{trials: 4, seeds: 3}", "{sampler: grid, trials: 9}")).trials == 3
+
+
+def test_identity_follows_what_decides_the_numbers(tmp_path: Path) -> None:
+    base = load(tmp_path, GOOD).identity("data")
+    same = [
+        GOOD.replace("name: dropout", "name: other"),
+        GOOD.replace("Does dropout help?", "Really?"),
+        GOOD.replace("trials: 4, seeds: 3", "trials: 9, seeds: 5"),
+        GOOD.replace("tokens: 400_000", "tokens: 4e5"),
+    ]
+    other = [
+        GOOD.replace("tokens: 400_000", "tokens: 400_128"),
+        GOOD.replace("[0.0, 0.1]", "[0.0, 0.1, 0.2]"),
+        GOOD.replace("3e-3]", "4e-3]"),
+        GOOD.replace("trials: 4", "sampler: random, trials: 4"),
+    ]
+    assert all(load(tmp_path, text).identity("data") == base for text in same)
+    assert all(load(tmp_path, text).identity("data") != base for text in other)
+    assert load(tmp_path, GOOD).identity("other data") != base
+
+
+def test_override_leaves_the_original_alone_and_clears_siblings() -> None:
+    written = {"data": {"url": "x", "sha256": "y"}, "train": {"budget": {"epochs": 1}, "batch_size": 2}}
+    values = {"data.corpus": "c", "train.budget.tokens": 5, "train.batch_tokens": 8, "model.emb_dim": 4}
+    assert override(written, values) == {
+        "data": {"corpus": "c"},
+        "train": {"budget": {"tokens": 5}, "batch_tokens": 8},
+        "model": {"emb_dim": 4},
+    }
+    assert written == {"data": {"url": "x", "sha256": "y"}, "train": {"budget": {"epochs": 1}, "batch_size": 2}}
+
+
+def test_names_are_short_where_that_is_clear() -> None:
+    assert short_name("model.drop_rate") == "drop_rate"
+    assert short_name("train.budget.tokens") == "budget.tokens"
+    assert short_name("train.eval_every.tokens") == "eval_every.tokens"
+    assert arm_name({"train.learning_rate": 1e-5, "model.qkv_bias": True}) == "learning_rate=1e-05, qkv_bias=true"
+
+
+def test_every_path_that_is_offered_can_be_compared(tmp_path: Path) -> None:
+    assert {"model.drop_rate", "train.budget.flops", "data.split.val", "model.preset"} <= set(field_paths())
+    text = GOOD.replace("model.drop_rate: [0.0, 0.1]", "model.preset: [gpt2-124m, gpt2-355m]")
+    text = text.replace("baseline: {model.drop", "#").replace("emb_dim: 16, n_heads: 2, n_layers: 1", "drop_rate: 0.0")
+    path = tmp_path / "spec.yaml"
+    path.write_text(text, "utf-8")
+    spec = load_spec(path)
+    widths = [spec.run_config(arm.values).model.emb_dim for arm in spec.arms()]
+    assert widths == [768, 1024]
