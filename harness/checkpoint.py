@@ -1,0 +1,78 @@
+"""A trained GPT on disk: weights as safetensors, and beside them the configuration and a checksum of the weights.
+
+Nothing is ever unpickled. Each file is written under another name, flushed to the disk and then moved into place,
+the description last, so a checkpoint is either whole or not there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+from safetensors.torch import load, save
+
+from harness.config import RunConfig
+from harness.model import GPT
+
+WEIGHTS = "model.safetensors"
+DESCRIPTION = "checkpoint.json"
+
+
+class CheckpointError(ValueError):
+    """A folder holds no checkpoint that can be trusted."""
+
+
+def save_checkpoint(folder: Path, model: GPT, config: RunConfig, step: int) -> None:
+    """Write weights, configuration, step and checksum into `folder`, which is made where it is missing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    if config.model.tie_embeddings:
+        del tensors["out_head.weight"]  # the same tensor as tok_emb.weight
+    weights = save(tensors)
+    description = {"config": config.resolved(), "step": step, "sha256": hashlib.sha256(weights).hexdigest()}
+    _write(folder / WEIGHTS, weights)
+    _write(folder / DESCRIPTION, json.dumps(description, indent=2).encode())
+
+
+def load_checkpoint(folder: Path, device: torch.device | str = "cpu") -> tuple[GPT, RunConfig]:
+    """The GPT of a checkpoint, in evaluation mode, and its configuration.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or does not fit the other.
+    """
+    try:
+        description = json.loads((folder / DESCRIPTION).read_text("utf-8"))
+        weights = (folder / WEIGHTS).read_bytes()
+        config = RunConfig.model_validate_json(json.dumps(description["config"]))
+        wanted = description["sha256"]
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{folder}: found no {Path(error.filename).name}; a checkpoint has both files") from error
+    except (ValidationError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder / DESCRIPTION}: cannot be read as a checkpoint's description") from error
+    found = hashlib.sha256(weights).hexdigest()
+    if found != wanted:
+        raise CheckpointError(
+            f"{folder / WEIGHTS}: found SHA-256 {found[:16]}…, allowed: {wanted[:16]}… (damaged file)"
+        )
+    tensors = load(weights)
+    if config.model.tie_embeddings:
+        tensors["out_head.weight"] = tensors["tok_emb.weight"]
+    with torch.device("meta"):
+        model = GPT(config.model, config.vocab_size)
+    model.load_state_dict(tensors, assign=True)
+    if config.model.tie_embeddings:
+        model.out_head.weight = model.tok_emb.weight
+    return model.to(device).eval(), config
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(path.name + ".part")
+    with temporary.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(path)

@@ -1,0 +1,62 @@
+"""Where a run computes and in which precision: what `auto` means, in one place."""
+
+from __future__ import annotations
+
+import contextlib
+from contextlib import AbstractContextManager
+
+import torch
+
+from harness.config import TrainConfig
+
+# Dense bf16 peak in FLOP/s from the vendors' data sheets, by a part of the device's name.
+PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "4090": 165e12}
+
+
+class DeviceError(ValueError):
+    """A device or precision was asked for that this machine does not have."""
+
+
+def resolve_device(config: TrainConfig, index: int = 0) -> torch.device:
+    """The device a run uses: what `train.device` names, or for `auto` the first of cuda, mps, cpu that is there.
+
+    Args:
+        config: names the device.
+        index: which CUDA device, where there are several.
+
+    Raises:
+        DeviceError: the device that was asked for is not there.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    name = config.device if config.device != "auto" else next(name for name, there in available.items() if there)
+    if not available[name]:
+        there = ", ".join(name for name, yes in available.items() if yes)
+        raise DeviceError(f"train.device: found {name}; allowed on this machine: auto, {there}")
+    return torch.device(name, index % torch.cuda.device_count()) if name == "cuda" else torch.device(name)
+
+
+def resolve_precision(config: TrainConfig, device: torch.device) -> str:
+    """`fp32` or `bf16`: what was asked for, or for `auto` bf16 on CUDA devices that have it and fp32 elsewhere."""
+    if config.precision != "auto":
+        return config.precision
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:
+    """A fresh context in which matrix products run in `precision`; weights and gradients stay float32."""
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, torch.bfloat16)
+
+
+def peak_flops(device: torch.device) -> float | None:
+    """The device's peak in FLOP/s (dense bf16), or None where it is not known."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((peak for part, peak in PEAK_FLOPS.items() if part in name), None)
+
+
+def describe(device: torch.device) -> str:
+    """A name for logs: `cpu`, `mps` or the GPU's."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

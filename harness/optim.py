@@ -1,0 +1,87 @@
+"""Optimizers and the learning-rate schedule.
+
+Matrices are decayed, biases and norms are not (as GPT-2 and GPT-3 were trained). `muon` gives the blocks' matrices
+to Muon and everything else to AdamW; its updates are scaled to AdamW's size (Liu et al. 2025, "Muon is scalable for
+LLM training"), so one learning rate and one weight decay serve both.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from harness.config import TrainConfig
+from harness.model import GPT
+
+
+def learning_rate_factor(progress: float, config: TrainConfig) -> float:
+    """The learning rate at `progress` as a share of its peak.
+
+    Linear warm-up from 0 over `warmup`, then: `constant` stays at 1; `cosine` and `linear` fall to `final_fraction`
+    at the end; `wsd` (warm-up, stable, decay) stays at 1 and falls linearly over the last `decay` of the budget.
+
+    Args:
+        progress: share of the budget spent once this step is done, in (0, 1].
+        config: names the schedule and its shares.
+    """
+    if progress < config.warmup:
+        return progress / config.warmup
+    if config.schedule == "constant":
+        return 1.0
+    start = max(config.warmup, 1 - config.decay) if config.schedule == "wsd" else config.warmup
+    down = min(max((progress - start) / (1 - start), 0.0), 1.0)  # 0 where the fall begins, 1 at the end
+    height = (1 + math.cos(math.pi * down)) / 2 if config.schedule == "cosine" else 1 - down
+    return config.final_fraction + (1 - config.final_fraction) * height
+
+
+class Optimizer:
+    """The optimizers of one model, stepped as one. Every parameter belongs to exactly one group.
+
+    Args:
+        model: the GPT that is trained.
+        config: learning rate, betas, weight decay and which optimizer.
+    """
+
+    def __init__(self, model: GPT, config: TrainConfig) -> None:
+        self._peak = config.learning_rate
+        matrices = [p for p in model.parameters() if p.dim() >= 2]
+        vectors = [p for p in model.parameters() if p.dim() < 2]
+        self._optimizers: list[torch.optim.Optimizer] = []
+        if config.optimizer == "muon":
+            hidden = [p for p in model.trf_blocks.parameters() if p.dim() == 2]
+            inside = {id(p) for p in hidden}
+            matrices = [p for p in matrices if id(p) not in inside]
+            muon = torch.optim.Muon(
+                hidden, lr=self._peak, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
+            )
+            self._optimizers.append(muon)
+        groups = [
+            {"params": matrices, "weight_decay": config.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
+        ]
+        betas = (config.beta1, config.beta2)
+        self._optimizers.append(torch.optim.AdamW(groups, lr=self._peak, betas=betas, fused=True))
+        covered = [id(p) for optimizer in self._optimizers for group in optimizer.param_groups for p in group["params"]]
+        assert sorted(covered) == sorted(id(p) for p in model.parameters())
+
+    def set_learning_rate(self, factor: float) -> float:
+        """Set every group to `factor` times the peak; returns the rate."""
+        rate = self._peak * factor
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+        return rate
+
+    def step(self) -> None:
+        """Update the weights from their gradients, then drop the gradients."""
+        for optimizer in self._optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+
+def clip_gradients(parameters: Iterable[Tensor], max_norm: float | None) -> Tensor:
+    """Scale all gradients so that their global L2 norm is at most `max_norm`; returns the norm before that."""
+    return torch.nn.utils.clip_grad_norm_(parameters, math.inf if max_norm is None else max_norm)
