@@ -1,0 +1,48 @@
+"""Continue a text with a tracked run's checkpoint: `python -m harness.generate RUN --prompt "Every effort"`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli import fail, out
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command()
+def main(
+    run: Annotated[str, typer.Argument(help="Run id, the beginning of one, a run's name, or a checkpoint folder.")],
+    prompt: Annotated[str, typer.Option(help="The text to continue.")] = "Every effort moves you",
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens to add.")] = 50,
+    temperature: Annotated[float, typer.Option(min=0, help="0: always the likeliest token.")] = 0.0,
+    top_k: Annotated[int | None, typer.Option(min=1, help="Sample among the k likeliest tokens only.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the sampling.")] = 1,
+    tracking: Annotated[str | None, typer.Option(metavar="URI", help="MLflow store.")] = None,
+) -> None:
+    """Continue a text with the model of a run. Confirm runs keep their checkpoint."""
+    from harness.tracking import TrackingError, checkpoint_folder
+
+    try:
+        folder = Path(run) if Path(run).is_dir() else checkpoint_folder(run, tracking)
+    except TrackingError as error:
+        fail(error)
+    from harness.checkpoint import CheckpointError, load_checkpoint
+    from harness.config import SampleConfig
+    from harness.data import get_tokenizer
+    from harness.text import continue_text
+
+    if not prompt:
+        fail("--prompt: found an empty text; allowed: at least one character to continue")
+    try:
+        model, config = load_checkpoint(folder)
+    except CheckpointError as error:
+        fail(error)
+    sample = SampleConfig(prompt=prompt, max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k)
+    out.print(continue_text(model, get_tokenizer(config.data.tokenizer), sample, seed), markup=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,271 @@
+"""Run a sweep: `python -m harness.sweep experiments/dropout.yaml`.
+
+Kept light on purpose: a worker process imports its parent's main module again, and a mistake in a spec should be
+answered before Optuna, MLflow or torch are imported. They are, where they are needed.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from harness.cli import BUSY, FAILED, err, fail, out
+from harness.config import DataConfig
+from harness.problems import SpecError
+from harness.spec import SweepSpec
+from harness.specfile import load_spec
+
+if TYPE_CHECKING:
+    from harness.conductor import Ended
+    from harness.data import Dataset
+    from harness.tracking import SweepInfo
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command()
+def main(
+    spec_file: Annotated[Path, typer.Argument(metavar="SPEC", help="The experiment, a YAML file.")],
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Override a value; may be repeated.")
+    ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Say what would run and what it costs; train nothing.")] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Worker processes. Default: one per GPU, else one per core.")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of each worker.")] = 1,
+    tracking: Annotated[
+        str | None,
+        typer.Option(metavar="URI", help="MLflow store. Default: $MLFLOW_TRACKING_URI or mlruns/mlflow.db."),
+    ] = None,
+    storage: Annotated[
+        str | None, typer.Option(metavar="URL", help="Optuna storage. Default: mlruns/optuna.db.")
+    ] = None,
+    reports: Annotated[Path, typer.Option(metavar="DIR", help="Where the report goes.")] = Path("reports"),
+) -> None:
+    """Answer the question of a spec: search every arm, confirm its best on fresh seeds, write the report.
+
+    Running it again finishes what is missing and adds nothing.
+    """
+    datasets = Datasets()
+    try:
+        spec = load_spec(spec_file, settings or [], datasets.split_sizes)
+    except SpecError as error:
+        fail(error)
+    if plan:
+        show_plan(spec, datasets, workers)
+        return
+    with only_one(spec.name):
+        ended = run(spec, datasets, workers, threads, tracking, storage, reports)
+    for line in ended.failed:
+        err.print(f"failed: {line}", markup=False, soft_wrap=True)
+    if ended.signal:
+        err.print(f"stopped; the same command goes on from here: {command()}", markup=False, soft_wrap=True)
+        raise typer.Exit(128 + ended.signal)
+    if ended.failed:
+        raise typer.Exit(FAILED)
+
+
+class Datasets:
+    """The corpora of a spec, each opened (and tokenized, the first time) once."""
+
+    def __init__(self) -> None:
+        self._open: dict[DataConfig, Dataset] = {}
+
+    def __getitem__(self, config: DataConfig) -> Dataset:
+        if config not in self._open:
+            from harness.data import open_dataset
+
+            self._open[config] = open_dataset(config)
+        return self._open[config]
+
+    def split_sizes(self, config: DataConfig) -> Mapping[str, int]:
+        """Tokens of each split."""
+        data = self[config]
+        return {"train": len(data.train), "val": len(data.val), "test": len(data.test)}
+
+
+def run(
+    spec: SweepSpec,
+    datasets: Datasets,
+    workers: int | None,
+    threads: int,
+    tracking: str | None,
+    storage: str | None,
+    reports: Path,
+) -> Ended:
+    """Everything between a valid spec and its report."""
+    from harness.conductor import Conductor, Ended, work_per_run
+    from harness.progress import make_screen
+    from harness.report import TrackingError, write_report
+    from harness.study import ArmStudy, open_storage
+    from harness.tracking import Tracker, ui_command
+    from harness.workers import Pool, default_workers
+
+    configs = {arm.name: spec.run_config(arm.values) for arm in spec.arms()}
+    train_tokens = {name: len(datasets[config.data].train) for name, config in configs.items()}
+    identity = spec.identity("".join(sorted({datasets[config.data].fingerprint for config in configs.values()})))
+    count = workers or default_workers()
+    out.print(f"{spec.name}: {spec.question}".rstrip(": "), markup=False, style="bold")
+    out.print(f"{runs_planned(spec)}, {count} workers", markup=False)
+
+    tracker = Tracker(spec.name, tracking)
+    optuna_storage = open_storage(storage or default_storage())
+    studies = {}
+    for name, config in configs.items():
+        windows = (train_tokens[name] - 1) // config.model.context_length
+        steps = config.total_steps(windows)
+        first = config.eval_steps(windows) * config.tokens_per_step
+        budget = None if steps is None else steps * config.tokens_per_step
+        arm = next(arm for arm in spec.arms() if arm.name == name)
+        studies[name] = ArmStudy(spec, arm, identity, optuna_storage, first, budget)
+    parent = tracker.open_sweep(sweep_info(spec, identity, datasets))
+    tracker.reconcile(parent)
+    requeued = [run for study in studies.values() for run in study.recover()]
+    if requeued:
+        out.print(f"taking up {len(requeued)} trials that an earlier process left unfinished")
+
+    ended = Ended(0, ())
+    screen = make_screen(out)
+    try:
+        with screen, Pool(count, threads) as pool:
+            ended = Conductor(spec, studies, tracker, parent, pool, screen, work_per_run(spec, train_tokens)).run()
+        try:
+            files = write_report(spec.name, tracking, reports)
+        except TrackingError as error:  # stopped before the first run
+            out.print(str(error), markup=False)
+        else:
+            tracker.log_artifacts(parent, files.folder, "report")
+            show_result(files.lines)
+            out.print(f"report: {files.html}", markup=False, soft_wrap=True)
+        out.print(f"runs:   {ui_command(tracking)}", markup=False, soft_wrap=True)
+    finally:
+        tracker.close_sweep(parent, ended.outcome)
+    return ended
+
+
+def sweep_info(spec: SweepSpec, identity: str, datasets: Datasets) -> SweepInfo:
+    """What the tracker keeps about the sweep as a whole."""
+    from harness.tracking import ArmInfo, SweepInfo
+
+    data = datasets[spec.base.data]
+    facts: dict[str, Any] = {
+        "name": data.name,
+        "source": data.source,
+        "sha256": data.sha256,
+        "fingerprint": data.fingerprint,
+        "tokenizer": data.tokenizer,
+        "tokens": {split: len(getattr(data, split)) for split in ("train", "val", "test")},
+        "bytes": dict(data.bytes),
+    }
+    return SweepInfo(
+        name=spec.name,
+        question=spec.question,
+        identity=identity,
+        spec_text=spec.to_yaml(),
+        arms=tuple(ArmInfo(arm.name, arm.values) for arm in spec.arms()),
+        baseline=spec.baseline_arm.name,
+        compare=tuple(spec.compare),
+        tune={path: dimension.plain() for path, dimension in spec.tune.items()},
+        study={**spec.study.model_dump(), "trials": spec.trials, "seeds": len(spec.seeds)},
+        command=command(),
+        data=facts,
+    )
+
+
+def runs_planned(spec: SweepSpec) -> str:
+    """`3 arms × (4 trials + 3 seeds) = 21 runs`."""
+    arms, trials, seeds = len(spec.arms()), spec.trials, len(spec.seeds)
+    each = f"({trials} trials + {seeds} seeds)" if trials else f"{seeds} seed{'s' if seeds != 1 else ''}"
+    return f"{arms} arm{'s' if arms != 1 else ''} × {each} = {arms * (trials + seeds)} runs"
+
+
+def command() -> str:
+    """The command as it was given, to be given again."""
+    return shlex.join(["python", "-m", "harness.sweep", *sys.argv[1:]])
+
+
+def default_storage() -> str:
+    """Optuna's storage beside MLflow's."""
+    Path("mlruns").mkdir(exist_ok=True)
+    return "sqlite:///mlruns/optuna.db"
+
+
+@contextmanager
+def only_one(name: str) -> Iterator[None]:
+    """Hold the lock of a sweep; a second process that wants it is told who has it and leaves with code 3."""
+    from filelock import FileLock, Timeout
+
+    path = Path("mlruns") / f"{name}.lock"
+    path.parent.mkdir(exist_ok=True)
+    holder = path.with_suffix(".holder")
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        who = holder.read_text("utf-8") if holder.exists() else "unknown"
+        fail(f"{name} is being run already, by process {who}; wait for it or stop it", BUSY)
+    try:
+        holder.write_text(str(os.getpid()), "utf-8")
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def show_plan(spec: SweepSpec, datasets: Datasets, workers: int | None) -> None:
+    """Print arms, runs and costs."""
+    from harness.plan import estimated_seconds, measure_flops, plan_arms
+    from harness.progress import clock
+    from harness.workers import count_gpus, default_workers
+
+    tokens = {arm.name: len(datasets[spec.run_config(arm.values).data].train) for arm in spec.arms()}
+    arms = plan_arms(spec, tokens)
+    table = Table("arm", box=None, header_style="bold", pad_edge=False)
+    for heading in ("trials", "seeds", "parameters", "tokens/run", "FLOPs/run", "memory"):
+        table.add_column(heading, justify="right")
+    for arm in arms:
+        cost = arm.cost
+        table.add_row(
+            arm.name + (" (baseline)" if spec.compare and arm.name == spec.baseline_arm.name else ""),
+            str(arm.trials),
+            str(arm.seeds),
+            f"{cost.parameters:,}",
+            f"{cost.tokens:,}" if cost.tokens is not None else f"{cost.seconds:g} s",
+            f"{cost.flops:.2e}" if cost.flops is not None else "–",
+            f"{cost.memory / 1e9:.1f} GB",
+        )
+    out.print(f"{spec.name}: {runs_planned(spec)}", markup=False)
+    out.print(table)
+    for path, dimension in spec.tune.items():
+        out.print(f"tune {path}: {dimension.kind} {list(dimension.values)}", markup=False)
+    total = sum((arm.cost.flops or 0) * arm.runs for arm in arms)
+    count = workers or default_workers()
+    if count_gpus():
+        when = "time not estimated: the GPU's speed is known once it trains"
+    else:
+        when = f"about {clock(estimated_seconds(arms, count, measure_flops()))} on this CPU"
+    out.print(f"{sum(arm.runs for arm in arms)} runs, {total:.2e} FLOPs, {count} workers, {when}", markup=False)
+
+
+def show_result(lines: list[list[str]]) -> None:
+    """Print the comparison, its first row being the headings."""
+    headings, *rows = lines
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for i, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if i == 0 else "right")
+    for row in rows:
+        table.add_row(*row)
+    out.print(table)
+
+
+if __name__ == "__main__":
+    app()

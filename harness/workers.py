@@ -1,0 +1,292 @@
+"""Where trials train: local processes that live as long as the sweep and stream points back.
+
+A worker imports torch once, trains one job at a time and talks to nobody but its parent, over one pipe. The parent
+never waits for a worker to answer; a worker whose parent is gone ends by itself. Importing this module imports no
+torch, the worker does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import gc
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import psutil
+
+from harness import metrics
+from harness.config import DataConfig, RunConfig
+from harness.data import Dataset, open_dataset
+from harness.metrics import Outcome, Point
+
+# glibc gives every fresh 100 MB tensor of logits back to the kernel and faults it in again, which was 40 % of all
+# CPU time of small models; with these the same losses, bit for bit, came 2.4 times faster. They are read when a
+# process starts, so a worker is started with them. Elsewhere than on glibc they mean nothing.
+WORKER_ENVIRONMENT = {
+    "MALLOC_MMAP_THRESHOLD_": "4294967296",
+    "MALLOC_TRIM_THRESHOLD_": "4294967296",
+    "THP_MEM_ALLOC_ENABLE": "1",
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run for a worker: what to train, whether the test split may be read, where final weights go."""
+
+    id: int
+    config: RunConfig
+    read_test: bool = False
+    checkpoint: Path | None = None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A worker measured a point of its job."""
+
+    job: int
+    point: Point
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A job ended. `reason` is empty for COMPLETE; for exceptions its first line is short and a traceback follows."""
+
+    job: int
+    outcome: Outcome
+    reason: str = ""
+
+
+Event = Progress | Finished
+
+
+@dataclass(frozen=True)
+class _Stop:
+    job: int
+
+
+@dataclass
+class _Worker:
+    index: int
+    process: BaseProcess
+    connection: Connection
+    job: Job | None = None
+
+
+class Pool:
+    """A fixed number of workers, started when they are first needed and replaced when they die.
+
+    Args:
+        workers: processes at most.
+        threads: CPU threads of each. One by default: two processes of one thread did 1.2 times the work of one of
+            two, and results do not depend on the number of cores.
+    """
+
+    def __init__(self, workers: int, threads: int = 1) -> None:
+        self.size = workers
+        self.threads = threads
+        self._context = multiprocessing.get_context("spawn")
+        self._workers: dict[int, _Worker] = {}
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def free(self) -> int:
+        """How many more jobs can be submitted now."""
+        return self.size - sum(worker.job is not None for worker in self._workers.values())
+
+    def submit(self, job: Job) -> None:
+        """Give a job to a free worker."""
+        assert self.free > 0
+        worker = next((w for w in self._workers.values() if w.job is None), None) or self._start()
+        worker.job = job
+        with contextlib.suppress(BrokenPipeError):  # it died while idle: events() will say so
+            worker.connection.send(job)
+
+    def stop(self, job: int) -> None:
+        """Tell the worker of a job to stop at its next point; it answers with Finished(INTERRUPTED)."""
+        for worker in self._workers.values():
+            if worker.job is not None and worker.job.id == job:
+                with contextlib.suppress(BrokenPipeError):
+                    worker.connection.send(_Stop(job))
+
+    def events(self, timeout: float) -> list[Event]:
+        """What workers said, waiting up to `timeout` seconds for the first. A dead worker's job is FAILED."""
+        by_connection = {worker.connection: worker for worker in self._workers.values()}
+        events: list[Event] = []
+        for connection in wait(list(by_connection), timeout):
+            assert isinstance(connection, Connection)
+            worker = by_connection[connection]
+            try:
+                event: Event = connection.recv()
+            except (EOFError, OSError):
+                events += self._buried(worker)
+                continue
+            if isinstance(event, Finished):
+                worker.job = None
+            events.append(event)
+        return events
+
+    def pids(self) -> dict[int, int]:
+        """Process id of the worker of each running job."""
+        return {w.job.id: w.process.pid or 0 for w in self._workers.values() if w.job is not None}
+
+    def close(self, grace: float = 2.0) -> None:
+        """End all workers: idle ones by closing their pipe, others by a signal after `grace` seconds."""
+        for worker in self._workers.values():
+            worker.connection.close()
+            if worker.job is not None:
+                worker.process.terminate()
+        for worker in self._workers.values():
+            worker.process.join(grace)
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
+        self._workers.clear()
+
+    def _start(self) -> _Worker:
+        index = next(i for i in range(self.size) if i not in self._workers)
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(target=_work, args=(theirs, index, self.threads), daemon=True)
+        with _environment({**WORKER_ENVIRONMENT, "OMP_NUM_THREADS": str(self.threads)}), _interrupts_ignored():
+            process.start()
+        theirs.close()  # the worker's copy is then the only one, so its death ends the pipe
+        worker = _Worker(index, process, ours)
+        self._workers[index] = worker
+        return worker
+
+    def _buried(self, worker: _Worker) -> list[Event]:
+        worker.process.join(5)
+        worker.connection.close()
+        del self._workers[worker.index]
+        if worker.job is None:
+            return []
+        code = worker.process.exitcode
+        how = f"by signal {signal.Signals(-code).name}" if code is not None and code < 0 else f"with exit code {code}"
+        return [Finished(worker.job.id, Outcome.FAILED, f"worker process {worker.process.pid} ended {how}")]
+
+
+def default_workers() -> int:
+    """One worker per GPU, or where there is none one per CPU core this process may use."""
+    if gpus := count_gpus():
+        return gpus
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def count_gpus() -> int:
+    """NVIDIA GPUs that a worker would see, found without importing torch."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([name for name in visible.split(",") if name.strip() not in ("", "-1")])
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return 0
+    try:
+        listed = subprocess.run([tool, "-L"], capture_output=True, text=True, timeout=20, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    return sum(line.startswith("GPU ") for line in listed.splitlines())
+
+
+@contextlib.contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Set environment variables for the processes started inside; what the user set stays."""
+    new = {name: value for name, value in values.items() if name not in os.environ}
+    os.environ.update(new)
+    try:
+        yield
+    finally:
+        for name in new:
+            del os.environ[name]
+
+
+@contextlib.contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Let the processes started inside ignore Ctrl-C, which a terminal sends to all: stopping is the parent's."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+# In the worker process -----------------------------------------------------------------------------------------
+
+
+def _work(connection: Connection, index: int, threads: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    import torch
+
+    torch.set_num_threads(threads)
+    datasets: dict[DataConfig, Dataset] = {}
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent is gone: nothing to do
+        while True:
+            message = connection.recv()
+            if isinstance(message, Job):
+                connection.send(_train(message, connection, index, datasets))
+
+
+def _train(job: Job, connection: Connection, index: int, datasets: dict[DataConfig, Dataset]) -> Finished:
+    import torch
+
+    from harness.trainer import Diverged, train
+
+    process = psutil.Process()
+    process.cpu_percent()  # the first call only starts the measurement
+    try:
+        data = datasets.get(job.config.data) or datasets.setdefault(job.config.data, open_dataset(job.config.data))
+        options = {"read_test": job.read_test, "checkpoint": job.checkpoint, "device_index": index}
+        for point in train(job.config, data, **options):  # type: ignore[arg-type]
+            connection.send(Progress(job.id, _with_system_metrics(point, process)))
+            while connection.poll():
+                if connection.recv() == _Stop(job.id):
+                    return Finished(job.id, Outcome.INTERRUPTED, "stopped by the sweep")
+        return Finished(job.id, Outcome.COMPLETE)
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        raise
+    except Diverged as error:
+        return Finished(job.id, Outcome.DIVERGED, str(error))
+    except Exception as error:
+        text = str(error)
+        out_of_memory = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in text
+        reason = f"{type(error).__name__}: {text}".splitlines()[0]
+        if out_of_memory:
+            return Finished(job.id, Outcome.OOM, reason)
+        return Finished(job.id, Outcome.FAILED, f"{reason}\n{traceback.format_exc()}")
+    finally:
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+
+
+def _with_system_metrics(point: Point, process: psutil.Process) -> Point:
+    """The point with what this process uses, at evaluations only: they are few and cheap to keep."""
+    import torch
+
+    if not point.evaluated:
+        return point
+    system = {
+        metrics.SYSTEM_CPU_PERCENT: process.cpu_percent(),
+        metrics.SYSTEM_MEMORY_MB: process.memory_info().rss / 1e6,
+    }
+    if torch.cuda.is_available():
+        system[metrics.SYSTEM_GPU_MEMORY_MB] = torch.cuda.max_memory_allocated() / 1e6
+    return dataclasses.replace(point, metrics={**point.metrics, **system})
