@@ -1,0 +1,22 @@
+"""The data of a run: text from a package, from files or from a URL, and its tokens, encoded once and memory-mapped."""
+
+from __future__ import annotations
+
+from harness.data.corpora import BUILTIN, Builtin, Corpus, cache_folder, load_corpus
+from harness.data.dataset import SPLITS, Dataset, open_dataset
+from harness.data.errors import CorpusError
+from harness.data.tokenizer import Tokenizer, get_tokenizer
+
+__all__ = [
+    "BUILTIN",
+    "SPLITS",
+    "Builtin",
+    "Corpus",
+    "CorpusError",
+    "Dataset",
+    "Tokenizer",
+    "cache_folder",
+    "get_tokenizer",
+    "load_corpus",
+    "open_dataset",
+]

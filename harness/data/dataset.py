@@ -1,0 +1,196 @@
+"""A corpus as token ids: split, encoded once, kept on disk by content and memory-mapped by every trial."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.config import DataConfig, Split, digest_of
+from harness.data.corpora import Corpus, cache_folder, load_corpus, unusable_cache
+from harness.data.errors import CorpusError, reason
+from harness.data.tokenizer import Ids, Tokenizer, check_tokenizer, get_tokenizer
+
+SPLITS: Final = ("train", "val", "test")  # in the order of the text
+FORMAT: Final = 1  # of the cached files and of the rule that cuts the text: raise it when either changes
+_TOKEN_BYTES: Final = "token_bytes"
+_META: Final = "meta.json"
+_SPACE: Final = re.compile(r"\s")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """The tokens of a corpus in three contiguous parts.
+
+    Attributes:
+        name, source, sha256: the corpus's, see `Corpus`.
+        tokenizer: the tokenizer's name.
+        fingerprint: SHA-256 over corpus, tokenizer, split and file format: equal for equal token arrays.
+        train, val, test: token ids, shape (tokens,), memory-mapped and read-only; uint16 where the vocabulary fits,
+            else uint32. Each part is encoded by itself. `test` is empty when its share is 0.
+        bytes: split → UTF-8 bytes of its text.
+        characters: of the whole text.
+        token_bytes: number of bytes that each id stands for, shape (n_vocab,), int32.
+    """
+
+    name: str
+    source: str
+    sha256: str
+    tokenizer: str
+    fingerprint: str
+    train: Ids
+    val: Ids
+    test: Ids
+    bytes: Mapping[str, int]
+    characters: int
+    token_bytes: npt.NDArray[np.int32]
+
+    def tokens(self, split: str) -> Ids:
+        """The token ids of "train", "val" or "test"."""
+        return {"train": self.train, "val": self.val, "test": self.test}[split]
+
+    def target_bytes(self, split: str) -> int:
+        """UTF-8 bytes of a split's tokens but the first, which no token before it can predict."""
+        tokens = self.tokens(split)
+        return self.bytes[split] - int(self.token_bytes[tokens[0]]) if len(tokens) else 0
+
+
+def open_dataset(config: DataConfig, root: Path | None = None, cache: Path | None = None) -> Dataset:
+    """The tokens that `config` means; encoded at the first call, afterwards checked and memory-mapped.
+
+    Args:
+        config: source, tokenizer and split.
+        root: folder that relative paths start from; the current folder when None.
+        cache: folder for downloads and tokens; see `cache_folder`. Processes may share it and open at the same time.
+
+    Raises:
+        CorpusError: the corpus or the tokenizer cannot be had, a part would hold fewer than two tokens, or the cache
+            folder cannot be written.
+    """
+    check_tokenizer(config.tokenizer)
+    store = cache_folder(cache)
+    corpus = load_corpus(config, root, store)
+    fingerprint = digest_of(
+        {
+            "corpus": corpus.sha256,
+            "tokenizer": config.tokenizer,
+            "split": config.split.model_dump(),
+            "format": FORMAT,
+        }
+    )
+    folder = store / "tokens" / fingerprint
+    arrays, content = _read(folder) or _write(folder, corpus, config)
+    return Dataset(
+        name=corpus.name,
+        source=corpus.source,
+        sha256=corpus.sha256,
+        tokenizer=config.tokenizer,
+        fingerprint=fingerprint,
+        train=arrays["train"],
+        val=arrays["val"],
+        test=arrays["test"],
+        bytes=content["bytes"],
+        characters=content["characters"],
+        token_bytes=arrays[_TOKEN_BYTES].astype(np.int32, copy=False),
+    )
+
+
+def cut(text: str, split: Split) -> dict[str, str]:
+    """The text in three contiguous parts, by characters; joined again they are the text.
+
+    A cut that would fall inside a word moves forward to the next white space, so every tokenizer is given the same
+    whole words. A text that has no white space up to the part's end is cut where the share says.
+    """
+    size = len(text)
+    ends = [round(size * (1 - split.val - split.test)), round(size * (1 - split.test)), size]
+    first = _next_space(text, ends[0], ends[1])
+    second = _next_space(text, ends[1], ends[2])
+    return {"train": text[:first], "val": text[first:second], "test": text[second:]}
+
+
+def _next_space(text: str, start: int, end: int) -> int:
+    found = _SPACE.search(text, start, end)
+    return found.start() if found else start
+
+
+def _encode(corpus: Corpus, config: DataConfig, tokenizer: Tokenizer) -> tuple[dict[str, Ids], dict[str, Any]]:
+    """The arrays to store and what is said about them."""
+    dtype = np.uint16 if tokenizer.n_vocab <= 1 << 16 else np.uint32
+    parts = cut(corpus.text, config.split)
+    arrays: dict[str, Ids] = {}
+    for split, text in parts.items():
+        arrays[split] = tokenizer.encode_array(text).astype(dtype)
+        share = getattr(config.split, split, None)
+        if len(arrays[split]) < 2 and share != 0:
+            raise CorpusError(
+                "data.split",
+                f"found {len(arrays[split])} {config.tokenizer} {'token' if len(arrays[split]) == 1 else 'tokens'} in "
+                f"{split} (val {config.split.val}, test {config.split.test} of {corpus.name}, "
+                f"{len(corpus.text):,} characters); allowed: shares and a text that give every part at least 2",
+            )
+    arrays[_TOKEN_BYTES] = tokenizer.token_bytes()
+    sizes = {split: len(text.encode()) for split, text in parts.items()}
+    return arrays, {"bytes": sizes, "characters": len(corpus.text)}
+
+
+def _write(folder: Path, corpus: Corpus, config: DataConfig) -> tuple[dict[str, Ids], dict[str, Any]]:
+    """Encode and store; return what a reader then finds.
+
+    Every file is finished in a folder of its own and then renamed into place, the description last. What is stored
+    depends on the fingerprint alone, so processes that build the same folder at once replace files by equal ones.
+    """
+    logger.info("encoding %s (%s characters) with %s", corpus.name, f"{len(corpus.text):,}", config.tokenizer)
+    arrays, content = _encode(corpus, config, get_tokenizer(config.tokenizer))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".building-", dir=folder.parent) as building:
+            hashes = {}
+            for name, array in arrays.items():
+                file = Path(building, f"{name}.npy")
+                np.save(file, array)
+                hashes[file.name] = _file_sha256(file)
+            content |= {"tokenizer": config.tokenizer, "corpus": corpus.sha256, "files": hashes}
+            Path(building, _META).write_text(json.dumps({"content": content, "sha256": digest_of(content)}, indent=1))
+            for name in (*hashes, _META):
+                Path(building, name).replace(folder / name)
+    except OSError as error:
+        raise unusable_cache(folder.parent, reason(error)) from None
+    stored = _read(folder)
+    if stored is None:
+        raise unusable_cache(folder.parent, "what was written there could not be read back")
+    return stored
+
+
+def _read(folder: Path) -> tuple[dict[str, Ids], dict[str, Any]] | None:
+    """The stored arrays, memory-mapped, and what is said about them; None where they are missing or damaged."""
+    if not (folder / _META).is_file():  # written last: without it the folder is new, or another process is at it
+        return None
+    try:
+        meta = json.loads((folder / _META).read_bytes())
+        content: dict[str, Any] = meta["content"]
+        if digest_of(content) != meta["sha256"]:
+            raise ValueError(f"{_META} was altered")
+        for name, expected in content["files"].items():
+            if _file_sha256(folder / name) != expected:
+                raise ValueError(f"{name} was altered")
+        names = (*SPLITS, _TOKEN_BYTES)
+        return {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}, content
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        logger.warning("the tokens in %s are damaged (%s); they are encoded anew", folder, error)
+        return None
+
+
+def _file_sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

