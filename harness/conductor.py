@@ -94,6 +94,7 @@ class Conductor:
         pool: workers.
         screen: what the person sees.
         work: arm name → a number proportional to the time of one run, for the estimate of time left.
+        data: arm name → what its runs record about the corpus.
     """
 
     def __init__(
@@ -105,9 +106,10 @@ class Conductor:
         pool: Pool,
         screen: Screen,
         work: Mapping[str, float],
+        data: Mapping[str, Mapping[str, Any]],
     ) -> None:
         self.spec, self.studies, self.tracker, self.parent = spec, studies, tracker, parent
-        self.pool, self.screen, self.work = pool, screen, work
+        self.pool, self.screen, self.work, self.data = pool, screen, work, data
         self.arms = spec.arms()
         self.running: dict[int, _Running] = {}
         self.failed: list[str] = []
@@ -185,7 +187,7 @@ class Conductor:
         mine = [run for run in self._confirmed if run.arm == arm.name]
         for run in mine:
             if run.digest not in wanted and run.seed in self.spec.seeds:
-                self.tracker.supersede(run.run_id)
+                self.tracker.tag(run.run_id, phase=Phase.SUPERSEDED)
         done = {run.digest for run in mine}
         return [task for task in tasks if task.config.digest() not in done]
 
@@ -207,6 +209,7 @@ class Conductor:
             config=task.config,
             study=study.name if study else None,
             number=task.trial.number if task.trial else None,
+            data=self.data[task.arm.name],
         )
         run_id = self.tracker.start_trial(self.parent, info)
         if task.trial is not None:
@@ -267,7 +270,7 @@ class Conductor:
             loss_curve(running.points, picture)
             self.tracker.log_artifact(running.run_id, picture)
         if running.checkpoint is not None and outcome is Outcome.COMPLETE:
-            self.tracker.log_artifacts(running.run_id, running.checkpoint, "checkpoint")
+            self.tracker.log_artifact(running.run_id, running.checkpoint, "checkpoint")
             shutil.rmtree(running.checkpoint)
         self.tracker.end_trial(running.run_id, outcome, reason)
 

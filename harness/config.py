@@ -82,7 +82,7 @@ class Split(Config):
     @model_validator(mode="after")
     def _leave_something(self) -> Split:
         if self.val + self.test >= 1:
-            raise ValueError(f"found val {self.val} + test {self.test}; allowed: a sum under 1, the rest is for training")
+            raise ValueError(f"found val {self.val} + test {self.test}; allowed: a sum under 1")
         return self
 
 
@@ -100,7 +100,7 @@ class DataConfig(Config):
     def _one_source(self) -> DataConfig:
         _exactly_one("source", {"corpus": self.corpus, "path": self.path, "url": self.url})
         if (self.url is None) != (self.sha256 is None):
-            raise ValueError("url and sha256 go together: a download is only used when its content is the one you meant")
+            raise ValueError("found one of url and sha256; allowed: both, so that the content is the one you meant")
         return self
 
 
@@ -130,7 +130,7 @@ class ModelConfig(Config):
     @model_validator(mode="after")
     def _heads_divide(self) -> ModelConfig:
         if self.emb_dim % self.n_heads:
-            raise ValueError(f"emb_dim: found {self.emb_dim} with n_heads {self.n_heads}; allowed: a multiple of n_heads")
+            raise ValueError(f"emb_dim: found {self.emb_dim} with n_heads {self.n_heads}; allowed: its multiples")
         return self
 
 
@@ -292,6 +292,19 @@ class RunConfig(Config):
             return every.steps
         tokens = every.tokens or (every.epochs or 0) * train_windows * self.model.context_length
         return max(1, round(tokens / self.tokens_per_step))
+
+    def rhythm(self, train_tokens: int) -> tuple[int, int | None]:
+        """Tokens at the first evaluation after the start, and of the whole budget (None where only time knows).
+
+        Args:
+            train_tokens: tokens of the training split.
+        """
+        windows = (train_tokens - 1) // self.model.context_length
+        steps = self.total_steps(windows)
+        first = self.eval_steps(windows)
+        if steps is not None:
+            return min(first, steps) * self.tokens_per_step, steps * self.tokens_per_step
+        return first * self.tokens_per_step, None
 
     def resolved(self) -> dict[str, Any]:
         """The configuration as plain JSON values, nothing left open."""

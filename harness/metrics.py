@@ -43,6 +43,7 @@ class Phase(StrEnum):
 
     EXPLORE = "explore"
     CONFIRM = "confirm"
+    SUPERSEDED = "superseded"  # confirmed a configuration that is no longer its arm's best, after more trials
 
 
 class Outcome(StrEnum):

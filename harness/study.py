@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -188,19 +188,12 @@ class ArmStudy:
         assert trial.value is not None
         return Best({path: trial.params[path] for path in self.space}, trial.value, trial.number)
 
-    def recover(self) -> Iterator[str]:
-        """Take up what an earlier process left: its running trials are failed and their values queued again.
-
-        Yields:
-            the MLflow run id of each such trial, where it had one.
-        """
-        trials = self.study.get_trials(deepcopy=False)
-        for trial in trials:
+    def recover(self) -> None:
+        """Take up what an earlier process left: its running trials are failed and their values queued again."""
+        for trial in self.study.get_trials(deepcopy=False):
             if trial.state is TrialState.RUNNING:
                 self.study.tell(trial.number, state=TrialState.FAIL)
                 self.requeue(trial.params)
-                if run_id := trial.user_attrs.get(RUN_ID):
-                    yield str(run_id)
 
     def requeue(self, values: Mapping[str, Any]) -> None:
         """Let the next trial have these values: an interrupted trial is made up for, not replaced by another."""

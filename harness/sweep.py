@@ -26,9 +26,9 @@ from harness.specfile import load_spec
 if TYPE_CHECKING:
     from harness.conductor import Ended
     from harness.data import Dataset
-    from harness.tracking import SweepInfo
+    from harness.tracking import SweepInfo, Tracker
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
 @app.command()
@@ -105,59 +105,60 @@ def run(
     """Everything between a valid spec and its report."""
     from harness.conductor import Conductor, Ended, work_per_run
     from harness.progress import make_screen
-    from harness.report import TrackingError, write_report
     from harness.study import ArmStudy, open_storage
-    from harness.tracking import Tracker, ui_command
+    from harness.tracking import Tracker
     from harness.workers import Pool, default_workers
 
-    configs = {arm.name: spec.run_config(arm.values) for arm in spec.arms()}
-    train_tokens = {name: len(datasets[config.data].train) for name, config in configs.items()}
-    identity = spec.identity("".join(sorted({datasets[config.data].fingerprint for config in configs.values()})))
     count = workers or default_workers()
-    out.print(f"{spec.name}: {spec.question}".rstrip(": "), markup=False, style="bold")
-    out.print(f"{runs_planned(spec)}, {count} workers", markup=False)
+    out.print(f"{spec.name}: {spec.question}".rstrip(": "), markup=False, style="bold", soft_wrap=True)
+    out.print(f"{runs_planned(spec)}, {count} worker{'s' if count != 1 else ''}", markup=False)
 
+    configs = {arm.name: spec.run_config(arm.values) for arm in spec.arms()}
+    used = {name: datasets[config.data] for name, config in configs.items()}
+    train_tokens = {name: len(data.train) for name, data in used.items()}
+    identity = spec.identity("".join(sorted({data.fingerprint for data in used.values()})))
     tracker = Tracker(spec.name, tracking)
     optuna_storage = open_storage(storage or default_storage())
     studies = {}
-    for name, config in configs.items():
-        windows = (train_tokens[name] - 1) // config.model.context_length
-        steps = config.total_steps(windows)
-        first = config.eval_steps(windows) * config.tokens_per_step
-        budget = None if steps is None else steps * config.tokens_per_step
-        arm = next(arm for arm in spec.arms() if arm.name == name)
-        studies[name] = ArmStudy(spec, arm, identity, optuna_storage, first, budget)
-    parent = tracker.open_sweep(sweep_info(spec, identity, datasets))
-    tracker.reconcile(parent)
-    requeued = [run for study in studies.values() for run in study.recover()]
-    if requeued:
-        out.print(f"taking up {len(requeued)} trials that an earlier process left unfinished")
+    for arm in spec.arms():
+        rhythm = configs[arm.name].rhythm(train_tokens[arm.name])
+        studies[arm.name] = ArmStudy(spec, arm, identity, optuna_storage, *rhythm)
+    parent = tracker.open_sweep(sweep_info(spec, identity, datasets[spec.base.data]))
+    left = tracker.reconcile(parent)
+    for study in studies.values():
+        study.recover()
+    if left:
+        out.print(f"taking up after a process that ended without closing {len(left)} runs")
 
     ended = Ended(0, ())
-    screen = make_screen(out)
     try:
-        with screen, Pool(count, threads) as pool:
-            ended = Conductor(spec, studies, tracker, parent, pool, screen, work_per_run(spec, train_tokens)).run()
-        try:
-            files = write_report(spec.name, tracking, reports)
-        except TrackingError as error:  # stopped before the first run
-            out.print(str(error), markup=False)
-        else:
-            tracker.log_artifacts(parent, files.folder, "report")
-            show_result(files.lines)
-            out.print(f"report: {files.html}", markup=False, soft_wrap=True)
-        out.print(f"runs:   {ui_command(tracking)}", markup=False, soft_wrap=True)
+        facts = {name: data_facts(data) for name, data in used.items()}
+        work = work_per_run(spec, train_tokens)
+        with make_screen(out) as screen, Pool(count, threads) as pool:
+            ended = Conductor(spec, studies, tracker, parent, pool, screen, work, facts).run()
+        report(spec.name, tracker, parent, tracking, reports)
     finally:
         tracker.close_sweep(parent, ended.outcome)
     return ended
 
 
-def sweep_info(spec: SweepSpec, identity: str, datasets: Datasets) -> SweepInfo:
-    """What the tracker keeps about the sweep as a whole."""
-    from harness.tracking import ArmInfo, SweepInfo
+def report(name: str, tracker: Tracker, parent: str, tracking: str | None, reports: Path) -> None:
+    """Write the report, keep it with the parent run, and show its table and where everything is."""
+    from harness.report import write_report
+    from harness.tracking import ui_command
 
-    data = datasets[spec.base.data]
-    facts: dict[str, Any] = {
+    files = write_report(name, tracking, reports, parent)
+    tracker.log_artifact(parent, files.folder, "report")
+    out.print()
+    show_table(files.lines)
+    out.print(f"\n{files.answer}\n", markup=False)
+    out.print(f"report:     {files.html}", markup=False, soft_wrap=True)
+    out.print(f"MLflow UI:  {ui_command(tracking)}", markup=False, soft_wrap=True)
+
+
+def data_facts(data: Dataset) -> dict[str, Any]:
+    """What runs record about their corpus."""
+    return {
         "name": data.name,
         "source": data.source,
         "sha256": data.sha256,
@@ -166,6 +167,12 @@ def sweep_info(spec: SweepSpec, identity: str, datasets: Datasets) -> SweepInfo:
         "tokens": {split: len(getattr(data, split)) for split in ("train", "val", "test")},
         "bytes": dict(data.bytes),
     }
+
+
+def sweep_info(spec: SweepSpec, identity: str, data: Dataset) -> SweepInfo:
+    """What the tracker keeps about the sweep as a whole."""
+    from harness.tracking import ArmInfo, SweepInfo
+
     return SweepInfo(
         name=spec.name,
         question=spec.question,
@@ -177,7 +184,7 @@ def sweep_info(spec: SweepSpec, identity: str, datasets: Datasets) -> SweepInfo:
         tune={path: dimension.plain() for path, dimension in spec.tune.items()},
         study={**spec.study.model_dump(), "trials": spec.trials, "seeds": len(spec.seeds)},
         command=command(),
-        data=facts,
+        data=data_facts(data),
     )
 
 
@@ -256,8 +263,8 @@ def show_plan(spec: SweepSpec, datasets: Datasets, workers: int | None) -> None:
     out.print(f"{sum(arm.runs for arm in arms)} runs, {total:.2e} FLOPs, {count} workers, {when}", markup=False)
 
 
-def show_result(lines: list[list[str]]) -> None:
-    """Print the comparison, its first row being the headings."""
+def show_table(lines: list[list[str]]) -> None:
+    """Print rows of cells, the headings first."""
     headings, *rows = lines
     table = Table(box=None, header_style="bold", pad_edge=False)
     for i, heading in enumerate(headings):

@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from harness import metrics
+from harness.config import RunConfig
+from harness.metrics import Outcome, Point
+from harness.workers import Event, Finished, Job, Pool, Progress, count_gpus, default_workers
+
+pytestmark = pytest.mark.slow
+
+
+def config(**train: object) -> RunConfig:
+    defaults = {"budget": {"steps": 6}, "batch_size": 2, "sample": {"max_new_tokens": 0}, "eval_every": {"steps": 3}}
+    return RunConfig.model_validate(
+        {
+            "data": {"corpus": "sotu-1820", "tokenizer": "byte"},
+            "model": {"context_length": 16, "emb_dim": 16, "n_heads": 2, "n_layers": 1},
+            "train": {**defaults, **train},
+        }
+    )
+
+
+LONG = {"budget": {"steps": 10**7}, "eval_every": {"steps": 10**7}}
+
+
+def listen(pool: Pool, jobs: int, timeout: float = 120) -> dict[int, list[Event]]:
+    """Everything that is said until so many jobs have finished."""
+    heard: dict[int, list[Event]] = {}
+    deadline = time.monotonic() + timeout
+    while sum(isinstance(events[-1], Finished) for events in heard.values()) < jobs:
+        assert time.monotonic() < deadline, heard
+        for event in pool.events(1.0):
+            heard.setdefault(event.job, []).append(event)
+    return heard
+
+
+def numbers(events: list[Event]) -> list[dict[str, float]]:
+    """The points' metrics, without what depends on the clock and the process."""
+    points = [event.point for event in events if isinstance(event, Progress)]
+    return [{k: v for k, v in p.metrics.items() if not k.startswith(("perf/", "system/"))} for p in points]
+
+
+def wait_for_a_point(pool: Pool) -> Point:
+    while True:
+        for event in pool.events(1.0):
+            assert isinstance(event, Progress), event
+            return event.point
+
+
+def test_points_are_the_same_with_one_worker_and_with_two(tmp_path: Path) -> None:
+    jobs = [Job(1, config(), read_test=True, checkpoint=tmp_path / "one"), Job(2, config(seed=2))]
+    with Pool(1) as pool:
+        assert pool.free == 1
+        pool.submit(jobs[0])
+        assert pool.free == 0
+        first = listen(pool, 1)
+        pid = {psutil.Process().pid, *(p.pid for p in psutil.Process().children(recursive=True))}
+        pool.submit(jobs[1])
+        assert set(pool.pids().values()) <= pid  # the same process trains again
+        alone = first | listen(pool, 1)
+    with Pool(2) as pool:
+        for job in jobs:
+            pool.submit(job)
+        together = listen(pool, 2)
+    for job in (1, 2):
+        assert alone[job][-1] == together[job][-1] == Finished(job, Outcome.COMPLETE)
+        assert numbers(alone[job]) == numbers(together[job])
+    assert numbers(alone[1]) != numbers(alone[2])
+    assert (tmp_path / "one" / "model.safetensors").is_file()
+    assert [metrics.TEST_LOSS in point for point in numbers(alone[1])].count(True) == 1
+    assert not any(metrics.TEST_LOSS in point for point in numbers(alone[2]))
+    system = [e.point.metrics for e in alone[1] if isinstance(e, Progress) and e.point.evaluated]
+    assert all(point[metrics.SYSTEM_MEMORY_MB] > 50 for point in system)
+
+
+def test_a_job_stops_when_it_is_told_and_the_worker_goes_on() -> None:
+    with Pool(1) as pool:
+        pool.submit(Job(1, config(**LONG)))
+        wait_for_a_point(pool)
+        pool.stop(1)
+        assert listen(pool, 1)[1][-1].outcome is Outcome.INTERRUPTED  # type: ignore[union-attr]
+        pool.stop(1)  # too late: nothing to stop, nothing said
+        pool.submit(Job(2, config()))
+        assert listen(pool, 1)[2][-1] == Finished(2, Outcome.COMPLETE)
+
+
+def test_a_killed_worker_fails_its_own_job_only() -> None:
+    with Pool(2) as pool:
+        pool.submit(Job(1, config(**LONG)))
+        pool.submit(Job(2, config(budget={"steps": 400})))
+        wait_for_a_point(pool)
+        os.kill(pool.pids()[1], signal.SIGKILL)
+        heard = listen(pool, 2)
+        assert heard[1][-1].outcome is Outcome.FAILED  # type: ignore[union-attr]
+        assert "ended by signal SIGKILL" in heard[1][-1].reason  # type: ignore[union-attr]
+        assert heard[2][-1] == Finished(2, Outcome.COMPLETE)
+        pool.submit(Job(3, config()))
+        pool.submit(Job(4, config()))
+        assert {e[-1].outcome for e in listen(pool, 2).values()} == {Outcome.COMPLETE}  # type: ignore[union-attr]
+
+
+def test_what_goes_wrong_in_a_job_is_its_outcome_and_its_reason() -> None:
+    diverging = config(learning_rate=1e30, warmup=0.0, grad_clip=None, budget={"steps": 50})
+    broken = config()
+    missing = RunConfig.model_validate({**broken.model_dump(), "data": {"path": "/nowhere/*.txt", "tokenizer": "byte"}})
+    too_large = RunConfig.model_validate(
+        {
+            "data": {"corpus": "sotu-1820", "tokenizer": "byte"},
+            "model": {"context_length": 16, "emb_dim": 2**22, "n_heads": 2, "n_layers": 1},
+            "train": broken.train.model_dump(exclude_none=True),
+        }
+    )
+    with Pool(1) as pool:
+        heard = {}
+        for number, wrong in enumerate([diverging, missing, too_large, config()]):
+            pool.submit(Job(number, wrong))
+            heard |= listen(pool, 1)
+    ends = [heard[number][-1] for number in range(4)]
+    assert [end.outcome for end in ends] == [  # type: ignore[union-attr]
+        Outcome.DIVERGED,
+        Outcome.FAILED,
+        Outcome.OOM,
+        Outcome.COMPLETE,
+    ]
+    assert "at step" in ends[0].reason  # type: ignore[union-attr]
+    first, *traceback = ends[1].reason.splitlines()  # type: ignore[union-attr]
+    assert first.startswith("CorpusError: ")
+    assert traceback[0].startswith("Traceback")
+
+
+def test_workers_end_with_their_parent(tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import sys, time\n"
+        f"sys.path[:0] = [{str(Path(__file__).parent)!r}]\n"
+        "from test_workers import LONG, config\n"
+        "from harness.workers import Job, Pool\n"
+        "if __name__ == '__main__':\n"
+        "    pool = Pool(1)\n"
+        "    pool.submit(Job(1, config(**LONG)))\n"
+        "    while not pool.events(1.0): pass\n"
+        "    print(pool.pids()[1], flush=True)\n"
+        "    time.sleep(600)\n"
+    )
+    parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    worker = psutil.Process(int(parent.stdout.readline()))
+    parent.kill()
+    parent.wait()
+    psutil.wait_procs([worker], timeout=30)
+    assert not worker.is_running()
+
+
+def test_gpus_are_counted_without_torch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for visible, count in [("", 0), ("-1", 0), ("0", 1), ("0,3", 2)]:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        assert count_gpus() == count
+    assert default_workers() == 2
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 'GPU 0: NVIDIA H100 (UUID: x)'\necho 'GPU 1: NVIDIA H100 (UUID: y)'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    assert count_gpus() == 2
