@@ -1,0 +1,49 @@
+"""From the runs of a sweep to an answer: frames, comparisons, figures, and one page that holds them.
+
+In a notebook:
+
+    runs = load_runs("dropout")
+    compare(runs, baseline="drop_rate=0.1")
+
+Names are imported at their first use, because pandas and matplotlib take longer to import than a command may take
+to print its help.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from harness.report.comparison import compare
+    from harness.report.tables import comparison_lines
+    from harness.report.writer import ReportFiles, loss_curve, write_report
+    from harness.tracking import TrackingError, load_curves, load_runs
+
+_HOMES = {
+    "ReportFiles": "harness.report.writer",
+    "TrackingError": "harness.tracking",
+    "compare": "harness.report.comparison",
+    "comparison_lines": "harness.report.tables",
+    "load_curves": "harness.tracking",
+    "load_runs": "harness.tracking",
+    "loss_curve": "harness.report.writer",
+    "write_report": "harness.report.writer",
+}
+
+__all__ = [
+    "ReportFiles",
+    "TrackingError",
+    "compare",
+    "comparison_lines",
+    "load_curves",
+    "load_runs",
+    "loss_curve",
+    "write_report",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,0 +1,344 @@
+"""The report's figures. Each function takes frames and gives a `Drawing`, or None where there is nothing to draw."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from harness import metrics
+from harness.metrics import Outcome, Phase
+from harness.report.comparison import intervals, metric_name, verdict_runs
+from harness.report.formats import setting
+from harness.report.statistics import Interval
+from harness.report.svg import INK, Drawing, drawing, label, look, style
+from harness.spec import short_name
+
+_WIDTH: Final = 9.4  # inches, the width of the page's column
+_SIDES: Final = ((metrics.TRAIN_LOSS, "Training loss"), (metrics.VAL_LOSS, "Validation loss"))
+_SKIP: Final = 0.1  # share of the tokens whose losses may leave the frame: the fall from ln(vocabulary) hides the rest
+
+
+def loss_curves(
+    curves: pd.DataFrame, runs: pd.DataFrame, arms: Sequence[str], metric: str = metrics.VAL_LOSS
+) -> Drawing | None:
+    """Training and validation loss over tokens: per arm the mean of its confirm runs and their range over seeds.
+
+    Where arms predict different tokens (`metric` is bits per byte), losses would not compare: that metric alone.
+
+    Args:
+        curves: as `load_curves` gives them.
+        runs: as `load_runs` gives them; confirm runs that ended early are drawn to where they stopped.
+        arms: names, in the order of their colours.
+        metric: what the arms are compared by.
+    """
+    shown = _SIDES if metric == metrics.VAL_LOSS else ((metric, metric_name(metric).capitalize()),)
+    confirm = curves[(curves["phase"] == Phase.CONFIRM) & np.isfinite(curves["value"])]
+    complete = confirm[confirm["run_id"].isin(verdict_runs(runs)["run_id"])]
+    broken = confirm[confirm["outcome"] != Outcome.COMPLETE]
+    drawn = [arm for arm in arms if (complete["arm"] == arm).any()]
+    sides = [side for side in shown if (complete["metric"] == side[0]).any()]
+    if not drawn or not sides:
+        return None
+    with style("loss-curves"):
+        figure = Figure(figsize=(_WIDTH, 3.6 + 0.18 * _legend_rows(drawn)), layout="constrained")
+        axes = figure.subplots(1, len(sides), sharey=True, squeeze=False)[0]
+        for ax, (name, title) in zip(axes, sides, strict=True):
+            for arm in drawn:
+                _mean_and_range(ax, _matrix(complete, arm, name), arm, arms.index(arm))
+            for _, run in broken[(broken["metric"] == name) & broken["arm"].isin(drawn)].groupby("run_id", sort=True):
+                _stopped(ax, run.sort_values("tokens"), look(arms.index(run["arm"].iloc[0]))[0])
+            ax.set_title(title)
+            _token_axis(ax)
+        axes[0].set_ylabel(_unit(metric))
+        cut = _frame(axes, complete[complete["metric"].isin([name for name, _ in sides])])
+        _legend(figure, axes[-1], drawn)
+        several = complete.groupby("arm")["run_id"].nunique().max() > 1
+        caption = (
+            f"{'Loss' if metric == metrics.VAL_LOSS else sides[0][1]} over training tokens, confirm runs. "
+            + ("Line: mean over seeds; band: lowest to highest seed. " if several else "One seed per arm, so no band. ")
+            + ("Dotted lines that end in a cross: runs that ended early. " if len(broken) else "")
+            + (f"The frame leaves out higher losses at the beginning, up to {cut:.2f}." if cut else "")
+        )
+        titles = " and ".join(title.lower() for _, title in sides)
+        return drawing(figure, "loss-curves", f"{titles.capitalize()} per arm", caption.strip())
+
+
+def _unit(metric: str) -> str:
+    return "nats per token" if metric == metrics.VAL_LOSS else "bits per byte"
+
+
+Matrix = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
+
+
+def _matrix(curves: pd.DataFrame, arm: str, metric: str) -> Matrix:
+    """Tokens, shape (points,), and losses, shape (runs, points), of an arm's runs on the points they share.
+
+    Runs that were evaluated at different tokens (a budget in seconds) are interpolated linearly, up to where the
+    shortest ends, so the mean is over the same runs everywhere.
+    """
+    chosen = curves[(curves["arm"] == arm) & (curves["metric"] == metric)]
+    lines = [run.sort_values("tokens")[["tokens", "value"]].to_numpy(float) for _, run in chosen.groupby("run_id")]
+    if not lines:
+        return np.empty(0), np.empty((0, 0))
+    grid = np.unique(np.concatenate([line[:, 0] for line in lines]))
+    grid = grid[(grid >= max(line[0, 0] for line in lines)) & (grid <= min(line[-1, 0] for line in lines))]
+    return grid, np.stack([np.interp(grid, line[:, 0], line[:, 1]) for line in lines])
+
+
+def _mean_and_range(ax: Axes, matrix: Matrix, arm: str, index: int) -> None:
+    tokens, losses = matrix
+    colour, dash, _ = look(index)
+    if not tokens.size:
+        return
+    point = "o" if tokens.size == 1 else None
+    ax.plot(tokens, losses.mean(axis=0), color=colour, linestyle=dash, marker=point, markersize=3, label=label(arm))
+    if len(losses) > 1:
+        ax.fill_between(tokens, losses.min(axis=0), losses.max(axis=0), color=colour, alpha=0.16, linewidth=0)
+
+
+def _stopped(ax: Axes, run: pd.DataFrame, colour: str) -> None:
+    ax.plot(run["tokens"], run["value"], color=colour, linestyle=":", linewidth=0.9)
+    ax.plot(run["tokens"].iloc[-1], run["value"].iloc[-1], color=colour, marker="x", markersize=5)
+
+
+def _frame(axes: Sequence[Axes], curves: pd.DataFrame) -> float:
+    """Fit the shared loss axis to what comes after the first fall; the highest loss left out, 0 where none is."""
+    later = curves[curves["tokens"] >= _SKIP * curves["tokens"].max()]["value"]
+    low, high, highest = float(later.min()), float(later.max()), float(curves["value"].max())
+    pad = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
+    cut = highest > high + pad
+    axes[0].set_ylim(low - pad, high + pad if cut else highest + pad)
+    return highest if cut else 0.0
+
+
+def _token_axis(ax: Axes) -> None:
+    ax.set_xlabel("training tokens")
+    ax.xaxis.set_major_formatter(EngFormatter(sep=" "))
+    ax.xaxis.set_major_locator(MaxNLocator(5))
+    ax.margins(x=0.02)
+
+
+def _legend_columns(arms: Sequence[str]) -> int:
+    longest = max(len(label(arm)) for arm in arms)
+    return max(1, min(len(arms), 130 // (longest + 9)))
+
+
+def _legend_rows(arms: Sequence[str]) -> int:
+    return math.ceil(len(arms) / _legend_columns(arms))
+
+
+def _legend(figure: Figure, ax: Axes, arms: Sequence[str]) -> None:
+    """One legend above all panels; a single arm needs none."""
+    if len(arms) > 1:
+        handles, names = ax.get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside upper left", ncols=_legend_columns(arms))
+
+
+def final_losses(runs: pd.DataFrame, comparison: pd.DataFrame) -> Drawing | None:
+    """Every seed's final value with mean and interval, and beside it the paired differences to the baseline."""
+    metric, arms = str(comparison["metric"].iloc[0]), list(comparison["arm"])
+    chosen = verdict_runs(runs)
+    if metric not in chosen or chosen[metric].count() < 2:  # a single dot says no more than the table
+        return None
+    paired = bool(comparison["pairs"].sum())
+    with style("final-loss"):
+        figure = Figure(figsize=(_WIDTH, 1.15 + 0.42 * len(arms)), layout="constrained")
+        axes = figure.subplots(1, 1 + paired, sharey=True, squeeze=False)[0]
+        seeds = {arm: chosen[chosen["arm"] == arm].set_index("seed")[metric].dropna() for arm in arms}
+        _dots(axes[0], [seeds[arm].to_numpy(float) for arm in arms], intervals(comparison))
+        name = _unit(metric)
+        axes[0].set_title(f"Final {metric_name(metric)}")
+        axes[0].set_xlabel(name)
+        axes[0].set_yticks(range(len(arms)), [label(arm) for arm in arms])
+        axes[0].set_ylim(len(arms) - 0.4, -0.6)
+        if paired:
+            base = seeds[str(comparison.loc[comparison["is_baseline"], "arm"].iloc[0])]
+            apart = [_paired(seeds[arm], base) for arm in arms]
+            where = list(comparison["is_baseline"])
+            _dots(
+                axes[1],
+                [x[:0] if own else x for x, own in zip(apart, where, strict=True)],
+                intervals(comparison, "difference"),
+            )
+            axes[1].axvline(0, color=INK, linewidth=0.8, linestyle="--")
+            axes[1].set_title("Paired difference to the baseline")
+            axes[1].set_xlabel(f"{name} (left of 0: lower than the baseline)")
+        caption = (
+            f"Final {metric_name(metric)} of every complete confirm run (dots, one per seed) with the mean "
+            "and its 95 % t interval (bar above)."
+            + (" Right: the same runs, each minus the baseline's run of the same seed." if paired else "")
+        )
+        return drawing(figure, "final-loss", f"Final {metric_name(metric)} of every seed per arm", caption)
+
+
+def _paired(own: pd.Series, base: pd.Series) -> npt.NDArray[np.float64]:
+    common = own.index.intersection(base.index)
+    difference: npt.NDArray[np.float64] = own.loc[common].to_numpy(float) - base.loc[common].to_numpy(float)
+    return difference
+
+
+def _dots(ax: Axes, values: Sequence[npt.NDArray[np.float64]], found: Sequence[Interval]) -> None:
+    """One line per arm: dots for its runs and, a little above, mean and interval."""
+    for index, (dots, interval) in enumerate(zip(values, found, strict=True)):
+        colour, _, marker = look(index)
+        ax.plot(
+            dots, np.full(len(dots), index + 0.12), marker, color=colour, markersize=5, alpha=0.6, markeredgewidth=0
+        )
+        if not math.isnan(interval.low):
+            ax.plot([interval.low, interval.high], [index - 0.16] * 2, color=colour, linewidth=2, solid_capstyle="butt")
+        if len(dots) and not math.isnan(interval.mean):
+            ax.plot(interval.mean, index - 0.16, "|", color=INK, markersize=9, markeredgewidth=1.4)
+    ax.grid(axis="y", visible=False)
+    ax.tick_params(axis="y", length=0)
+    ax.xaxis.set_major_locator(MaxNLocator(5))
+
+
+def tuning(
+    runs: pd.DataFrame,
+    arms: Sequence[str],
+    tune: Mapping[str, Mapping[str, Sequence[Any]]],
+    metric: str = metrics.VAL_LOSS,
+) -> Drawing | None:
+    """Final validation loss (or what else compares the arms) of every explore trial over each tuned dimension.
+
+    Args:
+        runs: as `load_runs` gives them.
+        arms: names, in the order of their colours.
+        tune: path → {kind: values}, as the spec writes it.
+        metric: what the arms are compared by.
+    """
+    explored = runs[runs["phase"] == Phase.EXPLORE]
+    paths = [path for path in tune if path in explored]
+    if not paths or metric not in explored:
+        return None
+    complete = explored[(explored["outcome"] == Outcome.COMPLETE) & explored[metric].notna()]
+    if complete.empty:
+        return None
+    columns = min(len(paths), 2)
+    rows = math.ceil(len(paths) / columns)
+    drawn = [arm for arm in arms if (explored["arm"] == arm).any()]
+    low = float(explored.loc[explored["outcome"].isin([Outcome.COMPLETE, Outcome.PRUNED]), metric].min())
+    high = float(complete[metric].max())
+    pad = 0.08 * (high - low) or 0.05 * abs(high) or 1.0
+    # What has no place in the frame stands above it, each arm in a row of its own: arms often try the same values.
+    edges = {arm: high + pad * (1 + min(0.5, 3 / len(arms)) * index) for index, arm in enumerate(arms)}
+    with style("tuning"):
+        figure = Figure(
+            figsize=(_WIDTH if columns > 1 else 5.6, 2.7 * rows + 0.18 * _legend_rows(drawn)), layout="constrained"
+        )
+        grid = figure.subplots(rows, columns, squeeze=False)
+        for ax, path in zip(grid.flat, paths, strict=False):
+            _dimension(ax, explored, arms, path, tune[path], metric, edges)
+            ax.set_ylim(low - pad, edges[arms[-1]] + 0.6 * pad)
+        for ax in list(grid.flat)[len(paths) :]:
+            ax.set_visible(False)
+        for ax in grid[:, 0]:
+            ax.set_ylabel(metric_name(metric))
+        _legend(figure, grid[0][0], drawn)
+        return drawing(figure, "tuning", "Explore trials over each tuned dimension", _tuning_caption(explored, metric))
+
+
+def _tuning_caption(explored: pd.DataFrame, metric: str) -> str:
+    kinds = set(explored["outcome"])
+    parts = [
+        f"Explore trials: final {metric_name(metric)} over each tuned dimension. Filled marks are complete trials."
+    ]
+    if Outcome.PRUNED in kinds:
+        parts.append(
+            "Crosses: pruned trials at their last value, higher ones above the rest, a row per arm; no results."
+        )
+    if Outcome.DIVERGED in kinds:
+        parts.append("Open triangles above the rest: diverged trials.")
+    return " ".join(parts)
+
+
+def _dimension(
+    ax: Axes,
+    explored: pd.DataFrame,
+    arms: Sequence[str],
+    path: str,
+    dimension: Mapping[str, Sequence[Any]],
+    metric: str,
+    edges: Mapping[str, float],
+) -> None:
+    (kind, values), *_ = dimension.items()
+    for index, arm in enumerate(arms):
+        colour, _, marker = look(index)
+        mine = explored[explored["arm"] == arm]
+        if kind == "choice":
+            # Arms stand side by side within an option, so that one does not hide another.
+            shift = 0.5 * ((index + 0.5) / len(arms) - 0.5)
+            place = mine[path].map(lambda value: _option(value, values)) + shift
+        else:
+            place = pd.to_numeric(mine[path], errors="coerce")
+        loss = mine[metric]
+        done = mine["outcome"] == Outcome.COMPLETE
+        ax.plot(
+            place[done], loss[done], marker, color=colour, markersize=5, alpha=0.85, markeredgewidth=0, label=label(arm)
+        )
+        pruned = (mine["outcome"] == Outcome.PRUNED) & loss.notna()
+        ax.plot(place[pruned], loss[pruned].clip(upper=edges[arm]), "x", color=colour, markersize=4.5, alpha=0.7)
+        lost = mine["outcome"] == Outcome.DIVERGED
+        ax.plot(place[lost], np.full(int(lost.sum()), edges[arm]), "^", color=colour, markersize=5, fillstyle="none")
+    ax.set_xlabel(short_name(path))
+    if kind == "choice":
+        ax.set_xticks(range(len(values)), [label(setting(value)) for value in values])
+        ax.set_xlim(-0.6, len(values) - 0.4)
+    elif kind == "log_uniform":
+        _log_axis(ax, float(values[0]), float(values[1]))
+    else:
+        margin = 0.04 * (float(values[1]) - float(values[0]))
+        ax.set_xlim(float(values[0]) - margin, float(values[1]) + margin)
+        ax.xaxis.set_major_locator(MaxNLocator(5, integer=kind == "int_uniform"))
+
+
+def _option(value: object, options: Sequence[Any]) -> float:
+    """The place of a run's value among the options of a choice; NaN where a run lacks it."""
+    words = (bool, str)
+    same = (str(value) == str(option) if isinstance(option, words) else value == option for option in options)
+    return next((float(place) for place, found in enumerate(same) if found), math.nan)
+
+
+def _log_axis(ax: Axes, low: float, high: float) -> None:
+    """A logarithmic axis over the whole range; 1, 2 and 5 are labelled where there are few decades."""
+    ax.set_xscale("log")
+    margin = (high / low) ** 0.04
+    ax.set_xlim(low / margin, high * margin)
+    few = high / low < 300
+    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: setting(float(f"{value:.3g}"))))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+
+
+def run_curve(curves: pd.DataFrame) -> Drawing:
+    """Training and validation loss of one run over its tokens.
+
+    Args:
+        curves: one row per point and metric with `tokens`, `metric`, `value`.
+
+    Raises:
+        ValueError: there is neither a training nor a validation loss to draw.
+    """
+    finite = curves[np.isfinite(curves["value"])]
+    sides = [side for side in _SIDES if (finite["metric"] == side[0]).any()]
+    if not sides:
+        raise ValueError("curves: found no train/loss and no val/loss; allowed: the points of a run that was evaluated")
+    with style("loss-curve"):
+        figure = Figure(figsize=(4.6, 2.8), layout="constrained")
+        ax = figure.subplots()
+        for index, (metric, name) in enumerate(reversed(sides)):
+            line = finite[finite["metric"] == metric].sort_values("tokens")
+            colour, _, marker = look(index)
+            ax.plot(line["tokens"], line["value"], color=colour, marker=marker, markersize=3, label=name)
+        ax.set_ylabel("nats per token")
+        _token_axis(ax)
+        ax.legend()
+        return drawing(figure, "loss-curve", "Loss over training tokens", "")

@@ -1,0 +1,218 @@
+"""The report as one HTML page and as Markdown: what stands where. How it looks is in `templates/`."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+import pandas as pd
+from markupsafe import Markup
+
+from harness import metrics
+from harness.metrics import Phase
+from harness.report.caveats import caveats, fixed_settings
+from harness.report.comparison import Answer, Ground, answer
+from harness.report.formats import count, duration, plural, short_id
+from harness.report.svg import Drawing
+from harness.report.tables import Table, answer_table, best_table, trials_table
+
+if TYPE_CHECKING:
+    from harness.tracking import SweepRecord
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_OPEN_UP_TO = 40  # rows of the table of all runs that are shown unfolded
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Text that one confirm run generated at its first and at its last evaluation: (tokens seen, text) each."""
+
+    arm: str
+    run_id: str
+    texts: tuple[tuple[int, str], ...]
+
+
+@dataclass(frozen=True)
+class Content:
+    """Everything a report is made of."""
+
+    record: SweepRecord
+    runs: pd.DataFrame
+    comparison: pd.DataFrame
+    ground: Ground
+    drawings: Sequence[Drawing]
+    samples: Sequence[Sample]
+    ui_command: str
+
+    @property
+    def answer(self) -> Answer:
+        """The comparison in words."""
+        return answer(self.comparison, self.ground)
+
+
+class _Raw(str):
+    """Text that is Markdown already, or stands in a code block."""
+
+    __slots__ = ()
+
+
+def render_html(content: Content) -> str:
+    """The whole page: styles, drawings and the few lines of script inside, nothing fetched from anywhere."""
+    script = (_TEMPLATES / "sort.js").read_text("utf-8")
+    environment = _environment(autoescape=True)
+    return environment.get_template("report.html.j2").render(
+        **_parts(content),
+        css=Markup((_TEMPLATES / "report.css").read_text("utf-8")),
+        script=Markup(script),
+        # The page may run this one script and nothing that slipped into it.
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        figures={drawing.name: drawing for drawing in content.drawings},
+        svg={drawing.name: Markup(drawing.inline) for drawing in content.drawings},
+    )
+
+
+def render_markdown(content: Content) -> str:
+    """The same for GitHub, with links to the files in `figures/`."""
+    environment = _environment(autoescape=False, finalize=_markdown)
+    environment.filters["fenced"] = _fenced
+    environment.filters["table"] = _markdown_table
+    environment.filters["picture"] = _picture
+    pictures = {drawing.name: drawing for drawing in content.drawings}
+    text = environment.get_template("report.md.j2").render(**_parts(content), figures=pictures)
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+def _environment(**options: Any) -> jinja2.Environment:
+    loader = jinja2.FileSystemLoader(_TEMPLATES)
+    environment = jinja2.Environment(
+        loader=loader, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, **options
+    )
+    environment.filters |= {"short": short_id, "count": count}
+    return environment
+
+
+def _parts(content: Content) -> dict[str, Any]:
+    record, runs = content.record, content.runs
+    arms = [arm.name for arm in record.arms]
+    trials = trials_table(runs, list(record.tune))
+    has_result = bool(content.comparison["seeds"].sum())
+    return {
+        "title": record.question or record.name,
+        "name": record.name,
+        "byline": _byline(record, runs),
+        "answer": content.answer,
+        "answer_table": answer_table(content.comparison) if has_result else None,
+        "answer_note": _note(content),
+        "best": best_table(runs, arms, list(record.tune)) if record.tune else None,
+        "trials": trials,
+        "trials_open": len(trials.rows) <= _OPEN_UP_TO,
+        "samples": content.samples,
+        "prompt": _prompt(runs),
+        "caveats": caveats(record, runs),
+        "fixed": fixed_settings(runs),
+        "provenance": _provenance(content),
+        "spec_text": record.spec_text,
+    }
+
+
+def _byline(record: SweepRecord, runs: pd.DataFrame) -> list[str]:
+    counts = {phase: int((runs["phase"] == phase).sum()) for phase in Phase}
+    sizes = [plural(size, f"{phase} run") for phase, size in counts.items() if size]
+    return [f"experiment {record.name}", f"sweep {short_id(record.run_id)}", plural(len(record.arms), "arm"), *sizes]
+
+
+def _note(content: Content) -> str:
+    """What the figures of the answer table mean."""
+    comparison = content.comparison
+    words = ["± is the half-width of the 95 % t interval over seeds; one seed has none (–)."]
+    if content.ground.metric == metrics.VAL_LOSS:
+        words.append("Losses are of the last checkpoint, in nats per token, over every token of the split.")
+    words.append("Perplexity is the exponential of the mean validation loss.")
+    if comparison["pairs"].sum():
+        words.append("Δ: arm minus baseline, averaged over pairs of runs that share a seed; negative is better.")
+    if comparison["test_seeds"].sum():
+        words.append("The test split was read once by each confirm run.")
+    words.append("Tokens and time are per run.")
+    return " ".join(words)
+
+
+def _prompt(runs: pd.DataFrame) -> str:
+    column = "train.sample.prompt"
+    prompts = runs[column].dropna().unique() if column in runs else []
+    return str(prompts[0]) if len(prompts) == 1 else ""
+
+
+def _provenance(content: Content) -> list[tuple[str, str]]:
+    record, runs, data = content.record, content.runs, content.record.data
+    text = "text of the base configuration" if any(path.startswith("data.") for path in record.compare) else "text"
+    rows = [
+        ("command", record.command),
+        ("commit", record.commit + (", with uncommitted changes" if record.dirty else "")),
+        ("sweep", record.run_id),
+        (text, f"{data['name']} ({data['source']})"),
+        ("its sha256", data["sha256"]),
+        ("its tokens", f"{_splits(data['tokens'])} (tokenizer {data['tokenizer']})"),
+        ("their sha256", data["fingerprint"]),
+        ("its bytes", _splits(data["bytes"])),
+        ("search", _search(record)),
+        ("trained", f"{count(_total(runs, 'tokens'))} tokens in {duration(_total(runs, 'seconds'))} of run time"),
+        ("versions", ", ".join(f"{name} {version}" for name, version in record.versions.items())),
+        ("all curves", content.ui_command),
+    ]
+    return [(label, str(value)) for label, value in rows if value]
+
+
+def _total(runs: pd.DataFrame, column: str) -> float:
+    return float(pd.to_numeric(runs[column], errors="coerce").sum()) if column in runs else math.nan
+
+
+def _splits(sizes: Mapping[str, int]) -> str:
+    return ", ".join(f"{split} {size:,}" for split, size in sizes.items())
+
+
+def _search(record: SweepRecord) -> str:
+    study = record.study
+    if not record.tune:
+        return ""
+    return f"sampler {study['sampler']}, pruner {study['pruner']}, {plural(study['trials'], 'trial')} per arm"
+
+
+_SPECIAL = re.compile(r"([\\`*_{}\[\]|#~$])")
+
+
+def _markdown(value: object) -> str:
+    """Escape whatever a template prints: one line, no markup, no HTML."""
+    if isinstance(value, _Raw):
+        return value
+    line = " ".join(str(value).split())
+    return _SPECIAL.sub(r"\\\1", line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
+
+
+def _fenced(text: str) -> _Raw:
+    """A code block whose fence is longer than any run of backticks inside it."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return _Raw(f"{fence}text\n{text.rstrip()}\n{fence}")
+
+
+def _picture(drawing: Drawing) -> _Raw:
+    return _Raw(f"![{_markdown(drawing.title)}](figures/{drawing.filename})\n\n{_markdown(drawing.caption)}")
+
+
+def _markdown_table(table: Table) -> _Raw:
+    """A pipe table; where rows rest on several runs, these are named in a last column."""
+    named = any(row.runs for row in table.rows)
+    header = [_markdown(column.label) for column in table.columns] + ["Runs"] * named
+    rule = ["---:" if column.numeric else ":---" for column in table.columns] + [":---"] * named
+    lines = [header, rule]
+    for row in table.rows:
+        cells = [_markdown(cell.text) for cell in row.cells]
+        lines.append(cells + [" ".join(f"`{short_id(run)}`" for run in row.runs)] * named)
+    return _Raw("\n".join(f"| {' | '.join(line)} |" for line in lines))

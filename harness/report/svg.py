@@ -1,0 +1,116 @@
+"""Drawings as SVG text: the house style, byte-equal output, and the two forms a drawing is used in.
+
+Colours are Okabe and Ito's, told apart with any common colour vision. Ink is drawn in one known colour and then
+replaced by `currentColor`, so that a drawing inside the page follows the page's light or dark mode.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from html import escape
+from typing import Any, Final
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+PALETTE: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+DASHES: Final = ("-", "--", ":", "-.")  # a seventh arm takes the first colour again, dashed
+MARKERS: Final = ("o", "s", "D", "v")
+INK: Final = "#1b1b1b"
+_LONGEST_LABEL: Final = 40
+
+_STYLE: Final = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans", "Verdana", "Helvetica", "Arial"],
+    "font.size": 8.5,
+    "text.parse_math": False,  # arm names may hold a dollar sign
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
+    **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), "none"),
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "axes.titlesize": 9,
+    "axes.titlelocation": "left",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": INK,
+    "grid.alpha": 0.1,
+    "grid.linewidth": 0.5,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.minor.width": 0.4,
+    "xtick.major.size": 3,
+    "ytick.major.size": 3,
+    "lines.linewidth": 1.4,
+    "legend.frameon": False,
+    "legend.handlelength": 2.2,
+}
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One figure. `title` is for those who cannot see it, `caption` stands under it and says what was drawn."""
+
+    name: str
+    title: str
+    caption: str
+    inline: str  # <svg> element for a page
+    file: str  # a whole SVG document on white
+
+    @property
+    def filename(self) -> str:
+        """Name of its file."""
+        return f"{self.name}.svg"
+
+
+@contextmanager
+def style(name: str) -> Iterator[None]:
+    """Draw in the house style; `name` keeps the ids inside the drawing fixed and apart from other drawings'."""
+    settings: Any = {**_STYLE, "svg.hashsalt": name}
+    with mpl.rc_context():
+        mpl.rcdefaults()  # a person's own matplotlibrc must not change a report
+        mpl.rcParams.update(settings)
+        yield
+
+
+def drawing(figure: Figure, name: str, title: str, caption: str) -> Drawing:
+    """Turn a matplotlib figure into a `Drawing`; call it inside `style(name)`."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    document = buffer.getvalue()
+    element = document[document.index("<svg") :]
+    element = re.sub(r"<[^>]+>", lambda tag: re.sub(r'( id="|url\(#|href="#)', rf"\1{name}-", tag[0]), element)
+    size = re.search(r'width="([\d.]+)pt" height="([\d.]+)pt"', element)
+    assert size is not None, "matplotlib always writes the size"
+    head = f"<title>{escape(title)}</title>"
+    # On a phone a drawing scrolls sideways rather than shrinking until nobody can read it.
+    fit = f'role="img" style="max-width:{size[1]}pt;min-width:{0.75 * float(size[1]):g}pt"'
+    followed = re.sub(rf"<[^>]+{INK}[^>]*>", lambda tag: tag[0].replace(INK, "currentColor"), element)
+    inline = _with_title(followed.replace(size[0], fit, 1), head)
+    on_white = _with_title(element.replace(size[0], f'{size[0]} style="background:#fff"', 1), head)
+    return Drawing(name, title, caption, inline, f'<?xml version="1.0"?>\n{on_white}')
+
+
+def _with_title(element: str, head: str) -> str:
+    start = element.index(">") + 1
+    return f"{element[:start]}\n {head}{element[start:]}"
+
+
+def label(text: str) -> str:
+    """A name that fits beside a drawing: control characters out, the middle of a long one left out."""
+    clean = "".join(character if character.isprintable() else " " for character in text)
+    if len(clean) <= _LONGEST_LABEL:
+        return clean
+    half = (_LONGEST_LABEL - 1) // 2
+    return f"{clean[:half]}…{clean[-half:]}"
+
+
+def look(index: int) -> tuple[str, str, str]:
+    """Colour, line style and marker of the arm at this place."""
+    turn = index // len(PALETTE)
+    return PALETTE[index % len(PALETTE)], DASHES[turn % len(DASHES)], MARKERS[turn % len(MARKERS)]

@@ -1,0 +1,196 @@
+"""Writes reports: reads a sweep from the tracking store, puts every file of its report into one folder."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pandas as pd
+
+from harness.metrics import Phase, Point
+from harness.report.comparison import common_ground, compare, verdict_runs
+from harness.report.page import Content, Sample, render_html, render_markdown
+from harness.report.tables import answer_table, comparison_lines, latex_table
+from harness.tracking import SweepRecord, TrackingError, load_curves, load_runs, load_samples, load_sweep, ui_command
+
+_FOLDER_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+
+
+@dataclass(frozen=True)
+class ReportFiles:
+    """Where a report is and what it says.
+
+    Attributes:
+        folder: everything the report consists of.
+        html: the page, one file that needs no other.
+        markdown: the same, with links to `figures/`.
+        comparison: as `compare` gives it.
+        lines: the comparison as a short table of strings, its headings first.
+        answer: the comparison in words.
+    """
+
+    folder: Path
+    html: Path
+    markdown: Path
+    comparison: pd.DataFrame
+    lines: list[list[str]]
+    answer: str
+
+
+def write_report(
+    experiment: str, uri: str | None = None, out: Path = Path("reports"), sweep: str | None = None
+) -> ReportFiles:
+    """Write the report of a sweep into `<out>/<experiment>/`. The same runs give the same bytes.
+
+    Args:
+        experiment: name of the sweep.
+        uri: MLflow's tracking address; by default the one that sweeps use.
+        out: folder of reports, made where it is missing.
+        sweep: a parent run's id; by default the sweep that was started or resumed last.
+
+    Raises:
+        TrackingError: no such store, experiment or sweep, or a sweep without runs.
+    """
+    if not _FOLDER_NAME.fullmatch(experiment):
+        raise TrackingError(f"experiment: found {experiment!r}; allowed: letters, digits, - and _")
+    record = load_sweep(experiment, uri, sweep)
+    runs = in_order(load_runs(experiment, uri, record.run_id), record)
+    if runs.empty:
+        raise TrackingError(
+            f"the sweep {record.run_id} of {experiment!r} has no run yet, so there is nothing to report"
+        )
+    curves = load_curves(experiment, uri, record.run_id)
+    content = assemble(record, runs, curves, lambda run_id: load_samples(run_id, uri), ui_command(uri))
+    return write_files(content, curves, out / experiment)
+
+
+def in_order(runs: pd.DataFrame, record: SweepRecord) -> pd.DataFrame:
+    """Runs by arm as in the spec, then phase, trial number or seed: not by the order in which workers finished."""
+    place = {arm.name: index for index, arm in enumerate(record.arms)}
+    phase = {phase: index for index, phase in enumerate(Phase)}
+    keys = pd.DataFrame(
+        {
+            "arm": runs["arm"].map(place).astype(float),
+            "phase": runs["phase"].map(phase).astype(float),
+            "trial": pd.to_numeric(runs["trial_number"]).astype(float),
+            "seed": pd.to_numeric(runs["seed"]).astype(float),
+            "run_id": runs["run_id"],
+        }
+    )
+    return runs.loc[keys.sort_values(list(keys)).index].reset_index(drop=True)
+
+
+def assemble(
+    record: SweepRecord,
+    runs: pd.DataFrame,
+    curves: pd.DataFrame,
+    samples_of: Callable[[str], Iterable[tuple[int, int, str]]],
+    command: str,
+) -> Content:
+    """Compare, draw and choose samples.
+
+    Args:
+        record, runs, curves: as the tracking readers give them, of one sweep.
+        samples_of: run id → its samples as (step, tokens, text).
+        command: the shell command that shows all runs.
+    """
+    from harness.report import figures  # matplotlib: not before something is drawn
+
+    arms = [arm.name for arm in record.arms]
+    ground = common_ground(runs)
+    baseline = record.baseline if len(arms) > 1 and ground.ranked else None
+    comparison = compare(runs, baseline, ground.metric, arms)
+    drawings = (
+        figures.final_losses(runs, comparison),
+        figures.loss_curves(curves, runs, arms, ground.metric),
+        figures.tuning(runs, arms, record.tune, ground.metric),
+    )
+    return Content(
+        record=record,
+        runs=runs,
+        comparison=comparison,
+        ground=ground,
+        drawings=[drawing for drawing in drawings if drawing is not None],
+        samples=_samples(runs, arms, samples_of),
+        ui_command=command,
+    )
+
+
+def _samples(
+    runs: pd.DataFrame, arms: list[str], samples_of: Callable[[str], Iterable[tuple[int, int, str]]]
+) -> list[Sample]:
+    """First and last text of the first confirm run of each arm."""
+    chosen, found = verdict_runs(runs), []
+    for arm in arms:
+        for run_id in chosen.loc[chosen["arm"] == arm, "run_id"].head(1):
+            texts = [(tokens, text) for _, tokens, text in samples_of(run_id)]
+            if texts:
+                found.append(Sample(arm, run_id, tuple(texts[:1] + texts[1:][-1:])))
+    return found
+
+
+def write_files(content: Content, curves: pd.DataFrame, folder: Path) -> ReportFiles:
+    """Write every file of a report; each is replaced as a whole, and a figure that no longer exists is removed."""
+    pictures = folder / "figures"
+    pictures.mkdir(parents=True, exist_ok=True)
+    for drawing in content.drawings:
+        _write(pictures / drawing.filename, drawing.file)
+    current = {drawing.filename for drawing in content.drawings}
+    for old in pictures.glob("*.svg"):
+        if old.name not in current:
+            old.unlink()
+    table = answer_table(content.comparison)
+    files = {
+        "runs.csv": content.runs.to_csv(index=False, lineterminator="\n"),
+        "curves.csv": curves.to_csv(index=False, lineterminator="\n"),
+        "comparison.csv": content.comparison.to_csv(index=False, lineterminator="\n"),
+        "comparison.tex": latex_table(table, content.record.question or content.record.name),
+        "report.md": render_markdown(content),
+        "report.html": render_html(content),
+    }
+    for name, text in files.items():
+        _write(folder / name, text)
+    return ReportFiles(
+        folder=folder,
+        html=folder / "report.html",
+        markdown=folder / "report.md",
+        comparison=content.comparison,
+        lines=comparison_lines(content.comparison),
+        answer=str(content.answer),
+    )
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace a file as a whole: whoever opens it finds the old text or the new one, never half of it."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        # A half surrogate (a file name, a byte of some text) must not cost the report.
+        fresh.write_text(text, encoding="utf-8", errors="replace", newline="\n")
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def loss_curve(curves: pd.DataFrame | Iterable[Point], path: Path) -> None:
+    """Draw the training and validation loss of one run over its tokens, as an SVG file.
+
+    Args:
+        curves: the run's points as the trainer yields them, or its rows of `load_curves`.
+        path: the file to write.
+
+    Raises:
+        ValueError: there is no loss to draw.
+    """
+    from harness.report import figures
+
+    frame = curves if isinstance(curves, pd.DataFrame) else _frame(curves)
+    _write(path, figures.run_curve(frame).file)
+
+
+def _frame(points: Iterable[Point]) -> pd.DataFrame:
+    rows = [(point.tokens, name, value) for point in points for name, value in point.metrics.items()]
+    return pd.DataFrame(rows, columns=["tokens", "metric", "value"])

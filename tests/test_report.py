@@ -1,0 +1,413 @@
+from __future__ import annotations
+
+import http.server
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import example_sweep as example
+import pandas as pd
+import pytest
+from markupsafe import escape
+from typer.testing import CliRunner
+
+from harness.metrics import Outcome, Phase, Point
+from harness.report import ReportFiles, TrackingError, compare, load_curves, load_runs, write_report
+from harness.report.__main__ import app
+from harness.report.caveats import caveats, fixed_settings
+from harness.report.writer import assemble, in_order, write_files
+from harness.tracking import ArmInfo, SweepInfo, SweepRecord, Tracker, TrialInfo
+
+ARM, BASELINE = example.LOSSES
+CHROMIUM = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
+
+
+def all_runs() -> list[dict[str, Any]]:
+    return [*example.explore_runs(), *example.confirm_runs()]
+
+
+def report(
+    folder: Path, rows: list[dict[str, Any]], record: SweepRecord, samples_of: Any = example.samples_of
+) -> ReportFiles:
+    runs = in_order(example.frame(rows), record)
+    curves = example.curves_of(runs)
+    content = assemble(record, runs, curves, samples_of, "python -m mlflow ui")
+    return write_files(content, curves, folder)
+
+
+@pytest.fixture(scope="module")
+def standard(tmp_path_factory: pytest.TempPathFactory) -> ReportFiles:
+    """The report of the example sweep, only to be read."""
+    return report(tmp_path_factory.mktemp("standard"), all_runs(), example.record(tune=example.TUNE))
+
+
+class Page(HTMLParser):
+    """The tags, attributes and text of a page."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def values(self, attribute: str) -> list[str]:
+        return [value or "" for _, attributes in self.tags for name, value in attributes.items() if name == attribute]
+
+
+def test_page_holds_everything(standard: ReportFiles) -> None:
+    page = Page(standard.html.read_text("utf-8"))
+    for wanted in (
+        "Does dropout help a small GPT",
+        f"{ARM} is 0.233 higher",
+        "5.400 ± 0.497",
+        "Perplexity is the exponential of the mean validation loss",
+        "made up: diverged",
+        "Every effort moves you to duty",
+        "python -m harness.sweep experiments/dropout.yaml",
+        "aca588c1" * 8,
+        "db73c1e0" * 5,
+        "compare: {model.drop_rate: [0.0, 0.1]}",
+        "python 3.11.9, torch 2.13.0",
+    ):
+        assert wanted in page.text, wanted
+    assert "middle" not in page.text  # first and last sample only
+    assert len([tag for tag, _ in page.tags if tag == "figure"]) == 3
+    markdown = standard.markdown.read_text("utf-8")
+    assert "5.400 ± 0.497" in markdown and "made up: diverged" in markdown
+    for link in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", markdown):
+        assert (standard.folder / link).is_file()
+    assert markdown.count("![") == 3
+
+
+def test_every_run_that_is_named_is_listed(standard: ReportFiles) -> None:
+    page = Page(standard.html.read_text("utf-8"))
+    ids = page.values("id")
+    assert len(ids) == len(set(ids))
+    links = [link for link in page.values("href") if link.startswith("#run-")]
+    assert len(links) == 6 + 2 + 2  # the answer's runs, the best trials, the samples
+    assert {link[1:] for link in links} <= set(ids)
+
+
+def test_page_needs_nothing_from_outside(standard: ReportFiles) -> None:
+    html = standard.html.read_text("utf-8")
+    page = Page(html)
+    assert all(link.startswith(("#", "data:")) for name in ("href", "xlink:href", "src") for link in page.values(name))
+    assert not re.search(r"@import|url\((?!#)", html)
+    assert "default-src 'none'" in html
+
+
+def test_hostile_text_stays_text(tmp_path: Path) -> None:
+    evil = "</script><script>alert(1)</script><img src=//evil.example/x onerror=alert(2)>"
+    evil += " | `` ```\n# [x](javascript:y) $z$ \\input"
+    arms = {f"drop_rate=0.0 {evil}": {"model.drop_rate": 0.0}, BASELINE: {"model.drop_rate": 0.1}}
+    rows = example.confirm_runs({name: {2: 5.2, 3: 5.3} for name in arms})
+    rows.append(example.run(9, BASELINE, {}, seed=8, outcome="failed", reason=evil))
+    rows[0]["train.sample.prompt"] = evil
+    record = example.record(arms, question=evil, command=evil, spec_text=evil, versions={evil: evil})
+    files = report(tmp_path, rows, record, lambda _: [(0, 0, evil), (1, 512, evil)])
+    page = Page(files.html.read_text("utf-8"))
+    names = [tag for tag, _ in page.tags]
+    assert names.count("script") == 1 and "img" not in names
+    assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
+    # In Markdown, nothing hostile outside code blocks is left unescaped, and no block is left early.
+    outside = re.sub(r"^(`{3,})text\n.*?^\1$", "", files.markdown.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    assert "<script" not in outside and "<img" not in outside
+    assert "javascript" in outside and not re.search(r"(?<!\\)\]\(javascript", outside)
+    for line in outside.splitlines():
+        if line.startswith("| drop"):
+            assert len(re.findall(r"(?<!\\)\|", line)) == 13
+    tex = [line for line in (tmp_path / "comparison.tex").read_text("utf-8").splitlines() if line[0] != "%"]
+    assert len(tex) == 8 and not any(r"\input" in line for line in tex)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_the_same_runs_give_the_same_bytes_in_any_order(standard: ReportFiles, tmp_path: Path) -> None:
+    first = contents(standard.folder)
+    assert sorted(first) == [
+        "comparison.csv",
+        "comparison.tex",
+        "curves.csv",
+        "figures/final-loss.svg",
+        "figures/loss-curves.svg",
+        "figures/tuning.svg",
+        "report.html",
+        "report.md",
+        "runs.csv",
+    ]
+    report(tmp_path / "b", all_runs()[::-1], example.record(tune=example.TUNE))
+    assert contents(tmp_path / "b") == first
+    code = (
+        "import sys; sys.path[:0] = sys.argv[2:]; import test_report as t; from pathlib import Path;"
+        "t.report(Path(sys.argv[1]), t.all_runs(), t.example.record(tune=t.example.TUNE))"
+    )
+    here = Path(__file__).parent
+    command = [sys.executable, "-c", code, str(tmp_path / "c"), str(here), str(here.parent)]
+    subprocess.run(command, check=True, timeout=120, env={"PYTHONHASHSEED": "11", "TZ": "Asia/Tokyo"})
+    assert contents(tmp_path / "c") == first
+
+
+def test_a_figure_that_is_gone_is_removed(tmp_path: Path) -> None:
+    report(tmp_path, all_runs(), example.record(tune=example.TUNE))
+    report(tmp_path, example.confirm_runs(), example.record())
+    assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == ["final-loss.svg", "loss-curves.svg"]
+
+
+def test_written_frames_can_be_read_again(standard: ReportFiles) -> None:
+    runs = pd.read_csv(standard.folder / "runs.csv").assign(reason="")
+    assert len(runs) == 14
+    again = compare(runs, BASELINE)
+    for table in (again, pd.read_csv(standard.folder / "comparison.csv")):
+        pd.testing.assert_frame_equal(table, standard.comparison, check_dtype=False)
+    assert len(pd.read_csv(standard.folder / "curves.csv")) == len(example.curves_of(runs))
+
+
+def test_without_a_result_nothing_is_ranked(tmp_path: Path) -> None:
+    files = report(tmp_path, example.explore_runs(), example.record(tune=example.TUNE))
+    page = Page(files.html.read_text("utf-8"))
+    assert "nothing is ranked" in page.text and "Δ to baseline" not in page.text
+    failed = [example.run(1, ARM, {}, outcome="failed", reason="disk"), example.run(2, BASELINE, {}, outcome=None)]
+    bare = Page(report(tmp_path / "bare", failed, example.record()).html.read_text("utf-8"))
+    assert "nothing is ranked" in bare.text and "disk" in bare.text and "1 run had not ended" in bare.text
+
+
+def test_without_a_question_the_name_is_the_title(tmp_path: Path) -> None:
+    record = replace(example.record(), question="")
+    page = Page(report(tmp_path, example.confirm_runs(), record).html.read_text("utf-8"))
+    assert "<h1>dropout</h1>" in (tmp_path / "report.html").read_text("utf-8") and "experiment dropout" in page.text
+
+
+def said(rows: list[dict[str, Any]], record: SweepRecord) -> str:
+    return "\n".join(caveats(record, in_order(example.frame(rows), record)))
+
+
+def test_caveats_of_an_even_sweep_are_few() -> None:
+    complete = [one for one in example.explore_runs() if one["outcome"] == "complete"]
+    assert said(complete + example.confirm_runs(), example.record(tune=example.TUNE)).startswith(
+        "The intervals are over seeds"
+    )
+
+
+def test_caveats_name_what_is_missing_or_uneven() -> None:
+    record = example.record(tune=example.TUNE, dirty=True)
+    rows = [one for one in all_runs() if one["run_id"] not in ("00000001" + "f" * 24, "00000066" + "f" * 24)]
+    rows.append(example.run(800, BASELINE, {}, phase="superseded", seed=2, loss=5.0))
+    rows[-1]["train.beta2"] = 0.99
+    rows[-1]["commit"] = "a" * 40
+    words = said(rows, record)
+    assert "The spec asks for 3 confirm runs per arm; fewer are complete for drop_rate=0.0 (2)." in words
+    assert "unequal numbers of explore trials (drop_rate=0.0 3 and drop_rate=0.1 4)" in words
+    assert "drop_rate=0.1: of 4 explore runs, 2 complete, 1 pruned and 1 diverged." in words
+    assert "1 older confirm run was replaced" in words
+    assert "runs differ in train.beta2" in words
+    assert "different commits of the code: aaaaaaaaaaaa and db73c1e0db73" in words
+    assert "uncommitted changes" in words
+    assert "nothing tuned" not in words
+
+
+def test_caveats_name_that_nothing_was_tuned() -> None:
+    assert "drop_rate compared, nothing tuned" in said(example.confirm_runs(), example.record())
+
+
+def test_fixed_settings_are_those_that_no_run_changed() -> None:
+    fixed = dict(fixed_settings(example.frame(all_runs())))
+    assert (
+        fixed["model.emb_dim"] == "64" and fixed["model.qkv_bias"] == "false" and fixed["train.budget.tokens"] == "8192"
+    )
+    assert not {"model.drop_rate", "train.learning_rate", "train.seed"} & fixed.keys()
+
+
+# the real store ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A store with a sweep `dropout` of two arms: an explore trial and two confirm runs each, and one failure."""
+    uri = f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"
+    tracker = Tracker("dropout", uri)
+    described = example.record(tune=example.TUNE)
+    names = list(SweepInfo.__dataclass_fields__)
+    parent = tracker.open_sweep(SweepInfo(**{name: getattr(described, name) for name in names}))
+    for arm in described.arms:
+        record_run(tracker, parent, arm, Phase.EXPLORE, 1, 5.5)
+        for seed in (2, 3):
+            record_run(tracker, parent, arm, Phase.CONFIRM, seed, example.LOSSES[arm.name][seed])
+    record_run(tracker, parent, described.arms[0], Phase.EXPLORE, 1, 9.0, Outcome.FAILED)
+    tracker.close_sweep(parent, Outcome.FAILED)
+    empty = Tracker("empty", uri)
+    empty.close_sweep(
+        empty.open_sweep(SweepInfo(**{**{name: getattr(described, name) for name in names}, "name": "empty"})),
+        Outcome.INTERRUPTED,
+    )
+    return uri
+
+
+def record_run(
+    tracker: Tracker,
+    parent: str,
+    arm: ArmInfo,
+    phase: Phase,
+    seed: int,
+    loss: float,
+    outcome: Outcome = Outcome.COMPLETE,
+) -> None:
+    config = example.config({**arm.values, "train.learning_rate": 1e-3}, seed)
+    study, number = (f"dropout/{arm.name}", 0) if phase is Phase.EXPLORE else (None, None)
+    info = TrialInfo(f"{arm.name} · seed {seed}", arm.name, phase, seed, config, study, number)
+    run = tracker.start_trial(parent, info)
+    for step, now in ((0, 10.8), (16, loss)):
+        shown = {"val/loss": now, "val/bits_per_byte": now / 3, "train/loss": now - 0.1}
+        if step and phase is Phase.CONFIRM:
+            shown["test/loss"] = now + 0.25
+        tracker.log_point(run, Point(step, 512 * step, step / 16, float(step), shown, f"after {step} steps"))
+    tracker.end_trial(run, outcome, "" if outcome is Outcome.COMPLETE else "ValueError: made up")
+
+
+def test_report_of_a_stored_sweep(store: str, tmp_path: Path) -> None:
+    files = write_report("dropout", store, tmp_path)
+    assert files.folder == tmp_path / "dropout" and files.html.is_file() and files.markdown.is_file()
+    row = files.comparison.set_index("arm").loc[ARM]
+    assert row["seeds"] == row["pairs"] == 2
+    assert row["difference"] == pytest.approx((0.1 + 0.3) / 2)
+    assert row["test_mean"] == pytest.approx(5.55)
+    page = Page(files.html.read_text("utf-8"))
+    assert "after 16 steps" in page.text and "ValueError: made up" in page.text and store in page.text
+    best = next(line for line in files.markdown.read_text("utf-8").splitlines() if "5.5000 | 0 | yes" in line)
+    assert "1e-3" in best
+    before = contents(tmp_path)
+    write_report("dropout", store, tmp_path)
+    assert contents(tmp_path) == before
+
+
+def test_notebook_frames(store: str) -> None:
+    runs, curves = load_runs("dropout", store), load_curves("dropout", store)
+    assert compare(runs, BASELINE).set_index("arm").loc[ARM, "mean"] == pytest.approx(5.3)
+    assert set(curves["metric"]) >= {"val/loss", "train/loss"}
+
+
+def test_sweeps_that_cannot_be_reported(store: str, tmp_path: Path) -> None:
+    with pytest.raises(TrackingError, match="found no experiment 'dropot'"):
+        write_report("dropot", store, tmp_path)
+    with pytest.raises(TrackingError, match="has no run yet"):
+        write_report("empty", store, tmp_path)
+    with pytest.raises(TrackingError, match=r"experiment: found '\.\./x'; allowed: letters"):
+        write_report("../x", store, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_command(store: str, tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["dropout", "--uri", store, "--out", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    assert "5.300 ± 1.271" in done.output and str(tmp_path / "dropout" / "report.html") in done.output
+    unknown = CliRunner().invoke(app, ["dropot", "--uri", store, "--out", str(tmp_path)])
+    assert unknown.exit_code == 2
+    assert unknown.stderr.strip() == "found no experiment 'dropot'; allowed: dropout, empty"
+    assert CliRunner().invoke(app, ["dropout", "--uri", store, "--sweep", "nope"]).exit_code == 2
+
+
+def test_the_command_starts_without_heavy_libraries() -> None:
+    heavy = "{'torch', 'mlflow', 'optuna', 'matplotlib', 'pandas', 'scipy'}"
+    code = f"import sys, harness.report.__main__; print(sorted({heavy} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+    code = (
+        "import sys, harness.report.writer, harness.report.figures as f; print({'torch', 'mlflow'} & set(sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"
+
+
+# a real browser ------------------------------------------------------------------------------------------------
+
+browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH: the page is not rendered")
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves a folder, and is every host of the browser's world: it writes down who was asked for what."""
+
+    def __init__(self, folder: Path) -> None:
+        self.asked: list[tuple[str, str]] = []
+        owner = self
+
+        class Handler(http.server.SimpleHTTPRequestHandler):
+            def __init__(self, *arguments: Any) -> None:
+                super().__init__(*arguments, directory=str(folder))
+
+            def log_message(self, format: str, *arguments: Any) -> None:
+                owner.asked.append((self.headers["Host"], self.path)) if hasattr(self, "headers") else None
+
+        super().__init__(("127.0.0.1", 0), Handler)
+
+    def of_the_page(self) -> list[tuple[str, str]]:
+        """Requests but for those that the browser makes for itself."""
+        return [(host, path) for host, path in self.asked if not re.search(r"google(apis)?\.com(:|$)", host)]
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    with Server(tmp_path) as running:
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+def rendered(server: Server, name: str, profile: Path) -> str:
+    """The document as the browser has it after loading; no name it looks up leads anywhere but to `server`."""
+    assert CHROMIUM is not None
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
+    flags += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    flags.append(f"--user-data-dir={profile}")
+    rules = f"--host-resolver-rules=MAP * 127.0.0.1:{server.server_port}"
+    url = f"http://page.example/{name}"
+    done = subprocess.run([CHROMIUM, *flags, rules, "--dump-dom", url], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@browser
+def test_browser_shows_the_page_and_asks_for_nothing_else(server: Server, tmp_path: Path) -> None:
+    evil = '<img src="http://evil.example/a.png">'
+    record = example.record(tune=example.TUNE, question=f"Does {evil} help?")
+    files = report(tmp_path, all_runs(), record, lambda _: [(0, 0, evil)])
+    dom = Page(rendered(server, "report.html", tmp_path / "profile"))
+    assert f"Does {evil} help?" in dom.text and "5.400 ± 0.497" in dom.text
+    assert [tag for tag, _ in dom.tags].count("svg") == 3
+    assert server.of_the_page() == [("page.example", "/report.html")]
+    # The same question left unescaped would be seen, so the line above can fail.
+    careless = files.html.read_text("utf-8").replace(str(escape(evil)), evil).replace("default-src 'none';", "")
+    (tmp_path / "careless.html").write_text(careless, "utf-8")
+    rendered(server, "careless.html", tmp_path / "profile")
+    assert any(host == "evil.example" for host, _ in server.of_the_page())
+
+
+@browser
+def test_browser_sorts_the_runs(server: Server, standard: ReportFiles, tmp_path: Path) -> None:
+    html = standard.html.read_text("utf-8")
+    click = "[...document.querySelectorAll('.sortable th')].find((head) => head.textContent == 'Val loss').click();"
+    allowed = re.sub(r"script-src '[^']+'", "script-src 'unsafe-inline'", html)
+    (tmp_path / "sorted.html").write_text(allowed.replace("</body>", f"<script>{click}</script></body>"), "utf-8")
+    table = (
+        rendered(server, "sorted.html", tmp_path / "profile").partition('class="sortable"')[2].partition("</table>")[0]
+    )
+    losses = re.findall(r"<td[^>]*>(5\.\d{4}|\(1\.0000\))</td>", table)
+    results = [float(loss) for loss in losses if loss[0] != "("]
+    test_column = {5.35, 5.45, 5.55, 5.65, 5.85}  # confirm runs' test losses stand beside their validation losses
+    assert [loss for loss in results if loss not in test_column][:4] == [5.1, 5.1, 5.2, 5.3]
+    assert losses[-2:] == ["(1.0000)", "(1.0000)"]  # pruned: no result, so after all others
