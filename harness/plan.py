@@ -74,19 +74,30 @@ def memory(config: RunConfig) -> float:
 
 
 def measure_flops(seconds: float = 0.3) -> float:
-    """FLOP/s of this machine's CPU in float32 matrix products, the best of as many as fit into `seconds`."""
+    """FLOP/s of one core of this machine in float32 matrix products.
+
+    The best of as many products as fit into `seconds`, by CPU time, so that other work on the machine does not count.
+    """
     size = 768
     a = np.random.default_rng(0).standard_normal((size, size), dtype=np.float32)
     best, began = 0.0, time.perf_counter()
-    while time.perf_counter() - began < seconds:
-        start = time.perf_counter()
-        a @ a
-        best = max(best, 2 * size**3 / (time.perf_counter() - start))
+    while time.perf_counter() - began < seconds or not best:
+        start = time.process_time()
+        for _ in range(4):
+            a @ a
+        best = max(best, 4 * 2 * size**3 / max(time.process_time() - start, 1e-9))
     return best
 
 
 def estimated_seconds(arms: list[ArmPlan], workers: int, flops_per_second: float) -> float:
-    """Wall time of the sweep, about: FLOPs over the reachable rate, or budgets in seconds over the workers."""
-    clock = sum((arm.cost.seconds or 0.0) * arm.runs for arm in arms) / workers
+    """Wall time of the sweep, about.
+
+    Args:
+        arms: what is to be trained.
+        workers: how many train at once, each on one core.
+        flops_per_second: of one core.
+    """
+    at_once = max(1, min(workers, sum(arm.runs for arm in arms)))
+    clock = sum((arm.cost.seconds or 0.0) * arm.runs for arm in arms)
     work = sum((arm.cost.flops or 0.0) * arm.runs for arm in arms)
-    return clock + work / (flops_per_second * TRAINING_EFFICIENCY)
+    return (clock + work / (flops_per_second * TRAINING_EFFICIENCY)) / at_once

@@ -93,7 +93,7 @@ class Screen:
         """A run measured something."""
         run = self.runs[key]
         run.take(point)
-        if point.evaluated:
+        if point.evaluated and 0 < point.progress < 1:  # the start says nothing yet, the end has a line of its own
             self.evaluated(run)
 
     def run_ended(self, key: int, outcome: Outcome, reason: str = "") -> None:

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from harness.cli import BUSY, FAILED, err, fail, out
 from harness.config import DataConfig
@@ -63,8 +65,13 @@ def main(
     if plan:
         show_plan(spec, datasets, workers)
         return
-    with only_one(spec.name):
-        ended = run(spec, datasets, workers, threads, tracking, storage, reports)
+    from harness.tracking import TrackingError
+
+    try:
+        with only_one(spec.name):
+            ended = run(spec, datasets, workers, threads, tracking, storage, reports)
+    except TrackingError as error:
+        fail(error, FAILED)
     for line in ended.failed:
         err.print(f"failed: {line}", markup=False, soft_wrap=True)
     if ended.signal:
@@ -111,7 +118,7 @@ def run(
 
     count = workers or default_workers()
     out.print(f"{spec.name}: {spec.question}".rstrip(": "), markup=False, style="bold", soft_wrap=True)
-    out.print(f"{runs_planned(spec)}, {count} worker{'s' if count != 1 else ''}", markup=False)
+    out.print(f"{runs_planned(spec)}, {plural(count, 'worker')}", markup=False)
 
     configs = {arm.name: spec.run_config(arm.values) for arm in spec.arms()}
     used = {name: datasets[config.data] for name, config in configs.items()}
@@ -191,8 +198,13 @@ def sweep_info(spec: SweepSpec, identity: str, data: Dataset) -> SweepInfo:
 def runs_planned(spec: SweepSpec) -> str:
     """`3 arms × (4 trials + 3 seeds) = 21 runs`."""
     arms, trials, seeds = len(spec.arms()), spec.trials, len(spec.seeds)
-    each = f"({trials} trials + {seeds} seeds)" if trials else f"{seeds} seed{'s' if seeds != 1 else ''}"
-    return f"{arms} arm{'s' if arms != 1 else ''} × {each} = {arms * (trials + seeds)} runs"
+    each = f"({trials} trials + {seeds} seeds)" if trials else f"{plural(seeds, 'seed')}"
+    return f"{plural(arms, 'arm')} × {each} = {plural(arms * (trials + seeds), 'run')}"
+
+
+def plural(count: int, word: str) -> str:
+    """`1 run`, `2 runs`."""
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
 
 
 def command() -> str:
@@ -236,13 +248,14 @@ def show_plan(spec: SweepSpec, datasets: Datasets, workers: int | None) -> None:
 
     tokens = {arm.name: len(datasets[spec.run_config(arm.values).data].train) for arm in spec.arms()}
     arms = plan_arms(spec, tokens)
-    table = Table("arm", box=None, header_style="bold", pad_edge=False)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("arm", no_wrap=True, overflow="fold")
     for heading in ("trials", "seeds", "parameters", "tokens/run", "FLOPs/run", "memory"):
         table.add_column(heading, justify="right")
     for arm in arms:
         cost = arm.cost
         table.add_row(
-            arm.name + (" (baseline)" if spec.compare and arm.name == spec.baseline_arm.name else ""),
+            arm.name + (" *" if spec.compare and arm.name == spec.baseline_arm.name else ""),
             str(arm.trials),
             str(arm.seeds),
             f"{cost.parameters:,}",
@@ -252,6 +265,8 @@ def show_plan(spec: SweepSpec, datasets: Datasets, workers: int | None) -> None:
         )
     out.print(f"{spec.name}: {runs_planned(spec)}", markup=False)
     out.print(table)
+    if spec.compare:
+        out.print("* the baseline", markup=False)
     for path, dimension in spec.tune.items():
         out.print(f"tune {path}: {dimension.kind} {list(dimension.values)}", markup=False)
     total = sum((arm.cost.flops or 0) * arm.runs for arm in arms)
@@ -260,18 +275,19 @@ def show_plan(spec: SweepSpec, datasets: Datasets, workers: int | None) -> None:
         when = "time not estimated: the GPU's speed is known once it trains"
     else:
         when = f"about {clock(estimated_seconds(arms, count, measure_flops()))} on this CPU"
-    out.print(f"{sum(arm.runs for arm in arms)} runs, {total:.2e} FLOPs, {count} workers, {when}", markup=False)
+    out.print(f"{total:.2e} FLOPs, {plural(count, 'worker')}, {when}", markup=False)
 
 
 def show_table(lines: list[list[str]]) -> None:
-    """Print rows of cells, the headings first."""
+    """Print rows of cells, the headings first; wider than the screen rather than with shortened names."""
     headings, *rows = lines
     table = Table(box=None, header_style="bold", pad_edge=False)
     for i, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if i == 0 else "right")
+        table.add_column(heading, justify="left" if i == 0 else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*row)
-    out.print(table)
+        table.add_row(*map(Text, row))  # an arm's name is no markup
+    needed = sum(max(len(line[i]) for line in lines) + 2 for i in range(len(headings)))
+    Console(width=max(out.width, needed), highlight=False).print(table)
 
 
 if __name__ == "__main__":
