@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NoReturn
 
 import typer
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 # Exit codes, beside 0: a run failed; the person's mistake; the sweep is already running elsewhere; stopped by a signal.
 FAILED, MISTAKE, BUSY, INTERRUPTED = 1, 2, 3, 130
@@ -18,3 +21,15 @@ def fail(message: object, code: int = MISTAKE) -> NoReturn:
     """Write `message` to standard error, as it is, and leave with `code`."""
     err.print(str(message), markup=False, soft_wrap=True)
     raise typer.Exit(code)
+
+
+def show_table(lines: Sequence[Sequence[str]]) -> None:
+    """Print rows of cells, the headings first; wider than the screen rather than with shortened names."""
+    headings, *rows = lines
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for place, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if place else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*map(Text, row))  # an arm's name is no markup
+    needed = sum(max(len(line[place]) for line in lines) + 2 for place in range(len(headings)))
+    Console(width=max(out.width, needed), highlight=False).print(table)

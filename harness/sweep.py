@@ -15,11 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
-from harness.cli import BUSY, FAILED, err, fail, out
+from harness.cli import BUSY, FAILED, err, fail, out, show_table
 from harness.config import DataConfig
 from harness.problems import SpecError
 from harness.spec import SweepSpec
@@ -276,18 +274,6 @@ def show_plan(spec: SweepSpec, datasets: Datasets, workers: int | None) -> None:
     else:
         when = f"about {clock(estimated_seconds(arms, count, measure_flops()))} on this CPU"
     out.print(f"{total:.2e} FLOPs, {plural(count, 'worker')}, {when}", markup=False)
-
-
-def show_table(lines: list[list[str]]) -> None:
-    """Print rows of cells, the headings first; wider than the screen rather than with shortened names."""
-    headings, *rows = lines
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for i, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if i == 0 else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*map(Text, row))  # an arm's name is no markup
-    needed = sum(max(len(line[i]) for line in lines) + 2 for i in range(len(headings)))
-    Console(width=max(out.width, needed), highlight=False).print(table)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
-from harness.cli import fail, out
+from harness.cli import fail, out, show_table
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -33,13 +32,7 @@ def main(
         files = write_report(name, uri, folder, sweep)
     except (TrackingError, OSError) as error:
         fail(error)
-    headings, *rows = files.lines
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for place, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if place else "left")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    out.print(table)
+    show_table(files.lines)
     out.print(Text(files.answer))
     for path in (files.html, files.markdown, files.folder):
         out.print(str(path), markup=False, soft_wrap=True)

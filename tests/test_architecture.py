@@ -1,0 +1,152 @@
+"""The house rules: who may import whom, what stays light, and that every shipped experiment loads."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import harness
+from harness.specfile import load_spec
+
+PACKAGE = Path(harness.__file__).parent
+EXPERIMENTS = sorted((PACKAGE.parent / "experiments").glob("*.yaml"))
+
+# From the bottom up: a module imports only from rows below its own, or from its own row.
+ROWS = [
+    {"metrics", "rng", "problems"},
+    {"config", "spec", "specfile", "schema", "yamlfile"},
+    {"data", "windows", "model", "optim", "devices", "text", "checkpoint", "trainer"},
+    {"tracking"},
+    {"report"},
+    {"workers"},
+    {"plan", "progress", "study", "conductor"},
+    {"cli", "sweep", "generate", "report.__main__", "data.__main__"},
+]
+
+# Outside libraries, and the only modules in which they may be met.
+HOMES = {
+    "torch": {"model", "windows", "optim", "devices", "text", "checkpoint", "trainer", "workers"},
+    "safetensors": {"checkpoint"},
+    "tiktoken": {"data"},
+    "pooch": {"data"},
+    "mlflow": {"tracking"},
+    "optuna": {"study", "conductor"},
+    "matplotlib": {"report"},
+    "jinja2": {"report"},
+    "scipy": {"report"},
+    "pandas": {"report", "tracking"},
+    "pydantic": {"config", "spec", "schema", "specfile", "checkpoint"},
+    "ruamel": {"yamlfile", "spec"},
+    "multiprocessing": {"workers"},
+    "typer": {"cli", "sweep", "generate", "report.__main__", "data.__main__"},
+    "rich": {"progress", "cli", "sweep", "generate", "report.__main__", "data.__main__"},
+    "filelock": {"sweep"},
+}
+
+
+def modules() -> list[Path]:
+    return [path for path in sorted(PACKAGE.rglob("*.py")) if path.relative_to(PACKAGE) != Path("__init__.py")]
+
+
+def short(path: Path) -> str:
+    """`model`, `report` for a file of that package, `report.__main__` for its command."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts) if parts[-1] == "__main__" else parts[0]
+
+
+def row(module: str) -> int:
+    return next(number for number, names in enumerate(ROWS) if module in names)
+
+
+def imports(path: Path) -> set[str]:
+    """Every module that a file imports, wherever in the file, but not for type checking only."""
+    found: set[str] = set()
+
+    def visit(node: ast.AST) -> None:
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            return
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+            if node.module == "harness":
+                found.update(f"harness.{alias.name}" for alias in node.names)
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    visit(ast.parse(path.read_text("utf-8")))
+    return found
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_module_imports_only_from_below(path: Path) -> None:
+    mine = short(path)
+    for name in imports(path):
+        top, _, rest = name.partition(".")
+        if top == "harness" and rest and not rest.startswith("__version__"):
+            theirs = rest.split(".")[0]
+            assert theirs == mine.split(".")[0] or row(theirs) <= row(mine), f"{mine} imports {name}"
+        elif top in HOMES:
+            assert mine in HOMES[top], f"{mine} imports {name}"
+
+
+def test_the_table_names_every_module() -> None:
+    assert {short(path) for path in modules()} == set().union(*ROWS)
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("spec", {"torch", "optuna", "mlflow", "pandas", "matplotlib", "numpy"}),
+        ("specfile", {"torch", "optuna", "mlflow", "pandas", "matplotlib", "numpy"}),
+        ("sweep", {"torch", "optuna", "mlflow", "pandas", "matplotlib", "tiktoken"}),
+        ("data", {"torch", "optuna", "mlflow", "pandas", "matplotlib"}),
+        ("study", {"torch", "mlflow", "matplotlib"}),
+        ("workers", {"torch", "optuna", "mlflow", "matplotlib"}),
+        ("tracking", {"torch", "optuna", "mlflow", "matplotlib"}),
+        ("report", {"torch", "optuna", "mlflow", "matplotlib", "pandas"}),
+    ],
+)
+def test_what_is_imported_early_stays_light(module: str, absent: set[str]) -> None:
+    code = f"import sys, harness.{module}; print(*sorted({absent!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split() == []
+
+
+def test_every_public_name_has_a_docstring() -> None:
+    missing = []
+    for path in modules():
+        tree = ast.parse(path.read_text("utf-8"))
+        names = [tree, *(node for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef)))]
+        for node in names:
+            name = getattr(node, "name", "")
+            if not name.startswith("_") and ast.get_docstring(node) is None:
+                missing.append(f"{path.relative_to(PACKAGE)}:{name}")
+    assert missing == []
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_every_shipped_experiment_loads_and_plans(path: Path) -> None:
+    from harness.plan import estimated_seconds, plan_arms
+    from harness.sweep import Datasets
+
+    datasets = Datasets()
+    spec = load_spec(path, (), datasets.split_sizes)
+    assert spec.name == path.stem
+    assert spec.question.endswith("?")
+    tokens = {arm.name: len(datasets[spec.run_config(arm.values).data].train) for arm in spec.arms()}
+    arms = plan_arms(spec, tokens)
+    assert all(arm.cost.flops and arm.cost.memory > 0 for arm in arms)
+    assert estimated_seconds(arms, 2, 1e11) > 0
+    header = path.read_text("utf-8").split("\nname:")[0]
+    for line in ("# Question:", "# Command:", "# Time:", "# Seen:"):
+        assert line in header, f"{path.name} has no {line} header"
+
+
+def test_the_experiments_that_were_asked_for_are_there() -> None:
+    names = {path.stem for path in EXPERIMENTS}
+    assert names >= {"dropout", "context_length", "qkv_bias", "learning_rate", "search", "gpt2_124m"}
