@@ -129,14 +129,12 @@ def run(
         rhythm = configs[arm.name].rhythm(train_tokens[arm.name])
         studies[arm.name] = ArmStudy(spec, arm, identity, optuna_storage, *rhythm)
     parent = tracker.open_sweep(sweep_info(spec, identity, datasets[spec.base.data]))
-    left = tracker.reconcile(parent)
-    for study in studies.values():
-        study.recover()
-    if left:
-        out.print(f"taking up after a process that ended without closing {len(left)} runs")
-
     ended = Ended(0, ())
     try:
+        if left := tracker.reconcile(parent):
+            out.print(f"taking up after a process that ended without closing {plural(len(left), 'run')}")
+        for study in studies.values():
+            study.recover()
         facts = {name: data_facts(data) for name, data in used.items()}
         work = work_per_run(spec, train_tokens)
         with make_screen(out) as screen, Pool(count, threads) as pool:

@@ -1,0 +1,32 @@
+"""The one owner of what a sweep looks like in MLflow: writes it and reads it back.
+
+One parent run per sweep, one child run per trial, in the experiment named after the sweep. The parent process alone
+writes, through a `Tracker`; the `load_…` functions read tidy pandas frames. MLflow and pandas are imported at their
+first use: MLflow alone takes seconds.
+"""
+
+from __future__ import annotations
+
+from harness.tracking.reader import checkpoint_folder, load_curves, load_runs, load_samples, load_sweep
+from harness.tracking.record import ArmInfo, Confirmed, Sample, SweepInfo, SweepRecord, TrialInfo
+from harness.tracking.store import DEFAULT_URI, TrackingError, default_tracking_uri, ui_command
+from harness.tracking.writer import Tracker
+
+__all__ = [
+    "DEFAULT_URI",
+    "ArmInfo",
+    "Confirmed",
+    "Sample",
+    "SweepInfo",
+    "SweepRecord",
+    "Tracker",
+    "TrackingError",
+    "TrialInfo",
+    "checkpoint_folder",
+    "default_tracking_uri",
+    "load_curves",
+    "load_runs",
+    "load_samples",
+    "load_sweep",
+    "ui_command",
+]

@@ -1,0 +1,103 @@
+"""Where a result comes from: the commit and what was changed on top of it, versions, user and process."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import platform
+import socket
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import psutil
+
+from harness import __version__
+
+UNKNOWN = "unknown"
+PATCH_LIMIT = 1_000_000  # bytes
+_LIBRARIES = ("torch", "optuna", "mlflow", "tiktoken")  # those that can change a run's numbers or its record
+_START_TOLERANCE = 2.0  # seconds: a process's start time is derived from the boot time, which a clock change moves
+
+
+@dataclass(frozen=True)
+class CodeVersion:
+    """The code that ran.
+
+    Attributes:
+        commit: full hash of HEAD; "unknown" outside a git repository or before its first commit.
+        dirty: whether tracked files differ from that commit. Untracked files do not count, as in `git describe`.
+        patch: `git diff HEAD`, cut after `PATCH_LIMIT` bytes; empty when clean.
+    """
+
+    commit: str = UNKNOWN
+    dirty: bool = False
+    patch: bytes = b""
+
+
+def code_version(folder: Path | None = None) -> CodeVersion:
+    """The code version of the git repository around `folder`, by default the current folder."""
+    head = _git(folder, "rev-parse", "--verify", "HEAD")
+    if head is None:
+        return CodeVersion()
+    patch = _git(folder, "diff", "HEAD", "--no-color", "--no-ext-diff", "--no-textconv", "--binary") or b""
+    if len(patch) > PATCH_LIMIT:
+        patch = patch[:PATCH_LIMIT] + b"\n(cut: the whole patch is larger than this file may be)\n"
+    return CodeVersion(head.decode().strip(), bool(patch), patch)
+
+
+def _git(folder: Path | None, *arguments: str) -> bytes | None:
+    """Output of a git command, a little more than `PATCH_LIMIT` bytes at most; None where git cannot answer."""
+    # Optional locks off: asking must not disturb a git command that the person runs at the same moment.
+    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
+    command = ["git", *arguments]
+    try:
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+    except OSError:  # git is not installed
+        return None
+    assert process.stdout is not None
+    with process:
+        output = process.stdout.read(PATCH_LIMIT + 1)
+        if len(output) > PATCH_LIMIT:
+            process.kill()
+            return output
+    return output if process.returncode == 0 else None
+
+
+def versions() -> Mapping[str, str]:
+    """Name → version of Python, of the harness and of the installed libraries that a result depends on."""
+    found = {"python": platform.python_version(), "harness": __version__}
+    for library in _LIBRARIES:
+        try:
+            found[library] = version(library)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def user() -> str:
+    """The name of the person, or "unknown": a container's user often has none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        return UNKNOWN
+
+
+def process_name() -> str:
+    """This process as `host:pid:start`; unlike a process id alone, it is never given to another process."""
+    process = psutil.Process()
+    return f"{socket.gethostname()}:{process.pid}:{process.create_time():.2f}"
+
+
+def is_running(name: str) -> bool:
+    """Whether the process with that `process_name` still runs here. One of another machine counts as ended."""
+    try:
+        host, pid, start = name.rsplit(":", 2)
+        process = psutil.Process(int(pid))
+        return host == socket.gethostname() and abs(process.create_time() - float(start)) < _START_TOLERANCE
+    except (psutil.Error, ValueError, OverflowError):
+        return False

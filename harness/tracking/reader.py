@@ -1,0 +1,301 @@
+"""Sweeps read back from MLflow: tidy pandas frames, descriptions, samples, checkpoints."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from harness import metrics
+from harness.tracking import record
+from harness.tracking.record import Sample, SweepRecord
+from harness.tracking.store import (
+    TrackingError,
+    configured_uri,
+    connect,
+    explained,
+    history,
+    local_artifact,
+    pages,
+    search_runs,
+    sweeps_of,
+    trials_of,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+_PREFIX_LENGTH: Final = 4  # shortest beginning of a run id that is looked up
+_AMBIGUOUS_SHOWN: Final = 5
+
+# Columns that a frame has even without rows, with their type; None: as the values are.
+_RUN_COLUMNS: Final[Mapping[str, str | None]] = {
+    "run_id": None,
+    "name": None,
+    "sweep": None,
+    "arm": None,
+    "phase": None,
+    "seed": None,
+    "outcome": None,
+    "reason": None,
+    "status": None,
+    "study": None,
+    "trial_number": "Int64",
+    "started": "datetime64[ms, UTC]",
+    "seconds": "float64",
+    "device": None,
+    "commit": None,
+    "config_sha256": None,
+    record.PARAMETERS: None,
+    record.FLOPS_PER_TOKEN: "float64",
+    "tokens": None,
+    "steps": None,
+    "initial_val_loss": "float64",
+    "best_val_loss": "float64",
+}
+_CURVE_COLUMNS: Final[Mapping[str, str | None]] = {
+    "run_id": None,
+    "arm": None,
+    "phase": None,
+    "seed": None,
+    "outcome": None,
+    "step": "int64",
+    "tokens": None,
+    "metric": None,
+    "value": "float64",
+}
+
+
+@explained()
+def load_runs(experiment: str, uri: str | None = None, sweep: str | None = None) -> pd.DataFrame:
+    """One row per trial of a sweep, oldest first.
+
+    Columns: run_id, name, sweep (its parent run), arm, phase, seed, outcome (missing while it runs), reason, status,
+    study, trial_number, started (UTC), seconds (missing while it runs), device, commit, config_sha256, parameters,
+    flops_per_token, tokens, steps, initial_val_loss (at step 0), best_val_loss (the lowest of the curve); then every
+    metric's last value under the metric's name, and every parameter under its dotted name in its own type (a list as
+    a tuple). Whole numbers that some runs lack are of pandas' type Int64.
+
+    Args:
+        experiment: name of the sweep.
+        uri: MLflow's tracking address; by default the one that sweeps use.
+        sweep: a parent run's id; by default the sweep that was started or resumed last; "all" for every one.
+
+    Raises:
+        TrackingError: no such store, experiment or sweep.
+    """
+    client, runs = _trials(experiment, uri, sweep)
+    return _frame([_run_row(client, run) for run in runs], _RUN_COLUMNS)
+
+
+@explained()
+def load_curves(
+    experiment: str, uri: str | None = None, sweep: str | None = None, only: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """Every point of a sweep's curves, tidy, sorted by run (oldest first), metric and step.
+
+    Columns: run_id, arm, phase, seed, outcome, step, tokens (trained on until that step), metric, value.
+
+    Args:
+        experiment, uri, sweep: as for `load_runs`, which also says what is raised.
+        only: names of the metrics to read, which is quicker than all of them.
+    """
+    client, runs = _trials(experiment, uri, sweep)
+    return _frame([row for run in runs for row in _curve_rows(client, run, only)], _CURVE_COLUMNS)
+
+
+@explained()
+def load_samples(run_id: str, uri: str | None = None) -> list[Sample]:
+    """The texts that a run generated, in the order of training; they are stored when the run ends.
+
+    Raises:
+        TrackingError: no such store or run.
+    """
+    client = connect(configured_uri(uri))
+    text = _read_text(client, client.get_run(run_id), record.SAMPLES_FILE)
+    return [Sample(**sample) for sample in json.loads(text)] if text else []
+
+
+@explained()
+def load_sweep(experiment: str, uri: str | None = None, sweep: str | None = None) -> SweepRecord:
+    """A sweep's description and state; by default of the sweep that was started or resumed last.
+
+    Raises:
+        TrackingError: no such store, experiment or sweep, or the sweep's description is gone.
+    """
+    client, _, parents = _parents(experiment, uri, sweep)
+    run = parents[-1]
+    text = _read_text(client, run, record.SWEEP_FILE)
+    if text is None:
+        raise TrackingError(f"found no {record.SWEEP_FILE} among the artifacts of the sweep {run.info.run_id}")
+    tags, prefix = run.data.tags, record.VERSION_PREFIX
+    return SweepRecord(
+        **record.parse_sweep(text),
+        run_id=run.info.run_id,
+        commit=tags[record.COMMIT],
+        dirty=tags[record.DIRTY] == "true",
+        versions={name.removeprefix(prefix): tags[name] for name in sorted(tags) if name.startswith(prefix)},
+        started=_utc(run.info.start_time),
+        status=run.info.status,
+        outcome=tags.get(record.OUTCOME),
+    )
+
+
+@explained()
+def checkpoint_folder(run: str, uri: str | None = None) -> Path:
+    """The local folder with a run's checkpoint; a server's is downloaded into a temporary folder.
+
+    Args:
+        run: a run's id, the first 4 or more characters of one, or a run's exact name.
+        uri: as for `load_runs`.
+
+    Raises:
+        TrackingError: no such store or run, several runs, or a run without a checkpoint.
+    """
+    client = connect(configured_uri(uri))
+    found = _find_runs(client, run)
+    if not found:
+        raise TrackingError(
+            f"found no run {run!r}; allowed: a run's id, {_PREFIX_LENGTH} or more of its first characters, "
+            "or its exact name"
+        )
+    if len(found) > 1:
+        shown = ", ".join(f"{one.info.run_id} ({one.info.run_name})" for one in found[:_AMBIGUOUS_SHOWN])
+        raise TrackingError(f"found {len(found)} runs for {run!r}; allowed: the id of one of them, such as {shown}")
+    one = found[0]
+    local = local_artifact(one, record.CHECKPOINT_FOLDER)
+    if local is not None:
+        return local
+    if not client.list_artifacts(one.info.run_id, record.CHECKPOINT_FOLDER):
+        raise TrackingError(f"found no checkpoint in the run {one.info.run_id} ({one.info.run_name})")
+    return Path(client.download_artifacts(one.info.run_id, record.CHECKPOINT_FOLDER))
+
+
+def _find_runs(client: MlflowClient, run: str) -> list[Run]:
+    conditions = []
+    quote = '"' if "'" in run else "'"
+    if quote not in run:
+        conditions.append(f"attributes.run_name = {quote}{run}{quote}")
+    if len(run) >= _PREFIX_LENGTH and re.fullmatch("[0-9a-f]+", run):
+        conditions.append(f"attributes.run_id LIKE '{run}%'")
+    experiments = [one.experiment_id for one in pages(client.search_experiments)]
+    matches = [one for condition in conditions for one in search_runs(client, experiments, condition)]
+    return list({one.info.run_id: one for one in matches}.values())
+
+
+def _trials(experiment: str, uri: str | None, sweep: str | None) -> tuple[MlflowClient, list[Run]]:
+    client, experiment_id, parents = _parents(experiment, uri, sweep)
+    chosen = parents if sweep == "all" else parents[-1:]
+    return client, [run for parent in chosen for run in trials_of(client, experiment_id, parent.info.run_id)]
+
+
+def _parents(experiment: str, uri: str | None, sweep: str | None) -> tuple[MlflowClient, str, list[Run]]:
+    """The parent runs that `sweep` can mean, at least one, the one opened last at the end."""
+    client = connect(configured_uri(uri))
+    found = client.get_experiment_by_name(experiment)
+    if found is None or found.lifecycle_stage == "deleted":
+        names = sorted(one.name for one in pages(client.search_experiments) if one.name != "Default")
+        allowed = ", ".join(names) or "none yet, run a sweep first"
+        raise TrackingError(f"found no experiment {experiment!r}; allowed: {allowed}")
+    parents = sweeps_of(client, found.experiment_id)
+    if not parents:
+        raise TrackingError(f"found no sweep in the experiment {experiment!r}; run one first")
+    chosen = parents if sweep in (None, "all") else [run for run in parents if run.info.run_id == sweep]
+    if not chosen:
+        allowed = ", ".join(run.info.run_id for run in parents)
+        raise TrackingError(f"found no sweep {sweep!r} in the experiment {experiment!r}; allowed: {allowed}")
+    return client, found.experiment_id, chosen
+
+
+def _run_row(client: MlflowClient, run: Run) -> dict[str, Any]:
+    info, tags = run.info, run.data.tags
+    params = {name: record.decode_param(run.data.params[name]) for name in sorted(run.data.params)}
+    last = {name: run.data.metrics[name] for name in sorted(run.data.metrics)}
+    tokens = history(client, run, metrics.TOKENS)
+    losses = history(client, run, metrics.VAL_LOSS)
+    return {
+        **_run_facts(run),
+        "name": info.run_name,
+        "sweep": tags.get(record.PARENT_RUN),
+        "reason": tags.get(record.REASON, ""),
+        "status": info.status,
+        "study": tags.get(record.STUDY),
+        "trial_number": _whole(tags.get(record.TRIAL_NUMBER)),
+        "started": _utc(info.start_time),
+        "seconds": (info.end_time - info.start_time) / 1000 if info.end_time else None,
+        "device": tags.get(record.DEVICE),
+        "commit": tags.get(record.COMMIT),
+        "config_sha256": tags.get(record.CONFIG_SHA256),
+        "initial_val_loss": next((point.value for point in losses if point.step == 0), None),
+        "best_val_loss": min((point.value for point in losses), default=None),
+        **last,
+        **params,
+        "tokens": int(tokens[-1].value) if tokens else None,
+        "steps": tokens[-1].step if tokens else None,
+    }
+
+
+def _curve_rows(client: MlflowClient, run: Run, only: Sequence[str] | None) -> list[dict[str, Any]]:
+    facts = _run_facts(run)
+    tokens = {point.step: int(point.value) for point in history(client, run, metrics.TOKENS)}
+    names = run.data.metrics.keys() - {metrics.TOKENS}  # it has its own column
+    wanted = sorted(names if only is None else names & set(only))
+    return [
+        {**facts, "step": point.step, "tokens": tokens.get(point.step), "metric": name, "value": point.value}
+        for name in wanted
+        for point in history(client, run, name)
+    ]
+
+
+def _run_facts(run: Run) -> dict[str, Any]:
+    tags = run.data.tags
+    return {
+        "run_id": run.info.run_id,
+        "arm": tags.get(record.ARM),
+        "phase": tags.get(record.PHASE),
+        "seed": _whole(tags.get(record.SEED)),
+        "outcome": tags.get(record.OUTCOME),
+    }
+
+
+def _frame(rows: list[dict[str, Any]], columns: Mapping[str, str | None]) -> pd.DataFrame:
+    """Rows as a frame: the given columns first, then the others in the order in which rows bring them."""
+    import pandas as pd
+
+    names = dict.fromkeys([*columns, *(name for row in rows for name in row)])
+    series = {name: _series([row.get(name) for row in rows], columns.get(name)) for name in names}
+    return pd.DataFrame(series, columns=list(names))
+
+
+def _series(values: list[Any], dtype: str | None) -> pd.Series[Any]:
+    import pandas as pd
+
+    present = [value for value in values if value is not None]
+    if dtype is None and len(present) < len(values) and present and all(type(value) is int for value in present):
+        dtype = "Int64"  # else pandas would make floats of them
+    return pd.Series(values, dtype=dtype or (None if values else "object"))
+
+
+def _read_text(client: MlflowClient, run: Run, path: str) -> str | None:
+    """A text among the artifacts at the top of a run, or None where it is missing."""
+    local = local_artifact(run, path)
+    if local is not None:
+        return local.read_text("utf-8")
+    if all(file.path != path for file in client.list_artifacts(run.info.run_id)):
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        return Path(client.download_artifacts(run.info.run_id, path, folder)).read_text("utf-8")
+
+
+def _whole(text: str | None) -> int | None:
+    return int(text) if text else None
+
+
+def _utc(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)

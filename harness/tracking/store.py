@@ -1,0 +1,183 @@
+"""The MLflow store itself: where it is, how it is opened or created, how runs are found in it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from harness.tracking import record
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, Run
+
+# MLflow reads these when it is imported. Nothing leaves this machine unless the person names a server.
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+os.environ["DO_NOT_TRACK"] = "true"
+# Nor does MLflow print addresses and progress bars into a sweep's own display.
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+DEFAULT_URI: Final = "sqlite:///mlruns/mlflow.db"
+_SQLITE: Final = "sqlite:///"
+_WEB: Final = ("http://", "https://")
+_RETRIES: Final = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+_PAGE: Final = 1000  # runs or experiments asked for at once
+
+
+class TrackingError(ValueError):
+    """The store cannot give or take what was asked; the message says what there is instead."""
+
+
+def default_tracking_uri() -> str:
+    """`MLFLOW_TRACKING_URI`, or the SQLite file `mlruns/mlflow.db` of the current folder; makes `mlruns`."""
+    uri = configured_uri()
+    if uri == DEFAULT_URI:
+        Path("mlruns").mkdir(exist_ok=True)
+    return uri
+
+
+def configured_uri(uri: str | None = None) -> str:
+    """`uri`, else the environment's, else the default; makes nothing."""
+    return uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+
+
+def ui_command(uri: str | None = None) -> str:
+    """The shell command that opens MLflow's pages on this store; for a server, its address."""
+    uri = configured_uri(uri)
+    if uri.startswith(_WEB):
+        return uri
+    return f"python -m mlflow ui --backend-store-uri {shlex.quote(uri)} --host 127.0.0.1 --port 5000"
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turn the store's errors into a `TrackingError` of one sentence: callers import no MLflow and cannot name them."""
+    try:
+        yield
+    except Exception as error:
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        if not isinstance(error, MlflowException | SQLAlchemyError):
+            raise
+        raise TrackingError(f"MLflow: {str(error).strip().splitlines()[0]}") from error
+
+
+@explained()
+def connect(uri: str, create: bool = False) -> MlflowClient:
+    """A client of the store at `uri`. A SQLite file that is missing is created if `create`, else an error.
+
+    Raises:
+        TrackingError: the address means nothing to MLflow, or nothing usable is there.
+    """
+    from mlflow import MlflowClient
+
+    if uri.startswith(_SQLITE):
+        file = sqlite_file(uri)
+        assert file is not None
+        if not file.exists():
+            if not create:
+                raise TrackingError(f"found no MLflow store at {file}; run a sweep first or set MLFLOW_TRACKING_URI")
+            _create_store(file)
+        # MLflow keeps one engine per address, so a relative address would outlive a change of folder.
+        return MlflowClient(tracking_uri=f"{_SQLITE}{file}")
+    client = MlflowClient(tracking_uri=uri)
+    if uri.startswith(_WEB):
+        _check_server(client, uri)
+    return client
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The absolute path of the file behind a SQLite address; None for any other address."""
+    return Path(uri.removeprefix(_SQLITE).partition("?")[0]).absolute() if uri.startswith(_SQLITE) else None
+
+
+def _create_store(file: Path) -> None:
+    """Create the store under another name, then move it into place.
+
+    Its migrations take seconds. Two sweeps that start at once would break each other's, and one that is stopped
+    meanwhile would leave half a store behind, which no later start could use.
+    """
+    from mlflow import MlflowClient
+
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # it announces every migration
+    file.parent.mkdir(parents=True, exist_ok=True)
+    fresh = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        MlflowClient(tracking_uri=f"{_SQLITE}{fresh}")
+        try:
+            os.link(fresh, file)  # unlike a rename, never replaces a store that came first
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without hard links
+            if not file.exists():
+                fresh.replace(file)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def _check_server(client: MlflowClient, uri: str) -> None:
+    """Fail soon where no server answers. MLflow would retry for minutes, which only serves a sweep under way."""
+    before = os.environ.get(_RETRIES)
+    os.environ[_RETRIES] = before or "1"
+    try:
+        client.search_experiments(max_results=1)
+    except Exception as error:
+        raise TrackingError(f"found no MLflow server that answers at {uri}; check MLFLOW_TRACKING_URI") from error
+    finally:
+        if before is None:
+            del os.environ[_RETRIES]
+
+
+def sweeps_of(client: MlflowClient, experiment_id: str) -> list[Run]:
+    """The parent runs of an experiment, the one started or resumed last at the end."""
+    runs = search_runs(client, [experiment_id], f"tags.`{record.ROLE}` = '{record.SWEEP}'")
+    return sorted(runs, key=lambda run: int(run.data.tags[record.OPENED]))
+
+
+def trials_of(client: MlflowClient, experiment_id: str, parent: str) -> list[Run]:
+    """The child runs of a sweep, oldest first."""
+    runs = search_runs(client, [experiment_id], f"tags.`{record.PARENT_RUN}` = '{parent}'")
+    return sorted(runs, key=lambda run: int(run.info.start_time))
+
+
+def search_runs(client: MlflowClient, experiment_ids: list[str], condition: str) -> list[Run]:
+    """Every run that meets a condition in MLflow's search language."""
+    return list(pages(client.search_runs, experiment_ids=experiment_ids, filter_string=condition))
+
+
+def pages(search: Callable[..., Any], **arguments: Any) -> Iterator[Any]:
+    """Everything that one of MLflow's paged searches finds."""
+    token = None
+    while True:
+        page = search(**arguments, max_results=_PAGE, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def history(client: MlflowClient, run: Run, metric: str) -> list[Metric]:
+    """A metric's points in the order of steps; of a step that was stored twice, as after a resume, the later one."""
+    if metric not in run.data.metrics:
+        return []
+    points = client.get_metric_history(run.info.run_id, metric)
+    points = sorted(points, key=lambda point: (point.step, point.timestamp))
+    return list({point.step: point for point in points}.values())
+
+
+def local_artifact(run: Run, path: str) -> Path | None:
+    """Where an artifact lies on this machine; None where it does not. MLflow's client would make a copy of it."""
+    location = urlsplit(run.info.artifact_uri)
+    if location.scheme != "file":
+        return None
+    file = Path(url2pathname(location.path)) / path
+    return file if file.exists() else None
