@@ -25,7 +25,7 @@ from harness.progress import Screen
 from harness.spec import Arm, SweepSpec, format_value, short_name
 from harness.study import RUN_ID, ArmStudy
 from harness.tracking import Tracker, TrialInfo
-from harness.workers import Event, Finished, Job, Pool, Progress
+from harness.workers import Event, Finished, Job, Pool, Progress, Started
 
 
 @dataclass(frozen=True)
@@ -229,7 +229,9 @@ class Conductor:
 
     def _on_event(self, event: Event) -> None:
         running = self.running[event.job]
-        if isinstance(event, Progress):
+        if isinstance(event, Started):
+            self.tracker.tag(running.run_id, device=event.device)
+        elif isinstance(event, Progress):
             self._on_point(event.job, running, event.point)
         else:
             self._on_end(running, event)

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from harness.cli import BUSY, FAILED, err, fail, out, show_table
+from harness.cli import BUSY, FAILED, INTERRUPTED, err, fail, out, show_table
 from harness.config import DataConfig
+from harness.metrics import Outcome
 from harness.problems import SpecError
 from harness.spec import SweepSpec
 from harness.specfile import load_spec
@@ -70,6 +71,8 @@ def main(
             ended = run(spec, datasets, workers, threads, tracking, storage, reports)
     except TrackingError as error:
         fail(error, FAILED)
+    except KeyboardInterrupt:
+        fail(f"stopped at once; the same command goes on from here: {command()}", INTERRUPTED)
     for line in ended.failed:
         err.print(f"failed: {line}", markup=False, soft_wrap=True)
     if ended.signal:
@@ -108,7 +111,7 @@ def run(
     reports: Path,
 ) -> Ended:
     """Everything between a valid spec and its report."""
-    from harness.conductor import Conductor, Ended, work_per_run
+    from harness.conductor import Conductor, work_per_run
     from harness.progress import make_screen
     from harness.study import ArmStudy, open_storage
     from harness.tracking import Tracker
@@ -129,7 +132,7 @@ def run(
         rhythm = configs[arm.name].rhythm(train_tokens[arm.name])
         studies[arm.name] = ArmStudy(spec, arm, identity, optuna_storage, *rhythm)
     parent = tracker.open_sweep(sweep_info(spec, identity, datasets[spec.base.data]))
-    ended = Ended(0, ())
+    outcome = Outcome.FAILED  # unless the sweep comes to an end
     try:
         if left := tracker.reconcile(parent):
             out.print(f"taking up after a process that ended without closing {plural(len(left), 'run')}")
@@ -139,18 +142,26 @@ def run(
         work = work_per_run(spec, train_tokens)
         with make_screen(out) as screen, Pool(count, threads) as pool:
             ended = Conductor(spec, studies, tracker, parent, pool, screen, work, facts).run()
+        outcome = ended.outcome
         report(spec.name, tracker, parent, tracking, reports)
+    except KeyboardInterrupt:
+        outcome = Outcome.INTERRUPTED
+        raise
     finally:
-        tracker.close_sweep(parent, ended.outcome)
+        tracker.close_sweep(parent, outcome)
     return ended
 
 
 def report(name: str, tracker: Tracker, parent: str, tracking: str | None, reports: Path) -> None:
     """Write the report, keep it with the parent run, and show its table and where everything is."""
-    from harness.report import write_report
+    from harness.report import TrackingError, write_report
     from harness.tracking import ui_command
 
-    files = write_report(name, tracking, reports, parent)
+    try:
+        files = write_report(name, tracking, reports, parent)
+    except TrackingError as error:  # stopped before its first run
+        out.print(str(error), markup=False, soft_wrap=True)
+        return
     tracker.log_artifact(parent, files.folder, "report")
     out.print()
     show_table(files.lines)

@@ -51,6 +51,14 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Started:
+    """A worker has begun a job, on this device."""
+
+    job: int
+    device: str
+
+
+@dataclass(frozen=True)
 class Progress:
     """A worker measured a point of its job."""
 
@@ -67,7 +75,7 @@ class Finished:
     reason: str = ""
 
 
-Event = Progress | Finished
+Event = Started | Progress | Finished
 
 
 @dataclass(frozen=True)
@@ -246,11 +254,13 @@ def _work(connection: Connection, index: int, threads: int) -> None:
 def _train(job: Job, connection: Connection, index: int, datasets: dict[DataConfig, Dataset]) -> Finished:
     import torch
 
+    from harness.devices import describe, resolve_device
     from harness.trainer import Diverged, train
 
     process = psutil.Process()
     process.cpu_percent()  # the first call only starts the measurement
     try:
+        connection.send(Started(job.id, describe(resolve_device(job.config.train, index))))
         data = datasets.get(job.config.data) or datasets.setdefault(job.config.data, open_dataset(job.config.data))
         options = {"read_test": job.read_test, "checkpoint": job.checkpoint, "device_index": index}
         for point in train(job.config, data, **options):  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ import pytest
 from harness import metrics
 from harness.config import RunConfig
 from harness.metrics import Outcome, Point
-from harness.workers import Event, Finished, Job, Pool, Progress, count_gpus, default_workers
+from harness.workers import Event, Finished, Job, Pool, Progress, Started, count_gpus, default_workers
 
 pytestmark = pytest.mark.slow
 
@@ -52,6 +52,9 @@ def numbers(events: list[Event]) -> list[dict[str, float]]:
 def wait_for_a_point(pool: Pool) -> Point:
     while True:
         for event in pool.events(1.0):
+            if isinstance(event, Started):
+                assert event.device == "cpu"
+                continue
             assert isinstance(event, Progress), event
             return event.point
 
@@ -143,11 +146,11 @@ def test_workers_end_with_their_parent(tmp_path: Path) -> None:
         "import sys, time\n"
         f"sys.path[:0] = [{str(Path(__file__).parent)!r}]\n"
         "from test_workers import LONG, config\n"
-        "from harness.workers import Job, Pool\n"
+        "from harness.workers import Job, Pool, Progress\n"
         "if __name__ == '__main__':\n"
         "    pool = Pool(1)\n"
         "    pool.submit(Job(1, config(**LONG)))\n"
-        "    while not pool.events(1.0): pass\n"
+        "    while not any(isinstance(event, Progress) for event in pool.events(1.0)): pass\n"
         "    print(pool.pids()[1], flush=True)\n"
         "    time.sleep(600)\n"
     )
