@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 from pydantic import ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from harness.config import RunConfig
@@ -42,15 +43,17 @@ def load_checkpoint(folder: Path, device: torch.device | str = "cpu") -> tuple[G
     """The GPT of a checkpoint, in evaluation mode, and its configuration.
 
     Raises:
-        CheckpointError: a file is missing or damaged, or does not fit the other.
+        CheckpointError: a file is missing, unreadable or damaged, or does not fit the other.
     """
     try:
         description = json.loads((folder / DESCRIPTION).read_text("utf-8"))
         weights = (folder / WEIGHTS).read_bytes()
         config = RunConfig.model_validate_json(json.dumps(description["config"]))
-        wanted = description["sha256"]
+        wanted = str(description["sha256"])
     except FileNotFoundError as error:
         raise CheckpointError(f"{folder}: found no {Path(error.filename).name}; a checkpoint has both files") from error
+    except OSError as error:  # a file where the folder should be, no right to read
+        raise CheckpointError(f"{error.filename}: cannot be read ({error.strerror})") from error
     except (ValidationError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder / DESCRIPTION}: cannot be read as a checkpoint's description") from error
     found = hashlib.sha256(weights).hexdigest()
@@ -58,12 +61,15 @@ def load_checkpoint(folder: Path, device: torch.device | str = "cpu") -> tuple[G
         raise CheckpointError(
             f"{folder / WEIGHTS}: found SHA-256 {found[:16]}…, allowed: {wanted[:16]}… (damaged file)"
         )
-    tensors = load(weights)
-    if config.model.tie_embeddings:
-        tensors["out_head.weight"] = tensors["tok_emb.weight"]
     with torch.device("meta"):
         model = GPT(config.model, config.vocab_size)
-    model.load_state_dict(tensors, assign=True)
+    try:
+        tensors = load(weights)
+        if config.model.tie_embeddings:
+            tensors["out_head.weight"] = tensors["tok_emb.weight"]
+        model.load_state_dict(tensors, assign=True)
+    except (SafetensorError, KeyError, RuntimeError) as error:  # RuntimeError: other names or shapes
+        raise CheckpointError(f"{folder / WEIGHTS}: holds no weights that fit {DESCRIPTION}") from error
     if config.model.tie_embeddings:
         model.out_head.weight = model.tok_emb.weight
     return model.to(device).eval(), config

@@ -123,7 +123,7 @@ class ModelConfig(Config):
             return raw
         fields = dict(raw)
         preset = fields.pop("preset")
-        if preset not in PRESETS:
+        if not isinstance(preset, str) or preset not in PRESETS:  # a list cannot be looked up
             raise ValueError(f"preset: found {preset!r}; allowed: {' | '.join(PRESETS)}")
         return {**_PRESET_COMMON, **PRESETS[preset], **fields}
 
@@ -281,7 +281,8 @@ class RunConfig(Config):
         if budget.steps is not None:
             return budget.steps
         if budget.epochs is not None:
-            return max(1, int(budget.epochs * train_windows) // self.sequences_per_step)
+            windows = math.floor(budget.epochs * train_windows + 1e-6)  # 0.57 of 100 is 57, whatever a float makes of it
+            return max(1, windows // self.sequences_per_step)
         tokens = budget.tokens if budget.tokens is not None else (budget.flops or 0) / self.flops_per_token
         return max(1, round(tokens / self.tokens_per_step))
 
@@ -294,7 +295,7 @@ class RunConfig(Config):
         return max(1, round(tokens / self.tokens_per_step))
 
     def rhythm(self, train_tokens: int) -> tuple[int, int | None]:
-        """Tokens at the first evaluation after the start, and of the whole budget (None where only time knows).
+        """Tokens between evaluations, at most the budget, and of the whole budget (None where only time knows).
 
         Args:
             train_tokens: tokens of the training split.
@@ -317,7 +318,7 @@ class RunConfig(Config):
         return dict(flatten(self.resolved()))
 
     def digest(self) -> str:
-        """SHA-256 of the resolved configuration: equal for equal runs, whatever way they were written down."""
+        """SHA-256 of the resolved configuration, every default written out."""
         return digest_of(self.resolved())
 
 

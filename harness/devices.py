@@ -9,8 +9,18 @@ import torch
 
 from harness.config import TrainConfig
 
-# Dense bf16 peak in FLOP/s from the vendors' data sheets, by a part of the device's name.
-PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "4090": 165e12}
+# Dense bf16 peak in FLOP/s from the vendors' data sheets, by a part of the device's name: the first that fits.
+PEAK_FLOPS = {
+    "H200": 989e12,
+    "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
+    "H100": 989e12,  # SXM
+    "A100": 312e12,
+    "L40S": 362e12,
+    "L40": 181e12,
+    "L4": 121e12,
+    "4090": 165e12,
+}
 
 
 class DeviceError(ValueError):

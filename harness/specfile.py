@@ -137,7 +137,7 @@ class _Loader:
     def drop_unknown_preset(self, written: dict[str, Any]) -> None:
         """A wrong preset is reported once, and the rest of the section is still checked."""
         model = written.get("model")
-        if isinstance(model, dict) and "preset" in model and model["preset"] not in PRESETS:
+        if isinstance(model, dict) and "preset" in model and str(model["preset"]) not in PRESETS:
             self.report("model.preset", unknown(str(model["preset"]), PRESETS, "preset"))
             written["model"] = {name: value for name, value in model.items() if name != "preset"}
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from harness import metrics
 from harness.checkpoint import save_checkpoint
 from harness.config import RunConfig
-from harness.data import Dataset, get_tokenizer, open_dataset
+from harness.data import CorpusError, Dataset, get_tokenizer, open_dataset
 from harness.devices import autocast, peak_flops, resolve_device, resolve_precision
 from harness.metrics import Point
 from harness.model import GPT, build_gpt
@@ -46,7 +46,8 @@ def train(
     """Train the GPT that `config` describes and yield points of its curves.
 
     A point before the first step and one after the last are always evaluated; between them the rhythm is
-    `train.eval_every`, with lighter points (learning rate, gradient norm, speed) in between.
+    `train.eval_every` (an evaluation less than half of it before the last is left out), with lighter points
+    (learning rate, gradient norm, speed) in between.
 
     Args:
         config: the whole run.
@@ -58,8 +59,16 @@ def train(
     Raises:
         Diverged: with the step and what was not finite.
         DeviceError: the device asked for is not there.
+        CorpusError: the training split is shorter than one window.
     """
     data = data or open_dataset(config.data)
+    windows = count_windows(len(data.train), config.model.context_length)
+    if not windows:
+        raise CorpusError(
+            "model.context_length",
+            f"found a context of {config.model.context_length} tokens; "
+            f"allowed: under {len(data.train)}, the tokens of the train split",
+        )
     device = resolve_device(config.train, device_index)
     precision = resolve_precision(config.train, device)
     model = build_gpt(config, device)
@@ -68,7 +77,6 @@ def train(
     evaluator = Evaluator(config, data, model, device, precision)
     context_length = model.context_length
     batches = training_batches(data.train, context_length, config.sequences_per_step, config.train.seed)
-    windows = count_windows(len(data.train), context_length)
     clock = Clock(config, config.total_steps(windows))
     eval_steps = config.eval_steps(windows)
     log_steps = max(1, min(MAX_LOG_STEPS, eval_steps, (clock.total_steps or 1000) // 100))
@@ -91,7 +99,7 @@ def train(
         clock.stop()
 
         last = clock.done(step)
-        evaluated = last or step % eval_steps == 0
+        evaluated = last or (step % eval_steps == 0 and not clock.nearly_done(step, eval_steps))
         if not evaluated and step % log_steps:
             continue
         light = {
@@ -154,6 +162,10 @@ class Clock:
             return step >= self.total_steps
         return step > 0 and self.training >= (self.config.train.budget.seconds or 0.0)
 
+    def nearly_done(self, step: int, eval_steps: int) -> bool:
+        """Whether the last evaluation is so near that one now would only double it."""
+        return self.total_steps is not None and 2 * (self.total_steps - step) < eval_steps
+
     def speed(self, peak: float | None) -> dict[str, float]:
         """Tokens a second of training since the last call, and the share of the device's peak where it is known."""
         steps, seconds = self._steps - self._logged[0], self.training - self._logged[1]
@@ -196,7 +208,7 @@ class Evaluator:
         scores |= self.split_scores("val", self.data.val)
         if read_test and len(self.data.test) > 1:
             scores |= self.split_scores("test", self.data.test)
-        check_finite(step, train_loss=loss, val_loss=scores[metrics.VAL_LOSS])
+        check_finite(step, **{name: value for name, value in scores.items() if name.endswith("/loss")})
         return scores
 
     def split_scores(self, split: str, tokens: Tokens) -> dict[str, float]:

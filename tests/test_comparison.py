@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import math
 
-import example_sweep as example
 import pandas as pd
 import pytest
 
+import example_sweep as example
 from harness.report import compare, comparison_lines, formats
 from harness.report.comparison import answer, common_ground, verdict_runs
 from harness.report.tables import Cell, Column, Row, Table, answer_table, best_table, latex_table, trials_table

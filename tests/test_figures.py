@@ -5,11 +5,11 @@ import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
-import example_sweep as example
 import numpy as np
 import pandas as pd
 import pytest
 
+import example_sweep as example
 from harness.metrics import Point
 from harness.report import compare, loss_curve
 from harness.report.figures import _matrix, final_losses, loss_curves, run_curve, tuning

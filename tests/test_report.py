@@ -12,12 +12,12 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import example_sweep as example
 import pandas as pd
 import pytest
 from markupsafe import escape
 from typer.testing import CliRunner
 
+import example_sweep as example
 from harness.metrics import Outcome, Phase, Point
 from harness.report import ReportFiles, TrackingError, compare, load_curves, load_runs, write_report
 from harness.report.__main__ import app

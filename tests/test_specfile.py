@@ -72,6 +72,7 @@ WRONG = [
     ("emb_dim: 16", "emb_dim: 16, drop_rate: .nan", "4: model.drop_rate: found nan; allowed: a number"),
     ("emb_dim: 16", "emb_dim: 16, vocab_size: 9", "4: model.vocab_size: found 9; allowed: at least the 50257 of tok"),
     ("emb_dim: 16", "preset: gpt2-124", "4: model.preset: unknown preset 'gpt2-124'; did you mean gpt2-124m?"),
+    ("emb_dim: 16", "preset: [gpt2-124m]", "4: model.preset: unknown preset "),
     ("{tokens: 400_000}", "{tokens: 400_000, epochs: 2}", "6: train.budget: found tokens and epochs; allowed: exactly"),
     ("{tokens: 400_000}", "{}", "6: train.budget: found none; allowed: exactly one budget of tokens | epochs"),
     ("  budget: {tokens: 400_000}\n", "", "5: train.budget: found nothing; allowed"),

@@ -55,6 +55,8 @@ USER: Final = "mlflow.user"
 SOURCE_NAME: Final = "mlflow.source.name"
 SOURCE_TYPE: Final = "mlflow.source.type"
 SOURCE_COMMIT: Final = "mlflow.source.git.commit"
+EXPERIMENT_KIND: Final = "mlflow.experimentKind"  # which of its two views the UI opens with
+MODEL_TRAINING: Final = "custom_model_development"
 DATASET_CONTEXT: Final = "mlflow.data.context"
 
 # Parameters beside those of the configuration.

@@ -81,7 +81,11 @@ class Tracker:
         found = self._client.get_experiment_by_name(self.experiment)
         if found is None:
             try:
-                return str(self._client.create_experiment(self.experiment, self._artifact_location()))
+                return str(
+                    self._client.create_experiment(
+                        self.experiment, self._artifact_location(), tags={record.EXPERIMENT_KIND: record.MODEL_TRAINING}
+                    )
+                )
             except MlflowException:  # another sweep was quicker, or the store refuses
                 found = self._client.get_experiment_by_name(self.experiment)
                 if found is None:
@@ -110,6 +114,7 @@ class Tracker:
         tags = _clip({**self._shared, **record.sweep_tags(info), record.OPENED: str(_now())})
         if known is None:
             parent = str(self._client.create_run(self._experiment_id, tags=tags, run_name=info.name).info.run_id)
+            self._client.log_inputs(parent, datasets=[_dataset_input(info.data)])
         else:
             parent = str(known.info.run_id)
             for ended in known.data.tags.keys() & {record.OUTCOME, record.REASON}:

@@ -1,0 +1,18 @@
+"""What every test runs under: a cache of the session's own, and torch on one thread."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    torch = sys.modules.get("torch")  # not imported for tests that need none: it takes seconds
+    if torch is not None:
+        torch.set_num_threads(1)  # some gradients depend on the number of threads
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GPT_HARNESS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield

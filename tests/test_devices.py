@@ -1,0 +1,84 @@
+"""Devices and precisions: what `auto` means, what is refused, and which peak belongs to which card."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from harness.devices import DeviceError, autocast, describe, peak_flops, resolve_device, resolve_precision
+from helpers import small_config
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
+
+
+def have(monkeypatch: pytest.MonkeyPatch, *, cuda: int = 0, mps: bool = False, bf16: bool = True) -> None:
+    """A machine with so many CUDA devices."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: cuda)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: bf16)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+
+
+def test_auto_takes_the_fastest_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    auto = small_config(device="auto").train
+    have(monkeypatch)
+    assert resolve_device(auto) == CPU
+    have(monkeypatch, mps=True)
+    assert resolve_device(auto) == torch.device("mps")
+    have(monkeypatch, cuda=2, mps=True)
+    assert [str(resolve_device(auto, index)) for index in range(4)] == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
+    assert resolve_device(small_config(device="cpu").train) == CPU
+
+
+def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    have(monkeypatch)
+    with pytest.raises(DeviceError, match=r"train\.device: found cuda; allowed on this machine: auto, cpu"):
+        resolve_device(small_config(device="cuda").train)
+    have(monkeypatch, mps=True)
+    with pytest.raises(DeviceError, match="found cuda; allowed on this machine: auto, mps, cpu"):
+        resolve_device(small_config(device="cuda").train)
+
+
+def test_bf16_is_chosen_only_where_a_gpu_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    auto = small_config(precision="auto").train
+    have(monkeypatch, cuda=1)
+    assert resolve_precision(auto, CUDA) == "bf16"
+    assert resolve_precision(auto, CPU) == "fp32"
+    assert resolve_precision(small_config(precision="fp32").train, CUDA) == "fp32"
+    assert resolve_precision(small_config(precision="bf16").train, CPU) == "bf16"
+    have(monkeypatch, cuda=1, bf16=False)
+    assert resolve_precision(auto, CUDA) == "fp32"
+
+
+def test_autocast_is_on_for_bf16_only() -> None:
+    one = torch.ones(2, 2)
+    with autocast(CPU, "bf16"):
+        assert (one @ one).dtype == torch.bfloat16
+    with autocast(CPU, "fp32"):
+        assert (one @ one).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("name", "peak"),
+    [
+        ("NVIDIA H200", 989e12),
+        ("NVIDIA H100 80GB HBM3", 989e12),
+        ("NVIDIA H100 PCIe", 756e12),
+        ("NVIDIA H100 NVL", 835e12),
+        ("NVIDIA A100-SXM4-80GB", 312e12),
+        ("NVIDIA L40S", 362e12),
+        ("NVIDIA L40", 181e12),
+        ("NVIDIA L4", 121e12),
+        ("NVIDIA GeForce RTX 4090", 165e12),
+        ("Tesla T4", None),
+    ],
+)
+def test_peaks_are_the_data_sheets(name: str, peak: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+    assert peak_flops(CUDA) == peak
+    assert describe(CUDA) == name
+
+
+def test_a_cpu_has_no_known_peak() -> None:
+    assert peak_flops(CPU) is None
+    assert describe(CPU) == "cpu"
