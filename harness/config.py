@@ -281,7 +281,7 @@ class RunConfig(Config):
         if budget.steps is not None:
             return budget.steps
         if budget.epochs is not None:
-            windows = math.floor(budget.epochs * train_windows + 1e-6)  # 0.57 of 100 is 57, whatever a float makes of it
+            windows = math.floor(budget.epochs * train_windows + 1e-6)  # 0.57 of 100 is 57, not a float's 56
             return max(1, windows // self.sequences_per_step)
         tokens = budget.tokens if budget.tokens is not None else (budget.flops or 0) / self.flops_per_token
         return max(1, round(tokens / self.tokens_per_step))
