@@ -39,6 +39,8 @@ class StudyConfig(Config):
     pruner: Literal[PRUNERS] = "none"  # type: ignore[valid-type]
     trials: Annotated[Whole, Field(ge=1)] = 10  # per arm, as a total; of no effect where nothing is tuned
     seeds: Annotated[Whole | None, Field(ge=0)] = None  # confirm runs per arm; None: 3, or 1 for a single run
+    # The smallest difference that matters, in nats of loss: 0.02 is about 2 % of perplexity. Verdicts use it.
+    delta: Annotated[float, Field(gt=0)] = 0.02
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ import pytest
 
 import example_sweep as example
 from harness.report import compare, comparison_lines, formats
-from harness.report.comparison import answer, common_ground, verdict_runs
+from harness.report.comparison import common_ground, verdict_runs
 from harness.report.tables import Cell, Column, Row, Table, answer_table, best_table, latex_table, trials_table
+from harness.report.wording import answer
 
 ARM, BASELINE = example.LOSSES
 
@@ -105,6 +106,7 @@ def test_other_tokens_are_compared_by_bits_per_byte() -> None:
         compare(runs, BASELINE)
     table = compare(runs, BASELINE, ground.metric)
     assert table["difference"][0] == pytest.approx(0.7 / 9)
+    assert table["delta"][0] == pytest.approx(0.02 / 3)  # example runs have a third of a bit per byte for each nat
     assert "by validation bits per byte" in str(answer(table, ground))
     assert answer_table(table).lines()[0][2] == "Val bits per byte"
 
@@ -137,22 +139,120 @@ def words_for(losses: dict[str, dict[int, float]], baseline: str | None = BASELI
     return str(answer(compare(runs, baseline), common_ground(runs)))
 
 
-def test_answer_says_whether_the_interval_includes_zero() -> None:
+def test_answer_names_verdict_size_and_grounds() -> None:
+    # Differences 0.1, 0.3, 0.3: t = 3.5 with 2 degrees of freedom, p = 1 − 3.5/√(2 + 3.5²) = 0.0728.
     words = words_for(example.LOSSES)
-    assert (
-        f"{ARM} is 0.233 higher (95 % interval of the paired difference −0.054 to 0.520, 3 pairs, includes 0)" in words
-    )
+    grounds = "95 % interval of the paired difference −0.054 to 0.520, 3 pairs, p = 0.0728"
+    assert f"{ARM} is undecided, 0.233 higher ({grounds})" in words
+    assert "Undecided does not mean equal." in words and "normal seed noise" not in words
     clear = words_for({ARM: {2: 5.0, 3: 5.0, 4: 5.21}, BASELINE: {2: 5.1, 3: 5.1, 4: 5.3}})
-    assert f"{ARM} is 0.097 lower" in clear and "does not include 0" in clear
-    assert "significan" not in words + clear and "corrected" not in words
+    assert f"{ARM} is better, 0.097 lower" in clear
+    assert (
+        f"The verdict on {ARM} rests on normal seed noise; 3 more seeds would check it by the sign-flip test." in clear
+    )
+    assert "significan" not in words + clear and "Holm" not in words + clear
 
 
-def test_answer_groups_many_arms() -> None:
-    arms = {f"drop_rate=0.{place}": {2: 5 + place, 3: 5.1 + place, 4: 5.05 + place} for place in range(1, 6)}
-    arms[BASELINE][4] = 6.07
-    words = words_for(arms)
-    assert "each of drop_rate=0.2, drop_rate=0.3, drop_rate=0.4 and drop_rate=0.5 is higher" in words
-    assert "not corrected for 4 comparisons" in words
+def test_answer_prints_the_smallest_effect_that_could_have_been_seen() -> None:
+    # s = 0.2/√3, t(0.975, 2) = 4.3027; scipy.stats.nct gives the noncentrality 5.6535 for a power of 0.8.
+    row = compared(example.frame(example.confirm_runs())).loc[ARM]
+    assert row["mde"] == pytest.approx(5.65349 * 0.2 / math.sqrt(3) / math.sqrt(3), rel=1e-4)
+    words = words_for(example.LOSSES)
+    assert "The smallest true difference that 3 pairs of this spread find in 80 % of sweeps is 0.38." in words
+    # (z(0.975) + z(0.8))²·(s/δ)² = 7.849·(0.11547/0.02)² = 261.6, and about two more for estimating s.
+    assert row["seeds_needed"] == pytest.approx(261.6 + 2, abs=1)
+    assert "It takes about 260 seeds per arm to find a difference of 0.02 in 80 % of sweeps." in words
+
+
+def differing(*shifts: float, noise: tuple[float, ...] = (0.001, -0.001, 0.002)) -> dict[str, dict[int, float]]:
+    """A baseline and one arm for each shift, whose losses lie that far above it, give or take the noise."""
+    base = {seed: 5 + seed / 10 for seed in range(2, 2 + len(noise))}
+    arms = {
+        f"drop_rate=0.{place + 2}": {seed: base[seed] + shift + noise[(seed + place) % len(noise)] for seed in base}
+        for place, shift in enumerate(shifts)
+    }
+    return {BASELINE: base, **arms}
+
+
+def test_answer_corrects_for_the_number_of_arms() -> None:
+    runs = example.frame(example.confirm_runs(differing(0.005, 0.005)))
+    table = compare(runs, BASELINE)
+    assert list(table["p_holm"][1:]) == pytest.approx([2 * table["p"][1:].min()] * 2, rel=1e-6)
+    words = str(answer(table, common_ground(runs)))
+    assert "after Holm's correction for 2 comparisons" in words
+    alone = compare(runs, BASELINE, arms=[BASELINE, "drop_rate=0.2"]).iloc[1]
+    assert alone["p_holm"] == alone["p"] == pytest.approx(table["p"][1])
+
+
+def test_an_arm_without_result_counts_as_a_comparison() -> None:
+    runs = example.frame([*example.confirm_runs(differing(0.05)), example.run(1, "late", {}, outcome="failed")])
+    table = compared(runs)
+    assert table.loc["drop_rate=0.2", "p_holm"] == pytest.approx(2 * table.loc["drop_rate=0.2", "p"])
+    assert math.isnan(table.loc["late", "p_holm"]) and table.loc["late", "verdict"] == "undecided"
+
+
+def test_answer_groups_many_arms_by_verdict() -> None:
+    words = words_for(differing(1, -1, 0.0001, 2, noise=(0.001, -0.001, 0.002, -0.002, 0.0005, -0.0005)))
+    assert (
+        "drop_rate=0.3 is better; drop_rate=0.2 and drop_rate=0.5 are worse; drop_rate=0.4 shows no difference larger "
+        "than 0.02." in words
+    )
+    assert "The verdicts on drop_rate=0.2, drop_rate=0.3 and drop_rate=0.5 rest on normal seed noise; 2 more seeds" in (
+        words
+    )
+    assert "The verdict on drop_rate=0.4 rests on normal seed noise." in words
+
+
+def test_no_difference_needs_the_interval_within_delta() -> None:
+    runs = example.frame(example.confirm_runs(differing(0.0, noise=(0.002, -0.002, 0.001, -0.001))))
+    row = compared(runs).loc["drop_rate=0.2"]
+    assert row["verdict"] == "no difference larger than δ" and row["delta"] == 0.02
+    end = max(-row["difference_low"], row["difference_high"])  # of one comparison the verdict's interval is this one
+    assert compared(runs, delta=end * 1.01).loc["drop_rate=0.2", "verdict"] == "no difference larger than δ"
+    assert compared(runs, delta=end * 0.99).loc["drop_rate=0.2", "verdict"] == "undecided"
+    two = example.frame(example.confirm_runs(differing(0.0, 0.0, noise=(0.002, -0.002, 0.001, -0.001))))
+    assert compared(two, delta=end * 1.01).loc["drop_rate=0.2", "verdict"] == "undecided"  # corrected for two
+    assert "shows no difference larger than 0.02" in str(answer(compare(runs, BASELINE), common_ground(runs)))
+
+
+def test_a_real_difference_may_be_smaller_than_what_matters() -> None:
+    assert "is worse, 0.0057 higher" in words_for(differing(0.005))
+    assert "which is less than the 0.02 that matters" in words_for(differing(0.005))
+    assert "that matters" not in words_for(differing(0.05))
+
+
+def test_answer_says_where_the_two_tests_disagree() -> None:
+    # Seven equal signs out of seven: sign-flip p = 2/128. One far value among them spoils the t test.
+    outlier = {BASELINE: dict.fromkeys(range(2, 9), 5.0)}
+    outlier[ARM] = {seed: 5.0 + step for seed, step in zip(range(2, 9), [0.01] * 6 + [0.9], strict=True)}
+    words = words_for(outlier)
+    assert f"{ARM} is undecided" in words
+    assert f"The sign-flip test, which needs no normal noise, finds a difference for {ARM} (p = 0.0156)." in words
+    # Six pairs, one of them slightly against the others: t test 0.04, sign-flip test 4 or more of 64.
+    other = {BASELINE: dict.fromkeys(range(2, 8), 5.0)}
+    other[ARM] = {seed: 5.0 + step for seed, step in zip(range(2, 8), (-0.2, 0.8, 1.0, 1.1, 0.9, 0.7), strict=True)}
+    table = compare(example.frame(example.confirm_runs(other)), BASELINE).set_index("arm")
+    assert table.loc[ARM, "p"] <= 0.05 < table.loc[ARM, "sign_flip_p"]
+    assert f"does not confirm the verdict on {ARM} (p = {table.loc[ARM, 'sign_flip_p']:.4f})." in words_for(other)
+
+
+def test_seeds_that_were_enough_for_delta_are_said_to_be() -> None:
+    noise = (0.016, -0.016, 0.012, -0.012, 0.02, -0.02, 0.008, -0.008)
+    words = words_for(differing(0.01, noise=noise))
+    assert "is undecided" in words and "there were seeds enough to find a difference of 0.02" in words
+
+
+def test_identical_arms_show_no_difference() -> None:
+    losses = {2: 5.1, 3: 5.2, 4: 5.15}
+    row = compared(example.frame(example.confirm_runs({ARM: losses, BASELINE: losses}))).loc[ARM]
+    assert row["verdict"] == "no difference larger than δ" and row["p"] == 1 and row["probability_better"] == 0.5
+    assert "the same on average" in words_for({ARM: losses, BASELINE: losses})
+
+
+@pytest.mark.parametrize("delta", [0, -0.1, math.inf, math.nan])
+def test_a_delta_that_is_none_is_refused(delta: float) -> None:
+    with pytest.raises(ValueError, match=f"delta: found {delta}; allowed: a number of nats above 0"):
+        compare(example.frame(example.confirm_runs()), BASELINE, delta=delta)
 
 
 def test_answer_of_one_seed_one_arm_and_none() -> None:
@@ -170,12 +270,12 @@ def test_answer_of_one_seed_one_arm_and_none() -> None:
 def test_lines_for_the_terminal() -> None:
     lines = comparison_lines(compare(example.frame(example.confirm_runs()), BASELINE))
     assert lines == [
-        ["Arm", "Seeds", "Val loss", "Δ to baseline", "Test loss", "Perplexity"],
-        [ARM, "3", "5.400 ± 0.497", "+0.233 ± 0.287", "5.650 ± 0.497", "221.4"],
-        [BASELINE, "3", "5.167 ± 0.287", "baseline", "5.417 ± 0.287", "175.3"],
+        ["Arm", "Seeds", "Val loss", "Δ to baseline", "p (Holm)", "Verdict", "Test loss"],
+        [ARM, "3", "5.400 ± 0.497", "+0.233 ± 0.287", "0.0728", "undecided", "5.650 ± 0.497"],
+        [BASELINE, "3", "5.167 ± 0.287", "baseline", "–", "–", "5.417 ± 0.287"],
     ]
     single = comparison_lines(compare(example.frame(example.confirm_runs({"all": {2: 5.25}}))))
-    assert single[1] == ["all", "1", "5.2500 ± –", "5.5000 ± –", "190.6"]
+    assert single[1] == ["all", "1", "5.2500 ± –", "5.5000 ± –"]
 
 
 def test_all_runs_are_listed_and_only_results_count_as_such() -> None:
@@ -249,6 +349,14 @@ def test_decimals_follow_the_narrowest_interval() -> None:
     assert formats.decimals_for([0.00042]) == 5
     assert formats.decimals_for([3.0]) == 3
     assert formats.decimals_for([math.nan, 0.0]) == 4
+
+
+@pytest.mark.parametrize(
+    ("p", "text"),
+    [(0.0496, "0.0496"), (0.0504, "0.0504"), (0.00317, "0.0032"), (0.00009, "<0.0001"), (0.376, "0.38"), (1, "1.0")],
+)
+def test_probabilities(p: float, text: str) -> None:
+    assert formats.probability(p) == text
 
 
 def test_numbers() -> None:

@@ -19,11 +19,13 @@ from typer.testing import CliRunner
 
 import example_sweep as example
 from harness.metrics import Outcome, Phase, Point
+from harness.problems import SpecError
 from harness.report import ReportFiles, TrackingError, compare, load_curves, load_runs, write_report
 from harness.report.__main__ import app
 from harness.report.caveats import caveats, fixed_settings
 from harness.report.writer import assemble, in_order, write_files
 from harness.tracking import ArmInfo, SweepInfo, SweepRecord, Tracker, TrialInfo
+from test_specfile import GOOD, load
 
 ARM, BASELINE = example.LOSSES
 CHROMIUM = next(
@@ -73,7 +75,10 @@ def test_page_holds_everything(standard: ReportFiles) -> None:
     page = Page(standard.html.read_text("utf-8"))
     for wanted in (
         "Does dropout help a small GPT",
-        f"{ARM} is 0.233 higher",
+        f"{ARM} is undecided, 0.233 higher",
+        "What the verdicts rest on",
+        "lies between −0.02 and 0.02",
+        "about 2.0 % of perplexity",
         "5.400 ± 0.497",
         "Perplexity is the exponential of the mean validation loss",
         "made up: diverged",
@@ -130,7 +135,7 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
     assert "javascript" in outside and not re.search(r"(?<!\\)\]\(javascript", outside)
     for line in outside.splitlines():
         if line.startswith("| drop"):
-            assert len(re.findall(r"(?<!\\)\|", line)) == 13
+            assert len(re.findall(r"(?<!\\)\|", line)) in (10, 14)  # of the verdicts' grounds, of the answer
     tex = [line for line in (tmp_path / "comparison.tex").read_text("utf-8").splitlines() if line[0] != "%"]
     assert len(tex) == 8 and not any(r"\input" in line for line in tex)
 
@@ -177,6 +182,35 @@ def test_written_frames_can_be_read_again(standard: ReportFiles) -> None:
     for table in (again, pd.read_csv(standard.folder / "comparison.csv")):
         pd.testing.assert_frame_equal(table, standard.comparison, check_dtype=False)
     assert len(pd.read_csv(standard.folder / "curves.csv")) == len(example.curves_of(runs))
+
+
+def test_the_delta_of_the_spec_decides(tmp_path: Path) -> None:
+    rows = example.confirm_runs({ARM: {2: 5.200, 3: 5.402, 4: 5.599}, BASELINE: {2: 5.201, 3: 5.4, 4: 5.6}})
+    study = {"sampler": "tpe", "pruner": "none", "trials": 0, "seeds": 3}
+    said = {}
+    for delta in (0.02, 0.001, None):  # a sweep that was stored before there was a delta has none
+        record = example.record(study={**study, "delta": delta} if delta else study)
+        files = report(tmp_path, rows, record)
+        said[delta] = files.lines[1][5]
+        assert said[delta] in files.markdown.read_text("utf-8") and said[delta] in files.html.read_text("utf-8")
+        assert said[delta] in (tmp_path / "comparison.tex").read_text("utf-8")
+        assert f"Seeds for {delta or 0.02}" in files.markdown.read_text("utf-8")
+    assert said == {
+        0.02: "no difference larger than 0.02",
+        0.001: "undecided",
+        None: "no difference larger than 0.02",
+    }
+    assert pd.read_csv(tmp_path / "comparison.csv")["verdict"][0] == "no difference larger than δ"
+
+
+def test_delta_is_checked_and_takes_no_part_in_what_a_sweep_is(tmp_path: Path) -> None:
+    sweeps = {delta: load(tmp_path, GOOD.replace("seeds: 3}", f"seeds: 3, delta: {delta}}}")) for delta in (0.02, 0.5)}
+    assert [spec.study.delta for spec in sweeps.values()] == [0.02, 0.5]
+    assert len({spec.identity("data") for spec in [*sweeps.values(), load(tmp_path, GOOD)]}) == 1
+    assert load(tmp_path, GOOD).study.delta == 0.02 and load(tmp_path, GOOD).plain()["study"]["delta"] == 0.02
+    for wrong in ("0", "-0.1", ".inf", "big"):
+        with pytest.raises(SpecError, match=r"study\.delta: found"):
+            load(tmp_path, GOOD.replace("seeds: 3}", f"seeds: 3, delta: {wrong}}}"))
 
 
 def test_without_a_result_nothing_is_ranked(tmp_path: Path) -> None:

@@ -5,8 +5,17 @@ import math
 import numpy as np
 import pytest
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
-from harness.report.statistics import Interval, mean_interval, paired_difference
+from harness.report.significance import holm, paired_t_p, sign_flip_p, sign_flip_seeds
+from harness.report.statistics import (
+    Interval,
+    detectable_effect,
+    effect_size,
+    mean_interval,
+    probability_better,
+    seeds_to_detect,
+)
 
 
 def test_interval_worked_by_hand() -> None:
@@ -28,20 +37,15 @@ def test_interval_is_scipys(size: int, level: float) -> None:
 
 
 @pytest.mark.parametrize("size", [2, 3, 8])
-def test_paired_difference_is_scipys_paired_interval(size: int) -> None:
+def test_interval_of_differences_is_scipys_paired_interval(size: int) -> None:
     generator = np.random.default_rng(size)
     baseline = generator.normal(5, 0.5, size)
     arm = baseline + generator.normal(-0.1, 0.02, size)
     expected = stats.ttest_rel(arm, baseline).confidence_interval(0.95)
-    found = paired_difference(arm, baseline)
+    found = mean_interval(arm - baseline)
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), rel=1e-9)
     # Pairing removes what the seeds share: unpaired, the same data would say much less.
     assert found.half_width < mean_interval(arm).half_width
-
-
-def test_paired_difference_changes_sign_with_its_arguments() -> None:
-    there, back = paired_difference([3, 1, 2], [1, 1, 1]), paired_difference([1, 1, 1], [3, 1, 2])
-    assert back == pytest.approx((-there.mean, -there.high, -there.low))
 
 
 def test_interval_covers_the_mean_as_often_as_it_says() -> None:
@@ -58,7 +62,6 @@ def test_one_value_has_a_mean_and_no_interval() -> None:
 
 def test_no_value_has_nothing() -> None:
     assert all(math.isnan(part) for part in mean_interval([]))
-    assert all(math.isnan(part) for part in paired_difference([], []))
 
 
 def test_equal_values_have_an_interval_of_no_width() -> None:
@@ -82,7 +85,121 @@ def test_values_that_are_not_finite_are_refused(bad: float) -> None:
 def test_shapes_and_levels_are_checked() -> None:
     with pytest.raises(ValueError, match=r"\(2, 1\)"):
         mean_interval([[1], [2]])
-    with pytest.raises(ValueError, match=r"found shapes \(2,\) and \(3,\)"):
-        paired_difference([1, 2], [1, 2, 3])
     with pytest.raises(ValueError, match=r"level: found 95"):
         mean_interval([1, 2], 95)
+
+
+# tests -----------------------------------------------------------------------------------------------------------
+
+
+def test_t_test_worked_by_hand() -> None:
+    # −1, −2, −3: mean −2, s = 1, t = −2·√3 = −3.4641 with 2 degrees of freedom, where F(t) = 1/2 + t/(2·√(2 + t²)).
+    assert paired_t_p([-1, -2, -3]) == pytest.approx(1 - math.sqrt(12 / 14), rel=1e-12)
+
+
+def test_t_test_is_scipys_along_the_last_axis() -> None:
+    arm, baseline = np.random.default_rng(1).normal(size=(2, 4, 3, 6))
+    found = paired_t_p(arm - baseline)
+    assert found.shape == (4, 3)
+    np.testing.assert_allclose(found, stats.ttest_rel(arm, baseline, axis=-1).pvalue, rtol=1e-10)
+
+
+def test_t_test_without_spread_or_pairs() -> None:
+    assert paired_t_p([0.0, 0.0, 0.0]) == 1
+    assert paired_t_p([0.5, 0.5]) == 0
+    assert math.isnan(paired_t_p([0.5])) and math.isnan(paired_t_p([]))
+
+
+def test_sign_flip_worked_by_hand() -> None:
+    # Of the eight sums ±1 ±2 ±3 two are as far from 0 as 6, and all but the two zeros as far as 1 − 2 + 3 = 2.
+    assert sign_flip_p([1, 2, 3]) == 2 / 8
+    assert sign_flip_p([1, -2, 3]) == 6 / 8
+    assert sign_flip_p([0, 0]) == 1
+    assert math.isnan(sign_flip_p([1])) and math.isnan(sign_flip_p([]))
+
+
+@pytest.mark.parametrize("size", [2, 3, 5, 8, 11])
+@pytest.mark.parametrize("decimals", [1, 12])  # with one decimal many patterns tie
+def test_sign_flip_is_scipys_permutation_test(size: int, decimals: int) -> None:
+    values = np.random.default_rng(size).normal(0.4, 1, size).round(decimals)
+    exact = stats.permutation_test(
+        (values,), np.mean, permutation_type="samples", n_resamples=np.inf, vectorized=True, axis=-1
+    )
+    assert sign_flip_p(values) == pytest.approx(exact.pvalue, abs=1e-12)
+
+
+def test_sign_flip_of_many_pairs_is_drawn() -> None:
+    values = np.random.default_rng(3).normal(0.35, 1, 20)
+    patterns = 1 - 2 * ((np.arange(2**19)[:, None] >> np.arange(19)) & 1).astype(np.int8)  # the first sign held fixed
+    exact = np.mean(np.abs(values[0] + patterns @ values[1:]) >= abs(values.sum()) * (1 - 1e-12))
+    found = sign_flip_p(values)
+    assert 0.01 < exact < 0.5
+    assert abs(found - exact) < 4 * math.sqrt(exact * (1 - exact) / 65_535)  # four standard errors
+    assert found == sign_flip_p(values)
+    assert sign_flip_p(np.ones(40)) == 1 / 65_536  # never 0
+
+
+def test_sign_flip_seeds() -> None:
+    assert [sign_flip_seeds(arms) for arms in (1, 3, 5, 10)] == [6, 7, 8, 9]
+    for arms in range(1, 12):
+        least = sign_flip_seeds(arms)
+        smallest = [sign_flip_p(np.arange(1, n + 1)) for n in (least - 1, least)]
+        assert arms * smallest[0] > 0.05 >= arms * smallest[1]
+
+
+def test_holm_worked_by_hand() -> None:
+    # Sorted 0.01, 0.02, 0.03, 0.9 times 4, 3, 2, 1: 0.04, 0.06, 0.06, 0.9; none may fall below the one before it.
+    np.testing.assert_allclose(holm([0.03, 0.01, 0.9, 0.02]), [0.06, 0.04, 0.9, 0.06])
+
+
+def test_holm_is_statsmodels() -> None:
+    table = np.random.default_rng(5).uniform(0, 0.3, (50, 6)).round(2)
+    expected = [multipletests(row, method="holm")[1] for row in table]
+    np.testing.assert_allclose(holm(table), expected, rtol=1e-12)
+
+
+def test_holm_counts_comparisons_that_could_not_be_made() -> None:
+    found = holm([0.02, math.nan, 0.5])
+    assert found[0] == pytest.approx(0.06) and math.isnan(found[1]) and found[2] == pytest.approx(1.0)
+
+
+# sizes and seeds ---------------------------------------------------------------------------------------------------
+
+
+def test_effect_size() -> None:
+    assert effect_size([-1, -2, -3]) == -2
+    assert effect_size([0, 0]) == 0 and effect_size([0.5, 0.5]) == math.inf and effect_size([-1, -1]) == -math.inf
+    assert math.isnan(effect_size([1]))
+
+
+def test_probability_better_counts_ties_half() -> None:
+    assert probability_better([-1, -2, 0, 3]) == (2 + 0.5) / 4
+    assert probability_better([-1]) == 1 and math.isnan(probability_better([]))
+
+
+@pytest.mark.parametrize("pairs", [2, 3, 5, 12, 30, 500])
+@pytest.mark.parametrize("alpha", [0.05, 0.01])
+def test_detectable_effect_has_the_power_it_says(pairs: int, alpha: float) -> None:
+    effect = detectable_effect(0.3, pairs, alpha)
+    quantile = stats.t.ppf(1 - alpha / 2, pairs - 1)
+    power = stats.nct.sf(quantile, pairs - 1, effect / 0.3 * math.sqrt(pairs))
+    assert power == pytest.approx(0.8, abs=1e-4)
+
+
+def test_detectable_effect_of_many_pairs_is_the_normal_one() -> None:
+    # z(0.975) + z(0.8) = 1.959964 + 0.841621
+    assert detectable_effect(1, 1_000_000, 0.05) == pytest.approx(2.801585 / 1000, rel=1e-5)
+    assert detectable_effect(0, 5, 0.05) == 0 and math.isnan(detectable_effect(1, 1, 0.05))
+
+
+@pytest.mark.parametrize(("effect", "alpha"), [(5.0, 0.05), (1.0, 0.05), (0.5, 0.01), (0.05, 0.05)])
+def test_seeds_to_detect_are_the_fewest(effect: float, alpha: float) -> None:
+    seeds = int(seeds_to_detect(effect, 1, alpha))
+    assert detectable_effect(1, seeds, alpha) <= effect
+    assert seeds == 2 or detectable_effect(1, seeds - 1, alpha) > effect
+
+
+def test_seeds_to_detect_has_ends() -> None:
+    assert seeds_to_detect(1, 1, 0.05) == 10  # Cohen's table for d = 1, power 0.8: 10 pairs
+    assert seeds_to_detect(1, 0, 0.05) == 2 and seeds_to_detect(1e-9, 1, 0.05) == math.inf
+    assert math.isnan(seeds_to_detect(1, math.nan, 0.05)) and math.isnan(seeds_to_detect(math.nan, 1, 0.05))

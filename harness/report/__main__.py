@@ -1,4 +1,4 @@
-"""Write the report of a sweep: `python -m harness.report dropout`."""
+"""Write the report of a sweep: `python -m harness.report dropout`; `… audit` checks the verdicts by simulation."""
 
 from __future__ import annotations
 
@@ -8,14 +8,22 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from harness.cli import fail, out, show_table
+from harness.cli import FAILED, fail, out, show_table
+
+AUDIT = "audit"  # no sweep can be reported by this name
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.command()
 def main(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the sweep, which is its MLflow experiment.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="Name of the sweep, which is its MLflow experiment; `audit` checks verdicts on simulated sweeps.",
+        ),
+    ],
     uri: Annotated[
         str | None,
         typer.Option(metavar="URI", help="MLflow store. Default: $MLFLOW_TRACKING_URI or mlruns/mlflow.db."),
@@ -26,6 +34,9 @@ def main(
     ] = None,
 ) -> None:
     """Write the report of a sweep and print its comparison."""
+    if name == AUDIT:
+        _audit()
+        return
     from harness.report import TrackingError, write_report
 
     try:
@@ -36,6 +47,17 @@ def main(
     out.print(Text(files.answer))
     for path in (files.html, files.markdown, files.folder):
         out.print(str(path), markup=False, soft_wrap=True)
+
+
+def _audit() -> None:
+    from harness.report.audit import SWEEPS, audit, audit_lines
+
+    out.print(f"{SWEEPS:,} simulated sweeps per check: this takes a few minutes.")
+    checks = list(audit())
+    show_table(audit_lines(checks))
+    broken = sum(not check.kept for check in checks)
+    if broken:
+        fail(f"{broken} of {len(checks)} checks found more errors than promised", FAILED)
 
 
 if __name__ == "__main__":

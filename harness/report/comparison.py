@@ -1,27 +1,27 @@
 """Which runs may be compared, and what a comparison of them says.
 
 Only complete confirm runs enter: explore trials were selected by the very validation loss they would be judged by,
-and a run that ended early has no result. Every figure is of the last checkpoint. Rules that say more than mean,
-interval and paired difference (tests, corrections, verdict words) have their place beside `compare` and `answer`,
-with their arithmetic in `harness.report.statistics`.
+and a run that ended early has no result. Every figure is of the last checkpoint. The rule behind the verdicts is in
+`harness.report.verdicts`; what they say in words, in `harness.report.wording`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Final
 
 import pandas as pd
 
 from harness import metrics
 from harness.metrics import Outcome, Phase
-from harness.report.formats import decimals_for, listed, number
-from harness.report.statistics import Interval, mean_interval, paired_difference
+from harness.report.formats import listed
+from harness.report.statistics import Interval, mean_interval
+from harness.report.verdicts import Judgement, judge
+from harness.spec import StudyConfig
 
 _TOKENIZER: Final = "data.tokenizer"
-_NAMED_IN_FULL: Final = 3  # more arms than this are summed up in groups; the table has every figure
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,7 @@ def compare(
     baseline: str | None = None,
     metric: str = metrics.VAL_LOSS,
     arms: Sequence[str] | None = None,
+    delta: float | None = None,
 ) -> pd.DataFrame:
     """Compare the arms of one sweep over their complete confirm runs.
 
@@ -85,21 +86,27 @@ def compare(
         baseline: the arm whose values are subtracted, seed by seed; None: no differences.
         metric: a `val/…` metric; test columns use its `test/…` counterpart where it was read.
         arms: names and order of the rows; None: as they first appear in `runs`.
+        delta: the smallest difference that matters, in nats of loss per token, whatever the metric; None: the
+            default of `study.delta`.
 
     Returns:
         One row per arm, arms without a result included (0 seeds, NaN): `arm`, `is_baseline`, `metric`, `seeds`;
         `mean`, `low`, `high` of the metric (95 % t interval); `perplexity`, the exponential of the mean validation
         loss; `bits_per_byte`, a mean; `test_seeds`, `test_mean`, `test_low`, `test_high`; `pairs`, `difference`,
-        `difference_low`, `difference_high`, arm minus baseline over the seeds both have; means of `tokens` and
-        `seconds` (wall time); `parameters`; `run_ids`, separated by spaces.
+        `difference_low`, `difference_high`, arm minus baseline over the seeds both have; `p`, `p_holm`,
+        `sign_flip_p`, `d_z`, `probability_better`, `mde`, `seeds_needed`, `verdict` as in
+        `harness.report.verdicts.Judgement`, and the `delta` they used, in the unit of the metric (NaN for a metric
+        that nats have no fixed rate to); means of `tokens` and `seconds` (wall time); `parameters`; `run_ids`,
+        separated by spaces.
 
     Raises:
-        ValueError: runs of several sweeps, an unknown baseline or metric, or a loss per token over arms that were
-            scored on different tokens.
+        ValueError: runs of several sweeps, an unknown baseline or metric, a delta that is not above 0, or a loss per
+            token over arms that were scored on different tokens.
     """
     order = list(arms) if arms is not None else list(dict.fromkeys(runs["arm"]))
+    nats = StudyConfig().delta if delta is None else delta
     chosen = verdict_runs(runs)
-    _check(runs, order, baseline, metric)
+    _check(runs, order, baseline, metric, nats)
     if (
         baseline is not None
         and (ground := common_ground(runs)).reason
@@ -107,11 +114,25 @@ def compare(
     ):
         raise ValueError(f"metric: found {metric!r} with baseline {baseline!r}. {ground.reason}")
     by_arm = {arm: chosen[chosen["arm"] == arm].set_index("seed") for arm in order}
-    reference = _values(by_arm[baseline], metric) if baseline is not None else None
-    return pd.DataFrame([_row(arm, by_arm[arm], reference, arm == baseline, metric) for arm in order])
+    differences: dict[str, pd.Series] = {}
+    threshold = math.nan
+    if baseline is not None:
+        reference = _values(by_arm[baseline], metric)
+        differences = {arm: _differences(_values(by_arm[arm], metric), reference) for arm in order if arm != baseline}
+        threshold = _in_unit(nats, metric, by_arm[baseline])
+    judged = dict(zip(differences, judge(list(differences.values()), threshold), strict=True))
+    rows = [
+        {
+            **_described(arm, by_arm[arm], arm == baseline, metric),
+            **_compared(differences.get(arm, pd.Series(dtype=float)), judged.get(arm), threshold),
+            **_cost(by_arm[arm]),
+        }
+        for arm in order
+    ]
+    return pd.DataFrame(rows)
 
 
-def _check(runs: pd.DataFrame, order: Sequence[str], baseline: str | None, metric: str) -> None:
+def _check(runs: pd.DataFrame, order: Sequence[str], baseline: str | None, metric: str, delta: float) -> None:
     if "sweep" in runs and runs["sweep"].nunique() > 1:
         sweeps = ", ".join(sorted(str(name) for name in runs["sweep"].unique()))
         raise ValueError(f"runs: found those of several sweeps ({sweeps}); allowed: one, load_runs(…, sweep=…)")
@@ -119,33 +140,56 @@ def _check(runs: pd.DataFrame, order: Sequence[str], baseline: str | None, metri
         raise ValueError(f"baseline: found {baseline!r}; allowed: {' | '.join(order)}")
     if not metric.startswith("val/"):
         raise ValueError(f"metric: found {metric!r}; allowed: a metric of the validation split, such as val/loss")
+    if not 0 < delta < math.inf:
+        raise ValueError(f"delta: found {delta}; allowed: a number of nats above 0")
 
 
-def _row(
-    arm: str, runs: pd.DataFrame, reference: pd.Series | None, is_baseline: bool, metric: str
-) -> dict[str, object]:
+def _differences(values: pd.Series, reference: pd.Series) -> pd.Series:
+    """Arm minus baseline over the seeds that both have, in the order of the seeds."""
+    common = values.index.intersection(reference.index).sort_values()
+    return values.loc[common] - reference.loc[common]
+
+
+def _in_unit(nats: float, metric: str, baseline: pd.DataFrame) -> float:
+    """A difference in nats per token in the unit of `metric`: for bits per byte at the baseline's tokens per byte."""
+    if metric == metrics.VAL_LOSS:
+        return nats
+    if metric == metrics.VAL_BITS_PER_BYTE:
+        rate = _values(baseline, metric) / _values(baseline, metrics.VAL_LOSS)
+        return nats * mean_interval(rate.dropna()).mean
+    return math.nan
+
+
+def _described(arm: str, runs: pd.DataFrame, is_baseline: bool, metric: str) -> dict[str, object]:
     values, test = _values(runs, metric), _values(runs, metric.replace("val/", "test/", 1))
-    own, tested = mean_interval(values), mean_interval(test)
-    pairs, difference = 0, Interval(math.nan, math.nan, math.nan)
-    if reference is not None and not is_baseline:
-        common = values.index.intersection(reference.index)
-        pairs, difference = len(common), paired_difference(values.loc[common], reference.loc[common])
-    loss = mean_interval(_values(runs, metrics.VAL_LOSS)).mean
     return {
         "arm": arm,
         "is_baseline": is_baseline,
         "metric": metric,
         "seeds": len(values),
-        **_named(own, "mean", "low", "high"),
-        "perplexity": metrics.perplexity(loss),
+        **_named(mean_interval(values), "mean", "low", "high"),
+        "perplexity": metrics.perplexity(mean_interval(_values(runs, metrics.VAL_LOSS)).mean),
         "bits_per_byte": mean_interval(_values(runs, metrics.VAL_BITS_PER_BYTE)).mean,
         "test_seeds": len(test),
-        **_named(tested, "test_mean", "test_low", "test_high"),
-        "pairs": pairs,
-        **_named(difference, "difference", "difference_low", "difference_high"),
-        **{name: mean_interval(_values(runs, name)).mean for name in ("tokens", "seconds", "parameters")},
-        "run_ids": " ".join(runs["run_id"]),
+        **_named(mean_interval(test), "test_mean", "test_low", "test_high"),
     }
+
+
+def _compared(differences: pd.Series, judgement: Judgement | None, delta: float) -> dict[str, object]:
+    names = [field.name for field in fields(Judgement)]
+    judged = dict.fromkeys(names, math.nan) if judgement is None else asdict(judgement)
+    return {
+        "pairs": len(differences),
+        **_named(mean_interval(differences), "difference", "difference_low", "difference_high"),
+        **judged,
+        "verdict": math.nan if judgement is None else str(judgement.verdict),
+        "delta": math.nan if judgement is None else delta,
+    }
+
+
+def _cost(runs: pd.DataFrame) -> dict[str, object]:
+    means = {name: mean_interval(_values(runs, name)).mean for name in ("tokens", "seconds", "parameters")}
+    return {**means, "run_ids": " ".join(runs["run_id"])}
 
 
 def _named(interval: Interval, *names: str) -> dict[str, float]:
@@ -167,105 +211,6 @@ def intervals(comparison: pd.DataFrame, prefix: str = "") -> list[Interval]:
     return [Interval(*row) for row in comparison[[mean, low, high]].itertuples(index=False, name=None)]
 
 
-@dataclass(frozen=True)
-class Answer:
-    """A comparison in plain words: what it says, and what it cannot say."""
-
-    findings: str
-    limits: str
-
-    def __str__(self) -> str:
-        return f"{self.findings} {self.limits}".strip()
-
-
-def answer(comparison: pd.DataFrame, ground: Ground) -> Answer:
-    """Put a comparison, as `compare` gives it, into words."""
-    measured = comparison[comparison["seeds"] > 0]
-    if measured.empty:
-        return Answer(
-            "No confirm run is complete, so nothing is ranked.",
-            "Explore trials were selected by the validation loss they would be judged by, and runs that ended early "
-            "have no result.",
-        )
-    parts = [ground.reason] if ground.reason else []
-    limits = ""
-    if len(comparison) == 1:
-        parts.append(_level(measured.iloc[0]))
-        limits = "There is no second arm, so nothing is compared."
-    elif ground.ranked:
-        finding, limits = _differences(comparison)
-        parts.append(finding)
-    missing = comparison.loc[comparison["seeds"] == 0, "arm"]
-    if len(missing):
-        parts.append(f"{listed(missing)}: no complete confirm run, so no result.")
-    return Answer(" ".join(parts), limits)
-
-
 def metric_name(metric: str) -> str:
     """`validation loss` for val/loss, `validation bits per byte` for val/bits_per_byte."""
     return metric.replace("val/", "validation ", 1).replace("_", " ")
-
-
-def _level(row: pd.Series) -> str:
-    own = Interval(row["mean"], row["low"], row["high"])
-    decimals = decimals_for([own.half_width])
-    text = f"The {metric_name(row['metric'])} is {number(own.mean, decimals)}"
-    if row["seeds"] < 2:
-        return f"{text}. It is one seed: nothing is known of how much another would differ."
-    return f"{text} ± {number(own.half_width, decimals)} (95 % t interval over {row['seeds']} seeds)."
-
-
-def _differences(comparison: pd.DataFrame) -> tuple[str, str]:
-    """What the paired differences say, and their limits."""
-    base = comparison[comparison["is_baseline"]].iloc[0]
-    if not base["seeds"]:
-        return f"The baseline {base['arm']} has no complete confirm run, so there are no differences to read.", ""
-    compared = comparison[comparison["pairs"] > 0]
-    if compared.empty:
-        return "No other arm shares a seed with the baseline, so there are no paired differences.", ""
-    say = _each if len(compared) <= _NAMED_IN_FULL else _grouped
-    return f"Against the baseline {base['arm']}, by {metric_name(base['metric'])}: {say(compared)}.", _limits(compared)
-
-
-def _each(compared: pd.DataFrame) -> str:
-    found = intervals(compared, "difference")
-    decimals = decimals_for(interval.half_width for interval in found)
-    parts = []
-    for arm, pairs, interval in zip(compared["arm"], compared["pairs"], found, strict=True):
-        text = f"{arm} is {number(abs(interval.mean), decimals)} {'higher' if interval.mean > 0 else 'lower'}"
-        if pairs < 2:
-            parts.append(f"{text} on the one common seed, which has no interval")
-            continue
-        ends = f"{number(interval.low, decimals)} to {number(interval.high, decimals)}"
-        zero = "includes 0" if interval.includes_zero else "does not include 0"
-        parts.append(f"{text} (95 % interval of the paired difference {ends}, {pairs} pairs, {zero})")
-    return "; ".join(parts)
-
-
-def _grouped(compared: pd.DataFrame) -> str:
-    groups: dict[str, list[str]] = {}
-    for arm, interval in zip(compared["arm"], intervals(compared, "difference"), strict=True):
-        if math.isnan(interval.low):
-            kind = "has one common seed and so no interval"
-        elif interval.includes_zero:
-            kind = "has a paired difference whose 95 % interval includes 0"
-        else:
-            kind = f"is {'higher' if interval.mean > 0 else 'lower'}, with a 95 % interval that does not include 0"
-        groups.setdefault(kind, []).append(arm)
-    return "; ".join(
-        f"{listed(arms)} {kind}" if len(arms) == 1 else f"each of {listed(arms)} {kind}"
-        for kind, arms in groups.items()
-    )
-
-
-def _limits(compared: pd.DataFrame) -> str:
-    fewest = int(compared["pairs"].min())
-    if fewest < 2:
-        return "One seed cannot tell an effect from the luck of a seed."
-    pairs = f"{fewest} pairs" if (compared["pairs"] == fewest).all() else f"as few as {fewest} pairs"
-    one = len(compared) == 1
-    return (
-        f"The interval{' rests' if one else 's rest'} on {pairs} of runs and on normal seed noise"
-        + ("" if one else f" and are not corrected for {len(compared)} comparisons")
-        + "; one that includes 0 does not show that two arms are equal."
-    )

@@ -41,6 +41,27 @@ def significant(value: float, digits: int = 4) -> str:
     return number(value, max(0, digits - 1 - math.floor(math.log10(abs(value)))))
 
 
+def rounded(value: float) -> str:
+    """A number with at most three significant digits and no zeros at its end: 0.02, 0.001, 1.5."""
+    text = significant(value, 3)
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def probability(value: float) -> str:
+    """A p-value with two significant digits, three near 0.05 so that 0.0496 does not read as it; an en dash for NaN."""
+    if math.isnan(value):
+        return NOTHING
+    if value < 0.0001:
+        return "<0.0001"
+    return significant(value, 3 if 0.01 <= value < 0.1 else 2)
+
+
+def chance(value: float) -> str:
+    """A p-value behind its letter: `= 0.0123`, `< 0.0001`."""
+    text = probability(value)
+    return text.replace("<", "< ") if text.startswith("<") else f"= {text}"
+
+
 def count(value: float) -> str:
     """A count of things: 8,192 as it is, from 10,000 on with k, M, G or T and three significant digits."""
     if math.isnan(value):
@@ -81,7 +102,7 @@ def setting(value: object) -> str:
     if abs(real) < 0.01:
         mantissa, _, exponent = f"{real:.2e}".partition("e")
         return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
-    return significant(real, 3).rstrip("0").rstrip(".")
+    return rounded(real)
 
 
 def short_id(run_id: str) -> str:

@@ -18,10 +18,12 @@ from markupsafe import Markup
 from harness import metrics
 from harness.metrics import Phase
 from harness.report.caveats import caveats, fixed_settings
-from harness.report.comparison import Answer, Ground, answer
-from harness.report.formats import count, duration, plural, short_id
+from harness.report.comparison import Ground
+from harness.report.formats import count, duration, plural, rounded, short_id, significant
+from harness.report.significance import ALPHA, EXACT_UP_TO, RANDOM_FLIPS
 from harness.report.svg import Drawing
-from harness.report.tables import Table, answer_table, best_table, trials_table
+from harness.report.tables import Table, answer_table, best_table, evidence_table, trials_table
+from harness.report.wording import Answer, answer
 
 if TYPE_CHECKING:
     from harness.tracking import SweepRecord
@@ -110,6 +112,8 @@ def _parts(content: Content) -> dict[str, Any]:
         "answer": content.answer,
         "answer_table": answer_table(content.comparison) if has_result else None,
         "answer_note": _note(content),
+        "evidence": evidence_table(content.comparison),
+        "evidence_note": _evidence_note(content.comparison),
         "best": best_table(runs, arms, list(record.tune)) if record.tune else None,
         "trials": trials,
         "trials_open": len(trials.rows) <= _OPEN_UP_TO,
@@ -141,6 +145,28 @@ def _note(content: Content) -> str:
         words.append("The test split was read once by each confirm run.")
     words.append("Tokens and time are per run.")
     return " ".join(words)
+
+
+def _evidence_note(comparison: pd.DataFrame) -> str:
+    """What the figures of the evidence table mean, and the rule behind the verdicts."""
+    comparisons = int((~comparison["is_baseline"]).sum())
+    threshold = float(comparison["delta"].max())
+    delta, level = rounded(threshold), rounded(100 * (1 - ALPHA / max(1, comparisons)))
+    corrected = f" with Holm's correction for {comparisons} comparisons" if comparisons > 1 else ""
+    if comparison["metric"].iloc[0] == metrics.VAL_LOSS:
+        size = f"about {significant(100 * math.expm1(threshold), 2)} % of perplexity"
+    else:
+        size = "written in nats per token, here at the baseline's tokens per byte"
+    drawn = f", over {RANDOM_FLIPS:,} drawn patterns of signs" if comparison["pairs"].max() > EXACT_UP_TO else ""
+    return (
+        f"Better or worse: the paired t test over seeds, two-sided{corrected}, has p ≤ {ALPHA}. No difference larger "
+        f"than {delta}: not that, and the {level} % t interval of the difference lies between −{delta} and {delta} "
+        f"(study.delta in the spec, the smallest difference that matters; {size}). Undecided: neither. "
+        f"Sign-flip p: a test that needs no normal noise, not corrected{drawn}. d_z: Δ in units of the spread of the "
+        "paired differences. P(better): share of seeds on which the arm was the better one. Detectable: the true "
+        f"difference found in 80 % of sweeps with these pairs. Seeds for {delta}: how many find a true difference of "
+        "that size in 80 % of sweeps."
+    )
 
 
 def _prompt(runs: pd.DataFrame) -> str:

@@ -2,6 +2,9 @@
 
 An interval here is Student's t interval for a mean: with the 3 to 10 seeds of a sweep it is the one that keeps its
 coverage, where a percentile bootstrap covers far less than it says. It rests on seed noise that is about normal.
+
+Differences are paired: runs of one seed share initial weights and order of data, so the difference arm − baseline of
+one seed loses what the seed contributes to both.
 """
 
 from __future__ import annotations
@@ -11,9 +14,10 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import stdtrit  # Student's t quantile; scipy.stats would add a second to the start of a command
+from scipy.special import nctdtrinc, stdtrit  # of Student's t; scipy.stats would add a second to the start of a command
 
 LEVEL = 0.95
+POWER = 0.8  # the probability with which an effect counts as one that could have been seen
 
 
 class Interval(NamedTuple):
@@ -61,21 +65,67 @@ def mean_interval(values: npt.ArrayLike, level: float = LEVEL) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
-def paired_difference(arm: npt.ArrayLike, baseline: npt.ArrayLike, level: float = LEVEL) -> Interval:
-    """Mean of the differences arm − baseline over seeds, with the t interval of those differences.
-
-    Runs of one seed share initial weights and order of data, so their difference loses what the seed contributes
-    to both; an interval of unpaired means would be wider for no reason.
+def effect_size(differences: npt.ArrayLike) -> float:
+    """d_z = mean / s: the paired difference in units of its own spread over seeds (Cohen 1988).
 
     Args:
-        arm: shape (n,), finite; position i is the same seed as in `baseline`.
-        baseline: shape (n,), finite.
-        level: confidence level, between 0 and 1.
-
-    Raises:
-        ValueError: the shapes differ, or what `mean_interval` refuses.
+        differences: shape (n,), finite. NaN for n < 2; without any spread 0 or infinite.
     """
-    first, second = np.asarray(arm, dtype=np.float64), np.asarray(baseline, dtype=np.float64)
-    if first.shape != second.shape:
-        raise ValueError(f"paired values: found shapes {first.shape} and {second.shape}; allowed: one pair per seed")
-    return mean_interval(first - second, level)
+    data = np.asarray(differences, dtype=np.float64)
+    if data.size < 2:
+        return math.nan
+    mean, spread = float(data.mean()), float(data.std(ddof=1))
+    if spread == 0:
+        return math.copysign(math.inf, mean) if mean else 0.0
+    return mean / spread
+
+
+def probability_better(differences: npt.ArrayLike) -> float:
+    """Share of seeds on which the arm's loss is the lower one, ties counted half (Bouthillier et al. 2021).
+
+    Args:
+        differences: shape (n,), arm minus baseline, of a metric of which less is better. NaN for n = 0.
+    """
+    data = np.asarray(differences, dtype=np.float64)
+    return float((np.mean(data < 0) + np.mean(data <= 0)) / 2) if data.size else math.nan
+
+
+def detectable_effect(spread: float, pairs: int, alpha: float, power: float = POWER) -> float:
+    """The true difference that a two-sided paired t test at α finds with the given probability: λ·s/√n.
+
+    λ solves P(T(n−1, λ) > t(1−α/2, n−1)) = power for Student's noncentral t; the test's other tail, which could only
+    add to the power, is left out.
+
+    Args:
+        spread: standard deviation of the differences, in any unit.
+        pairs: n. NaN is returned for n < 2.
+        alpha: level of one test: α/m for the first step of Holm over m comparisons.
+    """
+    if pairs < 2:
+        return math.nan
+    quantile = stdtrit(pairs - 1, 1 - alpha / 2)
+    return float(nctdtrinc(pairs - 1, 1 - power, quantile)) * spread / math.sqrt(pairs)
+
+
+def seeds_to_detect(effect: float, spread: float, alpha: float, power: float = POWER) -> float:
+    """The fewest pairs of which `detectable_effect` is at most `effect`; infinite beyond a million.
+
+    Args:
+        effect: true difference to be found, above 0, in the unit of `spread`.
+        spread: standard deviation of the differences. NaN for NaN.
+        alpha: level of one test.
+    """
+    if math.isnan(spread) or math.isnan(effect):
+        return math.nan
+    low, high = 1, 2  # low never suffices
+    while detectable_effect(spread, high, alpha, power) > effect:
+        low, high = high, 2 * high
+        if high > 1_000_000:
+            return math.inf
+    while high - low > 1:
+        middle = (low + high) // 2
+        if detectable_effect(spread, middle, alpha, power) > effect:
+            low = middle
+        else:
+            high = middle
+    return float(high)

@@ -17,12 +17,15 @@ from harness.report.formats import (
     decimals_for,
     duration,
     number,
+    probability,
+    rounded,
     setting,
     short_id,
     signed,
     significant,
 )
 from harness.report.statistics import Interval
+from harness.report.wording import verdict_text
 from harness.spec import short_name
 
 
@@ -88,11 +91,12 @@ def answer_table(comparison: pd.DataFrame) -> Table:
     if differs:
         columns += [
             (Column("Δ to baseline"), _difference_cells(comparison)),
-            (Column("Pairs", minor=True), [Cell(str(n) if n else NOTHING, n) for n in comparison["pairs"]]),
+            (Column("p (Holm)"), _cells(comparison["p_holm"], probability)),
+            (Column("Verdict", numeric=False), _verdict_cells(comparison)),
         ]
     if tested:
         columns.append((Column(f"Test {name}"), _measured(intervals(comparison, "test"))))
-    columns.append((Column("Perplexity"), _cells(comparison["perplexity"], significant)))
+    columns.append((Column("Perplexity", minor=True), _cells(comparison["perplexity"], significant)))
     if metric != metrics.VAL_BITS_PER_BYTE:
         columns.append(
             (Column("Bits/byte", minor=True), _cells(comparison["bits_per_byte"], lambda value: number(value, 4)))
@@ -104,6 +108,35 @@ def answer_table(comparison: pd.DataFrame) -> Table:
     ]
     runs = [tuple(str(ids).split()) for ids in comparison["run_ids"]]
     return _table(columns, runs)
+
+
+def evidence_table(comparison: pd.DataFrame) -> Table | None:
+    """One row per arm but the baseline: what its verdict rests on. None where there is nothing to compare."""
+    compared = comparison[comparison["pairs"] > 0]
+    if compared.empty:
+        return None
+    delta = rounded(compared["delta"].iloc[0])
+    columns = [
+        (Column("Arm", numeric=False), [Cell(str(arm)) for arm in compared["arm"]]),
+        (Column("Pairs"), _cells(compared["pairs"], count)),
+        (Column("p"), _cells(compared["p"], probability)),
+        (Column("p (Holm)"), _cells(compared["p_holm"], probability)),
+        (Column("Sign-flip p"), _cells(compared["sign_flip_p"], probability)),
+        (Column("d_z"), _cells(compared["d_z"], lambda value: number(value, 2))),
+        (Column("P(better)"), _cells(compared["probability_better"], lambda value: number(value, 2))),
+        (Column("Detectable"), _cells(compared["mde"], lambda value: significant(value, 2))),
+        (Column(f"Seeds for {delta}"), _cells(compared["seeds_needed"], _seeds)),
+    ]
+    return _table(columns, [()] * len(compared))
+
+
+def _seeds(value: float) -> str:
+    return number(value, 0) if math.isinf(value) else count(value)
+
+
+def _verdict_cells(comparison: pd.DataFrame) -> list[Cell]:
+    words = zip(comparison["verdict"], comparison["delta"], strict=True)
+    return [Cell(verdict_text(word, delta) or NOTHING) for word, delta in words]
 
 
 def _table(columns: Sequence[tuple[Column, list[Cell]]], runs: Sequence[tuple[str, ...]]) -> Table:
@@ -262,6 +295,7 @@ _LATEX = {
     "±": r"$\pm$",
     "−": "$-$",
     "Δ": r"$\Delta$",
+    "δ": r"$\delta$",
     "–": "--",
     "∞": r"$\infty$",
     "<": r"\textless{}",

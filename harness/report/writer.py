@@ -103,7 +103,7 @@ def assemble(
     arms = [arm.name for arm in record.arms]
     ground = common_ground(runs)
     baseline = record.baseline if len(arms) > 1 and ground.ranked else None
-    comparison = compare(runs, baseline, ground.metric, arms)
+    comparison = compare(runs, baseline, ground.metric, arms, record.study.get("delta"))
     drawings = (
         figures.final_losses(runs, comparison),
         figures.loss_curves(curves, runs, arms, ground.metric),
