@@ -219,7 +219,8 @@ class Conductor:
         self._jobs += 1
         self.running[self._jobs] = _Running(task, run_id, checkpoint)
         self.screen.run_began(self._jobs, task.name, self.work[task.arm.name])
-        self.pool.submit(Job(self._jobs, task.config, read_test=confirm, checkpoint=checkpoint))
+        common = self.spec.common_context if confirm else None
+        self.pool.submit(Job(self._jobs, task.config, confirm, common, checkpoint))
 
     def _listen(self, timeout: float) -> None:
         for event in self.pool.events(timeout):

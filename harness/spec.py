@@ -94,6 +94,12 @@ class SweepSpec:
         return arms[0]
 
     @property
+    def common_context(self) -> int | None:
+        """The shortest context of all arms, where they differ in it: what every arm's scored targets can have."""
+        lengths = {self.run_config(arm.values).model.context_length for arm in self.arms()}
+        return min(lengths) if len(lengths) > 1 else None
+
+    @property
     def trials(self) -> int:
         """Explore trials per arm: none where nothing is tuned, and for a grid at most its points (all by default)."""
         if not self.tune:

@@ -42,11 +42,12 @@ WORKER_ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class Job:
-    """One run for a worker: what to train, whether the test split may be read, where final weights go."""
+    """One run for a worker: what to train, what to score at its end, where final weights go (see `train`)."""
 
     id: int
     config: RunConfig
     read_test: bool = False
+    common_context: int | None = None
     checkpoint: Path | None = None
 
 
@@ -262,8 +263,15 @@ def _train(job: Job, connection: Connection, index: int, datasets: dict[DataConf
     try:
         connection.send(Started(job.id, describe(resolve_device(job.config.train, index))))
         data = datasets.get(job.config.data) or datasets.setdefault(job.config.data, open_dataset(job.config.data))
-        options = {"read_test": job.read_test, "checkpoint": job.checkpoint, "device_index": index}
-        for point in train(job.config, data, **options):  # type: ignore[arg-type]
+        points = train(
+            job.config,
+            data,
+            read_test=job.read_test,
+            common_context=job.common_context,
+            checkpoint=job.checkpoint,
+            device_index=index,
+        )
+        for point in points:
             connection.send(Progress(job.id, _with_system_metrics(point, process)))
             while connection.poll():
                 if connection.recv() == _Stop(job.id):

@@ -48,6 +48,7 @@ class _LiveRun:
     prompt: str
     waiting: list[Metric] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
+    by_position: tuple[float, ...] = ()
     non_finite: set[str] = field(default_factory=set)
 
 
@@ -167,6 +168,7 @@ class Tracker:
                 live.non_finite.add(name)
         if point.sample is not None:
             live.samples.append(Sample(point.step, point.tokens, point.sample))
+        live.by_position = point.by_position or live.by_position
         self.flush_if_due()
 
     def flush_if_due(self) -> None:
@@ -212,6 +214,8 @@ class Tracker:
             page = record.samples_page(live.name, live.prompt, live.samples)
             plain = json.dumps([sample._asdict() for sample in live.samples], indent=2)
             self._put(run_id, {record.SAMPLES_FILE: plain, record.SAMPLES_PAGE: page})
+        if live.by_position:
+            self._put(run_id, {record.POSITIONS_FILE: json.dumps(live.by_position)})
         self._end(run_id, live, outcome, reason)
         del self._live[run_id]
 
