@@ -118,6 +118,23 @@ class SweepSpec:
         first = self.base.train.seed + (1 if self.tune else 0)
         return tuple(range(first, first + count))
 
+    def noise_floor(self, seeds: int) -> SweepSpec:
+        """A sweep of its own, `<name>-noise`: the baseline alone, as written, on so many seeds.
+
+        How far its results lie apart is what seeds do by themselves, and what any difference has to beat.
+        """
+        written = override(self.written, self.baseline_arm.values)
+        return SweepSpec(
+            name=f"{self.name[:58]}-noise",
+            question=f"How far do seeds alone move the baseline of {self.name}?",
+            written=written,
+            base=RunConfig.model_validate(written),
+            compare={},
+            baseline={},
+            tune={},
+            study=self.study.model_copy(update={"seeds": seeds}),
+        )
+
     def run_config(self, values: Mapping[str, Any]) -> RunConfig:
         """The configuration of one run: the written sections with `values` (dotted path → value) set.
 

@@ -39,6 +39,10 @@ def main(
         list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Override a value; may be repeated.")
     ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Say what would run and what it costs; train nothing.")] = False,
+    noise_floor: Annotated[
+        int | None,
+        typer.Option(min=2, metavar="N", help="Train the baseline alone on N seeds: what a difference has to beat."),
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Worker processes. Default: one per GPU, else one per core.")
     ] = None,
@@ -61,6 +65,8 @@ def main(
         spec = load_spec(spec_file, settings or [], datasets.split_sizes)
     except SpecError as error:
         fail(error)
+    if noise_floor is not None:
+        spec = spec.noise_floor(noise_floor)
     if plan:
         show_plan(spec, datasets, workers)
         return

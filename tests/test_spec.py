@@ -62,6 +62,18 @@ def test_identity_follows_what_decides_the_numbers(tmp_path: Path) -> None:
     assert load(tmp_path, GOOD).identity("other data") != base
 
 
+def test_a_noise_floor_is_the_baseline_alone_on_many_seeds(tmp_path: Path) -> None:
+    spec = load(tmp_path, GOOD)
+    floor = spec.noise_floor(5)
+    assert (floor.name, floor.trials, floor.seeds) == ("dropout-noise", 0, (1, 2, 3, 4, 5))
+    assert [arm.name for arm in floor.arms()] == ["all"]
+    assert floor.base == spec.run_config({"model.drop_rate": 0.1})  # the baseline, not the written default of 0.1
+    other = load(tmp_path, GOOD.replace("baseline: {model.drop_rate: 0.1}", "baseline: {model.drop_rate: 0.0}"))
+    assert other.noise_floor(5).base.model.drop_rate == 0.0
+    assert other.noise_floor(5).identity() != floor.identity()
+    assert load(tmp_path, floor.to_yaml()).identity() == floor.identity()
+
+
 def test_override_leaves_the_original_alone_and_clears_siblings() -> None:
     written = {"data": {"url": "x", "sha256": "y"}, "train": {"budget": {"epochs": 1}, "batch_size": 2}}
     values = {"data.corpus": "c", "train.budget.tokens": 5, "train.batch_tokens": 8, "model.emb_dim": 4}
