@@ -276,7 +276,7 @@ class Evaluator:
         for tokens, targets, first in batches:
             with autocast(self.device, self.precision):
                 losses = self.model.token_losses(tokens.to(self.device), targets.to(self.device), first)
-            nats[first : tokens.shape[1]] += losses.sum(0, dtype=torch.float64).cpu()
+            nats[first : tokens.shape[1]] += losses.cpu().double().sum(0)  # on the CPU: MPS has no float64
             counts[first : tokens.shape[1]] += len(tokens)
         self.model.train()
         return Scores(nats, counts)

@@ -482,12 +482,16 @@ def test_confirmed_runs_are_what_a_resume_may_skip(store: Store) -> None:
     for info, outcome in [
         (wanted, Outcome.COMPLETE),
         (trial_info(seed=12), Outcome.OOM),
+        (trial_info(seed=15), Outcome.DIVERGED),
         (trial_info(seed=13, phase=Phase.EXPLORE), Outcome.COMPLETE),
     ]:
         ids.append(tracker.start_trial(parent, info))
         tracker.end_trial(ids[-1], outcome)
     tracker.start_trial(parent, trial_info(seed=14))
-    assert Tracker("confirm", store.uri).confirmed(parent) == [("drop_rate=0.0", 11, wanted.config.digest(), ids[0])]
+    assert Tracker("confirm", store.uri).confirmed(parent) == [
+        ("drop_rate=0.0", 11, wanted.config.digest(), ids[0]),
+        ("drop_rate=0.0", 15, trial_info(seed=15).config.digest(), ids[2]),
+    ]
 
 
 # Frames.
