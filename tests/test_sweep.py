@@ -348,7 +348,7 @@ def test_a_better_configuration_supersedes_the_old_confirm_runs(tmp_path: Path) 
 
 
 def test_a_tuned_combination_that_makes_no_gpt_fails_its_trial_and_not_the_sweep(tmp_path: Path) -> None:
-    wide = "model.emb_dim: {int_uniform: [16, 9000]}"  # too many to try all: most are no multiple of two heads
+    wide = "model.emb_dim: {int_uniform: [16, 9008]}"  # too many to try all: most are no multiple of two heads
     sandbox = Sandbox(tmp_path, SPEC.replace("train.learning_rate: {log_uniform: [1e-3, 1e-2]}", wide))
     done = sandbox.run("tiny.yaml", "--set", "model.n_heads=16", "--set", "study.seeds=0", "--workers", "1")
     assert done.returncode == 1, done.stdout + done.stderr
