@@ -28,7 +28,8 @@ def show_table(lines: Sequence[Sequence[str]]) -> None:
     headings, *rows = lines
     table = Table(box=None, header_style="bold", pad_edge=False)
     for place, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if place else "left", no_wrap=True)
+        words = not any(sign.isdigit() for row in rows for sign in row[place])
+        table.add_column(heading, justify="left" if place == 0 or words else "right", no_wrap=True)
     for row in rows:
         table.add_row(*map(Text, row))  # an arm's name is no markup
     needed = sum(max(len(line[place]) for line in lines) + 2 for place in range(len(headings)))

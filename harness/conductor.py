@@ -10,22 +10,28 @@ from __future__ import annotations
 import shutil
 import signal
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from optuna.trial import Trial
+from pydantic import ValidationError
 
 from harness import metrics
 from harness.config import RunConfig
 from harness.metrics import Outcome, Phase, Point
 from harness.plan import plan_arms
 from harness.progress import Screen
-from harness.spec import Arm, SweepSpec, format_value, short_name
+from harness.schema import explain
+from harness.spec import Arm, SweepSpec, arm_name, format_value, short_name
 from harness.study import RUN_ID, ArmStudy
 from harness.tracking import Tracker, TrialInfo
 from harness.workers import Event, Finished, Job, Pool, Progress, Started
+
+MAX_REPLACEMENTS = 2  # trials per arm and command that are asked for in place of failed ones
+GRACE_SECONDS = 10.0  # what running trials get to stop by themselves
 
 
 @dataclass(frozen=True)
@@ -116,6 +122,7 @@ class Conductor:
         self._signal = 0
         self._jobs = 0
         self._to_ask = {arm.name: studies[arm.name].missing() for arm in self.arms}
+        self._replacements = {arm.name: MAX_REPLACEMENTS for arm in self.arms}
         self._to_confirm: list[Task] = []
         self._planned: set[str] = set()  # arms whose confirm runs are in the queue
         self._confirmed = tracker.confirmed(parent)
@@ -137,10 +144,12 @@ class Conductor:
             if self._signal:
                 self._stop_all()
         finally:
-            self._abandon()
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-            shutil.rmtree(self._folder, ignore_errors=True)
+            try:
+                self._abandon()
+            finally:
+                for number, handler in handlers.items():
+                    signal.signal(number, handler)
+                shutil.rmtree(self._folder, ignore_errors=True)
         return Ended(self._signal, tuple(self.failed))
 
     # what to do next -----------------------------------------------------------------------------------------
@@ -159,7 +168,14 @@ class Conductor:
             arm = max(waiting, key=lambda arm: self._to_ask[arm.name])
             self._to_ask[arm.name] -= 1
             trial, values = self.studies[arm.name].ask()
-            return Task(arm, Phase.EXPLORE, values, self.spec.run_config({**arm.values, **values}), trial)
+            try:
+                config = self.spec.run_config({**arm.values, **values})
+            except ValidationError as error:  # a combination inside the ranges that makes no GPT
+                _, message = next(explain(error, RunConfig))
+                self._replace(arm, f"{arm.name} with {arm_name(values)}: {message}")
+                self.studies[arm.name].tell(trial, Outcome.FAILED, None, message)
+                return self._next_task()
+            return Task(arm, Phase.EXPLORE, values, config, trial)
         searching = {running.task.arm.name for running in self.running.values() if running.task.trial is not None}
         for arm in self.arms:
             if arm.name not in searching and arm.name not in self._planned:
@@ -167,6 +183,17 @@ class Conductor:
                 self._to_confirm += self._confirm_tasks(arm)
                 self._to_confirm.sort(key=lambda task: task.config.train.seed)
         return self._to_confirm.pop(0) if self._to_confirm else None
+
+    def _replace(self, arm: Arm, failure: str) -> None:
+        """Note a trial that brought no result, and ask for another one in its place, a few times per arm.
+
+        Arms are to be searched with equal trials; an arm in which everything fails has to end all the same.
+        """
+        self.failed.append(failure)
+        if self._replacements[arm.name]:
+            self._replacements[arm.name] -= 1
+            self._to_ask[arm.name] += 1
+            self.screen.total += 1
 
     def _confirm_tasks(self, arm: Arm) -> list[Task]:
         """The arm's best configuration on every seed that is not confirmed yet."""
@@ -179,16 +206,17 @@ class Conductor:
                 return []
             values = best.values
         tasks = []
-        wanted = set()
         for seed in self.spec.seeds:
             config = self.spec.run_config({**arm.values, **values, "train.seed": seed})
-            wanted.add(config.digest())
             tasks.append(Task(arm, Phase.CONFIRM, values, config))
-        mine = [run for run in self._confirmed if run.arm == arm.name]
-        for run in mine:
-            if run.digest not in wanted and run.seed in self.spec.seeds:
+        done = set()
+        for run in self._confirmed:
+            if run.arm != arm.name:
+                continue
+            if run.digest == self.spec.run_config({**arm.values, **values, "train.seed": run.seed}).digest():
+                done.add(run.digest)
+            else:  # of a configuration that was the best when there were fewer trials
                 self.tracker.tag(run.run_id, phase=Phase.SUPERSEDED)
-        done = {run.digest for run in mine}
         return [task for task in tasks if task.config.digest() not in done]
 
     def _confirms_missing(self) -> int:
@@ -219,7 +247,8 @@ class Conductor:
         self._jobs += 1
         self.running[self._jobs] = _Running(task, run_id, checkpoint)
         self.screen.run_began(self._jobs, task.name, self.work[task.arm.name])
-        self.pool.submit(Job(self._jobs, task.config, read_test=confirm, checkpoint=checkpoint))
+        common = self.spec.common_context if confirm else None
+        self.pool.submit(Job(self._jobs, task.config, confirm, common, checkpoint))
 
     def _listen(self, timeout: float) -> None:
         for event in self.pool.events(timeout):
@@ -257,10 +286,12 @@ class Conductor:
         if task.trial is not None:
             loss = running.initial_loss if outcome is Outcome.DIVERGED else running.loss
             self.studies[task.arm.name].tell(task.trial, outcome, loss, reason)
-            if outcome is Outcome.INTERRUPTED:
-                self.studies[task.arm.name].requeue(task.values)
         if outcome in (Outcome.FAILED, Outcome.OOM):
-            self.failed.append(f"{task.name}: {reason.splitlines()[0]}")
+            failure = f"{task.name}: {reason.splitlines()[0]}"
+            if task.trial is not None:
+                self._replace(task.arm, failure)
+            else:
+                self.failed.append(failure)
         self._record(running, outcome, reason)
         self.screen.run_ended(event.job, outcome, reason)
 
@@ -288,15 +319,20 @@ class Conductor:
         self.screen.note(f"stopping {len(self.running)} running trials (again to stop at once) …")
         for job in list(self.running):
             self.pool.stop(job)
-        for _ in range(20):
-            if not self.running:
-                return
+        deadline = time.monotonic() + GRACE_SECONDS
+        while self.running and time.monotonic() < deadline:
             self._listen(0.5)
 
     def _abandon(self) -> None:
         """Whatever ended this loop, no run is left RUNNING."""
+        errors = []
         for job, running in list(self.running.items()):
-            self._on_end(running, Finished(job, Outcome.INTERRUPTED, "the sweep ended while this run was training"))
+            try:
+                self._on_end(running, Finished(job, Outcome.INTERRUPTED, "the sweep ended while this run was training"))
+            except Exception as error:  # the others are to be closed all the same
+                errors.append(error)
+        if errors:
+            raise errors[0]
 
 
 def work_per_run(spec: SweepSpec, train_tokens: Mapping[str, int]) -> dict[str, float]:

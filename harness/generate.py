@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -26,22 +27,24 @@ def main(
     from harness.tracking import TrackingError, checkpoint_folder
 
     try:
-        folder = Path(run) if Path(run).is_dir() else checkpoint_folder(run, tracking)
+        # os.path, not pathlib: a run's name may be longer than a file's can be
+        folder = Path(run) if os.path.isdir(run) else checkpoint_folder(run, tracking)  # noqa: PTH112
     except TrackingError as error:
         fail(error)
     from harness.checkpoint import CheckpointError, load_checkpoint
     from harness.config import SampleConfig
-    from harness.data import get_tokenizer
+    from harness.data import CorpusError, get_tokenizer
     from harness.text import continue_text
 
     if not prompt:
         fail("--prompt: found an empty text; allowed: at least one character to continue")
     try:
         model, config = load_checkpoint(folder)
-    except CheckpointError as error:
+        tokenizer = get_tokenizer(config.data.tokenizer)
+    except (CheckpointError, CorpusError) as error:
         fail(error)
     sample = SampleConfig(prompt=prompt, max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k)
-    out.print(continue_text(model, get_tokenizer(config.data.tokenizer), sample, seed), markup=False, soft_wrap=True)
+    out.print(continue_text(model, tokenizer, sample, seed), markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

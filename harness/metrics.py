@@ -18,6 +18,10 @@ VAL_LOSS = "val/loss"  # over every target token of the validation split
 VAL_PERPLEXITY = "val/perplexity"
 VAL_BITS_PER_BYTE = "val/bits_per_byte"
 
+# Measured once, after the last step, by runs whose sweep compares context lengths: over the targets that have at least
+# the shortest context behind them, so that every arm answers the same questions.
+VAL_COMMON_LOSS = "val/common_context_loss"
+
 # Measured once, after the last step, and only by runs that may read the test split.
 TEST_LOSS = "test/loss"
 TEST_PERPLEXITY = "test/perplexity"
@@ -68,6 +72,8 @@ class Point:
         seconds: wall time since the trainer began, in seconds.
         metrics: metric name → finite value, in the units given beside the names above.
         sample: text generated at this point, or None.
+        by_position: mean validation loss at each position of the window (nats, first position first); only at the
+            last point.
     """
 
     step: int
@@ -76,6 +82,7 @@ class Point:
     seconds: float
     metrics: Mapping[str, float] = field(default_factory=dict)
     sample: str | None = None
+    by_position: tuple[float, ...] = ()
 
     @property
     def evaluated(self) -> bool:

@@ -133,9 +133,13 @@ class GPT(nn.Module):
         return F.cross_entropy(self.out_head(x).float(), targets.flatten())
 
     @torch.no_grad()
-    def token_losses(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        """Negative log probability of each target, (B, T) float32, in nats; holds few logits at once."""
-        x = self.hidden(tokens).flatten(0, 1)
+    def token_losses(self, tokens: Tensor, targets: Tensor, first: int = 0) -> Tensor:
+        """Negative log probability of each target from position `first` on, (B, T - first) float32, in nats.
+
+        Holds few logits at once.
+        """
+        x = self.hidden(tokens)[:, first:].flatten(0, 1)
+        targets = targets[:, first:]
         rows = CPU_LOSS_ROWS if x.device.type == "cpu" else 8192
         losses = [
             F.cross_entropy(self.out_head(part).float(), wanted, reduction="none")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.config import VOCABULARY, RunConfig
+from harness.config import RunConfig
 from harness.spec import SweepSpec
 
 # Share of a matrix product's speed that training reached in the shipped experiments (4 layers, width 64 to 128, GPT-2's
@@ -69,7 +69,7 @@ def memory(config: RunConfig) -> float:
     model, rows = config.model, config.tokens_per_step
     attention = 3 * model.n_heads * model.context_length if model.drop_rate > 0 else 0  # weights kept for dropout
     activations = 4 * rows * model.n_layers * (34 * model.emb_dim // 2 + attention)
-    logits = 2 * 4 * min(rows, 1024) * (config.model.vocab_size or VOCABULARY[config.data.tokenizer])
+    logits = 2 * 4 * min(rows, 1024) * config.vocab_size
     return 16.0 * config.parameters + activations + logits + 5e8
 
 

@@ -154,7 +154,7 @@ class LiveScreen(Screen):
         super().__init__(console)
         state = TextColumn("{task.fields[state]}")
         self._sweep = Progress(TextColumn("[bold]sweep"), BarColumn(30), MofNCompleteColumn(), state)
-        self._bars = Progress(TextColumn("{task.description}"), BarColumn(16), _Losses())
+        self._bars = Progress(TextColumn("{task.description}", markup=False), BarColumn(16), _Losses())
         self._task = self._sweep.add_task("sweep", total=None, state="starting")
         self._tasks: dict[int, object] = {}
         self._live = Live(Group(self._bars, self._sweep), console=console, auto_refresh=False, transient=True)
@@ -169,7 +169,7 @@ class LiveScreen(Screen):
     def run_began(self, key: int, name: str, work: float) -> None:
         """Add a bar."""
         super().run_began(key, name, work)
-        self._tasks[key] = self._bars.add_task(Text(name).plain.replace("[", "\\["), total=1.0, run=self.runs[key])
+        self._tasks[key] = self._bars.add_task(name, total=1.0, run=self.runs[key])
         self.refresh()
 
     def run_ended(self, key: int, outcome: Outcome, reason: str = "") -> None:

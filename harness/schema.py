@@ -9,9 +9,11 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from harness.config import RunConfig
 from harness.problems import unknown
 from harness.spec import field_paths
 
+_WORDS: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 _BOUNDS = {"ge": "at least", "gt": "over", "le": "at most", "lt": "under"}
 
 
@@ -28,6 +30,16 @@ def explain(error: ValidationError, model: type[BaseModel]) -> Iterator[tuple[st
             yield ".".join(path), f"found nothing; allowed: {_allowed(path, model)}"
         else:
             yield ".".join(path), f"found {_shown(detail['input'])}; allowed: {_allowed(path, model)}"
+
+
+def fitting_kinds(path: str) -> tuple[str, ...]:
+    """Kinds of dimension that the field at a dotted path of a run can have."""
+    *parents, leaf = path.split(".")
+    info = _model_at(parents, RunConfig).model_fields.get(leaf)
+    kinds, _ = _kinds(info.annotation) if info is not None else ([], False)
+    if kinds == [_WORDS[int]]:
+        return ("int_uniform", "choice")
+    return ("uniform", "log_uniform", "choice") if kinds == [_WORDS[float]] else ("choice",)
 
 
 def _own_message(path: list[str], message: str) -> tuple[str, str]:
@@ -91,8 +103,7 @@ def _kinds(annotation: Any) -> tuple[list[str], bool]:
         return [word for part in parts for word in _kinds(part)[0]], type(None) in get_args(annotation)
     if hasattr(annotation, "__metadata__"):
         return _kinds(annotation.__origin__)
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
-    return [words.get(annotation, "a text or a list of texts")], False
+    return [_WORDS.get(annotation, "a text or a list of texts")], False
 
 
 def _shown(value: object) -> str:

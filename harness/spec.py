@@ -6,25 +6,33 @@ of `Arm`s (every combination of the compared values) and, inside each arm, a spa
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import io
 import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, Field
 from ruamel.yaml import YAML
 
-from harness import __version__
 from harness.config import Config, RunConfig, Whole, digest_of
 
 SAMPLERS: Final = ("tpe", "random", "grid", "qmc", "gp", "cmaes")
 PRUNERS: Final = ("none", "median", "hyperband", "successive_halving")
+# Files that decide a run's numbers.
+_TRAINING: Final = (
+    *(f"{name}.py" for name in ("config", "devices", "metrics", "model", "optim", "rng", "trainer", "windows")),
+    "data/*.py",
+)
+
 KINDS: Final = ("uniform", "log_uniform", "int_uniform", "choice")
 
 # Fields of which one excludes the others: setting one, by an arm or from the command line, clears its siblings.
-_EXCLUSIVE: Final[tuple[frozenset[str], ...]] = (
+EXCLUSIVE: Final[tuple[frozenset[str], ...]] = (
     frozenset({"data.corpus", "data.path", "data.url"}),
     frozenset({"train.batch_tokens", "train.batch_size"}),
     frozenset(f"train.budget.{kind}" for kind in ("tokens", "epochs", "steps", "flops", "seconds")),
@@ -38,7 +46,8 @@ class StudyConfig(Config):
     sampler: Literal[SAMPLERS] = "tpe"  # type: ignore[valid-type]
     pruner: Literal[PRUNERS] = "none"  # type: ignore[valid-type]
     trials: Annotated[Whole, Field(ge=1)] = 10  # per arm, as a total; of no effect where nothing is tuned
-    seeds: Annotated[Whole | None, Field(ge=0)] = None  # confirm runs per arm; None: 3, or 1 for a single run
+    # Confirm runs per arm; None: 3, or 1 for a single run.
+    seeds: Annotated[Whole | None, Field(ge=0, le=1000)] = None
     # The smallest difference that matters, in nats of loss: 0.02 is about 2 % of perplexity. Verdicts use it.
     delta: Annotated[float, Field(gt=0)] = 0.02
 
@@ -96,6 +105,12 @@ class SweepSpec:
         return arms[0]
 
     @property
+    def common_context(self) -> int | None:
+        """The shortest context of all arms, where they differ in it: what every arm's scored targets can have."""
+        lengths = {self.run_config(arm.values).model.context_length for arm in self.arms()}
+        return min(lengths) if len(lengths) > 1 else None
+
+    @property
     def trials(self) -> int:
         """Explore trials per arm: none where nothing is tuned, and for a grid at most its points (all by default)."""
         if not self.tune:
@@ -114,6 +129,23 @@ class SweepSpec:
         first = self.base.train.seed + (1 if self.tune else 0)
         return tuple(range(first, first + count))
 
+    def noise_floor(self, seeds: int) -> SweepSpec:
+        """A sweep of its own, `<name>-noise`: the baseline alone, as written, on so many seeds.
+
+        How far its results lie apart is what seeds do by themselves, and what any difference has to beat.
+        """
+        written = override(self.written, self.baseline_arm.values)
+        return SweepSpec(
+            name=f"{self.name[:58]}-noise",
+            question=f"How far do seeds alone move the baseline of {self.name}?",
+            written=written,
+            base=RunConfig.model_validate(written),
+            compare={},
+            baseline={},
+            tune={},
+            study=self.study.model_copy(update={"seeds": seeds}),
+        )
+
     def run_config(self, values: Mapping[str, Any]) -> RunConfig:
         """The configuration of one run: the written sections with `values` (dotted path → value) set.
 
@@ -123,16 +155,16 @@ class SweepSpec:
         return RunConfig.model_validate(override(self.written, values))
 
     def identity(self, data_sha256: str = "") -> str:
-        """SHA-256 of what decides the sweep's numbers: configuration, arms, search space, data, code version.
+        """SHA-256 of what decides the sweep's numbers: configuration, arms, search space, data, training code.
 
-        The name, the question and the numbers of trials and seeds are left out: asking for more of the same
-        continues a sweep; anything else begins another.
+        The name, the question, the baseline and the numbers of trials and seeds are left out: asking for more of the
+        same, or looking at it from another side, continues a sweep; anything else begins another.
         """
         plain = self.plain()
-        for words in ("name", "question"):
-            plain.pop(words)
+        for words in ("name", "question", "baseline"):
+            plain.pop(words, None)
         study = {"sampler": self.study.sampler, "pruner": self.study.pruner}
-        return digest_of({**plain, "study": study, "data_sha256": data_sha256, "version": __version__})
+        return digest_of({**plain, "study": study, "data_sha256": data_sha256, "code": training_code()})
 
     def plain(self) -> dict[str, Any]:
         """The resolved spec as plain values, every default written out; loading it again gives the same sweep."""
@@ -153,6 +185,14 @@ class SweepSpec:
         stream = io.StringIO()
         yaml.dump(self.plain(), stream)
         return stream.getvalue()
+
+
+@functools.cache
+def training_code() -> str:
+    """SHA-256 of the source files that a run's numbers come from, so that no sweep mixes runs of two codes."""
+    package = Path(__file__).parent
+    files = [path for name in _TRAINING for path in sorted(package.glob(name))]
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()
 
 
 def _written_out(config: Config) -> dict[str, Any]:
@@ -177,7 +217,7 @@ def override(written: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str,
     """A copy of nested mappings with `values` (dotted path → value) set and what they exclude cleared."""
     plain = {key: _copy(part) for key, part in written.items()}
     for path, value in values.items():
-        for group in _EXCLUSIVE:
+        for group in EXCLUSIVE:
             if path in group:
                 for other in group - {path}:
                     _remove(plain, other)

@@ -18,8 +18,9 @@ from pydantic import ValidationError
 
 from harness.config import PRESETS, DataConfig, RunConfig
 from harness.problems import Problem, SpecError, unknown
-from harness.schema import explain
+from harness.schema import explain, fitting_kinds
 from harness.spec import (
+    EXCLUSIVE,
     KINDS,
     Dimension,
     StudyConfig,
@@ -77,6 +78,9 @@ class _Loader:
         compare, tune = self.compare(), self.tune(study)
         for path in sorted(set(compare) & set(tune)):
             self.report(f"tune.{path}", "is compared too; allowed: compare it or tune it, not both")
+        self.check_exclusive([*compare, *tune])
+        if study is not None and study.seeds == 0 and not tune:
+            self.report("study.seeds", "found 0; allowed: at least 1 where nothing is tuned")
         baseline = self.baseline(compare)
         if base is not None and study is not None:
             spec = SweepSpec(name, question, written, base, compare, baseline, tune, study)
@@ -126,6 +130,8 @@ class _Loader:
         if not isinstance(name, str) or not SLUG.fullmatch(name):
             found = "nothing" if name is None else repr(name)
             self.report("name", f"found {found}; allowed: 1 to 64 of a-z 0-9 - _, beginning with a letter or digit")
+        elif name == "audit":
+            self.report("name", "found 'audit', which `python -m harness.report audit` means; allowed: another name")
         return str(name)
 
     def question(self) -> str:
@@ -199,12 +205,22 @@ class _Loader:
             return {}
         return compare
 
+    def check_exclusive(self, paths: Sequence[str]) -> None:
+        """Two paths of which one excludes the other cannot both be varied."""
+        for group in EXCLUSIVE:
+            varied = [path for path in paths if path in group]
+            for path in varied[1:]:
+                section = "compare" if path in self.values.get("compare", {}) else "tune"
+                self.report(f"{section}.{path}", f"found beside {varied[0]}; allowed: one of the two")
+
     def baseline(self, compare: Mapping[str, tuple[Any, ...]]) -> dict[str, Any]:
         written = self.mapping("baseline")
         for path, value in written.items():
             if path not in compare:
                 self.report(f"baseline.{path}", "is not compared; allowed: the paths under compare")
-            elif value_key(value) not in {value_key(option) for option in compare[path]}:
+            elif isinstance(value, (dict, list)) or value_key(value) not in {
+                value_key(option) for option in compare[path]
+            }:
                 options = ", ".join(map(format_value, compare[path]))
                 self.report(f"baseline.{path}", f"found {value!r}; allowed: one of {options}")
         missing = [path for path in compare if path not in written]
@@ -222,6 +238,8 @@ class _Loader:
                 self.report(where, f"found {written!r}; allowed: one of {', '.join(KINDS)}, for example {example}")
             elif kind not in KINDS:
                 self.report(where, unknown(str(kind), KINDS, "kind of dimension"))
+            elif kind not in (fitting := fitting_kinds(path)):
+                self.report(where, f"found {kind}, which {path} cannot have; allowed: {' | '.join(fitting)}")
             elif wrong := _wrong_values(kind, written[kind]):
                 self.report(where, f"found {kind} {written[kind]!r}; allowed: {wrong}")
             elif study is not None and study.sampler == "grid" and kind != "choice":
@@ -236,11 +254,11 @@ class _Loader:
         """Every arm, and every tuned value or end of a range inside it, as (where it is written, config)."""
         runs: list[tuple[str, RunConfig]] = []
         singles = [(f"compare.{path}", {path: value}) for path, values in spec.compare.items() for value in values]
-        singles += [(f"tune.{path}", {path: value}) for path, dim in spec.tune.items() for value in dim.values]
+        singles += [(f"tune.{path}", {path: value}) for path, dim in spec.tune.items() for value in _tried(dim)]
         good = [self.try_run(spec, where, values, runs) for where, values in singles]
         if not all(good):  # combinations of wrong values would only repeat the same
             return runs
-        tuned = itertools.islice(itertools.product(*(dim.values for dim in spec.tune.values())), MAX_CHECKED)
+        tuned = itertools.islice(itertools.product(*(_tried(dim) for dim in spec.tune.values())), MAX_CHECKED)
         inside = [dict(zip(spec.tune, values, strict=True)) for values in tuned]
         for arm in combinations(spec.compare):
             for values in inside:
@@ -302,6 +320,13 @@ class _Loader:
             path = getattr(error, "field", "data")
             self.report(where if where.startswith(("compare.data", "tune.data")) else path, str(error))
             return None
+
+
+def _tried(dimension: Dimension) -> Sequence[Any]:
+    """The values of a dimension that are tried before training: the ends of a range, all of a small whole one."""
+    if dimension.kind == "int_uniform" and dimension.values[1] - dimension.values[0] < MAX_CHECKED:
+        return range(int(dimension.values[0]), int(dimension.values[1]) + 1)
+    return dimension.values
 
 
 def _wrong_values(kind: str, values: object) -> str:

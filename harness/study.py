@@ -25,6 +25,7 @@ from optuna.samplers import (
 )
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from harness.metrics import Outcome
 from harness.rng import derive
@@ -41,9 +42,20 @@ RUN_ID = "mlflow_run_id"
 REASON = "reason"
 
 
+class StorageError(ValueError):
+    """An address at which Optuna can store nothing."""
+
+
 def open_storage(url: str) -> BaseStorage:
-    """Optuna's storage at an SQLAlchemy address; an SQLite file is made where it is missing."""
-    return RDBStorage(url)
+    """Optuna's storage at an SQLAlchemy address; an SQLite file is made where it is missing.
+
+    Raises:
+        StorageError: nothing can be stored there.
+    """
+    try:
+        return RDBStorage(url)
+    except (SQLAlchemyError, ImportError, RuntimeError) as error:
+        raise StorageError(f"--storage: found {url!r}, which cannot be opened: {str(error).splitlines()[0]}") from error
 
 
 class _Grid(GridSampler):
@@ -178,6 +190,8 @@ class ArmStudy:
             self.study.tell(trial, loss)
         else:
             self.study.tell(trial, state=TrialState.FAIL)
+            if outcome is Outcome.INTERRUPTED or self.sampler == "grid":  # a grid takes failed points for visited
+                self.requeue(trial.params)
 
     def best(self) -> Best | None:
         """The finished trial with the lowest validation loss at its end; None where no trial finished."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -39,6 +40,10 @@ def main(
         list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Override a value; may be repeated.")
     ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Say what would run and what it costs; train nothing.")] = False,
+    noise_floor: Annotated[
+        int | None,
+        typer.Option(min=2, metavar="N", help="Train the baseline alone on N seeds: what a difference has to beat."),
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Worker processes. Default: one per GPU, else one per core.")
     ] = None,
@@ -61,18 +66,23 @@ def main(
         spec = load_spec(spec_file, settings or [], datasets.split_sizes)
     except SpecError as error:
         fail(error)
+    if noise_floor is not None:
+        spec = spec.noise_floor(noise_floor)
     if plan:
         show_plan(spec, datasets, workers)
         return
+    from harness.study import StorageError
     from harness.tracking import TrackingError
 
+    signal.signal(signal.SIGTERM, Terminated.raised)  # as Ctrl-C does, so that nothing is left RUNNING
     try:
         with only_one(spec.name):
             ended = run(spec, datasets, workers, threads, tracking, storage, reports)
-    except TrackingError as error:
+    except (TrackingError, StorageError) as error:
         fail(error, FAILED)
-    except KeyboardInterrupt:
-        fail(f"stopped at once; the same command goes on from here: {command()}", INTERRUPTED)
+    except KeyboardInterrupt as stop:
+        code = stop.code if isinstance(stop, Terminated) else INTERRUPTED
+        fail(f"stopped at once; the same command goes on from here: {command()}", code)
     for line in ended.failed:
         err.print(f"failed: {line}", markup=False, soft_wrap=True)
     if ended.signal:
@@ -80,6 +90,17 @@ def main(
         raise typer.Exit(128 + ended.signal)
     if ended.failed:
         raise typer.Exit(FAILED)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, taken as Ctrl-C is."""
+
+    code = 128 + signal.SIGTERM
+
+    @classmethod
+    def raised(cls, *_: object) -> None:
+        """A signal handler."""
+        raise cls
 
 
 class Datasets:
@@ -125,13 +146,15 @@ def run(
     used = {name: datasets[config.data] for name, config in configs.items()}
     train_tokens = {name: len(data.train) for name, data in used.items()}
     identity = spec.identity("".join(sorted({data.fingerprint for data in used.values()})))
-    tracker = Tracker(spec.name, tracking)
     optuna_storage = open_storage(storage or default_storage())
+    tracker = Tracker(spec.name, tracking)
     studies = {}
     for arm in spec.arms():
         rhythm = configs[arm.name].rhythm(train_tokens[arm.name])
         studies[arm.name] = ArmStudy(spec, arm, identity, optuna_storage, *rhythm)
-    parent = tracker.open_sweep(sweep_info(spec, identity, datasets[spec.base.data]))
+    parent = tracker.open_sweep(sweep_info(spec, identity, used[spec.baseline_arm.name]))
+    if tracker.other_sweeps:
+        out.print("the spec, its data or the code has changed since the last sweep of this name: this is another one")
     outcome = Outcome.FAILED  # unless the sweep comes to an end
     try:
         if left := tracker.reconcile(parent):
@@ -276,6 +299,8 @@ def show_plan(spec: SweepSpec, datasets: Datasets, workers: int | None) -> None:
         out.print("* the baseline", markup=False)
     for path, dimension in spec.tune.items():
         out.print(f"tune {path}: {dimension.kind} {list(dimension.values)}", markup=False)
+    if any(not path.startswith("train.") or "budget" in path or "batch" in path for path in spec.tune):
+        out.print("costs are those of the values as written; tuned ones change them", markup=False)
     total = sum((arm.cost.flops or 0) * arm.runs for arm in arms)
     count = workers or default_workers()
     if count_gpus():

@@ -6,6 +6,7 @@ the caller's. Closing the generator ends the training.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Iterable, Iterator
@@ -25,7 +26,15 @@ from harness.model import GPT, build_gpt
 from harness.optim import Optimizer, clip_gradients, learning_rate_factor
 from harness.rng import derive
 from harness.text import continue_text
-from harness.windows import Tokens, count_windows, fixed_sample, scoring_batches, take_windows, training_batches
+from harness.windows import (
+    Tokens,
+    count_windows,
+    fixed_sample,
+    scoring_batches,
+    strided_batches,
+    take_windows,
+    training_batches,
+)
 
 EVAL_TOKENS = 8192  # tokens scored at once; the result does not depend on it
 MAX_LOG_STEPS = 50  # a point at least this often, so that a caller's wish to stop is heard
@@ -40,6 +49,7 @@ def train(
     data: Dataset | None = None,
     *,
     read_test: bool = False,
+    common_context: int | None = None,
     checkpoint: Path | None = None,
     device_index: int = 0,
 ) -> Iterator[Point]:
@@ -53,6 +63,8 @@ def train(
         config: the whole run.
         data: the tokens, where they are open already.
         read_test: score the test split too, once, at the last point.
+        common_context: score, once, at the last point, the validation targets with at least so many tokens behind
+            them, for a comparison with models of other context lengths.
         checkpoint: folder that receives the final weights.
         device_index: which CUDA device, where there are several.
 
@@ -113,9 +125,12 @@ def train(
             yield clock.point(step, light)
             continue
         scores = evaluator.evaluate(step, read_test=read_test and last)
+        if last and common_context is not None:
+            scores[metrics.VAL_COMMON_LOSS] = evaluator.common_context_loss(common_context)
         if last and checkpoint is not None:
             save_checkpoint(checkpoint, model, config, step)
-        yield clock.point(step, {**light, **scores}, evaluator.sample())
+        point = clock.point(step, {**light, **scores}, evaluator.sample())
+        yield dataclasses.replace(point, by_position=evaluator.by_position) if last else point
 
 
 def check_finite(step: int, **values: Tensor | float) -> None:
@@ -186,6 +201,25 @@ class Clock:
         return Point(step, tokens, min(1.0, progress), time.perf_counter() - self.began, finite, sample)
 
 
+@dataclass(frozen=True)
+class Scores:
+    """Summed losses (nats, float64) and numbers of targets, both by position in the window, shape (T,)."""
+
+    nats: Tensor
+    counts: Tensor
+
+    @property
+    def total(self) -> tuple[float, int]:
+        """Nats and targets over all positions."""
+        return self.nats.sum().item(), int(self.counts.sum())
+
+    @property
+    def mean(self) -> float:
+        """Nats per target."""
+        nats, count = self.total
+        return nats / count
+
+
 @dataclass
 class Evaluator:
     """Scores a model on its splits. Draws no random numbers, so how often it is called changes nothing else."""
@@ -195,15 +229,19 @@ class Evaluator:
     model: GPT
     device: torch.device
     precision: str
+    by_position: tuple[float, ...] = ()  # mean validation loss at each position, of the last pass
+
+    @property
+    def rows(self) -> int:
+        """Windows scored at once."""
+        return max(1, EVAL_TOKENS // self.model.context_length)
 
     def evaluate(self, step: int, read_test: bool = False) -> dict[str, float]:
         """Train loss over the fixed sample, validation (and test) loss over every target of the split."""
         length = self.model.context_length
-        rows = max(1, EVAL_TOKENS // length)
         starts = fixed_sample(self.data.train, length, self.config.train.train_eval_tokens)
-        sample = (take_windows(self.data.train, starts[i : i + rows], length) for i in range(0, len(starts), rows))
-        nats, count = self.score(sample)
-        loss = nats / count
+        parts = (starts[i : i + self.rows] for i in range(0, len(starts), self.rows))
+        loss = self.score((*take_windows(self.data.train, part, length), 0) for part in parts).mean
         scores = {metrics.TRAIN_LOSS: loss, metrics.TRAIN_PERPLEXITY: metrics.perplexity(loss)}
         scores |= self.split_scores("val", self.data.val)
         if read_test and len(self.data.test) > 1:
@@ -213,22 +251,35 @@ class Evaluator:
 
     def split_scores(self, split: str, tokens: Tokens) -> dict[str, float]:
         """Loss, perplexity and bits per byte over every target token of one split, each scored once."""
-        length = self.model.context_length
-        nats, count = self.score(scoring_batches(tokens, length, max(1, EVAL_TOKENS // length)))
+        batches = scoring_batches(tokens, self.model.context_length, self.rows)
+        scores = self.score((*batch, 0) for batch in batches)
+        nats, count = scores.total
         assert count == len(tokens) - 1
+        if split == "val":
+            there = scores.counts > 0  # a split shorter than a window reaches no later position
+            self.by_position = tuple((scores.nats[there] / scores.counts[there]).tolist())
         return metrics.split_metrics(split, nats, count, self.data.target_bytes(split))
 
-    def score(self, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[float, int]:
-        """Summed nats (in float64) and number of the targets in `batches`, with dropout off."""
+    def common_context_loss(self, behind: int) -> float:
+        """Mean validation loss of the targets with at least `behind` tokens before them, in nats."""
+        tokens = self.data.val
+        scores = self.score(strided_batches(tokens, self.model.context_length, self.rows, behind))
+        assert scores.total[1] == len(tokens) - behind
+        return scores.mean
+
+    def score(self, batches: Iterable[tuple[Tensor, Tensor, int]]) -> Scores:
+        """The targets in `batches` (inputs, targets, first position that counts), with dropout off."""
+        length = self.model.context_length
+        nats = torch.zeros(length, dtype=torch.float64)
+        counts = torch.zeros(length, dtype=torch.int64)
         self.model.eval()
-        nats, count = 0.0, 0
-        for tokens, targets in batches:
+        for tokens, targets, first in batches:
             with autocast(self.device, self.precision):
-                losses = self.model.token_losses(tokens.to(self.device), targets.to(self.device))
-            nats += losses.double().sum().item()
-            count += targets.numel()
+                losses = self.model.token_losses(tokens.to(self.device), targets.to(self.device), first)
+            nats[first : tokens.shape[1]] += losses.cpu().double().sum(0)  # on the CPU: MPS has no float64
+            counts[first : tokens.shape[1]] += len(tokens)
         self.model.train()
-        return nats, count
+        return Scores(nats, counts)
 
     def sample(self) -> str | None:
         """The text that the model writes now, the same random numbers at every evaluation; None if none is wanted."""

@@ -63,6 +63,36 @@ def scoring_batches(tokens: Tokens, context_length: int, sequences: int) -> Iter
         yield take_windows(tokens, [whole * context_length], rest)
 
 
+def strided_batches(
+    tokens: Tokens, context_length: int, sequences: int, behind: int
+) -> Iterator[tuple[Tensor, Tensor, int]]:
+    """Whole windows that overlap so far that every target is scored with at least `behind` tokens before it.
+
+    The targets are all tokens from number `behind` on, each exactly once, whatever the context length: what two
+    models of different context can both be asked. A split shorter than one window has none.
+
+    Args:
+        tokens: one split.
+        context_length: of the model; at least `behind`.
+        sequences: windows per batch.
+        behind: the context that every target has, in tokens; at least 1.
+
+    Yields:
+        inputs and targets, each (windows, context_length), and the first position whose target counts.
+    """
+    if not 1 <= behind <= context_length:
+        raise ValueError(f"behind: found {behind} with context_length {context_length}; allowed: 1 to context_length")
+    last = len(tokens) - 1 - context_length  # where the last window that has all its targets begins
+    if last < 0:
+        return
+    stride = context_length - behind + 1
+    starts = list(range(0, last + 1, stride))
+    for first in range(0, len(starts), sequences):
+        yield *take_windows(tokens, starts[first : first + sequences], context_length), behind - 1
+    if missing := last - starts[-1]:  # the end of the split: one more window, of which only the rest counts
+        yield *take_windows(tokens, [last], context_length), context_length - missing
+
+
 def fixed_sample(tokens: Tokens, context_length: int, wanted: int) -> list[int]:
     """Starts of about `wanted` tokens' worth of whole windows, spread evenly; the same for every seed."""
     windows = count_windows(len(tokens), context_length)

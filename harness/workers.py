@@ -42,11 +42,12 @@ WORKER_ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class Job:
-    """One run for a worker: what to train, whether the test split may be read, where final weights go."""
+    """One run for a worker: what to train, what to score at its end, where final weights go (see `train`)."""
 
     id: int
     config: RunConfig
     read_test: bool = False
+    common_context: int | None = None
     checkpoint: Path | None = None
 
 
@@ -120,16 +121,21 @@ class Pool:
     def submit(self, job: Job) -> None:
         """Give a job to a free worker."""
         assert self.free > 0
-        worker = next((w for w in self._workers.values() if w.job is None), None) or self._start()
+        idle = [worker for worker in self._workers.values() if worker.job is None]
+        for worker in idle:
+            if not worker.process.is_alive():
+                self._buried(worker)
+        living = [worker for worker in idle if worker.index in self._workers]
+        worker = living[0] if living else self._start()
         worker.job = job
-        with contextlib.suppress(BrokenPipeError):  # it died while idle: events() will say so
+        with contextlib.suppress(OSError):  # it died just now: events() will say so
             worker.connection.send(job)
 
     def stop(self, job: int) -> None:
         """Tell the worker of a job to stop at its next point; it answers with Finished(INTERRUPTED)."""
         for worker in self._workers.values():
             if worker.job is not None and worker.job.id == job:
-                with contextlib.suppress(BrokenPipeError):
+                with contextlib.suppress(OSError):
                     worker.connection.send(_Stop(job))
 
     def events(self, timeout: float) -> list[Event]:
@@ -260,10 +266,20 @@ def _train(job: Job, connection: Connection, index: int, datasets: dict[DataConf
     process = psutil.Process()
     process.cpu_percent()  # the first call only starts the measurement
     try:
-        connection.send(Started(job.id, describe(resolve_device(job.config.train, index))))
+        device = resolve_device(job.config.train, index)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)  # what is measured and freed below is this device's
+        connection.send(Started(job.id, describe(device)))
         data = datasets.get(job.config.data) or datasets.setdefault(job.config.data, open_dataset(job.config.data))
-        options = {"read_test": job.read_test, "checkpoint": job.checkpoint, "device_index": index}
-        for point in train(job.config, data, **options):  # type: ignore[arg-type]
+        points = train(
+            job.config,
+            data,
+            read_test=job.read_test,
+            common_context=job.common_context,
+            checkpoint=job.checkpoint,
+            device_index=index,
+        )
+        for point in points:
             connection.send(Progress(job.id, _with_system_metrics(point, process)))
             while connection.poll():
                 if connection.recv() == _Stop(job.id):

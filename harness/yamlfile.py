@@ -65,7 +65,11 @@ class _Reader:
         if isinstance(node, SequenceNode):
             return [self.value(item, f"{path}.{i}") for i, item in enumerate(node.value)]
         assert isinstance(node, ScalarNode)
-        return self.yaml.constructor.construct_object(node)
+        try:
+            return self.yaml.constructor.construct_object(node)
+        except (ValueError, AttributeError, OverflowError):  # 2024-13-45 is no date, !!int abc no number
+            self.report(line, path, f"found {node.value[:40]!r}, which cannot be read as what it looks like")
+            return node.value
 
     def mapping(self, node: MappingNode, path: str) -> dict[str, Any]:
         plain: dict[str, Any] = {}
@@ -117,6 +121,8 @@ def parse_yaml(text: str, file: str) -> Document:
         raise SpecError([Problem(file, line, "", f"is no valid YAML: {error.problem or error.context}")]) from error
     except (YAMLError, ValueError) as error:
         raise SpecError([Problem(file, 0, "", f"is no valid YAML: {' '.join(str(error).split())}")]) from error
+    except RecursionError:
+        raise SpecError([Problem(file, 1, "", "is nested too deeply for a spec")]) from None
     if not isinstance(node, MappingNode):
         found = "nothing" if node is None else "a list" if isinstance(node, SequenceNode) else "a single value"
         raise SpecError([Problem(file, 1, "", f"found {found}; allowed: fields (name:, data:, train:, …)")])

@@ -347,13 +347,13 @@ def test_sweeps_that_cannot_be_reported(store: str, tmp_path: Path) -> None:
 
 
 def test_command(store: str, tmp_path: Path) -> None:
-    done = CliRunner().invoke(app, ["dropout", "--uri", store, "--out", str(tmp_path)])
+    done = CliRunner().invoke(app, ["dropout", "--tracking", store, "--reports", str(tmp_path)])
     assert done.exit_code == 0, done.output
     assert "5.300 ± 1.271" in done.output and str(tmp_path / "dropout" / "report.html") in done.output
-    unknown = CliRunner().invoke(app, ["dropot", "--uri", store, "--out", str(tmp_path)])
+    unknown = CliRunner().invoke(app, ["dropot", "--tracking", store, "--reports", str(tmp_path)])
     assert unknown.exit_code == 2
     assert unknown.stderr.strip() == "found no experiment 'dropot'; allowed: dropout, empty"
-    assert CliRunner().invoke(app, ["dropout", "--uri", store, "--sweep", "nope"]).exit_code == 2
+    assert CliRunner().invoke(app, ["dropout", "--tracking", store, "--sweep", "nope"]).exit_code == 2
 
 
 def test_the_command_starts_without_heavy_libraries() -> None:

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.spec import arm_name, field_paths, override, short_name
+import pytest
+
+from harness.spec import arm_name, field_paths, override, short_name, training_code
 from harness.specfile import load_spec
 from test_specfile import GOOD, load
 
@@ -51,6 +53,7 @@ def test_identity_follows_what_decides_the_numbers(tmp_path: Path) -> None:
         GOOD.replace("trials: 4, seeds: 3", "trials: 9, seeds: 5"),
         GOOD.replace("tokens: 400_000", "tokens: 4e5"),
     ]
+    same.append(GOOD.replace("baseline: {model.drop_rate: 0.1}", "baseline: {model.drop_rate: 0.0}"))
     other = [
         GOOD.replace("tokens: 400_000", "tokens: 400_128"),
         GOOD.replace("[0.0, 0.1]", "[0.0, 0.1, 0.2]"),
@@ -60,6 +63,25 @@ def test_identity_follows_what_decides_the_numbers(tmp_path: Path) -> None:
     assert all(load(tmp_path, text).identity("data") == base for text in same)
     assert all(load(tmp_path, text).identity("data") != base for text in other)
     assert load(tmp_path, GOOD).identity("other data") != base
+
+
+def test_a_noise_floor_is_the_baseline_alone_on_many_seeds(tmp_path: Path) -> None:
+    spec = load(tmp_path, GOOD)
+    floor = spec.noise_floor(5)
+    assert (floor.name, floor.trials, floor.seeds) == ("dropout-noise", 0, (1, 2, 3, 4, 5))
+    assert [arm.name for arm in floor.arms()] == ["all"]
+    assert floor.base == spec.run_config({"model.drop_rate": 0.1})  # the baseline, not the written default of 0.1
+    other = load(tmp_path, GOOD.replace("baseline: {model.drop_rate: 0.1}", "baseline: {model.drop_rate: 0.0}"))
+    assert other.noise_floor(5).base.model.drop_rate == 0.0
+    assert other.noise_floor(5).identity() != floor.identity()
+    assert load(tmp_path, floor.to_yaml()).identity() == floor.identity()
+
+
+def test_another_training_code_is_another_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = load(tmp_path, GOOD).identity("data")
+    assert training_code() == training_code()
+    monkeypatch.setattr("harness.spec.training_code", lambda: "other")
+    assert load(tmp_path, GOOD).identity("data") != before
 
 
 def test_override_leaves_the_original_alone_and_clears_siblings() -> None:

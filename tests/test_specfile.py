@@ -54,6 +54,7 @@ def test_a_good_spec_is_what_it_says(tmp_path: Path) -> None:
 WRONG = [
     ("name: dropout", "name: Drop Out", "1: name: found 'Drop Out'; allowed: 1 to 64 of a-z"),
     ("name: dropout", "name: ../../etc", "1: name: found '../../etc'; allowed"),
+    ("name: dropout", "name: audit", "1: name: found 'audit', which"),
     ("name: dropout", "title: x", "1: name: found nothing; allowed"),
     ("question: Does dropout help?", "question: [1]", "2: question: found [1]; allowed: a text"),
     ("sotu-1820}", "sotu-1820, path: x.txt}", "3: data: found corpus and path; allowed: exactly one source of"),
@@ -112,11 +113,55 @@ WRONG = [
     ("log_uniform: [3e-4, 3e-3]", "log_uniform: [0, 1]", "12: tune.train.learning_rate: found log_uniform [0, 1]; all"),
     ("log_uniform: [3e-4, 3e-3]", "uniform: [2, 1]", "12: tune.train.learning_rate: found uniform [2, 1]; allowed: l"),
     ("log_uniform: [3e-4, 3e-3]", "uniform: [1]", "12: tune.train.learning_rate: found uniform [1]; allowed: [low,"),
-    ("log_uniform: [3e-4, 3e-3]", "int_uniform: [1.5, 3]", "12: tune.train.learning_rate: found int_uniform [1.5, 3"),
+    (
+        "train.learning_rate: {log_uniform: [3e-4, 3e-3]}",
+        "model.n_layers: {int_uniform: [1.5, 3]}",
+        "12: tune.model.n_layers: found int_uniform [1.5, 3",
+    ),
     ("log_uniform: [3e-4, 3e-3]", "choice: []", "12: tune.train.learning_rate: found choice []; allowed: at least on"),
     ("log_uniform: [3e-4, 3e-3]", "choices: [1]", "12: tune.train.learning_rate: unknown kind of dimension 'choices'"),
     ("{log_uniform: [3e-4, 3e-3]}", "[3e-4, 3e-3]", "12: tune.train.learning_rate: found [0.0003, 0.003]; allowed: o"),
     ("log_uniform: [3e-4, 3e-3]", "uniform: [-1, 1]", "12: tune.train.learning_rate: found -1; allowed: a number ove"),
+    (
+        "train.learning_rate: {log_uniform: [3e-4, 3e-3]}",
+        "model.n_layers: {uniform: [1, 4]}",
+        "12: tune.model.n_layers: found uniform, which model.n_layers cannot have; allowed: int_uniform | choice",
+    ),
+    (
+        "train.learning_rate: {log_uniform: [3e-4, 3e-3]}",
+        "model.qkv_bias: {uniform: [0, 1]}",
+        "12: tune.model.qkv_bias: found uniform, which model.qkv_bias cannot have; allowed: choice",
+    ),
+    (
+        "log_uniform: [3e-4, 3e-3]",
+        "int_uniform: [1, 3]",
+        "12: tune.train.learning_rate: found int_uniform, which train.lea",
+    ),
+    (
+        "train.learning_rate: {log_uniform: [3e-4, 3e-3]}",
+        "model.emb_dim: {int_uniform: [16, 18]}",
+        "12: tune.model.emb_dim: found 17 with n_heads 2; allowed: its multiples",
+    ),
+    (
+        "[0.0, 0.1]",
+        "[0.0, 0.1]\n  train.batch_size: [1]\n  train.batch_tokens: [128]",
+        "11: compare.train.batch_tokens: found beside train.batch_size; allowed: one of the two",
+    ),
+    (
+        "baseline: {model.drop_rate: 0.1}",
+        "baseline: {model.drop_rate: {a: 1}}",
+        "10: baseline.model.drop_rate: found {'a': 1}; allowed: one of",
+    ),
+    (
+        "question: Does dropout help?",
+        "question: 2024-13-45",
+        "2: question: found '2024-13-45', which cannot be read as wh",
+    ),
+    (
+        "batch_tokens: 128",
+        "batch_tokens: 128\n  seed: 9223372036854775807",
+        "8: train.seed: found 9223372036854775807; allowed: ",
+    ),
     ("train.learning_rate: {log", "model.drop_rate: {log", "12: tune.model.drop_rate: is compared too; allowed: comp"),
     ("{trials: 4, seeds: 3}", "{trials: 0}", "13: study.trials: found 0; allowed: a whole number at least 1"),
     ("{trials: 4, seeds: 3}", "{sampler: tpee}", "13: study.sampler: found 'tpee'; allowed: tpe | random | grid |"),
@@ -133,6 +178,14 @@ def test_each_mistake_is_named_with_its_line(tmp_path: Path, old: str, new: str,
     found = mistakes(tmp_path, GOOD.replace(old, new))
     assert any(line.startswith(f"spec.yaml:{message}") for line in found), found
     assert len(found) <= 2, found  # one mistake, and at most one that follows from it
+
+
+def test_a_sweep_of_no_runs_is_a_mistake(tmp_path: Path) -> None:
+    nothing = GOOD[: GOOD.index("tune:")] + "study: {seeds: 0}\n"
+    assert mistakes(tmp_path, nothing) == [
+        "spec.yaml:11: study.seeds: found 0; allowed: at least 1 where nothing is tuned"
+    ]
+    assert load(tmp_path, GOOD.replace("seeds: 3", "seeds: 0")).seeds == ()  # a search without confirmation
 
 
 def test_all_mistakes_come_in_one_go(tmp_path: Path) -> None:
@@ -199,7 +252,7 @@ def test_mistakes_in_settings_name_the_setting(tmp_path: Path) -> None:
         "--set nothing: allowed: path=value",
         "--set train.batch_tokens=[: train.batch_tokens: is no valid YAML: expected the node content, but found "
         "'<stream end>'",
-        "--set train.seed=one: train.seed: found 'one'; allowed: a whole number at least 0 and under 9223372036854775808",  # noqa: E501
+        "--set train.seed=one: train.seed: found 'one'; allowed: a whole number at least 0 and at most 1000000000000",
     ]
 
 

@@ -9,7 +9,7 @@ from optuna.trial import TrialState
 
 from harness.metrics import Outcome
 from harness.spec import PRUNERS, SAMPLERS, SweepSpec
-from harness.study import ArmStudy, make_pruner, open_storage
+from harness.study import ArmStudy, StorageError, make_pruner, open_storage
 from test_specfile import GOOD, load
 
 ALL_KINDS = """tune:
@@ -115,6 +115,26 @@ def test_failed_trials_are_made_up_for_and_never_best(tmp_path: Path, url: str) 
     best = study.best()
     assert best is not None
     assert best.number == 3
+
+
+def test_a_failed_point_of_a_grid_is_tried_again(tmp_path: Path, url: str) -> None:
+    grid = "tune:\n  train.learning_rate: {choice: [1e-4, 1e-3, 1e-2]}\n"
+    study = arm_study(spec_of(tmp_path, "{sampler: grid}", grid), url)
+    first, lost = study.ask()
+    study.tell(first, Outcome.FAILED, None, "worker died")
+    finished = []
+    while study.missing():
+        trial, values = study.ask()
+        study.tell(trial, Outcome.COMPLETE, loss(values))
+        finished.append(values["train.learning_rate"])
+    assert sorted(finished) == [1e-4, 1e-3, 1e-2]
+    assert finished[0] == lost["train.learning_rate"]
+
+
+def test_storage_that_cannot_be_opened_is_one_sentence() -> None:
+    for address in ("foo", "sqlite:////nowhere/at/all.db", "nosuch://x"):
+        with pytest.raises(StorageError, match=r"^--storage: found '.*', which cannot be opened: [^\n]*$"):
+            open_storage(address)
 
 
 def test_a_diverged_trial_is_not_best_even_when_it_is_alone(tmp_path: Path, url: str) -> None:

@@ -295,7 +295,7 @@ def test_a_stopped_sweep_says_how_to_go_on_and_goes_on(tmp_path: Path, number: s
     assert {t.params["train.learning_rate"] for t in finished} <= asked  # the same values, tried again
 
 
-def test_a_killed_worker_fails_its_trial_only_and_the_next_command_makes_up_for_it(tmp_path: Path) -> None:
+def test_a_killed_worker_fails_its_trial_only_and_another_takes_its_place(tmp_path: Path) -> None:
     sandbox = Sandbox(tmp_path, SPEC.replace("6_144", "60_000"))
     process = sandbox.start("tiny.yaml", "--workers", "2")
     wait_for_workers(sandbox, process, 2)[0].kill()
@@ -304,11 +304,11 @@ def test_a_killed_worker_fails_its_trial_only_and_the_next_command_makes_up_for_
     assert "ended by signal SIGKILL" in output
     outcomes = sandbox.outcomes()
     assert outcomes[("explore", "failed", "FAILED")] == 1
-    assert outcomes[("explore", "complete", "FINISHED")] == 3
+    assert outcomes[("explore", "complete", "FINISHED")] == 4  # another trial took its place: arms stay equal
     assert outcomes[("confirm", "complete", "FINISHED")] == 4
     again = sandbox.run()
     assert again.returncode == 0, again.stdout + again.stderr
-    assert sandbox.outcomes()[("explore", "complete", "FINISHED")] == 4
+    assert sandbox.outcomes() == outcomes
     states = Counter(t.state.name for study in sandbox.studies().values() for t in study.trials)
     assert states == {"COMPLETE": 4, "FAIL": 1}
 
@@ -330,6 +330,31 @@ def test_a_killed_parent_leaves_nothing_running_after_the_next_command(tmp_path:
         ("explore", "complete", "FINISHED"): 2,
     }
     assert Counter(t.state.name for s in sandbox.studies().values() for t in s.trials) == {"FAIL": 2, "COMPLETE": 2}
+
+
+def test_a_better_configuration_supersedes_the_old_confirm_runs(tmp_path: Path) -> None:
+    sandbox = Sandbox(tmp_path, SPEC.replace("[0.0, 0.2]", "[0.0]"))
+    assert sandbox.run("tiny.yaml", "--set", "study.trials=1").returncode == 0
+    assert sandbox.run("tiny.yaml", "--set", "study.trials=2", "--set", "study.seeds=1").returncode == 0
+    (study,) = sandbox.studies().values()
+    assert study.best_trial.number == 1  # the second learning rate is the better one here
+    confirms = {"confirm": [], "superseded": []}
+    for run in sandbox.runs()[1]:
+        if (phase := run.data.tags["harness.phase"]) in confirms:
+            confirms[phase].append((run.data.params["train.seed"], float(run.data.params["train.learning_rate"])))
+    old, new = (trial.params["train.learning_rate"] for trial in study.trials)
+    assert confirms["confirm"] == [("2", new)]
+    assert sorted(confirms["superseded"]) == [("2", old), ("3", old)]
+
+
+def test_a_tuned_combination_that_makes_no_gpt_fails_its_trial_and_not_the_sweep(tmp_path: Path) -> None:
+    wide = "model.emb_dim: {int_uniform: [16, 9008]}"  # too many to try all: most are no multiple of two heads
+    sandbox = Sandbox(tmp_path, SPEC.replace("train.learning_rate: {log_uniform: [1e-3, 1e-2]}", wide))
+    done = sandbox.run("tiny.yaml", "--set", "model.n_heads=16", "--set", "study.seeds=0", "--workers", "1")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "allowed: its multiples" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not [t for study in sandbox.studies().values() for t in study.trials if t.state.name == "RUNNING"]
 
 
 def test_a_second_process_on_the_same_sweep_is_told_who_has_it(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ tests see a store that was raced for, and runs that nobody closed.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import math
@@ -38,6 +39,7 @@ from harness.tracking import (
     TrialInfo,
     checkpoint_folder,
     load_curves,
+    load_positions,
     load_runs,
     load_samples,
     load_sweep,
@@ -480,12 +482,16 @@ def test_confirmed_runs_are_what_a_resume_may_skip(store: Store) -> None:
     for info, outcome in [
         (wanted, Outcome.COMPLETE),
         (trial_info(seed=12), Outcome.OOM),
+        (trial_info(seed=15), Outcome.DIVERGED),
         (trial_info(seed=13, phase=Phase.EXPLORE), Outcome.COMPLETE),
     ]:
         ids.append(tracker.start_trial(parent, info))
         tracker.end_trial(ids[-1], outcome)
     tracker.start_trial(parent, trial_info(seed=14))
-    assert Tracker("confirm", store.uri).confirmed(parent) == [("drop_rate=0.0", 11, wanted.config.digest(), ids[0])]
+    assert Tracker("confirm", store.uri).confirmed(parent) == [
+        ("drop_rate=0.0", 11, wanted.config.digest(), ids[0]),
+        ("drop_rate=0.0", 15, trial_info(seed=15).config.digest(), ids[2]),
+    ]
 
 
 # Frames.
@@ -593,6 +599,18 @@ def test_curves_as_a_frame(store: Store) -> None:
 
 
 # Artifacts.
+
+
+def test_losses_by_position_as_a_frame(store: Store) -> None:
+    last = dataclasses.replace(point(20, val__loss=2.0), by_position=(5.5, 4.25, 4.0))
+    complete = ended(store, "positions", trial_info(), point(0, val__loss=9.0), last)
+    frame = load_positions("positions", store.uri)
+    assert frame["run_id"].unique().tolist() == [complete]
+    assert frame[["position", "loss"]].to_numpy().tolist() == [[1, 5.5], [2, 4.25], [3, 4.0]]
+    ended(store, "no-positions", trial_info(), last, outcome=Outcome.PRUNED)
+    empty = load_positions("no-positions", store.uri)
+    assert empty.empty
+    assert list(empty.columns) == list(frame.columns)
 
 
 def test_a_checkpoint_is_found_by_id_prefix_or_name(store: Store, tmp_path: Path) -> None:

@@ -170,6 +170,45 @@ def test_scores_are_plain_cross_entropies() -> None:
     assert scores[metrics.VAL_PERPLEXITY] == pytest.approx(math.exp(scores[metrics.VAL_LOSS]))
 
 
+def test_losses_by_position_are_means_over_windows() -> None:
+    config, data = small_config(), byte_data()
+    model = lively_gpt(config)
+    scorer = evaluator(config, model)
+    loss = scorer.evaluate(0)[metrics.VAL_LOSS]
+    batches = [take_windows(data.val, [start], 16) for start in range(0, len(data.val) - 16, 16)]
+    with torch.no_grad():
+        rows = torch.stack([F.cross_entropy(model(x)[0].double(), y[0], reduction="none") for x, y in batches])
+    rest = len(data.val) - 1 - 16 * len(rows)
+    assert 0 < rest < 16
+    assert scorer.by_position[rest:] == pytest.approx(rows.mean(0)[rest:].tolist(), abs=1e-6)
+    weights = [len(rows) + (position < rest) for position in range(16)]
+    assert np.average(scorer.by_position, weights=weights) == pytest.approx(loss, abs=1e-9)
+
+
+@pytest.mark.parametrize("behind", [16, 12, 1])
+def test_the_common_context_loss_is_each_target_with_the_window_it_was_promised(behind: int) -> None:
+    config, data = small_config(), byte_data()
+    data = dataclasses.replace(data, val=data.val[:75])
+    model = lively_gpt(config)
+    losses = []
+    text = torch.from_numpy(data.val.astype(np.int64))
+    stride = 16 - behind + 1
+    for target in range(behind, 75):
+        start = min((target - behind) // stride * stride, 75 - 1 - 16)  # the window, one target at a time
+        with torch.no_grad():
+            logits = model(text[start:target][None])[0, -1].double()
+        losses.append(F.cross_entropy(logits, text[target]).item())
+    found = evaluator(config, model, data).common_context_loss(behind)
+    assert found == pytest.approx(sum(losses) / len(losses), abs=1e-6)
+
+
+def test_the_common_context_loss_and_positions_come_with_the_last_point_only() -> None:
+    points = run(small_config(budget={"steps": 4}, eval_every={"steps": 2}), common_context=8)
+    assert [metrics.VAL_COMMON_LOSS in point.metrics for point in points] == [False] * (len(points) - 1) + [True]
+    assert [len(point.by_position) for point in points] == [0] * (len(points) - 1) + [16]
+    assert not any(metrics.VAL_COMMON_LOSS in p.metrics for p in run(small_config(budget={"steps": 2})))
+
+
 # What a score means
 
 
@@ -220,9 +259,11 @@ def test_every_context_length_scores_the_same_targets(monkeypatch: pytest.Monkey
         scored: list[Tensor] = []
         plain = model.token_losses
 
-        def spy(tokens: Tensor, targets: Tensor, plain: Any = plain, scored: list[Tensor] = scored) -> Tensor:
-            scored.append(targets.flatten())
-            return plain(tokens, targets)
+        def spy(
+            tokens: Tensor, targets: Tensor, first: int, plain: Any = plain, scored: list[Tensor] = scored
+        ) -> Tensor:
+            scored.append(targets[:, first:].flatten())
+            return plain(tokens, targets, first)
 
         monkeypatch.setattr(model, "token_losses", spy)
         evaluator(config, model, data).split_scores("val", data.val)

@@ -16,6 +16,7 @@ from harness.windows import (
     count_windows,
     fixed_sample,
     scoring_batches,
+    strided_batches,
     take_windows,
     training_batches,
     training_order,
@@ -113,3 +114,24 @@ def test_the_fixed_sample_is_whole_windows_each_once(size: int, length: int, wan
 
 def test_the_fixed_sample_is_spread_evenly() -> None:
     assert fixed_sample(numbered(1001), 10, 50) == [0, 250, 500, 740, 990]  # windows 0, 24.75, 49.5, 74.25, 99
+
+
+@pytest.mark.parametrize("tokens", [17, 18, 33, 40, 64, 65, 100])
+@pytest.mark.parametrize(("context_length", "behind"), [(16, 16), (16, 5), (16, 1), (8, 8)])
+def test_strided_windows_score_every_target_with_enough_behind_it_once(
+    tokens: int, context_length: int, behind: int
+) -> None:
+    text = np.arange(tokens, dtype=np.uint16)
+    scored = []
+    for inputs, targets, first in strided_batches(text, context_length, 3, behind):
+        assert inputs.shape[1] == context_length
+        assert first + 1 >= behind  # tokens in the window before the first target that counts, itself not included
+        assert torch.equal(inputs[:, 1:], targets[:, :-1])
+        scored += targets[:, first:].flatten().tolist()
+    assert sorted(scored) == list(range(behind, tokens))
+
+
+def test_strided_windows_refuse_more_behind_than_a_window_holds() -> None:
+    with pytest.raises(ValueError, match="behind: found 17 with context_length 16; allowed: 1 to context_length"):
+        next(strided_batches(np.arange(99, dtype=np.uint16), 16, 3, 17))
+    assert not list(strided_batches(np.arange(16, dtype=np.uint16), 16, 3, 4))

@@ -49,6 +49,17 @@ def test_what_is_no_mapping_is_one_sentence(text: str, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_values_that_are_not_what_they_look_like_are_reported_with_the_rest() -> None:
+    document = parse_yaml("a: 2024-13-45\nb: !!int abc\nc: 1\nc: 2\n", "f")
+    assert [str(problem) for problem in document.problems] == [
+        "f:1: a: found '2024-13-45', which cannot be read as what it looks like",
+        "f:2: b: found 'abc', which cannot be read as what it looks like",
+        "f:4: c: found twice (first on line 3); allowed: once",
+    ]
+    with pytest.raises(SpecError, match="nested too deeply"):
+        parse_yaml("a: " + "[" * 5000, "f")
+
+
 def test_tagged_lists_are_no_plain_values() -> None:
     document = parse_yaml("a: 1\nb: !!python/object/apply:os.system [x]", "f")
     assert "f:2: b: found a value tagged tag:yaml.org,2002:python/object/apply:os.system" in str(document.problems[0])

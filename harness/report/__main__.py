@@ -26,9 +26,11 @@ def main(
     ],
     uri: Annotated[
         str | None,
-        typer.Option(metavar="URI", help="MLflow store. Default: $MLFLOW_TRACKING_URI or mlruns/mlflow.db."),
+        typer.Option(
+            "--tracking", metavar="URI", help="MLflow store. Default: $MLFLOW_TRACKING_URI or mlruns/mlflow.db."
+        ),
     ] = None,
-    folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where reports go.")] = Path("reports"),
+    folder: Annotated[Path, typer.Option("--reports", metavar="DIR", help="Where reports go.")] = Path("reports"),
     sweep: Annotated[
         str | None, typer.Option(metavar="RUN_ID", help="A sweep's parent run. Default: the last one of that name.")
     ] = None,

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from harness import metrics
 from harness.metrics import Outcome, Phase
 from harness.report.comparison import complete_confirm_runs, verdict_runs
 from harness.report.formats import listed, plural, setting
+from harness.report.search import crossings, edges
 from harness.spec import short_name
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ def caveats(record: SweepRecord, runs: pd.DataFrame) -> list[str]:
         *_unfinished(record, runs),
         *_untuned(record),
         *_uneven(record, runs),
+        *_at_an_edge(record, runs),
+        *_lucky(record, runs),
         *_ended_early(record, runs),
         *_also_different(record, runs),
         *_other(record, runs),
@@ -80,6 +84,37 @@ def _uneven(record: SweepRecord, runs: pd.DataFrame) -> Iterator[str]:
             shown = listed(f"{arm} {size}" for arm, size in sizes.items())
             yield f"The arms had unequal numbers of {word} ({shown}): more trials find a better configuration by luck."
             return
+
+
+def _complete_trials(record: SweepRecord, runs: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The explore trials of each arm that were trained to their end."""
+    explored = runs[(runs["phase"] == Phase.EXPLORE) & (runs["outcome"] == Outcome.COMPLETE)]
+    for arm in record.arms:
+        mine = (
+            explored[(explored["arm"] == arm.name) & explored[metrics.VAL_LOSS].notna()] if len(explored) else explored
+        )
+        if len(mine):
+            yield arm.name, mine
+
+
+def _at_an_edge(record: SweepRecord, runs: pd.DataFrame) -> Iterator[str]:
+    for arm, trials in _complete_trials(record, runs):
+        tried = trials[list(record.tune)].to_dict("records")
+        for edge in edges(tried, trials[metrics.VAL_LOSS], record.tune):
+            crowd = ", as do most of its best trials" if edge.strong else ""
+            yield (
+                f"{arm}: the best {short_name(edge.path)} lies at the {edge.side} end of what was searched{crowd}; a "
+                "better one may lie beyond, so widen the range before trusting this arm's result."
+            )
+
+
+def _lucky(record: SweepRecord, runs: pd.DataFrame) -> Iterator[str]:
+    losses = {arm: trials[metrics.VAL_LOSS] for arm, trials in _complete_trials(record, runs)}
+    for first, second, count in crossings(losses):
+        yield (
+            f"By the expected best of k explore trials, {first} and {second} change places at k = {count}: which one "
+            "the search prefers depends on how long it is."
+        )
 
 
 def _ended_early(record: SweepRecord, runs: pd.DataFrame) -> Iterator[str]:

@@ -7,7 +7,7 @@ first use: MLflow alone takes seconds.
 
 from __future__ import annotations
 
-from harness.tracking.reader import checkpoint_folder, load_curves, load_runs, load_samples, load_sweep
+from harness.tracking.reader import checkpoint_folder, load_curves, load_positions, load_runs, load_samples, load_sweep
 from harness.tracking.record import ArmInfo, Confirmed, Sample, SweepInfo, SweepRecord, TrialInfo
 from harness.tracking.store import DEFAULT_URI, TrackingError, default_tracking_uri, ui_command
 from harness.tracking.writer import Tracker
@@ -25,6 +25,7 @@ __all__ = [
     "checkpoint_folder",
     "default_tracking_uri",
     "load_curves",
+    "load_positions",
     "load_runs",
     "load_samples",
     "load_sweep",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from harness import metrics
+from harness.metrics import Outcome
 from harness.tracking import record
 from harness.tracking.record import Sample, SweepRecord
 from harness.tracking.store import (
@@ -72,6 +73,16 @@ _CURVE_COLUMNS: Final[Mapping[str, str | None]] = {
 }
 
 
+_POSITION_COLUMNS: Final[Mapping[str, str | None]] = {
+    "run_id": None,
+    "arm": None,
+    "phase": None,
+    "seed": "int64",
+    "position": "int64",
+    "loss": "float64",
+}
+
+
 @explained()
 def load_runs(experiment: str, uri: str | None = None, sweep: str | None = None) -> pd.DataFrame:
     """One row per trial of a sweep, oldest first.
@@ -120,6 +131,29 @@ def load_samples(run_id: str, uri: str | None = None) -> list[Sample]:
     client = connect(configured_uri(uri))
     text = _read_text(client, client.get_run(run_id), record.SAMPLES_FILE)
     return [Sample(**sample) for sample in json.loads(text)] if text else []
+
+
+@explained()
+def load_positions(experiment: str, uri: str | None = None, sweep: str | None = None) -> pd.DataFrame:
+    """Mean validation loss at each position of the window, at the end of every complete run, as a tidy frame.
+
+    Args:
+        experiment, uri, sweep: as for `load_runs`, which also says what is raised.
+
+    Returns:
+        columns run_id, arm, phase, seed, position (tokens of context, from 1) and loss (nats).
+    """
+    client, runs = _trials(experiment, uri, sweep)
+    rows = []
+    for run in runs:
+        tags = run.data.tags
+        if tags.get(record.OUTCOME) != Outcome.COMPLETE:
+            continue
+        text = _read_text(client, run, record.POSITIONS_FILE)
+        facts = {"run_id": run.info.run_id, "arm": tags.get(record.ARM), "phase": tags.get(record.PHASE)}
+        facts |= {"seed": int(tags[record.SEED])}
+        rows += [facts | {"position": i, "loss": loss} for i, loss in enumerate(json.loads(text or "[]"), 1)]
+    return _frame(rows, _POSITION_COLUMNS)
 
 
 @explained()

@@ -69,6 +69,7 @@ SPEC_FILE: Final = "spec.yaml"
 PATCH_FILE: Final = "dirty.patch"
 SAMPLES_FILE: Final = "samples.json"
 SAMPLES_PAGE: Final = "samples.md"
+POSITIONS_FILE: Final = "val_loss_by_position.json"
 TRACEBACK_FILE: Final = "traceback.txt"
 CHECKPOINT_FOLDER: Final = "checkpoint"
 

@@ -48,6 +48,7 @@ class _LiveRun:
     prompt: str
     waiting: list[Metric] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
+    by_position: tuple[float, ...] = ()
     non_finite: set[str] = field(default_factory=set)
 
 
@@ -73,6 +74,7 @@ class Tracker:
         self._shared: dict[str, str] = {}  # tags of all runs that this process writes
         self._live: dict[str, _LiveRun] = {}  # by run
         self._flushed = time.monotonic()
+        self.other_sweeps = 0  # of the same name but another identity, known once a sweep is opened anew
 
     @explained()
     def _open_experiment(self) -> str:
@@ -113,6 +115,7 @@ class Tracker:
         known = self._known_sweep(info.identity)
         tags = _clip({**self._shared, **record.sweep_tags(info), record.OPENED: str(_now())})
         if known is None:
+            self.other_sweeps = len(sweeps_of(self._client, self._experiment_id))
             parent = str(self._client.create_run(self._experiment_id, tags=tags, run_name=info.name).info.run_id)
             self._client.log_inputs(parent, datasets=[_dataset_input(info.data)])
         else:
@@ -167,6 +170,7 @@ class Tracker:
                 live.non_finite.add(name)
         if point.sample is not None:
             live.samples.append(Sample(point.step, point.tokens, point.sample))
+        live.by_position = point.by_position or live.by_position
         self.flush_if_due()
 
     def flush_if_due(self) -> None:
@@ -212,6 +216,8 @@ class Tracker:
             page = record.samples_page(live.name, live.prompt, live.samples)
             plain = json.dumps([sample._asdict() for sample in live.samples], indent=2)
             self._put(run_id, {record.SAMPLES_FILE: plain, record.SAMPLES_PAGE: page})
+        if live.by_position:
+            self._put(run_id, {record.POSITIONS_FILE: json.dumps(live.by_position)})
         self._end(run_id, live, outcome, reason)
         del self._live[run_id]
 
@@ -222,11 +228,15 @@ class Tracker:
 
     @explained()
     def confirmed(self, parent: str) -> list[Confirmed]:
-        """The sweep's complete confirm runs, oldest first: what a resumed sweep need not train again."""
+        """The sweep's confirm runs that came to a result, oldest first: what need not be trained again.
+
+        To diverge is a result: the same configuration would diverge again.
+        """
         found = []
         for run in trials_of(self._client, self._experiment_id, parent):
             tags = run.data.tags
-            if (tags.get(record.PHASE), tags.get(record.OUTCOME)) == (Phase.CONFIRM, Outcome.COMPLETE):
+            ended = tags.get(record.OUTCOME) in (Outcome.COMPLETE, Outcome.DIVERGED)
+            if ended and tags.get(record.PHASE) == Phase.CONFIRM:
                 seed, digest = int(tags[record.SEED]), tags[record.CONFIG_SHA256]
                 found.append(Confirmed(tags[record.ARM], seed, digest, run.info.run_id))
         return found
