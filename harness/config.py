@@ -250,7 +250,7 @@ class RunConfig(Config):
     def flops_per_token(self) -> float:
         """Training FLOPs a token, forward and backward: 6·N + 12·n_layers·emb_dim·context_length.
 
-        N counts the weights that multiply, so the output head but not the two embedding look-ups (Kaplan et al.
+        N counts all parameters but the two embedding tables, so the output head too (Kaplan et al.
         2020, section 2.1; attention as in Chowdhery et al. 2022, appendix B). The causal half of the attention
         that a fused kernel skips is counted, as is usual.
         """
