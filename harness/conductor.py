@@ -17,14 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from optuna.trial import Trial
-from pydantic import ValidationError
 
 from harness import metrics
 from harness.config import RunConfig
 from harness.metrics import Outcome, Phase, Point
 from harness.plan import plan_arms
 from harness.progress import Screen
-from harness.schema import explain
+from harness.schema import first_mistake
 from harness.spec import Arm, SweepSpec, arm_name, format_value, short_name
 from harness.study import RUN_ID, ArmStudy
 from harness.tracking import Tracker, TrialInfo
@@ -170,8 +169,8 @@ class Conductor:
             trial, values = self.studies[arm.name].ask()
             try:
                 config = self.spec.run_config({**arm.values, **values})
-            except ValidationError as error:  # a combination inside the ranges that makes no GPT
-                _, message = next(explain(error, RunConfig))
+            except ValueError as error:  # a combination inside the ranges that makes no GPT
+                message = first_mistake(error)
                 self._replace(arm, f"{arm.name} with {arm_name(values)}: {message}")
                 self.studies[arm.name].tell(trial, Outcome.FAILED, None, message)
                 return self._next_task()

@@ -190,7 +190,7 @@ class TrainConfig(Config):
     eval_every: Every = Every(epochs=1.0)
     train_eval_tokens: Annotated[Whole, Field(gt=0)] = 4096  # size of the fixed training sample behind train/loss
     sample: SampleConfig = SampleConfig()
-    seed: Annotated[Whole, Field(ge=0, le=10**12)] = 1
+    seed: Annotated[Whole, Field(ge=0, le=2**62)] = 1
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 autocast on CUDA devices that have it, else fp32
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     compile: bool = False  # torch.compile: on the CPU 0–16 % faster for about 40 s of compiling, so off unless asked

@@ -32,6 +32,14 @@ def explain(error: ValidationError, model: type[BaseModel]) -> Iterator[tuple[st
             yield ".".join(path), f"found {_shown(detail['input'])}; allowed: {_allowed(path, model)}"
 
 
+def first_mistake(error: ValueError) -> str:
+    """The first mistake of a run's configuration, in one sentence."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    path, message = next(explain(error, RunConfig))
+    return f"{path}: {message}" if path else message
+
+
 def fitting_kinds(path: str) -> tuple[str, ...]:
     """Kinds of dimension that the field at a dotted path of a run can have."""
     *parents, leaf = path.split(".")
