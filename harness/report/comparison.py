@@ -92,7 +92,8 @@ def compare(
     Returns:
         One row per arm, arms without a result included (0 seeds, NaN): `arm`, `is_baseline`, `metric`, `seeds`;
         `mean`, `low`, `high` of the metric (95 % t interval); `perplexity`, the exponential of the mean validation
-        loss; `bits_per_byte`, a mean; `test_seeds`, `test_mean`, `test_low`, `test_high`; `pairs`, `difference`,
+        loss; `bits_per_byte`, a mean; `test_seeds`, `test_mean`, `test_low`, `test_high`; `common_context_mean`, …,
+        of the validation loss over the targets that every context length can be asked; `pairs`, `difference`,
         `difference_low`, `difference_high`, arm minus baseline over the seeds both have; `p`, `p_holm`,
         `sign_flip_p`, `d_z`, `probability_better`, `mde`, `seeds_needed`, `verdict` as in
         `harness.report.verdicts.Judgement`, and the `delta` they used, in the unit of the metric (NaN for a metric
@@ -172,6 +173,10 @@ def _described(arm: str, runs: pd.DataFrame, is_baseline: bool, metric: str) -> 
         "bits_per_byte": mean_interval(_values(runs, metrics.VAL_BITS_PER_BYTE)).mean,
         "test_seeds": len(test),
         **_named(mean_interval(test), "test_mean", "test_low", "test_high"),
+        **_named(
+            mean_interval(_values(runs, metrics.VAL_COMMON_LOSS)),
+            *(f"common_context_{end}" for end in ("mean", "low", "high")),
+        ),
     }
 
 
@@ -205,8 +210,8 @@ def _values(runs: pd.DataFrame, column: str) -> pd.Series:
 
 
 def intervals(comparison: pd.DataFrame, prefix: str = "") -> list[Interval]:
-    """The intervals of a comparison, one per arm: of the metric, or of its `test` or `difference` columns."""
-    mean = {"": "mean", "test": "test_mean", "difference": "difference"}[prefix]
+    """The intervals of a comparison, one per arm: of the metric, or of its `test`, `difference`, … columns."""
+    mean = {"": "mean", "difference": "difference"}.get(prefix, f"{prefix}_mean")
     low, high = (f"{prefix}_{end}" if prefix else end for end in ("low", "high"))
     return [Interval(*row) for row in comparison[[mean, low, high]].itertuples(index=False, name=None)]
 

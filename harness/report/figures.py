@@ -21,7 +21,7 @@ from harness.report.statistics import Interval
 from harness.report.svg import INK, Drawing, drawing, label, look, style
 from harness.spec import short_name
 
-_WIDTH: Final = 9.4  # inches, the width of the page's column
+WIDTH: Final = 9.4  # inches, the width of the page's column
 _SIDES: Final = ((metrics.TRAIN_LOSS, "Training loss"), (metrics.VAL_LOSS, "Validation loss"))
 _SKIP: Final = 0.1  # share of the tokens whose losses may leave the frame: the fall from ln(vocabulary) hides the rest
 
@@ -48,18 +48,18 @@ def loss_curves(
     if not drawn or not sides:
         return None
     with style("loss-curves"):
-        figure = Figure(figsize=(_WIDTH, 3.6 + 0.18 * _legend_rows(drawn)), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 3.6 + 0.18 * legend_rows(drawn)), layout="constrained")
         axes = figure.subplots(1, len(sides), sharey=True, squeeze=False)[0]
         for ax, (name, title) in zip(axes, sides, strict=True):
             for arm in drawn:
-                _mean_and_range(ax, _matrix(complete, arm, name), arm, arms.index(arm))
+                mean_and_range(ax, _matrix(complete, arm, name), arm, arms.index(arm))
             for _, run in broken[(broken["metric"] == name) & broken["arm"].isin(drawn)].groupby("run_id", sort=True):
                 _stopped(ax, run.sort_values("tokens"), look(arms.index(run["arm"].iloc[0]))[0])
             ax.set_title(title)
             _token_axis(ax)
         axes[0].set_ylabel(_unit(metric))
         cut = _frame(axes, complete[complete["metric"].isin([name for name, _ in sides])])
-        _legend(figure, axes[-1], drawn)
+        legend(figure, axes[-1], drawn)
         several = complete.groupby("arm")["run_id"].nunique().max() > 1
         caption = (
             f"{'Loss' if metric == metrics.VAL_LOSS else sides[0][1]} over training tokens, confirm runs. "
@@ -93,7 +93,15 @@ def _matrix(curves: pd.DataFrame, arm: str, metric: str) -> Matrix:
     return grid, np.stack([np.interp(grid, line[:, 0], line[:, 1]) for line in lines])
 
 
-def _mean_and_range(ax: Axes, matrix: Matrix, arm: str, index: int) -> None:
+def mean_and_range(ax: Axes, matrix: Matrix, arm: str, index: int) -> None:
+    """Draw an arm's mean over runs as a line and its lowest and highest run as a band.
+
+    Args:
+        ax: where to.
+        matrix: x, shape (points,), and values, shape (runs, points).
+        arm: its name, for the legend.
+        index: its place among the arms, for its colour.
+    """
     tokens, losses = matrix
     colour, dash, _ = look(index)
     if not tokens.size:
@@ -131,11 +139,12 @@ def _legend_columns(arms: Sequence[str]) -> int:
     return max(1, min(len(arms), 130 // (longest + 9)))
 
 
-def _legend_rows(arms: Sequence[str]) -> int:
+def legend_rows(arms: Sequence[str]) -> int:
+    """Rows that a legend of these arms takes."""
     return math.ceil(len(arms) / _legend_columns(arms))
 
 
-def _legend(figure: Figure, ax: Axes, arms: Sequence[str]) -> None:
+def legend(figure: Figure, ax: Axes, arms: Sequence[str]) -> None:
     """One legend above all panels; a single arm needs none."""
     if len(arms) > 1:
         handles, names = ax.get_legend_handles_labels()
@@ -150,7 +159,7 @@ def final_losses(runs: pd.DataFrame, comparison: pd.DataFrame) -> Drawing | None
         return None
     paired = bool(comparison["pairs"].sum())
     with style("final-loss"):
-        figure = Figure(figsize=(_WIDTH, 1.15 + 0.42 * len(arms)), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 1.15 + 0.42 * len(arms)), layout="constrained")
         axes = figure.subplots(1, 1 + paired, sharey=True, squeeze=False)[0]
         seeds = {arm: chosen[chosen["arm"] == arm].set_index("seed")[metric].dropna() for arm in arms}
         _dots(axes[0], [seeds[arm].to_numpy(float) for arm in arms], intervals(comparison))
@@ -232,7 +241,7 @@ def tuning(
     edges = {arm: high + pad * (1 + min(0.5, 3 / len(arms)) * index) for index, arm in enumerate(arms)}
     with style("tuning"):
         figure = Figure(
-            figsize=(_WIDTH if columns > 1 else 5.6, 2.7 * rows + 0.18 * _legend_rows(drawn)), layout="constrained"
+            figsize=(WIDTH if columns > 1 else 5.6, 2.7 * rows + 0.18 * legend_rows(drawn)), layout="constrained"
         )
         grid = figure.subplots(rows, columns, squeeze=False)
         for ax, path in zip(grid.flat, paths, strict=False):
@@ -242,7 +251,7 @@ def tuning(
             ax.set_visible(False)
         for ax in grid[:, 0]:
             ax.set_ylabel(metric_name(metric))
-        _legend(figure, grid[0][0], drawn)
+        legend(figure, grid[0][0], drawn)
         return drawing(figure, "tuning", "Explore trials over each tuned dimension", _tuning_caption(explored, metric))
 
 

@@ -141,6 +141,11 @@ def _note(content: Content) -> str:
     words.append("Perplexity is the exponential of the mean validation loss.")
     if comparison["pairs"].sum():
         words.append("Δ: arm minus baseline, averaged over pairs of runs that share a seed; negative is better.")
+    if comparison["common_context_mean"].notna().any():
+        words.append(
+            "Common context: the same loss over the targets that have at least the shortest context behind them in "
+            "every arm's window, so all arms answer the same questions."
+        )
     if comparison["test_seeds"].sum():
         words.append("The test split was read once by each confirm run.")
     words.append("Tokens and time are per run.")

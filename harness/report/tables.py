@@ -94,6 +94,8 @@ def answer_table(comparison: pd.DataFrame) -> Table:
             (Column("p (Holm)"), _cells(comparison["p_holm"], probability)),
             (Column("Verdict", numeric=False), _verdict_cells(comparison)),
         ]
+    if comparison["common_context_mean"].notna().any():
+        columns.append((Column("Common context"), _measured(intervals(comparison, "common_context"))))
     if tested:
         columns.append((Column(f"Test {name}"), _measured(intervals(comparison, "test"))))
     columns.append((Column("Perplexity", minor=True), _cells(comparison["perplexity"], significant)))

@@ -15,7 +15,16 @@ from harness.metrics import Phase, Point
 from harness.report.comparison import common_ground, compare, verdict_runs
 from harness.report.page import Content, Sample, render_html, render_markdown
 from harness.report.tables import answer_table, comparison_lines, latex_table
-from harness.tracking import SweepRecord, TrackingError, load_curves, load_runs, load_samples, load_sweep, ui_command
+from harness.tracking import (
+    SweepRecord,
+    TrackingError,
+    load_curves,
+    load_positions,
+    load_runs,
+    load_samples,
+    load_sweep,
+    ui_command,
+)
 
 _FOLDER_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
@@ -64,7 +73,9 @@ def write_report(
             f"the sweep {record.run_id} of {experiment!r} has no run yet, so there is nothing to report"
         )
     curves = load_curves(experiment, uri, record.run_id)
-    content = assemble(record, runs, curves, lambda run_id: load_samples(run_id, uri), ui_command(uri))
+    compares_context = "model.context_length" in record.compare
+    positions = load_positions(experiment, uri, record.run_id) if compares_context else None
+    content = assemble(record, runs, curves, lambda run_id: load_samples(run_id, uri), ui_command(uri), positions)
     return write_files(content, curves, out / experiment)
 
 
@@ -90,6 +101,7 @@ def assemble(
     curves: pd.DataFrame,
     samples_of: Callable[[str], Iterable[tuple[int, int, str]]],
     command: str,
+    positions: pd.DataFrame | None = None,
 ) -> Content:
     """Compare, draw and choose samples.
 
@@ -97,8 +109,9 @@ def assemble(
         record, runs, curves: as the tracking readers give them, of one sweep.
         samples_of: run id → its samples as (step, tokens, text).
         command: the shell command that shows all runs.
+        positions: as `load_positions` gives them, for a sweep that compares context lengths.
     """
-    from harness.report import figures  # matplotlib: not before something is drawn
+    from harness.report import contexts, figures  # matplotlib: not before something is drawn
 
     arms = [arm.name for arm in record.arms]
     ground = common_ground(runs)
@@ -107,6 +120,7 @@ def assemble(
     drawings = (
         figures.final_losses(runs, comparison),
         figures.loss_curves(curves, runs, arms, ground.metric),
+        contexts.losses_by_position(positions, runs, arms) if positions is not None else None,
         figures.tuning(runs, arms, record.tune, ground.metric),
     )
     return Content(
