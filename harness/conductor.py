@@ -125,14 +125,15 @@ class Conductor:
         self._to_confirm: list[Task] = []
         self._planned: set[str] = set()  # arms whose confirm runs are in the queue
         self._confirmed = tracker.confirmed(parent)
+        self._common_context = spec.common_context
         self._folder = Path(tempfile.mkdtemp(prefix="gpt-harness-"))
 
     def run(self) -> Ended:
         """Train everything that is missing; returns when it is done or a signal stopped it."""
-        total = sum(self._to_ask.values()) + self._confirms_missing()
+        confirms = self._confirms_missing()
         weight = sum(self.work[arm] * count for arm, count in self._to_ask.items())
-        weight += sum(self.work[arm.name] for arm in self.arms) / len(self.arms) * self._confirms_missing()
-        self.screen.sweep_began(total, weight)
+        weight += sum(self.work[arm.name] for arm in self.arms) / len(self.arms) * confirms
+        self.screen.sweep_began(sum(self._to_ask.values()) + confirms, weight)
         handlers = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             while not self._signal:
@@ -246,7 +247,7 @@ class Conductor:
         self._jobs += 1
         self.running[self._jobs] = _Running(task, run_id, checkpoint)
         self.screen.run_began(self._jobs, task.name, self.work[task.arm.name])
-        common = self.spec.common_context if confirm else None
+        common = self._common_context if confirm else None
         self.pool.submit(Job(self._jobs, task.config, confirm, common, checkpoint))
 
     def _listen(self, timeout: float) -> None:

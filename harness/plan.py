@@ -57,8 +57,7 @@ def plan_arms(spec: SweepSpec, train_tokens: Mapping[str, int]) -> list[ArmPlan]
 
 def run_cost(config: RunConfig, train_tokens: int) -> RunCost:
     """What one run of `config` costs on a training split of `train_tokens` tokens."""
-    steps = config.total_steps((train_tokens - 1) // config.model.context_length)
-    tokens = None if steps is None else steps * config.tokens_per_step
+    _, tokens = config.rhythm(train_tokens)
     flops = None if tokens is None else tokens * config.flops_per_token
     return RunCost(config.parameters, tokens, flops, config.train.budget.seconds, memory(config))
 

@@ -59,11 +59,6 @@ class Dimension:
     kind: str
     values: tuple[Any, ...]
 
-    @property
-    def is_range(self) -> bool:
-        """Whether the values are the two ends of a range."""
-        return self.kind != "choice"
-
     def plain(self) -> dict[str, list[Any]]:
         """As it is written in YAML: `{log_uniform: [0.0003, 0.003]}`."""
         return {self.kind: list(self.values)}

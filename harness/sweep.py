@@ -118,8 +118,7 @@ class Datasets:
 
     def split_sizes(self, config: DataConfig) -> Mapping[str, int]:
         """Tokens of each split."""
-        data = self[config]
-        return {"train": len(data.train), "val": len(data.val), "test": len(data.test)}
+        return split_sizes(self[config])
 
 
 def run(
@@ -193,6 +192,11 @@ def report(name: str, tracker: Tracker, parent: str, tracking: str | None, repor
     out.print(f"MLflow UI:  {ui_command(tracking)}", markup=False, soft_wrap=True)
 
 
+def split_sizes(data: Dataset) -> dict[str, int]:
+    """Tokens of each split."""
+    return {"train": len(data.train), "val": len(data.val), "test": len(data.test)}
+
+
 def data_facts(data: Dataset) -> dict[str, Any]:
     """What runs record about their corpus."""
     return {
@@ -201,7 +205,7 @@ def data_facts(data: Dataset) -> dict[str, Any]:
         "sha256": data.sha256,
         "fingerprint": data.fingerprint,
         "tokenizer": data.tokenizer,
-        "tokens": {split: len(getattr(data, split)) for split in ("train", "val", "test")},
+        "tokens": split_sizes(data),
         "bytes": dict(data.bytes),
     }
 
