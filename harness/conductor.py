@@ -23,6 +23,7 @@ from harness.config import RunConfig
 from harness.metrics import Outcome, Phase, Point
 from harness.plan import plan_arms
 from harness.progress import Screen
+from harness.rounds import Rounds
 from harness.schema import first_mistake
 from harness.spec import Arm, SweepSpec, arm_name, format_value, short_name
 from harness.study import RUN_ID, ArmStudy
@@ -40,6 +41,7 @@ class Task:
     arm: Arm
     phase: Phase
     values: Mapping[str, Any]
+    seed: int  # that arms share; the configuration of an A/A sweep's copies has another
     config: RunConfig
     trial: Trial | None = None
 
@@ -48,7 +50,7 @@ class Task:
         """`drop_rate=0.1 · learning_rate=1.2e-03 · seed 1`: what the run is called everywhere."""
         tuned = [f"{short_name(path)}={_brief(value)}" for path, value in self.values.items()]
         arm = [self.arm.name] if self.arm.values else []
-        return " · ".join([*arm, *tuned, f"seed {self.config.train.seed}"])
+        return " · ".join([*arm, *tuned, f"seed {self.seed}"])
 
 
 @dataclass
@@ -123,7 +125,8 @@ class Conductor:
         self._to_ask = {arm.name: studies[arm.name].missing() for arm in self.arms}
         self._replacements = {arm.name: MAX_REPLACEMENTS for arm in self.arms}
         self._to_confirm: list[Task] = []
-        self._planned: set[str] = set()  # arms whose confirm runs are in the queue
+        self._best: dict[str, Mapping[str, Any] | None] = {}  # by arm whose search is over: what is confirmed
+        self._rounds = Rounds(spec)
         self._confirmed = tracker.confirmed(parent)
         self._common_context = spec.common_context
         self._folder = Path(tempfile.mkdtemp(prefix="gpt-harness-"))
@@ -168,21 +171,32 @@ class Conductor:
             arm = max(waiting, key=lambda arm: self._to_ask[arm.name])
             self._to_ask[arm.name] -= 1
             trial, values = self.studies[arm.name].ask()
+            seed = self.spec.base.train.seed
             try:
-                config = self.spec.run_config({**arm.values, **values})
+                config = self.spec.arm_config(arm, values, seed)
             except ValueError as error:  # a combination inside the ranges that makes no GPT
                 message = first_mistake(error)
                 self._replace(arm, f"{arm.name} with {arm_name(values)}: {message}")
                 self.studies[arm.name].tell(trial, Outcome.FAILED, None, message)
                 return self._next_task()
-            return Task(arm, Phase.EXPLORE, values, config, trial)
+            return Task(arm, Phase.EXPLORE, values, seed, config, trial)
         searching = {running.task.arm.name for running in self.running.values() if running.task.trial is not None}
         for arm in self.arms:
-            if arm.name not in searching and arm.name not in self._planned:
-                self._planned.add(arm.name)
+            if arm.name not in searching and arm.name not in self._best:
+                self._best[arm.name] = self._chosen(arm)
                 self._to_confirm += self._confirm_tasks(arm)
-                self._to_confirm.sort(key=lambda task: task.config.train.seed)
+                self._to_confirm.sort(key=lambda task: task.seed)
+        while not self._to_confirm and not self.running and (arms := self._rounds.more()):
+            self._to_confirm = sorted((t for arm in arms for t in self._confirm_tasks(arm)), key=lambda task: task.seed)
+            self._tell_of_round(arms)
         return self._to_confirm.pop(0) if self._to_confirm else None
+
+    def _tell_of_round(self, arms: Sequence[Arm]) -> None:
+        """Say who gets more seeds, where any of them is still to be trained."""
+        if self._to_confirm:
+            self.screen.sweep_grew(len(self._to_confirm), sum(self.work[task.arm.name] for task in self._to_confirm))
+            names = ", ".join(arm.name for arm in arms if arm != self.spec.baseline_arm)
+            self.screen.note(f"undecided after {self._rounds.before} seeds: {names}; up to {self._rounds.after} seeds")
 
     def _replace(self, arm: Arm, failure: str) -> None:
         """Note a trial that brought no result, and ask for another one in its place, a few times per arm.
@@ -193,35 +207,45 @@ class Conductor:
         if self._replacements[arm.name]:
             self._replacements[arm.name] -= 1
             self._to_ask[arm.name] += 1
-            self.screen.total += 1
+            self.screen.sweep_grew(1, self.work[arm.name])
 
-    def _confirm_tasks(self, arm: Arm) -> list[Task]:
-        """The arm's best configuration on every seed that is not confirmed yet."""
+    def _chosen(self, arm: Arm) -> Mapping[str, Any] | None:
+        """The values that the arm's search ended with, to be confirmed; None where no trial finished.
+
+        Confirm runs of other values, the best when there were fewer trials, are marked as superseded.
+        """
         values: Mapping[str, Any] = {}
         if self.spec.tune:
             best = self.studies[arm.name].best()
             if best is None:
                 self.failed.append(f"{arm.name}: no trial finished, so there is nothing to confirm")
                 self.screen.note(self.failed[-1])
-                return []
+                return None
             values = best.values
-        tasks = []
-        for seed in self.spec.seeds:
-            config = self.spec.run_config({**arm.values, **values, "train.seed": seed})
-            tasks.append(Task(arm, Phase.CONFIRM, values, config))
-        done = set()
         for run in self._confirmed:
             if run.arm != arm.name:
                 continue
-            if run.digest == self.spec.run_config({**arm.values, **values, "train.seed": run.seed}).digest():
-                done.add(run.digest)
-            else:  # of a configuration that was the best when there were fewer trials
+            config = self.spec.arm_config(arm, values, run.seed)
+            if run.digest == config.digest():
+                self._rounds.record(arm.name, run.seed, config, run.outcome, run.validation, run.run_id)
+            else:
                 self.tracker.tag(run.run_id, phase=Phase.SUPERSEDED)
-        return [task for task in tasks if task.config.digest() not in done]
+        return values
+
+    def _confirm_tasks(self, arm: Arm) -> list[Task]:
+        """The arm's best configuration on every seed of this round that has no result yet."""
+        values = self._best[arm.name]
+        if values is None:
+            return []
+        return [
+            Task(arm, Phase.CONFIRM, values, seed, self.spec.arm_config(arm, values, seed))
+            for seed in self._rounds.seeds
+            if not self._rounds.has(arm.name, seed)
+        ]
 
     def _confirms_missing(self) -> int:
         """Confirm runs to be trained now, as far as it can be known before the search is over."""
-        seeds = set(self.spec.seeds)
+        seeds = set(self._rounds.seeds)
         done = {(run.arm, run.seed) for run in self._confirmed if run.seed in seeds}
         return len(self.arms) * len(seeds) - len(done)
 
@@ -233,7 +257,7 @@ class Conductor:
             name=task.name,
             arm=task.arm.name,
             phase=task.phase,
-            seed=task.config.train.seed,
+            seed=task.seed,
             config=task.config,
             study=study.name if study else None,
             number=task.trial.number if task.trial else None,
@@ -286,6 +310,9 @@ class Conductor:
         if task.trial is not None:
             loss = running.initial_loss if outcome is Outcome.DIVERGED else running.loss
             self.studies[task.arm.name].tell(task.trial, outcome, loss, reason)
+        elif outcome in (Outcome.COMPLETE, Outcome.DIVERGED):
+            measured = running.evaluated[-1].metrics if running.evaluated else {}
+            self._rounds.record(task.arm.name, task.seed, task.config, outcome, measured, running.run_id)
         if outcome in (Outcome.FAILED, Outcome.OOM):
             failure = f"{task.name}: {reason.splitlines()[0]}"
             if task.trial is not None:

@@ -85,6 +85,11 @@ class Screen:
         self.total, self._work_total = total, work
         self._began = time.monotonic()
 
+    def sweep_grew(self, runs: int, work: float) -> None:
+        """There are more runs to be trained than it first seemed."""
+        self.total += runs
+        self._work_total += work
+
     def run_began(self, key: int, name: str, work: float) -> None:
         """A run was given to a worker."""
         self.runs[key] = _Run(name, work)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
 from ruamel.yaml import YAML
 
 from harness.config import Config, RunConfig, Whole, digest_of
@@ -30,6 +30,9 @@ _TRAINING: Final = (
 )
 
 KINDS: Final = ("uniform", "log_uniform", "int_uniform", "choice")
+MAX_SEEDS: Final = 1000
+# Seeds of two arms with equal values (an A/A sweep) lie this far apart: more than any sweep has seeds.
+_COPY_STRIDE: Final = 1_000_000
 
 # Fields of which one excludes the others: setting one, by an arm or from the command line, clears its siblings.
 EXCLUSIVE: Final[tuple[frozenset[str], ...]] = (
@@ -40,14 +43,47 @@ EXCLUSIVE: Final[tuple[frozenset[str], ...]] = (
 )
 
 
+class SeedRange(Config):
+    """Confirm runs per arm where their number is found out: `min` first, doubled for what is undecided, up to `max`."""
+
+    min: int
+    max: int
+
+
+def _seeds(value: object) -> int | SeedRange | None:
+    """A number of seeds, or a range as `{min: 3, max: 12}`.
+
+    Raises:
+        ValueError: it is neither, or out of range.
+    """
+    if value is None or isinstance(value, SeedRange):
+        return value
+    if not isinstance(value, Mapping):
+        return _whole(value, 0, "found", ", or {min: 3, max: 12}")
+    for name in value:
+        if name not in ("min", "max"):
+            raise ValueError(f"{name}: unknown field; allowed: min and max")
+    low = _whole(value.get("min"), 2, "min: found")
+    return SeedRange(min=low, max=_whole(value.get("max"), low + 1, "max: found"))
+
+
+def _whole(value: Any, low: int, found: str, also: str = "") -> int:
+    """A whole number (8.0 and 1e1 are) from `low` to `MAX_SEEDS`, or an error that begins with `found`."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if number and low <= value <= MAX_SEEDS and value == int(value):
+        return int(value)
+    shown = "nothing" if value is None else repr(value)
+    raise ValueError(f"{found} {shown}; allowed: a whole number from {low} to {MAX_SEEDS}{also}")
+
+
 class StudyConfig(Config):
     """How an arm is searched and how its best configuration is confirmed."""
 
     sampler: Literal[SAMPLERS] = "tpe"  # type: ignore[valid-type]
     pruner: Literal[PRUNERS] = "none"  # type: ignore[valid-type]
     trials: Annotated[Whole, Field(ge=1)] = 10  # per arm, as a total; of no effect where nothing is tuned
-    # Confirm runs per arm; None: 3, or 1 for a single run.
-    seeds: Annotated[Whole | None, Field(ge=0, le=1000)] = None
+    # Confirm runs per arm; None: 3, or 1 for a single run. A range: as many as the verdicts need.
+    seeds: Annotated[int | SeedRange | None, BeforeValidator(_seeds)] = None
     # The smallest difference that matters, in nats of loss: 0.02 is about 2 % of perplexity. Verdicts use it.
     delta: Annotated[float, Field(gt=0)] = 0.02
 
@@ -66,10 +102,14 @@ class Dimension:
 
 @dataclass(frozen=True)
 class Arm:
-    """One combination of the compared values. Its name is what tables, studies and runs call it."""
+    """One combination of the compared values. Its name is what tables, studies and runs call it.
+
+    `copy` counts arms of equal values: 0 for the first, and for the only one outside A/A sweeps.
+    """
 
     name: str
     values: Mapping[str, Any]
+    copy: int = 0
 
 
 @dataclass(frozen=True)
@@ -86,8 +126,30 @@ class SweepSpec:
     study: StudyConfig
 
     def arms(self) -> tuple[Arm, ...]:
-        """Every combination of the compared values, in the order of the file; one arm where nothing is compared."""
-        return tuple(Arm(arm_name(values), values) for values in combinations(self.compare))
+        """Every combination of the compared values, in the order of the file; one arm where nothing is compared.
+
+        In an A/A sweep, whose arms are all equal, the second is called `drop_rate=0.1 (2)`, and so on.
+        """
+        arms: list[Arm] = []
+        for values in combinations(self.compare):
+            name = arm_name(values)
+            copy = sum(arm.values == values for arm in arms) if self.same_arms else 0
+            arms.append(Arm(f"{name} ({copy + 1})" if copy else name, values, copy))
+        return tuple(arms)
+
+    @property
+    def same_arms(self) -> bool:
+        """Whether this is an A/A sweep: several arms that are all the same."""
+        repeated = any(len(values) > 1 for values in self.compare.values())
+        return repeated and all(len({value_key(v) for v in values}) == 1 for values in self.compare.values())
+
+    def arm_config(self, arm: Arm, values: Mapping[str, Any], seed: int) -> RunConfig:
+        """The configuration of one run of an arm: its compared values, its tuned `values`, and a seed.
+
+        All arms share their seeds, and with them initial weights and order of data, so that they can be compared in
+        pairs. Equal arms would then be equal to the last bit: the copies of an A/A sweep have seeds of their own.
+        """
+        return self.run_config({**arm.values, **values, "train.seed": seed + _COPY_STRIDE * arm.copy})
 
     @property
     def baseline_arm(self) -> Arm:
@@ -117,12 +179,25 @@ class SweepSpec:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """Seeds of the confirm runs: fresh ones (the search used `train.seed`), the same in every arm."""
-        count = self.study.seeds
-        if count is None:
-            count = 3 if self.compare or self.tune else 1
+        """Seeds of the confirm runs: fresh ones (the search used `train.seed`), the same in every arm.
+
+        Where their number is found out, all that may be used.
+        """
         first = self.base.train.seed + (1 if self.tune else 0)
-        return tuple(range(first, first + count))
+        return tuple(range(first, first + self.looks[-1]))
+
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """Seeds per arm at which verdicts are read: one number, or for `{min: 3, max: 12}` 3, 6 and 12."""
+        asked = self.study.seeds
+        if asked is None:
+            return (3 if self.compare or self.tune else 1,)
+        if isinstance(asked, int):
+            return (asked,)
+        looks = [asked.min]
+        while looks[-1] < asked.max:
+            looks.append(min(2 * looks[-1], asked.max))
+        return tuple(looks)
 
     def noise_floor(self, seeds: int) -> SweepSpec:
         """A sweep of its own, `<name>-noise`: the baseline alone, as written, on so many seeds.
@@ -164,7 +239,10 @@ class SweepSpec:
     def plain(self) -> dict[str, Any]:
         """The resolved spec as plain values, every default written out; loading it again gives the same sweep."""
         sections = _written_out(self.base)
-        study = {**_written_out(self.study), "trials": self.trials or self.study.trials, "seeds": len(self.seeds)}
+        study = _written_out(self.study)
+        study["trials"] = self.trials or self.study.trials
+        if not isinstance(self.study.seeds, SeedRange):
+            study["seeds"] = len(self.seeds)
         plain: dict[str, Any] = {"name": self.name, "question": self.question, **sections}
         if self.compare:
             plain["compare"] = {path: list(values) for path, values in self.compare.items()}
@@ -220,7 +298,9 @@ def override(written: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str,
             _remove(plain, "data.sha256")
         *parents, leaf = path.split(".")
         here = plain
-        for name in parents:
+        for depth, name in enumerate(parents):
+            if depth and not isinstance(here.get(name, {}), dict):  # `seeds: 4` gives way to `study.seeds.max=8`
+                here[name] = {}
             here = here.setdefault(name, {})
             if not isinstance(here, dict):  # `train: 3` is reported by validation, with its line
                 break

@@ -23,6 +23,7 @@ from harness.spec import (
     EXCLUSIVE,
     KINDS,
     Dimension,
+    SeedRange,
     StudyConfig,
     SweepSpec,
     arm_name,
@@ -81,6 +82,8 @@ class _Loader:
         self.check_exclusive([*compare, *tune])
         if study is not None and study.seeds == 0 and not tune:
             self.report("study.seeds", "found 0; allowed: at least 1 where nothing is tuned")
+        if study is not None and isinstance(study.seeds, SeedRange) and not compare:
+            self.report("study.seeds", "found a range, and nothing is compared; allowed: a whole number")
         baseline = self.baseline(compare)
         if base is not None and study is not None:
             spec = SweepSpec(name, question, written, base, compare, baseline, tune, study)
@@ -196,10 +199,15 @@ class _Loader:
             where = f"compare.{path}"
             if not isinstance(values, list) or not values or any(isinstance(v, (dict, list)) for v in values):
                 self.report(where, f"found {values!r}; allowed: a list of values, for example [0.0, 0.1]")
-            elif len({value_key(value) for value in values}) < len(values):
-                self.report(where, f"found {values!r}; allowed: values that differ, each is an arm")
             else:
                 compare[path] = tuple(values)
+        distinct = {path: len({value_key(value) for value in values}) for path, values in compare.items()}
+        if any(count > 1 for count in distinct.values()):  # else every arm is the same: an A/A sweep
+            for path, values in list(compare.items()):
+                if distinct[path] < len(values):
+                    words = "values that differ, each is an arm (or the same everywhere: an A/A sweep)"
+                    self.report(f"compare.{path}", f"found {list(values)!r}; allowed: {words}")
+                    del compare[path]
         if math.prod(len(values) for values in compare.values()) > MAX_ARMS:
             self.report("compare", f"found {math.prod(map(len, compare.values()))} arms; allowed: at most {MAX_ARMS}")
             return {}

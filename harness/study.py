@@ -145,7 +145,7 @@ class ArmStudy:
         self.space = spec.tune
         self.trials = spec.trials
         self.sampler = spec.study.sampler
-        self.seed = spec.base.train.seed
+        self.seed = spec.arm_config(arm, {}, spec.base.train.seed).train.seed
         pruner = make_pruner(spec.study.pruner, spec.trials, first_evaluation, budget)
         name = study_name(storage, spec.name, arm.name, identity)
         self.study = optuna.create_study(

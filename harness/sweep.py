@@ -212,6 +212,7 @@ def data_facts(data: Dataset) -> dict[str, Any]:
 
 def sweep_info(spec: SweepSpec, identity: str, data: Dataset) -> SweepInfo:
     """What the tracker keeps about the sweep as a whole."""
+    from harness.report.method import analysis_plan
     from harness.tracking import ArmInfo, SweepInfo
 
     return SweepInfo(
@@ -223,17 +224,25 @@ def sweep_info(spec: SweepSpec, identity: str, data: Dataset) -> SweepInfo:
         baseline=spec.baseline_arm.name,
         compare=tuple(spec.compare),
         tune={path: dimension.plain() for path, dimension in spec.tune.items()},
-        study={**spec.study.model_dump(), "trials": spec.trials, "seeds": len(spec.seeds)},
+        study={
+            **spec.study.model_dump(),
+            "trials": spec.trials,
+            "seeds": len(spec.seeds),
+            "looks": list(spec.looks),
+        },
         command=command(),
         data=data_facts(data),
+        plan=analysis_plan(spec),
     )
 
 
 def runs_planned(spec: SweepSpec) -> str:
-    """`3 arms × (4 trials + 3 seeds) = 21 runs`."""
-    arms, trials, seeds = len(spec.arms()), spec.trials, len(spec.seeds)
-    each = f"({trials} trials + {seeds} seeds)" if trials else f"{plural(seeds, 'seed')}"
-    return f"{plural(arms, 'arm')} × {each} = {plural(arms * (trials + seeds), 'run')}"
+    """`3 arms × (4 trials + 3 seeds) = 21 runs`; `3 to 12 seeds = 21 to 48 runs` where the verdicts decide."""
+    arms, trials, fewest, most = len(spec.arms()), spec.trials, spec.looks[0], spec.looks[-1]
+    seeds = plural(most, "seed") if fewest == most else f"{fewest} to {most} seeds"
+    each = f"({trials} trials + {seeds})" if trials else seeds
+    low, high = arms * (trials + fewest), arms * (trials + most)
+    return f"{plural(arms, 'arm')} × {each} = {'' if low == high else f'{low} to '}{plural(high, 'run')}"
 
 
 def plural(count: int, word: str) -> str:
@@ -291,7 +300,7 @@ def show_plan(spec: SweepSpec, datasets: Datasets, workers: int | None) -> None:
         table.add_row(
             arm.name + (" *" if spec.compare and arm.name == spec.baseline_arm.name else ""),
             str(arm.trials),
-            str(arm.seeds),
+            f"{spec.looks[0]}–{arm.seeds}" if len(spec.looks) > 1 else str(arm.seeds),
             f"{cost.parameters:,}",
             f"{cost.tokens:,}" if cost.tokens is not None else f"{cost.seconds:g} s",
             f"{cost.flops:.2e}" if cost.flops is not None else "–",
@@ -301,6 +310,9 @@ def show_plan(spec: SweepSpec, datasets: Datasets, workers: int | None) -> None:
     out.print(table)
     if spec.compare:
         out.print("* the baseline", markup=False)
+    if len(spec.looks) > 1:
+        looks = ", ".join(map(str, spec.looks))
+        out.print(f"verdicts are read after {looks} seeds; only arms that are still undecided get more", markup=False)
     for path, dimension in spec.tune.items():
         out.print(f"tune {path}: {dimension.kind} {list(dimension.values)}", markup=False)
     if any(not path.startswith("train.") or "budget" in path or "batch" in path for path in spec.tune):

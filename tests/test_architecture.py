@@ -23,7 +23,7 @@ ROWS = [
     {"tracking"},
     {"report"},
     {"workers"},
-    {"plan", "progress", "study", "conductor"},
+    {"plan", "progress", "study", "rounds", "conductor"},
     {"cli", "sweep", "generate", "report.__main__", "data.__main__"},
 ]
 
@@ -38,6 +38,7 @@ HOMES = {
     "matplotlib": {"report"},
     "jinja2": {"report"},
     "scipy": {"report"},
+    "sklearn": {"report"},
     "pandas": {"report", "tracking"},
     "pydantic": {"config", "spec", "schema", "specfile", "checkpoint"},
     "ruamel": {"yamlfile", "spec"},

@@ -77,6 +77,31 @@ def test_intervals_cover(seeds: int) -> None:
     assert 0.93 < heavy.found < 0.98  # nothing is promised; heavy tails make the t interval somewhat wide
 
 
+@pytest.mark.parametrize("noise", audit.NOISES)
+def test_looking_several_times_declares_as_few_winners(noise: Noise) -> None:
+    alarms, unpaid = audit.false_alarms_in_rounds(200, noise, np.random.default_rng(17))
+    assert alarms.at_most == pytest.approx(0.05 + 2 * math.sqrt(0.05 * 0.95 / 200)) and alarms.kept, alarms
+    assert unpaid.found > alarms.found  # looking as often without paying for it
+
+
+def test_looking_several_times_without_paying_breaks_the_promise() -> None:
+    _, unpaid = audit.false_alarms_in_rounds(400, "normal", np.random.default_rng(18))
+    assert unpaid.found > 0.05 + 2 * math.sqrt(0.05 * 0.95 / 400)
+
+
+def test_rounds_keep_their_promises_through_the_rule() -> None:
+    generator = np.random.default_rng(19)
+    found, trained = audit.finds_what_it_could_in_rounds(300, generator)
+    assert found.kept and 0.5 < trained.found < 1, (found, trained)
+    held = audit.coverage_in_rounds(2000, "normal", generator)
+    assert held.at_least == pytest.approx(0.95 - 2 * math.sqrt(0.95 * 0.05 / 2000)) and held.kept, held
+
+
+def test_the_rule_in_rounds_gives_the_verdicts_of_the_report() -> None:
+    losses = simulate(np.random.default_rng(20), 8, 12, effect=0.02)
+    assert audit.judged(losses, audit.LOOKS) == audit.reported(losses, audit.LOOKS)
+
+
 def test_both_noises_have_the_same_spread() -> None:
     for noise in audit.NOISES:
         losses = simulate(np.random.default_rng(16), 40_000, 3, noise, effect=0.5)
@@ -88,7 +113,7 @@ def test_both_noises_have_the_same_spread() -> None:
 
 def test_command(monkeypatch: pytest.MonkeyPatch) -> None:
     few = list(audit.audit(10))
-    assert len(few) == 2 * 2 * 2 + 2 + 3 + 2 * len(audit.COVERED_SEEDS)
+    assert len(few) == 2 * 2 * 2 + 2 + 3 + 2 * len(audit.COVERED_SEEDS) + 4 + 2 + 2
     kept = Check("a promise", "normal", 3, 0.04, at_most=0.06)
     monkeypatch.setattr(audit, "audit", lambda: iter([kept]))
     done = CliRunner().invoke(app, ["audit"])

@@ -12,7 +12,7 @@ import pytest
 import example_sweep as example
 from harness.metrics import Point
 from harness.report import compare, loss_curve
-from harness.report.figures import _matrix, final_losses, loss_curves, run_curve, tuning
+from harness.report.figures import _matrix, final_losses, loss_curves, run_curve
 from harness.report.svg import PALETTE, Drawing, label, look
 
 ARM, BASELINE = example.LOSSES
@@ -35,19 +35,17 @@ def drawings(runs: pd.DataFrame) -> list[Drawing | None]:
     return [
         final_losses(runs, comparison),
         loss_curves(example.curves_of(runs), runs, ARMS),
-        tuning(runs, ARMS, example.TUNE),
     ]
 
 
 def test_every_figure_has_readable_text_and_a_title() -> None:
-    final, curves, search = drawings(everything())
-    assert final and curves and search
-    for drawing in (final, curves, search):
+    final, curves = drawings(everything())
+    assert final and curves
+    for drawing in (final, curves):
         assert set(ARMS) <= set(texts(drawing)), drawing.name
         assert ET.fromstring(drawing.file).find(f"{SVG}title") is not None
     assert "Paired difference to the baseline" in texts(final)
     assert {"Training loss", "Validation loss", "training tokens"} <= set(texts(curves))
-    assert {"learning_rate", "1e-3", "5e-4", "validation loss"} <= set(texts(search))
 
 
 def test_figures_inside_a_page_follow_its_mode_and_share_no_id() -> None:
@@ -75,11 +73,10 @@ def test_a_persons_own_settings_change_nothing() -> None:
 
 
 def test_captions_say_what_was_drawn() -> None:
-    final, curves, search = drawings(everything())
-    assert final and curves and search
+    final, curves = drawings(everything())
+    assert final and curves
     assert "lowest to highest seed" in curves.caption and "ended early" in curves.caption
     assert "higher losses at the beginning, up to 10.80" in curves.caption
-    assert "pruned" in search.caption and "diverged" in search.caption
     assert "Right: the same runs" in final.caption
     one = example.frame(example.confirm_runs({ARM: {2: 5.2}}))
     single = loss_curves(example.curves_of(one), one, [ARM])
@@ -88,32 +85,18 @@ def test_captions_say_what_was_drawn() -> None:
 
 def test_nothing_to_draw_gives_no_figure() -> None:
     failed = example.frame([example.run(1, ARM, {}, outcome="failed"), example.run(2, BASELINE, {}, outcome="oom")])
-    assert drawings(failed) == [None, None, None]
-    only_explored = example.frame(example.explore_runs())
-    final, curves, search = drawings(only_explored)
-    assert final is None and curves is None and search is not None
+    assert drawings(failed) == [None, None]
+    assert drawings(example.frame(example.explore_runs())) == [None, None]
 
 
-def test_ten_arms_one_trial_and_missing_metrics_are_drawn() -> None:
+def test_ten_arms_and_missing_metrics_are_drawn() -> None:
     arms = {f"drop_rate=0.{place:02d}": {"model.drop_rate": place / 100} for place in range(10)}
     losses = {arm: {2: 5 + place / 10, 3: 5.1} for place, arm in enumerate(arms)}
-    trial = example.run(5, next(iter(arms)), {"train.learning_rate": 1e-3}, phase="explore", loss=5.0, trial=0)
-    runs = example.frame([trial, *example.confirm_runs(losses)])
+    runs = example.frame(example.confirm_runs(losses))
     curves = example.curves_of(runs).query("metric == 'val/loss'")
     drawn = loss_curves(curves, runs, list(arms))
     assert drawn and set(arms) <= set(texts(drawn)) and "Training loss" not in texts(drawn)
-    assert tuning(runs, list(arms), example.TUNE)
-    assert tuning(runs.drop(columns="val/loss"), list(arms), example.TUNE) is None
     assert len({look(place) for place in range(24)}) == 24 and len(set(PALETTE)) == len(PALETTE)
-
-
-@pytest.mark.parametrize("dimension", [{"choice": [0.0, 0.1]}, {"uniform": [0.0, 0.2]}, {"int_uniform": [0, 3]}])
-def test_every_kind_of_dimension_is_drawn(dimension: dict[str, list[float]]) -> None:
-    runs = example.frame(example.explore_runs())
-    drawing = tuning(runs, ARMS, {"model.drop_rate": dimension})
-    assert drawing and "drop_rate" in texts(drawing)
-    if "choice" in dimension:
-        assert {"0", "0.1"} <= set(texts(drawing))
 
 
 def test_other_tokens_are_drawn_in_bits_per_byte() -> None:
@@ -123,8 +106,6 @@ def test_other_tokens_are_drawn_in_bits_per_byte() -> None:
     drawn = loss_curves(curves, runs, ARMS, "val/bits_per_byte")
     assert drawn and {"bits per byte", "Validation bits per byte"} <= set(texts(drawn))
     assert not {"Training loss", "nats per token"} & set(texts(drawn)) and drawn.caption.startswith("Validation bits")
-    search = tuning(runs, ARMS, example.TUNE, "val/bits_per_byte")
-    assert search and "validation bits per byte" in texts(search) and "validation bits per byte" in search.caption
 
 
 def test_the_mean_is_over_the_same_runs_everywhere() -> None:

@@ -5,8 +5,17 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from harness.report.search import crossings, edges, expected_best, learning_rate_sensitivity, place
+from harness.report.search import (
+    crossings,
+    edges,
+    expected_best,
+    expected_best_band,
+    learning_rate_sensitivity,
+    nearest_diverged,
+    place,
+)
 
 RATE = {"train.learning_rate": {"log_uniform": [1e-4, 1e-2]}}
 
@@ -59,6 +68,30 @@ def test_expected_best_is_the_mean_over_every_draw() -> None:
     assert expected_best([]).tolist() == []
 
 
+def test_the_band_is_a_percentile_bootstrap_of_the_trials() -> None:
+    losses = np.random.default_rng(5).gamma(2.0, 0.3, 24) + 5
+    low, high = expected_best_band(losses, samples=20_000)
+    assert len(low) == len(high) == 8
+    # the expected best of one trial is the mean
+    options = {"confidence_level": 0.8, "n_resamples": 20_000, "method": "percentile", "rng": 1}
+    peer = stats.bootstrap((losses,), np.mean, **options).confidence_interval
+    assert (low[0], high[0]) == pytest.approx(tuple(peer), abs=0.03 * (peer.high - peer.low))
+    assert (low < expected_best(losses)[:8]).all() and (expected_best(losses)[:8] < high).all()
+    moved = expected_best_band(3 * losses - 1, samples=20_000)
+    np.testing.assert_allclose(moved, 3 * np.stack([low, high]) - 1, rtol=1e-12)
+    assert expected_best_band([5.0] * 8).tolist() == [[5.0, 5.0], [5.0, 5.0]]
+    assert expected_best_band(losses[:7]).shape == (2, 0)
+
+
+def test_the_band_covers_about_what_it_says() -> None:
+    rng = np.random.default_rng(0)
+    sweeps, k = 400, np.arange(1, 5)
+    truth = 1 / (k + 1)  # of the lowest of k numbers between 0 and 1
+    bands = np.array([expected_best_band(rng.uniform(size=12), samples=300) for _ in range(sweeps)])
+    covered = ((bands[:, 0] <= truth) & (truth <= bands[:, 1])).mean(axis=0)
+    assert ((covered > 0.67) & (covered < 0.87)).all()
+
+
 def test_arms_whose_order_depends_on_the_number_of_trials_are_named() -> None:
     steady, lucky = [5.0, 5.0, 5.0, 5.0], [9.0, 9.0, 9.0, 4.0]
     assert expected_best(lucky)[0] > 5.0 > expected_best([9.0, 9.0, 9.0, -20.0])[3]
@@ -66,6 +99,9 @@ def test_arms_whose_order_depends_on_the_number_of_trials_are_named() -> None:
     # E[min_k] of (6, 6, 6, 3) is 5.25, 4.69, …: behind 5 for one trial, ahead from two on
     assert crossings({"steady": steady, "lucky": [6.0, 6.0, 6.0, 3.0]}) == [("steady", "lucky", 2)]
     assert crossings({"a": steady, "b": lucky, "c": []}) == []
+    # level for one trial, ahead ever after: nobody was overtaken
+    assert expected_best([4.5, 5.5])[0] == 5.0
+    assert crossings({"steady": steady, "wide": [4.5, 5.5]}) == []
 
 
 def test_sensitivity_by_hand() -> None:
@@ -80,3 +116,34 @@ def test_sensitivity_by_hand() -> None:
     assert wide == pytest.approx((1.0 + 0.5) / 2)
     assert learning_rate_sensitivity([1e-3, 1e-2], [4.0, 4.0], 9.0, 1e-4, 1e-2) == 0
     assert math.isnan(learning_rate_sensitivity([1e-3, 1e-3], [4.0, 5.0], 9.0, 1e-4, 1e-2))
+
+
+SPACE = {**RATE, "train.optimizer": {"choice": ["adamw", "muon", "sgd"]}}
+
+
+def test_an_optimum_touches_diverged_trials_where_they_are_its_neighbours() -> None:
+    # u = 0, 0.5 (best) and, diverged, 1: every trial is 0.5 from its neighbour, the diverged one too
+    near = nearest_diverged(trials(1e-4, 1e-3), [5.0, 4.0], trials(1e-2), RATE)
+    assert near and (near.distance, near.reach) == (pytest.approx(0.5), pytest.approx(0.5)) and near.touches
+    # one more at u = 0.45: distances to neighbours 0.45, 0.05, 0.05, 0.5, of median 0.25
+    more = nearest_diverged(trials(1e-4, 1e-3, 10**-3.1), [5.0, 4.0, 4.1], trials(1e-2), RATE)
+    assert more and more.distance == pytest.approx(0.5) and more.reach == pytest.approx(0.25) and not more.touches
+    # where trials crowd, a tenth of the range counts as near: 0.09 does, 0.11 does not
+    crowd = [10 ** (-3 + 2 * step / 1000) for step in range(10)]
+    for u, touches in ((0.09, True), (0.11, False)):
+        found = nearest_diverged(trials(*crowd), [4.0, *[5.0] * 9], trials(10 ** (-3 + 2 * u)), RATE)
+        assert found and found.reach == 0.1 and found.distance == pytest.approx(u) and found.touches is touches
+
+
+def test_distances_between_trials_by_hand() -> None:
+    def at(rate: float, optimizer: str) -> dict[str, object]:
+        return {"train.learning_rate": rate, "train.optimizer": optimizer}
+
+    complete = [at(1e-3, "adamw"), at(1e-4, "muon")]
+    # another option is 1 away, and 0.5 in the rate: √1.25; the same option and 0.25 in the rate: 0.25
+    other = nearest_diverged(complete, [4.0, 5.0], [at(1e-2, "muon")], SPACE)
+    assert other and other.distance == pytest.approx(math.sqrt(1.25))
+    same = nearest_diverged(complete, [4.0, 5.0], [at(1e-2, "muon"), at(10**-2.5, "adamw")], SPACE)
+    assert same and same.distance == pytest.approx(0.25)
+    assert nearest_diverged(complete, [4.0, 5.0], [], SPACE) is None
+    assert nearest_diverged([], [], complete, SPACE) is None

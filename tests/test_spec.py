@@ -77,6 +77,36 @@ def test_a_noise_floor_is_the_baseline_alone_on_many_seeds(tmp_path: Path) -> No
     assert load(tmp_path, floor.to_yaml()).identity() == floor.identity()
 
 
+def test_looks_double_from_the_fewest_to_the_most_seeds(tmp_path: Path) -> None:
+    def looks(seeds: str) -> tuple[int, ...]:
+        return load(tmp_path, GOOD.replace("seeds: 3", f"seeds: {seeds}")).looks
+
+    assert looks("{min: 3, max: 12}") == (3, 6, 12)
+    assert looks("{min: 2, max: 11}") == (2, 4, 8, 11)
+    assert looks("{min: 3.0, max: 4}") == (3, 4)
+    assert looks("5") == (5,)
+    spec = load(tmp_path, GOOD.replace("seeds: 3", "seeds: {min: 3, max: 12}"))
+    assert spec.seeds == tuple(range(2, 14))
+    assert load(tmp_path, spec.to_yaml()).study == spec.study
+    assert spec.identity() == load(tmp_path, GOOD).identity()  # more of the same
+    assert load(tmp_path, GOOD, "study.seeds.min=4", "study.seeds.max=9").looks == (4, 8, 9)
+
+
+def test_an_aa_sweep_has_equal_arms_on_seeds_of_their_own(tmp_path: Path) -> None:
+    text = GOOD.replace("[0.0, 0.1]", "[0.1, 0.1, 0.1]")
+    spec = load(tmp_path, text)
+    first, second, third = spec.arms()
+    assert [arm.name for arm in spec.arms()] == ["drop_rate=0.1", "drop_rate=0.1 (2)", "drop_rate=0.1 (3)"]
+    assert first.values == second.values == third.values and spec.baseline_arm == first
+    configs = [spec.arm_config(arm, {"train.learning_rate": 1e-3}, 5) for arm in spec.arms()]
+    assert configs[0].train.seed == 5
+    assert len({config.train.seed for config in configs}) == 3
+    assert len({config.model_copy(update={"train": configs[0].train}) for config in configs}) == 1
+    assert not load(tmp_path, GOOD).same_arms
+    seeds = [load(tmp_path, GOOD).arm_config(arm, {}, 5).train.seed for arm in load(tmp_path, GOOD).arms()]
+    assert seeds == [5, 5]  # arms that differ share theirs
+
+
 def test_another_training_code_is_another_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = load(tmp_path, GOOD).identity("data")
     assert training_code() == training_code()

@@ -6,15 +6,19 @@ import numpy as np
 import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestIndPower
 
-from harness.report.significance import holm, paired_t_p, sign_flip_p, sign_flip_seeds
+from harness.report.significance import holm, look_levels, paired_t_p, sign_flip_p, sign_flip_seeds
 from harness.report.statistics import (
     Interval,
     detectable_effect,
+    deviation_interval,
     effect_size,
     mean_interval,
     probability_better,
+    seed_difference,
     seeds_to_detect,
+    unpaired_detectable_effect,
 )
 
 
@@ -203,3 +207,88 @@ def test_seeds_to_detect_has_ends() -> None:
     assert seeds_to_detect(1, 1, 0.05) == 10  # Cohen's table for d = 1, power 0.8: 10 pairs
     assert seeds_to_detect(1, 0, 0.05) == 2 and seeds_to_detect(1e-9, 1, 0.05) == math.inf
     assert math.isnan(seeds_to_detect(1, math.nan, 0.05)) and math.isnan(seeds_to_detect(math.nan, 1, 0.05))
+
+
+# the spread over seeds ---------------------------------------------------------------------------------------------
+
+
+def test_deviation_worked_by_hand() -> None:
+    # 1, 2, 3, 4: s² = 5/3. Printed tables of χ² with 3 degrees of freedom: 0.216 at 2.5 %, 9.348 at 97.5 %.
+    found = deviation_interval([1, 2, 3, 4])
+    assert found.mean == pytest.approx(math.sqrt(5 / 3), rel=1e-12)
+    assert found.low == pytest.approx(math.sqrt(5 / 9.3484036), rel=1e-7)
+    assert found.high == pytest.approx(math.sqrt(5 / 0.2157953), rel=1e-6)
+
+
+@pytest.mark.parametrize("size", [2, 3, 8, 40])
+@pytest.mark.parametrize("level", [0.5, 0.95, 0.99])
+def test_deviation_interval_is_scipys_chi_square(size: int, level: float) -> None:
+    values = np.random.default_rng(size).normal(5, 0.1, size)
+    found = deviation_interval(values, level)
+    ends = stats.chi2.interval(level, size - 1)
+    assert (found.high, found.low) == pytest.approx(np.sqrt((size - 1) * values.var(ddof=1) / ends), rel=1e-10)
+
+
+def test_deviation_has_ends() -> None:
+    assert all(math.isnan(part) for part in (*deviation_interval([5.2]), *deviation_interval([])))
+    assert deviation_interval([0.1] * 3) == (0, 0, 0)  # whose mean is not quite 0.1
+    with pytest.raises(ValueError, match="values: found inf"):
+        deviation_interval([1, math.inf])
+
+
+def test_seed_difference_worked_by_hand() -> None:
+    # t(0.975, 3) = 3.1824463, times √2.
+    assert seed_difference(0.5, 4) == pytest.approx(0.5 * 3.1824463 * 1.4142136, rel=1e-7)
+    assert seed_difference(2, 9, 0.8) == pytest.approx(2 * math.sqrt(2) * stats.t.ppf(0.9, 8), rel=1e-12)
+    assert math.isnan(seed_difference(0.5, 1))
+
+
+@pytest.mark.parametrize("size", [2, 3, 8])
+def test_spread_and_difference_hold_as_often_as_they_say(size: int) -> None:
+    # 40,000 draws: the standard error of the share is 0.0011, so 4 of them on either side.
+    draws = np.random.default_rng(size).normal(5, 0.03, (40_000, size + 2))
+    spread = draws[:, :size].std(axis=1, ddof=1)
+    new = np.abs(draws[:, size] - draws[:, size + 1])
+    assert abs(np.mean(new < seed_difference(1, size) * spread) - 0.95) < 0.0044
+    unit = deviation_interval(draws[0, :size])  # its ends are multiples of s that only depend on n
+    low, high = unit.low / unit.mean, unit.high / unit.mean
+    assert abs(np.mean((low * spread < 0.03) & (high * spread > 0.03)) - 0.95) < 0.0044
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5, 8, 12, 20, 100])
+@pytest.mark.parametrize("alpha", [0.05, 0.01])
+def test_unpaired_effect_is_statsmodels(seeds: int, alpha: float) -> None:
+    found = unpaired_detectable_effect(0.3, seeds, alpha)
+    assert TTestIndPower().power(found / 0.3, seeds, alpha) == pytest.approx(0.8, abs=1e-5)
+    if found < 3:  # from an effect of 10 spreads on, its solver gives up
+        expected = TTestIndPower().solve_power(nobs1=seeds, alpha=alpha, power=0.8)
+        assert found / 0.3 == pytest.approx(expected, abs=1e-4)
+    freedom = 2 * seeds - 2
+    power = stats.nct.sf(stats.t.ppf(1 - alpha / 2, freedom), freedom, found / 0.3 * math.sqrt(seeds / 2))
+    assert power == pytest.approx(0.8, abs=1e-4)
+
+
+def test_unpaired_effect_has_ends() -> None:
+    assert math.isnan(unpaired_detectable_effect(1, 1, 0.05)) and unpaired_detectable_effect(0, 3, 0.05) == 0
+    # (z(0.975) + z(0.8))·√(2/n) = 2.801585·√(2/n)
+    assert unpaired_detectable_effect(1, 500_000, 0.05) == pytest.approx(2.801585 * 0.002, rel=1e-5)
+
+
+@pytest.mark.parametrize("effect", [2.0, 1.0, 0.5, 0.2])
+def test_unpaired_seeds_are_statsmodels(effect: float) -> None:
+    found = seeds_to_detect(effect, 1, 0.05, detectable=unpaired_detectable_effect)
+    assert found == math.ceil(TTestIndPower().solve_power(effect, alpha=0.05, power=0.8))
+    assert found > seeds_to_detect(effect, 1, 0.05)
+
+
+def test_unpaired_seeds_are_cohens() -> None:
+    # Cohen 1988, table 2.4.1, power 0.8, two-sided 0.05: d = 0.5 takes 64 a group, d = 0.8 takes 26.
+    assert seeds_to_detect(0.5, 1, 0.05, detectable=unpaired_detectable_effect) == 64
+    assert seeds_to_detect(0.8, 1, 0.05, detectable=unpaired_detectable_effect) == 26
+
+
+def test_look_levels_worked_by_hand() -> None:
+    assert look_levels((3, 6, 12)) == pytest.approx((0.0125, 0.0125, 0.025))
+    assert look_levels((4,)) == (0.05,)
+    for looks in ((2, 4, 8, 11), (3, 4)):
+        assert sum(look_levels(looks, 0.01)) == pytest.approx(0.01)

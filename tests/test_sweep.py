@@ -46,6 +46,7 @@ class Sandbox:
 
     def __init__(self, folder: Path, spec: str = SPEC) -> None:
         self.folder = folder
+        folder.mkdir(exist_ok=True)
         (folder / "tiny.yaml").write_text(spec, "utf-8")
 
     def command(self, *arguments: str, module: str = "harness.sweep") -> list[str]:

@@ -29,10 +29,11 @@ from hypothesis import strategies as st
 from mlflow import MlflowClient
 
 from harness import tracking
-from harness.config import RunConfig
+from harness.config import RunConfig, digest_of
 from harness.metrics import TOKENS, VAL_LOSS, VAL_PERPLEXITY, Outcome, Phase, Point
 from harness.tracking import (
     ArmInfo,
+    PlanChange,
     SweepInfo,
     Tracker,
     TrackingError,
@@ -60,6 +61,8 @@ DATA = {
     "bytes": {"train": 800, "val": 100, "test": 100},
 }
 
+PLAN = {"method": "2", "baseline": "drop_rate=0.1", "seeds": 2, "looks": [2], "delta": 0.02, "question": "ü?"}
+
 
 def config(**train: Any) -> RunConfig:
     fields_of_train = {"budget": {"steps": 40}, "batch_tokens": 64, "learning_rate": 1e-05, **train}
@@ -82,6 +85,7 @@ def sweep_info(name: str, identity: str = "1" * 64) -> SweepInfo:
         study={"sampler": "tpe", "pruner": "none", "trials": 4, "seeds": [1, 2]},
         command="python -m harness.sweep experiments/x.yaml",
         data=DATA,
+        plan=PLAN,
     )
 
 
@@ -423,6 +427,100 @@ def test_a_sweep_read_back_is_the_sweep_written(store: Store) -> None:
     assert spec.read_text("utf-8") == info.spec_text
 
 
+# Analysis plans.
+
+
+def plan_bytes(store: Store, parent: str) -> bytes:
+    return Path(store.client.download_artifacts(parent, "analysis_plan.json")).read_bytes()
+
+
+def files_of(store: Store, run_id: str) -> set[str]:
+    return {file.path for file in store.client.list_artifacts(run_id)}
+
+
+def test_the_plan_is_stored_before_there_is_any_trial(store: Store) -> None:
+    parent = Tracker("planned", store.uri).open_sweep(sweep_info("planned"))
+    assert load_runs("planned", store.uri).empty
+    assert json.loads(plan_bytes(store, parent)) == PLAN
+    assert store.client.get_run(parent).data.tags["harness.plan_sha256"] == digest_of(PLAN)
+    assert "analysis_plan_changes.json" not in files_of(store, parent)
+    found = load_sweep("planned", store.uri)
+    assert (found.first_plan, found.plan_sha256, found.plan_changes) == (PLAN, digest_of(PLAN), ())
+
+
+def test_a_plan_that_cannot_be_stored_keeps_trials_from_starting(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise TrackingError("the store is full")
+
+    info = sweep_info("unplanned")
+    with monkeypatch.context() as patch:
+        patch.setattr(Tracker, "_put", refuse)
+        with pytest.raises(TrackingError, match="full"):
+            Tracker("unplanned", store.uri).open_sweep(info)
+    # Nothing was trained, so the plan of the second attempt is still one that came before the first trial.
+    other = replace(info, plan={**PLAN, "seeds": 3})
+    parent = Tracker("unplanned", store.uri).open_sweep(other)
+    found = load_sweep("unplanned", store.uri, parent)
+    assert (found.first_plan, found.plan_sha256) == (other.plan, digest_of(other.plan))
+    assert found.plan_changes == ()
+
+
+def test_the_first_plan_stays_and_what_differs_later_is_added(store: Store) -> None:
+    info = sweep_info("replanned")
+    tracker = Tracker("replanned", store.uri)
+    parent = tracker.open_sweep(info)
+    first = plan_bytes(store, parent)
+    for seed, phase, outcome in [
+        (11, Phase.CONFIRM, Outcome.COMPLETE),
+        (12, Phase.CONFIRM, Outcome.FAILED),
+        (13, Phase.CONFIRM, Outcome.COMPLETE),
+        (1, Phase.EXPLORE, Outcome.COMPLETE),
+    ]:
+        run_id = tracker.start_trial(parent, trial_info(seed=seed, phase=phase))
+        tracker.end_trial(run_id, outcome)
+    tracker.start_trial(parent, trial_info(seed=14))
+
+    Tracker("replanned", store.uri).open_sweep(replace(info, plan=dict(reversed(PLAN.items()))))
+    assert "analysis_plan_changes.json" not in files_of(store, parent)  # the same plan
+
+    more = replace(info, plan={**PLAN, "seeds": 4, "looks": [4]})
+    before = datetime.now(UTC)
+    for _ in range(2):
+        assert Tracker("replanned", store.uri).open_sweep(more) == parent
+    [change] = load_sweep("replanned", store.uri).plan_changes
+    assert change == PlanChange(change.when, 2, more.plan)
+    assert before <= change.when <= datetime.now(UTC)
+    [plain] = json.loads(Path(store.client.download_artifacts(parent, "analysis_plan_changes.json")).read_text())
+    assert (plain["confirm_runs"], plain["plan"]) == (2, more.plan)
+    assert datetime.fromisoformat(plain["when"]) == change.when and plain["when"].endswith("+00:00")
+
+    # Back to the first plan is another change. What a later run has taken the place of may have been seen as well.
+    tracker.tag(run_id, phase=Phase.SUPERSEDED)
+    Tracker("replanned", store.uri).open_sweep(info)
+    found = load_sweep("replanned", store.uri)
+    assert [(one.confirm_runs, one.plan) for one in found.plan_changes] == [(2, more.plan), (3, PLAN)]
+    assert found.plan == PLAN  # of the last opening
+    assert plan_bytes(store, parent) == first
+    assert store.client.get_run(parent).data.tags["harness.plan_sha256"] == digest_of(PLAN)
+
+
+def test_a_sweep_made_before_there_were_plans_has_none_and_can_still_be_read_and_gone_on_with(store: Store) -> None:
+    info = replace(sweep_info("old"), plan={})
+    tracker = Tracker("old", store.uri)
+    parent = tracker.open_sweep(info)
+    written = json.loads(record.describe(info))
+    del written["plan"]
+    tracker.log_text(parent, json.dumps(written), "sweep.json")
+    tracker.end_trial(tracker.start_trial(parent, trial_info()), Outcome.COMPLETE)
+    found = load_sweep("old", store.uri)
+    assert (found.plan, found.first_plan, found.plan_sha256, found.plan_changes) == ({}, {}, "", ())
+    # Its runs came before any plan, so the one of today is a change of it, and never becomes the first.
+    Tracker("old", store.uri).open_sweep(sweep_info("old"))
+    found = load_sweep("old", store.uri)
+    assert (found.first_plan, found.plan_sha256) == ({}, "")
+    assert [(one.confirm_runs, one.plan) for one in found.plan_changes] == [(1, PLAN)]
+
+
 def test_code_version_of_a_sweep_is_that_of_the_current_folder(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -486,11 +584,15 @@ def test_confirmed_runs_are_what_a_resume_may_skip(store: Store) -> None:
         (trial_info(seed=13, phase=Phase.EXPLORE), Outcome.COMPLETE),
     ]:
         ids.append(tracker.start_trial(parent, info))
+        if info is wanted:
+            tracker.log_point(ids[-1], point(20, val__loss=3.0))
+            tracker.log_point(ids[-1], point(40, val__loss=2.0, val__perplexity=7.4, train__loss=1.0, test__loss=2.5))
         tracker.end_trial(ids[-1], outcome)
     tracker.start_trial(parent, trial_info(seed=14))
+    last = {VAL_LOSS: 2.0, VAL_PERPLEXITY: 7.4}
     assert Tracker("confirm", store.uri).confirmed(parent) == [
-        ("drop_rate=0.0", 11, wanted.config.digest(), ids[0]),
-        ("drop_rate=0.0", 15, trial_info(seed=15).config.digest(), ids[2]),
+        ("drop_rate=0.0", 11, wanted.config.digest(), ids[0], Outcome.COMPLETE, last),
+        ("drop_rate=0.0", 15, trial_info(seed=15).config.digest(), ids[2], Outcome.DIVERGED, {}),
     ]
 
 

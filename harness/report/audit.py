@@ -4,13 +4,13 @@ Losses are those of a baseline and five arms over common seeds: a part that all 
 each run's own, normal or heavy-tailed (Student's t with 3 degrees of freedom). What is counted: sweeps without any
 true difference in which some arm is called better or worse; sweeps in which a difference of the size that the report
 prints as detectable is found; arms at a true difference of δ that are called no different; and intervals that hold
-the true mean.
+the true mean. The same for sweeps that look several times and train more seeds for what is undecided.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -21,9 +21,9 @@ import pandas as pd
 from harness import metrics
 from harness.metrics import Outcome, Phase
 from harness.report.comparison import compare
-from harness.report.significance import ALPHA
+from harness.report.significance import ALPHA, holm, look_levels, paired_t_p
 from harness.report.statistics import LEVEL, POWER, detectable_effect, mean_interval
-from harness.report.verdicts import Verdict, judge
+from harness.report.verdicts import DIFFERENT, Verdict, verdicts
 from harness.spec import StudyConfig
 
 Noise = Literal["normal", "t(3)"]
@@ -35,7 +35,8 @@ DELTA: Final = StudyConfig().delta
 SWEEPS: Final = 1000
 NOISES: Final[tuple[Noise, ...]] = ("normal", "t(3)")
 COVERED_SEEDS: Final = (3, 5, 8, 12, 30)
-_DIFFERENT: Final = (Verdict.BETTER, Verdict.WORSE)
+LOOKS: Final = (3, 6, 12)  # of `seeds: {min: 3, max: 12}`
+_RANGE: Final = f"{LOOKS[0]}–{LOOKS[-1]}"
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Check:
 
     name: str
     noise: Noise
-    seeds: int
+    seeds: int | str
     found: float
     at_least: float = math.nan
     at_most: float = math.nan
@@ -89,20 +90,20 @@ def as_runs(losses: Losses) -> pd.DataFrame:
     )
 
 
-def reported(losses: Losses) -> list[list[str]]:
+def reported(losses: Losses, looks: Sequence[int] | None = None) -> list[list[str]]:
     """For each simulated sweep the verdicts on its arms, the baseline left out, as `compare` gives them."""
-    return [list(compare(as_runs(sweep), "arm 0")["verdict"][1:]) for sweep in losses]
+    return [list(compare(as_runs(sweep), "arm 0", looks=looks)["verdict"][1:]) for sweep in losses]
 
 
-def judged(losses: Losses) -> list[list[str]]:
+def judged(losses: Losses, looks: Sequence[int] | None = None) -> list[list[str]]:
     """The same by the rule alone, without frames: ten times as fast, for what takes many sweeps."""
-    return [[str(one.verdict) for one in judge(list(sweep[1:] - sweep[0]), DELTA)] for sweep in losses]
+    return [[str(word) for word, _ in verdicts(list(sweep[1:] - sweep[0]), DELTA, looks=looks)] for sweep in losses]
 
 
 def false_alarms(sweeps: int, seeds: int, noise: Noise, generator: np.random.Generator) -> Iterator[Check]:
     """No true difference: sweeps that call any arm different, and those that would by lowest mean loss."""
     losses = simulate(generator, sweeps, seeds, noise)
-    called = [any(word in _DIFFERENT for word in words) for words in reported(losses)]
+    called = [any(word in DIFFERENT for word in words) for words in reported(losses)]
     limit = ALPHA + 2 * math.sqrt(ALPHA * (1 - ALPHA) / sweeps)
     yield Check("no difference, some arm called better or worse", noise, seeds, float(np.mean(called)), at_most=limit)
     naive = float(np.mean(losses.mean(axis=-1).argmin(axis=-1) > 0))
@@ -134,6 +135,45 @@ def coverage(intervals: int, seeds: int, noise: Noise, generator: np.random.Gene
     return Check("95 % interval holds the true difference", noise, seeds, held, *bounds)
 
 
+def false_alarms_in_rounds(sweeps: int, noise: Noise, generator: np.random.Generator) -> Iterator[Check]:
+    """No true difference, several looks: the same share, and that of looking as often without paying for it."""
+    losses = simulate(generator, sweeps, LOOKS[-1], noise)
+    called = [any(word in DIFFERENT for word in words) for words in reported(losses, LOOKS)]
+    limit = ALPHA + 2 * math.sqrt(ALPHA * (1 - ALPHA) / sweeps)
+    name = "no difference, some arm called better or worse"
+    yield Check(name, noise, _RANGE, float(np.mean(called)), at_most=limit)
+    unpaid = np.zeros(sweeps, dtype=bool)
+    for n in LOOKS:
+        unpaid |= (holm(paired_t_p(losses[:, 1:, :n] - losses[:, :1, :n])) <= ALPHA).any(axis=-1)
+    yield Check("the same, every look at the full level", noise, _RANGE, float(unpaid.mean()))
+
+
+def finds_what_it_could_in_rounds(sweeps: int, generator: np.random.Generator) -> Iterator[Check]:
+    """One arm better by what the last look can detect: sweeps that call it better, and the seeds that it took."""
+    level = look_levels(LOOKS)[-1] / ARMS
+    effect = detectable_effect(math.sqrt(2) * SPREAD, LOOKS[-1], level)
+    losses = simulate(generator, sweeps, LOOKS[-1], effect=-effect)
+    found = [verdicts(list(sweep[1:] - sweep[0]), DELTA, looks=LOOKS) for sweep in losses]
+    limit = POWER - 2 * math.sqrt(POWER * (1 - POWER) / sweeps)
+    better = float(np.mean([arms[0][0] == Verdict.BETTER for arms in found]))
+    yield Check("detectable effect found", "normal", _RANGE, better, at_least=limit)
+    trained = float(np.mean([pairs for arms in found for _, pairs in arms])) / LOOKS[-1]
+    yield Check(f"seeds trained, of {LOOKS[-1]} per arm", "normal", _RANGE, trained)
+
+
+def coverage_in_rounds(intervals: int, noise: Noise, generator: np.random.Generator) -> Check:
+    """Paired differences of true mean 0, more seeds until decided: intervals at the last look that hold it."""
+    losses = simulate(generator, intervals, LOOKS[-1], noise)
+    levels = dict(zip(LOOKS, look_levels(LOOKS), strict=True))
+    held = []
+    for sweep in losses:
+        differences = sweep[1] - sweep[0]
+        ((_, pairs),) = verdicts([differences], DELTA, looks=LOOKS)
+        held.append(mean_interval(differences[:pairs], 1 - levels[pairs]).includes_zero)
+    limit = LEVEL - 2 * math.sqrt(LEVEL * (1 - LEVEL) / intervals) if noise == "normal" else math.nan
+    return Check("interval at the last look holds the true difference", noise, _RANGE, float(np.mean(held)), limit)
+
+
 def audit(sweeps: int = SWEEPS, seed: int = 1) -> Iterator[Check]:
     """Every check, each over `sweeps` simulated sweeps (coverage: ten times as many intervals), one after the other."""
     generator = np.random.default_rng(seed)
@@ -147,6 +187,11 @@ def audit(sweeps: int = SWEEPS, seed: int = 1) -> Iterator[Check]:
     for noise in NOISES:
         for seeds in COVERED_SEEDS:
             yield coverage(10 * sweeps, seeds, noise, generator)
+    for noise in NOISES:
+        yield from false_alarms_in_rounds(sweeps, noise, generator)
+    yield from finds_what_it_could_in_rounds(sweeps, generator)
+    for noise in NOISES:
+        yield coverage_in_rounds(10 * sweeps, noise, generator)
 
 
 def audit_lines(checks: Iterable[Check]) -> list[list[str]]:

@@ -8,9 +8,9 @@ and a run that ended early has no result. Every figure is of the last checkpoint
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Final
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Final
 
 import pandas as pd
 
@@ -18,7 +18,7 @@ from harness import metrics
 from harness.metrics import Outcome, Phase
 from harness.report.formats import listed
 from harness.report.statistics import Interval, mean_interval
-from harness.report.verdicts import Judgement, judge
+from harness.report.verdicts import Judgement, Verdict, judge
 from harness.spec import StudyConfig
 
 _TOKENIZER: Final = "data.tokenizer"
@@ -78,6 +78,7 @@ def compare(
     metric: str = metrics.VAL_LOSS,
     arms: Sequence[str] | None = None,
     delta: float | None = None,
+    looks: Sequence[int] | None = None,
 ) -> pd.DataFrame:
     """Compare the arms of one sweep over their complete confirm runs.
 
@@ -88,14 +89,16 @@ def compare(
         arms: names and order of the rows; None: as they first appear in `runs`.
         delta: the smallest difference that matters, in nats of loss per token, whatever the metric; None: the
             default of `study.delta`.
+        looks: seeds per arm at which the sweep looked at its verdicts, where it trained more seeds for what was
+            undecided (`SweepSpec.looks`); None: all seeds count and are looked at once.
 
     Returns:
         One row per arm, arms without a result included (0 seeds, NaN): `arm`, `is_baseline`, `metric`, `seeds`;
         `mean`, `low`, `high` of the metric (95 % t interval); `perplexity`, the exponential of the mean validation
         loss; `bits_per_byte`, a mean; `test_seeds`, `test_mean`, `test_low`, `test_high`; `common_context_mean`, …,
         of the validation loss over the targets that every context length can be asked; `pairs`, `difference`,
-        `difference_low`, `difference_high`, arm minus baseline over the seeds both have; `p`, `p_holm`,
-        `sign_flip_p`, `d_z`, `probability_better`, `mde`, `seeds_needed`, `verdict` as in
+        `difference_low`, `difference_high`, arm minus baseline over the seeds both have (up to the look that
+        decided); `p`, `p_holm`, `sign_flip_p`, `d_z`, `probability_better`, `mde`, `seeds_needed`, `verdict` as in
         `harness.report.verdicts.Judgement`, and the `delta` they used, in the unit of the metric (NaN for a metric
         that nats have no fixed rate to); means of `tokens` and `seconds` (wall time); `parameters`; `run_ids`,
         separated by spaces.
@@ -115,22 +118,45 @@ def compare(
     ):
         raise ValueError(f"metric: found {metric!r} with baseline {baseline!r}. {ground.reason}")
     by_arm = {arm: chosen[chosen["arm"] == arm].set_index("seed") for arm in order}
-    differences: dict[str, pd.Series] = {}
+    judged: dict[str, Judgement] = {}
     threshold = math.nan
     if baseline is not None:
         reference = _values(by_arm[baseline], metric)
-        differences = {arm: _differences(_values(by_arm[arm], metric), reference) for arm in order if arm != baseline}
+        seeds = _confirm_seeds(runs)
+        others = [arm for arm in order if arm != baseline]
+        differences = [_values(by_arm[arm], metric).reindex(seeds) - reference.reindex(seeds) for arm in others]
         threshold = _in_unit(nats, metric, by_arm[baseline])
-    judged = dict(zip(differences, judge(list(differences.values()), threshold), strict=True))
+        several = looks if looks is not None and len(looks) > 1 else None
+        judged = dict(zip(others, judge(differences, threshold, looks=several), strict=True))
     rows = [
         {
             **_described(arm, by_arm[arm], arm == baseline, metric),
-            **_compared(differences.get(arm, pd.Series(dtype=float)), judged.get(arm), threshold),
+            **_compared(judged.get(arm), threshold),
             **_cost(by_arm[arm]),
         }
         for arm in order
     ]
     return pd.DataFrame(rows)
+
+
+def undecided_arms(
+    results: Sequence[Mapping[str, Any]], baseline: str, arms: Sequence[str], delta: float, looks: Sequence[int]
+) -> list[str]:
+    """The arms whose verdict more seeds may still decide: undecided ones that have a pair with the baseline at all.
+
+    Args:
+        results: confirm runs as rows of `load_runs`; no test metric is needed.
+        baseline, arms, delta, looks: as for `compare`.
+    """
+    if not results:
+        return []
+    runs = pd.DataFrame(list(results))
+    ground = common_ground(runs)
+    if not ground.ranked:  # no number of seeds makes other texts comparable
+        return []
+    table = compare(runs, baseline, ground.metric, arms, delta, looks)
+    open_still = (table["verdict"] == Verdict.UNDECIDED) & (table["pairs"] > 0)
+    return [str(arm) for arm in table.loc[open_still, "arm"]]
 
 
 def _check(runs: pd.DataFrame, order: Sequence[str], baseline: str | None, metric: str, delta: float) -> None:
@@ -145,10 +171,9 @@ def _check(runs: pd.DataFrame, order: Sequence[str], baseline: str | None, metri
         raise ValueError(f"delta: found {delta}; allowed: a number of nats above 0")
 
 
-def _differences(values: pd.Series, reference: pd.Series) -> pd.Series:
-    """Arm minus baseline over the seeds that both have, in the order of the seeds."""
-    common = values.index.intersection(reference.index).sort_values()
-    return values.loc[common] - reference.loc[common]
+def _confirm_seeds(runs: pd.DataFrame) -> list[int]:
+    """Every seed that any arm was confirmed on, whatever came of it: their order is the order of the looks."""
+    return sorted(int(seed) for seed in runs.loc[runs["phase"] == Phase.CONFIRM, "seed"].unique())
 
 
 def _in_unit(nats: float, metric: str, baseline: pd.DataFrame) -> float:
@@ -180,15 +205,17 @@ def _described(arm: str, runs: pd.DataFrame, is_baseline: bool, metric: str) -> 
     }
 
 
-def _compared(differences: pd.Series, judgement: Judgement | None, delta: float) -> dict[str, object]:
-    names = [field.name for field in fields(Judgement)]
-    judged = dict.fromkeys(names, math.nan) if judgement is None else asdict(judgement)
+_FIGURES: Final = tuple(field.name for field in fields(Judgement) if field.name not in ("pairs", "interval", "verdict"))
+
+
+def _compared(judgement: Judgement | None, delta: float) -> dict[str, object]:
+    interval = judgement.interval if judgement else Interval(math.nan, math.nan, math.nan)
     return {
-        "pairs": len(differences),
-        **_named(mean_interval(differences), "difference", "difference_low", "difference_high"),
-        **judged,
-        "verdict": math.nan if judgement is None else str(judgement.verdict),
-        "delta": math.nan if judgement is None else delta,
+        "pairs": judgement.pairs if judgement else 0,
+        **_named(interval, "difference", "difference_low", "difference_high"),
+        **{name: getattr(judgement, name) if judgement else math.nan for name in _FIGURES},
+        "verdict": str(judgement.verdict) if judgement else math.nan,
+        "delta": delta if judgement else math.nan,
     }
 
 

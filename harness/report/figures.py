@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from harness import metrics
 from harness.metrics import Outcome, Phase
 from harness.report.comparison import intervals, metric_name, verdict_runs
-from harness.report.formats import setting
 from harness.report.statistics import Interval
 from harness.report.svg import INK, Drawing, drawing, label, look, style
-from harness.spec import short_name
 
 WIDTH: Final = 9.4  # inches, the width of the page's column
 _SIDES: Final = ((metrics.TRAIN_LOSS, "Training loss"), (metrics.VAL_LOSS, "Validation loss"))
@@ -208,123 +206,6 @@ def _dots(ax: Axes, values: Sequence[npt.NDArray[np.float64]], found: Sequence[I
     ax.grid(axis="y", visible=False)
     ax.tick_params(axis="y", length=0)
     ax.xaxis.set_major_locator(MaxNLocator(5))
-
-
-def tuning(
-    runs: pd.DataFrame,
-    arms: Sequence[str],
-    tune: Mapping[str, Mapping[str, Sequence[Any]]],
-    metric: str = metrics.VAL_LOSS,
-) -> Drawing | None:
-    """Final validation loss (or what else compares the arms) of every explore trial over each tuned dimension.
-
-    Args:
-        runs: as `load_runs` gives them.
-        arms: names, in the order of their colours.
-        tune: path → {kind: values}, as the spec writes it.
-        metric: what the arms are compared by.
-    """
-    explored = runs[runs["phase"] == Phase.EXPLORE]
-    paths = [path for path in tune if path in explored]
-    if not paths or metric not in explored:
-        return None
-    complete = explored[(explored["outcome"] == Outcome.COMPLETE) & explored[metric].notna()]
-    if complete.empty:
-        return None
-    columns = min(len(paths), 2)
-    rows = math.ceil(len(paths) / columns)
-    drawn = [arm for arm in arms if (explored["arm"] == arm).any()]
-    low = float(explored.loc[explored["outcome"].isin([Outcome.COMPLETE, Outcome.PRUNED]), metric].min())
-    high = float(complete[metric].max())
-    pad = 0.08 * (high - low) or 0.05 * abs(high) or 1.0
-    # What has no place in the frame stands above it, each arm in a row of its own: arms often try the same values.
-    edges = {arm: high + pad * (1 + min(0.5, 3 / len(arms)) * index) for index, arm in enumerate(arms)}
-    with style("tuning"):
-        figure = Figure(
-            figsize=(WIDTH if columns > 1 else 5.6, 2.7 * rows + 0.18 * legend_rows(drawn)), layout="constrained"
-        )
-        grid = figure.subplots(rows, columns, squeeze=False)
-        for ax, path in zip(grid.flat, paths, strict=False):
-            _dimension(ax, explored, arms, path, tune[path], metric, edges)
-            ax.set_ylim(low - pad, edges[arms[-1]] + 0.6 * pad)
-        for ax in list(grid.flat)[len(paths) :]:
-            ax.set_visible(False)
-        for ax in grid[:, 0]:
-            ax.set_ylabel(metric_name(metric))
-        legend(figure, grid[0][0], drawn)
-        return drawing(figure, "tuning", "Explore trials over each tuned dimension", _tuning_caption(explored, metric))
-
-
-def _tuning_caption(explored: pd.DataFrame, metric: str) -> str:
-    kinds = set(explored["outcome"])
-    parts = [
-        f"Explore trials: final {metric_name(metric)} over each tuned dimension. Filled marks are complete trials."
-    ]
-    if Outcome.PRUNED in kinds:
-        parts.append(
-            "Crosses: pruned trials at their last value, higher ones above the rest, a row per arm; no results."
-        )
-    if Outcome.DIVERGED in kinds:
-        parts.append("Open triangles above the rest: diverged trials.")
-    return " ".join(parts)
-
-
-def _dimension(
-    ax: Axes,
-    explored: pd.DataFrame,
-    arms: Sequence[str],
-    path: str,
-    dimension: Mapping[str, Sequence[Any]],
-    metric: str,
-    edges: Mapping[str, float],
-) -> None:
-    (kind, values), *_ = dimension.items()
-    for index, arm in enumerate(arms):
-        colour, _, marker = look(index)
-        mine = explored[explored["arm"] == arm]
-        if kind == "choice":
-            # Arms stand side by side within an option, so that one does not hide another.
-            shift = 0.5 * ((index + 0.5) / len(arms) - 0.5)
-            place = mine[path].map(lambda value: _option(value, values)) + shift
-        else:
-            place = pd.to_numeric(mine[path], errors="coerce")
-        loss = mine[metric]
-        done = mine["outcome"] == Outcome.COMPLETE
-        ax.plot(
-            place[done], loss[done], marker, color=colour, markersize=5, alpha=0.85, markeredgewidth=0, label=label(arm)
-        )
-        pruned = (mine["outcome"] == Outcome.PRUNED) & loss.notna()
-        ax.plot(place[pruned], loss[pruned].clip(upper=edges[arm]), "x", color=colour, markersize=4.5, alpha=0.7)
-        lost = mine["outcome"] == Outcome.DIVERGED
-        ax.plot(place[lost], np.full(int(lost.sum()), edges[arm]), "^", color=colour, markersize=5, fillstyle="none")
-    ax.set_xlabel(short_name(path))
-    if kind == "choice":
-        ax.set_xticks(range(len(values)), [label(setting(value)) for value in values])
-        ax.set_xlim(-0.6, len(values) - 0.4)
-    elif kind == "log_uniform":
-        _log_axis(ax, float(values[0]), float(values[1]))
-    else:
-        margin = 0.04 * (float(values[1]) - float(values[0]))
-        ax.set_xlim(float(values[0]) - margin, float(values[1]) + margin)
-        ax.xaxis.set_major_locator(MaxNLocator(5, integer=kind == "int_uniform"))
-
-
-def _option(value: object, options: Sequence[Any]) -> float:
-    """The place of a run's value among the options of a choice; NaN where a run lacks it."""
-    words = (bool, str)
-    same = (str(value) == str(option) if isinstance(option, words) else value == option for option in options)
-    return next((float(place) for place, found in enumerate(same) if found), math.nan)
-
-
-def _log_axis(ax: Axes, low: float, high: float) -> None:
-    """A logarithmic axis over the whole range; 1, 2 and 5 are labelled where there are few decades."""
-    ax.set_xscale("log")
-    margin = (high / low) ** 0.04
-    ax.set_xlim(low / margin, high * margin)
-    few = high / low < 300
-    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,)))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: setting(float(f"{value:.3g}"))))
-    ax.xaxis.set_minor_formatter(NullFormatter())
 
 
 def run_curve(curves: pd.DataFrame) -> Drawing:

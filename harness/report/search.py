@@ -17,6 +17,8 @@ import numpy.typing as npt
 
 EDGE: Final = 0.1  # outer share of a range, on its own scale, in which an optimum is suspect
 TOP: Final = 5  # trials looked at for the stronger warning
+BAND_FROM: Final = 8  # trials, under which no band is given
+BAND_SHARE: Final = 3  # a band is given up to k = n / 3: beyond, it covers far less than it says
 
 Floats = npt.NDArray[np.float64]
 
@@ -86,6 +88,68 @@ def edges(
     return found
 
 
+@dataclass(frozen=True)
+class Nearness:
+    """How near the diverged trials of an arm come to its best one.
+
+    Attributes:
+        distance: from the best trial to the nearest diverged one, in units of the searched ranges.
+        reach: what counts as near: the median distance of a trial to its nearest neighbour, and at least 0.1.
+    """
+
+    distance: float
+    reach: float
+
+    @property
+    def touches(self) -> bool:
+        """Whether the optimum lies beside what cannot be trained: no farther from it than trials lie apart."""
+        return self.distance <= self.reach * (1 + 1e-9)
+
+
+def nearest_diverged(
+    trials: Sequence[Mapping[str, Any]],
+    losses: npt.ArrayLike,
+    diverged: Sequence[Mapping[str, Any]],
+    tune: Mapping[str, Mapping[str, Sequence[Any]]],
+) -> Nearness | None:
+    """How near to the best trial of one arm the training diverged.
+
+    Distances are Euclidean over each dimension's own scale, 0 to 1 (`place`); two options of a choice without order
+    are 1 apart.
+
+    Args:
+        trials: tuned values of each complete trial, path → value.
+        losses: their losses, shape (n,), lower is better.
+        diverged: tuned values of each diverged trial.
+        tune: the space.
+
+    Returns:
+        None where nothing is complete or nothing diverged.
+    """
+    if not trials or not diverged:
+        return None
+    points = _coordinates([*trials, *diverged], tune)
+    apart = np.sqrt(((points[:, None] - points) ** 2).sum(axis=-1))
+    best = int(np.argmin(np.asarray(losses, dtype=np.float64)))
+    distance = float(apart[best, len(trials) :].min())
+    np.fill_diagonal(apart, np.inf)
+    return Nearness(distance, max(EDGE, float(np.median(apart.min(axis=1)))))
+
+
+def _coordinates(trials: Sequence[Mapping[str, Any]], tune: Mapping[str, Mapping[str, Sequence[Any]]]) -> Floats:
+    """Trials in the unit cube; an unordered choice takes one column per option. Shape (trials, columns)."""
+    columns: list[list[float]] = []
+    for path, dimension in tune.items():
+        values = [trial[path] for trial in trials]
+        places = [place(value, dimension) for value in values]
+        if None not in places:
+            columns.append([p for p in places if p is not None])
+            continue
+        words = [str(value) for value in values]
+        columns += [[math.sqrt(0.5) * (word == option) for word in words] for option in sorted(set(words))]
+    return np.array(columns).T
+
+
 def expected_best(losses: npt.ArrayLike) -> Floats:
     """E[best of k trials] for k = 1 … n, drawing with replacement from the n trials that were seen.
 
@@ -98,10 +162,38 @@ def expected_best(losses: npt.ArrayLike) -> Floats:
         shape (n,), falling from the mean towards the minimum.
     """
     values = np.sort(np.asarray(losses, dtype=np.float64))
+    return np.asarray(_weights(len(values), len(values)) @ values)
+
+
+def _weights(n: int, most: int) -> Floats:
+    """The probability that the i-th lowest of n trials is the best of k, for k = 1 … most; shape (most, n)."""
+    rank, k = np.arange(1, n + 1), np.arange(1, most + 1)[:, None]
+    weights: Floats = ((n - rank + 1) / n) ** k - ((n - rank) / n) ** k
+    return weights
+
+
+def expected_best_band(losses: npt.ArrayLike, samples: int = 1000, seed: int = 0) -> Floats:
+    """The 10 % and 90 % quantiles of `expected_best` over trials drawn anew from those seen (a percentile bootstrap).
+
+    A draw never holds a trial better than the best one seen, so the band fails where E[min_k] rests on the best few.
+    In simulated random searches (8 to 40 trials) it covered the true value in 67 to 80 % of them up to k = n/3, and in
+    42 to 51 % at k = n; hence the limits.
+
+    Args:
+        losses: shape (n,), as for `expected_best`.
+        samples: draws.
+        seed: of the draws: the same trials give the same band.
+
+    Returns:
+        shape (2, n // 3): the lower and the upper end for k = 1, 2, …; of length 0 with fewer than 8 trials.
+    """
+    values = np.asarray(losses, dtype=np.float64)
     n = len(values)
-    rank, k = np.arange(1, n + 1), np.arange(1, n + 1)[:, None]
-    weights = ((n - rank + 1) / n) ** k - ((n - rank) / n) ** k
-    return np.asarray(weights @ values)
+    most = n // BAND_SHARE if n >= BAND_FROM else 0
+    if not most:
+        return np.empty((2, 0))
+    drawn = np.sort(values[np.random.default_rng(seed).integers(0, n, (samples, n))], axis=1)
+    return np.asarray(np.quantile(drawn @ _weights(n, most).T, [0.1, 0.9], axis=0))
 
 
 def crossings(losses: Mapping[str, npt.ArrayLike]) -> list[tuple[str, str, int]]:
@@ -117,7 +209,8 @@ def crossings(losses: Mapping[str, npt.ArrayLike]) -> list[tuple[str, str, int]]
         for second in names[i + 1 :]:
             n = min(len(curves[first]), len(curves[second]))
             signs = np.sign(curves[first][:n] - curves[second][:n])
-            changed: list[int] = np.flatnonzero(signs != signs[0]).tolist() if n else []
+            ordered = np.flatnonzero(signs)  # where they are level, neither is ahead
+            changed: list[int] = ordered[signs[ordered] != signs[ordered[:1]]].tolist()
             if changed:
                 found.append((first, second, changed[0] + 1))
     return found

@@ -7,6 +7,7 @@ the one that decides; the sign-flip test assumes far less and serves as its chec
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -88,3 +89,19 @@ def holm(p: npt.ArrayLike) -> npt.NDArray[np.float64]:
     adjusted = np.empty_like(known)
     np.put_along_axis(adjusted, order, np.minimum(1, np.maximum.accumulate(scaled, axis=-1)), axis=-1)
     return np.where(np.isnan(raw), math.nan, adjusted)
+
+
+def look_levels(looks: Sequence[int], alpha: float = ALPHA) -> tuple[float, ...]:
+    """The level of the tests at each look at the data: α_k = α · (n_k − n_{k−1}) / n_K, so that they add up to α.
+
+    Every seed brings its share of α, and what was spent at one look is gone at the next: a spending function after
+    Lan and DeMets 1983, the one of Kim and DeMets 1987 with ρ = 1. Each level is used as it is, without the boundary
+    that normal statistics would allow, so the sum bounds the error however the looks depend on each other
+    (Bonferroni), for t statistics of few seeds as well. With Holm inside each look it holds over all arms too: after
+    Ye, Li, Liu and Yao 2013.
+
+    Args:
+        looks: seeds per arm at each look, rising.
+        alpha: what all looks may spend together.
+    """
+    return tuple(alpha * ((n - before) / looks[-1]) for before, n in zip((0, *looks), looks, strict=False))

@@ -13,10 +13,9 @@ from harness.report.comparison import Ground, intervals, metric_name
 from harness.report.formats import chance, decimals_for, listed, number, plural, rounded, significant
 from harness.report.significance import ALPHA, holm, sign_flip_seeds
 from harness.report.statistics import Interval
-from harness.report.verdicts import Verdict
+from harness.report.verdicts import DIFFERENT, Verdict
 
 _NAMED_IN_FULL: Final = 3  # more arms than this are summed up in groups; the table has every figure
-_DIFFERENT: Final = (Verdict.BETTER, Verdict.WORSE)
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ def _each(compared: pd.DataFrame, comparisons: int) -> str:
         ends = f"{number(interval.low, decimals)} to {number(interval.high, decimals)}"
         p = f"p {chance(row['p_holm'])}{corrected}"
         text += f" (95 % interval of the paired difference {ends}, {row['pairs']} pairs, {p})"
-        if row["verdict"] in _DIFFERENT and abs(interval.mean) < row["delta"]:
+        if row["verdict"] in DIFFERENT and abs(interval.mean) < row["delta"]:
             text += f", which is less than the {rounded(row['delta'])} that matters"
         parts.append(text)
     return "; ".join(parts)
@@ -134,7 +133,7 @@ def _limits(compared: pd.DataFrame, comparisons: int) -> Iterator[str]:
 def _checks(judged: pd.DataFrame, comparisons: int) -> Iterator[str]:
     """Where a verdict rests on normal seed noise alone, and where the test that does without it says otherwise."""
     enough = sign_flip_seeds(comparisons)
-    different = judged[judged["verdict"].isin(_DIFFERENT)]
+    different = judged[judged["verdict"].isin(DIFFERENT)]
     for pairs, arms in different[different["pairs"] < enough].groupby("pairs")["arm"]:
         more = plural(enough - int(str(pairs)), "more seed")
         yield f"{_verdict_on(arms)} on normal seed noise; {more} would check it by the sign-flip test."
@@ -143,7 +142,7 @@ def _checks(judged: pd.DataFrame, comparisons: int) -> Iterator[str]:
         yield f"{_verdict_on(same)} on normal seed noise."
     checked = judged[judged["pairs"] >= enough]
     for verdicts, found, words in (
-        (_DIFFERENT, False, "The sign-flip test, which needs no normal noise, does not confirm the verdict on"),
+        (DIFFERENT, False, "The sign-flip test, which needs no normal noise, does not confirm the verdict on"),
         ((Verdict.UNDECIDED,), True, "The sign-flip test, which needs no normal noise, finds a difference for"),
     ):
         disagree = checked[checked["verdict"].isin(verdicts) & ((checked["sign_flip_holm"] <= ALPHA) == found)]

@@ -111,17 +111,17 @@ def assemble(
         command: the shell command that shows all runs.
         positions: as `load_positions` gives them, for a sweep that compares context lengths.
     """
-    from harness.report import contexts, figures  # matplotlib: not before something is drawn
+    from harness.report import contexts, figures, search_figures  # matplotlib: not before something is drawn
 
     arms = [arm.name for arm in record.arms]
     ground = common_ground(runs)
     baseline = record.baseline if len(arms) > 1 and ground.ranked else None
-    comparison = compare(runs, baseline, ground.metric, arms, record.study.get("delta"))
+    comparison = compare(runs, baseline, ground.metric, arms, record.study.get("delta"), record.study.get("looks"))
     drawings = (
         figures.final_losses(runs, comparison),
         figures.loss_curves(curves, runs, arms, ground.metric),
         contexts.losses_by_position(positions, runs, arms) if positions is not None else None,
-        figures.tuning(runs, arms, record.tune, ground.metric),
+        search_figures.tuning(runs, arms, record.tune, ground.metric),
     )
     return Content(
         record=record,

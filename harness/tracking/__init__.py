@@ -8,7 +8,7 @@ first use: MLflow alone takes seconds.
 from __future__ import annotations
 
 from harness.tracking.reader import checkpoint_folder, load_curves, load_positions, load_runs, load_samples, load_sweep
-from harness.tracking.record import ArmInfo, Confirmed, Sample, SweepInfo, SweepRecord, TrialInfo
+from harness.tracking.record import ArmInfo, Confirmed, PlanChange, Sample, SweepInfo, SweepRecord, TrialInfo
 from harness.tracking.store import DEFAULT_URI, TrackingError, default_tracking_uri, ui_command
 from harness.tracking.writer import Tracker
 
@@ -16,6 +16,7 @@ __all__ = [
     "DEFAULT_URI",
     "ArmInfo",
     "Confirmed",
+    "PlanChange",
     "Sample",
     "SweepInfo",
     "SweepRecord",

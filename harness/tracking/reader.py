@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from harness import metrics
 from harness.metrics import Outcome
 from harness.tracking import record
-from harness.tracking.record import Sample, SweepRecord
+from harness.tracking.record import PlanChange, Sample, SweepRecord
 from harness.tracking.store import (
     TrackingError,
     configured_uri,
@@ -169,6 +169,7 @@ def load_sweep(experiment: str, uri: str | None = None, sweep: str | None = None
     if text is None:
         raise TrackingError(f"found no {record.SWEEP_FILE} among the artifacts of the sweep {run.info.run_id}")
     tags, prefix = run.data.tags, record.VERSION_PREFIX
+    first_plan, plan_changes = stored_plans(client, run)
     return SweepRecord(
         **record.parse_sweep(text),
         run_id=run.info.run_id,
@@ -178,7 +179,17 @@ def load_sweep(experiment: str, uri: str | None = None, sweep: str | None = None
         started=_utc(run.info.start_time),
         status=run.info.status,
         outcome=tags.get(record.OUTCOME),
+        first_plan=first_plan,
+        plan_sha256=tags.get(record.PLAN_SHA256, ""),
+        plan_changes=plan_changes,
     )
+
+
+def stored_plans(client: MlflowClient, run: Run) -> tuple[dict[str, Any], tuple[PlanChange, ...]]:
+    """The analysis plan that a parent run began with (empty where none was stored), and its changes since then."""
+    first = _read_text(client, run, record.PLAN_FILE)
+    changes = _read_text(client, run, record.PLAN_CHANGES_FILE)
+    return json.loads(first or "{}"), record.parse_changes(changes or "[]")
 
 
 @explained()

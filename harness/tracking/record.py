@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
@@ -37,6 +37,7 @@ QUESTION: Final = "harness.question"
 BASELINE: Final = "harness.baseline"
 COMPARE: Final = "harness.compare"
 COMMAND: Final = "harness.command"
+PLAN_SHA256: Final = "harness.plan_sha256"  # of the analysis plan, noted before the first trial
 
 # On the children only.
 ARM: Final = "harness.arm"
@@ -66,6 +67,8 @@ FLOPS_PER_TOKEN: Final = "flops_per_token"
 # Artifacts.
 SWEEP_FILE: Final = "sweep.json"
 SPEC_FILE: Final = "spec.yaml"
+PLAN_FILE: Final = "analysis_plan.json"  # as it was before the first trial; written once
+PLAN_CHANGES_FILE: Final = "analysis_plan_changes.json"
 PATCH_FILE: Final = "dirty.patch"
 SAMPLES_FILE: Final = "samples.json"
 SAMPLES_PAGE: Final = "samples.md"
@@ -119,6 +122,7 @@ class SweepInfo:
         study: sampler, pruner, trials, seeds.
         command: how the sweep was started.
         data: name, source, sha256, fingerprint, tokenizer; tokens and bytes per split.
+        plan: what will be concluded from what, as `harness.report.method.analysis_plan` gives it; empty: no plan.
     """
 
     name: str
@@ -132,9 +136,24 @@ class SweepInfo:
     study: Mapping[str, Any]
     command: str
     data: Mapping[str, Any]
+    plan: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+class PlanChange(NamedTuple):
+    """Another analysis plan than the one known until then, with which a sweep was gone on with.
+
+    Attributes:
+        when: in UTC.
+        confirm_runs: how many confirm runs were complete by then, so that their results may have been seen.
+        plan: the whole new plan.
+    """
+
+    when: datetime
+    confirm_runs: int
+    plan: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
 class SweepRecord(SweepInfo):
     """A sweep as the store has it: its description, and what was true when it last started or ended.
 
@@ -146,6 +165,9 @@ class SweepRecord(SweepInfo):
         started: when it was first started, in UTC.
         status: MLflow's: RUNNING, FINISHED, FAILED or KILLED.
         outcome: how it ended, or None while it runs.
+        first_plan: the analysis plan that was stored before the first trial; empty where none was.
+        plan_sha256: what was noted then as the digest of that plan; empty where none was.
+        plan_changes: what was asked for afterwards, oldest first.
     """
 
     run_id: str
@@ -155,6 +177,9 @@ class SweepRecord(SweepInfo):
     started: datetime
     status: str
     outcome: str | None
+    first_plan: Mapping[str, Any] = field(default_factory=dict)
+    plan_sha256: str = ""
+    plan_changes: tuple[PlanChange, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -183,12 +208,22 @@ class TrialInfo:
 
 
 class Confirmed(NamedTuple):
-    """A confirm run that is complete. `digest` is that of its configuration (`RunConfig.digest`)."""
+    """A confirm run that came to a result.
+
+    Attributes:
+        arm, seed: which one; `seed` is the one that arms share.
+        digest: that of its configuration (`RunConfig.digest`).
+        run_id: where it is.
+        outcome: complete or diverged.
+        validation: its last metrics of the validation split, and of no other.
+    """
 
     arm: str
     seed: int
     digest: str
     run_id: str
+    outcome: Outcome
+    validation: Mapping[str, float]
 
 
 class Sample(NamedTuple):
@@ -260,17 +295,29 @@ def decode_param(text: str) -> Any:
 
 def describe(info: SweepInfo) -> str:
     """A sweep as JSON."""
-    plain = {field.name: getattr(info, field.name) for field in fields(SweepInfo)}
+    plain = {one.name: getattr(info, one.name) for one in fields(SweepInfo)}
     plain["arms"] = [{"name": arm.name, "values": arm.values} for arm in info.arms]
     return json.dumps(plain, default=dict, ensure_ascii=False, indent=2)
 
 
 def parse_sweep(text: str) -> dict[str, Any]:
-    """The fields of `SweepInfo`, by name, of `describe`'s JSON."""
+    """The fields of `SweepInfo`, by name, of `describe`'s JSON; an older harness wrote no `plan`."""
     plain: dict[str, Any] = json.loads(text)
     plain["arms"] = tuple(ArmInfo(**arm) for arm in plain["arms"])
     plain["compare"] = tuple(plain["compare"])
     return plain
+
+
+def describe_changes(changes: Iterable[PlanChange]) -> str:
+    """Changes of an analysis plan as JSON."""
+    return json.dumps(
+        [change._asdict() for change in changes], default=datetime.isoformat, ensure_ascii=False, indent=2
+    )
+
+
+def parse_changes(text: str) -> tuple[PlanChange, ...]:
+    """The changes that `describe_changes` wrote."""
+    return tuple(PlanChange(**{**one, "when": datetime.fromisoformat(one["when"])}) for one in json.loads(text))
 
 
 def _note(info: SweepInfo) -> str:

@@ -12,13 +12,16 @@ import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from harness import metrics
+from harness.config import digest_of
 from harness.metrics import Outcome, Phase, Point
 from harness.tracking import provenance, record
-from harness.tracking.record import Confirmed, Sample, SweepInfo, TrialInfo
+from harness.tracking.reader import stored_plans
+from harness.tracking.record import Confirmed, PlanChange, Sample, SweepInfo, TrialInfo
 from harness.tracking.store import (
     TrackingError,
     connect,
@@ -107,6 +110,7 @@ class Tracker:
     def open_sweep(self, info: SweepInfo) -> str:
         """Start a sweep, or go on with the one of the same identity; gives its parent run.
 
+        The analysis plan is stored before the first trial and never changed; another plan later on is added to it.
         Other sweeps of the experiment whose process is gone are closed as interrupted.
         """
         assert info.name == self.experiment, f"sweep {info.name!r} in experiment {self.experiment!r}"
@@ -116,7 +120,9 @@ class Tracker:
         tags = _clip({**self._shared, **record.sweep_tags(info), record.OPENED: str(_now())})
         if known is None:
             self.other_sweeps = len(sweeps_of(self._client, self._experiment_id))
-            parent = str(self._client.create_run(self._experiment_id, tags=tags, run_name=info.name).info.run_id)
+            run = self._client.create_run(self._experiment_id, tags=tags, run_name=info.name)
+            parent = str(run.info.run_id)
+            self._keep_plan(run, info.plan)
             self._client.log_inputs(parent, datasets=[_dataset_input(info.data)])
         else:
             parent = str(known.info.run_id)
@@ -124,11 +130,26 @@ class Tracker:
                 self._client.delete_tag(parent, ended)
             self._send(parent, None, tags)
             self._client.update_run(parent, status="RUNNING")
+            self._keep_plan(known, info.plan)
         self._sweeps[parent] = info
         self._put(parent, {record.SWEEP_FILE: record.describe(info), record.SPEC_FILE: info.spec_text})
         if code.dirty:
             self._put(parent, {record.PATCH_FILE: code.patch})
         return parent
+
+    def _keep_plan(self, run: Run, plan: Mapping[str, Any]) -> None:
+        """Store a plan that no trial came before, or note in what a later one differs from the latest one known."""
+        if not plan:
+            return
+        parent = str(run.info.run_id)
+        first, changes = stored_plans(self._client, run)
+        trials = trials_of(self._client, self._experiment_id, parent)
+        if not (first or trials):  # new, or its process died before it could store one
+            self._send(parent, None, {record.PLAN_SHA256: digest_of(plan)})
+            self._put(parent, {record.PLAN_FILE: json.dumps(plan, ensure_ascii=False, indent=2)})
+        elif digest_of(plan) != digest_of(changes[-1].plan if changes else first):
+            change = PlanChange(datetime.now(UTC), sum(map(_was_confirmed, trials)), plan)
+            self._put(parent, {record.PLAN_CHANGES_FILE: record.describe_changes([*changes, change])})
 
     def _known_sweep(self, identity: str) -> Run | None:
         known = None
@@ -238,7 +259,9 @@ class Tracker:
             ended = tags.get(record.OUTCOME) in (Outcome.COMPLETE, Outcome.DIVERGED)
             if ended and tags.get(record.PHASE) == Phase.CONFIRM:
                 seed, digest = int(tags[record.SEED]), tags[record.CONFIG_SHA256]
-                found.append(Confirmed(tags[record.ARM], seed, digest, run.info.run_id))
+                outcome = Outcome(tags[record.OUTCOME])
+                validation = {name: value for name, value in run.data.metrics.items() if name.startswith("val/")}
+                found.append(Confirmed(tags[record.ARM], seed, digest, run.info.run_id, outcome, validation))
         return found
 
     @explained()
@@ -290,6 +313,12 @@ class Tracker:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", "replace"))
             self._client.log_artifacts(run_id, folder)
+
+
+def _was_confirmed(run: Run) -> bool:
+    """Whether a run gave a result that may have been seen, also where a later one has taken its place."""
+    tags = run.data.tags
+    return tags.get(record.OUTCOME) == Outcome.COMPLETE and tags.get(record.PHASE) in (Phase.CONFIRM, Phase.SUPERSEDED)
 
 
 def _now() -> int:
