@@ -42,6 +42,9 @@ _PRESET_COMMON: Final[Mapping[str, Any]] = {
     "qkv_bias": False,
 }
 
+# Fields that change no number of a run: no part of what it is known by, and nothing to compare or to tune.
+WITHOUT_EFFECT: Final = ("train.checkpoint_every",)
+
 
 def _whole(value: object) -> object:
     """Take 1e5 for 100000: YAML reads scientific notation as a float, people mean the number."""
@@ -189,6 +192,7 @@ class TrainConfig(Config):
     grad_clip: Annotated[float | None, Field(gt=0)] = 1.0  # global L2 norm; null: no clipping
     eval_every: Every = Every(epochs=1.0)
     train_eval_tokens: Annotated[Whole, Field(gt=0)] = 4096  # size of the fixed training sample behind train/loss
+    checkpoint_every: Annotated[float | None, Field(gt=0)] = 60.0  # seconds between states to resume from; null: none
     sample: SampleConfig = SampleConfig()
     seed: Annotated[Whole, Field(ge=0, le=2**62)] = 1
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 autocast on CUDA devices that have it, else fp32
@@ -318,8 +322,8 @@ class RunConfig(Config):
         return dict(flatten(self.resolved()))
 
     def digest(self) -> str:
-        """SHA-256 of the resolved configuration, every default written out."""
-        return digest_of(self.resolved())
+        """SHA-256 of the resolved configuration, every default written out, without what changes no number."""
+        return digest_of(decisive(self.resolved()))
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -330,6 +334,15 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield from flatten(value, f"{path}.")
         elif value is not None:
             yield path, value
+
+
+def decisive(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of plain sections (`train`, `data`, …) without the fields that change no number of a run."""
+    kept = dict(plain)
+    for path in WITHOUT_EFFECT:
+        section, _, name = path.partition(".")
+        kept[section] = {key: value for key, value in kept[section].items() if key != name}
+    return kept
 
 
 def digest_of(plain: object) -> str:

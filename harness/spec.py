@@ -19,7 +19,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, BeforeValidator, Field
 from ruamel.yaml import YAML
 
-from harness.config import Config, RunConfig, Whole, digest_of
+from harness.config import Config, RunConfig, Whole, decisive, digest_of
 
 SAMPLERS: Final = ("tpe", "random", "grid", "qmc", "gp", "cmaes")
 PRUNERS: Final = ("none", "median", "hyperband", "successive_halving")
@@ -227,10 +227,11 @@ class SweepSpec:
     def identity(self, data_sha256: str = "") -> str:
         """SHA-256 of what decides the sweep's numbers: configuration, arms, search space, data, training code.
 
-        The name, the question, the baseline and the numbers of trials and seeds are left out: asking for more of the
-        same, or looking at it from another side, continues a sweep; anything else begins another.
+        The name, the question, the baseline, the numbers of trials and seeds and how often a run's state is saved are
+        left out: asking for more of the same, or looking at it from another side, continues a sweep; anything else
+        begins another.
         """
-        plain = self.plain()
+        plain = decisive(self.plain())
         for words in ("name", "question", "baseline"):
             plain.pop(words, None)
         study = {"sampler": self.study.sampler, "pruner": self.study.pruner}

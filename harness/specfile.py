@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from harness.config import PRESETS, DataConfig, RunConfig
+from harness.config import PRESETS, WITHOUT_EFFECT, DataConfig, RunConfig
 from harness.problems import Problem, SpecError, unknown
 from harness.schema import explain, fitting_kinds
 from harness.spec import (
@@ -178,6 +178,8 @@ class _Loader:
         for path, value in part.items():
             if path == "train.seed":
                 self.report(f"{section}.{path}", "seeds are what every arm is repeated over; allowed: study.seeds")
+            elif path in WITHOUT_EFFECT:
+                self.report(f"{section}.{path}", "changes no number of a run; allowed: a value under train")
             elif path in known:
                 good[path] = value
             else:

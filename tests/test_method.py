@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import example_sweep as example
+from harness.config import decisive, digest_of
 from harness.data import open_dataset
 from harness.report.comparison import common_ground
 from harness.report.method import METHOD_VERSION, analysis_plan, deviations, plan_digest, plan_lines
@@ -45,7 +46,7 @@ def test_a_plan_says_what_will_be_concluded_from_what(tmp_path: Path) -> None:
     assert METHOD_VERSION == "2"
     assert analysis_plan(spec) == {
         "method": METHOD_VERSION,
-        "spec_sha256": hashlib.sha256(spec.to_yaml().encode()).hexdigest(),
+        "spec_sha256": digest_of(decisive(spec.plain())),
         "question": "Does dropout help?",
         "baseline": "drop_rate=0.1",
         "arms": ["drop_rate=0.0", "drop_rate=0.1"],
@@ -243,6 +244,10 @@ def test_a_question_in_other_words_is_no_deviation(tmp_path: Path) -> None:
     worded = plan_of(tmp_path, text=GOOD.replace(*CHANGES["question"]))
     assert worded["spec_sha256"] != first["spec_sha256"]
     assert deviations(recorded(first, (8, worded))) == []
+
+
+def test_saving_states_more_often_is_no_deviation(tmp_path: Path) -> None:
+    assert plan_of(tmp_path, "train.checkpoint_every=5") == plan_of(tmp_path)
 
 
 def test_another_spec_is_reported_only_where_no_named_field_explains_it(tmp_path: Path) -> None:

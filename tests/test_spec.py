@@ -53,6 +53,8 @@ def test_identity_follows_what_decides_the_numbers(tmp_path: Path) -> None:
         GOOD.replace("trials: 4, seeds: 3", "trials: 9, seeds: 5"),
         GOOD.replace("tokens: 400_000", "tokens: 4e5"),
     ]
+    same.append(GOOD.replace("  budget:", "  checkpoint_every: 5\n  budget:"))
+    same.append(GOOD.replace("  budget:", "  checkpoint_every: null\n  budget:"))
     same.append(GOOD.replace("baseline: {model.drop_rate: 0.1}", "baseline: {model.drop_rate: 0.0}"))
     other = [
         GOOD.replace("tokens: 400_000", "tokens: 400_128"),

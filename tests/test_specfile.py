@@ -102,6 +102,11 @@ WRONG = [
     ("model.drop_rate: [0.0, 0.1]", "model.droprate: [0]", "9: compare.model.droprate: unknown field 'model.droprate'"),
     ("model.drop_rate: [0.0, 0.1]", "drop_rate: [0]", "9: compare.drop_rate: unknown field 'drop_rate'; did you mean "),
     ("model.drop_rate: [0.0, 0.1]", "train.budget: [1]", "9: compare.train.budget: unknown field 'train.budget'; did "),
+    (
+        "model.drop_rate: [0.0, 0.1]",
+        "train.checkpoint_every: [1, 2]",
+        "9: compare.train.checkpoint_every: changes no number of a run; allowed: a value under train",
+    ),
     ("model.drop_rate: [0.0, 0.1]", "train.seed: [1, 2]", "9: compare.train.seed: seeds are what every arm is repeat"),
     ("model.drop_rate: [0.0, 0.1]", "model.drop_rate: []", "9: compare.model.drop_rate: found []; allowed: a list of"),
     ("model.drop_rate: [0.0, 0.1]", "model.drop_rate: 0.1", "9: compare.model.drop_rate: found 0.1; allowed: a list"),

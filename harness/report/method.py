@@ -6,12 +6,11 @@ be fitted to the results would prove nothing, so every later change is told in t
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from harness import metrics
-from harness.config import digest_of
+from harness.config import decisive, digest_of
 from harness.report.formats import listed, plural, rounded, short_id
 from harness.spec import format_value
 
@@ -48,11 +47,11 @@ def analysis_plan(spec: SweepSpec) -> dict[str, Any]:
     """What will be concluded from what, as plain JSON values: known before any run, and the same for the same spec.
 
     Returns:
-        `method` (`METHOD_VERSION`), `spec_sha256` (of the resolved spec's text), `question`, `metric`, `baseline` and
-        `arms` (names, in the order of the spec), `trials` (explore trials per arm), `selection` (of an arm's
-        configuration), `seeds` (confirm runs per arm, at most), `looks` (seeds per arm at which verdicts are read),
-        `stopping`, `test`, `correction`, `alpha` (of the whole sweep), `look_levels` (its part at each look), `delta`
-        (nats per token), `primary_split`, `test_split`.
+        `method` (`METHOD_VERSION`), `spec_sha256` (of the resolved spec without what changes no number), `question`,
+        `metric`, `baseline` and `arms` (names, in the order of the spec), `trials` (explore trials per arm),
+        `selection` (of an arm's configuration), `seeds` (confirm runs per arm, at most), `looks` (seeds per arm at
+        which verdicts are read), `stopping`, `test`, `correction`, `alpha` (of the whole sweep), `look_levels` (its
+        part at each look), `delta` (nats per token), `primary_split`, `test_split`.
     """
     from harness.report.significance import ALPHA, look_levels  # scipy
 
@@ -63,7 +62,7 @@ def analysis_plan(spec: SweepSpec) -> dict[str, Any]:
     why = "arms that are scored on different texts are not ranked" if not ranked else "there is one arm"
     return {
         "method": METHOD_VERSION,
-        "spec_sha256": hashlib.sha256(spec.to_yaml().encode()).hexdigest(),
+        "spec_sha256": digest_of(decisive(spec.plain())),
         "question": spec.question,
         "metric": metric,
         "baseline": spec.baseline_arm.name,
