@@ -1,22 +1,22 @@
 """A trained GPT on disk: weights as safetensors, and beside them the configuration and a checksum of the weights.
 
-Nothing is ever unpickled. Each file is written under another name, flushed to the disk and then moved into place,
-the description last, so a checkpoint is either whole or not there.
+Nothing is ever unpickled. Each file is whole or not there, and the description is written last, so that holds for the
+checkpoint too.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load
 
 from harness.config import RunConfig
+from harness.files import safetensors_chunks, write_whole
 from harness.model import GPT
 
 WEIGHTS = "model.safetensors"
@@ -30,13 +30,12 @@ class CheckpointError(ValueError):
 def save_checkpoint(folder: Path, model: GPT, config: RunConfig, step: int) -> None:
     """Write weights, configuration, step and checksum into `folder`, which is made where it is missing."""
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    tensors = dict(model.state_dict())
     if config.model.tie_embeddings:
         del tensors["out_head.weight"]  # the same tensor as tok_emb.weight
-    weights = save(tensors)
-    description = {"config": config.resolved(), "step": step, "sha256": hashlib.sha256(weights).hexdigest()}
-    _write(folder / WEIGHTS, weights)
-    _write(folder / DESCRIPTION, json.dumps(description, indent=2).encode())
+    checksum = write_whole(folder / WEIGHTS, safetensors_chunks(tensors))
+    description = {"config": config.resolved(), "step": step, "sha256": checksum}
+    write_whole(folder / DESCRIPTION, [json.dumps(description, indent=2).encode()])
 
 
 def load_checkpoint(folder: Path, device: torch.device | str = "cpu") -> tuple[GPT, RunConfig]:
@@ -73,12 +72,3 @@ def load_checkpoint(folder: Path, device: torch.device | str = "cpu") -> tuple[G
     if config.model.tie_embeddings:
         model.out_head.weight = model.tok_emb.weight
     return model.to(device).eval(), config
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(path.name + ".part")
-    with temporary.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)

@@ -19,7 +19,7 @@ EXPERIMENTS = sorted((PACKAGE.parent / "experiments").glob("*.yaml"))
 ROWS = [
     {"metrics", "rng", "problems"},
     {"config", "spec", "specfile", "schema", "yamlfile"},
-    {"data", "windows", "model", "optim", "devices", "text", "checkpoint", "trainer"},
+    {"data", "windows", "files", "model", "optim", "devices", "text", "checkpoint", "trainer"},
     {"tracking"},
     {"report"},
     {"workers"},
@@ -29,7 +29,7 @@ ROWS = [
 
 # Outside libraries, and the only modules in which they may be met.
 HOMES = {
-    "torch": {"model", "windows", "optim", "devices", "text", "checkpoint", "trainer", "workers"},
+    "torch": {"model", "windows", "files", "optim", "devices", "text", "checkpoint", "trainer", "workers"},
     "safetensors": {"checkpoint"},
     "tiktoken": {"data"},
     "pooch": {"data"},

@@ -1,0 +1,83 @@
+"""Files that are whole or not there: how checkpoints and states reach the disk.
+
+A file is written under another name, flushed to the disk and moved into place, and its folder is flushed too. Until
+then the file of that name is what it was, whatever ends the process. Tensors go one after the other, so writing them
+needs memory for the largest of them only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_DTYPES = {torch.float32: "F32", torch.uint8: "U8"}  # safetensors' names of those that are met here
+_ALIGNMENT = 8  # bytes: where the tensors begin, as safetensors' own writer has it
+
+
+def write_whole(path: Path, chunks: Iterable[Any]) -> str:
+    """Make `path` the file of these chunks (bytes or other buffers), in their order.
+
+    Returns:
+        their SHA-256, in hex.
+
+    Raises:
+        OSError: with the file's name. Nothing of the attempt is left, and a file that was there before is untouched.
+    """
+    digest = hashlib.sha256()
+    part = path.with_name(f"{path.name}.part")
+    try:
+        with part.open("wb", buffering=0) as stream:
+            for chunk in chunks:
+                view = memoryview(chunk).cast("B")
+                digest.update(view)
+                while view:
+                    view = view[os.write(stream.fileno(), view) :]
+            os.fsync(stream.fileno())
+        os.replace(part, path)  # noqa: PTH105
+        _flush_folder(path.parent)
+    except BaseException as error:
+        part.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+    return digest.hexdigest()
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make a rename in the folder outlive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's content, in hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def safetensors_chunks(tensors: Mapping[str, Tensor]) -> Iterator[Any]:
+    """A safetensors file of float32 and uint8 tensors, piece by piece: its header, then each tensor's bytes.
+
+    The tensors may lie on a GPU; one at a time is brought over.
+    """
+    header, end = {}, 0
+    ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))  # keeps them aligned
+    for name, tensor in ordered:
+        start, end = end, end + tensor.numel() * tensor.element_size()
+        header[name] = {"dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % _ALIGNMENT)
+    yield len(text).to_bytes(8, "little")
+    yield text
+    for _, tensor in ordered:
+        yield tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
