@@ -8,7 +8,7 @@ LLM training"), so one learning rate and one weight decay serve both.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -37,6 +37,13 @@ def learning_rate_factor(progress: float, config: TrainConfig) -> float:
     return config.final_fraction + (1 - config.final_fraction) * height
 
 
+# What an optimizer remembers of each parameter, and whether that has the parameter's shape or is a single number.
+_REMEMBERED: dict[type[torch.optim.Optimizer], dict[str, bool]] = {
+    torch.optim.AdamW: {"step": False, "exp_avg": True, "exp_avg_sq": True},
+    torch.optim.Muon: {"momentum_buffer": True},
+}
+
+
 class Optimizer:
     """The optimizers of one model, stepped as one. Every parameter belongs to exactly one group.
 
@@ -47,6 +54,7 @@ class Optimizer:
 
     def __init__(self, model: GPT, config: TrainConfig) -> None:
         self._peak = config.learning_rate
+        self._names = {parameter: name for name, parameter in model.named_parameters()}
         matrices = [p for p in model.parameters() if p.dim() >= 2]
         vectors = [p for p in model.parameters() if p.dim() < 2]
         self._optimizers: list[torch.optim.Optimizer] = []
@@ -80,6 +88,31 @@ class Optimizer:
         for optimizer in self._optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of everything in `tensors` after the first step: `tok_emb.weight.exp_avg`, …"""
+        return {name: tuple(p.shape) if shaped else () for name, (_, p, _, shaped) in self._slots().items()}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What the optimizers remember of the steps so far, float32; nothing before the first."""
+        slots = self._slots().items()
+        return {name: state[p][key] for name, (state, p, key, _) in slots if key in state.get(p, {})}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from copies of what `tensors` gave. Learning rates are not among it: they are set at every step."""
+        for name, (state, parameter, key, _) in self._slots().items():
+            if name in tensors:
+                state[parameter][key] = tensors[name].to(parameter.device, copy=True)
+
+    def _slots(self) -> dict[str, tuple[dict[Tensor, dict[str, Tensor]], Tensor, str, bool]]:
+        """Name of each remembered tensor → the state that holds it, its parameter, its key there, see `_REMEMBERED`."""
+        return {
+            f"{self._names[parameter]}.{key}": (optimizer.state, parameter, key, shaped)
+            for optimizer in self._optimizers
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+            for key, shaped in _REMEMBERED[type(optimizer)].items()
+        }
 
 
 def clip_gradients(parameters: Iterable[Tensor], max_norm: float | None) -> Tensor:

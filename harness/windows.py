@@ -23,15 +23,20 @@ def count_windows(tokens: int, context_length: int) -> int:
     return max(0, (tokens - 1) // context_length)
 
 
-def training_order(windows: int, seed: int) -> Iterator[int]:
+def training_order(windows: int, seed: int, start: int = 0) -> Iterator[int]:
     """Window numbers without end: each epoch is a permutation of all windows, from a stream of its own.
 
     Batches may cross an epoch's border, so no window is dropped and none is seen more often than another.
+
+    Args:
+        windows: in the split.
+        seed: of the run.
+        start: how many window numbers to pass over; costs one permutation, however many.
     """
-    epoch = 0
+    epoch, passed = divmod(start, windows)
     while True:
-        yield from stream(seed, "data", epoch).permutation(windows).tolist()
-        epoch += 1
+        yield from stream(seed, "data", epoch).permutation(windows)[passed:].tolist()
+        epoch, passed = epoch + 1, 0
 
 
 def take_windows(tokens: Tokens, starts: list[int], length: int) -> tuple[Tensor, Tensor]:
@@ -41,9 +46,11 @@ def take_windows(tokens: Tokens, starts: list[int], length: int) -> tuple[Tensor
     return both[:, :-1].contiguous(), both[:, 1:].contiguous()
 
 
-def training_batches(tokens: Tokens, context_length: int, sequences: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of (inputs, targets), each (sequences, context_length), without end."""
-    order = training_order(count_windows(len(tokens), context_length), seed)
+def training_batches(
+    tokens: Tokens, context_length: int, sequences: int, seed: int, start: int = 0
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of (inputs, targets), each (sequences, context_length), without end, from batch number `start` on."""
+    order = training_order(count_windows(len(tokens), context_length), seed, start * sequences)
     while True:
         starts = [next(order) * context_length for _ in range(sequences)]
         yield take_windows(tokens, starts, context_length)

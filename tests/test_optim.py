@@ -129,6 +129,40 @@ def give_gradients(model: GPT, value: float) -> None:
         parameter.grad = torch.full_like(parameter, value)
 
 
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_what_optimizers_remember_can_be_taken_to_another_model(name: str, tied: bool) -> None:
+    config = small_config(model={"tie_embeddings": tied, "qkv_bias": True}, optimizer=name)
+
+    def step(model: GPT, optimizer: Optimizer, seed: int) -> None:
+        model.loss(random_tokens(2, 16, seed=seed), random_tokens(2, 16, seed=seed + 1)).backward()
+        optimizer.step()
+
+    model, other = lively_gpt(config), lively_gpt(config, seed=1)
+    optimizer, another = Optimizer(model, config.train), Optimizer(other, config.train)
+    assert optimizer.tensors() == {}
+    for seed in range(3):
+        step(model, optimizer, seed)
+    remembered = optimizer.tensors()
+    assert {name: tuple(tensor.shape) for name, tensor in remembered.items()} == optimizer.shapes() == another.shapes()
+    moments = {key.rpartition(".")[2] for key in remembered}
+    assert moments == {"step", "exp_avg", "exp_avg_sq"} | ({"momentum_buffer"} if name == "muon" else set())
+    assert len(remembered) == sum(
+        1 if name == "muon" and path.startswith("trf_blocks") and parameter.dim() == 2 else 3
+        for path, parameter in model.named_parameters()
+    )
+
+    another.restore(remembered)
+    other.load_state_dict(model.state_dict())
+    for seed in (7, 8):  # copies: the first model's steps do not move them
+        step(model, optimizer, seed)
+    for seed in (7, 8):
+        step(other, another, seed)
+    for (path, one), two in zip(model.named_parameters(), other.parameters(), strict=True):
+        assert torch.equal(one, two), path
+    assert all(torch.equal(tensor, another.tensors()[path]) for path, tensor in optimizer.tensors().items())
+
+
 def test_two_adamw_steps_by_hand() -> None:
     # Loshchilov & Hutter 2019, algorithm 2, for one weight of a matrix (decayed) and one bias (not), with the
     # gradients 0.5 and then -0.2. float32 keeps 7 digits.

@@ -12,6 +12,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import harness.windows
+from harness.rng import stream
 from harness.windows import (
     count_windows,
     fixed_sample,
@@ -73,6 +75,22 @@ def test_epochs_and_seeds_are_shuffled_differently() -> None:
 
     assert epochs(1) == epochs(1)
     assert len({*epochs(1), *epochs(2), tuple(range(50))}) == 7
+
+
+@given(st.integers(1, 30), st.integers(1, 7), st.integers(0, 40))
+def test_batches_can_begin_anywhere(windows: int, sequences: int, start: int) -> None:
+    tokens = numbered(4 * windows + 1)
+    whole = list(itertools.islice(training_batches(tokens, 4, sequences, 5), start + 3))
+    later = list(itertools.islice(training_batches(tokens, 4, sequences, 5, start), 3))
+    assert [batch[0].tolist() for batch in later] == [batch[0].tolist() for batch in whole[start:]]
+
+
+def test_beginning_late_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken, shuffled = [], []
+    monkeypatch.setattr(harness.windows, "take_windows", lambda *arguments: taken.append(arguments))
+    monkeypatch.setattr(harness.windows, "stream", lambda *name: shuffled.append(name) or stream(*name))
+    next(training_batches(numbered(401), 4, 3, 5, 10**6))
+    assert shuffled == [(5, "data", 3 * 10**6 // 100)] and len(taken) == 1
 
 
 @given(st.integers(2, 120), st.integers(1, 20), st.integers(1, 7), st.integers(1, 12))
