@@ -192,7 +192,7 @@ class TrainConfig(Config):
     grad_clip: Annotated[float | None, Field(gt=0)] = 1.0  # global L2 norm; null: no clipping
     eval_every: Every = Every(epochs=1.0)
     train_eval_tokens: Annotated[Whole, Field(gt=0)] = 4096  # size of the fixed training sample behind train/loss
-    checkpoint_every: Annotated[float | None, Field(gt=0)] = 60.0  # seconds between states to resume from; null: none
+    checkpoint_every: Annotated[float | None, Field(gt=0)] = 60.0  # seconds between states to go on from
     sample: SampleConfig = SampleConfig()
     seed: Annotated[Whole, Field(ge=0, le=2**62)] = 1
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 autocast on CUDA devices that have it, else fp32

@@ -69,7 +69,7 @@ class Point:
         step: optimizer steps taken so far (0 before the first).
         tokens: training tokens seen so far.
         progress: share of the budget that is spent, 0 to 1.
-        seconds: wall time since the trainer began, in seconds.
+        seconds: wall time since the trainer began, in seconds; what lies between two parts of a run is not counted.
         metrics: metric name → finite value, in the units given beside the names above.
         sample: text generated at this point, or None.
         by_position: mean validation loss at each position of the window (nats, first position first); only at the

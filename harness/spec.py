@@ -25,7 +25,8 @@ SAMPLERS: Final = ("tpe", "random", "grid", "qmc", "gp", "cmaes")
 PRUNERS: Final = ("none", "median", "hyperband", "successive_halving")
 # Files that decide a run's numbers.
 _TRAINING: Final = (
-    *(f"{name}.py" for name in ("config", "devices", "metrics", "model", "optim", "rng", "trainer", "windows")),
+    *(f"{name}.py" for name in ("clock", "config", "devices", "metrics", "model", "optim", "rng", "state", "trainer")),
+    "windows.py",
     "data/*.py",
 )
 

@@ -1,15 +1,15 @@
 """Train one GPT: `for point in train(config): …` is the whole contract.
 
 The trainer yields what it measures and knows nothing of who listens: printing, tracking, pruning and stopping are
-the caller's. Closing the generator ends the training.
+the caller's. Closing the generator ends the training; given a folder for its states, that run can be gone on with.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from harness import metrics
 from harness.checkpoint import save_checkpoint
+from harness.clock import Clock
 from harness.config import RunConfig
 from harness.data import CorpusError, Dataset, get_tokenizer, open_dataset
 from harness.devices import autocast, peak_flops, resolve_device, resolve_precision
@@ -25,6 +26,7 @@ from harness.metrics import Point
 from harness.model import GPT, build_gpt
 from harness.optim import Optimizer, clip_gradients, learning_rate_factor
 from harness.rng import derive
+from harness.state import State, States, Surroundings, collect, fits, put_back
 from harness.text import continue_text
 from harness.windows import (
     Tokens,
@@ -37,11 +39,17 @@ from harness.windows import (
 )
 
 EVAL_TOKENS = 8192  # tokens scored at once; the result does not depend on it
-MAX_LOG_STEPS = 50  # a point at least this often, so that a caller's wish to stop is heard
+MAX_LOG_STEPS = 50  # a point at least this often, so that a caller hears of the run and can end it
+
+logger = logging.getLogger(__name__)
 
 
 class Diverged(ArithmeticError):
     """Loss or gradient became NaN or infinite; the weights are worthless from here on."""
+
+
+class Stopped(Exception):
+    """The caller's `stop` ended the training before its budget was spent. The state is saved."""
 
 
 def train(
@@ -52,12 +60,20 @@ def train(
     common_context: int | None = None,
     checkpoint: Path | None = None,
     device_index: int = 0,
-) -> Iterator[Point]:
+    state: Path | None = None,
+    after: int | None = None,
+    began: Callable[[int, str], None] | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Generator[Point, None, None]:
     """Train the GPT that `config` describes and yield points of its curves.
 
     A point before the first step and one after the last are always evaluated; between them the rhythm is
     `train.eval_every` (an evaluation less than half of it before the last is left out), with lighter points
     (learning rate, gradient norm, speed) in between.
+
+    With a folder for its states, a run that was ended, in whatever way, goes on when it is trained again. On the same
+    device and with as many threads its weights, measurements and samples are then those of a run that nothing ended,
+    bit for bit. Whoever gave the folder removes it once the run is over.
 
     Args:
         config: the whole run.
@@ -67,11 +83,22 @@ def train(
             them, for a comparison with models of other context lengths.
         checkpoint: folder that receives the final weights.
         device_index: which CUDA device, where there are several.
+        state: folder for the run's states, see `harness.state`. One is saved at points, `train.checkpoint_every`
+            seconds apart or more so that it takes at most 2 % of the time, and when the generator is closed or `stop`
+            says so.
+        after: the last step whose point the caller has. Exactly the points after it are yielded, whether they were
+            made before the state was saved or are made now. None: the caller has those that were made before.
+        began: told, before the first point, the step that training goes on from (0: from the beginning), and what
+            there is to say about it, such as "resumed with 2 threads, was 1: not bit-equal". By default it is logged.
+        stop: asked before every step and during evaluations whether to end now.
 
     Raises:
         Diverged: with the step and what was not finite.
+        Stopped: `stop` said so.
         DeviceError: the device asked for is not there.
         CorpusError: the training split is shorter than one window.
+        FolderInUse: another process trains on the same states.
+        OSError: a state or the checkpoint cannot be written; the states before are intact.
     """
     data = data or open_dataset(config.data)
     windows = count_windows(len(data.train), config.model.context_length)
@@ -86,51 +113,90 @@ def train(
     model = build_gpt(config, device)
     loss_of = torch.compile(model.loss) if config.train.compile else model.loss
     optimizer = Optimizer(model, config.train)
-    evaluator = Evaluator(config, data, model, device, precision)
-    context_length = model.context_length
-    batches = training_batches(data.train, context_length, config.sequences_per_step, config.train.seed)
+    evaluator = Evaluator(config, data, model, device, precision, stop)
     clock = Clock(config, config.total_steps(windows))
     eval_steps = config.eval_steps(windows)
     log_steps = max(1, min(MAX_LOG_STEPS, eval_steps, (clock.total_steps or 1000) // 100))
-
-    yield clock.point(0, evaluator.evaluate(0), evaluator.sample())
     step = 0
-    while not clock.done(step):
-        clock.start()
-        tokens, targets = (part.to(device, non_blocking=True) for part in next(batches))
-        rate = optimizer.set_learning_rate(learning_rate_factor(clock.progress_after(step), config.train))
-        torch.manual_seed(derive(config.train.seed, "dropout", step))  # nothing else draws from the global generator
-        with autocast(device, precision):
-            loss = loss_of(tokens, targets)
-        loss.backward()
-        grad_norm = clip_gradients(model.parameters(), config.train.grad_clip)
-        optimizer.step()
-        step += 1
-        if device.type == "cpu" or step % log_steps == 0 or step % eval_steps == 0:
-            check_finite(step, loss=loss, gradient=grad_norm)  # a GPU is waited for here, so not at every step
-        clock.stop()
+    pending: Mapping[str, float] | None = {}  # what this step measured, until its point is made
+    points: list[Point] = []
 
-        last = clock.done(step)
-        evaluated = last or (step % eval_steps == 0 and not clock.nearly_done(step, eval_steps))
-        if not evaluated and step % log_steps:
-            continue
-        light = {
-            metrics.BATCH_LOSS: loss.item(),
-            metrics.LEARNING_RATE: rate,
-            metrics.GRAD_NORM: grad_norm.item(),
-            metrics.EPOCHS: step * config.sequences_per_step / windows,
-            **clock.speed(peak_flops(device)),
-        }
-        if not evaluated:
-            yield clock.point(step, light)
-            continue
-        scores = evaluator.evaluate(step, read_test=read_test and last)
-        if last and common_context is not None:
-            scores[metrics.VAL_COMMON_LOSS] = evaluator.common_context_loss(common_context)
-        if last and checkpoint is not None:
-            save_checkpoint(checkpoint, model, config, step)
-        point = clock.point(step, {**light, **scores}, evaluator.sample())
-        yield dataclasses.replace(point, by_position=evaluator.by_position) if last else point
+    def evaluated() -> bool:
+        at_an_end = step == 0 or clock.done(step)
+        return at_an_end or (step % eval_steps == 0 and not clock.nearly_done(step, eval_steps))
+
+    def reached() -> State:
+        clock.settle(device)
+        return State(step, collect(model, optimizer, device), clock.state(), pending, tuple(points))
+
+    with States(state, config, data, Surroundings.here(device, precision)) as states:
+        found, note = states.newest(lambda it: fits(it, model, optimizer))
+        if found is not None:
+            step, pending, points = found.step, found.pending, list(found.points)
+            put_back(found.tensors, model, optimizer, device)
+            clock.restore(found.clock)
+            del found  # its tensors are a mapped file
+        (began or _log_beginning)(step, note)
+        had = after if after is not None else points[-1].step if points else -1
+        sequences, seed = config.sequences_per_step, config.train.seed
+        batches = training_batches(data.train, model.context_length, sequences, seed, step)
+        try:
+            yield from [point for point in points if point.step > had]
+            while True:
+                if pending is not None:
+                    last = clock.done(step)
+                    if evaluated():
+                        scores = evaluator.evaluate(step, read_test=read_test and last)
+                        if last and common_context is not None:
+                            scores[metrics.VAL_COMMON_LOSS] = evaluator.common_context_loss(common_context)
+                        if last and checkpoint is not None:
+                            save_checkpoint(checkpoint, model, config, step)
+                        point = clock.point(step, {**pending, **scores}, evaluator.sample())
+                        points.append(dataclasses.replace(point, by_position=evaluator.by_position) if last else point)
+                    else:
+                        points.append(clock.point(step, pending))
+                    pending = None
+                    if step > had:
+                        yield points[-1]
+                    if last:
+                        return
+                    if states.due(clock.training):
+                        states.save(reached())
+                if stop():
+                    raise Stopped(f"stopped at step {step}")
+
+                clock.start()
+                tokens, targets = (part.to(device, non_blocking=True) for part in next(batches))
+                rate = optimizer.set_learning_rate(learning_rate_factor(clock.progress_after(step), config.train))
+                torch.manual_seed(derive(seed, "dropout", step))  # nothing else draws from the global generator
+                with autocast(device, precision):
+                    loss = loss_of(tokens, targets)
+                loss.backward()
+                grad_norm = clip_gradients(model.parameters(), config.train.grad_clip)
+                optimizer.step()
+                step += 1
+                if device.type == "cpu" or step % log_steps == 0 or step % eval_steps == 0:
+                    check_finite(step, loss=loss, gradient=grad_norm)  # a GPU is waited for here, so not at every step
+                clock.stop()
+                if evaluated() or step % log_steps == 0:
+                    pending = {
+                        metrics.BATCH_LOSS: loss.item(),
+                        metrics.LEARNING_RATE: rate,
+                        metrics.GRAD_NORM: grad_norm.item(),
+                        metrics.EPOCHS: step * sequences / windows,
+                        **clock.speed(peak_flops(device)),
+                    }
+        except (GeneratorExit, Stopped):
+            if pending is not None or not clock.done(step):
+                states.save(reached())
+            raise
+
+
+def _log_beginning(step: int, note: str) -> None:
+    if note:
+        logger.warning(note)
+    elif step:
+        logger.info("resumed from step %d", step)
 
 
 def check_finite(step: int, **values: Tensor | float) -> None:
@@ -139,66 +205,6 @@ def check_finite(step: int, **values: Tensor | float) -> None:
         number = value.item() if isinstance(value, Tensor) else value
         if not math.isfinite(number):
             raise Diverged(f"{name} is {number} at step {step}")
-
-
-class Clock:
-    """How far the budget is spent, and how fast. Evaluation, sampling and the caller's time are not counted."""
-
-    def __init__(self, config: RunConfig, total_steps: int | None) -> None:
-        self.config = config
-        self.total_steps = total_steps
-        self.began = time.perf_counter()
-        self.training = 0.0  # seconds inside steps
-        self.last_step = 0.0
-        self._started = 0.0
-        self._logged = (0, 0.0)  # steps and training seconds at the last speed
-        self._steps = 0
-
-    def start(self) -> None:
-        """A step begins."""
-        self._started = time.perf_counter()
-
-    def stop(self) -> None:
-        """The step ended."""
-        self.last_step = time.perf_counter() - self._started
-        self.training += self.last_step
-        self._steps += 1
-
-    def progress_after(self, step: int) -> float:
-        """Share of the budget spent once the step that follows `step` steps is done, in (0, 1]."""
-        if self.total_steps is not None:
-            return (step + 1) / self.total_steps
-        seconds = self.config.train.budget.seconds or 1.0
-        return min(1.0, (self.training + max(self.last_step, 1e-9)) / seconds)
-
-    def done(self, step: int) -> bool:
-        """Whether the budget is spent after `step` steps; one step is always taken."""
-        if self.total_steps is not None:
-            return step >= self.total_steps
-        return step > 0 and self.training >= (self.config.train.budget.seconds or 0.0)
-
-    def nearly_done(self, step: int, eval_steps: int) -> bool:
-        """Whether the last evaluation is so near that one now would only double it."""
-        return self.total_steps is not None and 2 * (self.total_steps - step) < eval_steps
-
-    def speed(self, peak: float | None) -> dict[str, float]:
-        """Tokens a second of training since the last call, and the share of the device's peak where it is known."""
-        steps, seconds = self._steps - self._logged[0], self.training - self._logged[1]
-        self._logged = (self._steps, self.training)
-        rate = steps * self.config.tokens_per_step / max(seconds, 1e-9)
-        speed = {metrics.TOKENS_PER_SECOND: rate}
-        if peak is not None:
-            speed[metrics.MFU] = rate * self.config.flops_per_token / peak
-        return speed
-
-    def point(self, step: int, measured: dict[str, float], sample: str | None = None) -> Point:
-        """A point of the curves; values that are not finite (a perplexity too large for a float) are left out."""
-        tokens = step * self.config.tokens_per_step
-        seconds = self.config.train.budget.seconds
-        progress = step / self.total_steps if self.total_steps else self.training / (seconds or 1.0)
-        finite = {name: value for name, value in measured.items() if math.isfinite(value)}
-        finite[metrics.TOKENS] = float(tokens)
-        return Point(step, tokens, min(1.0, progress), time.perf_counter() - self.began, finite, sample)
 
 
 @dataclass(frozen=True)
@@ -229,6 +235,7 @@ class Evaluator:
     model: GPT
     device: torch.device
     precision: str
+    stop: Callable[[], bool] = lambda: False  # asked before every batch whether to end now
     by_position: tuple[float, ...] = ()  # mean validation loss at each position, of the last pass
 
     @property
@@ -274,6 +281,8 @@ class Evaluator:
         counts = torch.zeros(length, dtype=torch.int64)
         self.model.eval()
         for tokens, targets, first in batches:
+            if self.stop():
+                raise Stopped("stopped during an evaluation")
             with autocast(self.device, self.precision):
                 losses = self.model.token_losses(tokens.to(self.device), targets.to(self.device), first)
             nats[first : tokens.shape[1]] += losses.cpu().double().sum(0)  # on the CPU: MPS has no float64

@@ -19,7 +19,7 @@ EXPERIMENTS = sorted((PACKAGE.parent / "experiments").glob("*.yaml"))
 ROWS = [
     {"metrics", "rng", "problems"},
     {"config", "spec", "specfile", "schema", "yamlfile"},
-    {"data", "windows", "files", "model", "optim", "devices", "text", "checkpoint", "trainer"},
+    {"data", "windows", "files", "model", "optim", "devices", "clock", "text", "checkpoint", "state", "trainer"},
     {"tracking"},
     {"report"},
     {"workers"},
@@ -29,8 +29,11 @@ ROWS = [
 
 # Outside libraries, and the only modules in which they may be met.
 HOMES = {
-    "torch": {"model", "windows", "files", "optim", "devices", "text", "checkpoint", "trainer", "workers"},
-    "safetensors": {"checkpoint"},
+    "torch": {
+        *("model", "windows", "files", "optim", "devices", "clock", "text", "checkpoint", "state", "trainer"),
+        "workers",
+    },
+    "safetensors": {"checkpoint", "state"},
     "tiktoken": {"data"},
     "pooch": {"data"},
     "mlflow": {"tracking"},

@@ -18,14 +18,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+import harness.clock
 import harness.trainer
 from harness import metrics
 from harness.checkpoint import load_checkpoint
+from harness.clock import Clock
 from harness.config import DataConfig, RunConfig
 from harness.data import CorpusError, Dataset, get_tokenizer, open_dataset
 from harness.metrics import Point
 from harness.model import GPT, build_gpt
-from harness.trainer import Clock, Diverged, Evaluator, train
+from harness.trainer import Diverged, Evaluator, train
 from harness.windows import fixed_sample, take_windows, training_batches
 from helpers import byte_data, counted_data, lively_gpt, numbers, run, small_config
 from references import Reference, book, hugging_face
@@ -438,7 +440,7 @@ def test_a_budget_in_seconds_ends_in_time() -> None:
 def test_a_budget_in_seconds_by_a_clock_of_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
     # Every look at the clock advances it by an eighth of a second, so a step takes exactly that: 8 steps a second.
     ticks = itertools.count()
-    monkeypatch.setattr(harness.trainer, "time", SimpleNamespace(perf_counter=lambda: next(ticks) / 8))
+    monkeypatch.setattr(harness.clock, "time", SimpleNamespace(perf_counter=lambda: next(ticks) / 8))
     points = run(small_config(budget={"seconds": 1}, schedule="linear", warmup=0.25, final_fraction=0.0))
     by_step = {point.step: point for point in points}
     assert points[-1].step == 8 and by_step[8].progress == 1.0
@@ -448,7 +450,7 @@ def test_a_budget_in_seconds_by_a_clock_of_our_own(monkeypatch: pytest.MonkeyPat
 
 def test_progress_by_seconds_counts_the_step_to_come(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = itertools.count()
-    monkeypatch.setattr(harness.trainer, "time", SimpleNamespace(perf_counter=lambda: next(ticks) / 8))
+    monkeypatch.setattr(harness.clock, "time", SimpleNamespace(perf_counter=lambda: next(ticks) / 8))
     clock = Clock(small_config(budget={"seconds": 1}), total_steps=None)
     found = []
     for step in range(8):
