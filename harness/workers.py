@@ -1,33 +1,27 @@
 """Where trials train: local processes that live as long as the sweep and stream points back.
 
 A worker imports torch once, trains one job at a time and talks to nobody but its parent, over one pipe. The parent
-never waits for a worker to answer; a worker whose parent is gone ends by itself. Importing this module imports no
-torch, the worker does.
+never waits for a worker to answer; a worker whose parent is gone ends by itself. A job that has a folder for its state
+can be given again, to any worker, and goes on; told to stop, by its parent or by SIGTERM, a worker first saves the
+state. What happens inside of the process is in `harness.worker`. Importing this module imports no torch.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import gc
 import multiprocessing
 import os
 import shutil
 import signal
 import subprocess
 import threading
-import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-import psutil
-
-from harness import metrics
-from harness.config import DataConfig, RunConfig
-from harness.data import Dataset, open_dataset
+from harness.config import RunConfig
 from harness.metrics import Outcome, Point
 
 # glibc gives every fresh 100 MB tensor of logits back to the kernel and faults it in again, which was 40 % of all
@@ -42,21 +36,35 @@ WORKER_ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class Job:
-    """One run for a worker: what to train, what to score at its end, where final weights go (see `train`)."""
+    """One run for a worker: what to train, what to score at its end, where final weights go (see `train`).
+
+    Attributes:
+        state: folder for the run's states; whoever submits the job removes it when the run is over.
+        after: the last step whose point is known already, from an earlier part of the run; see `train`.
+    """
 
     id: int
     config: RunConfig
     read_test: bool = False
     common_context: int | None = None
     checkpoint: Path | None = None
+    state: Path | None = None
+    after: int | None = None
 
 
 @dataclass(frozen=True)
 class Started:
-    """A worker has begun a job, on this device."""
+    """A worker has begun a job, on this device.
+
+    Attributes:
+        resumed_from: the step of the state that it goes on from; 0 where it starts from the beginning.
+        note: what there is to say about that: a state that was damaged, a number of threads that is another one now.
+    """
 
     job: int
     device: str
+    resumed_from: int = 0
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,7 +77,11 @@ class Progress:
 
 @dataclass(frozen=True)
 class Finished:
-    """A job ended. `reason` is empty for COMPLETE; for exceptions its first line is short and a traceback follows."""
+    """A job ended. `reason` is empty for COMPLETE; for exceptions its first line is short and a traceback follows.
+
+    It begins with "disk: " where a file could not be written for want of space. The state of an INTERRUPTED job is
+    saved by then, if the job has a folder for it.
+    """
 
     job: int
     outcome: Outcome
@@ -80,8 +92,15 @@ Event = Started | Progress | Finished
 
 
 @dataclass(frozen=True)
-class _Stop:
+class Stop:
+    """Said by the parent: this job is to end."""
+
     job: int
+
+
+@dataclass(frozen=True)
+class Leaving:
+    """The worker was told to end by somebody else, and does so after its job."""
 
 
 @dataclass
@@ -90,6 +109,7 @@ class _Worker:
     process: BaseProcess
     connection: Connection
     job: Job | None = None
+    leaving: bool = False
 
 
 class Pool:
@@ -132,11 +152,11 @@ class Pool:
             worker.connection.send(job)
 
     def stop(self, job: int) -> None:
-        """Tell the worker of a job to stop at its next point; it answers with Finished(INTERRUPTED)."""
+        """Tell the worker of a job to stop after its step; it saves the state and says Finished(INTERRUPTED)."""
         for worker in self._workers.values():
             if worker.job is not None and worker.job.id == job:
                 with contextlib.suppress(OSError):
-                    worker.connection.send(_Stop(job))
+                    worker.connection.send(Stop(job))
 
     def events(self, timeout: float) -> list[Event]:
         """What workers said, waiting up to `timeout` seconds for the first. A dead worker's job is FAILED."""
@@ -146,13 +166,18 @@ class Pool:
             assert isinstance(connection, Connection)
             worker = by_connection[connection]
             try:
-                event: Event = connection.recv()
+                event: Event | Leaving = connection.recv()
             except (EOFError, OSError):
                 events += self._buried(worker)
                 continue
+            if isinstance(event, Leaving):
+                worker.leaving = True
+                continue
+            events.append(event)
             if isinstance(event, Finished):
                 worker.job = None
-            events.append(event)
+                if worker.leaving:  # a job given to it now would be lost
+                    self._buried(worker)
         return events
 
     def pids(self) -> dict[int, int]:
@@ -173,9 +198,11 @@ class Pool:
         self._workers.clear()
 
     def _start(self) -> _Worker:
+        from harness.worker import work  # which needs this module's jobs and events
+
         index = next(i for i in range(self.size) if i not in self._workers)
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_work, args=(theirs, index, self.threads), daemon=True)
+        process = self._context.Process(target=work, args=(theirs, index, self.threads), daemon=True)
         with _environment({**WORKER_ENVIRONMENT, "OMP_NUM_THREADS": str(self.threads)}), _interrupts_ignored():
             process.start()
         theirs.close()  # the worker's copy is then the only one, so its death ends the pipe
@@ -239,80 +266,3 @@ def _interrupts_ignored() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-# In the worker process -----------------------------------------------------------------------------------------
-
-
-def _work(connection: Connection, index: int, threads: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    import torch
-
-    torch.set_num_threads(threads)
-    datasets: dict[DataConfig, Dataset] = {}
-    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent is gone: nothing to do
-        while True:
-            message = connection.recv()
-            if isinstance(message, Job):
-                connection.send(_train(message, connection, index, datasets))
-
-
-def _train(job: Job, connection: Connection, index: int, datasets: dict[DataConfig, Dataset]) -> Finished:
-    import torch
-
-    from harness.devices import describe, resolve_device
-    from harness.trainer import Diverged, train
-
-    process = psutil.Process()
-    process.cpu_percent()  # the first call only starts the measurement
-    try:
-        device = resolve_device(job.config.train, index)
-        if device.type == "cuda":
-            torch.cuda.set_device(device)  # what is measured and freed below is this device's
-        connection.send(Started(job.id, describe(device)))
-        data = datasets.get(job.config.data) or datasets.setdefault(job.config.data, open_dataset(job.config.data))
-        points = train(
-            job.config,
-            data,
-            read_test=job.read_test,
-            common_context=job.common_context,
-            checkpoint=job.checkpoint,
-            device_index=index,
-        )
-        for point in points:
-            connection.send(Progress(job.id, _with_system_metrics(point, process)))
-            while connection.poll():
-                if connection.recv() == _Stop(job.id):
-                    return Finished(job.id, Outcome.INTERRUPTED, "stopped by the sweep")
-        return Finished(job.id, Outcome.COMPLETE)
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        raise
-    except Diverged as error:
-        return Finished(job.id, Outcome.DIVERGED, str(error))
-    except Exception as error:
-        text = str(error)
-        out_of_memory = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in text
-        reason = f"{type(error).__name__}: {text}".splitlines()[0]
-        if out_of_memory:
-            return Finished(job.id, Outcome.OOM, reason)
-        return Finished(job.id, Outcome.FAILED, f"{reason}\n{traceback.format_exc()}")
-    finally:
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
-
-
-def _with_system_metrics(point: Point, process: psutil.Process) -> Point:
-    """The point with what this process uses, at evaluations only: they are few and cheap to keep."""
-    import torch
-
-    if not point.evaluated:
-        return point
-    system = {
-        metrics.SYSTEM_CPU_PERCENT: process.cpu_percent(),
-        metrics.SYSTEM_MEMORY_MB: process.memory_info().rss / 1e6,
-    }
-    if torch.cuda.is_available():
-        system[metrics.SYSTEM_GPU_MEMORY_MB] = torch.cuda.max_memory_allocated() / 1e6
-    return dataclasses.replace(point, metrics={**point.metrics, **system})

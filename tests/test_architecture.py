@@ -22,7 +22,7 @@ ROWS = [
     {"data", "windows", "files", "model", "optim", "devices", "clock", "text", "checkpoint", "state", "trainer"},
     {"tracking"},
     {"report"},
-    {"workers"},
+    {"workers", "worker"},
     {"plan", "progress", "study", "rounds", "conductor"},
     {"cli", "sweep", "generate", "report.__main__", "data.__main__"},
 ]
@@ -31,7 +31,7 @@ ROWS = [
 HOMES = {
     "torch": {
         *("model", "windows", "files", "optim", "devices", "clock", "text", "checkpoint", "state", "trainer"),
-        "workers",
+        "worker",
     },
     "safetensors": {"checkpoint", "state"},
     "tiktoken": {"data"},
@@ -45,7 +45,7 @@ HOMES = {
     "pandas": {"report", "tracking"},
     "pydantic": {"config", "spec", "schema", "specfile", "checkpoint"},
     "ruamel": {"yamlfile", "spec"},
-    "multiprocessing": {"workers"},
+    "multiprocessing": {"workers", "worker"},
     "typer": {"cli", "sweep", "generate", "report.__main__", "data.__main__"},
     "rich": {"progress", "cli", "sweep", "generate", "report.__main__", "data.__main__"},
     "filelock": {"sweep"},

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -111,6 +112,119 @@ def test_a_killed_worker_fails_its_own_job_only() -> None:
         assert {e[-1].outcome for e in listen(pool, 2).values()} == {Outcome.COMPLETE}  # type: ignore[union-attr]
 
 
+def resumable(**train: object) -> RunConfig:
+    """A run of a second or two, with dropout."""
+    small = config(**{"budget": {"steps": 1000}, "eval_every": {"steps": 250}, "checkpoint_every": 0.01, **train})
+    return small.model_copy(update={"model": small.model.model_copy(update={"drop_rate": 0.2})})
+
+
+def steps(events: list[Event]) -> list[int]:
+    return [event.point.step for event in events if isinstance(event, Progress)]
+
+
+def until_step(pool: Pool, step: int) -> list[Event]:
+    """What is said until a job has come to a step."""
+    heard: list[Event] = []
+    while not heard or not any(found >= step for found in steps(heard)):
+        heard += pool.events(1.0)
+        assert not any(isinstance(event, Finished) for event in heard), heard
+    return heard
+
+
+def started(events: list[Event]) -> Started:
+    first = events[0]
+    assert isinstance(first, Started)
+    return first
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / "model.safetensors").read_bytes()
+
+
+def test_a_job_that_was_stopped_and_then_killed_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    job = Job(1, resumable(), checkpoint=tmp_path / "parts", state=tmp_path / "state")
+    with Pool(2) as pool:
+        pool.submit(Job(0, resumable(), checkpoint=tmp_path / "whole"))
+        whole = listen(pool, 1)[0]
+
+        pool.submit(job)
+        heard = until_step(pool, 40)
+        pool.stop(1)
+        heard += listen(pool, 1)[1]
+        assert heard[-1] == Finished(1, Outcome.INTERRUPTED, "stopped by the sweep")
+
+        pool.submit(job)
+        second = until_step(pool, 100)
+        os.kill(pool.pids()[1], signal.SIGKILL)
+        second += listen(pool, 1)[1]
+        assert second[-1].outcome is Outcome.FAILED  # type: ignore[union-attr]
+
+        pool.submit(replace(job, after=steps(second)[-1]))
+        third = listen(pool, 1)[1]
+        assert third[-1] == Finished(1, Outcome.COMPLETE)
+    assert (started(heard).resumed_from, started(heard).note) == (0, "")
+    assert started(second).resumed_from >= steps(heard)[-1] >= 40 and started(second).note == ""
+    assert started(third).resumed_from >= started(second).resumed_from
+    assert steps(heard) + steps(second) + steps(third) == steps(whole)  # nothing is missing, nothing comes twice
+    assert numbers(heard) + numbers(second) + numbers(third) == numbers(whole)
+    assert weights(tmp_path / "parts") == weights(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("where", ["in a step", "in an evaluation"])
+def test_sigterm_saves_the_state_and_ends_the_worker(where: str, tmp_path: Path) -> None:
+    rhythm = {"steps": 10**7} if where == "in a step" else {"steps": 1}  # evaluations take nearly all of the time
+    job = Job(1, resumable(budget={"steps": 10**7}, eval_every=rhythm, checkpoint_every=None), state=tmp_path / "state")
+    with Pool(1) as pool:
+        pool.submit(job)
+        heard = until_step(pool, 3)
+        worker = psutil.Process(pool.pids()[1])
+        worker.terminate()
+        heard += listen(pool, 1)[1]
+        assert heard[-1] == Finished(1, Outcome.INTERRUPTED, "stopped by SIGTERM")
+        assert not worker.is_running() and pool.free == 1
+        pool.submit(job)  # to a new one
+        rest = until_step(pool, 4)
+    assert started(rest).resumed_from >= steps(heard)[-1]
+    whole = steps(heard) + steps(rest)
+    assert whole == list(range(0, whole[-1] + 1, whole[1]))
+
+
+def test_an_idle_worker_ends_on_sigterm() -> None:
+    with Pool(1) as pool:
+        pool.submit(Job(1, config()))
+        worker = psutil.Process(pool.pids()[1])
+        listen(pool, 1)
+        worker.terminate()
+        while worker.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.01)
+        pool.submit(Job(2, config()))
+        assert listen(pool, 1)[2][-1] == Finished(2, Outcome.COMPLETE)
+
+
+@pytest.mark.skipif(not hasattr(psutil.Process, "rlimit"), reason="only Linux can limit another process")
+def test_a_full_disk_fails_the_job_and_spares_its_states(tmp_path: Path) -> None:
+    job = Job(1, resumable(budget={"steps": 10**7}, eval_every={"steps": 10**7}), state=tmp_path)
+    with Pool(1) as pool:
+        pool.submit(job)
+        heard: list[Event] = []
+        while len(list(tmp_path.glob("*.json"))) < 2:  # the first one is of step 0
+            heard += pool.events(1.0)
+        worker = psutil.Process(pool.pids()[1])
+        worker.rlimit(psutil.RLIMIT_FSIZE, (100, psutil.RLIM_INFINITY))
+        heard += listen(pool, 1)[1]
+        end = heard[-1]
+        assert isinstance(end, Finished) and end.outcome is Outcome.FAILED
+        first, *rest = end.reason.splitlines()
+        assert first.startswith(f"disk: File too large: {tmp_path}/state-0") and rest[0].startswith("Traceback")
+        assert not list(tmp_path.glob("*.part"))
+        worker.rlimit(psutil.RLIMIT_FSIZE, (psutil.RLIM_INFINITY, psutil.RLIM_INFINITY))
+        pool.submit(job)
+        again: list[Event] = []
+        while not again:
+            again += pool.events(1.0)
+    assert started(again).resumed_from > 0 and started(again).note == ""
+
+
 def test_what_goes_wrong_in_a_job_is_its_outcome_and_its_reason() -> None:
     diverging = config(learning_rate=1e30, warmup=0.0, grad_clip=None, budget={"steps": 50})
     broken = config()
@@ -140,16 +254,17 @@ def test_what_goes_wrong_in_a_job_is_its_outcome_and_its_reason() -> None:
     assert traceback[0].startswith("Traceback")
 
 
-def test_workers_end_with_their_parent(tmp_path: Path) -> None:
+def test_workers_end_with_their_parent_and_save_what_they_have(tmp_path: Path) -> None:
     script = tmp_path / "parent.py"
     script.write_text(
         "import sys, time\n"
+        "from pathlib import Path\n"
         f"sys.path[:0] = [{str(Path(__file__).parent)!r}]\n"
         "from test_workers import LONG, config\n"
         "from harness.workers import Job, Pool, Progress\n"
         "if __name__ == '__main__':\n"
         "    pool = Pool(1)\n"
-        "    pool.submit(Job(1, config(**LONG)))\n"
+        f"    pool.submit(Job(1, config(**LONG), state=Path({str(tmp_path / 'state')!r})))\n"
         "    while not any(isinstance(event, Progress) for event in pool.events(1.0)): pass\n"
         "    print(pool.pids()[1], flush=True)\n"
         "    time.sleep(600)\n"
@@ -159,8 +274,12 @@ def test_workers_end_with_their_parent(tmp_path: Path) -> None:
     worker = psutil.Process(int(parent.stdout.readline()))
     parent.kill()
     parent.wait()
-    psutil.wait_procs([worker], timeout=30)
-    assert not worker.is_running()
+    with Pool(1) as pool:  # at once: the worker may still be at it
+        pool.submit(Job(1, config(**LONG), state=tmp_path / "state"))
+        while not (events := pool.events(1.0)):
+            pass
+        assert not worker.is_running()
+    assert started(events).resumed_from > 0 and started(events).note == ""
 
 
 def test_gpus_are_counted_without_torch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
