@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from harness.cli import BUSY, FAILED, INTERRUPTED, err, fail, out, show_table
+from harness.cli import BUSY, FAILED, INTERRUPTED, err, fail, out, show_answer
 from harness.config import DataConfig
 from harness.metrics import Outcome
 from harness.problems import SpecError
@@ -186,8 +186,7 @@ def report(name: str, tracker: Tracker, parent: str, tracking: str | None, repor
         return
     tracker.log_artifact(parent, files.folder, "report")
     out.print()
-    show_table(files.lines)
-    out.print(f"\n{files.answer}\n", markup=False)
+    show_answer(files.lines, files.answer, files.warnings)
     out.print(f"report:     {files.html}", markup=False, soft_wrap=True)
     out.print(f"MLflow UI:  {ui_command(tracking)}", markup=False, soft_wrap=True)
 

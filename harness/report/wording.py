@@ -111,7 +111,10 @@ def _each(compared: pd.DataFrame, comparisons: int) -> str:
 def _size(difference: float, decimals: int) -> str:
     if difference == 0:
         return "the same on average"
-    return f"{number(abs(difference), decimals)} {'higher' if difference > 0 else 'lower'}"
+    size = number(abs(difference), decimals)
+    if float(size) == 0:
+        size = f"less than {10.0**-decimals:.{decimals}f}"
+    return f"{size} {'higher' if difference > 0 else 'lower'}"
 
 
 def _grouped(compared: pd.DataFrame) -> str:
