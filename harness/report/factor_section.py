@@ -173,7 +173,8 @@ def _limits(single: pd.DataFrame, crossed: pd.DataFrame) -> Iterator[str]:
     levels = single[~single["is_baseline"]].rename(columns={"seeds": "complete", "pairs": "seeds"})
     where = crossed["name"] + " with " + crossed["other_name"]
     for what, rows in (("interaction", crossed.assign(name=where)), ("difference between levels", levels)):
-        judged = rows.assign(sign_flip_holm=holm(rows["sign_flip_p"]))
+        scaled = rows["sign_flip_p"] * (ALPHA / rows["alpha"])  # as p_holm is, so that α is the bound at every look
+        judged = rows.assign(sign_flip_holm=np.minimum(holm(scaled), 1))
         judged = judged[judged["seeds"] > 1]
         if judged.empty:
             continue
@@ -189,13 +190,14 @@ def _limits(single: pd.DataFrame, crossed: pd.DataFrame) -> Iterator[str]:
 
 def _sign_flips(judged: pd.DataFrame, what: str, tests: int) -> Iterator[str]:
     """Where verdicts rest on normal noise, and where the test that does without it says otherwise."""
-    enough = sign_flip_seeds(tests)
+    judged = judged.assign(
+        missing=[sign_flip_seeds(tests, a) - n for a, n in zip(judged["alpha"], judged["seeds"], strict=True)]
+    )
     called = judged[judged["verdict"].isin([*DIFFERENT, Interaction.INTERACT])]
-    few = called[called["seeds"] < enough]
-    if len(few):
-        more = plural(enough - int(few["seeds"].min()), "more seed")
+    if (called["missing"] > 0).any():
+        more = plural(int(called["missing"].max()), "more seed")
         yield f"Each {what} that was found rests on normal seed noise; {more} would check it by the sign-flip test."
-    denied = called[(called["seeds"] >= enough) & (called["sign_flip_holm"] > ALPHA)]
+    denied = called[(called["missing"] <= 0) & (called["sign_flip_holm"] > ALPHA)]
     if len(denied):
         names = listed(f"{row['name']} (p {chance(row['sign_flip_holm'])})" for _, row in denied.iterrows())
         yield f"The sign-flip test, which needs no normal noise, does not confirm the {what} of {names}."

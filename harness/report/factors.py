@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float64]
 
-_FIGURES: Final = ("p", "p_holm", "sign_flip_p", "d_z", "mde", "seeds_needed")  # of a `Judgement`
+_FIGURES: Final = ("alpha", "p", "p_holm", "sign_flip_p", "d_z", "mde", "seeds_needed")  # of a `Judgement`
 _DIFFERENCE: Final = ("difference", "difference_low", "difference_high")
 _INTERACTION: Final = ("interaction_mean", "interaction_low", "interaction_high")
 _NOTHING: Final = Interval(math.nan, math.nan, math.nan)
@@ -214,10 +214,10 @@ def marginals(
         `level` as the spec writes it; `name`, both as arms are named; `is_baseline`; `metric`; `arms`, the number of
         arms averaged over. `seeds` on which all these arms are complete; `mean`, `low`, `high` of their averages (95 %
         t interval). `pairs`, the seeds on which the arms of the baseline's level are complete as well (up to the look
-        that decided); `difference`, `difference_low`, `difference_high`, level minus baseline's level over these; `p`,
-        `p_holm` (over all such differences of all factors), `sign_flip_p`, `d_z`, `mde`, `seeds_needed`, `verdict` as
-        in `harness.report.verdicts.Judgement`, NaN for the baseline's level; `delta`; `run_ids` of the arms averaged
-        over, separated by spaces.
+        that decided); `difference`, `difference_low`, `difference_high`, level minus baseline's level over these;
+        `alpha`, `p`, `p_holm` (over all such differences of all factors), `sign_flip_p`, `d_z`, `mde`, `seeds_needed`,
+        `verdict` as in `harness.report.verdicts.Judgement`, NaN for the baseline's level; `delta`; `run_ids` of the
+        arms averaged over, separated by spaces.
 
     Raises:
         ValueError: the metric does not compare these arms, or is none of the validation split.
@@ -272,8 +272,8 @@ def interactions(
         against `baseline_level` where the other factor has its baseline's level and where it has `other_level`, means
         over these seeds and over the further factors' levels. `interaction_mean`, `interaction_low`,
         `interaction_high`: the second minus the first, with its 95 % t interval over seeds, the same whichever of the
-        two factors is asked first. `p`, `p_holm` (over all rows), `sign_flip_p`, `d_z`, `mde`, `seeds_needed` as in
-        `harness.report.verdicts.Judgement`; `verdict`, an `Interaction`; `delta`; `run_ids` of all that entered.
+        two factors is asked first. `alpha`, `p`, `p_holm` (over all rows), `sign_flip_p`, `d_z`, `mde`, `seeds_needed`
+        as in `harness.report.verdicts.Judgement`; `verdict`, an `Interaction`; `delta`; `run_ids` of all that entered.
 
     Raises:
         ValueError: the metric does not compare these arms, or is none of the validation split.

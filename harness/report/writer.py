@@ -206,9 +206,14 @@ def write_files(content: Content, curves: pd.DataFrame, folder: Path) -> ReportF
         markdown=folder / "report.md",
         comparison=content.comparison,
         lines=comparison_lines(content.comparison),
-        answer=str(content.answer),
+        answer=" ".join([str(content.answer), *_noise(content)]),
         warnings=content.warnings,
     )
+
+
+def _noise(content: Content) -> Iterable[str]:
+    """What seeds alone do, where this is what the sweep was for."""
+    return next((section.text for section in content.sections if section.anchor == "noise"), ())
 
 
 def _write(path: Path, text: str) -> None:
