@@ -195,6 +195,9 @@ def test_running_again_adds_nothing_and_asking_for_more_adds_just_that(swept: Sw
     assert {run.info.run_id for run in sandbox.runs()[1]} == before
     more = sandbox.run("tiny.yaml", "--set", "study.seeds=3")
     assert more.returncode == 0
+    # Seeds that are added after a look at the results are told: the plan was two.
+    warned = " ".join(more.stdout.split())
+    assert "warning: Seeds per arm were raised from 2 to 3 after 4 confirm runs were complete" in warned
     parents, children = sandbox.runs()
     assert len(parents) == 1
     new = [run for run in children if run.info.run_id not in before]
