@@ -13,6 +13,8 @@ from rich.text import Text
 # Exit codes, beside 0: a run failed; the person's mistake; the sweep is already running elsewhere; stopped by a signal.
 FAILED, MISTAKE, BUSY, INTERRUPTED = 1, 2, 3, 130
 
+_WARNINGS_SHOWN = 5
+
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
@@ -34,3 +36,15 @@ def show_table(lines: Sequence[Sequence[str]]) -> None:
         table.add_row(*map(Text, row))  # an arm's name is no markup
     needed = sum(max(len(line[place]) for line in lines) + 2 for place in range(len(headings)))
     Console(width=max(out.width, needed), highlight=False).print(table)
+
+
+def show_answer(lines: Sequence[Sequence[str]], answer: str, warnings: Sequence[str]) -> None:
+    """Print a comparison: its table, its words, and what may change them."""
+    show_table(lines)
+    out.print(f"\n{answer}\n", markup=False)
+    for warning in warnings[:_WARNINGS_SHOWN]:
+        out.print(f"warning: {warning}", markup=False)
+    if len(warnings) > _WARNINGS_SHOWN:
+        out.print(f"and {len(warnings) - _WARNINGS_SHOWN} more in the report", markup=False)
+    if warnings:
+        out.print()

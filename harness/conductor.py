@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +29,7 @@ from harness.study import RUN_ID, ArmStudy
 from harness.tracking import Tracker, TrialInfo
 from harness.workers import Event, Finished, Job, Pool, Progress, Started
 
+MAX_RESTARTS = 3  # times that a run whose worker died is given to another
 MAX_REPLACEMENTS = 2  # trials per arm and command that are asked for in place of failed ones
 GRACE_SECONDS = 10.0  # what running trials get to stop by themselves
 
@@ -60,6 +60,7 @@ class _Running:
     checkpoint: Path | None
     points: list[Point] = field(default_factory=list)
     pruned: bool = False
+    restarts: int = 0
 
     @property
     def evaluated(self) -> list[Point]:
@@ -102,6 +103,8 @@ class Conductor:
         screen: what the person sees.
         work: arm name → a number proportional to the time of one run, for the estimate of time left.
         data: arm name → what its runs record about the corpus.
+        folder: for checkpoints and for the states of runs, gigabytes with a large model; emptied and, at the end,
+            removed.
     """
 
     def __init__(
@@ -114,6 +117,7 @@ class Conductor:
         screen: Screen,
         work: Mapping[str, float],
         data: Mapping[str, Mapping[str, Any]],
+        folder: Path,
     ) -> None:
         self.spec, self.studies, self.tracker, self.parent = spec, studies, tracker, parent
         self.pool, self.screen, self.work, self.data = pool, screen, work, data
@@ -129,10 +133,11 @@ class Conductor:
         self._rounds = Rounds(spec)
         self._confirmed = tracker.confirmed(parent)
         self._common_context = spec.common_context
-        self._folder = Path(tempfile.mkdtemp(prefix="gpt-harness-"))
+        self._folder = folder
 
     def run(self) -> Ended:
         """Train everything that is missing; returns when it is done or a signal stopped it."""
+        shutil.rmtree(self._folder, ignore_errors=True)  # of a process that was killed
         confirms = self._confirms_missing()
         weight = sum(self.work[arm] * count for arm, count in self._to_ask.items())
         weight += sum(self.work[arm.name] for arm in self.arms) / len(self.arms) * confirms
@@ -266,13 +271,25 @@ class Conductor:
         run_id = self.tracker.start_trial(self.parent, info)
         if task.trial is not None:
             task.trial.set_user_attr(RUN_ID, run_id)
-        confirm = task.phase is Phase.CONFIRM
-        checkpoint = self._folder / run_id / "checkpoint" if confirm else None
+        checkpoint = self._folder / run_id / "checkpoint" if task.phase is Phase.CONFIRM else None
+        self._submit(_Running(task, run_id, checkpoint))
+
+    def _submit(self, running: _Running) -> None:
+        """Give a run to a worker; one that has begun goes on from its last state, with the points not yet seen."""
+        task, confirm = running.task, running.task.phase is Phase.CONFIRM
         self._jobs += 1
-        self.running[self._jobs] = _Running(task, run_id, checkpoint)
+        self.running[self._jobs] = running
         self.screen.run_began(self._jobs, task.name, self.work[task.arm.name])
-        common = self._common_context if confirm else None
-        self.pool.submit(Job(self._jobs, task.config, confirm, common, checkpoint))
+        job = Job(
+            id=self._jobs,
+            config=task.config,
+            read_test=confirm,
+            common_context=self._common_context if confirm else None,
+            checkpoint=running.checkpoint,
+            state=self._folder / running.run_id / "state",
+            after=running.points[-1].step if running.points else -1,
+        )
+        self.pool.submit(job)
 
     def _listen(self, timeout: float) -> None:
         for event in self.pool.events(timeout):
@@ -284,6 +301,8 @@ class Conductor:
         running = self.running[event.job]
         if isinstance(event, Started):
             self.tracker.tag(running.run_id, device=event.device)
+            if event.note:
+                self.screen.note(f"{running.task.name}: {event.note}")
         elif isinstance(event, Progress):
             self._on_point(event.job, running, event.point)
         else:
@@ -304,6 +323,12 @@ class Conductor:
     def _on_end(self, running: _Running, event: Finished) -> None:
         del self.running[event.job]
         outcome, reason = event.outcome, event.reason
+        if event.lost and not self._signal and running.restarts < MAX_RESTARTS:
+            running.restarts += 1
+            self.screen.note(f"{running.task.name}: {reason}; another takes it up")
+            self.screen.run_left(event.job)
+            self._submit(running)
+            return
         if outcome is Outcome.INTERRUPTED and running.pruned:
             outcome, reason = Outcome.PRUNED, f"stopped by the pruner after {running.points[-1].tokens:,} tokens"
         task = running.task
@@ -320,18 +345,19 @@ class Conductor:
             else:
                 self.failed.append(failure)
         self._record(running, outcome, reason)
+        shutil.rmtree(self._folder / running.run_id, ignore_errors=True)
         self.screen.run_ended(event.job, outcome, reason)
 
     def _record(self, running: _Running, outcome: Outcome, reason: str) -> None:
         if len(running.evaluated) > 1:
             from harness.report import loss_curve  # matplotlib takes a second to import: not before it is needed
 
-            picture = self._folder / "loss_curve.svg"
+            picture = self._folder / running.run_id / "loss_curve.svg"
+            picture.parent.mkdir(parents=True, exist_ok=True)
             loss_curve(running.points, picture)
             self.tracker.log_artifact(running.run_id, picture)
         if running.checkpoint is not None and outcome is Outcome.COMPLETE:
             self.tracker.log_artifact(running.run_id, running.checkpoint, "checkpoint")
-            shutil.rmtree(running.checkpoint)
         self.tracker.end_trial(running.run_id, outcome, reason)
 
     # stopping ------------------------------------------------------------------------------------------------

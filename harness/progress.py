@@ -115,6 +115,10 @@ class Screen:
         line = Text.assemble((mark, style), f" {self.ended}/{self.total}  {run.name}{loss}  {took}{because}")
         self.console.print(line, soft_wrap=True)
 
+    def run_left(self, key: int) -> None:
+        """The worker of a run is gone; the run begins again under another key."""
+        del self.runs[key]
+
     def note(self, text: str) -> None:
         """Something the person should know."""
         self.console.print(Text(text), soft_wrap=True)
@@ -182,6 +186,11 @@ class LiveScreen(Screen):
         self._bars.remove_task(self._tasks.pop(key))  # type: ignore[arg-type]
         super().run_ended(key, outcome, reason)
         self.refresh()
+
+    def run_left(self, key: int) -> None:
+        """Take the bar away."""
+        self._bars.remove_task(self._tasks.pop(key))  # type: ignore[arg-type]
+        super().run_left(key)
 
     def evaluated(self, run: _Run) -> None:
         """The bar shows it."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from harness.cli import BUSY, FAILED, INTERRUPTED, err, fail, out, show_table
+from harness.cli import BUSY, FAILED, INTERRUPTED, err, fail, out, show_answer
 from harness.config import DataConfig
 from harness.metrics import Outcome
 from harness.problems import SpecError
@@ -163,7 +163,8 @@ def run(
         facts = {name: data_facts(data) for name, data in used.items()}
         work = work_per_run(spec, train_tokens)
         with make_screen(out) as screen, Pool(count, threads) as pool:
-            ended = Conductor(spec, studies, tracker, parent, pool, screen, work, facts).run()
+            folder = Path("mlruns") / f"{spec.name}.work"
+            ended = Conductor(spec, studies, tracker, parent, pool, screen, work, facts, folder).run()
         outcome = ended.outcome
         report(spec.name, tracker, parent, tracking, reports)
     except KeyboardInterrupt:
@@ -186,8 +187,7 @@ def report(name: str, tracker: Tracker, parent: str, tracking: str | None, repor
         return
     tracker.log_artifact(parent, files.folder, "report")
     out.print()
-    show_table(files.lines)
-    out.print(f"\n{files.answer}\n", markup=False)
+    show_answer(files.lines, files.answer, files.warnings)
     out.print(f"report:     {files.html}", markup=False, soft_wrap=True)
     out.print(f"MLflow UI:  {ui_command(tracking)}", markup=False, soft_wrap=True)
 

@@ -112,7 +112,7 @@ def _train(job: Job, orders: _Orders, index: int, datasets: dict[DataConfig, Dat
         return Finished(job.id, Outcome.COMPLETE)
     except Stopped:
         why = "stopped by SIGTERM" if orders.terminated else "stopped by the sweep"
-        return Finished(job.id, Outcome.INTERRUPTED, why)
+        return Finished(job.id, Outcome.INTERRUPTED, why, lost=orders.terminated)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         raise
     except Diverged as error:

@@ -80,12 +80,14 @@ class Finished:
     """A job ended. `reason` is empty for COMPLETE; for exceptions its first line is short and a traceback follows.
 
     It begins with "disk: " where a file could not be written for want of space. The state of an INTERRUPTED job is
-    saved by then, if the job has a folder for it.
+    saved by then, if the job has a folder for it. `lost` says that the worker ended and not the job: given again, it
+    goes on.
     """
 
     job: int
     outcome: Outcome
     reason: str = ""
+    lost: bool = False
 
 
 Event = Started | Progress | Finished
@@ -218,7 +220,8 @@ class Pool:
             return []
         code = worker.process.exitcode
         how = f"by signal {signal.Signals(-code).name}" if code is not None and code < 0 else f"with exit code {code}"
-        return [Finished(worker.job.id, Outcome.FAILED, f"worker process {worker.process.pid} ended {how}")]
+        reason = f"worker process {worker.process.pid} ended {how}"
+        return [Finished(worker.job.id, Outcome.FAILED, reason, lost=True)]
 
 
 def default_workers() -> int:

@@ -22,7 +22,7 @@ from harness.metrics import Outcome, Phase, Point
 from harness.problems import SpecError
 from harness.report import ReportFiles, TrackingError, compare, load_curves, load_runs, write_report
 from harness.report.__main__ import app
-from harness.report.caveats import caveats, fixed_settings
+from harness.report.caveats import fixed_settings
 from harness.report.writer import assemble, in_order, write_files
 from harness.tracking import ArmInfo, SweepInfo, SweepRecord, Tracker, TrialInfo
 from test_specfile import GOOD, load
@@ -91,12 +91,12 @@ def test_page_holds_everything(standard: ReportFiles) -> None:
     ):
         assert wanted in page.text, wanted
     assert "middle" not in page.text  # first and last sample only
-    assert len([tag for tag, _ in page.tags if tag == "figure"]) == 3
+    assert len([tag for tag, _ in page.tags if tag == "figure"]) == 4
     markdown = standard.markdown.read_text("utf-8")
     assert "5.400 ± 0.497" in markdown and "made up: diverged" in markdown
     for link in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", markdown):
         assert (standard.folder / link).is_file()
-    assert markdown.count("![") == 3
+    assert markdown.count("![") == 4
 
 
 def test_every_run_that_is_named_is_listed(standard: ReportFiles) -> None:
@@ -104,7 +104,8 @@ def test_every_run_that_is_named_is_listed(standard: ReportFiles) -> None:
     ids = page.values("id")
     assert len(ids) == len(set(ids))
     links = [link for link in page.values("href") if link.startswith("#run-")]
-    assert len(links) == 6 + 2 + 2  # the answer's runs, the best trials, the samples
+    # The answer's runs, the evidence's, the best trials, the search, confirm runs and all runs by cost, the samples.
+    assert len(links) == 6 + 3 + 2 + 8 + 6 + 14 + 2
     assert {link[1:] for link in links} <= set(ids)
 
 
@@ -133,9 +134,8 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
     outside = re.sub(r"^(`{3,})text\n.*?^\1$", "", files.markdown.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
     assert "<script" not in outside and "<img" not in outside
     assert "javascript" in outside and not re.search(r"(?<!\\)\]\(javascript", outside)
-    for line in outside.splitlines():
-        if line.startswith("| drop"):
-            assert len(re.findall(r"(?<!\\)\|", line)) in (10, 14)  # of the verdicts' grounds, of the answer
+    for table in re.findall(r"(?:^\|.*\n)+", outside, re.MULTILINE):  # a name may not open another cell
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
     tex = [line for line in (tmp_path / "comparison.tex").read_text("utf-8").splitlines() if line[0] != "%"]
     assert len(tex) == 8 and not any(r"\input" in line for line in tex)
 
@@ -152,6 +152,7 @@ def test_the_same_runs_give_the_same_bytes_in_any_order(standard: ReportFiles, t
         "curves.csv",
         "figures/final-loss.svg",
         "figures/loss-curves.svg",
+        "figures/search-luck.svg",
         "figures/tuning.svg",
         "report.html",
         "report.md",
@@ -228,36 +229,20 @@ def test_without_a_question_the_name_is_the_title(tmp_path: Path) -> None:
     assert "<h1>dropout</h1>" in (tmp_path / "report.html").read_text("utf-8") and "experiment dropout" in page.text
 
 
-def said(rows: list[dict[str, Any]], record: SweepRecord) -> str:
-    return "\n".join(caveats(record, in_order(example.frame(rows), record)))
-
-
-def test_caveats_of_an_even_sweep_are_few() -> None:
-    complete = [one for one in example.explore_runs() if one["outcome"] == "complete"]
-    assert said(complete + example.confirm_runs(), example.record(tune=example.TUNE)).startswith(
-        "The intervals are over seeds"
-    )
-
-
-def test_caveats_name_what_is_missing_or_uneven() -> None:
-    record = example.record(tune=example.TUNE, dirty=True)
-    rows = [one for one in all_runs() if one["run_id"] not in ("00000001" + "f" * 24, "00000066" + "f" * 24)]
-    rows.append(example.run(800, BASELINE, {}, phase="superseded", seed=2, loss=5.0))
-    rows[-1]["train.beta2"] = 0.99
-    rows[-1]["commit"] = "a" * 40
-    words = said(rows, record)
-    assert "The spec asks for 3 confirm runs per arm; fewer are complete for drop_rate=0.0 (2)." in words
-    assert "unequal numbers of explore trials (drop_rate=0.0 3 and drop_rate=0.1 4)" in words
-    assert "drop_rate=0.1: of 4 explore runs, 2 complete, 1 pruned and 1 diverged." in words
-    assert "1 older confirm run was replaced" in words
-    assert "runs differ in train.beta2" in words
-    assert "different commits of the code: aaaaaaaaaaaa and db73c1e0db73" in words
-    assert "uncommitted changes" in words
-    assert "nothing tuned" not in words
-
-
-def test_caveats_name_that_nothing_was_tuned() -> None:
-    assert "drop_rate compared, nothing tuned" in said(example.confirm_runs(), example.record())
+def test_warnings_stand_under_the_answer_and_first_among_the_caveats(standard: ReportFiles, tmp_path: Path) -> None:
+    # The example has pruned and diverged trials and three pairs: enough to be warned of.
+    assert standard.warnings
+    said = "1 warning" if len(standard.warnings) == 1 else f"{len(standard.warnings)} warnings"
+    page, markdown = Page(standard.html.read_text("utf-8")), standard.markdown.read_text("utf-8")
+    assert f"{said} may change this conclusion" in page.text and f"**{said}** may change" in markdown
+    for warning in standard.warnings:
+        assert warning in page.text
+    listed = [line for line in markdown.splitlines() if line.startswith("- **Warning:**")]
+    assert len(listed) == len(standard.warnings)
+    # Three seeds that differ little leave nothing to warn of.
+    close = {ARM: {2: 5.200, 3: 5.402, 4: 5.599}, BASELINE: {2: 5.201, 3: 5.4, 4: 5.6}}
+    clean = report(tmp_path, example.confirm_runs(close), example.record())
+    assert not clean.warnings and "may change this conclusion" not in clean.html.read_text("utf-8")
 
 
 def test_fixed_settings_are_those_that_no_run_changed() -> None:
@@ -422,7 +407,7 @@ def test_browser_shows_the_page_and_asks_for_nothing_else(server: Server, tmp_pa
     files = report(tmp_path, all_runs(), record, lambda _: [(0, 0, evil)])
     dom = Page(rendered(server, "report.html", tmp_path / "profile"))
     assert f"Does {evil} help?" in dom.text and "5.400 ± 0.497" in dom.text
-    assert [tag for tag, _ in dom.tags].count("svg") == 3
+    assert [tag for tag, _ in dom.tags].count("svg") == 4
     assert server.of_the_page() == [("page.example", "/report.html")]
     # The same question left unescaped would be seen, so the line above can fail.
     careless = files.html.read_text("utf-8").replace(str(escape(evil)), evil).replace("default-src 'none';", "")

@@ -102,6 +102,7 @@ def test_arms_whose_order_depends_on_the_number_of_trials_are_named() -> None:
     # level for one trial, ahead ever after: nobody was overtaken
     assert expected_best([4.5, 5.5])[0] == 5.0
     assert crossings({"steady": steady, "wide": [4.5, 5.5]}) == []
+    assert crossings({str(n): [10.8] * n for n in range(2, 20)}) == []  # equal but for the last bit
 
 
 def test_sensitivity_by_hand() -> None:

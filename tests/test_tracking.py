@@ -614,6 +614,9 @@ def test_runs_as_a_frame(store: Store) -> None:
     running = tracker.start_trial(parent, trial_info("three"))
 
     frame = load_runs("frame", store.uri)
+    assert set(frame["data_sha256"]) == {DATA["sha256"]} and set(frame["data_fingerprint"]) == {DATA["fingerprint"]}
+    assert ", python 3.1" in frame["versions"][0] and "mlflow 3." in frame["versions"][0]
+    assert set(frame["non_finite"]) == {""}
     assert list(frame["name"]) == ["one", "two", "three"]
     assert list(frame[VAL_LOSS])[:2] == [3.0, 4.0]  # last
     assert list(frame["best_val_loss"])[:2] == [2.0, 4.0]

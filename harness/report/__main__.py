@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.text import Text
 
-from harness.cli import FAILED, fail, out, show_table
+from harness.cli import FAILED, fail, out, show_answer, show_table
 
 AUDIT = "audit"  # no sweep can be reported by this name
 
@@ -45,8 +44,7 @@ def main(
         files = write_report(name, uri, folder, sweep)
     except (TrackingError, OSError) as error:
         fail(error)
-    show_table(files.lines)
-    out.print(Text(files.answer))
+    show_answer(files.lines, files.answer, files.warnings)
     for path in (files.html, files.markdown, files.folder):
         out.print(str(path), markup=False, soft_wrap=True)
 

@@ -98,9 +98,9 @@ def compare(
         loss; `bits_per_byte`, a mean; `test_seeds`, `test_mean`, `test_low`, `test_high`; `common_context_mean`, …,
         of the validation loss over the targets that every context length can be asked; `pairs`, `difference`,
         `difference_low`, `difference_high`, arm minus baseline over the seeds both have (up to the look that
-        decided); `p`, `p_holm`, `sign_flip_p`, `d_z`, `probability_better`, `mde`, `seeds_needed`, `verdict` as in
-        `harness.report.verdicts.Judgement`, and the `delta` they used, in the unit of the metric (NaN for a metric
-        that nats have no fixed rate to); means of `tokens` and `seconds` (wall time); `parameters`; `run_ids`,
+        decided); `alpha`, `p`, `p_holm`, `sign_flip_p`, `d_z`, `probability_better`, `mde`, `seeds_needed`, `verdict`
+        as in `harness.report.verdicts.Judgement`, and the `delta` they used, in the unit of the metric (NaN for a
+        metric that nats have no fixed rate to); means of `tokens` and `seconds` (wall time); `parameters`; `run_ids`,
         separated by spaces.
 
     Raises:

@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,16 +20,20 @@ from harness import metrics
 from harness.metrics import Phase
 from harness.report.caveats import caveats, fixed_settings
 from harness.report.comparison import Ground
-from harness.report.formats import count, duration, plural, rounded, short_id, significant
-from harness.report.significance import ALPHA, EXACT_UP_TO, RANDOM_FLIPS
+from harness.report.flaws import Caveat
+from harness.report.formats import count, duration, listed, plural, rounded, short_id, significant
+from harness.report.method import plan_lines
+from harness.report.sections import Section
+from harness.report.significance import ALPHA, EXACT_UP_TO, RANDOM_FLIPS, look_levels
 from harness.report.svg import Drawing
-from harness.report.tables import Table, answer_table, best_table, evidence_table, trials_table
+from harness.report.tables import Table, answer_table, evidence_table, trials_table
 from harness.report.wording import Answer, answer
 
 if TYPE_CHECKING:
     from harness.tracking import SweepRecord
 
 _TEMPLATES = Path(__file__).parent / "templates"
+_RUNS_NAMED = 12  # runs that a row of a Markdown table names
 _OPEN_UP_TO = 40  # rows of the table of all runs that are shown unfolded
 
 
@@ -50,8 +55,19 @@ class Content:
     comparison: pd.DataFrame
     ground: Ground
     drawings: Sequence[Drawing]
+    sections: Sequence[Section]
     samples: Sequence[Sample]
     ui_command: str
+
+    @cached_property
+    def caveats(self) -> list[Caveat]:
+        """What limits the comparison, alarms first."""
+        return caveats(self.record, self.runs)
+
+    @property
+    def warnings(self) -> list[str]:
+        """The caveats that may change what the sweep concludes."""
+        return [caveat.text for caveat in self.caveats if caveat.alarm]
 
     @property
     def answer(self) -> Answer:
@@ -76,7 +92,7 @@ def render_html(content: Content) -> str:
         # The page may run this one script and nothing that slipped into it.
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         figures={drawing.name: drawing for drawing in content.drawings},
-        svg={drawing.name: Markup(drawing.inline) for drawing in content.drawings},
+        safe=Markup,
     )
 
 
@@ -102,7 +118,6 @@ def _environment(**options: Any) -> jinja2.Environment:
 
 def _parts(content: Content) -> dict[str, Any]:
     record, runs = content.record, content.runs
-    arms = [arm.name for arm in record.arms]
     trials = trials_table(runs, list(record.tune))
     has_result = bool(content.comparison["seeds"].sum())
     return {
@@ -113,13 +128,14 @@ def _parts(content: Content) -> dict[str, Any]:
         "answer_table": answer_table(content.comparison) if has_result else None,
         "answer_note": _note(content),
         "evidence": evidence_table(content.comparison),
-        "evidence_note": _evidence_note(content.comparison),
-        "best": best_table(runs, arms, list(record.tune)) if record.tune else None,
+        "evidence_note": _evidence_note(content.comparison, record.study.get("looks", ())),
+        "sections": content.sections,
         "trials": trials,
         "trials_open": len(trials.rows) <= _OPEN_UP_TO,
         "samples": content.samples,
         "prompt": _prompt(runs),
-        "caveats": caveats(record, runs),
+        "caveats": content.caveats,
+        "warned": plural(len(content.warnings), "warning") if content.warnings else "",
         "fixed": fixed_settings(runs),
         "provenance": _provenance(content),
         "spec_text": record.spec_text,
@@ -141,6 +157,8 @@ def _note(content: Content) -> str:
     words.append("Perplexity is the exponential of the mean validation loss.")
     if comparison["pairs"].sum():
         words.append("Δ: arm minus baseline, averaged over pairs of runs that share a seed; negative is better.")
+        if comparison.loc[comparison["seeds"] > 0, "seeds"].nunique() > 1:
+            words.append("Arms have different numbers of seeds, so Δ is not the difference of their means.")
     if comparison["common_context_mean"].notna().any():
         words.append(
             "Common context: the same loss over the targets that have at least the shortest context behind them in "
@@ -152,7 +170,7 @@ def _note(content: Content) -> str:
     return " ".join(words)
 
 
-def _evidence_note(comparison: pd.DataFrame) -> str:
+def _evidence_note(comparison: pd.DataFrame, looks: Sequence[int]) -> str:
     """What the figures of the evidence table mean, and the rule behind the verdicts."""
     comparisons = int((~comparison["is_baseline"]).sum())
     threshold = float(comparison["delta"].max())
@@ -170,7 +188,21 @@ def _evidence_note(comparison: pd.DataFrame) -> str:
         f"Sign-flip p: a test that needs no normal noise, not corrected{drawn}. d_z: Δ in units of the spread of the "
         "paired differences. P(better): share of seeds on which the arm was the better one. Detectable: the true "
         f"difference found in 80 % of sweeps with these pairs. Seeds for {delta}: how many find a true difference of "
-        "that size in 80 % of sweeps."
+        "that size in 80 % of sweeps." + _looks_note(looks)
+    )
+
+
+def _looks_note(looks: Sequence[int]) -> str:
+    """How verdicts were read several times without losing their error rate; empty for one look."""
+    if len(looks) < 2:
+        return ""
+    levels = listed(significant(level, 2) for level in look_levels(looks))
+    return (
+        f" Verdicts were read after {listed(map(str, looks))} seeds, and only arms that were still undecided got more: "
+        f"a verdict is the first that was not undecided. Each reading has a level of its own ({levels}, together "
+        f"{ALPHA}; Kim and DeMets 1987) in the place of {ALPHA}. p (Holm) is scaled so that {ALPHA} is the bound "
+        "whichever reading it comes from, and the interval of Δ is widened so that it holds the true difference in "
+        "95 % of sweeps whichever was the last."
     )
 
 
@@ -194,6 +226,7 @@ def _provenance(content: Content) -> list[tuple[str, str]]:
         ("its bytes", _splits(data["bytes"])),
         ("search", _search(record)),
         ("trained", f"{count(_total(runs, 'tokens'))} tokens in {duration(_total(runs, 'seconds'))} of run time"),
+        *plan_lines(record),
         ("versions", ", ".join(f"{name} {version}" for name, version in record.versions.items())),
         ("all curves", content.ui_command),
     ]
@@ -245,5 +278,8 @@ def _markdown_table(table: Table) -> _Raw:
     lines = [header, rule]
     for row in table.rows:
         cells = [_markdown(cell.text) for cell in row.cells]
-        lines.append(cells + [" ".join(f"`{short_id(run)}`" for run in row.runs)] * named)
+        ids = [f"`{short_id(run)}`" for run in row.runs]
+        if len(ids) > _RUNS_NAMED:
+            ids[_RUNS_NAMED - 1 :] = [f"and {len(ids) - _RUNS_NAMED + 1} more"]
+        lines.append(cells + [" ".join(ids)] * named)
     return _Raw("\n".join(f"| {' | '.join(line)} |" for line in lines))

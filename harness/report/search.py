@@ -208,8 +208,9 @@ def crossings(losses: Mapping[str, npt.ArrayLike]) -> list[tuple[str, str, int]]
     for i, first in enumerate(names):
         for second in names[i + 1 :]:
             n = min(len(curves[first]), len(curves[second]))
-            signs = np.sign(curves[first][:n] - curves[second][:n])
-            ordered = np.flatnonzero(signs)  # where they are level, neither is ahead
+            gaps = curves[first][:n] - curves[second][:n]
+            signs = np.where(np.abs(gaps) > 1e-12 * np.abs(curves[first][:n]), np.sign(gaps), 0)  # rounding is no lead
+            ordered = np.flatnonzero(signs)
             changed: list[int] = ordered[signs[ordered] != signs[ordered[:1]]].tolist()
             if changed:
                 found.append((first, second, changed[0] + 1))

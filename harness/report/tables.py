@@ -129,7 +129,7 @@ def evidence_table(comparison: pd.DataFrame) -> Table | None:
         (Column("Detectable"), _cells(compared["mde"], lambda value: significant(value, 2))),
         (Column(f"Seeds for {delta}"), _cells(compared["seeds_needed"], _seeds)),
     ]
-    return _table(columns, [()] * len(compared))
+    return _table(columns, [tuple(str(ids).split()) for ids in compared["run_ids"]])
 
 
 def _seeds(value: float) -> str:

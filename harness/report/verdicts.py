@@ -49,6 +49,7 @@ class Judgement:
     """A verdict on one arm, and what it rests on. NaN stands for what the number of pairs does not allow.
 
     Attributes:
+        alpha: level of the tests at the look that decided: all of α with one look, else its share.
         pairs: seeds that the arm and the baseline both have, up to the look that decided.
         interval: mean of the differences and its t interval, of level 95 %; with several looks of 1 − α_k, so that it
             holds the true difference in 95 % of sweeps whichever look was the last (Jennison and Turnbull 1989).
@@ -62,6 +63,7 @@ class Judgement:
         verdict: the word.
     """
 
+    alpha: float
     pairs: int
     interval: Interval
     p: float
@@ -163,6 +165,7 @@ def _judgement(arm: _Standing, comparisons: int, delta: float, alpha: float) -> 
     values, share = arm.values, arm.level / comparisons
     spread = float(values.std(ddof=1)) if values.size > 1 else math.nan
     return Judgement(
+        alpha=arm.level,
         pairs=values.size,
         interval=mean_interval(values, 1 - arm.level / alpha * (1 - LEVEL)),
         p=arm.p,

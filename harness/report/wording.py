@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
 import pandas as pd
 
 from harness.report.comparison import Ground, intervals, metric_name
@@ -74,7 +75,8 @@ def _differences(comparison: pd.DataFrame) -> tuple[str, str]:
     if not base["seeds"]:
         return f"The baseline {base['arm']} has no complete confirm run, so there are no differences to read.", ""
     others = comparison[~comparison["is_baseline"]]
-    compared = others.assign(sign_flip_holm=holm(others["sign_flip_p"]))
+    scaled = others["sign_flip_p"] * (ALPHA / others["alpha"])  # as p_holm is, so that α is the bound at every look
+    compared = others.assign(sign_flip_holm=np.minimum(holm(scaled), 1))
     compared = compared[compared["pairs"] > 0]
     if compared.empty:
         return "No other arm shares a seed with the baseline, so there are no paired differences.", ""
@@ -111,7 +113,10 @@ def _each(compared: pd.DataFrame, comparisons: int) -> str:
 def _size(difference: float, decimals: int) -> str:
     if difference == 0:
         return "the same on average"
-    return f"{number(abs(difference), decimals)} {'higher' if difference > 0 else 'lower'}"
+    size = number(abs(difference), decimals)
+    if float(size) == 0:
+        size = f"less than {10.0**-decimals:.{decimals}f}"
+    return f"{size} {'higher' if difference > 0 else 'lower'}"
 
 
 def _grouped(compared: pd.DataFrame) -> str:
@@ -132,14 +137,15 @@ def _limits(compared: pd.DataFrame, comparisons: int) -> Iterator[str]:
 
 def _checks(judged: pd.DataFrame, comparisons: int) -> Iterator[str]:
     """Where a verdict rests on normal seed noise alone, and where the test that does without it says otherwise."""
-    enough = sign_flip_seeds(comparisons)
-    different = judged[judged["verdict"].isin(DIFFERENT)]
-    for pairs, arms in different[different["pairs"] < enough].groupby("pairs")["arm"]:
-        more = plural(enough - int(str(pairs)), "more seed")
-        yield f"{_verdict_on(arms)} on normal seed noise; {more} would check it by the sign-flip test."
+    enough = judged["alpha"].map(lambda alpha: sign_flip_seeds(comparisons, alpha))
+    different = judged["verdict"].isin(DIFFERENT)
+    short = (enough - judged["pairs"])[different & (judged["pairs"] < enough)]
+    for missing, arms in judged.loc[short.index, "arm"].groupby(short, sort=True):
+        more = plural(int(missing), "more seed")
+        yield f"{_verdict_on(list(arms))} on normal seed noise; {more} would check it by the sign-flip test."
     same = judged.loc[judged["verdict"] == Verdict.NO_DIFFERENCE, "arm"]
     if len(same):
-        yield f"{_verdict_on(same)} on normal seed noise."
+        yield f"{_verdict_on(list(same))} on normal seed noise."
     checked = judged[judged["pairs"] >= enough]
     for verdicts, found, words in (
         (DIFFERENT, False, "The sign-flip test, which needs no normal noise, does not confirm the verdict on"),

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pandas as pd
 
 from harness.metrics import Phase, Point
 from harness.report.comparison import common_ground, compare, verdict_runs
 from harness.report.page import Content, Sample, render_html, render_markdown
-from harness.report.tables import answer_table, comparison_lines, latex_table
+from harness.report.tables import answer_table, best_table, comparison_lines, latex_table
 from harness.tracking import (
     SweepRecord,
     TrackingError,
@@ -26,6 +26,13 @@ from harness.tracking import (
     ui_command,
 )
 
+if TYPE_CHECKING:
+    from harness.report.sections import Section
+
+_CHOSEN: Final = (
+    "The configuration of each arm: its explore trial of lowest validation loss. That loss was selected, so it is no "
+    "result; the confirm runs are."
+)
 _FOLDER_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
@@ -40,6 +47,7 @@ class ReportFiles:
         comparison: as `compare` gives it.
         lines: the comparison as a short table of strings, its headings first.
         answer: the comparison in words.
+        warnings: what may change it, each a sentence or two.
     """
 
     folder: Path
@@ -48,6 +56,7 @@ class ReportFiles:
     comparison: pd.DataFrame
     lines: list[list[str]]
     answer: str
+    warnings: list[str]
 
 
 def write_report(
@@ -111,7 +120,7 @@ def assemble(
         command: the shell command that shows all runs.
         positions: as `load_positions` gives them, for a sweep that compares context lengths.
     """
-    from harness.report import contexts, figures, search_figures  # matplotlib: not before something is drawn
+    from harness.report import contexts, figures  # matplotlib: not before something is drawn
 
     arms = [arm.name for arm in record.arms]
     ground = common_ground(runs)
@@ -121,7 +130,6 @@ def assemble(
         figures.final_losses(runs, comparison),
         figures.loss_curves(curves, runs, arms, ground.metric),
         contexts.losses_by_position(positions, runs, arms) if positions is not None else None,
-        search_figures.tuning(runs, arms, record.tune, ground.metric),
     )
     return Content(
         record=record,
@@ -129,9 +137,32 @@ def assemble(
         comparison=comparison,
         ground=ground,
         drawings=[drawing for drawing in drawings if drawing is not None],
+        sections=_sections(record, runs, comparison),
         samples=_samples(runs, arms, samples_of),
         ui_command=command,
     )
+
+
+def _sections(record: SweepRecord, runs: pd.DataFrame, comparison: pd.DataFrame) -> list[Section]:
+    """The parts of the report that only some sweeps have, in the order they are read."""
+    from harness.report import budgets, factor_section, noise, searches  # matplotlib: not before something is drawn
+
+    metric = str(comparison["metric"].iloc[0])
+    found = (
+        factor_section.factor_section(runs, record, comparison, record.study.get("looks")),
+        noise.noise_section(record, runs, metric),
+        _with_best(searches.search_section(record, runs, metric), record, runs),
+        budgets.budget_section(record, runs),
+    )
+    return [section for section in found if section is not None]
+
+
+def _with_best(section: Section | None, record: SweepRecord, runs: pd.DataFrame) -> Section | None:
+    """The search, with what it chose in each arm."""
+    if section is None:
+        return None
+    chosen = best_table(runs, [arm.name for arm in record.arms], list(record.tune))
+    return replace(section, tables=((chosen, _CHOSEN), *section.tables))
 
 
 def _samples(
@@ -151,9 +182,10 @@ def write_files(content: Content, curves: pd.DataFrame, folder: Path) -> ReportF
     """Write every file of a report; each is replaced as a whole, and a figure that no longer exists is removed."""
     pictures = folder / "figures"
     pictures.mkdir(parents=True, exist_ok=True)
-    for drawing in content.drawings:
+    drawings = [*content.drawings, *(drawing for section in content.sections for drawing in section.drawings)]
+    for drawing in drawings:
         _write(pictures / drawing.filename, drawing.file)
-    current = {drawing.filename for drawing in content.drawings}
+    current = {drawing.filename for drawing in drawings}
     for old in pictures.glob("*.svg"):
         if old.name not in current:
             old.unlink()
@@ -174,8 +206,14 @@ def write_files(content: Content, curves: pd.DataFrame, folder: Path) -> ReportF
         markdown=folder / "report.md",
         comparison=content.comparison,
         lines=comparison_lines(content.comparison),
-        answer=str(content.answer),
+        answer=" ".join([str(content.answer), *_noise(content)]),
+        warnings=content.warnings,
     )
+
+
+def _noise(content: Content) -> Iterable[str]:
+    """What seeds alone do, where this is what the sweep was for."""
+    return next((section.text for section in content.sections if section.anchor == "noise"), ())
 
 
 def _write(path: Path, text: str) -> None:

@@ -53,6 +53,10 @@ _RUN_COLUMNS: Final[Mapping[str, str | None]] = {
     "device": None,
     "commit": None,
     "config_sha256": None,
+    "data_sha256": None,
+    "data_fingerprint": None,
+    "versions": None,
+    "non_finite": None,
     record.PARAMETERS: None,
     record.FLOPS_PER_TOKEN: "float64",
     "tokens": None,
@@ -88,10 +92,11 @@ def load_runs(experiment: str, uri: str | None = None, sweep: str | None = None)
     """One row per trial of a sweep, oldest first.
 
     Columns: run_id, name, sweep (its parent run), arm, phase, seed, outcome (missing while it runs), reason, status,
-    study, trial_number, started (UTC), seconds (missing while it runs), device, commit, config_sha256, parameters,
-    flops_per_token, tokens, steps, initial_val_loss (at step 0), best_val_loss (the lowest of the curve); then every
-    metric's last value under the metric's name, and every parameter under its dotted name in its own type (a list as
-    a tuple). Whole numbers that some runs lack are of pandas' type Int64.
+    study, trial_number, started (UTC), seconds (missing while it runs), device, commit, config_sha256, data_sha256 (of
+    the text), data_fingerprint (of its tokens), versions (one text), non_finite (metrics that were NaN or infinite),
+    parameters, flops_per_token, tokens, steps, initial_val_loss (at step 0), best_val_loss (the lowest of the curve);
+    then every metric's last value under the metric's name, and every parameter under its dotted name in its own type (a
+    list as a tuple). Whole numbers that some runs lack are of pandas' type Int64.
 
     Args:
         experiment: name of the sweep.
@@ -277,6 +282,10 @@ def _run_row(client: MlflowClient, run: Run) -> dict[str, Any]:
         "device": tags.get(record.DEVICE),
         "commit": tags.get(record.COMMIT),
         "config_sha256": tags.get(record.CONFIG_SHA256),
+        "data_sha256": tags.get(record.DATA_SHA256),
+        "data_fingerprint": tags.get(record.DATA_FINGERPRINT),
+        "versions": _versions(tags),
+        "non_finite": tags.get(record.NON_FINITE, ""),
         "initial_val_loss": next((point.value for point in losses if point.step == 0), None),
         "best_val_loss": min((point.value for point in losses), default=None),
         **last,
@@ -284,6 +293,13 @@ def _run_row(client: MlflowClient, run: Run) -> dict[str, Any]:
         "tokens": int(tokens[-1].value) if tokens else None,
         "steps": tokens[-1].step if tokens else None,
     }
+
+
+def _versions(tags: Mapping[str, str]) -> str:
+    """`python 3.11.9, torch 2.13.0`, of everything whose version a run recorded."""
+    start = len(record.VERSION_PREFIX)
+    known = sorted((name[start:], tags[name]) for name in tags if name.startswith(record.VERSION_PREFIX))
+    return ", ".join(f"{name} {version}" for name, version in known)
 
 
 def _curve_rows(client: MlflowClient, run: Run, only: Sequence[str] | None) -> list[dict[str, Any]]:
