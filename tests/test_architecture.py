@@ -42,6 +42,7 @@ HOMES = {
     "jinja2": {"report"},
     "scipy": {"report"},
     "sklearn": {"report"},
+    "threadpoolctl": {"report"},
     "pandas": {"report", "tracking"},
     "pydantic": {"config", "spec", "schema", "specfile", "checkpoint"},
     "ruamel": {"yamlfile", "spec"},

@@ -120,8 +120,8 @@ def importance(
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     # On matrices of a few hundred rows the threads of BLAS wait for one another: with two of them a call takes two to
-    # three times as long, beside other work more than ten times. The warnings are mostly of length scales that end at
-    # their upper bound, which is where a dimension without effect has its own.
+    # three times as long, beside other work more than ten times. The warnings are of length scales and noise that
+    # end at a bound, which is where those of a dimension without effect, or of a loss without noise, belong.
     with threadpool_limits(limits=1, user_api="blas"), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         return _importance(trials, y, tune, np.random.default_rng(seed))
