@@ -323,13 +323,13 @@ class Conductor:
     def _on_end(self, running: _Running, event: Finished) -> None:
         del self.running[event.job]
         outcome, reason = event.outcome, event.reason
-        if event.lost and not self._signal and running.restarts < MAX_RESTARTS:
+        if event.lost and not (self._signal or running.pruned) and running.restarts < MAX_RESTARTS:
             running.restarts += 1
             self.screen.note(f"{running.task.name}: {reason}; another takes it up")
             self.screen.run_left(event.job)
             self._submit(running)
             return
-        if outcome is Outcome.INTERRUPTED and running.pruned:
+        if running.pruned and (outcome is Outcome.INTERRUPTED or event.lost):
             outcome, reason = Outcome.PRUNED, f"stopped by the pruner after {running.points[-1].tokens:,} tokens"
         task = running.task
         if task.trial is not None:

@@ -180,7 +180,7 @@ def test_sigterm_saves_the_state_and_ends_the_worker(where: str, tmp_path: Path)
         worker = psutil.Process(pool.pids()[1])
         worker.terminate()
         heard += listen(pool, 1)[1]
-        assert heard[-1] == Finished(1, Outcome.INTERRUPTED, "stopped by SIGTERM")
+        assert heard[-1] == Finished(1, Outcome.INTERRUPTED, "stopped by SIGTERM", lost=True)
         assert not worker.is_running() and pool.free == 1
         pool.submit(job)  # to a new one
         rest = until_step(pool, 4)
@@ -278,7 +278,8 @@ def test_workers_end_with_their_parent_and_save_what_they_have(tmp_path: Path) -
         pool.submit(Job(1, config(**LONG), state=tmp_path / "state"))
         while not (events := pool.events(1.0)):
             pass
-        assert not worker.is_running()
+        # It has ended; whoever took it over from its parent may not have collected it yet.
+        assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
     assert started(events).resumed_from > 0 and started(events).note == ""
 
 
