@@ -131,12 +131,11 @@ class SweepSpec:
 
         In an A/A sweep, whose arms are all equal, the second is called `drop_rate=0.1 (2)`, and so on.
         """
-        arms: list[Arm] = []
-        for values in combinations(self.compare):
-            name = arm_name(values)
-            copy = sum(arm.values == values for arm in arms) if self.same_arms else 0
-            arms.append(Arm(f"{name} ({copy + 1})" if copy else name, values, copy))
-        return tuple(arms)
+        every = list(combinations(self.compare))
+        if not self.same_arms:
+            return tuple(Arm(arm_name(values), values) for values in every)
+        names = [f" ({copy + 1})" if copy else "" for copy in range(len(every))]
+        return tuple(Arm(arm_name(values) + names[copy], values, copy) for copy, values in enumerate(every))
 
     @property
     def same_arms(self) -> bool:

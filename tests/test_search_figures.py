@@ -3,13 +3,13 @@ from __future__ import annotations
 import math
 import re
 import xml.etree.ElementTree as ET
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import pytest
 
 import example_sweep as example
+from harness.report.importance import Importance, Share
 from harness.report.search_figures import _after_the_fall, importance_bars, search_luck, tuning
 from harness.report.svg import Drawing, label
 
@@ -130,24 +130,6 @@ def test_the_frame_holds_every_end_and_says_what_it_leaves_out() -> None:
     assert _after_the_fall(ax, [np.array([5.0, 5.0])], []) == 0.0 and np.diff(ax.get_ylim())[0] > 0
 
 
-@dataclass(frozen=True)
-class Share:
-    path: str
-    main: float
-    low: float
-    high: float
-    total: float
-
-
-@dataclass(frozen=True)
-class Importance:
-    trials: int
-    r2: float
-    shares: tuple[Share, ...]
-    interactions: float
-    enough: bool
-
-
 def ranked(r2: float = 0.83) -> Importance:
     shares = (Share("train.learning_rate", 0.7, 0.6, 0.8, 0.75), Share("model.qkv_bias", 0.1, 0.0, 0.2, 0.15))
     return Importance(20, r2, shares, 0.05, r2 >= 0.5)
@@ -157,7 +139,7 @@ def ranked(r2: float = 0.83) -> Importance:
 def test_importance_has_a_panel_for_each_arm_with_enough_trials(number_of: int) -> None:
     arms = [f"context_length={2**place}, tie_embeddings=true, qkv_bias=true" for place in range(number_of + 1)]
     found = {arm: ranked() for arm in arms[:-1]} | {arms[-1]: ranked(0.21)}
-    drawn = importance_bars(found, arms)  # type: ignore[arg-type]
+    drawn = importance_bars(found, arms)
     shown = texts(drawn)
     assert [shown.count(label(arm)) for arm in arms] == [*[1] * number_of, 0]
     assert shown.count("R² 0.83, 20 trials") == number_of and "R² 0.21, 20 trials" not in shown

@@ -11,10 +11,11 @@ import pandas as pd
 
 from harness import metrics
 from harness.metrics import Phase
+from harness.report.columns import numbers
 from harness.report.comparison import verdict_runs
-from harness.report.formats import NOTHING, count, duration, listed, setting, significant
+from harness.report.formats import count, duration, listed, setting, significant
 from harness.report.sections import Section
-from harness.report.tables import Cell, Column, Row, Table
+from harness.report.tables import Cell, Column, Table, resting_on, spelled
 
 if TYPE_CHECKING:
     from harness.tracking import SweepRecord
@@ -92,15 +93,15 @@ def run_costs(runs: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
     rows = []
     for arm in arms:
         mine = chosen[chosen["arm"] == arm]
-        tokens, seconds = _numbers(mine, "tokens"), _numbers(mine, "seconds")
+        tokens, seconds = numbers(mine, "tokens"), numbers(mine, "seconds")
         amounts = {
-            **{name: _numbers(mine, name) for name in ("parameters", "steps")},
+            **{name: numbers(mine, name) for name in ("parameters", "steps")},
             "tokens": tokens,
-            "epochs": _numbers(mine, metrics.EPOCHS),
-            "flops": tokens * _numbers(mine, "flops_per_token"),
+            "epochs": numbers(mine, metrics.EPOCHS),
+            "flops": tokens * numbers(mine, "flops_per_token"),
             "seconds": seconds,
             "tokens_per_second": tokens / seconds.where(seconds > 0),
-            "training_seconds": _numbers(mine, f"{_BUDGET}seconds"),
+            "training_seconds": numbers(mine, f"{_BUDGET}seconds"),
         }
         means = {name: float(values.mean()) for name, values in amounts.items()}
         rows.append({"arm": arm, "runs": len(mine), **means, "run_ids": " ".join(mine["run_id"])})
@@ -125,8 +126,8 @@ def arm_costs(runs: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
         row: dict[str, object] = {"arm": arm}
         for phase, part in (("explore", mine[searched]), ("confirm", mine[~searched])):
             row |= {f"{phase}_runs": len(part)}
-            row |= {f"{phase}_{name}": float(_numbers(part, name).sum(min_count=1)) for name in ("tokens", "seconds")}
-        flops = float((_numbers(mine, "tokens") * _numbers(mine, "flops_per_token")).sum(min_count=1))
+            row |= {f"{phase}_{name}": float(numbers(part, name).sum(min_count=1)) for name in ("tokens", "seconds")}
+        flops = float((numbers(mine, "tokens") * numbers(mine, "flops_per_token")).sum(min_count=1))
         rows.append({**row, "flops": flops, "run_ids": " ".join(mine["run_id"])})
     return pd.DataFrame(rows)
 
@@ -166,19 +167,12 @@ _TOTALS_NOTE: Final = (
 )
 
 
-def _numbers(runs: pd.DataFrame, column: str) -> pd.Series:
-    """A column as floats, NaN where a run lacks it; all NaN where the frame does."""
-    if column not in runs:
-        return pd.Series(math.nan, index=runs.index, dtype=float)
-    return pd.to_numeric(runs[column], errors="coerce").astype(float)
-
-
 def _budgets(runs: pd.DataFrame) -> dict[str, dict[str, float]]:
     """Kind → arm → what the spec sets for its confirm runs."""
     chosen = verdict_runs(runs)
     found: dict[str, dict[str, float]] = {}
     for kind in KINDS:
-        values = _numbers(chosen, _BUDGET + kind)
+        values = numbers(chosen, _BUDGET + kind)
         means = values.groupby(chosen["arm"], sort=False).mean().dropna()
         if len(means):
             found[kind] = {str(arm): float(value) for arm, value in means.items()}
@@ -334,15 +328,7 @@ def _totals_table(totals: pd.DataFrame, searched: bool) -> Table:
 
 def _table(frame: pd.DataFrame, columns: Sequence[tuple[str, str, Callable[[float], str]]]) -> Table:
     """One row per arm, with the ids of the runs behind it."""
-    rows = [
-        Row(
-            (Cell(str(row["arm"])), *(_cell(float(row[name]), spell) for _, name, spell in columns)),
-            tuple(str(row["run_ids"]).split()),
-        )
-        for _, row in frame.iterrows()
-    ]
-    return Table((Column("Arm", numeric=False), *(Column(label) for label, _, _ in columns)), tuple(rows))
-
-
-def _cell(value: float, spell: Callable[[float], str]) -> Cell:
-    return Cell(NOTHING) if math.isnan(value) else Cell(spell(value), value)
+    arms = (Column("Arm", numeric=False), [Cell(str(arm)) for arm in frame["arm"]])
+    return resting_on(
+        frame["run_ids"], [arms, *((Column(label), spelled(frame[name], spell)) for label, name, spell in columns)]
+    )

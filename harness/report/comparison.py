@@ -16,6 +16,7 @@ import pandas as pd
 
 from harness import metrics
 from harness.metrics import Outcome, Phase
+from harness.report.columns import finite
 from harness.report.formats import listed
 from harness.report.statistics import Interval, mean_interval
 from harness.report.verdicts import Judgement, Verdict, judge
@@ -121,10 +122,10 @@ def compare(
     judged: dict[str, Judgement] = {}
     threshold = math.nan
     if baseline is not None:
-        reference = _values(by_arm[baseline], metric)
+        reference = finite(by_arm[baseline], metric)
         seeds = _confirm_seeds(runs)
         others = [arm for arm in order if arm != baseline]
-        differences = [_values(by_arm[arm], metric).reindex(seeds) - reference.reindex(seeds) for arm in others]
+        differences = [finite(by_arm[arm], metric).reindex(seeds) - reference.reindex(seeds) for arm in others]
         threshold = _in_unit(nats, metric, by_arm[baseline])
         several = looks if looks is not None and len(looks) > 1 else None
         judged = dict(zip(others, judge(differences, threshold, looks=several), strict=True))
@@ -181,26 +182,25 @@ def _in_unit(nats: float, metric: str, baseline: pd.DataFrame) -> float:
     if metric == metrics.VAL_LOSS:
         return nats
     if metric == metrics.VAL_BITS_PER_BYTE:
-        rate = _values(baseline, metric) / _values(baseline, metrics.VAL_LOSS)
+        rate = finite(baseline, metric) / finite(baseline, metrics.VAL_LOSS)
         return nats * mean_interval(rate.dropna()).mean
     return math.nan
 
 
 def _described(arm: str, runs: pd.DataFrame, is_baseline: bool, metric: str) -> dict[str, object]:
-    values, test = _values(runs, metric), _values(runs, metric.replace("val/", "test/", 1))
+    values, test = finite(runs, metric), finite(runs, metric.replace("val/", "test/", 1))
     return {
         "arm": arm,
         "is_baseline": is_baseline,
         "metric": metric,
         "seeds": len(values),
-        **_named(mean_interval(values), "mean", "low", "high"),
-        "perplexity": metrics.perplexity(mean_interval(_values(runs, metrics.VAL_LOSS)).mean),
-        "bits_per_byte": mean_interval(_values(runs, metrics.VAL_BITS_PER_BYTE)).mean,
+        **mean_interval(values).under("mean", "low", "high"),
+        "perplexity": metrics.perplexity(mean_interval(finite(runs, metrics.VAL_LOSS)).mean),
+        "bits_per_byte": mean_interval(finite(runs, metrics.VAL_BITS_PER_BYTE)).mean,
         "test_seeds": len(test),
-        **_named(mean_interval(test), "test_mean", "test_low", "test_high"),
-        **_named(
-            mean_interval(_values(runs, metrics.VAL_COMMON_LOSS)),
-            *(f"common_context_{end}" for end in ("mean", "low", "high")),
+        **mean_interval(test).under("test_mean", "test_low", "test_high"),
+        **mean_interval(finite(runs, metrics.VAL_COMMON_LOSS)).under(
+            *(f"common_context_{end}" for end in ("mean", "low", "high"))
         ),
     }
 
@@ -212,7 +212,7 @@ def _compared(judgement: Judgement | None, delta: float) -> dict[str, object]:
     interval = judgement.interval if judgement else Interval(math.nan, math.nan, math.nan)
     return {
         "pairs": judgement.pairs if judgement else 0,
-        **_named(interval, "difference", "difference_low", "difference_high"),
+        **interval.under("difference", "difference_low", "difference_high"),
         **{name: getattr(judgement, name) if judgement else math.nan for name in _FIGURES},
         "verdict": str(judgement.verdict) if judgement else math.nan,
         "delta": delta if judgement else math.nan,
@@ -220,20 +220,8 @@ def _compared(judgement: Judgement | None, delta: float) -> dict[str, object]:
 
 
 def _cost(runs: pd.DataFrame) -> dict[str, object]:
-    means = {name: mean_interval(_values(runs, name)).mean for name in ("tokens", "seconds", "parameters")}
+    means = {name: mean_interval(finite(runs, name)).mean for name in ("tokens", "seconds", "parameters")}
     return {**means, "run_ids": " ".join(runs["run_id"])}
-
-
-def _named(interval: Interval, *names: str) -> dict[str, float]:
-    return dict(zip(names, interval, strict=True))
-
-
-def _values(runs: pd.DataFrame, column: str) -> pd.Series:
-    """The finite values of a column by seed; empty where the column is missing altogether."""
-    if column not in runs:
-        return pd.Series(dtype=float)
-    values = pd.to_numeric(runs[column], errors="coerce")
-    return values[values.abs() < math.inf]
 
 
 def intervals(comparison: pd.DataFrame, prefix: str = "") -> list[Interval]:
@@ -246,3 +234,8 @@ def intervals(comparison: pd.DataFrame, prefix: str = "") -> list[Interval]:
 def metric_name(metric: str) -> str:
     """`validation loss` for val/loss, `validation bits per byte` for val/bits_per_byte."""
     return metric.replace("val/", "validation ", 1).replace("_", " ")
+
+
+def unit(metric: str) -> str:
+    """The unit of a loss or of bits per byte, of whichever split."""
+    return "nats per token" if metric.endswith("/loss") else "bits per byte"

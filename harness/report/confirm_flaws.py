@@ -10,13 +10,13 @@ import pandas as pd
 
 from harness import metrics
 from harness.metrics import Outcome
+from harness.report.columns import numbers
 from harness.report.flaws import (
     SEED,
     Caveat,
     Evidence,
     Flaw,
     named,
-    numbers,
     seeds_named,
     training_seeds,
 )

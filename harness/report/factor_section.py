@@ -15,7 +15,7 @@ from harness.report.formats import NOTHING, chance, decimals_for, listed, number
 from harness.report.sections import Section
 from harness.report.significance import ALPHA, holm, sign_flip_seeds
 from harness.report.verdicts import DIFFERENT, Verdict
-from harness.report.wording import verdict_text
+from harness.report.wording import predicate, verdict_text
 from harness.spec import short_name
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def _marginal_words(single: pd.DataFrame, crossed: pd.DataFrame) -> Iterator[str
             groups = [(word, list(levels.loc[levels["verdict"] == word, "name"])) for word in Verdict]
             delta = levels["delta"].iloc[0]
             said = "; ".join(
-                f"{listed(names)} {_predicate(word, delta, len(names) > 1)}" for word, names in groups if names
+                f"{listed(names)} {predicate(word, delta, len(names) > 1)}" for word, names in groups if names
             )
             yield f"{average}, against {base}: {said}."
         else:
@@ -149,17 +149,11 @@ def _marginal_words(single: pd.DataFrame, crossed: pd.DataFrame) -> Iterator[str
         )
 
 
-def _predicate(verdict: str, delta: float, several: bool = False) -> str:
-    if verdict == Verdict.NO_DIFFERENCE:
-        return f"{'show' if several else 'shows'} {verdict_text(str(verdict), delta)}"
-    return f"{'are' if several else 'is'} {verdict}"
-
-
 def _level(row: pd.Series, decimals: int) -> str:
     """One level against the baseline's: the verdict, how far apart, and how sure it is."""
     mean, low, high = row["difference"], row["difference_low"], row["difference_high"]
     size = f"{number(abs(mean), decimals)} {'higher' if mean > 0 else 'lower'}" if mean else "the same on average"
-    text = f"{row['name']} {_predicate(row['verdict'], row['delta'])}, {size}"
+    text = f"{row['name']} {predicate(row['verdict'], row['delta'])}, {size}"
     if row["pairs"] < 2:
         return f"{text} on the one common seed, which has no interval"
     ends = f"{number(low, decimals)} to {number(high, decimals)}"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import pandas as pd
@@ -11,7 +9,6 @@ import pandas as pd
 from harness import metrics
 from harness.report.comparison import intervals, metric_name
 from harness.report.formats import (
-    NOTHING,
     count,
     decimals_for,
     listed,
@@ -22,9 +19,7 @@ from harness.report.formats import (
     significant,
 )
 from harness.report.significance import ALPHA
-from harness.report.statistics import Interval
-from harness.report.tables import Cell, Column, Row, Table
-from harness.report.wording import verdict_text
+from harness.report.tables import Cell, Column, Table, resting_on, seeds_text, spelled, verdict_cells, with_half_widths
 from harness.spec import short_name
 
 _END: Final = (
@@ -43,16 +38,18 @@ def marginal_table(rows: pd.DataFrame) -> Table:
     name = "loss" if metric == metrics.VAL_LOSS else metric.removeprefix("val/").replace("_", " ")
     base = rows.loc[rows["is_baseline"], "level"].iloc[0]
     uneven = (rows["pairs"] != rows["seeds"])[~rows["is_baseline"]].any()
-    return _table(
+    return resting_on(
         rows["run_ids"],
-        (Column(short_name(rows["factor"].iloc[0]), numeric=False), [Cell(level) for level in rows["level"]]),
-        (Column("Seeds"), _cells(rows["seeds"], count)),
-        (Column(f"Val {name}"), _with_interval(intervals(rows), number)),
-        (Column(f"Δ to {base}"), _with_interval(intervals(rows, "difference"), signed, rows["is_baseline"])),
-        *([(Column("Pairs"), _cells(rows["pairs"].mask(rows["is_baseline"]), count))] if uneven else []),
-        (Column("p (Holm)"), _cells(rows["p_holm"], probability)),
-        (Column("Verdict", numeric=False), _verdicts(rows)),
-        *_evidence(rows, delta),
+        [
+            (Column(short_name(rows["factor"].iloc[0]), numeric=False), [Cell(level) for level in rows["level"]]),
+            (Column("Seeds"), spelled(rows["seeds"], count)),
+            (Column(f"Val {name}"), with_half_widths(intervals(rows), number)),
+            (Column(f"Δ to {base}"), with_half_widths(intervals(rows, "difference"), signed, rows["is_baseline"])),
+            *([(Column("Pairs"), spelled(rows["pairs"].mask(rows["is_baseline"]), count))] if uneven else []),
+            (Column("p (Holm)"), spelled(rows["p_holm"], probability)),
+            (Column("Verdict", numeric=False), verdict_cells(rows)),
+            *_evidence(rows, delta),
+        ],
     )
 
 
@@ -72,17 +69,19 @@ def interaction_table(rows: pd.DataFrame) -> Table:
         ]
         for prefix in ("", "other_")
     ]
-    return _table(
+    return resting_on(
         rows["run_ids"],
-        (Column("Change", numeric=False), changes[0]),
-        (Column("Other change", numeric=False), changes[1]),
-        (Column("Seeds"), _cells(rows["seeds"], count)),
-        (Column("Effect before"), _cells(rows["effect_at_baseline"], lambda value: signed(value, decimals))),
-        (Column("Effect after"), _cells(rows["effect_at_level"], lambda value: signed(value, decimals))),
-        (Column("Interaction"), _with_interval(intervals(rows, "interaction"), signed)),
-        (Column("p (Holm)"), _cells(rows["p_holm"], probability)),
-        (Column("Verdict", numeric=False), _verdicts(rows)),
-        *_evidence(rows, rounded(rows["delta"].iloc[0])),
+        [
+            (Column("Change", numeric=False), changes[0]),
+            (Column("Other change", numeric=False), changes[1]),
+            (Column("Seeds"), spelled(rows["seeds"], count)),
+            (Column("Effect before"), spelled(rows["effect_at_baseline"], lambda value: signed(value, decimals))),
+            (Column("Effect after"), spelled(rows["effect_at_level"], lambda value: signed(value, decimals))),
+            (Column("Interaction"), with_half_widths(intervals(rows, "interaction"), signed)),
+            (Column("p (Holm)"), spelled(rows["p_holm"], probability)),
+            (Column("Verdict", numeric=False), verdict_cells(rows)),
+            *_evidence(rows, rounded(rows["delta"].iloc[0])),
+        ],
     )
 
 
@@ -125,45 +124,12 @@ def interaction_note(crossed: pd.DataFrame, factors: int) -> str:
     )
 
 
-def _table(run_ids: pd.Series, *columns: tuple[Column, list[Cell]]) -> Table:
-    rows = zip(*(cells for _, cells in columns), strict=True)
-    return Table(
-        tuple(column for column, _ in columns),
-        tuple(Row(cells, tuple(str(ids).split())) for cells, ids in zip(rows, run_ids, strict=True)),
-    )
-
-
 def _evidence(rows: pd.DataFrame, delta: str) -> list[tuple[Column, list[Cell]]]:
     return [
-        (Column("Sign-flip p", minor=True), _cells(rows["sign_flip_p"], probability)),
-        (Column("Detectable", minor=True), _cells(rows["mde"], lambda value: significant(value, 2))),
+        (Column("Sign-flip p", minor=True), spelled(rows["sign_flip_p"], probability)),
+        (Column("Detectable", minor=True), spelled(rows["mde"], lambda value: significant(value, 2))),
         (
             Column(f"Seeds for {delta}", minor=True),
-            _cells(rows["seeds_needed"], lambda value: number(value, 0) if math.isinf(value) else count(value)),
+            spelled(rows["seeds_needed"], seeds_text),
         ),
-    ]
-
-
-def _verdicts(rows: pd.DataFrame) -> list[Cell]:
-    words = zip(rows["verdict"], rows["delta"], strict=True)
-    return [Cell(verdict_text(word, delta) or NOTHING) for word, delta in words]
-
-
-def _cells(values: Iterable[float], spell: Callable[[float], str]) -> list[Cell]:
-    return [Cell(spell(float(value)), None if math.isnan(value) else float(value)) for value in values]
-
-
-def _with_interval(
-    found: Sequence[Interval], spell: Callable[[float, int], str], baseline: Iterable[bool] | None = None
-) -> list[Cell]:
-    """Means with their half-widths; `baseline` in place of those that are marked."""
-    decimals = decimals_for(interval.half_width for interval in found)
-    marked = [False] * len(found) if baseline is None else list(baseline)
-    return [
-        Cell("baseline")
-        if is_baseline
-        else Cell(NOTHING)
-        if math.isnan(interval.mean)
-        else Cell(f"{spell(interval.mean, decimals)} ± {number(interval.half_width, decimals)}", interval.mean)
-        for interval, is_baseline in zip(found, marked, strict=True)
     ]

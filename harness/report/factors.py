@@ -244,9 +244,9 @@ def marginals(
                     "metric": metric,
                     "arms": found.arms.size // len(levels),
                     "seeds": len(known),
-                    **_named(mean_interval(means[known]), "mean", "low", "high"),
+                    **mean_interval(means[known]).under("mean", "low", "high"),
                     "pairs": judgement.pairs if judgement else 0,
-                    **_named(judgement.interval if judgement else _NOTHING, *_DIFFERENCE),
+                    **(judgement.interval if judgement else _NOTHING).under(*_DIFFERENCE),
                     **{name: getattr(judgement, name) if judgement else math.nan for name in _FIGURES},
                     "verdict": str(judgement.verdict) if judgement else math.nan,
                     "delta": delta,
@@ -299,7 +299,7 @@ def interactions(
                 "metric": metric,
                 "seeds": judgement.pairs,
                 **_simple_effects(found, axes, levels, used := np.flatnonzero(~np.isnan(contrast))[: judgement.pairs]),
-                **_named(judgement.interval, *_INTERACTION),
+                **judgement.interval.under(*_INTERACTION),
                 **{name: getattr(judgement, name) for name in _FIGURES},
                 "verdict": str(_INTERACTIONS[judgement.verdict]),
                 "delta": delta,
@@ -343,7 +343,3 @@ def _corners(found: Grid, axes: tuple[int, int], levels: tuple[int, int], used: 
     runs = np.moveaxis(found.run_ids, axes, (0, 1))[..., used]
     ends = [(found.baseline[axis], level) for axis, level in zip(axes, levels, strict=True)]
     return " ".join(str(one) for a, b in itertools.product(*ends) for one in runs[a, b].ravel())
-
-
-def _named(interval: Interval, *names: str) -> dict[str, float]:
-    return dict(zip(names, interval, strict=True))

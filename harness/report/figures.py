@@ -15,7 +15,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from harness import metrics
 from harness.metrics import Outcome, Phase
-from harness.report.comparison import intervals, metric_name, verdict_runs
+from harness.report.comparison import intervals, metric_name, unit, verdict_runs
 from harness.report.statistics import Interval
 from harness.report.svg import INK, Drawing, drawing, label, look, style
 
@@ -55,7 +55,7 @@ def loss_curves(
                 _stopped(ax, run.sort_values("tokens"), look(arms.index(run["arm"].iloc[0]))[0])
             ax.set_title(title)
             _token_axis(ax)
-        axes[0].set_ylabel(_unit(metric))
+        axes[0].set_ylabel(unit(metric))
         cut = _frame(axes, complete[complete["metric"].isin([name for name, _ in sides])])
         legend(figure, axes[-1], drawn)
         several = complete.groupby("arm")["run_id"].nunique().max() > 1
@@ -67,10 +67,6 @@ def loss_curves(
         )
         titles = " and ".join(title.lower() for _, title in sides)
         return drawing(figure, "loss-curves", f"{titles.capitalize()} per arm", caption.strip())
-
-
-def _unit(metric: str) -> str:
-    return "nats per token" if metric == metrics.VAL_LOSS else "bits per byte"
 
 
 Matrix = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
@@ -161,7 +157,7 @@ def final_losses(runs: pd.DataFrame, comparison: pd.DataFrame) -> Drawing | None
         axes = figure.subplots(1, 1 + paired, sharey=True, squeeze=False)[0]
         seeds = {arm: chosen[chosen["arm"] == arm].set_index("seed")[metric].dropna() for arm in arms}
         _dots(axes[0], [seeds[arm].to_numpy(float) for arm in arms], intervals(comparison))
-        name = _unit(metric)
+        name = unit(metric)
         axes[0].set_title(f"Final {metric_name(metric)}")
         axes[0].set_xlabel(name)
         axes[0].set_yticks(range(len(arms)), [label(arm) for arm in arms])

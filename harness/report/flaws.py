@@ -18,6 +18,7 @@ import pandas as pd
 
 from harness import metrics
 from harness.metrics import Outcome, Phase
+from harness.report.columns import numbers
 from harness.report.comparison import Ground, common_ground, compare, verdict_runs
 from harness.report.formats import listed, setting
 from harness.spec import EXCLUSIVE, StudyConfig, short_name
@@ -285,13 +286,6 @@ def parameters(runs: pd.DataFrame) -> Iterator[tuple[str, pd.Series]]:
 def constant(values: pd.Series) -> bool:
     """Whether every run has this parameter, and the same value of it."""
     return bool(values.notna().all()) and len(set(map(str, values.tolist()))) == 1
-
-
-def numbers(runs: pd.DataFrame, column: str) -> pd.Series:
-    """A column as floats; NaN where it is missing, altogether or in a run."""
-    if column not in runs:
-        return pd.Series(np.nan, index=runs.index, dtype=float)
-    return pd.to_numeric(runs[column], errors="coerce").astype(float)
 
 
 def by_seed(runs: pd.DataFrame, column: str) -> pd.Series:

@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from harness import metrics
-from harness.report.comparison import metric_name, verdict_runs
+from harness.report.columns import finite
+from harness.report.comparison import metric_name, unit, verdict_runs
 from harness.report.figures import WIDTH
-from harness.report.formats import NOTHING, decimals_for, number, rounded, significant
+from harness.report.formats import decimals_for, number, rounded, significant
 from harness.report.sections import Section
 from harness.report.significance import ALPHA
 from harness.report.statistics import (
@@ -27,7 +28,7 @@ from harness.report.statistics import (
     unpaired_detectable_effect,
 )
 from harness.report.svg import INK, Drawing, drawing, look, style
-from harness.report.tables import Cell, Column, Row, Table
+from harness.report.tables import Cell, Column, Row, Table, spelled
 from harness.spec import StudyConfig
 
 if TYPE_CHECKING:
@@ -43,7 +44,6 @@ _SPREAD_NOTE: Final = (
     "variance is known from these seeds only: t(0.975, n − 1) · √2 standard deviations. Both rest on seed noise that "
     "is about normal."
 )
-_UNITS: Final = {"loss": "nats per token", "bits_per_byte": "bits per byte"}
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def noise_section(record: SweepRecord, runs: pd.DataFrame, metric: str = metrics
     if len(record.arms) != 1 or record.tune:
         return None
     chosen = verdict_runs(runs)
-    found = {name: _finite(chosen, name) for name in dict.fromkeys((metric, *_SHOWN))}
+    found = {name: finite(chosen, name) for name in dict.fromkeys((metric, *_SHOWN))}
     spreads = [spread_of(list(values), name) for name, values in found.items() if len(values) > 1]
     if not spreads or spreads[0].metric != metric:
         return None
@@ -112,17 +112,6 @@ def noise_section(record: SweepRecord, runs: pd.DataFrame, metric: str = metrics
     )
 
 
-def _finite(runs: pd.DataFrame, column: str) -> pd.Series:
-    if column not in runs:
-        return pd.Series(dtype=float)
-    values = pd.to_numeric(runs[column], errors="coerce").astype(float)
-    return values[values.abs() < math.inf]
-
-
-def _unit(metric: str) -> str:
-    return _UNITS.get(metric.partition("/")[2], "")
-
-
 def _said(spread: Spread) -> str:
     """The spread, and the difference that it explains."""
     estimate, low, high = (significant(value, 2) for value in spread.deviation)
@@ -134,7 +123,7 @@ def _said(spread: Spread) -> str:
         relative = f" ({significant(100 * math.expm1(spread.two_runs), 2)} % of perplexity)"
     return (
         f"Seeds alone spread the final {metric_name(spread.metric)} by {estimate} (standard deviation in "
-        f"{_unit(spread.metric)}, 95 % interval {low} to {high}, {len(spread.values)} seeds, from {ends}). "
+        f"{unit(spread.metric)}, 95 % interval {low} to {high}, {len(spread.values)} seeds, from {ends}). "
         f"Two single runs that differ by less than {size}{relative} may differ by their seed alone."
     )
 
@@ -190,12 +179,8 @@ def _sizes_table(spread: Spread) -> Table:
         sizes = (
             found(spread.deviation.mean, seeds, ALPHA) for found in (unpaired_detectable_effect, detectable_effect)
         )
-        rows.append(Row((Cell(str(seeds), seeds), *map(_size, sizes))))
+        rows.append(Row((Cell(str(seeds), seeds), *spelled(sizes, lambda value: significant(value, 2)))))
     return Table(columns, tuple(rows))
-
-
-def _size(value: float) -> Cell:
-    return Cell(NOTHING) if math.isnan(value) else Cell(significant(value, 2), value)
 
 
 def _sizes_note(spread: Spread) -> str:
@@ -221,8 +206,8 @@ def _sizes(spread: Spread, delta: float) -> Drawing:
             ((unpaired_detectable_effect, "other seeds in each arm"), (detectable_effect, "same seeds, half shared"))
         ):
             colour, dash, _ = look(index)
-            unit = [found(1.0, n, ALPHA) for n in seeds]
-            estimate, low, high = ([value * size for size in unit] for value in spread.deviation)
+            of_one = [found(1.0, n, ALPHA) for n in seeds]
+            estimate, low, high = ([value * size for size in of_one] for value in spread.deviation)
             ax.plot(seeds, estimate, dash, color=colour, label=name)
             if not index:
                 ax.fill_between(seeds, low, high, color=colour, alpha=0.14, linewidth=0)
@@ -239,7 +224,7 @@ def _sizes(spread: Spread, delta: float) -> Drawing:
         ax.yaxis.set_minor_formatter(NullFormatter())
         ax.set_xlim(seeds[0], last)
         ax.set_xlabel("seeds per arm")
-        ax.set_ylabel(f"difference, {_unit(spread.metric)}")
+        ax.set_ylabel(f"difference, {unit(spread.metric)}")
         figure.legend(loc="outside right upper")
         caption = (
             f"The smallest true difference in {metric_name(spread.metric)} found in 80 % of sweeps, over the seeds "

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from harness.metrics import Phase
+from harness.report.columns import numbers
 from harness.report.confirm_flaws import tokens_per_step
-from harness.report.flaws import Caveat, Evidence, Flaw, Note, constant, named, numbers, parameters
+from harness.report.flaws import Caveat, Evidence, Flaw, Note, constant, named, parameters
 from harness.report.formats import count, listed, plural, setting
 from harness.report.method import deviations
 

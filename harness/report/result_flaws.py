@@ -13,7 +13,8 @@ from scipy.special import stdtr
 
 from harness import metrics
 from harness.metrics import Outcome
-from harness.report.flaws import Caveat, Evidence, Flaw, Note, by_seed, named, numbers, parameters, seeds_named
+from harness.report.columns import numbers
+from harness.report.flaws import Caveat, Evidence, Flaw, Note, by_seed, named, parameters, seeds_named
 from harness.report.formats import listed, number, plural, rounded, signed, significant
 from harness.report.statistics import mean_interval
 from harness.report.verdicts import DIFFERENT, Verdict, judge

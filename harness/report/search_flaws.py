@@ -11,7 +11,8 @@ import pandas as pd
 
 from harness import metrics
 from harness.metrics import Outcome
-from harness.report.flaws import Caveat, Evidence, Flaw, Note, constant, named, numbers, seeds_named, values_named
+from harness.report.columns import numbers
+from harness.report.flaws import Caveat, Evidence, Flaw, Note, constant, named, seeds_named, values_named
 from harness.report.formats import listed, number, plural, rounded, setting
 from harness.report.search import crossings, edges, expected_best, nearest_diverged, place
 from harness.spec import short_name

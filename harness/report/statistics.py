@@ -38,6 +38,10 @@ class Interval(NamedTuple):
         """What stands after the ± sign: t intervals lie symmetrically about the mean."""
         return (self.high - self.low) / 2
 
+    def under(self, *names: str) -> dict[str, float]:
+        """Mean and ends as columns of these three names."""
+        return dict(zip(names, self, strict=True))
+
     @property
     def includes_zero(self) -> bool:
         """Whether 0 lies in the interval, its ends counted in; false where there is no interval."""

@@ -86,30 +86,30 @@ def answer_table(comparison: pd.DataFrame) -> Table:
     columns: list[tuple[Column, list[Cell]]] = [
         (Column("Arm", numeric=False), [Cell(str(arm)) for arm in comparison["arm"]]),
         (Column("Seeds"), [Cell(str(n), n) for n in comparison["seeds"]]),
-        (Column(f"Val {name}"), _measured(intervals(comparison))),
+        (Column(f"Val {name}"), with_half_widths(intervals(comparison))),
     ]
     if differs:
+        found = intervals(comparison, "difference")
         columns += [
-            (Column("Δ to baseline"), _difference_cells(comparison)),
-            (Column("p (Holm)"), _cells(comparison["p_holm"], probability)),
-            (Column("Verdict", numeric=False), _verdict_cells(comparison)),
+            (Column("Δ to baseline"), with_half_widths(found, signed, comparison["is_baseline"])),
+            (Column("p (Holm)"), spelled(comparison["p_holm"], probability)),
+            (Column("Verdict", numeric=False), verdict_cells(comparison)),
         ]
     if comparison["common_context_mean"].notna().any():
-        columns.append((Column("Common context"), _measured(intervals(comparison, "common_context"))))
+        columns.append((Column("Common context"), with_half_widths(intervals(comparison, "common_context"))))
     if tested:
-        columns.append((Column(f"Test {name}"), _measured(intervals(comparison, "test"))))
-    columns.append((Column("Perplexity", minor=True), _cells(comparison["perplexity"], significant)))
+        columns.append((Column(f"Test {name}"), with_half_widths(intervals(comparison, "test"))))
+    columns.append((Column("Perplexity", minor=True), spelled(comparison["perplexity"], significant)))
     if metric != metrics.VAL_BITS_PER_BYTE:
         columns.append(
-            (Column("Bits/byte", minor=True), _cells(comparison["bits_per_byte"], lambda value: number(value, 4)))
+            (Column("Bits/byte", minor=True), spelled(comparison["bits_per_byte"], lambda value: number(value, 4)))
         )
     columns += [
-        (Column("Tokens", minor=True), _cells(comparison["tokens"], count)),
-        (Column("Time", minor=True), _cells(comparison["seconds"], duration)),
-        (Column("Parameters", minor=True), _cells(comparison["parameters"], count)),
+        (Column("Tokens", minor=True), spelled(comparison["tokens"], count)),
+        (Column("Time", minor=True), spelled(comparison["seconds"], duration)),
+        (Column("Parameters", minor=True), spelled(comparison["parameters"], count)),
     ]
-    runs = [tuple(str(ids).split()) for ids in comparison["run_ids"]]
-    return _table(columns, runs)
+    return resting_on(comparison["run_ids"], columns)
 
 
 def evidence_table(comparison: pd.DataFrame) -> Table | None:
@@ -120,64 +120,66 @@ def evidence_table(comparison: pd.DataFrame) -> Table | None:
     delta = rounded(compared["delta"].iloc[0])
     columns = [
         (Column("Arm", numeric=False), [Cell(str(arm)) for arm in compared["arm"]]),
-        (Column("Pairs"), _cells(compared["pairs"], count)),
-        (Column("p"), _cells(compared["p"], probability)),
-        (Column("p (Holm)"), _cells(compared["p_holm"], probability)),
-        (Column("Sign-flip p"), _cells(compared["sign_flip_p"], probability)),
-        (Column("d_z"), _cells(compared["d_z"], lambda value: number(value, 2))),
-        (Column("P(better)"), _cells(compared["probability_better"], lambda value: number(value, 2))),
-        (Column("Detectable"), _cells(compared["mde"], lambda value: significant(value, 2))),
-        (Column(f"Seeds for {delta}"), _cells(compared["seeds_needed"], _seeds)),
+        (Column("Pairs"), spelled(compared["pairs"], count)),
+        (Column("p"), spelled(compared["p"], probability)),
+        (Column("p (Holm)"), spelled(compared["p_holm"], probability)),
+        (Column("Sign-flip p"), spelled(compared["sign_flip_p"], probability)),
+        (Column("d_z"), spelled(compared["d_z"], lambda value: number(value, 2))),
+        (Column("P(better)"), spelled(compared["probability_better"], lambda value: number(value, 2))),
+        (Column("Detectable"), spelled(compared["mde"], lambda value: significant(value, 2))),
+        (Column(f"Seeds for {delta}"), spelled(compared["seeds_needed"], seeds_text)),
     ]
-    return _table(columns, [tuple(str(ids).split()) for ids in compared["run_ids"]])
+    return resting_on(compared["run_ids"], columns)
 
 
-def _seeds(value: float) -> str:
+def seeds_text(value: float) -> str:
+    """A number of seeds that would be needed: a count, or the sign for more than can be trained."""
     return number(value, 0) if math.isinf(value) else count(value)
 
 
-def _verdict_cells(comparison: pd.DataFrame) -> list[Cell]:
-    words = zip(comparison["verdict"], comparison["delta"], strict=True)
+def verdict_cells(compared: pd.DataFrame) -> list[Cell]:
+    """The verdicts of rows that have `verdict` and `delta`; a dash where there is none."""
+    words = zip(compared["verdict"], compared["delta"], strict=True)
     return [Cell(verdict_text(word, delta) or NOTHING) for word, delta in words]
 
 
-def _table(columns: Sequence[tuple[Column, list[Cell]]], runs: Sequence[tuple[str, ...]]) -> Table:
+def resting_on(run_ids: Iterable[object], columns: Sequence[tuple[Column, list[Cell]]]) -> Table:
+    """A table of columns, each row with the runs behind it: their ids, separated by spaces."""
     rows = zip(*(cells for _, cells in columns), strict=True)
     return Table(
         tuple(column for column, _ in columns),
-        tuple(Row(cells, ids) for cells, ids in zip(rows, runs, strict=True)),
+        tuple(Row(cells, tuple(str(ids).split())) for cells, ids in zip(rows, run_ids, strict=True)),
     )
 
 
-def _cells(values: Iterable[float], spell: Callable[[float], str]) -> list[Cell]:
-    return [_cell(value, spell(float(value))) for value in values]
+def spelled(values: Iterable[float], spell: Callable[[float], str]) -> list[Cell]:
+    """Numbers as `spell` writes them."""
+    return [sortable(float(value), spell(float(value))) for value in values]
 
 
-def _cell(value: float, text: str) -> Cell:
+def sortable(value: float, text: str) -> Cell:
+    """A number in its spelling; one that does not exist is sorted by no value."""
     return Cell(text, None if math.isnan(value) else float(value))
 
 
-def _measured(found: Sequence[Interval]) -> list[Cell]:
+def with_half_widths(
+    found: Sequence[Interval], spell: Callable[[float, int], str] = number, baseline: Iterable[bool] | None = None
+) -> list[Cell]:
+    """Means ± half-widths, `5.310 ± 0.050`, at the decimals of the narrowest; `± –` where one value has no interval.
+
+    Args:
+        found: one per row; NaN gives a dash.
+        spell: how a mean is written: `number`, or `signed` for differences.
+        baseline: rows that say so in the place of a number.
+    """
     decimals = decimals_for(interval.half_width for interval in found)
-    return [
-        _cell(interval.mean, _plus_minus(interval, number(interval.mean, decimals), decimals)) for interval in found
-    ]
-
-
-def _difference_cells(comparison: pd.DataFrame) -> list[Cell]:
-    found = intervals(comparison, "difference")
-    decimals = decimals_for(interval.half_width for interval in found)
-    return [
-        Cell("baseline")
-        if is_baseline
-        else _cell(interval.mean, _plus_minus(interval, signed(interval.mean, decimals), decimals))
-        for interval, is_baseline in zip(found, comparison["is_baseline"], strict=True)
-    ]
-
-
-def _plus_minus(interval: Interval, mean: str, decimals: int) -> str:
-    """`5.310 ± 0.050`; `5.310 ± –` where one value has no interval; a dash where there is nothing."""
-    return mean if mean == NOTHING else f"{mean} ± {number(interval.half_width, decimals)}"
+    marked = [False] * len(found) if baseline is None else list(baseline)
+    cells = []
+    for interval, is_baseline in zip(found, marked, strict=True):
+        mean = spell(interval.mean, decimals)
+        text = mean if mean == NOTHING else f"{mean} ± {number(interval.half_width, decimals)}"
+        cells.append(Cell("baseline") if is_baseline else sortable(interval.mean, text))
+    return cells
 
 
 def best_table(runs: pd.DataFrame, arms: Sequence[str], tune: Sequence[str]) -> Table:
@@ -202,7 +204,7 @@ def best_table(runs: pd.DataFrame, arms: Sequence[str], tune: Sequence[str]) -> 
         cells = [Cell(arm), *(_setting_cell(chosen.get(path)) for path in tune)]
         if chosen["phase"] == Phase.EXPLORE:
             trial = _as_float(chosen.get("trial_number"))
-            cells += [_loss_cell(chosen), _cell(trial, number(trial, 0))]
+            cells += [_loss_cell(chosen), sortable(trial, number(trial, 0))]
         else:
             cells += [Cell(NOTHING), Cell(NOTHING)]
         rows.append(Row((*cells, Cell("yes" if confirmed else "not yet")), (str(chosen["run_id"]),)))
@@ -237,7 +239,7 @@ def _as_float(value: object) -> float:
 def _setting_cell(value: object) -> Cell:
     if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
         return Cell(NOTHING)
-    return _cell(_as_float(value), setting(value))
+    return sortable(_as_float(value), setting(value))
 
 
 def _loss_cell(run: pd.Series, metric: str = metrics.VAL_LOSS) -> Cell:
@@ -245,7 +247,7 @@ def _loss_cell(run: pd.Series, metric: str = metrics.VAL_LOSS) -> Cell:
     loss = _as_float(run.get(metric))
     text = number(loss, 4)
     if run["outcome"] == Outcome.COMPLETE or math.isnan(loss):
-        return _cell(loss, text)
+        return sortable(loss, text)
     return Cell(f"({text})")
 
 
@@ -275,13 +277,13 @@ def trials_table(runs: pd.DataFrame, tune: Sequence[str]) -> Table:
             Cell(short_id(str(run["run_id"]))),
             Cell(str(run["arm"])),
             Cell(str(run["phase"])),
-            _cell(trial, number(trial, 0)),
-            _cell(seed, number(seed, 0)),
+            sortable(trial, number(trial, 0)),
+            sortable(seed, number(seed, 0)),
             *(_setting_cell(run.get(path)) for path in tune),
             _loss_cell(run),
             *([_loss_cell(run, metrics.TEST_LOSS)] if tested else []),
-            _cell(tokens, count(tokens)),
-            _cell(seconds, duration(seconds)),
+            sortable(tokens, count(tokens)),
+            sortable(seconds, duration(seconds)),
             Cell(run["outcome"] if isinstance(run["outcome"], str) else "running"),
             *([Cell(str(run["reason"] or ""))] if explained else []),
         )

@@ -13,6 +13,7 @@ import pandas as pd
 
 from harness import metrics
 from harness.metrics import Outcome, Phase
+from harness.report.columns import numbers
 from harness.report.search import Edge, Floats, Nearness, edges, learning_rate_sensitivity, nearest_diverged, place
 
 _RATE: Final = "train.learning_rate"
@@ -122,7 +123,7 @@ def arm_trials(
     found = {}
     for arm in arms:
         mine = explored[explored["arm"] == arm]
-        done = mine[(mine["outcome"] == Outcome.COMPLETE) & np.isfinite(_numbers(mine, metric))]
+        done = mine[(mine["outcome"] == Outcome.COMPLETE) & np.isfinite(numbers(mine, metric).to_numpy())]
         complete, known = _tuned(done, tune)
         initial = _initial(mine, metric)
         found[arm] = ArmTrials(
@@ -131,23 +132,17 @@ def arm_trials(
             run_ids=tuple(mine["run_id"].astype(str)),
             outcomes=mine["outcome"].fillna("").value_counts().to_dict(),
             complete=complete,
-            losses=_numbers(done, metric)[known],
+            losses=numbers(done, metric).to_numpy()[known],
             diverged=_tuned(mine[mine["outcome"] == Outcome.DIVERGED], tune)[0],
             initial=initial if math.isfinite(initial) else typical,
         )
     return found
 
 
-def _numbers(runs: pd.DataFrame, column: str) -> Floats:
-    if column not in runs:
-        return np.full(len(runs), math.nan)
-    numbers: Floats = pd.to_numeric(runs[column], errors="coerce").to_numpy(float, na_value=math.nan)
-    return numbers
-
-
 def _initial(explored: pd.DataFrame, metric: str) -> float:
     """The median loss before training. It is stored in nats, of which bits per byte are a fixed multiple in an arm."""
-    initial, loss, score = (_numbers(explored, name) for name in ("initial_val_loss", metrics.VAL_LOSS, metric))
+    wanted = ("initial_val_loss", metrics.VAL_LOSS, metric)
+    initial, loss, score = (numbers(explored, name).to_numpy() for name in wanted)
     start = initial[np.isfinite(initial)]
     if metric == metrics.VAL_LOSS:
         return float(np.median(start)) if start.size else math.nan

@@ -85,7 +85,8 @@ def _differences(comparison: pd.DataFrame) -> tuple[str, str]:
     return finding, " ".join(_limits(compared, len(others)))
 
 
-def _predicate(verdict: str, delta: float, several: bool = False) -> str:
+def predicate(verdict: str, delta: float, several: bool = False) -> str:
+    """`is better`, `are undecided`, `shows no difference larger than 0.02`."""
     if verdict == Verdict.NO_DIFFERENCE:
         return f"{'show' if several else 'shows'} {verdict_text(verdict, delta)}"
     return f"{'are' if several else 'is'} {verdict}"
@@ -97,7 +98,7 @@ def _each(compared: pd.DataFrame, comparisons: int) -> str:
     corrected = f" after Holm's correction for {comparisons} comparisons" if comparisons > 1 else ""
     parts = []
     for (_, row), interval in zip(compared.iterrows(), found, strict=True):
-        text = f"{row['arm']} {_predicate(row['verdict'], row['delta'])}, {_size(interval.mean, decimals)}"
+        text = f"{row['arm']} {predicate(row['verdict'], row['delta'])}, {_size(interval.mean, decimals)}"
         if row["pairs"] < 2:
             parts.append(f"{text} on the one common seed, which has no interval")
             continue
@@ -122,7 +123,7 @@ def _size(difference: float, decimals: int) -> str:
 def _grouped(compared: pd.DataFrame) -> str:
     delta = compared["delta"].iloc[0]
     groups = [(verdict, list(compared.loc[compared["verdict"] == verdict, "arm"])) for verdict in Verdict]
-    return "; ".join(f"{listed(arms)} {_predicate(word, delta, len(arms) > 1)}" for word, arms in groups if arms)
+    return "; ".join(f"{listed(arms)} {predicate(word, delta, len(arms) > 1)}" for word, arms in groups if arms)
 
 
 def _limits(compared: pd.DataFrame, comparisons: int) -> Iterator[str]:
