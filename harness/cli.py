@@ -10,8 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-# Exit codes, beside 0: a run failed; the person's mistake; the sweep is already running elsewhere; stopped by a signal.
-FAILED, MISTAKE, BUSY, INTERRUPTED = 1, 2, 3, 130
+from harness.outcomes import Exit
 
 _WARNINGS_SHOWN = 5
 
@@ -19,7 +18,7 @@ out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
 
-def fail(message: object, code: int = MISTAKE) -> NoReturn:
+def fail(message: object, code: int = Exit.MISTAKE) -> NoReturn:
     """Write `message` to standard error, as it is, and leave with `code`."""
     err.print(str(message), markup=False, soft_wrap=True)
     raise typer.Exit(code)

@@ -1,8 +1,9 @@
 """The sweep itself: gives tasks to workers, listens to them, and writes down what happens.
 
 This process alone talks to Optuna and MLflow; workers only train. Order of events for a run: a trial is asked for
-(or a confirm run planned), its MLflow run is opened, a worker trains and streams points, each evaluated point is
-reported to the pruner, and the end is told to Optuna, to MLflow and to the screen, in this order.
+(or a confirm run planned), its record is opened, a worker trains and streams points, each evaluated point is
+reported to the pruner, and the end is written to the record, told to Optuna and shown, in this order. The record is on
+disk before anything else knows of it, so whatever ends this process, the next one goes on from there.
 """
 
 from __future__ import annotations
@@ -11,70 +12,25 @@ import shutil
 import signal
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from optuna.trial import Trial
-
 from harness import metrics
-from harness.config import RunConfig
-from harness.metrics import Outcome, Phase, Point
-from harness.plan import plan_arms
+from harness.metrics import Point
+from harness.outcomes import Again, Outcome, Phase
 from harness.progress import Screen
 from harness.rounds import Rounds
 from harness.schema import first_mistake
-from harness.spec import Arm, SweepSpec, arm_name, format_value, short_name
-from harness.study import RUN_ID, ArmStudy
-from harness.tracking import Tracker, TrialInfo
+from harness.spec import Arm, SweepSpec, arm_name
+from harness.study import RUN_ID, RUN_KEY, ArmStudy
+from harness.tasks import Running, Task, told_loss
+from harness.tracking import ARTIFACTS, Kept, Outbox, SweepBusy, Tracker
 from harness.workers import Event, Finished, Job, Pool, Progress, Started
 
-MAX_RESTARTS = 3  # times that a run whose worker died is given to another
+MAX_FAULTS = 3  # times in a row, without a point in between, that a run whose worker died is given to another
 MAX_REPLACEMENTS = 2  # trials per arm and command that are asked for in place of failed ones
 GRACE_SECONDS = 10.0  # what running trials get to stop by themselves
-
-
-@dataclass(frozen=True)
-class Task:
-    """One run that is to be trained: an explore trial of an arm's study, or a confirm run of its best values."""
-
-    arm: Arm
-    phase: Phase
-    values: Mapping[str, Any]
-    seed: int  # that arms share; the configuration of an A/A sweep's copies has another
-    config: RunConfig
-    trial: Trial | None = None
-
-    @property
-    def name(self) -> str:
-        """`drop_rate=0.1 · learning_rate=1.2e-03 · seed 1`: what the run is called everywhere."""
-        tuned = [f"{short_name(path)}={_brief(value)}" for path, value in self.values.items()]
-        arm = [self.arm.name] if self.arm.values else []
-        return " · ".join([*arm, *tuned, f"seed {self.seed}"])
-
-
-@dataclass
-class _Running:
-    task: Task
-    run_id: str
-    checkpoint: Path | None
-    points: list[Point] = field(default_factory=list)
-    pruned: bool = False
-    restarts: int = 0
-
-    @property
-    def evaluated(self) -> list[Point]:
-        return [point for point in self.points if point.evaluated]
-
-    @property
-    def loss(self) -> float | None:
-        """Validation loss at the last evaluation."""
-        return self.evaluated[-1].metrics[metrics.VAL_LOSS] if self.evaluated else None
-
-    @property
-    def initial_loss(self) -> float | None:
-        """Validation loss before the first step."""
-        return self.evaluated[0].metrics[metrics.VAL_LOSS] if self.evaluated else None
 
 
 @dataclass(frozen=True)
@@ -98,13 +54,12 @@ class Conductor:
     Args:
         spec: what is asked.
         studies: arm name → its study.
-        tracker: where runs are recorded; `parent` is the sweep's run there.
+        tracker: what was confirmed before is read from it, here and now only.
+        outbox: where runs are recorded; entered by the caller.
         pool: workers.
         screen: what the person sees.
         work: arm name → a number proportional to the time of one run, for the estimate of time left.
         data: arm name → what its runs record about the corpus.
-        folder: for checkpoints and for the states of runs, gigabytes with a large model; emptied and, at the end,
-            removed.
     """
 
     def __init__(
@@ -112,17 +67,16 @@ class Conductor:
         spec: SweepSpec,
         studies: Mapping[str, ArmStudy],
         tracker: Tracker,
-        parent: str,
+        outbox: Outbox,
         pool: Pool,
         screen: Screen,
         work: Mapping[str, float],
         data: Mapping[str, Mapping[str, Any]],
-        folder: Path,
     ) -> None:
-        self.spec, self.studies, self.tracker, self.parent = spec, studies, tracker, parent
+        self.spec, self.studies, self.outbox = spec, studies, outbox
         self.pool, self.screen, self.work, self.data = pool, screen, work, data
         self.arms = spec.arms()
-        self.running: dict[int, _Running] = {}
+        self.running: dict[int, Running] = {}
         self.failed: list[str] = []
         self._signal = 0
         self._jobs = 0
@@ -131,13 +85,18 @@ class Conductor:
         self._to_confirm: list[Task] = []
         self._best: dict[str, Mapping[str, Any] | None] = {}  # by arm whose search is over: what is confirmed
         self._rounds = Rounds(spec)
-        self._confirmed = tracker.confirmed(parent)
+        self._confirmed = tracker.confirmed(outbox.parent)
+        self._interrupted = tracker.interrupted(outbox.parent)
+        self._kept = {_same(kept): kept for kept in outbox.kept() if kept.outcome is None}
         self._common_context = spec.common_context
-        self._folder = folder
+        self._trouble = ""
 
     def run(self) -> Ended:
-        """Train everything that is missing; returns when it is done or a signal stopped it."""
-        shutil.rmtree(self._folder, ignore_errors=True)  # of a process that was killed
+        """Train everything that is missing; returns when it is done or a signal stopped it.
+
+        Raises:
+            SweepBusy: another process has taken the sweep over.
+        """
         confirms = self._confirms_missing()
         weight = sum(self.work[arm] * count for arm, count in self._to_ask.items())
         weight += sum(self.work[arm.name] for arm in self.arms) / len(self.arms) * confirms
@@ -151,13 +110,15 @@ class Conductor:
                 self._listen(0.5)
             if self._signal:
                 self._stop_all()
+            elif not self.failed:  # confirm runs of values that are no longer the best of their arm
+                for kept in self._kept.values():
+                    self.outbox.drop(kept)
         finally:
             try:
                 self._abandon()
             finally:
                 for number, handler in handlers.items():
                     signal.signal(number, handler)
-                shutil.rmtree(self._folder, ignore_errors=True)
         return Ended(self._signal, tuple(self.failed))
 
     # what to do next -----------------------------------------------------------------------------------------
@@ -182,9 +143,9 @@ class Conductor:
             except ValueError as error:  # a combination inside the ranges that makes no GPT
                 message = first_mistake(error)
                 self._replace(arm, f"{arm.name} with {arm_name(values)}: {message}")
-                self.studies[arm.name].tell(trial, Outcome.FAILED, None, message)
+                self.studies[arm.name].tell(trial.number, Outcome.FAILED, None, message)
                 return self._next_task()
-            return Task(arm, Phase.EXPLORE, values, seed, config, trial)
+            return Task(arm, Phase.EXPLORE, values, seed, config, self.studies[arm.name].name, trial)
         searching = {running.task.arm.name for running in self.running.values() if running.task.trial is not None}
         for arm in self.arms:
             if arm.name not in searching and arm.name not in self._best:
@@ -234,7 +195,7 @@ class Conductor:
             if run.digest == config.digest():
                 self._rounds.record(arm.name, run.seed, config, run.outcome, run.validation, run.run_id)
             else:
-                self.tracker.tag(run.run_id, phase=Phase.SUPERSEDED)
+                self.outbox.tag_stored(run.run_id, phase=Phase.SUPERSEDED)
         return values
 
     def _confirm_tasks(self, arm: Arm) -> list[Task]:
@@ -257,36 +218,44 @@ class Conductor:
     # one run -------------------------------------------------------------------------------------------------
 
     def _begin(self, task: Task) -> None:
-        study = self.studies[task.arm.name] if task.trial is not None else None
-        info = TrialInfo(
-            name=task.name,
-            arm=task.arm.name,
-            phase=task.phase,
-            seed=task.seed,
-            config=task.config,
-            study=study.name if study else None,
-            number=task.trial.number if task.trial else None,
-            data=self.data[task.arm.name],
-        )
-        run_id = self.tracker.start_trial(self.parent, info)
+        info = task.info(self.data[task.arm.name])
+        kept = self._kept.pop(_same(task), None)
+        timed = task.config.train.budget.seconds is not None  # how far such a run comes is no function of its seed
+        if kept is not None and timed and not self._state(kept.key).is_dir():
+            self.outbox.drop(kept)
+            kept = None
+        if kept is not None:
+            self.outbox.take_up(kept)
+            running = Running(task, kept.key, list(kept.points))
+        else:  # one that MLflow has and whose folder is lost: trained anew, it gives the same points
+            running = Running(task, self.outbox.begin(info, "" if timed else self._key_in_mlflow(task)))
         if task.trial is not None:
-            task.trial.set_user_attr(RUN_ID, run_id)
-        checkpoint = self._folder / run_id / "checkpoint" if task.phase is Phase.CONFIRM else None
-        self._submit(_Running(task, run_id, checkpoint))
+            task.trial.set_user_attr(RUN_KEY, running.key)
+            for point in running.evaluated[1:]:  # what the killed process could not report any more
+                self.studies[task.arm.name].report(task.trial, point.tokens, point.metrics[metrics.VAL_LOSS])
+        self._submit(running)
 
-    def _submit(self, running: _Running) -> None:
+    def _key_in_mlflow(self, task: Task) -> str:
+        if task.trial is not None:
+            return str(task.trial.user_attrs.get(RUN_KEY, ""))
+        return self._interrupted.get((task.config.digest(), task.phase), "")
+
+    def _state(self, key: str) -> Path:
+        return self.outbox.folder_of(key) / "state"
+
+    def _submit(self, running: Running) -> None:
         """Give a run to a worker; one that has begun goes on from its last state, with the points not yet seen."""
         task, confirm = running.task, running.task.phase is Phase.CONFIRM
         self._jobs += 1
         self.running[self._jobs] = running
-        self.screen.run_began(self._jobs, task.name, self.work[task.arm.name])
+        self.screen.run_began(self._jobs, running.name, self.work[task.arm.name])
         job = Job(
             id=self._jobs,
             config=task.config,
             read_test=confirm,
             common_context=self._common_context if confirm else None,
-            checkpoint=running.checkpoint,
-            state=self._folder / running.run_id / "state",
+            checkpoint=self.outbox.folder_of(running.key) / ARTIFACTS / "checkpoint" if confirm else None,
+            state=self._state(running.key),
             after=running.points[-1].step if running.points else -1,
         )
         self.pool.submit(job)
@@ -294,23 +263,37 @@ class Conductor:
     def _listen(self, timeout: float) -> None:
         for event in self.pool.events(timeout):
             self._on_event(event)
-        self.tracker.flush_if_due()
+        if self.outbox.taken_by:
+            raise SweepBusy(f"{self.spec.name} was taken over by process {self.outbox.taken_by}, and goes on there")
+        if bool(self.outbox.trouble) is not bool(self._trouble):
+            self._trouble = self.outbox.trouble
+            self.screen.note(
+                f"what is measured waits on disk, as MLflow cannot take it: {self._trouble}"
+                if self._trouble
+                else "MLflow takes what is measured again"
+            )
         self.screen.refresh()
 
     def _on_event(self, event: Event) -> None:
         running = self.running[event.job]
         if isinstance(event, Started):
-            self.tracker.tag(running.run_id, device=event.device)
-            if event.note:
-                self.screen.note(f"{running.task.name}: {event.note}")
+            self._on_start(running, event)
         elif isinstance(event, Progress):
             self._on_point(event.job, running, event.point)
         else:
             self._on_end(running, event)
 
-    def _on_point(self, job: int, running: _Running, point: Point) -> None:
+    def _on_start(self, running: Running, event: Started) -> None:
+        self.outbox.tag(running.key, device=event.device)
+        if event.resumed_from or event.note:
+            said = "; ".join(filter(None, (f"goes on from step {event.resumed_from}", event.note)))
+            self.outbox.tag(running.key, resumed=said)
+            self.screen.note(f"{running.name}: {said}")
+
+    def _on_point(self, job: int, running: Running, point: Point) -> None:
         running.points.append(point)
-        self.tracker.log_point(running.run_id, point)
+        running.faults = 0
+        self.outbox.point(running.key, point)
         self.screen.run_point(job, point)
         trial = running.task.trial
         if trial is None or not point.evaluated or point.step == 0 or running.pruned:
@@ -320,45 +303,51 @@ class Conductor:
             running.pruned = True
             self.pool.stop(job)
 
-    def _on_end(self, running: _Running, event: Finished) -> None:
+    def _on_end(self, running: Running, event: Finished) -> None:
         del self.running[event.job]
         outcome, reason = event.outcome, event.reason
-        if event.lost and not (self._signal or running.pruned) and running.restarts < MAX_RESTARTS:
-            running.restarts += 1
-            self.screen.note(f"{running.task.name}: {reason}; another takes it up")
+        if running.pruned and (outcome is Outcome.INTERRUPTED or event.lost):
+            outcome, reason = Outcome.PRUNED, f"stopped by the pruner after {running.points[-1].tokens:,} tokens"
+        elif event.lost and self._signal:
+            outcome = Outcome.INTERRUPTED
+        elif event.lost and running.faults < MAX_FAULTS:
+            running.faults += 1
+            self.screen.note(f"{running.name}: {reason}; another takes it up")
             self.screen.run_left(event.job)
             self._submit(running)
             return
-        if running.pruned and (outcome is Outcome.INTERRUPTED or event.lost):
-            outcome, reason = Outcome.PRUNED, f"stopped by the pruner after {running.points[-1].tokens:,} tokens"
+        if outcome.again is Again.GOES_ON:
+            self.outbox.pause(running.key, reason)
+        else:
+            self._record_end(running, outcome, reason)
         task = running.task
         if task.trial is not None:
-            loss = running.initial_loss if outcome is Outcome.DIVERGED else running.loss
-            self.studies[task.arm.name].tell(task.trial, outcome, loss, reason)
-        elif outcome in (Outcome.COMPLETE, Outcome.DIVERGED):
+            loss = told_loss(running.points, outcome)
+            self.studies[task.arm.name].tell(task.trial.number, outcome, loss, reason)
+        elif outcome.is_result:
             measured = running.evaluated[-1].metrics if running.evaluated else {}
-            self._rounds.record(task.arm.name, task.seed, task.config, outcome, measured, running.run_id)
-        if outcome in (Outcome.FAILED, Outcome.OOM):
-            failure = f"{task.name}: {reason.splitlines()[0]}"
-            if task.trial is not None:
+            self._rounds.record(task.arm.name, task.seed, task.config, outcome, measured, running.key)
+        if outcome.is_failure:
+            failure = f"{running.name}: {reason.splitlines()[0]}"
+            if task.trial is not None and outcome.again is Again.ANOTHER:
                 self._replace(task.arm, failure)
             else:
                 self.failed.append(failure)
-        self._record(running, outcome, reason)
-        shutil.rmtree(self._folder / running.run_id, ignore_errors=True)
         self.screen.run_ended(event.job, outcome, reason)
 
-    def _record(self, running: _Running, outcome: Outcome, reason: str) -> None:
+    def _record_end(self, running: Running, outcome: Outcome, reason: str) -> None:
+        """Write down a run's end and leave beside it what is to be stored with it."""
+        artifacts = self.outbox.folder_of(running.key) / ARTIFACTS
         if len(running.evaluated) > 1:
             from harness.report import loss_curve  # matplotlib takes a second to import: not before it is needed
 
-            picture = self._folder / running.run_id / "loss_curve.svg"
-            picture.parent.mkdir(parents=True, exist_ok=True)
-            loss_curve(running.points, picture)
-            self.tracker.log_artifact(running.run_id, picture)
-        if running.checkpoint is not None and outcome is Outcome.COMPLETE:
-            self.tracker.log_artifact(running.run_id, running.checkpoint, "checkpoint")
-        self.tracker.end_trial(running.run_id, outcome, reason)
+            artifacts.mkdir(parents=True, exist_ok=True)
+            loss_curve(running.points, artifacts / "loss_curve.svg")
+        if outcome is not Outcome.COMPLETE:
+            shutil.rmtree(artifacts / "checkpoint", ignore_errors=True)
+        if running.task.trial is not None and (run_id := self.outbox.run_id(running.key)):
+            running.task.trial.set_user_attr(RUN_ID, run_id)
+        self.outbox.end(running.key, outcome, reason)
 
     # stopping ------------------------------------------------------------------------------------------------
 
@@ -377,7 +366,7 @@ class Conductor:
             self._listen(0.5)
 
     def _abandon(self) -> None:
-        """Whatever ended this loop, no run is left RUNNING."""
+        """Whatever ended this loop, every run that it leaves is one to be gone on with."""
         errors = []
         for job, running in list(self.running.items()):
             try:
@@ -388,13 +377,11 @@ class Conductor:
             raise errors[0]
 
 
-def work_per_run(spec: SweepSpec, train_tokens: Mapping[str, int]) -> dict[str, float]:
-    """Arm name → FLOPs of one run (seconds, for budgets in seconds): what the time left is estimated from."""
-    costs = {arm.name: arm.cost for arm in plan_arms(spec, train_tokens)}
-    return {name: cost.flops or cost.seconds or 1.0 for name, cost in costs.items()}
-
-
-def _brief(value: Any) -> str:
-    if isinstance(value, float) and value and not 0.01 <= abs(value) < 10_000:
-        return f"{value:.1e}"
-    return f"{value:.3g}" if isinstance(value, float) else format_value(value)
+def _same(run: Task | Kept) -> tuple[object, ...]:
+    """What tells whether a task and a record are of the same run."""
+    if isinstance(run, Task):
+        return (run.study, run.trial.number) if run.trial else (run.arm.name, run.seed, run.config.digest())
+    info = run.info
+    if info.number is not None:
+        return (info.study, info.number)
+    return (info.arm, info.seed, info.config.digest())

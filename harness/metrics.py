@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 # Measured at every evaluation. Losses are nats per target token, in evaluation mode (dropout off).
 TRAIN_LOSS = "train/loss"  # over a fixed sample of training windows
@@ -40,25 +39,6 @@ EPOCHS = "epochs"  # passes over the training split so far
 SYSTEM_CPU_PERCENT = "system/cpu_utilization_percentage"
 SYSTEM_MEMORY_MB = "system/process_memory_megabytes"
 SYSTEM_GPU_MEMORY_MB = "system/gpu_peak_memory_megabytes"
-
-
-class Phase(StrEnum):
-    """Why a run was trained: to search an arm's tuned dimensions, or to measure the arm's best configuration."""
-
-    EXPLORE = "explore"
-    CONFIRM = "confirm"
-    SUPERSEDED = "superseded"  # confirmed a configuration that is no longer its arm's best, after more trials
-
-
-class Outcome(StrEnum):
-    """How a run ended. Only COMPLETE runs carry a result that may be compared."""
-
-    COMPLETE = "complete"
-    PRUNED = "pruned"  # stopped early by the study's pruner
-    DIVERGED = "diverged"  # loss or gradient became NaN or infinite
-    OOM = "oom"  # host or device memory ran out
-    FAILED = "failed"  # an exception, or its worker process died
-    INTERRUPTED = "interrupted"  # the person stopped the sweep
 
 
 @dataclass(frozen=True)

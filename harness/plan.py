@@ -55,6 +55,12 @@ def plan_arms(spec: SweepSpec, train_tokens: Mapping[str, int]) -> list[ArmPlan]
     ]
 
 
+def work_per_run(spec: SweepSpec, train_tokens: Mapping[str, int]) -> dict[str, float]:
+    """Arm name → FLOPs of one run (seconds, for budgets in seconds): what the time left is estimated from."""
+    costs = {arm.name: arm.cost for arm in plan_arms(spec, train_tokens)}
+    return {name: cost.flops or cost.seconds or 1.0 for name, cost in costs.items()}
+
+
 def run_cost(config: RunConfig, train_tokens: int) -> RunCost:
     """What one run of `config` costs on a training split of `train_tokens` tokens."""
     _, tokens = config.rhythm(train_tokens)

@@ -11,7 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from harness import metrics
-from harness.metrics import Outcome, Point
+from harness.metrics import Point
+from harness.outcomes import Outcome
 
 _MARKS = {
     Outcome.COMPLETE: ("✓", "green"),

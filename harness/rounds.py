@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.config import RunConfig
-from harness.metrics import Outcome, Phase
+from harness.outcomes import Outcome, Phase
 from harness.spec import Arm, SweepSpec
 
 

@@ -6,13 +6,20 @@ and told about one by one; nothing here trains.
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import (
     BaseSampler,
@@ -24,10 +31,10 @@ from optuna.samplers import (
     TPESampler,
 )
 from optuna.storages import BaseStorage, RDBStorage
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
 
-from harness.metrics import Outcome
+from harness.outcomes import Again, Outcome
 from harness.rng import derive
 from harness.spec import Arm, Dimension, SweepSpec
 
@@ -38,6 +45,7 @@ warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning
 IDENTITY = "identity"
 ARM = "arm"
 OUTCOME = "outcome"
+RUN_KEY = "run_key"  # the MLflow run's tag `harness.key`
 RUN_ID = "mlflow_run_id"
 REASON = "reason"
 
@@ -119,8 +127,23 @@ class Best:
     number: int
 
 
+@dataclass(frozen=True)
+class Known:
+    """What is known of a trial without its study: from its MLflow run, say."""
+
+    number: int
+    values: Mapping[str, Any]
+    outcome: Outcome
+    loss: float | None  # that it is told with; None where there is none
+    losses: Mapping[int, float]  # training tokens → validation loss, as it was reported
+    reason: str = ""
+    key: str = ""  # of its run
+
+
 class ArmStudy:
     """The search of one arm, in storage.
+
+    A trial whose run was interrupted is WAITING: the next that is asked for is this one, with its number and values.
 
     Args:
         spec: names the study, its sampler, its pruner and the space.
@@ -146,6 +169,7 @@ class ArmStudy:
         self.trials = spec.trials
         self.sampler = spec.study.sampler
         self.seed = spec.arm_config(arm, {}, spec.base.train.seed).train.seed
+        self.storage = storage
         pruner = make_pruner(spec.study.pruner, spec.trials, first_evaluation, budget)
         name = study_name(storage, spec.name, arm.name, identity)
         self.study = optuna.create_study(
@@ -159,78 +183,150 @@ class ArmStudy:
         """The study's name in storage."""
         return self.study.study_name
 
+    @property
+    def known(self) -> list[FrozenTrial]:
+        """All trials, in the order of their numbers."""
+        return self.study.get_trials(deepcopy=False)
+
     def missing(self) -> int:
         """Trials still to be finished; failed and interrupted ones do not count as finished."""
-        return max(0, self.trials - sum(_counts(trial) for trial in self.study.get_trials(deepcopy=False)))
+        return max(0, self.trials - sum(_counts(trial) for trial in self.known))
 
     def ask(self) -> tuple[Trial, dict[str, Any]]:
-        """A new trial and its tuned values (dotted path → value)."""
-        number = len(self.study.get_trials(deepcopy=False))
-        self.study.sampler = make_sampler(self.sampler, self.seed, number, self.space)
-        trial = self.study.ask()
-        return trial, {path: _suggest(trial, path, dimension) for path, dimension in self.space.items()}
+        """The trial that waits longest, else a new one, and its tuned values (dotted path → value)."""
+        known = self.known
+        waiting = next((trial for trial in known if trial.state is TrialState.WAITING), None)
+        sampler = make_sampler(self.sampler, self.seed, waiting.number if waiting else len(known), self.space)
+        distributions = {path: _distribution(dimension) for path, dimension in self.space.items()}
+        if waiting is not None and 0 < len(waiting.params) < len(self.space):
+            # A process was killed while it asked. What it drew is stored; drawn again, what follows is the same.
+            relative = sampler.infer_relative_search_space(self.study, waiting)
+            for path in [path for path in self.space if path in waiting.params and path not in relative]:
+                sampler.sample_independent(self.study, waiting, path, distributions[path])
+        self.study.sampler = sampler
+        trial = self.study.ask(distributions)
+        return trial, {path: trial.params[path] for path in self.space}
 
     def report(self, trial: Trial, tokens: int, loss: float) -> bool:
         """Report a validation loss after so many tokens; True if the pruner wants the trial stopped."""
-        trial.report(loss, step=tokens)
+        if tokens not in self.storage.get_trial(self._id(trial.number)).intermediate_values:  # by an earlier process
+            trial.report(loss, step=tokens)
         return trial.should_prune()
 
-    def tell(self, trial: Trial, outcome: Outcome, loss: float | None, reason: str = "") -> None:
-        """Record how a trial ended.
+    def tell(self, number: int, outcome: Outcome, loss: float | None, reason: str = "") -> None:
+        """Record how a trial ended, unless that is known already. An interrupted one waits for its turn again.
 
         A diverged trial counts as no better than an untrained model: it is told with the loss at initialisation
-        (`loss`), so samplers learn to keep away. Failed and interrupted ones tell a sampler nothing.
+        (`loss`), so samplers learn to keep away. Failed ones tell a sampler nothing.
         """
-        trial.set_user_attr(OUTCOME, str(outcome))
+        trial = self.known[number]
+        if trial.state.is_finished():
+            return
+        if outcome.again is Again.GOES_ON:
+            self.storage.set_trial_state_values(self._id(number), TrialState.WAITING)
+            return
+        if trial.state is TrialState.WAITING:
+            self.storage.set_trial_state_values(self._id(number), TrialState.RUNNING)
+        self.storage.set_trial_user_attr(self._id(number), OUTCOME, str(outcome))
         if reason:
-            trial.set_user_attr(REASON, reason.splitlines()[0])
-        if outcome is Outcome.PRUNED:
-            self.study.tell(trial, state=TrialState.PRUNED)
-        elif outcome in (Outcome.COMPLETE, Outcome.DIVERGED) and loss is not None and math.isfinite(loss):
-            self.study.tell(trial, loss)
-        else:
-            self.study.tell(trial, state=TrialState.FAIL)
-            if outcome is Outcome.INTERRUPTED or self.sampler == "grid":  # a grid takes failed points for visited
-                self.requeue(trial.params)
+            self.storage.set_trial_user_attr(self._id(number), REASON, reason.splitlines()[0])
+        state, value = _state_and_value(outcome, loss)
+        self.study.tell(number, value, state)
+        if state is TrialState.FAIL and self.sampler == "grid":  # which takes failed points for visited
+            self._requeue(trial.params)
+
+    def recover(self) -> int:
+        """Let what an earlier process left running wait for its turn; gives how many trials that were."""
+        left = [trial.number for trial in self.known if trial.state is TrialState.RUNNING]
+        for number in left:
+            self.tell(number, Outcome.INTERRUPTED, None)
+        return len(left)
+
+    def restore(self, trials: Sequence[Known]) -> None:
+        """Fill a study that is empty, because its storage was lost, with the trials that are known from elsewhere.
+
+        Numbers stay what they were; one in between that nothing is known of becomes a failed trial.
+        """
+        assert not self.known, f"{self.name} is not empty"
+        distributions = {path: _distribution(dimension) for path, dimension in self.space.items()}
+        by_number = {trial.number: trial for trial in trials}
+        for number in range(max(by_number, default=-1) + 1):
+            trial = by_number.get(number)
+            if trial is None:
+                self.study.add_trial(create_trial(state=TrialState.FAIL, user_attrs={REASON: "its record was lost"}))
+                continue
+            state, value = _state_and_value(trial.outcome, trial.loss)
+            if state is TrialState.PRUNED and trial.losses:
+                value = trial.losses[max(trial.losses)]
+            ended = {OUTCOME: str(trial.outcome)} | ({REASON: trial.reason} if trial.reason else {})
+            known = {RUN_KEY: trial.key} if trial.key else {}
+            self.study.add_trial(
+                create_trial(
+                    state=state,
+                    value=value,
+                    params={path: trial.values[path] for path in self.space},
+                    distributions=distributions,
+                    user_attrs=known | (ended if state.is_finished() else {}),
+                    intermediate_values=dict(trial.losses),
+                )
+            )
 
     def best(self) -> Best | None:
         """The finished trial with the lowest validation loss at its end; None where no trial finished."""
-        finished = [trial for trial in self.study.get_trials(deepcopy=False) if _finished(trial)]
+        finished = [trial for trial in self.known if _finished(trial)]
         if not finished:
             return None
         trial = min(finished, key=lambda t: (t.value if t.value is not None else math.inf, t.number))
         assert trial.value is not None
         return Best({path: trial.params[path] for path in self.space}, trial.value, trial.number)
 
-    def recover(self) -> None:
-        """Take up what an earlier process left: its running trials are failed and their values queued again."""
-        for trial in self.study.get_trials(deepcopy=False):
-            if trial.state is TrialState.RUNNING:
-                self.study.tell(trial.number, state=TrialState.FAIL)
-                self.requeue(trial.params)
-
-    def requeue(self, values: Mapping[str, Any]) -> None:
-        """Let the next trial have these values: an interrupted trial is made up for, not replaced by another."""
+    def _requeue(self, values: Mapping[str, Any]) -> None:
         if set(values) == set(self.space):
             self.study.enqueue_trial(dict(values))
 
+    def _id(self, number: int) -> int:
+        study = self.storage.get_study_id_from_name(self.name)
+        return self.storage.get_trial_id_from_study_id_trial_number(study, number)
+
 
 def study_name(storage: BaseStorage, sweep: str, arm: str, identity: str) -> str:
-    """`<sweep>/<arm>`, with `@<identity>` behind it where that name belongs to an older, different sweep."""
-    name = f"{sweep}/{arm}"
-    for summary in optuna.get_all_study_summaries(storage=storage, include_best_trial=False):
-        if summary.study_name == name and summary.user_attrs.get(IDENTITY) != identity:
-            return f"{name}@{identity[:8]}"
-    return name
+    """`<sweep>/<arm>`, with `@<identity>` behind it where that name belongs to a different or older sweep."""
+    summaries = optuna.get_all_study_summaries(storage=storage, include_best_trial=False)
+    owners = {one.study_name: one.user_attrs.get(IDENTITY) for one in summaries}
+    # A process was killed between making the study and signing it.
+    unsigned = {one.study_name for one in summaries if not (one.user_attrs or one.n_trials)}
+    name, own = f"{sweep}/{arm}", f"{sweep}/{arm}@{identity[:8]}"
+    names = itertools.chain([name, own], (f"{own}-{number}" for number in itertools.count(2)))
+    return next(one for one in names if one in unsigned or owners.get(one, identity) == identity)
 
 
-def _suggest(trial: Trial, path: str, dimension: Dimension) -> Any:
+def set_studies_aside(storage: BaseStorage, sweep: str, identity: str) -> list[str]:
+    """Take the studies of a sweep away from it, so that it begins anew; gives their names. Nothing is deleted."""
+    names = []
+    for one in optuna.get_all_study_summaries(storage=storage, include_best_trial=False):
+        if one.study_name.startswith(f"{sweep}/") and one.user_attrs.get(IDENTITY) == identity:
+            study = optuna.load_study(storage=storage, study_name=one.study_name)
+            study.set_user_attr(IDENTITY, f"{identity} (set aside)")
+            names.append(one.study_name)
+    return names
+
+
+def _distribution(dimension: Dimension) -> BaseDistribution:
     if dimension.kind == "choice":
-        return trial.suggest_categorical(path, list(dimension.values))
+        return CategoricalDistribution(list(dimension.values))
     low, high = dimension.values
     if dimension.kind == "int_uniform":
-        return trial.suggest_int(path, int(low), int(high))
-    return trial.suggest_float(path, low, high, log=dimension.kind == "log_uniform")
+        return IntDistribution(int(low), int(high))
+    return FloatDistribution(low, high, log=dimension.kind == "log_uniform")
+
+
+def _state_and_value(outcome: Outcome, loss: float | None) -> tuple[TrialState, float | None]:
+    """What Optuna is told; a COMPLETE one needs a value, and a PRUNED one takes its last report."""
+    state = TrialState[outcome.optuna_state]
+    if state is not TrialState.COMPLETE:
+        return state, None
+    known = loss is not None and math.isfinite(loss)
+    return (state, loss) if known else (TrialState.FAIL, None)
 
 
 def _counts(trial: FrozenTrial) -> bool:

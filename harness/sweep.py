@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from harness.cli import BUSY, FAILED, INTERRUPTED, err, fail, out, show_answer
+from harness.cli import err, fail, out, show_answer
 from harness.config import DataConfig
-from harness.metrics import Outcome
+from harness.outcomes import Exit, Outcome
 from harness.problems import SpecError
 from harness.spec import SweepSpec
 from harness.specfile import load_spec
@@ -28,7 +28,9 @@ from harness.specfile import load_spec
 if TYPE_CHECKING:
     from harness.conductor import Ended
     from harness.data import Dataset
-    from harness.tracking import SweepInfo, Tracker
+    from harness.tracking import Outbox, SweepInfo, Tracker
+
+DRAIN_SECONDS, DRAIN_SECONDS_STOPPED = 300.0, 10.0  # that a store gets to take what waits, at the end of a sweep
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -72,16 +74,20 @@ def main(
         show_plan(spec, datasets, workers)
         return
     from harness.study import StorageError
-    from harness.tracking import TrackingError
+    from harness.tracking import SweepBusy, TrackingError
 
     signal.signal(signal.SIGTERM, Terminated.raised)  # as Ctrl-C does, so that nothing is left RUNNING
     try:
         with only_one(spec.name):
             ended = run(spec, datasets, workers, threads, tracking, storage, reports)
+    except SweepBusy as error:
+        fail(error, Exit.BUSY)
     except (TrackingError, StorageError) as error:
-        fail(error, FAILED)
+        fail(error, Exit.FAILED)
+    except OSError as error:
+        fail(f"disk: {error.strerror}: {error.filename}; the same command goes on from here: {command()}", Exit.FAILED)
     except KeyboardInterrupt as stop:
-        code = stop.code if isinstance(stop, Terminated) else INTERRUPTED
+        code = stop.code if isinstance(stop, Terminated) else Exit.INTERRUPTED
         fail(f"stopped at once; the same command goes on from here: {command()}", code)
     for line in ended.failed:
         err.print(f"failed: {line}", markup=False, soft_wrap=True)
@@ -89,13 +95,13 @@ def main(
         err.print(f"stopped; the same command goes on from here: {command()}", markup=False, soft_wrap=True)
         raise typer.Exit(128 + ended.signal)
     if ended.failed:
-        raise typer.Exit(FAILED)
+        raise typer.Exit(Exit.FAILED)
 
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM, taken as Ctrl-C is."""
 
-    code = 128 + signal.SIGTERM
+    code = Exit.TERMINATED
 
     @classmethod
     def raised(cls, *_: object) -> None:
@@ -131,10 +137,12 @@ def run(
     reports: Path,
 ) -> Ended:
     """Everything between a valid spec and its report."""
-    from harness.conductor import Conductor, work_per_run
+    from harness.conductor import Conductor
+    from harness.plan import work_per_run
     from harness.progress import make_screen
+    from harness.recovery import reconcile
     from harness.study import ArmStudy, open_storage
-    from harness.tracking import Tracker
+    from harness.tracking import Outbox, Tracker, TrackingError
     from harness.workers import Pool, default_workers
 
     count = workers or default_workers()
@@ -156,15 +164,20 @@ def run(
         out.print("the spec, its data or the code has changed since the last sweep of this name: this is another one")
     outcome = Outcome.FAILED  # unless the sweep comes to an end
     try:
-        if left := tracker.reconcile(parent):
-            out.print(f"taking up after a process that ended without closing {plural(len(left), 'run')}")
-        for study in studies.values():
-            study.recover()
         facts = {name: data_facts(data) for name, data in used.items()}
+        outbox = Outbox(tracker, parent, Path("mlruns") / f"{spec.name}.work" / identity[:12])
+        if done := reconcile(spec, studies, tracker, outbox, facts):
+            out.print(f"taking up what an earlier process left: {done}", markup=False, soft_wrap=True)
         work = work_per_run(spec, train_tokens)
-        with make_screen(out) as screen, Pool(count, threads) as pool:
-            folder = Path("mlruns") / f"{spec.name}.work"
-            ended = Conductor(spec, studies, tracker, parent, pool, screen, work, facts, folder).run()
+        with outbox:
+            with make_screen(out) as screen, Pool(count, threads) as pool:
+                ended = Conductor(spec, studies, tracker, outbox, pool, screen, work, facts).run()
+            sent = wait_for_store(outbox, ended.signal)
+        if not sent:
+            raise TrackingError(
+                f"what was measured is safe in {outbox.folder}, but MLflow does not take it ({outbox.trouble}); "
+                f"the same command sends it: {command()}"
+            )
         outcome = ended.outcome
         report(spec.name, tracker, parent, tracking, reports)
     except KeyboardInterrupt:
@@ -173,6 +186,16 @@ def run(
     finally:
         tracker.close_sweep(parent, outcome)
     return ended
+
+
+def wait_for_store(outbox: Outbox, stopped: int) -> bool:
+    """Give MLflow time to take what waits: minutes after a sweep, seconds after a stop; True if it took everything."""
+    if outbox.drain(DRAIN_SECONDS_STOPPED):
+        return True
+    if stopped:
+        return False
+    out.print(f"waiting for MLflow ({outbox.trouble or 'it is slow'}); Ctrl-C to leave it for later", soft_wrap=True)
+    return outbox.drain(DRAIN_SECONDS)
 
 
 def report(name: str, tracker: Tracker, parent: str, tracking: str | None, reports: Path) -> None:
@@ -274,7 +297,7 @@ def only_one(name: str) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         who = holder.read_text("utf-8") if holder.exists() else "unknown"
-        fail(f"{name} is being run already, by process {who}; wait for it or stop it", BUSY)
+        fail(f"{name} is being run already, by process {who}; wait for it or stop it", Exit.BUSY)
     try:
         holder.write_text(str(os.getpid()), "utf-8")
         yield

@@ -19,7 +19,8 @@ import psutil
 from harness import metrics
 from harness.config import DataConfig
 from harness.data import Dataset, open_dataset
-from harness.metrics import Outcome, Point
+from harness.metrics import Point
+from harness.outcomes import Outcome
 from harness.workers import Finished, Job, Leaving, Progress, Started, Stop
 
 _NO_SPACE = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)  # on the disk, under the process's limit, under the user's quota

@@ -22,7 +22,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from harness.config import RunConfig
-from harness.metrics import Outcome, Point
+from harness.metrics import Point
+from harness.outcomes import Outcome
 
 # glibc gives every fresh 100 MB tensor of logits back to the kernel and faults it in again, which was 40 % of all
 # CPU time of small models; with these the same losses, bit for bit, came 2.4 times faster. They are read when a

@@ -17,13 +17,13 @@ EXPERIMENTS = sorted((PACKAGE.parent / "experiments").glob("*.yaml"))
 
 # From the bottom up: a module imports only from rows below its own, or from its own row.
 ROWS = [
-    {"metrics", "rng", "problems"},
+    {"metrics", "outcomes", "rng", "problems"},
     {"config", "spec", "specfile", "schema", "yamlfile"},
     {"data", "windows", "files", "model", "optim", "devices", "clock", "text", "checkpoint", "state", "trainer"},
     {"tracking"},
     {"report"},
     {"workers", "worker"},
-    {"plan", "progress", "study", "rounds", "conductor"},
+    {"plan", "progress", "study", "tasks", "rounds", "recovery", "conductor"},
     {"cli", "sweep", "generate", "report.__main__", "data.__main__"},
 ]
 
@@ -37,7 +37,7 @@ HOMES = {
     "tiktoken": {"data"},
     "pooch": {"data"},
     "mlflow": {"tracking"},
-    "optuna": {"study", "conductor"},
+    "optuna": {"study", "tasks"},
     "matplotlib": {"report"},
     "jinja2": {"report"},
     "scipy": {"report"},

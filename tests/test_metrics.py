@@ -7,7 +7,8 @@ import math
 import pytest
 
 from harness import metrics
-from harness.metrics import Outcome, Phase, Point, bits_per_byte, perplexity, split_metrics
+from harness.metrics import Point, bits_per_byte, perplexity, split_metrics
+from harness.outcomes import Outcome, Phase
 
 
 def test_perplexity_of_equal_choices_is_their_number() -> None:

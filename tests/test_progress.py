@@ -6,7 +6,8 @@ import pytest
 from rich.console import Console
 
 from harness import metrics
-from harness.metrics import Outcome, Point
+from harness.metrics import Point
+from harness.outcomes import Outcome
 from harness.progress import LiveScreen, Screen, clock, make_screen
 
 

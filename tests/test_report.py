@@ -18,7 +18,8 @@ from markupsafe import escape
 from typer.testing import CliRunner
 
 import example_sweep as example
-from harness.metrics import Outcome, Phase, Point
+from harness.metrics import Point
+from harness.outcomes import Outcome, Phase
 from harness.problems import SpecError
 from harness.report import ReportFiles, TrackingError, compare, load_curves, load_runs, write_report
 from harness.report.__main__ import app

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.metrics import Outcome
+from harness.outcomes import Outcome
 from harness.rounds import Rounds
 from harness.spec import SweepSpec
 from test_specfile import GOOD, load

@@ -7,7 +7,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from harness.metrics import Outcome
+from harness.outcomes import Outcome
 from harness.spec import PRUNERS, SAMPLERS, SweepSpec
 from harness.study import ArmStudy, StorageError, make_pruner, open_storage
 from test_specfile import GOOD, load
@@ -48,7 +48,7 @@ def test_every_sampler_asks_inside_the_space_and_never_the_same_twice(tmp_path: 
         assert list(values) == list(spec.tune)
         spec.run_config(values)  # valid
         assert study.report(trial, 1000, loss(values)) is False
-        study.tell(trial, Outcome.COMPLETE, loss(values))
+        study.tell(trial.number, Outcome.COMPLETE, loss(values))
     assert len(asked) == len(set(asked)) == 6
     plain = optuna.load_study(study_name="dropout/drop_rate=0.0", storage=url)
     assert [trial.state for trial in plain.trials] == [TrialState.COMPLETE] * 6
@@ -68,7 +68,7 @@ def test_arms_try_the_same_points_when_sampling_at_random(tmp_path: Path, url: s
         for _ in range(3):
             trial, values = study.ask()
             asked[-1].append(values)
-            study.tell(trial, Outcome.COMPLETE, 1.0)
+            study.tell(trial.number, Outcome.COMPLETE, 1.0)
     assert asked[0] == asked[1]
 
 
@@ -82,7 +82,7 @@ def test_pruners_stop_a_hopeless_trial_and_no_good_one(tmp_path: Path, url: str,
         level = 9.0 if number >= 8 else 5.0 - 0.01 * number
         stop = any(study.report(trial, tokens, level - tokens / 1e5) for tokens in range(1000, 10_001, 1000))
         pruned.append(stop)
-        study.tell(trial, Outcome.PRUNED if stop else Outcome.COMPLETE, level)
+        study.tell(trial.number, Outcome.PRUNED if stop else Outcome.COMPLETE, level)
     assert any(pruned[8:]) is (pruner != "none")
     if pruner in ("none", "median"):
         assert not any(pruned[:8])  # each was better than all before it
@@ -105,7 +105,7 @@ def test_failed_trials_are_made_up_for_and_never_best(tmp_path: Path, url: str) 
     ends = [(Outcome.FAILED, None), (Outcome.OOM, 0.1), (Outcome.DIVERGED, 10.8), (Outcome.COMPLETE, 5.0)]
     for outcome, value in ends:
         trial, _ = study.ask()
-        study.tell(trial, outcome, value, "the reason\nand its traceback")
+        study.tell(trial.number, outcome, value, "the reason\nand its traceback")
     assert study.missing() == 2
     trials = study.study.get_trials()
     assert [t.state.name for t in trials] == ["FAIL", "FAIL", "COMPLETE", "COMPLETE"]
@@ -121,11 +121,11 @@ def test_a_failed_point_of_a_grid_is_tried_again(tmp_path: Path, url: str) -> No
     grid = "tune:\n  train.learning_rate: {choice: [1e-4, 1e-3, 1e-2]}\n"
     study = arm_study(spec_of(tmp_path, "{sampler: grid}", grid), url)
     first, lost = study.ask()
-    study.tell(first, Outcome.FAILED, None, "worker died")
+    study.tell(first.number, Outcome.FAILED, None, "worker died")
     finished = []
     while study.missing():
         trial, values = study.ask()
-        study.tell(trial, Outcome.COMPLETE, loss(values))
+        study.tell(trial.number, Outcome.COMPLETE, loss(values))
         finished.append(values["train.learning_rate"])
     assert sorted(finished) == [1e-4, 1e-3, 1e-2]
     assert finished[0] == lost["train.learning_rate"]
@@ -140,7 +140,7 @@ def test_storage_that_cannot_be_opened_is_one_sentence() -> None:
 def test_a_diverged_trial_is_not_best_even_when_it_is_alone(tmp_path: Path, url: str) -> None:
     study = arm_study(spec_of(tmp_path, "{sampler: random, trials: 1}"), url)
     trial, _ = study.ask()
-    study.tell(trial, Outcome.DIVERGED, 10.8)
+    study.tell(trial.number, Outcome.DIVERGED, 10.8)
     assert study.best() is None
 
 
@@ -152,8 +152,8 @@ def test_what_a_dead_process_left_running_is_tried_again_with_its_values(tmp_pat
     assert study.missing() == 2
     again, same = study.ask()
     assert same == values
-    study.tell(again, Outcome.COMPLETE, 1.0)
-    assert [t.state.name for t in study.study.get_trials()] == ["FAIL", "COMPLETE"]
+    study.tell(again.number, Outcome.COMPLETE, 1.0)
+    assert [t.state.name for t in study.study.get_trials()] == ["COMPLETE"]
     _, other = study.ask()
     assert other != values
 
@@ -162,7 +162,7 @@ def test_an_edited_spec_gets_studies_of_its_own(tmp_path: Path, url: str) -> Non
     spec = spec_of(tmp_path, "{sampler: random, trials: 2}")
     first = arm_study(spec, url, identity="a" * 64)
     trial, _ = first.ask()
-    first.tell(trial, Outcome.COMPLETE, 1.0)
+    first.tell(trial.number, Outcome.COMPLETE, 1.0)
     other = arm_study(spec, url, identity="b" * 64)
     assert (first.name, other.name) == ("dropout/drop_rate=0.0", "dropout/drop_rate=0.0@bbbbbbbb")
     assert (first.missing(), other.missing()) == (1, 2)

@@ -30,7 +30,8 @@ from mlflow import MlflowClient
 
 from harness import tracking
 from harness.config import RunConfig, digest_of
-from harness.metrics import TOKENS, VAL_LOSS, VAL_PERPLEXITY, Outcome, Phase, Point
+from harness.metrics import TOKENS, VAL_LOSS, VAL_PERPLEXITY, Point
+from harness.outcomes import Outcome, Phase
 from harness.tracking import (
     ArmInfo,
     PlanChange,
@@ -49,6 +50,8 @@ from harness.tracking import (
     ui_command,
     writer,
 )
+from harness.tracking.store import SweepBusy
+from harness.tracking.writer import LEASE_SECONDS
 
 ROOT = Path(__file__).parents[1]
 DATA = {
@@ -538,30 +541,86 @@ def test_code_version_of_a_sweep_is_that_of_the_current_folder(
     assert (found.commit, found.dirty) == (commit, True)
 
 
-def test_runs_of_a_dead_process_are_closed_and_those_of_living_ones_left(store: Store) -> None:
+def test_runs_of_a_dead_process_are_closed_and_those_of_this_one_left(store: Store) -> None:
     left = store.runs[0]
     assert store.client.get_run(left["run"]).info.status == "RUNNING"
     tracker = Tracker("first", store.uri)
     parent = tracker.open_sweep(sweep_info("first"))
     assert parent == left["parent"]
-    own, foreign = (tracker.start_trial(parent, trial_info()) for _ in range(2))
-    alive = psutil.Process(os.getppid())
-    name = f"{socket.gethostname()}:{alive.pid}:{alive.create_time()}"
+    own = tracker.start_trial(parent, trial_info())
 
-    assert tracker.reconcile(parent) == [left["run"]]
+    assert tracker.close_left(parent) == 1
     run = store.client.get_run(left["run"])
     assert (run.info.status, run.data.tags["harness.outcome"]) == ("KILLED", "interrupted")
     [last] = store.client.get_metric_history(left["run"], VAL_LOSS)
     assert run.info.end_time == last.timestamp  # not the time at which it was found
-    assert tracker.reconcile(parent) == []
+    assert tracker.close_left(parent) == 0
     assert store.client.get_run(own).info.status == "RUNNING"
 
-    # To another tracker, what this process left open is abandoned (a notebook whose cell was stopped), but what
-    # another living process writes is not.
-    tracker.tag(foreign, process=name)
+    # To another tracker, what this process left open is abandoned (a notebook whose cell was stopped).
     later = Tracker("first", store.uri)
-    assert later.reconcile(later.open_sweep(sweep_info("first"))) == [own]
-    assert store.client.get_run(foreign).info.status == "RUNNING"
+    assert later.close_left(later.open_sweep(sweep_info("first"))) == 1
+    assert store.client.get_run(own).info.status == "KILLED"
+
+
+def test_a_run_left_open_is_closed_with_its_real_end_where_that_is_known(store: Store) -> None:
+    tracker = Tracker("ends", store.uri)
+    parent = tracker.open_sweep(sweep_info("ends"))
+    done = tracker.start_trial(parent, trial_info(), key="abc")
+    assert Tracker("ends", store.uri).close_left(parent, {"abc": Outcome.DIVERGED}) == 1
+    run = store.client.get_run(done)
+    assert (run.info.status, run.data.tags["harness.outcome"]) == ("FAILED", "diverged")
+
+
+def test_a_sweep_is_held_by_one_process_at_a_time(store: Store) -> None:
+    tracker = Tracker("held", store.uri)
+    parent = tracker.open_sweep(sweep_info("held"))
+    assert tracker.beat(parent) is None
+    alive = psutil.Process(os.getppid())
+    here = f"{socket.gethostname()}:{alive.pid}:{alive.create_time()}"
+    now = time.time_ns() // 1_000_000
+
+    def held_by(process: str, beat: int) -> str | None:
+        tracker.tag(parent, process=process, beat=str(beat))
+        try:
+            assert Tracker("held", store.uri).open_sweep(sweep_info("held")) == parent
+        except SweepBusy as error:
+            return str(error)
+        return None
+
+    assert held_by(here, now) == f"held is being run already, by process {here}; wait for it or stop it"
+    assert held_by(here, 0) is not None  # a process of this machine is looked for, and there it is
+    assert held_by(f"{socket.gethostname()}:{alive.pid}:17.00", now) is None  # its number is another's now
+    elsewhere = "another-machine:17:1000.00"
+    assert held_by(elsewhere, now) is not None
+    assert held_by(elsewhere, now - 1000 * LEASE_SECONDS - 1) is None  # not a word for minutes
+    tracker.tag(parent, process=elsewhere)
+    assert tracker.beat(parent) == elsewhere  # which the first one hears, and leaves it
+    tracker.close_sweep(parent, Outcome.INTERRUPTED)
+    assert held_by(elsewhere, now) is None  # it ended
+
+
+def test_a_run_of_a_known_key_is_gone_on_with_and_no_point_is_stored_twice(store: Store) -> None:
+    tracker = Tracker("again", store.uri)
+    parent = tracker.open_sweep(sweep_info("again"))
+    run_id = tracker.start_trial(parent, trial_info(), key="abc")
+    tracker.log_point(run_id, point(10, val__loss=3.0, train__loss=3.1), at=1000)
+    tracker.end_trial(run_id, Outcome.INTERRUPTED, "stopped", at=2000)
+
+    later = Tracker("again", store.uri)
+    assert later.open_sweep(sweep_info("again")) == parent
+    assert later.start_trial(parent, trial_info(), key="abc", again=True) == run_id
+    run = store.client.get_run(run_id)
+    assert run.info.status == "RUNNING"
+    assert not run.data.tags.keys() & {"harness.outcome", "harness.reason"}
+    later.log_point(run_id, point(10, val__loss=3.0, train__loss=3.1), at=5000)  # measured again, after a kill
+    later.log_point(run_id, point(20, val__loss=2.0), at=6000)
+    later.end_trial(run_id, Outcome.COMPLETE, at=7000)
+    history = store.client.get_metric_history(run_id, VAL_LOSS)
+    assert [(one.step, one.value, one.timestamp) for one in history] == [(10, 3.0, 1000), (20, 2.0, 6000)]
+    run = store.client.get_run(run_id)
+    assert (run.info.status, run.info.end_time) == ("FINISHED", 7000)
+    assert later.start_trial(parent, trial_info(), key="other", again=True) != run_id  # never came to MLflow: made
 
 
 def test_opening_a_sweep_closes_the_abandoned_ones_beside_it(store: Store) -> None:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import example_sweep as example
-from harness.metrics import Outcome
+from harness.outcomes import Outcome
 from harness.report.trials import arm_trials, has_order, rate_range
 
 ARM, OTHER = example.ARMS

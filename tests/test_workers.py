@@ -13,7 +13,8 @@ import pytest
 
 from harness import metrics
 from harness.config import RunConfig
-from harness.metrics import Outcome, Point
+from harness.metrics import Point
+from harness.outcomes import Outcome
 from harness.workers import Event, Finished, Job, Pool, Progress, Started, count_gpus, default_workers
 
 pytestmark = pytest.mark.slow

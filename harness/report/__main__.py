@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from harness.cli import FAILED, fail, out, show_answer, show_table
+from harness.cli import fail, out, show_answer, show_table
+from harness.outcomes import Exit
 
 AUDIT = "audit"  # no sweep can be reported by this name
 
@@ -57,7 +58,7 @@ def _audit() -> None:
     show_table(audit_lines(checks))
     broken = sum(not check.kept for check in checks)
     if broken:
-        fail(f"{broken} of {len(checks)} checks found more errors than promised", FAILED)
+        fail(f"{broken} of {len(checks)} checks found more errors than promised", Exit.FAILED)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from harness import metrics
-from harness.metrics import Outcome, Phase
+from harness.outcomes import Outcome, Phase
 from harness.report.comparison import compare
 from harness.report.significance import ALPHA, holm, look_levels, paired_t_p
 from harness.report.statistics import LEVEL, POWER, detectable_effect, mean_interval

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import pandas as pd
 
 from harness import metrics
-from harness.metrics import Phase
+from harness.outcomes import Phase
 from harness.report.columns import numbers
 from harness.report.comparison import verdict_runs
 from harness.report.formats import count, duration, listed, setting, significant

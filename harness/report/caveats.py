@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from harness.metrics import Outcome, Phase
+from harness.outcomes import Outcome, Phase
 from harness.report.comparison import complete_confirm_runs, verdict_runs
 from harness.report.confirm_flaws import confirm_flaws
 from harness.report.flaws import Caveat, Evidence, Note, compact, constant, parameters

@@ -15,7 +15,7 @@ from typing import Any, Final
 import pandas as pd
 
 from harness import metrics
-from harness.metrics import Outcome, Phase
+from harness.outcomes import Outcome, Phase
 from harness.report.columns import finite
 from harness.report.formats import listed
 from harness.report.statistics import Interval, mean_interval

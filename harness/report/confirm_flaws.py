@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from harness import metrics
-from harness.metrics import Outcome
+from harness.outcomes import Outcome
 from harness.report.columns import numbers
 from harness.report.flaws import (
     SEED,

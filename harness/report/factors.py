@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from harness.metrics import Phase
+from harness.outcomes import Phase
 from harness.report.comparison import common_ground, verdict_runs
 from harness.report.statistics import Interval, mean_interval
 from harness.report.verdicts import Verdict, judge

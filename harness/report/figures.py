@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from harness import metrics
-from harness.metrics import Outcome, Phase
+from harness.outcomes import Outcome, Phase
 from harness.report.comparison import intervals, metric_name, unit, verdict_runs
 from harness.report.statistics import Interval
 from harness.report.svg import INK, Drawing, drawing, label, look, style

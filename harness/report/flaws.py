@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from harness import metrics
-from harness.metrics import Outcome, Phase
+from harness.outcomes import Outcome, Phase
 from harness.report.columns import numbers
 from harness.report.comparison import Ground, common_ground, compare, verdict_runs
 from harness.report.formats import listed, setting

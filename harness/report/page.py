@@ -17,7 +17,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from harness import metrics
-from harness.metrics import Phase
+from harness.outcomes import Phase
 from harness.report.caveats import caveats, fixed_settings
 from harness.report.comparison import Ground
 from harness.report.flaws import Caveat

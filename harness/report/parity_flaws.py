@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from harness.metrics import Phase
+from harness.outcomes import Phase
 from harness.report.columns import numbers
 from harness.report.confirm_flaws import tokens_per_step
 from harness.report.flaws import Caveat, Evidence, Flaw, Note, constant, named, parameters

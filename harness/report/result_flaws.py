@@ -12,7 +12,7 @@ import pandas as pd
 from scipy.special import stdtr
 
 from harness import metrics
-from harness.metrics import Outcome
+from harness.outcomes import Outcome
 from harness.report.columns import numbers
 from harness.report.flaws import Caveat, Evidence, Flaw, Note, by_seed, named, parameters, seeds_named
 from harness.report.formats import listed, number, plural, rounded, signed, significant

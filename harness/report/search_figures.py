@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from harness import metrics
-from harness.metrics import Outcome, Phase
+from harness.outcomes import Outcome, Phase
 from harness.report.comparison import metric_name
 from harness.report.figures import WIDTH, legend, legend_rows
 from harness.report.formats import number, plural, setting

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from harness import metrics
-from harness.metrics import Outcome
+from harness.outcomes import Outcome
 from harness.report.columns import numbers
 from harness.report.flaws import Caveat, Evidence, Flaw, Note, constant, named, seeds_named, values_named
 from harness.report.formats import listed, number, plural, rounded, setting

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pandas as pd
 
 from harness import metrics
-from harness.metrics import Outcome
+from harness.outcomes import Outcome
 from harness.report.comparison import common_ground, metric_name
 from harness.report.formats import NOTHING, listed, number, plural, setting
 from harness.report.search import EDGE, Floats, Nearness, crossings, expected_best, place

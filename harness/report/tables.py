@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from harness import metrics
-from harness.metrics import Outcome, Phase
+from harness.outcomes import Outcome, Phase
 from harness.report.comparison import intervals, verdict_runs
 from harness.report.formats import (
     NOTHING,

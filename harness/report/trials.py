@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from harness import metrics
-from harness.metrics import Outcome, Phase
+from harness.outcomes import Outcome, Phase
 from harness.report.columns import numbers
 from harness.report.search import Edge, Floats, Nearness, edges, learning_rate_sensitivity, nearest_diverged, place
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 import pandas as pd
 
-from harness.metrics import Phase, Point
+from harness.metrics import Point
+from harness.outcomes import Phase
 from harness.report.comparison import common_ground, compare, verdict_runs
 from harness.report.page import Content, Sample, render_html, render_markdown
 from harness.report.tables import answer_table, best_table, comparison_lines, latex_table

@@ -7,21 +7,27 @@ first use: MLflow alone takes seconds.
 
 from __future__ import annotations
 
+from harness.tracking.outbox import ARTIFACTS, Kept, Outbox
 from harness.tracking.reader import checkpoint_folder, load_curves, load_positions, load_runs, load_samples, load_sweep
-from harness.tracking.record import ArmInfo, Confirmed, PlanChange, Sample, SweepInfo, SweepRecord, TrialInfo
-from harness.tracking.store import DEFAULT_URI, TrackingError, default_tracking_uri, ui_command
+from harness.tracking.record import ArmInfo, Confirmed, PlanChange, Sample, SweepInfo, SweepRecord, Trial, TrialInfo
+from harness.tracking.store import DEFAULT_URI, SweepBusy, TrackingError, default_tracking_uri, ui_command
 from harness.tracking.writer import Tracker
 
 __all__ = [
+    "ARTIFACTS",
     "DEFAULT_URI",
     "ArmInfo",
     "Confirmed",
+    "Kept",
+    "Outbox",
     "PlanChange",
     "Sample",
+    "SweepBusy",
     "SweepInfo",
     "SweepRecord",
     "Tracker",
     "TrackingError",
+    "Trial",
     "TrialInfo",
     "checkpoint_folder",
     "default_tracking_uri",

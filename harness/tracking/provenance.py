@@ -93,6 +93,11 @@ def process_name() -> str:
     return f"{socket.gethostname()}:{process.pid}:{process.create_time():.2f}"
 
 
+def is_here(name: str) -> bool:
+    """Whether the process with that `process_name` is one of this machine, ended or not."""
+    return name.rsplit(":", 2)[0] == socket.gethostname()
+
+
 def is_running(name: str) -> bool:
     """Whether the process with that `process_name` still runs here. One of another machine counts as ended."""
     try:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from harness import metrics
-from harness.metrics import Outcome
+from harness.outcomes import Outcome
 from harness.tracking import record
 from harness.tracking.record import PlanChange, Sample, SweepRecord
 from harness.tracking.store import (

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from harness.config import RunConfig
-from harness.metrics import Outcome, Phase
+from harness.outcomes import Outcome, Phase
 
 PREFIX: Final = "harness."
 ROLE: Final = "harness.role"  # SWEEP on the parent, TRIAL on its children
@@ -32,6 +32,8 @@ DATA_FINGERPRINT: Final = "harness.data_fingerprint"
 
 # On the parent only.
 IDENTITY: Final = "harness.identity"
+BEAT: Final = "harness.beat"  # milliseconds since 1970: the process was still at it
+SET_ASIDE: Final = "harness.set_aside"  # when a sweep was begun anew in the place of this one, in UTC
 OPENED: Final = "harness.opened"  # milliseconds since 1970, of the last time that the sweep was started or resumed
 QUESTION: Final = "harness.question"
 BASELINE: Final = "harness.baseline"
@@ -40,6 +42,7 @@ COMMAND: Final = "harness.command"
 PLAN_SHA256: Final = "harness.plan_sha256"  # of the analysis plan, noted before the first trial
 
 # On the children only.
+KEY: Final = "harness.key"  # by which a run is known before and beside its MLflow id
 ARM: Final = "harness.arm"
 PHASE: Final = "harness.phase"
 SEED: Final = "harness.seed"
@@ -47,6 +50,8 @@ STUDY: Final = "harness.study"
 TRIAL_NUMBER: Final = "harness.trial_number"
 CONFIG_SHA256: Final = "harness.config_sha256"
 DEVICE: Final = "harness.device"
+RESUMED: Final = "harness.resumed"  # how a run went on the last time: from which step, and what was different
+SECONDS: Final = "harness.seconds"  # of training and evaluating, without the time between two parts of a run
 NON_FINITE: Final = "harness.non_finite"  # metrics of which a NaN or infinite value was measured and not stored
 
 # MLflow's own, which fill the columns of its pages.
@@ -82,15 +87,6 @@ TAG_LIMIT: Final = 5000
 PARAM_LIMIT: Final = 6000
 REASON_LIMIT: Final = 500
 _ARMS_IN_NOTE: Final = 50
-
-STATUS: Final[Mapping[Outcome, str]] = {
-    Outcome.COMPLETE: "FINISHED",
-    Outcome.PRUNED: "KILLED",
-    Outcome.INTERRUPTED: "KILLED",
-    Outcome.DIVERGED: "FAILED",
-    Outcome.OOM: "FAILED",
-    Outcome.FAILED: "FAILED",
-}
 
 
 @dataclass(frozen=True)
@@ -207,6 +203,23 @@ class TrialInfo:
     data: Mapping[str, Any] | None = None
 
 
+def describe_trial(info: TrialInfo) -> dict[str, Any]:
+    """A run as plain values."""
+    plain = {one.name: getattr(info, one.name) for one in fields(TrialInfo)}
+    plain |= {"phase": str(info.phase), "config": info.config.resolved()}
+    return plain | {"data": None if info.data is None else dict(info.data)}
+
+
+def parse_trial(plain: Mapping[str, Any]) -> TrialInfo:
+    """The run that `describe_trial` gave.
+
+    Raises:
+        ValueError, TypeError: it did not.
+    """
+    config = RunConfig.model_validate_json(json.dumps(plain["config"]))
+    return TrialInfo(**{**plain, "phase": Phase(plain["phase"]), "config": config})
+
+
 class Confirmed(NamedTuple):
     """A confirm run that came to a result.
 
@@ -224,6 +237,26 @@ class Confirmed(NamedTuple):
     run_id: str
     outcome: Outcome
     validation: Mapping[str, float]
+
+
+class Trial(NamedTuple):
+    """A run of the search, as far as Optuna would have to know of it.
+
+    Attributes:
+        key: of the run.
+        study, number: Optuna's study and the trial's number in it.
+        params: dotted path → value, of the whole configuration.
+        outcome, reason: how it ended; a run that is open counts as interrupted.
+        losses: training tokens → validation loss, where it was asked for.
+    """
+
+    key: str
+    study: str
+    number: int
+    params: Mapping[str, Any]
+    outcome: Outcome
+    reason: str
+    losses: Mapping[int, float]
 
 
 class Sample(NamedTuple):

@@ -57,6 +57,10 @@ def ui_command(uri: str | None = None) -> str:
     return f"python -m mlflow ui --backend-store-uri {shlex.quote(uri)} --host 127.0.0.1 --port 5000"
 
 
+class SweepBusy(TrackingError):
+    """Another process is at this sweep."""
+
+
 @contextmanager
 def explained() -> Iterator[None]:
     """Turn the store's errors into a `TrackingError` of one sentence: callers import no MLflow and cannot name them."""

@@ -18,16 +18,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 from harness import metrics
 from harness.config import digest_of
-from harness.metrics import Outcome, Phase, Point
+from harness.metrics import Point
+from harness.outcomes import Outcome, Phase
 from harness.tracking import provenance, record
 from harness.tracking.reader import stored_plans
-from harness.tracking.record import Confirmed, PlanChange, Sample, SweepInfo, TrialInfo
+from harness.tracking.record import Confirmed, PlanChange, Sample, SweepInfo, Trial, TrialInfo
 from harness.tracking.store import (
+    SweepBusy,
     TrackingError,
     connect,
     default_tracking_uri,
     explained,
     history,
+    search_runs,
     sqlite_file,
     sweeps_of,
     trials_of,
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
 _SLUG: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 _WAITING_METRICS: Final = 500
 _WAITING_SECONDS: Final = 2.0
+LEASE_SECONDS: Final = 180  # how long a process of another machine is believed to be at a sweep without a word
 _DATASET_NAME: Final = 500  # characters
 _DATASET_DIGEST: Final = 36  # characters
 
@@ -52,7 +56,10 @@ class _LiveRun:
     waiting: list[Metric] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
     by_position: tuple[float, ...] = ()
+    seconds: float | None = None
     non_finite: set[str] = field(default_factory=set)
+    stored: set[tuple[str, int]] = field(default_factory=set)  # names and steps that an earlier process has sent
+    doubtful: bool = False  # whether the last sending failed, so that nobody knows what of it was stored
 
 
 class Tracker:
@@ -132,6 +139,7 @@ class Tracker:
             self._client.update_run(parent, status="RUNNING")
             self._keep_plan(known, info.plan)
         self._sweeps[parent] = info
+        self.beat(parent)
         self._put(parent, {record.SWEEP_FILE: record.describe(info), record.SPEC_FILE: info.spec_text})
         if code.dirty:
             self._put(parent, {record.PATCH_FILE: code.patch})
@@ -156,42 +164,112 @@ class Tracker:
         for run in sweeps_of(self._client, self._experiment_id):
             if run.data.tags.get(record.IDENTITY) == identity:
                 known = run
-            elif self._is_orphan(run):
-                self.reconcile(run.info.run_id)
-                self._end_orphan(run)
+            elif run.info.status == "RUNNING" and _holder(run) is None:
+                self.close_left(run.info.run_id)
+                self._end_left(run, None)
+        if known is not None and known.info.status == "RUNNING" and (holder := _holder(known)):
+            raise SweepBusy(f"{self.experiment} is being run already, by process {holder}; wait for it or stop it")
         return known
 
     @explained()
-    def start_trial(self, parent: str, info: TrialInfo) -> str:
-        """Start a child run of a sweep that this tracker opened: tags, parameters, data set; gives its id."""
+    def beat(self, parent: str) -> str | None:
+        """Say that this process is still at the sweep, for others on other machines; once a minute will do.
+
+        Returns:
+            the process that has taken the sweep over since then; None where it is still this one's.
+        """
+        owner = self._client.get_run(parent).data.tags.get(record.PROCESS)
+        if owner not in (None, provenance.process_name()):
+            return owner
+        self._send(parent, None, {record.BEAT: str(_now())})
+        return None
+
+    @explained()
+    def set_aside(self, identity: str) -> list[Run]:
+        """Take a sweep's parent runs out of the way, so that it begins anew; nothing is deleted. Gives them."""
+        found = [one for one in sweeps_of(self._client, self._experiment_id) if _identity(one) == identity]
+        for run in found:
+            if run.info.status == "RUNNING" and (holder := _holder(run)):
+                raise SweepBusy(f"{self.experiment} is being run, by process {holder}; stop it first")
+            self.close_left(run.info.run_id)
+            when = datetime.now(UTC).isoformat(timespec="seconds")
+            tags = {record.IDENTITY: f"{identity} (set aside)", record.SET_ASIDE: when}
+            self._send(run.info.run_id, None, tags)
+        return found
+
+    @explained()
+    def start_trial(self, parent: str, info: TrialInfo, key: str = "", again: bool = False) -> str:
+        """Start a child run of a sweep that this tracker opened: tags, parameters, data set; gives its id.
+
+        Args:
+            parent, info: what is trained, and for which sweep.
+            key: by which the run is known from now on; "" where nobody will ask for it.
+            again: whether a run of this key may be there; it is gone on with, and what it has is not stored twice.
+        """
         from mlflow.entities import Param
 
         data = info.data or self._sweeps[parent].data
-        tags = {**self._shared, **record.data_tags(data), **record.trial_tags(parent, info)}
-        name = record.clipped(info.name, record.NAME_LIMIT)
-        run_id = str(self._client.create_run(self._experiment_id, tags=_clip(tags), run_name=name).info.run_id)
-        params = [Param(key, value) for key, value in record.trial_params(info.config).items()]
+        tags = {**self._shared, **record.data_tags(data), **record.trial_tags(parent, info)} | (
+            {record.KEY: key} if key else {}
+        )
+        known = self._by_key(key) if again else None
+        if known is None:
+            name = record.clipped(info.name, record.NAME_LIMIT)
+            known = self._client.create_run(self._experiment_id, tags=_clip(tags), run_name=name)
+            run_id = str(known.info.run_id)
+        else:
+            run_id = str(known.info.run_id)
+            self._reopen(known, tags)
+        live = _LiveRun(info.name, info.config.train.sample.prompt, stored=self._stored(known))
+        params = [Param(name, value) for name, value in record.trial_params(info.config).items()]
         self._client.log_batch(run_id, params=params)
-        self._client.log_inputs(run_id, datasets=[_dataset_input(data)])
-        self._live[run_id] = _LiveRun(info.name, info.config.train.sample.prompt)
+        if not (known.inputs and known.inputs.dataset_inputs):
+            self._client.log_inputs(run_id, datasets=[_dataset_input(data)])
+        self._live[run_id] = live
         return run_id
 
-    def log_point(self, run_id: str, point: Point) -> None:
+    def _by_key(self, key: str) -> Run | None:
+        runs = search_runs(self._client, [self._experiment_id], f"tags.`{record.KEY}` = '{key}'")
+        return runs[0] if runs else None
+
+    def _reopen(self, run: Run, tags: Mapping[str, str]) -> None:
+        """Let a run that was closed, or left open, be a running one of this process."""
+        run_id = run.info.run_id
+        for ended in run.data.tags.keys() & {record.OUTCOME, record.REASON}:
+            self._client.delete_tag(run_id, ended)
+        self._send(run_id, None, tags)
+        if run.info.status != "RUNNING":
+            self._client.update_run(run_id, status="RUNNING")
+
+    def _stored(self, run: Run) -> set[tuple[str, int]]:
+        """Names and steps of all that a run has."""
+        run_id = run.info.run_id
+        return {
+            (name, point.step) for name in run.data.metrics for point in self._client.get_metric_history(run_id, name)
+        }
+
+    def log_point(self, run_id: str, point: Point, at: int | None = None) -> None:
         """Take a point of a live run; it is sent with a later one, within seconds, or when the run ends.
 
         A NaN or infinite value is not stored, as MLflow would show it as 0 or 1.8e308: a tag names the metric.
+
+        Args:
+            run_id: of the run.
+            point: of its curves.
+            at: when it was measured, in milliseconds since 1970; by default now.
         """
         from mlflow.entities import Metric
 
-        live, now = self._live[run_id], _now()
+        live, now = self._live[run_id], at or _now()
         for name, value in {**point.metrics, metrics.TOKENS: float(point.tokens)}.items():
-            if math.isfinite(value):
-                live.waiting.append(Metric(name, float(value), now, point.step))
-            else:
+            if not math.isfinite(value):
                 live.non_finite.add(name)
+            elif (name, point.step) not in live.stored:
+                live.waiting.append(Metric(name, float(value), now, point.step))
         if point.sample is not None:
             live.samples.append(Sample(point.step, point.tokens, point.sample))
         live.by_position = point.by_position or live.by_position
+        live.seconds = point.seconds
         self.flush_if_due()
 
     def flush_if_due(self) -> None:
@@ -227,10 +305,15 @@ class Tracker:
         self._send(run_id, None, full)
 
     @explained()
-    def end_trial(self, run_id: str, outcome: Outcome, reason: str = "") -> None:
+    def end_trial(self, run_id: str, outcome: Outcome, reason: str = "", at: int | None = None) -> None:
         """End a live run: what waits, its samples, outcome, reason and status.
 
         A reason of several lines, such as a traceback, is stored whole as an artifact; the tag has its main line.
+
+        Args:
+            run_id: of the run.
+            outcome, reason: how it ended.
+            at: when, in milliseconds since 1970; by default now.
         """
         live = self._live[run_id]
         if live.samples:
@@ -239,7 +322,7 @@ class Tracker:
             self._put(run_id, {record.SAMPLES_FILE: plain, record.SAMPLES_PAGE: page})
         if live.by_position:
             self._put(run_id, {record.POSITIONS_FILE: json.dumps(live.by_position)})
-        self._end(run_id, live, outcome, reason)
+        self._end(run_id, live, outcome, reason, at)
         del self._live[run_id]
 
     @explained()
@@ -256,54 +339,81 @@ class Tracker:
         found = []
         for run in trials_of(self._client, self._experiment_id, parent):
             tags = run.data.tags
-            ended = tags.get(record.OUTCOME) in (Outcome.COMPLETE, Outcome.DIVERGED)
-            if ended and tags.get(record.PHASE) == Phase.CONFIRM:
+            outcome = Outcome(tags.get(record.OUTCOME, Outcome.INTERRUPTED))
+            if outcome.is_result and tags.get(record.PHASE) == Phase.CONFIRM:
                 seed, digest = int(tags[record.SEED]), tags[record.CONFIG_SHA256]
-                outcome = Outcome(tags[record.OUTCOME])
                 validation = {name: value for name, value in run.data.metrics.items() if name.startswith("val/")}
                 found.append(Confirmed(tags[record.ARM], seed, digest, run.info.run_id, outcome, validation))
         return found
 
     @explained()
-    def reconcile(self, parent: str) -> list[str]:
-        """Close the sweep's children that a dead process left RUNNING, as interrupted; gives their ids."""
-        orphans = [run for run in trials_of(self._client, self._experiment_id, parent) if self._is_orphan(run)]
-        for run in orphans:
-            self._end_orphan(run)
-        return [run.info.run_id for run in orphans]
+    def interrupted(self, parent: str) -> dict[tuple[str, str], str]:
+        """Configuration's digest and phase → key of the sweep's runs that can be gone on with."""
+        runs = trials_of(self._client, self._experiment_id, parent)
+        left = (run.data.tags for run in runs if run.data.tags.get(record.OUTCOME) == Outcome.INTERRUPTED)
+        return {(one[record.CONFIG_SHA256], one[record.PHASE]): one[record.KEY] for one in left if one.get(record.KEY)}
 
-    def _is_orphan(self, run: Run) -> bool:
-        if run.info.status != "RUNNING" or run.info.run_id in self._live or run.info.run_id in self._sweeps:
-            return False
-        owner = run.data.tags.get(record.PROCESS, "")
-        return owner == provenance.process_name() or not provenance.is_running(owner)
+    @explained()
+    def trials(self, parent: str, losses: bool) -> list[Trial]:
+        """The sweep's runs that belong to a study of Optuna's, oldest first; reading their `losses` takes its time."""
+        runs = trials_of(self._client, self._experiment_id, parent)
+        searched = (run for run in runs if record.TRIAL_NUMBER in run.data.tags)
+        return [_trial(run, self._losses(run) if losses else {}) for run in searched]
 
-    def _end_orphan(self, run: Run) -> None:
-        tags = {record.OUTCOME: str(Outcome.INTERRUPTED), record.REASON: "its process ended without closing it"}
-        self._send(run.info.run_id, None, tags)
+    def _losses(self, run: Run) -> dict[int, float]:
+        """Training tokens → validation loss."""
+        tokens = {point.step: int(point.value) for point in history(self._client, run, metrics.TOKENS)}
+        return {tokens[it.step]: it.value for it in history(self._client, run, metrics.VAL_LOSS) if it.step in tokens}
+
+    @explained()
+    def close_left(self, parent: str, ends: Mapping[str, Outcome] | None = None) -> int:
+        """Close the sweep's children that a dead process left RUNNING; gives how many that were.
+
+        Args:
+            parent: the sweep.
+            ends: key → how a run ended, where it is known; the others were interrupted.
+        """
+        left = [one for one in trials_of(self._client, self._experiment_id, parent) if one.info.status == "RUNNING"]
+        for run in (left := [run for run in left if run.info.run_id not in self._live]):
+            self._end_left(run, (ends or {}).get(run.data.tags.get(record.KEY, "")))
+        return len(left)
+
+    def _end_left(self, run: Run, outcome: Outcome | None) -> None:
+        reason = "" if outcome else "its process ended without closing it"
+        outcome = outcome or Outcome.INTERRUPTED
+        self._send(run.info.run_id, None, {record.OUTCOME: str(outcome), record.REASON: reason})
         # It ended with its last point, as far as we can know, not when it was found.
         last = max((point.timestamp for point in history(self._client, run, metrics.TOKENS)), default=None)
-        self._client.set_terminated(run.info.run_id, record.STATUS[Outcome.INTERRUPTED], end_time=last)
+        self._client.set_terminated(run.info.run_id, outcome.mlflow_status, end_time=last)
 
-    def _end(self, run_id: str, live: _LiveRun | None, outcome: Outcome, reason: str) -> None:
+    def _end(self, run_id: str, live: _LiveRun | None, outcome: Outcome, reason: str, at: int | None = None) -> None:
         tags = {record.OUTCOME: str(outcome)}
+        if live is not None and live.seconds is not None:
+            tags[record.SECONDS] = f"{live.seconds:.3f}"
         if reason.strip():
             tags[record.REASON] = record.summary(reason)
         if "\n" in reason.strip():
             self._put(run_id, {record.TRACEBACK_FILE: reason})
         self._send(run_id, live, tags)
-        self._client.set_terminated(run_id, record.STATUS[outcome])
+        self._client.set_terminated(run_id, outcome.mlflow_status, end_time=at)
 
     @explained()
     def _send(self, run_id: str, live: _LiveRun | None, tags: Mapping[str, str]) -> None:
         """Store tags and waiting metrics. A metric leaves the queue only once it is stored."""
         from mlflow.entities import RunTag
 
+        if live is not None and live.doubtful:
+            live.stored |= self._stored(self._client.get_run(run_id))
+            live.waiting = [metric for metric in live.waiting if (metric.key, metric.step) not in live.stored]
         waiting = live.waiting if live else []
         named = {record.NON_FINITE: ", ".join(sorted(live.non_finite))} if live and live.non_finite else {}
         run_tags = [RunTag(key, value) for key, value in _clip({**named, **tags}).items()]
+        if live is not None:
+            live.doubtful = True
         self._client.log_batch(run_id, metrics=waiting, tags=run_tags)  # MLflow cuts what is too much for one request
         waiting.clear()
+        if live is not None:
+            live.doubtful = False
 
     def _put(self, run_id: str, files: Mapping[str, str | bytes]) -> None:
         """Store contents under their artifact paths. (MLflow's own `log_text` writes in the locale's encoding.)"""
@@ -319,6 +429,37 @@ def _was_confirmed(run: Run) -> bool:
     """Whether a run gave a result that may have been seen, also where a later one has taken its place."""
     tags = run.data.tags
     return tags.get(record.OUTCOME) == Outcome.COMPLETE and tags.get(record.PHASE) in (Phase.CONFIRM, Phase.SUPERSEDED)
+
+
+def _identity(run: Run) -> str | None:
+    return run.data.tags.get(record.IDENTITY)
+
+
+def _holder(run: Run) -> str | None:
+    """The process that is at a sweep now, this one excepted; None where there is none.
+
+    One of this machine can be looked for; one of another is believed for some minutes after it last said so.
+    """
+    tags = run.data.tags
+    owner = tags.get(record.PROCESS, "")
+    if owner == provenance.process_name():
+        return None
+    if provenance.is_here(owner):
+        return owner if provenance.is_running(owner) else None
+    return owner if _now() - int(tags.get(record.BEAT, 0)) < LEASE_SECONDS * 1000 else None
+
+
+def _trial(run: Run, losses: Mapping[int, float]) -> Trial:
+    tags = run.data.tags
+    return Trial(
+        key=tags.get(record.KEY, ""),
+        study=tags.get(record.STUDY, ""),
+        number=int(tags[record.TRIAL_NUMBER]),
+        params={name: record.decode_param(value) for name, value in run.data.params.items()},
+        outcome=Outcome(tags.get(record.OUTCOME, Outcome.INTERRUPTED)),
+        reason=tags.get(record.REASON, ""),
+        losses=losses,
+    )
 
 
 def _now() -> int:

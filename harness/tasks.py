@@ -1,0 +1,84 @@
+"""One run of a sweep: what is to be trained, and what has become of it so far."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from optuna.trial import Trial
+
+from harness import metrics
+from harness.config import RunConfig
+from harness.metrics import Point
+from harness.outcomes import Outcome, Phase
+from harness.spec import Arm, format_value, short_name
+from harness.tracking import TrialInfo
+
+
+@dataclass(frozen=True)
+class Task:
+    """One run that is to be trained: an explore trial of an arm's study, or a confirm run of its best values."""
+
+    arm: Arm
+    phase: Phase
+    values: Mapping[str, Any]
+    seed: int  # that arms share; the configuration of an A/A sweep's copies has another
+    config: RunConfig
+    study: str | None = None  # Optuna's
+    trial: Trial | None = None
+
+    def info(self, data: Mapping[str, Any]) -> TrialInfo:
+        """What is recorded about it before it begins; `data` is what its arm records about the corpus."""
+        number = self.trial.number if self.trial else None
+        name = run_name(self.arm, self.values, self.seed)
+        return TrialInfo(name, self.arm.name, self.phase, self.seed, self.config, self.study, number, data)
+
+
+@dataclass
+class Running:
+    """A run that a worker trains.
+
+    Attributes:
+        task: what it is.
+        key: by which the record knows it.
+        points: all of them so far, from earlier parts of the run too.
+        pruned: whether the pruner has asked for its end.
+        faults: how often its worker died or hung since the run last got on.
+    """
+
+    task: Task
+    key: str
+    points: list[Point] = field(default_factory=list)
+    pruned: bool = False
+    faults: int = 0
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return run_name(self.task.arm, self.task.values, self.task.seed)
+
+    @property
+    def evaluated(self) -> list[Point]:
+        """Points with a full validation pass."""
+        return [point for point in self.points if point.evaluated]
+
+
+def told_loss(points: Sequence[Point], outcome: Outcome) -> float | None:
+    """The validation loss that a study is told of a trial: the last one; that at initialisation, if it diverged."""
+    evaluated = [point for point in points if point.evaluated]
+    if not evaluated:
+        return None
+    return evaluated[0 if outcome is Outcome.DIVERGED else -1].metrics[metrics.VAL_LOSS]
+
+
+def run_name(arm: Arm, values: Mapping[str, Any], seed: int) -> str:
+    """`drop_rate=0.1 · learning_rate=1.2e-03 · seed 1`: what a run is called everywhere."""
+    tuned = [f"{short_name(path)}={_brief(value)}" for path, value in values.items()]
+    return " · ".join([*([arm.name] if arm.values else []), *tuned, f"seed {seed}"])
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, float) and value and not 0.01 <= abs(value) < 10_000:
+        return f"{value:.1e}"
+    return f"{value:.3g}" if isinstance(value, float) else format_value(value)
