@@ -9,15 +9,20 @@ to do the next time, so this may itself be killed at any point.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from harness import metrics
 from harness.metrics import Point
 from harness.outcomes import Outcome, Phase
 from harness.spec import SweepSpec
-from harness.study import OUTCOME, RUN_KEY, ArmStudy, Known
+from harness.study import OUTCOME, RUN_KEY, ArmStudy, Known, set_studies_aside
 from harness.tasks import run_name, told_loss
 from harness.tracking import Kept, Outbox, Tracker, Trial, TrialInfo
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
 
 REMADE = "made again from Optuna's record: of its curves only the validation loss is left"
 
@@ -68,6 +73,29 @@ def reconcile(
         "of MLflow restored from Optuna": remade,
     }
     return "; ".join(f"{count} run{'s' * (count > 1)} {what}" for what, count in said.items() if count > 0)
+
+
+def set_aside(spec: SweepSpec, identity: str, storage: BaseStorage, tracker: Tracker, folder: Path) -> str:
+    """Take a sweep out of the way, so that the same spec begins anew. Nothing is deleted.
+
+    The studies go first: whatever ends this process, the stores then still agree, and the command can be given again.
+
+    Returns:
+        what was set aside, and where it is now; empty where there was nothing.
+
+    Raises:
+        SweepBusy: another process is at the sweep.
+    """
+    tracker.refuse_if_held(identity)
+    said = []
+    if studies := set_studies_aside(storage, spec.name, identity):
+        said.append(f"{len(studies)} Optuna studies ({', '.join(studies)})")
+    if folder.is_dir():
+        target = folder.with_name(f"{folder.name}.aside-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+        folder.rename(target)
+        said.append(f"the states of its interrupted runs ({target})")
+    said += [f"the MLflow run {parent} with all its runs" for parent in tracker.set_aside(identity)]
+    return "; ".join(said)
 
 
 def _restore(study: ArmStudy, spec: SweepSpec, stored: list[Trial], kept: list[Kept]) -> int:

@@ -11,6 +11,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -298,6 +299,25 @@ def study_name(storage: BaseStorage, sweep: str, arm: str, identity: str) -> str
     name, own = f"{sweep}/{arm}", f"{sweep}/{arm}@{identity[:8]}"
     names = itertools.chain([name, own], (f"{own}-{number}" for number in itertools.count(2)))
     return next(one for one in names if one in unsigned or owners.get(one, identity) == identity)
+
+
+def read_studies(url: str, spec: SweepSpec, identity: str) -> dict[str, dict[int, tuple[str, float | None]]]:
+    """Arm name → trial number → Optuna's state and the loss it was told. Makes nothing, not even a file.
+
+    Raises:
+        StorageError: the storage cannot be read.
+    """
+    if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///").partition("?")[0]).exists():
+        return {}
+    storage, found = open_storage(url), {}
+    summaries = optuna.get_all_study_summaries(storage=storage, include_best_trial=False)
+    names = {one.study_name for one in summaries if one.user_attrs.get(IDENTITY) == identity}
+    for arm in spec.arms():
+        name = study_name(storage, spec.name, arm.name, identity)
+        if name in names:
+            trials = optuna.load_study(storage=storage, study_name=name).get_trials(deepcopy=False)
+            found[arm.name] = {trial.number: (trial.state.name, trial.value) for trial in trials}
+    return found
 
 
 def set_studies_aside(storage: BaseStorage, sweep: str, identity: str) -> list[str]:

@@ -6,24 +6,24 @@ answered before Optuna, MLflow or torch are imported. They are, where they are n
 
 from __future__ import annotations
 
-import os
 import shlex
 import signal
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from harness.cli import err, fail, out, show_answer
 from harness.config import DataConfig
 from harness.outcomes import Exit, Outcome
+from harness.preview import plural, runs_planned, show_plan, show_status
 from harness.problems import SpecError
 from harness.spec import SweepSpec
 from harness.specfile import load_spec
+from harness.workers import default_workers
 
 if TYPE_CHECKING:
     from harness.conductor import Ended
@@ -57,6 +57,16 @@ def main(
     storage: Annotated[
         str | None, typer.Option(metavar="URL", help="Optuna storage. Default: mlruns/optuna.db.")
     ] = None,
+    patience: Annotated[
+        float,
+        typer.Option(min=1, metavar="SECONDS", help="A worker that gets no further for so long is given up."),
+    ] = 600.0,
+    status: Annotated[
+        bool, typer.Option("--status", help="Say what is done, running, failed and left; change nothing.")
+    ] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Begin anew; what was done is set aside, and nothing is deleted.")
+    ] = False,
     reports: Annotated[Path, typer.Option(metavar="DIR", help="Where the report goes.")] = Path("reports"),
 ) -> None:
     """Answer the question of a spec: search every arm, confirm its best on fresh seeds, write the report.
@@ -71,16 +81,22 @@ def main(
     if noise_floor is not None:
         spec = spec.noise_floor(noise_floor)
     if plan:
-        show_plan(spec, datasets, workers)
+        show_plan(spec, datasets.train_tokens(spec), workers)
         return
+    from harness.lock import Locked, only_one
     from harness.study import StorageError
     from harness.tracking import SweepBusy, TrackingError
 
+    stores = Stores(tracking, storage, reports)
     signal.signal(signal.SIGTERM, Terminated.raised)  # as Ctrl-C does, so that nothing is left RUNNING
     try:
+        if status:
+            identity = datasets.identity(spec)
+            show_status(spec, identity, tracking, stores.optuna, work_folder(spec, identity))
+            return
         with only_one(spec.name):
-            ended = run(spec, datasets, workers, threads, tracking, storage, reports)
-    except SweepBusy as error:
+            ended = run(spec, datasets, stores, workers or default_workers(), threads, patience, fresh)
+    except (Locked, SweepBusy) as error:
         fail(error, Exit.BUSY)
     except (TrackingError, StorageError) as error:
         fail(error, Exit.FAILED)
@@ -122,55 +138,74 @@ class Datasets:
             self._open[config] = open_dataset(config)
         return self._open[config]
 
+    def train_tokens(self, spec: SweepSpec) -> dict[str, int]:
+        """Arm name → tokens of its training split."""
+        return {arm.name: len(self[spec.run_config(arm.values).data].train) for arm in spec.arms()}
+
+    def identity(self, spec: SweepSpec) -> str:
+        """What the sweep is known by, its data included."""
+        used = (self[spec.run_config(arm.values).data].fingerprint for arm in spec.arms())
+        return spec.identity("".join(sorted(set(used))))
+
     def split_sizes(self, config: DataConfig) -> Mapping[str, int]:
         """Tokens of each split."""
         return split_sizes(self[config])
 
 
+@dataclass(frozen=True)
+class Stores:
+    """Where a sweep's record goes: MLflow's and Optuna's addresses (None: the default), and the reports' folder."""
+
+    mlflow: str | None
+    storage: str | None
+    reports: Path
+
+    @property
+    def optuna(self) -> str:
+        """Optuna's address."""
+        return self.storage or "sqlite:///mlruns/optuna.db"
+
+
 def run(
-    spec: SweepSpec,
-    datasets: Datasets,
-    workers: int | None,
-    threads: int,
-    tracking: str | None,
-    storage: str | None,
-    reports: Path,
+    spec: SweepSpec, datasets: Datasets, stores: Stores, workers: int, threads: int, patience: float, fresh: bool
 ) -> Ended:
     """Everything between a valid spec and its report."""
     from harness.conductor import Conductor
     from harness.plan import work_per_run
     from harness.progress import make_screen
-    from harness.recovery import reconcile
+    from harness.recovery import reconcile, set_aside
     from harness.study import ArmStudy, open_storage
     from harness.tracking import Outbox, Tracker, TrackingError
-    from harness.workers import Pool, default_workers
+    from harness.workers import Pool
 
-    count = workers or default_workers()
     out.print(f"{spec.name}: {spec.question}".rstrip(": "), markup=False, style="bold", soft_wrap=True)
-    out.print(f"{runs_planned(spec)}, {plural(count, 'worker')}", markup=False)
+    out.print(f"{runs_planned(spec)}, {plural(workers, 'worker')}", markup=False)
 
     configs = {arm.name: spec.run_config(arm.values) for arm in spec.arms()}
     used = {name: datasets[config.data] for name, config in configs.items()}
-    train_tokens = {name: len(data.train) for name, data in used.items()}
-    identity = spec.identity("".join(sorted({data.fingerprint for data in used.values()})))
-    optuna_storage = open_storage(storage or default_storage())
-    tracker = Tracker(spec.name, tracking)
+    train_tokens = datasets.train_tokens(spec)
+    identity = datasets.identity(spec)
+    folder = work_folder(spec, identity)
+    optuna_storage = open_storage(stores.optuna)
+    tracker = Tracker(spec.name, stores.mlflow)
+    if fresh and (aside := set_aside(spec, identity, optuna_storage, tracker, folder)):
+        out.print(f"set aside, and begun anew: {aside}", markup=False, soft_wrap=True)
     studies = {}
     for arm in spec.arms():
         rhythm = configs[arm.name].rhythm(train_tokens[arm.name])
         studies[arm.name] = ArmStudy(spec, arm, identity, optuna_storage, *rhythm)
     parent = tracker.open_sweep(sweep_info(spec, identity, used[spec.baseline_arm.name]))
-    if tracker.other_sweeps:
+    if tracker.other_sweeps and not fresh:
         out.print("the spec, its data or the code has changed since the last sweep of this name: this is another one")
     outcome = Outcome.FAILED  # unless the sweep comes to an end
     try:
         facts = {name: data_facts(data) for name, data in used.items()}
-        outbox = Outbox(tracker, parent, Path("mlruns") / f"{spec.name}.work" / identity[:12])
+        outbox = Outbox(tracker, parent, folder)
         if done := reconcile(spec, studies, tracker, outbox, facts):
             out.print(f"taking up what an earlier process left: {done}", markup=False, soft_wrap=True)
         work = work_per_run(spec, train_tokens)
         with outbox:
-            with make_screen(out) as screen, Pool(count, threads) as pool:
+            with make_screen(out) as screen, Pool(workers, threads) as pool:
                 ended = Conductor(spec, studies, tracker, outbox, pool, screen, work, facts).run()
             sent = wait_for_store(outbox, ended.signal)
         if not sent:
@@ -179,7 +214,7 @@ def run(
                 f"the same command sends it: {command()}"
             )
         outcome = ended.outcome
-        report(spec.name, tracker, parent, tracking, reports)
+        report(spec.name, tracker, parent, stores)
     except KeyboardInterrupt:
         outcome = Outcome.INTERRUPTED
         raise
@@ -198,13 +233,13 @@ def wait_for_store(outbox: Outbox, stopped: int) -> bool:
     return outbox.drain(DRAIN_SECONDS)
 
 
-def report(name: str, tracker: Tracker, parent: str, tracking: str | None, reports: Path) -> None:
+def report(name: str, tracker: Tracker, parent: str, stores: Stores) -> None:
     """Write the report, keep it with the parent run, and show its table and where everything is."""
     from harness.report import TrackingError, write_report
     from harness.tracking import ui_command
 
     try:
-        files = write_report(name, tracking, reports, parent)
+        files = write_report(name, stores.mlflow, stores.reports, parent)
     except TrackingError as error:  # stopped before its first run
         out.print(str(error), markup=False, soft_wrap=True)
         return
@@ -212,7 +247,7 @@ def report(name: str, tracker: Tracker, parent: str, tracking: str | None, repor
     out.print()
     show_answer(files.lines, files.answer, files.warnings)
     out.print(f"report:     {files.html}", markup=False, soft_wrap=True)
-    out.print(f"MLflow UI:  {ui_command(tracking)}", markup=False, soft_wrap=True)
+    out.print(f"MLflow UI:  {ui_command(stores.mlflow)}", markup=False, soft_wrap=True)
 
 
 def split_sizes(data: Dataset) -> dict[str, int]:
@@ -259,94 +294,14 @@ def sweep_info(spec: SweepSpec, identity: str, data: Dataset) -> SweepInfo:
     )
 
 
-def runs_planned(spec: SweepSpec) -> str:
-    """`3 arms × (4 trials + 3 seeds) = 21 runs`; `3 to 12 seeds = 21 to 48 runs` where the verdicts decide."""
-    arms, trials, fewest, most = len(spec.arms()), spec.trials, spec.looks[0], spec.looks[-1]
-    seeds = plural(most, "seed") if fewest == most else f"{fewest} to {most} seeds"
-    each = f"({trials} trials + {seeds})" if trials else seeds
-    low, high = arms * (trials + fewest), arms * (trials + most)
-    return f"{plural(arms, 'arm')} × {each} = {'' if low == high else f'{low} to '}{plural(high, 'run')}"
-
-
-def plural(count: int, word: str) -> str:
-    """`1 run`, `2 runs`."""
-    return f"{count} {word}" if count == 1 else f"{count} {word}s"
-
-
 def command() -> str:
     """The command as it was given, to be given again."""
     return shlex.join(["python", "-m", "harness.sweep", *sys.argv[1:]])
 
 
-def default_storage() -> str:
-    """Optuna's storage beside MLflow's."""
-    Path("mlruns").mkdir(exist_ok=True)
-    return "sqlite:///mlruns/optuna.db"
-
-
-@contextmanager
-def only_one(name: str) -> Iterator[None]:
-    """Hold the lock of a sweep; a second process that wants it is told who has it and leaves with code 3."""
-    from filelock import FileLock, Timeout
-
-    path = Path("mlruns") / f"{name}.lock"
-    path.parent.mkdir(exist_ok=True)
-    holder = path.with_suffix(".holder")
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        who = holder.read_text("utf-8") if holder.exists() else "unknown"
-        fail(f"{name} is being run already, by process {who}; wait for it or stop it", Exit.BUSY)
-    try:
-        holder.write_text(str(os.getpid()), "utf-8")
-        yield
-    finally:
-        holder.unlink(missing_ok=True)
-        lock.release()
-
-
-def show_plan(spec: SweepSpec, datasets: Datasets, workers: int | None) -> None:
-    """Print arms, runs and costs."""
-    from harness.plan import estimated_seconds, measure_flops, plan_arms
-    from harness.progress import clock
-    from harness.workers import count_gpus, default_workers
-
-    tokens = {arm.name: len(datasets[spec.run_config(arm.values).data].train) for arm in spec.arms()}
-    arms = plan_arms(spec, tokens)
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("arm", no_wrap=True, overflow="fold")
-    for heading in ("trials", "seeds", "parameters", "tokens/run", "FLOPs/run", "memory"):
-        table.add_column(heading, justify="right")
-    for arm in arms:
-        cost = arm.cost
-        table.add_row(
-            arm.name + (" *" if spec.compare and arm.name == spec.baseline_arm.name else ""),
-            str(arm.trials),
-            f"{spec.looks[0]}–{arm.seeds}" if len(spec.looks) > 1 else str(arm.seeds),
-            f"{cost.parameters:,}",
-            f"{cost.tokens:,}" if cost.tokens is not None else f"{cost.seconds:g} s",
-            f"{cost.flops:.2e}" if cost.flops is not None else "–",
-            f"{cost.memory / 1e9:.1f} GB",
-        )
-    out.print(f"{spec.name}: {runs_planned(spec)}", markup=False)
-    out.print(table)
-    if spec.compare:
-        out.print("* the baseline", markup=False)
-    if len(spec.looks) > 1:
-        looks = ", ".join(map(str, spec.looks))
-        out.print(f"verdicts are read after {looks} seeds; only arms that are still undecided get more", markup=False)
-    for path, dimension in spec.tune.items():
-        out.print(f"tune {path}: {dimension.kind} {list(dimension.values)}", markup=False)
-    if any(not path.startswith("train.") or "budget" in path or "batch" in path for path in spec.tune):
-        out.print("costs are those of the values as written; tuned ones change them", markup=False)
-    total = sum((arm.cost.flops or 0) * arm.runs for arm in arms)
-    count = workers or default_workers()
-    if count_gpus():
-        when = "time not estimated: the GPU's speed is known once it trains"
-    else:
-        when = f"about {clock(estimated_seconds(arms, count, measure_flops()))} on this CPU"
-    out.print(f"{total:.2e} FLOPs, {plural(count, 'worker')}, {when}", markup=False)
+def work_folder(spec: SweepSpec, identity: str) -> Path:
+    """Where runs have their states and their records until they are done; another spec has another folder."""
+    return Path("mlruns") / f"{spec.name}.work" / identity[:12]
 
 
 if __name__ == "__main__":

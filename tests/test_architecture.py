@@ -23,8 +23,8 @@ ROWS = [
     {"tracking"},
     {"report"},
     {"workers", "worker"},
-    {"plan", "progress", "study", "tasks", "rounds", "recovery", "conductor"},
-    {"cli", "sweep", "generate", "report.__main__", "data.__main__"},
+    {"plan", "progress", "study", "tasks", "rounds", "recovery", "status", "lock", "conductor"},
+    {"cli", "preview", "sweep", "generate", "report.__main__", "data.__main__"},
 ]
 
 # Outside libraries, and the only modules in which they may be met.
@@ -48,8 +48,8 @@ HOMES = {
     "ruamel": {"yamlfile", "spec"},
     "multiprocessing": {"workers", "worker"},
     "typer": {"cli", "sweep", "generate", "report.__main__", "data.__main__"},
-    "rich": {"progress", "cli", "sweep", "generate", "report.__main__", "data.__main__"},
-    "filelock": {"sweep"},
+    "rich": {"progress", "cli", "preview", "generate", "report.__main__", "data.__main__"},
+    "filelock": {"lock"},
 }
 
 

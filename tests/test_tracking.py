@@ -50,8 +50,8 @@ from harness.tracking import (
     ui_command,
     writer,
 )
+from harness.tracking.lease import LEASE_SECONDS
 from harness.tracking.store import SweepBusy
-from harness.tracking.writer import LEASE_SECONDS
 
 ROOT = Path(__file__).parents[1]
 DATA = {

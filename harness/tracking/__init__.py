@@ -7,7 +7,8 @@ first use: MLflow alone takes seconds.
 
 from __future__ import annotations
 
-from harness.tracking.outbox import ARTIFACTS, Kept, Outbox
+from harness.tracking.lease import SweepState, find_sweep
+from harness.tracking.outbox import ARTIFACTS, Kept, Outbox, kept_runs
 from harness.tracking.reader import checkpoint_folder, load_curves, load_positions, load_runs, load_samples, load_sweep
 from harness.tracking.record import ArmInfo, Confirmed, PlanChange, Sample, SweepInfo, SweepRecord, Trial, TrialInfo
 from harness.tracking.store import DEFAULT_URI, SweepBusy, TrackingError, default_tracking_uri, ui_command
@@ -25,12 +26,15 @@ __all__ = [
     "SweepBusy",
     "SweepInfo",
     "SweepRecord",
+    "SweepState",
     "Tracker",
     "TrackingError",
     "Trial",
     "TrialInfo",
     "checkpoint_folder",
     "default_tracking_uri",
+    "find_sweep",
+    "kept_runs",
     "load_curves",
     "load_positions",
     "load_runs",

@@ -1,7 +1,7 @@
 """A run's record on disk: what was measured, before any server knows of it.
 
 One file, one line an entry, each with a checksum. An entry that a killed process wrote only in part is as if it had
-never been: whoever reads the file cuts it there, and what was lost is measured again.
+never been: whoever goes on with the file cuts it there, and what was lost is measured again.
 """
 
 from __future__ import annotations
@@ -72,11 +72,15 @@ class Journal:
             os.close(descriptor)
         return entry
 
-    def read(self) -> list[Entry]:
-        """All entries, oldest first; none where there is no file. A damaged line is cut off, and all that follow it."""
+    def read(self, mend: bool = False) -> list[Entry]:
+        """All entries before the first damaged line, oldest first; none where there is no file.
+
+        Args:
+            mend: cut off what is damaged, so that entries can be added; for the one who writes.
+        """
         try:
             raw = self.path.read_bytes()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
         entries: list[Entry] = []
         whole = 0
@@ -86,14 +90,18 @@ class Journal:
                 break
             entries.append(entry)
             whole += len(line)
-        if whole < len(raw):
+        if mend and whole < len(raw):
             os.truncate(self.path, whole)
         return entries
 
 
 def points_of(entries: Iterable[Entry]) -> list[Entry]:
     """Those with a point, each step once: the first one."""
-    return list({entry.content["step"]: entry for entry in reversed([*entries]) if entry.kind == POINT}.values())[::-1]
+    found: dict[int, Entry] = {}
+    for entry in entries:
+        if entry.kind == POINT:
+            found.setdefault(entry.content["step"], entry)
+    return list(found.values())
 
 
 def _line(entry: Entry) -> bytes:

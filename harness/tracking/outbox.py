@@ -102,14 +102,8 @@ class Outbox:
     # the record ----------------------------------------------------------------------------------------------
 
     def kept(self) -> list[Kept]:
-        """The runs on disk that an earlier process left, oldest first. What is no run's record is passed over."""
-        found = []
-        folders = [path for path in self.folder.iterdir() if path.is_dir()] if self.folder.is_dir() else []
-        for folder in folders:
-            entries = Journal(folder).read()
-            if entries and (kept := _kept(folder.name, entries)) is not None:
-                found.append((entries[0].at, kept))
-        return [kept for _, kept in sorted(found, key=lambda one: one[0])]
+        """The runs on disk that an earlier process left, oldest first."""
+        return kept_runs(self.folder)
 
     def folder_of(self, key: str) -> Path:
         """A run's own folder, which goes with the run."""
@@ -131,7 +125,7 @@ class Outbox:
     def take_up(self, kept: Kept) -> None:
         """Go on with a run that was interrupted; what MLflow does not have of it is sent."""
         run = _Run(kept.key, kept.info, Journal(self.folder_of(kept.key)), again=True)
-        self._add(run, [entry for entry in run.journal.read() if entry.kind != journal.PAUSE])
+        self._add(run, [entry for entry in run.journal.read(mend=True) if entry.kind != journal.PAUSE])
 
     def settle(self, kept: Kept) -> None:
         """Let MLflow have the whole record of a run that an earlier process left, and its real end.
@@ -139,7 +133,7 @@ class Outbox:
         One that ended is ended, and its folder goes; any other was interrupted, and its folder stays.
         """
         run = _Run(kept.key, kept.info, Journal(self.folder_of(kept.key)), again=True)
-        entries = run.journal.read()
+        entries = run.journal.read(mend=True)
         if entries[-1].kind not in (journal.PAUSE, journal.END):
             entries.append(run.journal.append(journal.PAUSE, {"reason": "its process ended without closing it"}))
         self._add(run, entries)
@@ -272,6 +266,16 @@ class Outbox:
             if entry.kind == journal.END or (entry.kind == journal.PAUSE and not run.waiting):
                 with self._lock:
                     del self._runs[run.key]
+
+
+def kept_runs(folder: Path) -> list[Kept]:
+    """The runs whose folders are in `folder`, oldest first. What is no run's record is passed over."""
+    found = []
+    for one in sorted(folder.iterdir()) if folder.is_dir() else []:
+        entries = Journal(one).read()
+        if entries and (kept := _kept(one.name, entries)) is not None:
+            found.append((entries[0].at, kept))
+    return [kept for _, kept in sorted(found, key=lambda pair: pair[0])]
 
 
 def _kept(key: str, entries: list[Entry]) -> Kept | None:

@@ -21,6 +21,7 @@ from harness.config import digest_of
 from harness.metrics import Point
 from harness.outcomes import Outcome, Phase
 from harness.tracking import provenance, record
+from harness.tracking.lease import holder_of
 from harness.tracking.reader import stored_plans
 from harness.tracking.record import Confirmed, PlanChange, Sample, SweepInfo, Trial, TrialInfo
 from harness.tracking.store import (
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 _SLUG: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 _WAITING_METRICS: Final = 500
 _WAITING_SECONDS: Final = 2.0
-LEASE_SECONDS: Final = 180  # how long a process of another machine is believed to be at a sweep without a word
 _DATASET_NAME: Final = 500  # characters
 _DATASET_DIGEST: Final = 36  # characters
 
@@ -123,6 +123,7 @@ class Tracker:
         assert info.name == self.experiment, f"sweep {info.name!r} in experiment {self.experiment!r}"
         code = provenance.code_version()
         self._shared = _shared_tags(code, info.command)
+        self.refuse_if_held(info.identity)
         known = self._known_sweep(info.identity)
         tags = _clip({**self._shared, **record.sweep_tags(info), record.OPENED: str(_now())})
         if known is None:
@@ -164,12 +165,17 @@ class Tracker:
         for run in sweeps_of(self._client, self._experiment_id):
             if run.data.tags.get(record.IDENTITY) == identity:
                 known = run
-            elif run.info.status == "RUNNING" and _holder(run) is None:
+            elif run.info.status == "RUNNING" and holder_of(run) is None:
                 self.close_left(run.info.run_id)
                 self._end_left(run, None)
-        if known is not None and known.info.status == "RUNNING" and (holder := _holder(known)):
-            raise SweepBusy(f"{self.experiment} is being run already, by process {holder}; wait for it or stop it")
         return known
+
+    @explained()
+    def refuse_if_held(self, identity: str) -> None:
+        """Raise `SweepBusy` if another process is at the sweep of this identity."""
+        for run in sweeps_of(self._client, self._experiment_id):
+            if _identity(run) == identity and (holder := holder_of(run)):
+                raise SweepBusy(f"{self.experiment} is being run already, by process {holder}; wait for it or stop it")
 
     @explained()
     def beat(self, parent: str) -> str | None:
@@ -185,17 +191,22 @@ class Tracker:
         return None
 
     @explained()
-    def set_aside(self, identity: str) -> list[Run]:
-        """Take a sweep's parent runs out of the way, so that it begins anew; nothing is deleted. Gives them."""
+    def set_aside(self, identity: str) -> list[str]:
+        """Take a sweep's parent run out of the way, so that it begins anew; nothing is deleted. Gives its id.
+
+        Raises:
+            SweepBusy: another process is at it.
+        """
+        self.refuse_if_held(identity)
         found = [one for one in sweeps_of(self._client, self._experiment_id) if _identity(one) == identity]
         for run in found:
-            if run.info.status == "RUNNING" and (holder := _holder(run)):
-                raise SweepBusy(f"{self.experiment} is being run, by process {holder}; stop it first")
             self.close_left(run.info.run_id)
             when = datetime.now(UTC).isoformat(timespec="seconds")
             tags = {record.IDENTITY: f"{identity} (set aside)", record.SET_ASIDE: when}
             self._send(run.info.run_id, None, tags)
-        return found
+            if run.info.status == "RUNNING":
+                self._client.set_terminated(run.info.run_id, Outcome.INTERRUPTED.mlflow_status)
+        return [run.info.run_id for run in found]
 
     @explained()
     def start_trial(self, parent: str, info: TrialInfo, key: str = "", again: bool = False) -> str:
@@ -433,20 +444,6 @@ def _was_confirmed(run: Run) -> bool:
 
 def _identity(run: Run) -> str | None:
     return run.data.tags.get(record.IDENTITY)
-
-
-def _holder(run: Run) -> str | None:
-    """The process that is at a sweep now, this one excepted; None where there is none.
-
-    One of this machine can be looked for; one of another is believed for some minutes after it last said so.
-    """
-    tags = run.data.tags
-    owner = tags.get(record.PROCESS, "")
-    if owner == provenance.process_name():
-        return None
-    if provenance.is_here(owner):
-        return owner if provenance.is_running(owner) else None
-    return owner if _now() - int(tags.get(record.BEAT, 0)) < LEASE_SECONDS * 1000 else None
 
 
 def _trial(run: Run, losses: Mapping[int, float]) -> Trial:

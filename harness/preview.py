@@ -1,0 +1,79 @@
+"""What the sweep command says without training: what would run and what it costs, and how far a sweep is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.table import Table
+
+from harness.cli import out, show_table
+from harness.spec import SweepSpec
+
+
+def runs_planned(spec: SweepSpec) -> str:
+    """`3 arms × (4 trials + 3 seeds) = 21 runs`; `3 to 12 seeds = 21 to 48 runs` where the verdicts decide."""
+    arms, trials, fewest, most = len(spec.arms()), spec.trials, spec.looks[0], spec.looks[-1]
+    seeds = plural(most, "seed") if fewest == most else f"{fewest} to {most} seeds"
+    each = f"({trials} trials + {seeds})" if trials else seeds
+    low, high = arms * (trials + fewest), arms * (trials + most)
+    return f"{plural(arms, 'arm')} × {each} = {'' if low == high else f'{low} to '}{plural(high, 'run')}"
+
+
+def plural(count: int, word: str) -> str:
+    """`1 run`, `2 runs`."""
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
+
+
+def show_plan(spec: SweepSpec, train_tokens: Mapping[str, int], workers: int | None) -> None:
+    """Print arms, runs and costs; `train_tokens` has the tokens of each arm's training split."""
+    from harness.plan import estimated_seconds, measure_flops, plan_arms
+    from harness.progress import clock
+    from harness.workers import count_gpus, default_workers
+
+    arms = plan_arms(spec, train_tokens)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("arm", no_wrap=True, overflow="fold")
+    for heading in ("trials", "seeds", "parameters", "tokens/run", "FLOPs/run", "memory"):
+        table.add_column(heading, justify="right")
+    for arm in arms:
+        cost = arm.cost
+        table.add_row(
+            arm.name + (" *" if spec.compare and arm.name == spec.baseline_arm.name else ""),
+            str(arm.trials),
+            f"{spec.looks[0]}–{arm.seeds}" if len(spec.looks) > 1 else str(arm.seeds),
+            f"{cost.parameters:,}",
+            f"{cost.tokens:,}" if cost.tokens is not None else f"{cost.seconds:g} s",
+            f"{cost.flops:.2e}" if cost.flops is not None else "–",
+            f"{cost.memory / 1e9:.1f} GB",
+        )
+    out.print(f"{spec.name}: {runs_planned(spec)}", markup=False)
+    out.print(table)
+    if spec.compare:
+        out.print("* the baseline", markup=False)
+    if len(spec.looks) > 1:
+        looks = ", ".join(map(str, spec.looks))
+        out.print(f"verdicts are read after {looks} seeds; only arms that are still undecided get more", markup=False)
+    for path, dimension in spec.tune.items():
+        out.print(f"tune {path}: {dimension.kind} {list(dimension.values)}", markup=False)
+    if any(not path.startswith("train.") or "budget" in path or "batch" in path for path in spec.tune):
+        out.print("costs are those of the values as written; tuned ones change them", markup=False)
+    total = sum((arm.cost.flops or 0) * arm.runs for arm in arms)
+    count = workers or default_workers()
+    if count_gpus():
+        when = "time not estimated: the GPU's speed is known once it trains"
+    else:
+        when = f"about {clock(estimated_seconds(arms, count, measure_flops()))} on this CPU"
+    out.print(f"{total:.2e} FLOPs, {plural(count, 'worker')}, {when}", markup=False)
+
+
+def show_status(spec: SweepSpec, identity: str, tracking: str | None, storage: str, folder: Path) -> None:
+    """Print how far a sweep is, from its stores alone."""
+    from harness.status import HEADINGS, read_status
+
+    status = read_status(spec, identity, tracking, storage, folder)
+    out.print(f"{spec.name}: {spec.question}".rstrip(": "), markup=False, style="bold", soft_wrap=True)
+    if status.sweep is not None:
+        show_table([HEADINGS, *(arm.cells for arm in status.arms)])
+    for line in status.lines:
+        out.print(line, markup=False, soft_wrap=True)

@@ -1,0 +1,310 @@
+"""Three stores that disagree are brought into one truth, also where whoever does it is killed at any step of it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from mlflow import MlflowClient
+
+from harness import metrics
+from harness.config import RunConfig
+from harness.metrics import Point
+from harness.outcomes import Outcome, Phase
+from harness.recovery import REMADE, reconcile, set_aside
+from harness.spec import SweepSpec
+from harness.study import RUN_KEY, ArmStudy, open_storage
+from harness.tasks import Task
+from harness.tracking import ArmInfo, Outbox, SweepInfo, Tracker, kept_runs
+from test_specfile import load
+from test_tracking import DATA
+
+SPEC = """\
+name: torn
+question: Is anything lost?
+data: {corpus: sotu-1820, tokenizer: byte}
+model: {context_length: 16, emb_dim: 8, n_heads: 2, n_layers: 1}
+train: {budget: {steps: 40}, batch_tokens: 64}
+tune:
+  train.learning_rate: {log_uniform: [1e-4, 1e-2]}
+  train.weight_decay: {uniform: [0, 0.2]}
+study: {sampler: random, trials: 6, seeds: 2}
+"""
+
+
+class Torn:
+    """The stores of one sweep of one arm, in a folder; every `open` is a new process's view of them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(exist_ok=True)
+        self.spec: SweepSpec = load(folder, SPEC)
+        [self.arm] = self.spec.arms()
+
+    @property
+    def client(self) -> MlflowClient:
+        return MlflowClient(f"sqlite:///{self.folder}/mlflow.db")
+
+    def open(self) -> tuple[ArmStudy, Tracker, Outbox]:
+        storage = open_storage(f"sqlite:///{self.folder}/optuna.db")
+        study = ArmStudy(self.spec, self.arm, self.spec.identity(), storage, 640, 2560)
+        tracker = Tracker("torn", f"sqlite:///{self.folder}/mlflow.db")
+        info = SweepInfo(
+            name="torn",
+            question="",
+            identity=self.spec.identity(),
+            spec_text="",
+            arms=(ArmInfo(self.arm.name, {}),),
+            baseline=self.arm.name,
+            compare=(),
+            tune={},
+            study={},
+            command="",
+            data=DATA,
+        )
+        return study, tracker, Outbox(tracker, tracker.open_sweep(info), self.folder / "work" / "runs")
+
+    def reconcile(self) -> str:
+        study, tracker, outbox = self.open()
+        return reconcile(self.spec, {self.arm.name: study}, tracker, outbox, {self.arm.name: DATA})
+
+    def begin(self, study: ArmStudy, outbox: Outbox, *losses: float) -> tuple[str, Task]:
+        """Ask for a trial and let it measure so much."""
+        trial, values = study.ask()
+        config = self.spec.arm_config(self.arm, values, 1)
+        task = Task(self.arm, Phase.EXPLORE, values, 1, config, study.name, trial)
+        key = outbox.begin(task.info(DATA))
+        trial.set_user_attr(RUN_KEY, key)
+        measure(outbox, key, config, *losses)
+        for number, loss in enumerate(losses[1:], 1):
+            study.report(trial, 640 * number, loss)
+        return key, task
+
+    def without(self, lost: str) -> Torn:
+        """A copy that lacks a file. (A process that has the file open would go on with it.)"""
+        target = self.folder.with_name(f"{self.folder.name}-without-{lost}")
+        shutil.copytree(self.folder, target, ignore=shutil.ignore_patterns(lost))
+        return Torn(target)
+
+    def stores(self) -> tuple[Any, ...]:
+        """All that Optuna, MLflow and the disk say, but for the clock and ids that are drawn."""
+        storage = f"sqlite:///{self.folder}/optuna.db"
+        trials = [
+            (name, t.number, t.state.name, t.value, t.params, t.intermediate_values, t.user_attrs.get("outcome"))
+            for name in sorted(optuna.get_all_study_names(storage))
+            for t in optuna.load_study(study_name=name, storage=storage).trials
+        ]
+        runs = []
+        experiment = self.client.get_experiment_by_name("torn")
+        assert experiment is not None
+        for run in self.client.search_runs([experiment.experiment_id]):
+            tags = {name: run.data.tags.get(f"harness.{name}") for name in ("key", "role", "outcome", "reason")}
+            points = [
+                (name, point.step, point.value)
+                for name in sorted(run.data.metrics)
+                for point in self.client.get_metric_history(run.info.run_id, name)
+            ]
+            runs.append((sorted(map(str, tags.items())), run.info.status, points, sorted(run.data.params.items())))
+        folders = sorted(path.name for path in (self.folder / "work" / "runs").glob("*"))
+        return trials, sorted(runs), folders
+
+
+def measure(outbox: Outbox, key: str, config: RunConfig, *losses: float, first: int = 0) -> None:
+    """Points ten steps apart."""
+    for number, loss in enumerate(losses, first):
+        step = 10 * number
+        measured = {metrics.VAL_LOSS: loss, metrics.TRAIN_LOSS: loss - 0.5}
+        outbox.point(key, Point(step, step * config.tokens_per_step, step / 40, float(step), measured))
+
+
+@pytest.fixture(scope="module")
+def torn(tmp_path_factory: pytest.TempPathFactory) -> Torn:
+    """What a killed process left: one of each.
+
+    Trial 0 is complete everywhere. Trial 1 ended, and neither Optuna nor MLflow knows. Trial 2 was being trained, and
+    MLflow has its first point only. Trial 3 was being trained, and its folder is gone. Trial 4 had just been asked for.
+    A confirm run was being trained.
+    """
+    torn = Torn(tmp_path_factory.mktemp("torn"))
+    study, _, outbox = torn.open()
+    key, task = torn.begin(study, outbox, 5.0, 4.0, 3.0)
+    outbox.end(key, Outcome.COMPLETE, "")
+    assert task.trial is not None
+    study.tell(task.trial.number, Outcome.COMPLETE, 3.0)
+    outbox.send()
+    ended, _ = torn.begin(study, outbox, 5.0, 9.0)
+    running, task = torn.begin(study, outbox, 5.0)
+    bare, _ = torn.begin(study, outbox, 5.0, 4.5)
+    outbox.send()
+    outbox.end(ended, Outcome.DIVERGED, "NaN")
+    measure(outbox, running, task.config, 4.2, 4.1, first=1)
+    shutil.rmtree(outbox.folder_of(bare))
+    study.ask()
+    confirm = outbox.begin(Task(torn.arm, Phase.CONFIRM, task.values, 2, task.config).info(DATA))
+    measure(outbox, confirm, task.config, 5.0)
+    return torn
+
+
+@pytest.fixture
+def copied(torn: Torn, tmp_path: Path) -> Callable[[], Torn]:
+    """Makes copies of the torn stores."""
+    numbers = itertools.count()
+
+    def copy() -> Torn:
+        target = tmp_path / f"copy{next(numbers)}"
+        shutil.copytree(torn.folder, target)
+        return Torn(target)
+
+    return copy
+
+
+def test_three_stores_are_brought_into_one_truth(copied: Callable[[], Torn]) -> None:
+    torn = copied()
+    kept = {run.info.number: run.key for run in kept_runs(torn.folder / "work" / "runs")}
+    said = torn.reconcile()
+    assert said == (
+        "2 runs that had been interrupted to go on with; 1 run whose end MLflow had not heard of; "
+        "1 run left open and without a record, to be trained anew"
+    )
+    trials, _, folders = torn.stores()
+    assert [(number, state, value, outcome) for _, number, state, value, _, _, outcome in trials] == [
+        (0, "COMPLETE", 3.0, "complete"),
+        (1, "COMPLETE", 5.0, "diverged"),  # told as the loss at initialisation
+        (2, "WAITING", None, None),
+        (3, "WAITING", None, None),
+        (4, "WAITING", None, None),
+    ]
+    assert folders == sorted([kept[2], kept[None]])  # what can be gone on with
+    statuses = {}
+    for run in torn.client.search_runs(["1"], "tags.`harness.role` = 'trial'"):
+        losses = [point.value for point in torn.client.get_metric_history(run.info.run_id, metrics.VAL_LOSS)]
+        number = run.data.tags.get("harness.trial_number")
+        statuses[number] = (run.info.status, run.data.tags["harness.outcome"], losses)
+    assert statuses == {
+        "0": ("FINISHED", "complete", [5.0, 4.0, 3.0]),
+        "1": ("FAILED", "diverged", [5.0, 9.0]),
+        "2": ("KILLED", "interrupted", [5.0, 4.2, 4.1]),
+        "3": ("KILLED", "interrupted", [5.0, 4.5]),
+        None: ("KILLED", "interrupted", [5.0]),
+    }
+    study, *_ = torn.open()
+    before = {number: params for _, number, _, _, params, *_ in trials}
+    for number in (2, 3, 4):  # they are the next to be asked for, with their values
+        trial, values = study.ask()
+        assert trial.number == number
+        assert values == before[number]
+
+
+def test_doing_it_again_changes_nothing(copied: Callable[[], Torn]) -> None:
+    torn = copied()
+    torn.reconcile()
+    once = torn.stores()
+    assert torn.reconcile() == "2 runs that had been interrupted to go on with"
+    assert torn.stores() == once
+
+
+class Killed(BaseException):
+    """No handler of errors takes it, as none takes SIGKILL."""
+
+
+@pytest.mark.slow
+def test_being_killed_at_any_write_changes_nothing_in_the_end(
+    copied: Callable[[], Torn], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = copied()
+    whole.reconcile()
+    expected = whole.stores()
+    writes = [
+        *((MlflowClient, name) for name in ("create_run", "log_batch", "log_inputs", "log_artifacts", "delete_tag")),
+        *((MlflowClient, name) for name in ("update_run", "set_terminated")),
+        *((optuna.storages.RDBStorage, name) for name in ("set_trial_state_values", "set_trial_user_attr")),
+        (os, "write"),
+        (os, "truncate"),
+        (shutil, "rmtree"),
+    ]
+    for kill_at in itertools.count(1):
+        torn = copied()
+        calls = itertools.count(1)
+        with monkeypatch.context() as patch:
+            for owner, name in writes:
+                original = getattr(owner, name)
+
+                def write(
+                    *args: Any, _original: Any = original, _calls: Any = calls, _at: int = kill_at, **kw: Any
+                ) -> Any:
+                    if next(_calls) == _at:
+                        raise Killed
+                    return _original(*args, **kw)
+
+                patch.setattr(owner, name, write)
+            try:
+                torn.reconcile()
+            except Killed:
+                pass
+            else:
+                break
+        torn.reconcile()
+        assert torn.stores() == expected, f"killed at write {kill_at}"
+    assert kill_at > 25
+
+
+def test_lost_studies_are_made_again_from_mlflow_and_the_disk(copied: Callable[[], Torn]) -> None:
+    torn = copied()
+    torn.reconcile()
+    before, _, _ = torn.stores()
+    torn = torn.without("optuna.db")
+    assert "4 runs of Optuna restored from MLflow" in torn.reconcile()
+    after, _, _ = torn.stores()
+    # Trial 4 had no run: nothing knows of it, and it is drawn anew with the same values.
+    assert [trial[:5] + trial[6:] for trial in after] == [trial[:5] + trial[6:] for trial in before[:4]]
+    assert [trial[5] for trial in after] == [{640: 4.0, 1280: 3.0}, {640: 9.0}, {640: 4.2, 1280: 4.1}, {640: 4.5}]
+    study, *_ = torn.open()
+    for number in (2, 3, 4):
+        trial, values = study.ask()
+        assert (trial.number, values) == (number, before[number][4])
+
+
+def test_lost_runs_are_made_again_from_optuna(copied: Callable[[], Torn]) -> None:
+    torn = copied()
+    torn.reconcile()
+    torn = torn.without("mlflow.db")
+    assert "2 runs of MLflow restored from Optuna" in torn.reconcile()
+    runs = torn.client.search_runs(["1"], "tags.`harness.role` = 'trial'")
+    found = {run.data.tags.get("harness.trial_number"): run for run in runs}
+    assert found.keys() == {"0", "1", "2", None}  # of trials 3 and 4 there is nothing but their values
+    done = found["0"]
+    history = torn.client.get_metric_history(done.info.run_id, metrics.VAL_LOSS)
+    assert [(point.step, point.value) for point in history] == [(10, 4.0), (20, 3.0)]
+    assert (done.info.status, done.data.tags["harness.note"]) == ("FINISHED", REMADE)
+    assert [float(done.data.params[path]) for path in torn.spec.tune] == list(torn.stores()[0][0][4].values())
+    once = torn.stores()
+    torn.reconcile()
+    assert torn.stores() == once
+
+
+def test_a_sweep_set_aside_is_kept_and_another_begins(copied: Callable[[], Torn]) -> None:
+    torn = copied()
+    torn.reconcile()
+    identity, folder = torn.spec.identity(), torn.folder / "work" / "runs"
+    study, tracker, outbox = torn.open()
+    tracker.close_sweep(outbox.parent, Outcome.INTERRUPTED)
+    before, _, folders = torn.stores()
+    said = set_aside(torn.spec, identity, study.storage, tracker, folder)
+    assert study.name in said
+    assert outbox.parent in said
+    [aside] = folder.parent.iterdir()
+    assert str(aside) in said
+    assert sorted(path.name for path in aside.iterdir()) == folders
+    assert torn.stores()[0] == before
+    other, tracker, fresh = torn.open()
+    assert fresh.parent != outbox.parent
+    assert other.name == f"{study.name}@{identity[:8]}"
+    assert other.missing() == 6
+    assert torn.reconcile() == ""
+    assert set_aside(torn.spec, "f" * 64, study.storage, tracker, folder) == ""  # there is none of that identity
