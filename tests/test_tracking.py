@@ -47,8 +47,8 @@ from harness.tracking import (
     load_sweep,
     provenance,
     record,
+    runs,
     ui_command,
-    writer,
 )
 from harness.tracking.lease import LEASE_SECONDS
 from harness.tracking.store import SweepBusy
@@ -281,7 +281,7 @@ def test_what_mlflow_sees_of_a_run(store: Store) -> None:
 
 
 def test_points_are_sent_in_batches_and_all_arrive_in_order(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer, "_WAITING_SECONDS", math.inf)
+    monkeypatch.setattr(runs, "_WAITING_SECONDS", math.inf)
     tracker = Tracker("many", store.uri)
     run_id = tracker.start_trial(tracker.open_sweep(sweep_info("many")), trial_info())
     for step in range(1500):
@@ -292,7 +292,7 @@ def test_points_are_sent_in_batches_and_all_arrive_in_order(store: Store, monkey
     tracker.log_point(run_id, point(1500, train__batch_loss=0.0))
     tracker.flush_if_due()
     assert len(store.client.get_metric_history(run_id, "train/batch_loss")) == 1500
-    monkeypatch.setattr(writer, "_WAITING_SECONDS", 0.0)
+    monkeypatch.setattr(runs, "_WAITING_SECONDS", 0.0)
     tracker.flush_if_due()  # time has passed: sent, few as they are
     assert len(store.client.get_metric_history(run_id, "train/batch_loss")) == 1501
     # More at once than MLflow takes in one batch.

@@ -1,0 +1,206 @@
+"""The runs of an experiment: opened, followed point by point, ended; gone on with, and nothing stored twice."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from harness import metrics
+from harness.metrics import Point
+from harness.outcomes import Outcome
+from harness.tracking import record
+from harness.tracking.experiment import Experiment, clipped_tags
+from harness.tracking.record import Sample, TrialInfo
+from harness.tracking.store import explained, search_runs
+
+if TYPE_CHECKING:
+    from mlflow.entities import DatasetInput, Metric, Run
+
+_WAITING_METRICS: Final = 500
+_WAITING_SECONDS: Final = 2.0
+_DATASET_NAME: Final = 500  # characters
+_DATASET_DIGEST: Final = 36  # characters
+
+
+@dataclass
+class _LiveRun:
+    """A child run that this process writes: what waits to be sent, and what its last page needs."""
+
+    name: str
+    prompt: str
+    waiting: list[Metric] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+    by_position: tuple[float, ...] = ()
+    seconds: float | None = None
+    non_finite: set[str] = field(default_factory=set)
+    stored: set[tuple[str, int]] = field(default_factory=set)  # names and steps that an earlier process has sent
+    doubtful: bool = False  # whether the last sending failed, so that nobody knows what of it was stored
+
+
+class RunWriter(Experiment):
+    """Writes the runs of one experiment; for one thread of one process.
+
+    Args:
+        experiment, uri: see `Experiment`.
+    """
+
+    def __init__(self, experiment: str, uri: str | None = None) -> None:
+        super().__init__(experiment, uri)
+        self._shared: dict[str, str] = {}  # tags of all runs that this process writes
+        self._live: dict[str, _LiveRun] = {}  # by run
+        self._flushed = time.monotonic()
+
+    @explained()
+    def _open_run(
+        self, info: TrialInfo, tags: Mapping[str, str], data: Mapping[str, Any], key: str, again: bool
+    ) -> str:
+        """A new run with tags, parameters and data set; or, `again`, the one of this key, where there is one."""
+        from mlflow.entities import Param
+
+        known = self._by_key(key) if again else None
+        if known is None:
+            name = record.clipped(info.name, record.NAME_LIMIT)
+            known = self._client.create_run(self._experiment_id, tags=clipped_tags(tags), run_name=name)
+            run_id = str(known.info.run_id)
+        else:
+            run_id = str(known.info.run_id)
+            self._reopen(known, tags)
+        live = _LiveRun(info.name, info.config.train.sample.prompt, stored=self._stored(known))
+        params = [Param(name, value) for name, value in record.trial_params(info.config).items()]
+        self._client.log_batch(run_id, params=params)
+        if not (known.inputs and known.inputs.dataset_inputs):
+            self._client.log_inputs(run_id, datasets=[dataset_input(data)])
+        self._live[run_id] = live
+        return run_id
+
+    def _by_key(self, key: str) -> Run | None:
+        runs = search_runs(self._client, [self._experiment_id], f"tags.`{record.KEY}` = '{key}'")
+        return runs[0] if runs else None
+
+    def _reopen(self, run: Run, tags: Mapping[str, str]) -> None:
+        """Let a run that was closed, or left open, be a running one of this process."""
+        run_id = run.info.run_id
+        for ended in run.data.tags.keys() & {record.OUTCOME, record.REASON}:
+            self._client.delete_tag(run_id, ended)
+        self._send(run_id, tags)
+        if run.info.status != "RUNNING":
+            self._client.update_run(run_id, status="RUNNING")
+
+    def _stored(self, run: Run) -> set[tuple[str, int]]:
+        """Names and steps of all that a run has."""
+        run_id = run.info.run_id
+        return {
+            (name, point.step) for name in run.data.metrics for point in self._client.get_metric_history(run_id, name)
+        }
+
+    def log_point(self, run_id: str, point: Point, at: int | None = None) -> None:
+        """Take a point of a live run; it is sent with a later one, within seconds, or when the run ends.
+
+        A NaN or infinite value is not stored, as MLflow would show it as 0 or 1.8e308: a tag names the metric.
+
+        Args:
+            run_id: of the run.
+            point: of its curves.
+            at: when it was measured, in milliseconds since 1970; by default now.
+        """
+        from mlflow.entities import Metric
+
+        live, now = self._live[run_id], at or milliseconds()
+        for name, value in {**point.metrics, metrics.TOKENS: float(point.tokens)}.items():
+            if not math.isfinite(value):
+                live.non_finite.add(name)
+            elif (name, point.step) not in live.stored:
+                live.waiting.append(Metric(name, float(value), now, point.step))
+        if point.sample is not None:
+            live.samples.append(Sample(point.step, point.tokens, point.sample))
+        live.by_position = point.by_position or live.by_position
+        live.seconds = point.seconds
+        self.flush_if_due()
+
+    def flush_if_due(self) -> None:
+        """Send what waits if it is much, or if the last sending is some seconds ago; for a caller that is idle."""
+        waiting = sum(len(run.waiting) for run in self._live.values())
+        if waiting >= _WAITING_METRICS or (waiting and time.monotonic() - self._flushed >= _WAITING_SECONDS):
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what waits, of every live run."""
+        for run_id, live in self._live.items():
+            if live.waiting:
+                self._send_waiting(run_id, {})
+        self._flushed = time.monotonic()
+
+    @explained()
+    def end_trial(self, run_id: str, outcome: Outcome, reason: str = "", at: int | None = None) -> None:
+        """End a live run: what waits, its samples, outcome, reason and status.
+
+        A reason of several lines, such as a traceback, is stored whole as an artifact; the tag has its main line.
+
+        Args:
+            run_id: of the run.
+            outcome, reason: how it ended.
+            at: when, in milliseconds since 1970; by default now.
+        """
+        live = self._live[run_id]
+        if live.samples:
+            page = record.samples_page(live.name, live.prompt, live.samples)
+            plain = json.dumps([sample._asdict() for sample in live.samples], indent=2)
+            self._put(run_id, {record.SAMPLES_FILE: plain, record.SAMPLES_PAGE: page})
+        if live.by_position:
+            self._put(run_id, {record.POSITIONS_FILE: json.dumps(live.by_position)})
+        self._end(run_id, outcome, reason, at)
+        del self._live[run_id]
+
+    def _end(self, run_id: str, outcome: Outcome, reason: str, at: int | None = None) -> None:
+        live = self._live.get(run_id)
+        tags = {record.OUTCOME: str(outcome)}
+        if live is not None and live.seconds is not None:
+            tags[record.SECONDS] = f"{live.seconds:.3f}"
+        if reason.strip():
+            tags[record.REASON] = record.summary(reason)
+        if "\n" in reason.strip():
+            self._put(run_id, {record.TRACEBACK_FILE: reason})
+        self._send_waiting(run_id, tags)
+        self._client.set_terminated(run_id, outcome.mlflow_status, end_time=at)
+
+    @explained()
+    def _send_waiting(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Store tags and, of a live run, waiting metrics. A metric leaves the queue only once it is stored."""
+        live = self._live.get(run_id)
+        if live is None:
+            self._send(run_id, tags)
+            return
+        if live.doubtful:
+            live.stored |= self._stored(self._client.get_run(run_id))
+            live.waiting = [metric for metric in live.waiting if (metric.key, metric.step) not in live.stored]
+        named = {record.NON_FINITE: ", ".join(sorted(live.non_finite))} if live.non_finite else {}
+        live.doubtful = True
+        self._send(run_id, {**named, **tags}, live.waiting)
+        live.waiting.clear()
+        live.doubtful = False
+
+
+def milliseconds() -> int:
+    """Since 1970, MLflow's unit of time."""
+    return time.time_ns() // 1_000_000
+
+
+def dataset_input(data: Mapping[str, Any]) -> DatasetInput:
+    """A run's text as a data set of MLflow's, with sizes as its profile."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    source = str(data["source"])
+    kind, key = ("http", "url") if source.startswith(("http://", "https://")) else ("local", "uri")
+    profile = {name: value for name, value in data.items() if name not in ("name", "source")}
+    dataset = Dataset(
+        name=record.clipped(str(data["name"]), _DATASET_NAME),
+        digest=str(data["fingerprint"])[:_DATASET_DIGEST],
+        source_type=kind,
+        source=json.dumps({key: source}),
+        profile=json.dumps(profile, default=dict),
+    )
+    return DatasetInput(dataset, tags=[InputTag(record.DATASET_CONTEXT, "training")])
