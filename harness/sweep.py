@@ -10,7 +10,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -175,7 +175,7 @@ def run(
     from harness.progress import make_screen
     from harness.recovery import reconcile, set_aside
     from harness.study import ArmStudy, open_storage
-    from harness.tracking import Outbox, Tracker, TrackingError
+    from harness.tracking import Outbox, SweepBusy, Tracker, TrackingError
     from harness.workers import Pool
 
     out.print(f"{spec.name}: {spec.question}".rstrip(": "), markup=False, style="bold", soft_wrap=True)
@@ -197,7 +197,7 @@ def run(
     parent = tracker.open_sweep(sweep_info(spec, identity, used[spec.baseline_arm.name]))
     if tracker.other_sweeps and not fresh:
         out.print("the spec, its data or the code has changed since the last sweep of this name: this is another one")
-    outcome = Outcome.FAILED  # unless the sweep comes to an end
+    outcome: Outcome | None = Outcome.FAILED  # unless the sweep comes to an end
     try:
         facts = {name: data_facts(data) for name, data in used.items()}
         outbox = Outbox(tracker, parent, folder)
@@ -208,18 +208,26 @@ def run(
             with make_screen(out) as screen, Pool(workers, threads) as pool:
                 ended = Conductor(spec, studies, tracker, outbox, pool, screen, work, facts).run()
             sent = wait_for_store(outbox, ended.signal)
-        if not sent:
-            raise TrackingError(
-                f"what was measured is safe in {outbox.folder}, but MLflow does not take it ({outbox.trouble}); "
-                f"the same command sends it: {command()}"
-            )
         outcome = ended.outcome
-        report(spec.name, tracker, parent, stores)
+        if sent:
+            report(spec.name, tracker, parent, stores)
+        else:
+            safe = (
+                f"what was measured is safe in {folder}, but MLflow does not take it ({outbox.trouble or 'too slow'})"
+            )
+            ended = replace(ended, failed=[*ended.failed, f"{safe}; the same command sends it: {command()}"])
+    except SweepBusy:
+        outcome = None  # it is another's now
+        raise
     except KeyboardInterrupt:
         outcome = Outcome.INTERRUPTED
         raise
     finally:
-        tracker.close_sweep(parent, outcome)
+        try:
+            if outcome is not None:
+                tracker.close_sweep(parent, outcome)
+        except TrackingError as error:
+            err.print(f"{error}; the same command mends the state of the sweep's own run", markup=False, soft_wrap=True)
     return ended
 
 

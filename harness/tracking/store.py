@@ -24,11 +24,13 @@ os.environ["DO_NOT_TRACK"] = "true"
 # Nor does MLflow print addresses and progress bars into a sweep's own display.
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+# A server that does not answer is asked again by whoever has something to send; MLflow itself would try for minutes.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 
 DEFAULT_URI: Final = "sqlite:///mlruns/mlflow.db"
 _SQLITE: Final = "sqlite:///"
 _WEB: Final = ("http://", "https://")
-_RETRIES: Final = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 _PAGE: Final = 1000  # runs or experiments asked for at once
 
 
@@ -129,16 +131,11 @@ def _create_store(file: Path) -> None:
 
 
 def _check_server(client: MlflowClient, uri: str) -> None:
-    """Fail soon where no server answers. MLflow would retry for minutes, which only serves a sweep under way."""
-    before = os.environ.get(_RETRIES)
-    os.environ[_RETRIES] = before or "1"
+    """Say in one sentence where no server answers."""
     try:
         client.search_experiments(max_results=1)
     except Exception as error:
         raise TrackingError(f"found no MLflow server that answers at {uri}; check MLFLOW_TRACKING_URI") from error
-    finally:
-        if before is None:
-            del os.environ[_RETRIES]
 
 
 def sweeps_of(client: MlflowClient, experiment_id: str) -> list[Run]:
