@@ -110,9 +110,8 @@ class Conductor:
                 self._listen(0.5)
             if self._signal:
                 self._stop_all()
-            elif not self.failed:  # confirm runs of values that are no longer the best of their arm
-                for kept in self._kept.values():
-                    self.outbox.drop(kept)
+            else:
+                self._drop_superseded()
         finally:
             try:
                 self._abandon()
@@ -197,6 +196,15 @@ class Conductor:
             else:
                 self.outbox.tag_stored(run.run_id, phase=Phase.SUPERSEDED)
         return values
+
+    def _drop_superseded(self) -> None:
+        """Give up interrupted confirm runs of values that are no longer the best of their arm."""
+        for kept in self._kept.values():
+            arm = next((arm for arm in self.arms if arm.name == kept.info.arm), None)
+            best = self._best.get(kept.info.arm)
+            if kept.info.phase is Phase.CONFIRM and arm is not None and best is not None:
+                if self.spec.arm_config(arm, best, kept.info.seed).digest() != kept.info.config.digest():
+                    self.outbox.drop(kept)
 
     def _confirm_tasks(self, arm: Arm) -> list[Task]:
         """The arm's best configuration on every seed of this round that has no result yet."""
