@@ -199,12 +199,14 @@ class Conductor:
 
     def _drop_superseded(self) -> None:
         """Give up interrupted confirm runs of values that are no longer the best of their arm."""
+        arms = {arm.name: arm for arm in self.arms if self._best.get(arm.name) is not None}
         for kept in self._kept.values():
-            arm = next((arm for arm in self.arms if arm.name == kept.info.arm), None)
-            best = self._best.get(kept.info.arm)
-            if kept.info.phase is Phase.CONFIRM and arm is not None and best is not None:
-                if self.spec.arm_config(arm, best, kept.info.seed).digest() != kept.info.config.digest():
-                    self.outbox.drop(kept)
+            info = kept.info
+            if info.phase is not Phase.CONFIRM or info.arm not in arms:
+                continue
+            best = self.spec.arm_config(arms[info.arm], self._best[info.arm] or {}, info.seed)
+            if best.digest() != info.config.digest():
+                self.outbox.drop(kept)
 
     def _confirm_tasks(self, arm: Arm) -> list[Task]:
         """The arm's best configuration on every seed of this round that has no result yet."""
