@@ -205,7 +205,7 @@ def run(
             out.print(f"taking up what an earlier process left: {done}", markup=False, soft_wrap=True)
         work = work_per_run(spec, train_tokens)
         with outbox:
-            with make_screen(out) as screen, Pool(workers, threads) as pool:
+            with make_screen(out) as screen, Pool(workers, threads, patience) as pool:
                 ended = Conductor(spec, studies, tracker, outbox, pool, screen, work, facts).run()
             sent = wait_for_store(outbox, ended.signal)
         outcome = ended.outcome

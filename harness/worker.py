@@ -11,6 +11,7 @@ import dataclasses
 import errno
 import gc
 import signal
+import time
 import traceback
 from multiprocessing.connection import Connection
 
@@ -21,18 +22,23 @@ from harness.config import DataConfig
 from harness.data import Dataset, open_dataset
 from harness.metrics import Point
 from harness.outcomes import Outcome
-from harness.workers import Finished, Job, Leaving, Progress, Started, Stop
+from harness.workers import Alive, Finished, Job, Leaving, Progress, Started, Stop
 
+_ALIVE_SECONDS = 1.0  # how often the parent hears that a job gets on
 _NO_SPACE = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)  # on the disk, under the process's limit, under the user's quota
 
 
 class _Orders:
-    """Whether a worker's job is to go on: asked after every step, so it costs microseconds."""
+    """Whether a worker's job is to go on: asked after every step, so it costs microseconds.
+
+    Being asked shows that the job gets on, which the parent is told now and then.
+    """
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.job: Job | None = None
         self.terminated = False
+        self._said = time.monotonic()
         signal.signal(signal.SIGTERM, self._on_signal)
 
     def _on_signal(self, _number: int, _frame: object) -> None:
@@ -46,6 +52,9 @@ class _Orders:
             while not self.terminated and self.connection.poll():
                 if self.job is not None and self.connection.recv() == Stop(self.job.id):
                     return True
+            if time.monotonic() - self._said > _ALIVE_SECONDS:
+                self.connection.send(Alive())
+                self._said = time.monotonic()
         except (EOFError, OSError):
             return True
         return self.terminated

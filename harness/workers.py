@@ -1,25 +1,29 @@
 """Where trials train: local processes that live as long as the sweep and stream points back.
 
 A worker imports torch once, trains one job at a time and talks to nobody but its parent, over one pipe. The parent
-never waits for a worker to answer; a worker whose parent is gone ends by itself. A job that has a folder for its state
-can be given again, to any worker, and goes on; told to stop, by its parent or by SIGTERM, a worker first saves the
-state. What happens inside of the process is in `harness.worker`. Importing this module imports no torch.
+never waits for a worker to answer; a worker whose parent is gone ends by itself, and one that gets no further is
+ended. A job that has a folder for its state can be given again, to any worker, and goes on; told to stop, by its
+parent or by SIGTERM, a worker first saves the state. What happens inside of the process is in `harness.worker`.
+Importing this module imports no torch.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import multiprocessing
 import os
 import shutil
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Final
 
 from harness.config import RunConfig
 from harness.metrics import Point
@@ -33,6 +37,8 @@ WORKER_ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": "4294967296",
     "THP_MEM_ALLOC_ENABLE": "1",
 }
+_STOPPED_SECONDS: Final = 5.0  # without a look at the workers: this process did not run
+FIRST_WORD_SECONDS: Final = 120.0  # that a new worker gets at least, to import torch and open its data
 
 
 @dataclass(frozen=True)
@@ -102,6 +108,11 @@ class Stop:
 
 
 @dataclass(frozen=True)
+class Alive:
+    """A job gets on: it has done a step, or a batch of an evaluation."""
+
+
+@dataclass(frozen=True)
 class Leaving:
     """The worker was told to end by somebody else, and does so after its job."""
 
@@ -113,6 +124,8 @@ class _Worker:
     connection: Connection
     job: Job | None = None
     leaving: bool = False
+    heard: float = field(default_factory=time.monotonic)  # when it last said something or was given a job
+    spoke: bool = False
 
 
 class Pool:
@@ -122,11 +135,14 @@ class Pool:
         workers: processes at most.
         threads: CPU threads of each. One by default: two processes of one thread did 1.2 times the work of one of
             two, and results do not depend on the number of cores.
+        patience: seconds after which a worker that did no step and no batch of an evaluation is ended.
     """
 
-    def __init__(self, workers: int, threads: int = 1) -> None:
+    def __init__(self, workers: int, threads: int = 1, patience: float = math.inf) -> None:
         self.size = workers
         self.threads = threads
+        self.patience = patience
+        self._looked = time.monotonic()
         self._context = multiprocessing.get_context("spawn")
         self._workers: dict[int, _Worker] = {}
 
@@ -150,7 +166,7 @@ class Pool:
                 self._buried(worker)
         living = [worker for worker in idle if worker.index in self._workers]
         worker = living[0] if living else self._start()
-        worker.job = job
+        worker.job, worker.heard = job, time.monotonic()
         with contextlib.suppress(OSError):  # it died just now: events() will say so
             worker.connection.send(job)
 
@@ -162,16 +178,22 @@ class Pool:
                     worker.connection.send(Stop(job))
 
     def events(self, timeout: float) -> list[Event]:
-        """What workers said, waiting up to `timeout` seconds for the first. A dead worker's job is FAILED."""
+        """What workers said, waiting up to `timeout` seconds for the first.
+
+        The job of a worker that died, or was ended for getting no further, is FAILED and `lost`.
+        """
         by_connection = {worker.connection: worker for worker in self._workers.values()}
         events: list[Event] = []
         for connection in wait(list(by_connection), timeout):
             assert isinstance(connection, Connection)
             worker = by_connection[connection]
             try:
-                event: Event | Leaving = connection.recv()
+                event: Event | Alive | Leaving = connection.recv()
             except (EOFError, OSError):
                 events += self._buried(worker)
+                continue
+            worker.heard, worker.spoke = time.monotonic(), True
+            if isinstance(event, Alive):
                 continue
             if isinstance(event, Leaving):
                 worker.leaving = True
@@ -181,6 +203,22 @@ class Pool:
                 worker.job = None
                 if worker.leaving:  # a job given to it now would be lost
                     self._buried(worker)
+        return events + self._give_up_the_silent()
+
+    def _give_up_the_silent(self) -> list[Event]:
+        """End the workers whose jobs got no further for longer than `patience`."""
+        now = time.monotonic()
+        asleep, self._looked = now - self._looked, now
+        events: list[Event] = []
+        for worker in list(self._workers.values()):
+            if asleep > max(
+                _STOPPED_SECONDS, self.patience / 2
+            ):  # this process was stopped, and its workers perhaps with it
+                worker.heard = now
+            patience = self.patience if worker.spoke else max(self.patience, FIRST_WORD_SECONDS)
+            if worker.job is not None and now - worker.heard > patience and not worker.connection.poll():
+                worker.process.kill()
+                events += self._buried(worker, f"no progress for {now - worker.heard:.0f} s")
         return events
 
     def pids(self) -> dict[int, int]:
@@ -213,7 +251,7 @@ class Pool:
         self._workers[index] = worker
         return worker
 
-    def _buried(self, worker: _Worker) -> list[Event]:
+    def _buried(self, worker: _Worker, reason: str = "") -> list[Event]:
         worker.process.join(5)
         worker.connection.close()
         del self._workers[worker.index]
@@ -221,7 +259,7 @@ class Pool:
             return []
         code = worker.process.exitcode
         how = f"by signal {signal.Signals(-code).name}" if code is not None and code < 0 else f"with exit code {code}"
-        reason = f"worker process {worker.process.pid} ended {how}"
+        reason = reason or f"worker process {worker.process.pid} ended {how}"
         return [Finished(worker.job.id, Outcome.FAILED, reason, lost=True)]
 
 

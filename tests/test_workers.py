@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -111,6 +112,39 @@ def test_a_killed_worker_fails_its_own_job_only() -> None:
         pool.submit(Job(3, config()))
         pool.submit(Job(4, config()))
         assert {e[-1].outcome for e in listen(pool, 2).values()} == {Outcome.COMPLETE}  # type: ignore[union-attr]
+
+
+def test_a_worker_that_gets_no_further_is_ended_and_its_job_goes_on(tmp_path: Path) -> None:
+    whole, job = resumable(), Job(1, resumable(), state=tmp_path)
+    with Pool(1, patience=2.0) as pool:
+        pool.submit(job)
+        heard = until_step(pool, 100)
+        os.kill(pid := pool.pids()[1], signal.SIGSTOP)
+        heard += listen(pool, 1)[1]
+        end = heard.pop()
+        assert isinstance(end, Finished)
+        assert (end.outcome, end.lost) == (Outcome.FAILED, True)
+        assert re.fullmatch(r"no progress for [2-9] s", end.reason)
+        assert not psutil.pid_exists(pid)
+        pool.submit(replace(job, after=steps(heard)[-1]))
+        rest = listen(pool, 1)[1]
+        pool.submit(Job(2, whole))
+        assert numbers(heard) + numbers(rest) == numbers(listen(pool, 1)[2])
+
+
+def test_a_long_evaluation_and_a_stopped_parent_are_no_silence() -> None:
+    slow = config(budget={"steps": 1}, train_eval_tokens=10**6, eval_every={"steps": 1})
+    slow = slow.model_copy(update={"model": slow.model.model_copy(update={"n_layers": 120})})
+    with Pool(1, patience=1.0) as pool:
+        pool.submit(Job(1, slow))
+        assert listen(pool, 1)[1][-1] == Finished(1, Outcome.COMPLETE)
+        pool.submit(Job(2, config(**LONG)))
+        wait_for_a_point(pool)
+        os.kill(pool.pids()[2], signal.SIGSTOP)
+        time.sleep(6)  # as if this process had been stopped too
+        assert pool.events(0) == []
+        os.kill(pool.pids()[2], signal.SIGCONT)
+        assert isinstance(wait_for_a_point(pool), Point)
 
 
 def resumable(**train: object) -> RunConfig:
