@@ -12,21 +12,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn import LinearCrossEntropyOptions
 
 from harness.config import ModelConfig, RunConfig
+from harness.devices import is_plain
+from harness.dropout import causal_attention, dropout
+from harness.loss import linear_cross_entropy, token_losses
 from harness.rng import stream
 
+SCORED_ROWS = {"cpu": 256, "cuda": 8192, "mps": 8192}  # of logits, held at once where the head is a whole product
 INIT_STD = 0.02  # GPT-2's; the output projections of the 2·n_layers residual branches get it over √(2·n_layers)
-
-# Rows of logits held at once on the CPU. Measured at V = 50257, C = 128, 1024 rows on two cores: 560 ms against
-# 780 ms for whole logits, at half the memory; the library's own choice of chunks took 8,900 ms.
-CPU_LOSS_ROWS = 256
-
-
-def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
-    """Zero each element with probability `rate` and scale the rest by 1 / (1 - rate), in training only."""
-    return F.dropout(x, rate, training) if training and rate > 0 else x
 
 
 class Attention(nn.Module):
@@ -49,13 +43,8 @@ class Attention(nn.Module):
         def heads(y: Tensor) -> Tensor:
             return y.view(batch, length, self.n_heads, dim // self.n_heads).transpose(1, 2)  # (B, H, T, D)
 
-        y = F.scaled_dot_product_attention(
-            heads(self.W_query(x)),
-            heads(self.W_key(x)),
-            heads(self.W_value(x)),
-            dropout_p=self.drop_rate if self.training else 0.0,
-            is_causal=True,
-        )
+        rate = self.drop_rate if self.training else 0.0
+        y = causal_attention(heads(self.W_query(x)), heads(self.W_key(x)), heads(self.W_value(x)), rate)
         return self.out_proj(y.transpose(1, 2).reshape(batch, length, dim))
 
 
@@ -127,9 +116,8 @@ class GPT(nn.Module):
     def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
         """Cross-entropy: the mean negative log probability of `targets` (B, T), in nats; differentiable."""
         x = self.hidden(tokens).flatten(0, 1)  # (B·T, C)
-        if x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu"):
-            chunks = LinearCrossEntropyOptions(batch_chunk_size=CPU_LOSS_ROWS, chunking_method=None)
-            return F.linear_cross_entropy(x, self.out_head.weight, targets.flatten(), options=chunks)
+        if is_plain(x):
+            return linear_cross_entropy(x, self.out_head.weight, targets.flatten())
         return F.cross_entropy(self.out_head(x).float(), targets.flatten())
 
     @torch.no_grad()
@@ -140,7 +128,9 @@ class GPT(nn.Module):
         """
         x = self.hidden(tokens)[:, first:].flatten(0, 1)
         targets = targets[:, first:]
-        rows = CPU_LOSS_ROWS if x.device.type == "cpu" else 8192
+        if is_plain(x):
+            return token_losses(x, self.out_head.weight, targets.flatten()).view_as(targets)
+        rows = SCORED_ROWS[x.device.type]
         losses = [
             F.cross_entropy(self.out_head(part).float(), wanted, reduction="none")
             for part, wanted in zip(x.split(rows), targets.flatten().split(rows), strict=True)

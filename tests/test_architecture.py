@@ -19,7 +19,21 @@ EXPERIMENTS = sorted((PACKAGE.parent / "experiments").glob("*.yaml"))
 ROWS = [
     {"metrics", "outcomes", "rng", "problems"},
     {"config", "spec", "specfile", "schema", "yamlfile"},
-    {"data", "windows", "files", "model", "optim", "devices", "clock", "text", "checkpoint", "state", "trainer"},
+    {
+        "data",
+        "windows",
+        "files",
+        "loss",
+        "dropout",
+        "model",
+        "optim",
+        "devices",
+        "clock",
+        "text",
+        "checkpoint",
+        "state",
+        "trainer",
+    },
     {"tracking"},
     {"report"},
     {"workers", "worker"},
@@ -30,8 +44,8 @@ ROWS = [
 # Outside libraries, and the only modules in which they may be met.
 HOMES = {
     "torch": {
-        *("model", "windows", "files", "optim", "devices", "clock", "text", "checkpoint", "state", "trainer"),
-        "worker",
+        *("loss", "dropout", "model", "windows", "files", "optim", "devices", "clock", "text", "checkpoint", "state"),
+        *("trainer", "worker"),
     },
     "safetensors": {"checkpoint", "state"},
     "tiktoken": {"data"},

@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness.config import ModelConfig, RunConfig
+from harness.loss import ROWS
 from harness.metrics import perplexity
-from harness.model import CPU_LOSS_ROWS, GPT, INIT_STD, Attention, Block, build_gpt, dropout
+from harness.model import GPT, INIT_STD, Attention, Block, build_gpt
 from helpers import lively_gpt, random_tokens, small_config
 from references import Reference, book, hugging_face
 
@@ -107,7 +108,7 @@ def test_the_logits_behind_it_are_the_written_ones() -> None:
     torch.testing.assert_close(logits, after[SEVEN_TOKENS], rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("rows", [1, CPU_LOSS_ROWS - 1, CPU_LOSS_ROWS, CPU_LOSS_ROWS + 1, 3 * CPU_LOSS_ROWS + 77])
+@pytest.mark.parametrize("rows", [1, ROWS - 1, ROWS, ROWS + 1, 3 * ROWS + 77])
 @pytest.mark.parametrize("tied", [False, True])
 def test_the_chunked_loss_is_plain_cross_entropy(rows: int, tied: bool) -> None:
     # Sums of float32 in another order: differences of a few units in the last place, 1.2e-7 each.
@@ -243,17 +244,6 @@ def test_tied_embeddings_are_one_tensor() -> None:
 
 
 # Dropout
-
-
-def test_dropout_zeroes_its_share_and_scales_the_rest() -> None:
-    torch.manual_seed(0)
-    ones = torch.ones(100_000)
-    dropped = dropout(ones, 0.3, training=True)
-    assert sorted(set(dropped.tolist())) == [0.0, pytest.approx(1 / 0.7)]
-    # standard error of the share of zeros: √(0.3·0.7/100000) = 0.00145
-    assert (dropped == 0).float().mean().item() == pytest.approx(0.3, abs=5 * 0.00145)
-    assert dropout(ones, 0.3, training=False) is ones
-    assert dropout(ones, 0.0, training=True) is ones
 
 
 def without_dropout(model: GPT, *kinds: type) -> GPT:

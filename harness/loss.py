@@ -1,0 +1,132 @@
+"""The cross-entropy of a linear head on the CPU, with few logits at once and no more work than the products need.
+
+The head of a small GPT is most of its work: logits (N, V) = features (N, C) · weightᵀ (C, V), with V = 50257 for
+GPT-2's vocabulary. Whole logits are written to memory and read again several times. Here a block of rows meets a
+block of the vocabulary, so that logits are exponentiated and summed while they are still in the processor's cache, as
+in Wijmans et al. 2024, "Cut your losses in large-vocabulary language models". Of the exponentials one block of rows
+is kept, for the weight's gradient. Exponentials are taken without subtracting each row's largest logit, which is
+known too late; where they leave float32's comfortable range, the rows are computed anew by torch's own functions.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+# Sizes of a block. Seen on two cores with 1 MB of second-level cache each, V = 50257 and C = 64, 128, 768: 1.2 to 1.4
+# times as fast as `torch.nn.functional.linear_cross_entropy` in its best setting; 256 to 2048 differ by a few per cent.
+ROWS, VOCABULARY = 512, 512
+
+_SAFE_SUMS = (1e-30, 1e30)  # of exponentials over the vocabulary: far from where float32 underflows or overflows
+
+
+class _Scratch(threading.local):
+    """Memory that is used again at every call: fresh memory costs a page fault for every 4 kB."""
+
+    def __init__(self) -> None:
+        self._memory = torch.empty(0)
+
+    def take(self, size: int) -> Tensor:
+        """`size` float32 numbers, uninitialised, until the next call."""
+        if len(self._memory) < size:
+            self._memory = torch.empty(size)
+        return self._memory[:size]
+
+
+_scratch = _Scratch()
+
+
+def linear_cross_entropy(x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """The mean negative log probability of `targets` under softmax(x · weightᵀ), in nats; differentiable once.
+
+    Args:
+        x: features, (N, C) float32 on the CPU.
+        weight: of the head, (V, C) float32.
+        targets: token ids, (N,) int64.
+    """
+    loss: Tensor = _LinearCrossEntropy.apply(x, weight, targets)  # type: ignore[no-untyped-call]
+    return loss
+
+
+@torch.no_grad()
+def token_losses(x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """The negative log probability of each target, (N,) float32, in nats; for arguments as above, without gradients."""
+    losses = []
+    for rows, wanted in zip(x.split(ROWS), targets.split(ROWS), strict=True):
+        memory = _scratch.take(len(rows) * VOCABULARY)
+        sums = rows.new_zeros(len(rows))
+        for part in weight.split(VOCABULARY):
+            sums += _exponentials(rows, part, memory[: len(rows) * len(part)]).sum(1)
+        if _safe(sums):
+            losses.append(sums.log() - _target_logits(rows, weight, wanted))
+        else:
+            losses.append(F.cross_entropy(rows @ weight.T, wanted, reduction="none"))
+    return torch.cat(losses)
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    """Forward computes the gradients too: the exponentials are at hand."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+        count, size = len(x), len(weight)
+        grad_x, grad_weight = torch.zeros_like(x), torch.empty_like(weight)
+        nats = x.new_zeros(())
+        for start in range(0, count, ROWS):
+            rows, wanted, grad = x[start : start + ROWS], targets[start : start + ROWS], grad_x[start : start + ROWS]
+            sums = rows.new_zeros(len(rows))
+            kept = _scratch.take(len(rows) * size).split(len(rows) * VOCABULARY)
+            for memory, part in zip(kept, weight.split(VOCABULARY), strict=True):
+                exponentials = _exponentials(rows, part, memory)
+                sums += exponentials.sum(1)
+                grad.addmm_(exponentials, part)  # Σ over the vocabulary of exp(logit) · weight
+            if not _safe(sums):
+                loss, ctx.grad_x, ctx.grad_weight = _by_torch(x, weight, targets)
+                return loss
+            nats += (sums.log() - _target_logits(rows, weight, wanted)).sum()
+            # d loss / d logits = (exp(logit) / sum - [target]) / count
+            grad.div_(sums[:, None]).sub_(weight[wanted]).div_(count)
+            scaled = rows / (sums[:, None] * count)
+            for memory, part in zip(kept, grad_weight.split(VOCABULARY), strict=True):
+                part.addmm_(memory.view(len(rows), -1).T, scaled, beta=0 if start == 0 else 1)
+            grad_weight.index_add_(0, wanted, rows, alpha=-1 / count)
+        ctx.grad_x, ctx.grad_weight = grad_x, grad_weight
+        return nats / count
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+        factor = grad.item()
+        if factor != 1.0:  # it is 1 where the loss is what is differentiated, and the weight is large
+            return ctx.grad_x * factor, ctx.grad_weight * factor, None
+        return ctx.grad_x, ctx.grad_weight, None
+
+
+def _exponentials(rows: Tensor, part: Tensor, memory: Tensor) -> Tensor:
+    """exp(rows · partᵀ), (rows, part), in `memory`."""
+    out = memory.view(len(rows), len(part))
+    return torch.mm(rows, part.T, out=out).exp_()
+
+
+def _target_logits(rows: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    return (rows * weight[targets]).sum(1)
+
+
+def _safe(sums: Tensor) -> bool:
+    """Whether all sums are in float32's comfortable range; NaN is not."""
+    low, high = _SAFE_SUMS
+    return bool(((sums > low) & (sums < high)).all())
+
+
+def _by_torch(x: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss and both gradients from whole logits, whatever their size."""
+    with torch.enable_grad():
+        x, weight = x.detach().requires_grad_(), weight.detach().requires_grad_()
+        loss = F.cross_entropy(x @ weight.T, targets)
+        grad_x, grad_weight = torch.autograd.grad(loss, (x, weight))
+    return loss.detach(), grad_x, grad_weight
