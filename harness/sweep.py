@@ -23,7 +23,7 @@ from harness.preview import plural, runs_planned, show_plan, show_status
 from harness.problems import SpecError
 from harness.spec import SweepSpec
 from harness.specfile import load_spec
-from harness.workers import default_workers
+from harness.workers import Pool, default_workers
 
 if TYPE_CHECKING:
     from harness.conductor import Ended
@@ -94,8 +94,9 @@ def main(
             identity = datasets.identity(spec)
             show_status(spec, identity, tracking, stores.optuna, work_folder(spec, identity))
             return
-        with only_one(spec.name):
-            ended = run(spec, datasets, stores, workers or default_workers(), threads, patience, fresh)
+        with only_one(spec.name), Pool(workers or default_workers(), threads, patience) as pool:
+            pool.warm(len(spec.arms()) * (spec.trials + len(spec.seeds)))  # while the stores are opened
+            ended = run(spec, datasets, stores, pool, fresh)
     except (Locked, SweepBusy) as error:
         fail(error, Exit.BUSY)
     except (TrackingError, StorageError) as error:
@@ -166,9 +167,7 @@ class Stores:
         return self.storage or "sqlite:///mlruns/optuna.db"
 
 
-def run(
-    spec: SweepSpec, datasets: Datasets, stores: Stores, workers: int, threads: int, patience: float, fresh: bool
-) -> Ended:
+def run(spec: SweepSpec, datasets: Datasets, stores: Stores, pool: Pool, fresh: bool) -> Ended:
     """Everything between a valid spec and its report."""
     from harness.conductor import Conductor
     from harness.plan import work_per_run
@@ -176,10 +175,9 @@ def run(
     from harness.recovery import reconcile, set_aside
     from harness.study import ArmStudy, open_storage
     from harness.tracking import Outbox, SweepBusy, Tracker, TrackingError
-    from harness.workers import Pool
 
     out.print(f"{spec.name}: {spec.question}".rstrip(": "), markup=False, style="bold", soft_wrap=True)
-    out.print(f"{runs_planned(spec)}, {plural(workers, 'worker')}", markup=False)
+    out.print(f"{runs_planned(spec)}, {plural(pool.size, 'worker')}", markup=False)
 
     configs = {arm.name: spec.run_config(arm.values) for arm in spec.arms()}
     used = {name: datasets[config.data] for name, config in configs.items()}
@@ -205,7 +203,7 @@ def run(
             out.print(f"taking up what an earlier process left: {done}", markup=False, soft_wrap=True)
         work = work_per_run(spec, train_tokens)
         with outbox:
-            with make_screen(out) as screen, Pool(workers, threads, patience) as pool:
+            with make_screen(out) as screen, pool:
                 ended = Conductor(spec, studies, tracker, outbox, pool, screen, work, facts).run()
             sent = wait_for_store(outbox, ended.signal)
         outcome = ended.outcome

@@ -10,8 +10,9 @@ import dataclasses
 import logging
 import math
 from collections.abc import Callable, Generator, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from torch import Tensor
 from harness import metrics
 from harness.checkpoint import save_checkpoint
 from harness.clock import Clock
-from harness.config import RunConfig
+from harness.config import RunConfig, digest_of
 from harness.data import CorpusError, Dataset, get_tokenizer, open_dataset
 from harness.devices import autocast, peak_flops, resolve_device, resolve_precision
 from harness.metrics import Point
@@ -36,6 +37,12 @@ from harness.windows import (
     strided_batches,
     take_windows,
     training_batches,
+)
+
+# Fields that do not matter before the first step: a run's first point is that of every run that differs in them only.
+NOT_YET: Final = (
+    *("budget", "batch_tokens", "batch_size", "eval_every", "checkpoint_every", "grad_clip"),
+    *("optimizer", "learning_rate", "schedule", "warmup", "final_fraction", "decay", "weight_decay", "beta1", "beta2"),
 )
 
 EVAL_TOKENS = 8192  # tokens scored at once; the result does not depend on it
@@ -64,6 +71,7 @@ def train(
     after: int | None = None,
     began: Callable[[int, str], None] | None = None,
     stop: Callable[[], bool] = lambda: False,
+    beginnings: dict[str, Measured] | None = None,
 ) -> Generator[Point, None, None]:
     """Train the GPT that `config` describes and yield points of its curves.
 
@@ -91,6 +99,8 @@ def train(
         began: told, before the first point, the step that training goes on from (0: from the beginning), and what
             there is to say about it, such as "resumed with 2 threads, was 1: not bit-equal". By default it is logged.
         stop: asked before every step and during evaluations whether to end now.
+        beginnings: kept by the caller from run to run: what untrained models were measured to be. Runs that begin
+            with the same weights, as all trials of a search do, then measure them once.
 
     Raises:
         Diverged: with the step and what was not finite.
@@ -113,7 +123,7 @@ def train(
     model = build_gpt(config, device)
     loss_of = torch.compile(model.loss) if config.train.compile else model.loss
     optimizer = Optimizer(model, config.train)
-    evaluator = Evaluator(config, data, model, device, precision, stop)
+    evaluator = Evaluator(config, data, model, device, precision, stop, {} if beginnings is None else beginnings)
     clock = Clock(config, config.total_steps(windows))
     eval_steps = config.eval_steps(windows)
     log_steps = max(1, min(MAX_LOG_STEPS, eval_steps, (clock.total_steps or 1000) // 100))
@@ -146,12 +156,12 @@ def train(
                 if pending is not None:
                     last = clock.done(step)
                     if evaluated():
-                        scores = evaluator.evaluate(step, read_test=read_test and last)
+                        scores, sample = evaluator.measure(step, read_test=read_test and last)
                         if last and common_context is not None:
                             scores[metrics.VAL_COMMON_LOSS] = evaluator.common_context_loss(common_context)
                         if last and checkpoint is not None:
                             save_checkpoint(checkpoint, model, config, step)
-                        point = clock.point(step, {**pending, **scores}, evaluator.sample())
+                        point = clock.point(step, {**pending, **scores}, sample)
                         points.append(dataclasses.replace(point, by_position=evaluator.by_position) if last else point)
                     else:
                         points.append(clock.point(step, pending))
@@ -226,6 +236,9 @@ class Scores:
         return nats / count
 
 
+Measured = tuple[Mapping[str, float], str | None]  # losses and what follows from them; a text
+
+
 @dataclass
 class Evaluator:
     """Scores a model on its splits. Draws no random numbers, so how often it is called changes nothing else."""
@@ -236,12 +249,32 @@ class Evaluator:
     device: torch.device
     precision: str
     stop: Callable[[], bool] = lambda: False  # asked before every batch whether to end now
+    beginnings: dict[str, Measured] = field(default_factory=dict)  # see `train`
     by_position: tuple[float, ...] = ()  # mean validation loss at each position, of the last pass
 
     @property
     def rows(self) -> int:
         """Windows scored at once."""
         return max(1, EVAL_TOKENS // self.model.context_length)
+
+    def measure(self, step: int, read_test: bool = False) -> tuple[dict[str, float], str | None]:
+        """The scores of `evaluate` and the text of `sample`, those of an untrained model only once."""
+        if step > 0:
+            return self.evaluate(step, read_test), self.sample()
+        key = self._beginning()
+        if key not in self.beginnings:
+            self.beginnings[key] = self.evaluate(step), self.sample()
+        scores, sample = self.beginnings[key]
+        return dict(scores), sample
+
+    def _beginning(self) -> str:
+        """Tells apart what is measured before the first step: weights, data, and how they are computed with."""
+        plain = self.config.resolved()
+        for name in NOT_YET:
+            del plain["train"][name]
+        del plain["model"]["drop_rate"]
+        where = [str(self.device), self.precision, torch.get_num_threads()]
+        return digest_of({"config": plain, "data": self.data.fingerprint, "where": where})
 
     def evaluate(self, step: int, read_test: bool = False) -> dict[str, float]:
         """Train loss over the fixed sample, validation (and test) loss over every target of the split."""

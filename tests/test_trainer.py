@@ -313,6 +313,42 @@ def test_two_runs_of_one_config_are_bit_equal_and_another_seed_is_not(tmp_path: 
         assert one[-1].metrics[metric] != other[-1].metrics[metric]
 
 
+@pytest.mark.parametrize(
+    ("change", "shared"),
+    [
+        ({"learning_rate": 1e-2, "weight_decay": 0.0, "optimizer": "muon", "batch_size": 2, "warmup": 0.3}, True),
+        ({"model": {"drop_rate": 0.3}}, True),
+        ({"seed": 2}, False),
+        ({"model": {"qkv_bias": True}}, False),
+        ({"model": {"context_length": 8}}, False),
+        ({"train_eval_tokens": 256}, False),
+        ({"data": {"corpus": "sotu-1820", "tokenizer": "byte", "split": {"val": 0.2}}}, False),
+        ({"sample": {"max_new_tokens": 3}}, False),
+    ],
+    ids=str,
+)
+def test_runs_that_begin_alike_measure_their_beginning_once(
+    change: dict[str, Any], shared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes = []
+    evaluate = Evaluator.evaluate
+
+    def counted(self: Evaluator, step: int, read_test: bool = False) -> dict[str, float]:
+        passes.append(step)
+        return evaluate(self, step, read_test)
+
+    monkeypatch.setattr(Evaluator, "evaluate", counted)
+    alone = run(small_config(**change))
+    assert passes == [0, 6]
+    beginnings: dict[str, Any] = {}
+    run(small_config(), beginnings=beginnings)
+    passes.clear()
+    points = run(small_config(**change), beginnings=beginnings)
+    assert passes == ([6] if shared else [0, 6])
+    assert numbers(points) == numbers(alone)
+    assert [point.sample for point in points] == [point.sample for point in alone]
+
+
 @pytest.mark.parametrize("sample", [{"max_new_tokens": 0}, {"max_new_tokens": 4, "temperature": 1.0}])
 def test_evaluating_more_often_changes_nothing_else(sample: dict[str, float], tmp_path: Path) -> None:
     def weights(eval_steps: int, **fields: Any) -> dict[str, bytes]:
