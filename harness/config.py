@@ -15,6 +15,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from harness.problems import shown
+
 # Vocabulary sizes of tiktoken's encodings (`Encoding.n_vocab`) and of plain bytes. Kept here because a spec is
 # checked before any tokenizer is loaded; a test holds the table against tiktoken's own definitions.
 VOCABULARY: Final[Mapping[str, int]] = {
@@ -46,10 +48,15 @@ _PRESET_COMMON: Final[Mapping[str, Any]] = {
 WITHOUT_EFFECT: Final = ("train.checkpoint_every",)
 
 
+_LARGEST = 2**62
+
+
 def _whole(value: object) -> object:
     """Take 1e5 for 100000: YAML reads scientific notation as a float, people mean the number."""
     if isinstance(value, float) and math.isfinite(value) and value == int(value):
-        return int(value)
+        value = int(value)
+    if isinstance(value, int) and abs(value) > _LARGEST:  # products of a few of them must still be a float
+        raise ValueError(f"found {shown(value)}; allowed: a whole number up to 2^62")
     return value
 
 
@@ -61,6 +68,7 @@ def _as_tuple(value: object) -> object:
 
 Whole = Annotated[int, BeforeValidator(_whole)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Amount = Annotated[float, Field(gt=0, le=1e30)]  # of what a budget counts: a step's share of it must be finite
 
 
 class Config(BaseModel):
@@ -127,7 +135,7 @@ class ModelConfig(Config):
         fields = dict(raw)
         preset = fields.pop("preset")
         if not isinstance(preset, str) or preset not in PRESETS:  # a list cannot be looked up
-            raise ValueError(f"preset: found {preset!r}; allowed: {' | '.join(PRESETS)}")
+            raise ValueError(f"preset: found {shown(preset)}; allowed: {' | '.join(PRESETS)}")
         return {**_PRESET_COMMON, **PRESETS[preset], **fields}
 
     @model_validator(mode="after")
@@ -141,10 +149,10 @@ class Budget(Config):
     """When training ends. Exactly one is given; the learning-rate schedule runs over it."""
 
     tokens: Annotated[Whole | None, Field(gt=0)] = None
-    epochs: Annotated[float | None, Field(gt=0)] = None
+    epochs: Amount | None = None
     steps: Annotated[Whole | None, Field(gt=0)] = None
-    flops: Annotated[float | None, Field(gt=0)] = None
-    seconds: Annotated[float | None, Field(gt=0)] = None  # of training; evaluation is not counted
+    flops: Amount | None = None
+    seconds: Amount | None = None  # of training; evaluation is not counted
 
     @model_validator(mode="after")
     def _one(self) -> Budget:
@@ -156,7 +164,7 @@ class Every(Config):
     """A rhythm. Exactly one is given."""
 
     tokens: Annotated[Whole | None, Field(gt=0)] = None
-    epochs: Annotated[float | None, Field(gt=0)] = None
+    epochs: Amount | None = None
     steps: Annotated[Whole | None, Field(gt=0)] = None
 
     @model_validator(mode="after")

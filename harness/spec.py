@@ -10,6 +10,7 @@ import functools
 import hashlib
 import io
 import itertools
+import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from pydantic import BaseModel, BeforeValidator, Field
 from ruamel.yaml import YAML
 
 from harness.config import Config, RunConfig, Whole, decisive, digest_of
+from harness.problems import printable, shown
 
 SAMPLERS: Final = ("tpe", "random", "grid", "qmc", "gp", "cmaes")
 PRUNERS: Final = ("none", "median", "hyperband", "successive_halving")
@@ -73,8 +75,8 @@ def _whole(value: Any, low: int, found: str, also: str = "") -> int:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if number and low <= value <= MAX_SEEDS and value == int(value):
         return int(value)
-    shown = "nothing" if value is None else repr(value)
-    raise ValueError(f"{found} {shown}; allowed: a whole number from {low} to {MAX_SEEDS}{also}")
+    given = "nothing" if value is None else shown(value)
+    raise ValueError(f"{found} {given}; allowed: a whole number from {low} to {MAX_SEEDS}{also}")
 
 
 class StudyConfig(Config):
@@ -342,10 +344,11 @@ def short_name(path: str) -> str:
 
 
 def format_value(value: Any) -> str:
-    """A value as YAML writes it, without loss."""
+    """A value as YAML writes it, without loss, on one line."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    return repr(value) if isinstance(value, float) else str(value)
+    text = repr(value) if isinstance(value, float) else str(value)
+    return text if printable(text) == text else json.dumps(text)
 
 
 def arm_name(values: Mapping[str, Any]) -> str:
