@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli import err, fail, out, show_answer
+from harness.cli import Command, err, fail, number, out, show_answer, whole
 from harness.config import DataConfig
 from harness.outcomes import Exit, Outcome
 from harness.preview import plural, runs_planned, show_plan, show_status
 from harness.problems import SpecError
-from harness.spec import SweepSpec
+from harness.spec import MAX_SEEDS, SweepSpec
 from harness.specfile import load_spec
 from harness.workers import Pool, default_workers
 
@@ -35,7 +35,7 @@ DRAIN_SECONDS, DRAIN_SECONDS_STOPPED = 300.0, 10.0  # that a store gets to take 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
-@app.command()
+@app.command(cls=Command)
 def main(
     spec_file: Annotated[Path, typer.Argument(metavar="SPEC", help="The experiment, a YAML file.")],
     settings: Annotated[
@@ -44,12 +44,19 @@ def main(
     plan: Annotated[bool, typer.Option("--plan", help="Say what would run and what it costs; train nothing.")] = False,
     noise_floor: Annotated[
         int | None,
-        typer.Option(min=2, metavar="N", help="Train the baseline alone on N seeds: what a difference has to beat."),
+        typer.Option(
+            parser=whole(2, MAX_SEEDS),
+            metavar="N",
+            help="Train the baseline alone on N seeds: what a difference has to beat.",
+        ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Worker processes. Default: one per GPU, else one per core.")
+        int | None,
+        typer.Option(
+            parser=whole(1, 1024), metavar="N", help="Worker processes. Default: one per GPU, else one per core."
+        ),
     ] = None,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads of each worker.")] = 1,
+    threads: Annotated[int, typer.Option(parser=whole(1, 1024), metavar="N", help="CPU threads of each worker.")] = 1,
     tracking: Annotated[
         str | None,
         typer.Option(metavar="URI", help="MLflow store. Default: $MLFLOW_TRACKING_URI or mlruns/mlflow.db."),
@@ -59,7 +66,9 @@ def main(
     ] = None,
     patience: Annotated[
         float,
-        typer.Option(min=1, metavar="SECONDS", help="A worker that gets no further for so long is given up."),
+        typer.Option(
+            parser=number(1), metavar="SECONDS", help="A worker that gets no further for so long is given up."
+        ),
     ] = 600.0,
     status: Annotated[
         bool, typer.Option("--status", help="Say what is done, running, failed and left; change nothing.")
@@ -84,10 +93,13 @@ def main(
         show_plan(spec, datasets.train_tokens(spec), workers)
         return
     from harness.lock import Locked, only_one
+    from harness.places import wrong_places
     from harness.study import StorageError
     from harness.tracking import SweepBusy, TrackingError
 
     stores = Stores(tracking, storage, reports)
+    if wrong := wrong_places(tracking, stores.optuna, reports):
+        fail("\n".join(wrong))
     signal.signal(signal.SIGTERM, Terminated.raised)  # as Ctrl-C does, so that nothing is left RUNNING
     try:
         if status:

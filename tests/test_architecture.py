@@ -37,7 +37,7 @@ ROWS = [
     {"tracking"},
     {"report"},
     {"workers", "worker"},
-    {"plan", "progress", "study", "tasks", "rounds", "recovery", "status", "lock", "conductor"},
+    {"plan", "progress", "study", "tasks", "rounds", "recovery", "status", "lock", "places", "conductor"},
     {"cli", "preview", "sweep", "generate", "report.__main__", "data.__main__"},
 ]
 

@@ -10,19 +10,25 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.cli import Command, Group
 from harness.config import VOCABULARY, DataConfig
 from harness.data import BUILTIN, SPLITS, Corpus, CorpusError, Dataset, load_corpus, open_dataset
 from harness.data.tokenizer import check_tokenizer
+from harness.problems import printable
 
 _FIRST_LINES: Final = 5
 
 app = typer.Typer(
-    add_completion=False, no_args_is_help=True, help="Look at the corpora: bytes, tokens, splits and first lines."
+    cls=Group,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Look at the corpora: bytes, tokens, splits and first lines.",
 )
 TokenizerOption = Annotated[str, typer.Option("--tokenizer", "-t", help=f"One of {', '.join(VOCABULARY)}.")]
 
 
-@app.command(name="list")
+@app.command(name="list", cls=Command)
 def list_corpora(tokenizer: TokenizerOption = "gpt2") -> None:
     """The built-in corpora, smallest first. The first call encodes them, which takes some seconds."""
     try:
@@ -45,7 +51,7 @@ def list_corpora(tokenizer: TokenizerOption = "gpt2") -> None:
     )
 
 
-@app.command()
+@app.command(cls=Command)
 def show(
     corpus: Annotated[str, typer.Argument(help="A built-in name, a file or a quoted glob.", show_default=False)],
     tokenizer: TokenizerOption = "gpt2",
@@ -101,7 +107,7 @@ def _facts(corpus: Corpus, data: Dataset) -> Table:
         ("tokens", f"{tokens:,} ({data.tokenizer}, vocabulary {len(data.token_bytes):,})"),
         ("bytes/token", f"{size / tokens:.2f}"),
     ):
-        table.add_row(label, Text(value, overflow="fold"))
+        table.add_row(label, Text(printable(value), overflow="fold"))
     return table
 
 
