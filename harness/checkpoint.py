@@ -53,17 +53,19 @@ def load_checkpoint(folder: Path, device: torch.device | str = "cpu") -> tuple[G
         raise CheckpointError(f"{folder}: found no {Path(error.filename).name}; a checkpoint has both files") from error
     except OSError as error:  # a file where the folder should be, no right to read
         raise CheckpointError(f"{error.filename}: cannot be read ({error.strerror})") from error
-    except (ValidationError, ValueError, KeyError, TypeError) as error:
+    except (ValidationError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{folder / DESCRIPTION}: cannot be read as a checkpoint's description") from error
     found = hashlib.sha256(weights).hexdigest()
     if found != wanted:
         raise CheckpointError(
             f"{folder / WEIGHTS}: found SHA-256 {found[:16]}…, allowed: {wanted[:16]}… (damaged file)"
         )
-    with torch.device("meta"):
-        model = GPT(config.model, config.vocab_size)
     try:
         tensors = load(weights)
+        if sum(tensor.numel() for tensor in tensors.values()) != config.parameters:  # before a billion layers are built
+            raise KeyError(WEIGHTS)
+        with torch.device("meta"):
+            model = GPT(config.model, config.vocab_size)
         if config.model.tie_embeddings:
             tensors["out_head.weight"] = tensors["tok_emb.weight"]
         model.load_state_dict(tensors, assign=True)
