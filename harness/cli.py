@@ -15,16 +15,25 @@ from typer.core import TyperCommand, TyperGroup
 from harness.outcomes import Exit
 from harness.problems import printable, shown
 
-LINE_END = "\n"
+_KEPT = "\n\t"
 _WARNINGS_SHOWN = 5
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+
+class _Console(Console):
+    """Prints texts as they are: no markup in them is obeyed by rich, no control character by the terminal."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """As rich's."""
+        super().print(*(printable(one, _KEPT) if isinstance(one, str) else one for one in objects), **options)
+
+
+out = _Console(highlight=False, markup=False, emoji=False)
+err = _Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 def fail(message: object, code: int = Exit.MISTAKE) -> NoReturn:
     """Write `message` to standard error, as it is, and leave with `code`."""
-    err.print(printable(str(message), LINE_END), markup=False, soft_wrap=True)
+    err.print(str(message), soft_wrap=True)
     raise typer.Exit(code)
 
 
@@ -118,10 +127,10 @@ def show_table(lines: Sequence[Sequence[str]]) -> None:
 def show_answer(lines: Sequence[Sequence[str]], answer: str, warnings: Sequence[str]) -> None:
     """Print a comparison: its table, its words, and what may change them."""
     show_table(lines)
-    out.print(f"\n{printable(answer, LINE_END)}\n", markup=False)
+    out.print(f"\n{answer}\n")
     for warning in warnings[:_WARNINGS_SHOWN]:
-        out.print(f"warning: {printable(warning, LINE_END)}", markup=False)
+        out.print(f"warning: {warning}")
     if len(warnings) > _WARNINGS_SHOWN:
-        out.print(f"and {len(warnings) - _WARNINGS_SHOWN} more in the report", markup=False)
+        out.print(f"and {len(warnings) - _WARNINGS_SHOWN} more in the report")
     if warnings:
         out.print()

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from harness.cli import LINE_END, Command, fail, number, out, whole
-from harness.problems import printable, shown
+from harness.cli import Command, fail, number, out, whole
+from harness.problems import shown
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -55,7 +55,7 @@ def main(
         fail(error)
     sample = SampleConfig(prompt=prompt, max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k)
     text = continue_text(model, tokenizer, sample, seed)
-    out.print(printable(text, LINE_END + "\t"), markup=False, soft_wrap=True)  # a model may say what a terminal obeys
+    out.print(text, soft_wrap=True)  # a model may say what a terminal would obey: that is escaped
 
 
 if __name__ == "__main__":

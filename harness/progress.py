@@ -13,6 +13,7 @@ from rich.text import Text
 from harness import metrics
 from harness.metrics import Point
 from harness.outcomes import Outcome
+from harness.problems import printable
 
 _MARKS = {
     Outcome.COMPLETE: ("✓", "green"),
@@ -111,7 +112,7 @@ class Screen:
         loss = "" if run.val_loss is None else f"  val loss {run.val_loss:.4f}"
         because = f"  {outcome}" if outcome is not Outcome.COMPLETE else ""
         if reason:
-            because += f": {reason.splitlines()[0]}"
+            because += f": {printable(reason.splitlines()[0])}"
         took = clock(time.monotonic() - run.began)
         line = Text.assemble((mark, style), f" {self.ended}/{self.total}  {run.name}{loss}  {took}{because}")
         self.console.print(line, soft_wrap=True)
@@ -122,7 +123,7 @@ class Screen:
 
     def note(self, text: str) -> None:
         """Something the person should know."""
-        self.console.print(Text(text), soft_wrap=True)
+        self.console.print(Text(printable(text)), soft_wrap=True)
 
     def seconds_left(self) -> float | None:
         """Wall time left for the whole sweep, from the share of the work done so far; None before 2 %."""

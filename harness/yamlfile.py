@@ -6,6 +6,7 @@ their lines; duplicate keys are therefore reported with all other mistakes and n
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -119,7 +120,9 @@ def read_yaml(path: Path) -> Document:
 
 def parse_yaml(text: str, file: str) -> Document:
     """The same for text; `file` is what messages name."""
-    for number, start in enumerate(text.split("\n"), 1):  # in another version, `no` is no text
+    for number, start in enumerate(
+        re.split("\r\n|[\r\n\x85\u2028\u2029]", text), 1
+    ):  # in another version, `no` is no text
         if start.startswith("%YAML") and start.split()[1:2] != ["1.2"]:
             raise SpecError([Problem(file, number, "", f"found {shown(start.strip())}; allowed: YAML 1.2")])
     yaml = YAML(typ="safe", pure=True)

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 import harness.data.__main__ as data
 import harness.report.__main__ as report
 from harness import generate, sweep
+from harness.cli import out
 
 SPEC = """\
 name: tiny
@@ -118,3 +119,35 @@ def test_as_a_process(module: str, arguments: list[str], message: str, folder: P
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(message) and done.stderr.count("\n") == 1
     assert sorted(path.name for path in folder.iterdir()) == ["dangling.yaml", "folder", "tiny.yaml"]
+
+
+HOSTILE = """\
+name: hostile
+question: "<script>alert(1)</script> [/bold] {{ 7 }} :smile:?"
+data: {path: "[/x].txt", tokenizer: byte}
+model: {context_length: 8, emb_dim: 8, n_heads: 2, n_layers: 1}
+train: {budget: {tokens: 64}, batch_tokens: 32}
+compare: {train.sample.prompt: ["[/x]", "\\e[31mred\\nline\\r\\a", "<b>:smile:</b>", "\\u202eabc"]}
+study: {seeds: 2}
+"""
+
+
+def test_hostile_values_are_shown_as_they_are_and_obeyed_by_nobody(folder: Path) -> None:
+    (folder / "[").mkdir()
+    (folder / "[/x].txt").write_text("[/y] \x1b[31m :smile: text " * 30)
+    (folder / "hostile.yaml").write_text(HOSTILE)
+    result = CliRunner().invoke(sweep.app, ["hostile.yaml", "--plan"])
+    assert result.exit_code == 0, repr(result.exception)
+    for name in ("[/x]", r'"\u001b[31mred\nline\r\u0007"', "<b>:smile:</b>", r'"\u202eabc"'):
+        assert f"prompt={name}" in result.stdout
+    assert result.stdout.replace("\n", "").isprintable()
+    status = CliRunner().invoke(sweep.app, ["hostile.yaml", "--status"])
+    assert status.exit_code == 0 and "<script>alert(1)</script> [/bold] {{ 7 }} :smile:?" in status.stdout
+    shown = CliRunner().invoke(data.app, ["show", "[/x].txt", "-t", "byte"])
+    assert shown.exit_code == 0, repr(shown.exception)
+    assert "[/y] \ufffd[31m :smile: text" in shown.stdout and "\x1b" not in shown.output
+
+
+def test_what_is_printed_holds_no_command_for_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    out.print("a\x1b]0;title\x07 [red]b[/red] :smile:\r\n\tc\x9b1m", soft_wrap=True)
+    assert capsys.readouterr().out == r"a\x1b]0;title\x07 [red]b[/red] :smile:\r" + "\n        c\\x9b1m\n"

@@ -56,6 +56,11 @@ WRONG = [
     ("name: dropout", "name: ../../etc", "1: name: found '../../etc'; allowed"),
     ("name: dropout", "name: audit", "1: name: found 'audit', which"),
     ("name: dropout", "title: x", "1: name: found nothing; allowed"),
+    (
+        "question: Does dropout help?",
+        r'question: "a\e[31m b"',
+        r"2: question: found 'a\x1b[31m b'; allowed: a text without control characters",
+    ),
     ("question: Does dropout help?", "question: [1]", "2: question: found [1]; allowed: a text"),
     ("sotu-1820}", "sotu-1820, path: x.txt}", "3: data: found corpus and path; allowed: exactly one source of"),
     ("sotu-1820}", "sotu-1820, sha256: '" + "a" * 64 + "'}", "3: data: found one of url and sha256; allowed: both"),

@@ -38,6 +38,7 @@ def test_duplicate_keys_are_all_reported_with_both_lines() -> None:
         ("a: [1\nb: 2", "f:2: is no valid YAML: expected ',' or ']'"),
         ("a: *nobody", "f:1: is no valid YAML: found undefined alias"),
         ("\ta: 1", "f:1: is no valid YAML"),
+        ("# no\r%YAML 1.1\r---\ra: no", "f:2: found '%YAML 1.1'; allowed: YAML 1.2"),
         ("# no\n%YAML 1.1\n---\na: no", "f:2: found '%YAML 1.1'; allowed: YAML 1.2"),
         ("a: 1\n---\nb: 2", "is no valid YAML"),
     ],

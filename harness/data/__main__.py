@@ -78,7 +78,7 @@ def _config(corpus: str, tokenizer: str) -> DataConfig:
 
 def _open(config: DataConfig) -> Dataset:
     """Open with a moving sign of life where a person is watching: the first time may take seconds."""
-    with Console(stderr=True).status(f"opening {config.corpus or config.path}"):
+    with Console(stderr=True).status(Text(printable(f"opening {config.corpus or config.path}"))):
         return open_dataset(config)
 
 
