@@ -95,7 +95,7 @@ def main(
     from harness.lock import Locked, only_one
     from harness.places import wrong_places
     from harness.study import StorageError
-    from harness.tracking import SweepBusy, TrackingError
+    from harness.tracking import SweepBusy, TrackingError, brief_requests
 
     stores = Stores(tracking, storage, reports)
     if wrong := wrong_places(tracking, stores.optuna, reports):
@@ -106,7 +106,8 @@ def main(
             identity = datasets.identity(spec)
             show_status(spec, identity, tracking, stores.optuna, work_folder(spec, identity))
             return
-        with only_one(spec.name), Pool(workers or default_workers(), threads, patience) as pool:
+        pool = Pool(workers or default_workers(), threads, patience)
+        with only_one(spec.name), brief_requests(), pool:  # the outbox asks again
             pool.warm(len(spec.arms()) * (spec.trials + len(spec.seeds)))  # while the stores are opened
             ended = run(spec, datasets, stores, pool, fresh)
     except (Locked, SweepBusy) as error:
