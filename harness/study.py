@@ -9,7 +9,8 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
+from optuna.exceptions import StorageInternalError
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import (
     BaseSampler,
@@ -52,7 +54,17 @@ REASON = "reason"
 
 
 class StorageError(ValueError):
-    """An address at which Optuna can store nothing."""
+    """Optuna's storage cannot be opened, read or written."""
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turn the storage's errors, such as a full disk, into a `StorageError` of one sentence."""
+    try:
+        yield
+    except (StorageInternalError, SQLAlchemyError) as error:
+        first = str(error.__cause__ or error).strip().splitlines()[0]
+        raise StorageError(f"Optuna: {first}; the same command goes on once its storage can be used") from error
 
 
 def open_storage(url: str) -> BaseStorage:

@@ -94,7 +94,7 @@ def main(
         return
     from harness.lock import Locked, only_one
     from harness.places import wrong_places
-    from harness.study import StorageError
+    from harness.study import StorageError, explained
     from harness.tracking import SweepBusy, TrackingError, brief_requests
 
     stores = Stores(tracking, storage, reports)
@@ -107,7 +107,7 @@ def main(
             show_status(spec, identity, tracking, stores.optuna, work_folder(spec, identity))
             return
         pool = Pool(workers or default_workers(), threads, patience)
-        with only_one(spec.name), brief_requests(), pool:  # the outbox asks again
+        with only_one(spec.name), explained(), brief_requests(), pool:  # the outbox asks again
             pool.warm(len(spec.arms()) * (spec.trials + len(spec.seeds)))  # while the stores are opened
             ended = run(spec, datasets, stores, pool, fresh)
     except (Locked, SweepBusy) as error:
@@ -115,14 +115,14 @@ def main(
     except (TrackingError, StorageError) as error:
         fail(error, Exit.FAILED)
     except OSError as error:
-        fail(f"disk: {error.strerror}: {error.filename}; the same command goes on from here: {command()}", Exit.FAILED)
+        fail(f"disk: {error.strerror}: {error.filename}; {goes_on()}", Exit.FAILED)
     except KeyboardInterrupt as stop:
         code = stop.code if isinstance(stop, Terminated) else Exit.INTERRUPTED
-        fail(f"stopped at once; the same command goes on from here: {command()}", code)
+        fail(f"stopped at once; {goes_on()}", code)
     for line in ended.failed:
         err.print(f"failed: {line}", markup=False, soft_wrap=True)
     if ended.signal:
-        err.print(f"stopped; the same command goes on from here: {command()}", markup=False, soft_wrap=True)
+        err.print(f"stopped; {goes_on()}", markup=False, soft_wrap=True)
         raise typer.Exit(128 + ended.signal)
     if ended.failed:
         raise typer.Exit(Exit.FAILED)
@@ -316,6 +316,11 @@ def sweep_info(spec: SweepSpec, identity: str, data: Dataset) -> SweepInfo:
 def command() -> str:
     """The command as it was given, to be given again."""
     return shlex.join(["python", "-m", "harness.sweep", *sys.argv[1:]])
+
+
+def goes_on() -> str:
+    """What a person is told when a sweep has ended too early."""
+    return f"the same command goes on from here: {command()}"
 
 
 def work_folder(spec: SweepSpec, identity: str) -> Path:

@@ -7,6 +7,7 @@ import os
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -30,6 +31,7 @@ _SQLITE: Final = "sqlite:///"
 _WEB: Final = ("http://", "https://")
 _PAGE: Final = 1000  # runs or experiments asked for at once
 _BRIEF: Final = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
+_explaining: Final = ContextVar("explaining", default=False)  # whether errors of this thread's calls are explained
 
 
 class TrackingError(ValueError):
@@ -79,7 +81,12 @@ def brief_requests() -> Iterator[None]:
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Turn the store's errors into a `TrackingError` of one sentence: callers import no MLflow and cannot name them."""
+    """Turn the store's errors into a `TrackingError` of one sentence: callers import no MLflow and cannot name them.
+
+    MLflow itself would also print the traceback of a database's error.
+    """
+    logging.getLogger("mlflow.store.db.utils").addFilter(_unexplained)
+    told = _explaining.set(True)
     try:
         yield
     except Exception as error:
@@ -89,6 +96,12 @@ def explained() -> Iterator[None]:
         if not isinstance(error, MlflowException | SQLAlchemyError):
             raise
         raise TrackingError(f"MLflow: {str(error).strip().splitlines()[0]}") from error
+    finally:
+        _explaining.reset(told)
+
+
+def _unexplained(_: logging.LogRecord) -> bool:
+    return not _explaining.get()
 
 
 @explained()
