@@ -200,9 +200,10 @@ def _read_text(file: Path, shown: str, field: str) -> str:
     """The text of one UTF-8 file without its byte order mark."""
     try:
         raw = file.read_bytes()
-    except OSError as error:
+    except (OSError, MemoryError) as error:
+        why = "it does not fit into memory" if isinstance(error, MemoryError) else reason(error)
         raise CorpusError(
-            field, f"found {shown!r}, which cannot be read ({reason(error)}); allowed: readable text files"
+            field, f"found {shown!r}, which cannot be read ({why}); allowed: readable text files"
         ) from None
     if (nul := raw.find(b"\0")) >= 0:
         raise CorpusError(
