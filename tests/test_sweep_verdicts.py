@@ -12,7 +12,7 @@ from harness.config import DataConfig
 from harness.data import load_corpus
 from harness.report import load_runs
 from harness.report.comparison import undecided_arms
-from test_sweep import SPEC, Sandbox
+from sandbox import SPEC, Sandbox
 
 pytestmark = pytest.mark.slow
 
