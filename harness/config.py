@@ -37,12 +37,8 @@ PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {
     "gpt2-774m": {"emb_dim": 1280, "n_heads": 20, "n_layers": 36},
     "gpt2-1558m": {"emb_dim": 1600, "n_heads": 25, "n_layers": 48},
 }
-_PRESET_COMMON: Final[Mapping[str, Any]] = {
-    "vocab_size": 50257,
-    "context_length": 256,
-    "drop_rate": 0.1,
-    "qkv_bias": False,
-}
+# Their vocabulary is the tokenizer's: GPT-2's own, where nothing else is said.
+_PRESET_COMMON: Final[Mapping[str, Any]] = {"context_length": 256, "drop_rate": 0.1, "qkv_bias": False}
 
 # Fields that change no number of a run: no part of what it is known by, and nothing to compare or to tune.
 WITHOUT_EFFECT: Final = ("train.checkpoint_every",)
@@ -105,6 +101,7 @@ class DataConfig(Config):
     url: str | None = None
     sha256: Annotated[str | None, Field(pattern=r"^[0-9a-fA-F]{64}$")] = None
     tokenizer: Literal[tuple(VOCABULARY)] = "gpt2"  # type: ignore[valid-type]
+    vocab: Literal["full", "corpus"] = "full"  # corpus: only the tokens that occur in the text, numbered anew
     split: Split = Split()
 
     @model_validator(mode="after")
@@ -118,7 +115,7 @@ class DataConfig(Config):
 class ModelConfig(Config):
     """A GPT-2. The defaults are GPT-2 124M with a context of 256 tokens; `preset` names a whole size at once."""
 
-    vocab_size: Annotated[Whole | None, Field(gt=0)] = None  # None: the tokenizer's vocabulary
+    vocab_size: Annotated[Whole | None, Field(gt=0)] = None  # None: the vocabulary that `data` means
     context_length: Annotated[Whole, Field(ge=1)] = 256  # tokens
     emb_dim: Annotated[Whole, Field(ge=1)] = 768
     n_heads: Annotated[Whole, Field(ge=1)] = 12
@@ -228,18 +225,44 @@ class RunConfig(Config):
                 f"train.batch_tokens: found {tokens} with model.context_length {context}; "
                 "allowed: a multiple of context_length"
             )
-        needed = VOCABULARY[self.data.tokenizer]
-        if self.model.vocab_size is not None and self.model.vocab_size < needed:
-            raise ValueError(
-                f"model.vocab_size: found {self.model.vocab_size}; "
-                f"allowed: at least the {needed} of tokenizer {self.data.tokenizer}"
-            )
+        if self.data.vocab == "full":
+            self._check_rows(VOCABULARY[self.data.tokenizer], f"of tokenizer {self.data.tokenizer}")
         return self
+
+    def _check_rows(self, needed: int, whose: str) -> None:
+        if self.model.vocab_size is not None and self.model.vocab_size < needed:
+            raise ValueError(f"model.vocab_size: found {self.model.vocab_size}; allowed: at least the {needed} {whose}")
 
     @property
     def vocab_size(self) -> int:
-        """Rows of the embedding and of the head: what was asked for, else the tokenizer's vocabulary."""
-        return self.model.vocab_size or VOCABULARY[self.data.tokenizer]
+        """Rows of the embedding and of the head: what was asked for, else the tokenizer's vocabulary.
+
+        Raises:
+            ValueError: that is the corpus's vocabulary, and its size has not been set yet by `with_vocabulary`.
+        """
+        if self.model.vocab_size is not None:
+            return self.model.vocab_size
+        if self.data.vocab == "corpus":
+            raise ValueError(
+                "model.vocab_size: found nothing with data.vocab corpus; "
+                "allowed: a number, which Dataset.resolve sets once the corpus is known"
+            )
+        return VOCABULARY[self.data.tokenizer]
+
+    def with_vocabulary(self, tokens: int) -> RunConfig:
+        """This run with `model.vocab_size` written out, where its corpus decides it.
+
+        Args:
+            tokens: different tokens that occur in the corpus.
+
+        Raises:
+            ValueError: `model.vocab_size` was given, and is less than that.
+        """
+        if self.data.vocab == "full":
+            return self
+        self._check_rows(tokens, "tokens that occur in the corpus")
+        rows = self.model.vocab_size or tokens
+        return self.model_copy(update={"model": self.model.model_copy(update={"vocab_size": rows})})
 
     @property
     def sequences_per_step(self) -> int:

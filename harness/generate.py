@@ -43,16 +43,20 @@ def main(
         folder = Path(run) if os.path.isdir(run) else checkpoint_folder(run, tracking)  # noqa: PTH112
     except TrackingError as error:
         fail(error)
-    from harness.checkpoint import CheckpointError, load_checkpoint
+    from harness.checkpoint import CheckpointError, load_checkpoint, load_tokenizer
     from harness.config import SampleConfig
-    from harness.data import CorpusError, get_tokenizer
+    from harness.data import CorpusError
     from harness.text import continue_text
 
     try:
-        model, config = load_checkpoint(folder)
-        tokenizer = get_tokenizer(config.data.tokenizer)
+        model, _ = load_checkpoint(folder)
+        tokenizer = load_tokenizer(folder)
     except (CheckpointError, CorpusError) as error:
         fail(error)
+    try:
+        tokenizer.encode(prompt)
+    except CorpusError as error:  # with data.vocab corpus, not every text can be written
+        fail(f"--prompt: {error}")
     sample = SampleConfig(prompt=prompt, max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k)
     text = continue_text(model, tokenizer, sample, seed)
     out.print(text, soft_wrap=True)  # a model may say what a terminal would obey: that is escaped

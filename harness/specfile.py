@@ -11,8 +11,9 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import ValidationError
 
@@ -47,7 +48,23 @@ _OPTIONS_SHOWN = 20
 SplitSizes = Callable[[DataConfig], Mapping[str, int]]
 
 
-def load_spec(path: Path, settings: Sequence[str] = (), split_sizes: SplitSizes | None = None) -> SweepSpec:
+class Codec(Protocol):
+    """What turns text into the ids of a corpus."""
+
+    @property
+    def n_vocab(self) -> int:
+        """How many ids there are."""
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text; ValueError where it has none."""
+
+
+def load_spec(
+    path: Path,
+    settings: Sequence[str] = (),
+    split_sizes: SplitSizes | None = None,
+    codec_of: Callable[[DataConfig], Codec] | None = None,
+) -> SweepSpec:
     """Read, check and freeze a spec.
 
     Args:
@@ -55,11 +72,13 @@ def load_spec(path: Path, settings: Sequence[str] = (), split_sizes: SplitSizes 
         settings: `path=value` texts of `--set`, applied in order before checking.
         split_sizes: tells the tokens of each split, so that contexts longer than a split are found before
             training; it may raise a ValueError with a `field` attribute. None: the corpus is not looked at.
+        codec_of: tells the ids of a corpus, for runs whose vocabulary is their corpus's: how many there are, and
+            whether the prompt can be written with them. Asked only for what `split_sizes` accepts.
 
     Raises:
         SpecError: with every mistake that was found.
     """
-    return _Loader(read_yaml(path)).load(settings, split_sizes)
+    return _Loader(read_yaml(path)).load(settings, split_sizes, codec_of)
 
 
 class _Loader:
@@ -69,7 +88,12 @@ class _Loader:
         self.problems = list(document.problems)
         self.settings: dict[str, str] = {}  # dotted path → the `--set` text that set it
 
-    def load(self, settings: Sequence[str], split_sizes: SplitSizes | None) -> SweepSpec:
+    def load(
+        self,
+        settings: Sequence[str],
+        split_sizes: SplitSizes | None,
+        codec_of: Callable[[DataConfig], Codec] | None,
+    ) -> SweepSpec:
         self.apply_settings(settings)
         for section in self.values:
             if section not in SECTIONS:
@@ -92,12 +116,14 @@ class _Loader:
             spec = SweepSpec(name, question, written, base, compare, baseline, tune, study)
             runs = self.check_runs(spec)
             if split_sizes is not None:
-                self.check_splits(runs, split_sizes)
+                good = self.check_splits(runs, split_sizes)
+                if codec_of is not None:
+                    self.check_vocabularies(good, codec_of)
         elif split_sizes is not None:
             self.check_corpus(split_sizes)
         if self.problems:
             raise SpecError(self.problems)
-        return spec
+        return spec if codec_of is None else replace(spec, vocabulary_of=lambda data: codec_of(data).n_vocab)
 
     def report(self, path: str, message: str) -> None:
         setting = next((text for key, text in self.settings.items() if path == key or path.startswith(key + ".")), None)
@@ -308,7 +334,11 @@ class _Loader:
             return False
         return True
 
-    def check_splits(self, runs: Iterable[tuple[str, RunConfig]], split_sizes: SplitSizes) -> None:
+    def check_splits(
+        self, runs: Iterable[tuple[str, RunConfig]], split_sizes: SplitSizes
+    ) -> list[tuple[str, RunConfig]]:
+        """Report contexts that do not fit; gives the runs whose corpus can be had."""
+        runs = list(runs)
         sizes: dict[DataConfig, Mapping[str, int] | None] = {}
         seen: set[tuple[DataConfig, int]] = set()
         for where, config in runs:
@@ -329,6 +359,33 @@ class _Loader:
                         f"found {context}; allowed: under {count}, the tokens of the {split} split "
                         f"(a window needs one token more than its length)",
                     )
+        return [(where, config) for where, config in runs if sizes[config.data] is not None]
+
+    def check_vocabularies(
+        self, runs: Iterable[tuple[str, RunConfig]], codec_of: Callable[[DataConfig], Codec]
+    ) -> None:
+        """Report sizes and prompts that do not fit the corpus's vocabulary, where the model has that."""
+        seen = set()
+        for where, config in runs:
+            sample, rows = config.train.sample, config.model.vocab_size
+            prompt = sample.prompt if sample.max_new_tokens else None
+            if config.data.vocab == "full" or (config.data, rows, prompt) in seen:
+                continue
+            seen.add((config.data, rows, prompt))
+            codec = codec_of(config.data)
+            try:
+                config.with_vocabulary(codec.n_vocab)
+            except ValueError as error:
+                self.report_inside(where, "model.vocab_size", str(error).partition(": ")[2])
+            if prompt is not None:
+                try:
+                    codec.encode(prompt)
+                except ValueError as error:
+                    self.report_inside(where, "train.sample.prompt", f"{error}, or max_new_tokens 0")
+
+    def report_inside(self, where: str, path: str, message: str) -> None:
+        """Report a mistake of a whole run at the field, or where its values are compared or tuned."""
+        self.report(where if where.endswith(path) else path, message)
 
     def check_corpus(self, split_sizes: SplitSizes) -> None:
         """With mistakes elsewhere, still say what is wrong with the corpus."""

@@ -27,7 +27,7 @@ from harness.workers import Pool, default_workers
 
 if TYPE_CHECKING:
     from harness.conductor import Ended
-    from harness.data import Dataset
+    from harness.data import Dataset, Tokenizer
     from harness.tracking import Outbox, SweepInfo, Tracker
 
 DRAIN_SECONDS, DRAIN_SECONDS_STOPPED = 300.0, 10.0  # that a store gets to take what waits, at the end of a sweep
@@ -84,7 +84,7 @@ def main(
     """
     datasets = Datasets()
     try:
-        spec = load_spec(spec_file, settings or [], datasets.split_sizes)
+        spec = load_spec(spec_file, settings or [], datasets.split_sizes, datasets.codec)
     except SpecError as error:
         fail(error)
     if noise_floor is not None:
@@ -164,6 +164,10 @@ class Datasets:
     def split_sizes(self, config: DataConfig) -> Mapping[str, int]:
         """Tokens of each split."""
         return split_sizes(self[config])
+
+    def codec(self, config: DataConfig) -> Tokenizer:
+        """What turns text into a corpus's ids."""
+        return self[config].codec
 
 
 @dataclass(frozen=True)

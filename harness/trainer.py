@@ -21,7 +21,7 @@ from harness import metrics
 from harness.checkpoint import save_checkpoint
 from harness.clock import Clock
 from harness.config import RunConfig, digest_of
-from harness.data import CorpusError, Dataset, get_tokenizer, open_dataset
+from harness.data import CorpusError, Dataset, open_dataset
 from harness.devices import autocast, peak_flops, resolve_device, resolve_precision
 from harness.metrics import Point
 from harness.model import GPT, build_gpt
@@ -111,6 +111,7 @@ def train(
         OSError: a state or the checkpoint cannot be written; the states before are intact.
     """
     data = data or open_dataset(config.data)
+    config = data.resolve(config)
     windows = count_windows(len(data.train), config.model.context_length)
     if not windows:
         raise CorpusError(
@@ -120,7 +121,7 @@ def train(
         )
     device = resolve_device(config.train, device_index)
     precision = resolve_precision(config.train, device)
-    model = build_gpt(config, device)
+    model = build_gpt(config, device, data.vocabulary)
     loss_of = torch.compile(model.loss) if config.train.compile else model.loss
     optimizer = Optimizer(model, config.train)
     evaluator = Evaluator(config, data, model, device, precision, stop, {} if beginnings is None else beginnings)
@@ -160,7 +161,7 @@ def train(
                         if last and common_context is not None:
                             scores[metrics.VAL_COMMON_LOSS] = evaluator.common_context_loss(common_context)
                         if last and checkpoint is not None:
-                            save_checkpoint(checkpoint, model, config, step)
+                            save_checkpoint(checkpoint, model, config, step, data.vocabulary)
                         point = clock.point(step, {**pending, **scores}, sample)
                         points.append(dataclasses.replace(point, by_position=evaluator.by_position) if last else point)
                     else:
@@ -328,5 +329,4 @@ class Evaluator:
         wanted = self.config.train.sample
         if wanted.max_new_tokens == 0:
             return None
-        tokenizer = get_tokenizer(self.config.data.tokenizer)
-        return continue_text(self.model, tokenizer, wanted, self.config.train.seed)
+        return continue_text(self.model, self.data.codec, wanted, self.config.train.seed)

@@ -24,7 +24,7 @@ from harness import metrics
 from harness.checkpoint import load_checkpoint
 from harness.clock import Clock
 from harness.config import DataConfig, RunConfig
-from harness.data import CorpusError, Dataset, get_tokenizer, open_dataset
+from harness.data import CorpusError, Dataset, get_tokenizer, load_corpus, open_dataset
 from harness.metrics import Point
 from harness.model import GPT, build_gpt
 from harness.trainer import Diverged, Evaluator, train
@@ -89,8 +89,8 @@ def models(monkeypatch: pytest.MonkeyPatch) -> list[GPT]:
     """The models that runs have built so far, to look into or to break."""
     built: list[GPT] = []
 
-    def building(config: RunConfig, device: torch.device) -> GPT:
-        built.append(build_gpt(config, device))
+    def building(*arguments: Any) -> GPT:
+        built.append(build_gpt(*arguments))
         return built[-1]
 
     monkeypatch.setattr(harness.trainer, "build_gpt", building)
@@ -658,3 +658,60 @@ def test_a_dataset_that_is_open_already_is_used(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(harness.trainer, "open_dataset", refuse)
     assert numbers(run(small_config(), data)) == by_itself
+
+
+# The corpus's own vocabulary
+
+
+def test_bits_per_byte_do_not_depend_on_how_ids_are_numbered(tmp_path: Path) -> None:
+    """A GPT trained on the tokens that occur, against its copy in a full vocabulary that cannot choose the others."""
+    source = {"corpus": "sotu-1820", "tokenizer": "gpt2"}
+    config = small_config(data={**source, "vocab": "corpus"}, learning_rate=1e-2)
+    own = open_dataset(config.data)
+    last = run(config, read_test=True, checkpoint=tmp_path)[-1].metrics
+    model, stored = load_checkpoint(tmp_path)
+    assert stored == own.resolve(config)
+    assert own.vocabulary is not None
+    vocabulary = torch.from_numpy(own.vocabulary.astype(np.int64))
+    full = open_dataset(DataConfig(**source))
+    for split in ("val", "test"):
+        ids = torch.from_numpy(full.tokens(split).astype(np.int64))
+        numbers = torch.full((50257,), -1)
+        numbers[vocabulary] = torch.arange(len(vocabulary))
+        nats = 0.0
+        for start in range(0, len(ids) - 1, 16):
+            tokens, targets = ids[start : start + 16][: len(ids) - 1 - start], ids[start + 1 : start + 17]
+            logits = torch.full((len(targets), 50257), -torch.inf)
+            with torch.no_grad():
+                logits[:, vocabulary] = model(numbers[tokens][None])[0]
+            nats += F.cross_entropy(logits, targets, reduction="sum").double().item()
+        text = get_tokenizer("gpt2").decode(ids[1:].tolist())
+        assert last[f"{split}/loss"] == pytest.approx(nats / (len(ids) - 1), rel=1e-6)
+        assert last[f"{split}/bits_per_byte"] == pytest.approx(nats / math.log(2) / len(text.encode()), rel=1e-6)
+
+
+def test_samples_and_parameters_are_those_of_the_corpus_vocabulary() -> None:
+    data = {"corpus": "sotu-1820", "tokenizer": "gpt2", "vocab": "corpus"}
+    prompt = " the publication"
+    points = run(small_config(data=data, sample={"prompt": prompt, "max_new_tokens": 5}))
+    used = set(load_corpus(DataConfig(corpus="sotu-1820")).text)
+    for point in (points[0], points[-1]):
+        assert point.sample is not None and point.sample.startswith(prompt)
+        assert set(point.sample[len(prompt) :]) <= used
+    with pytest.raises(CorpusError, match="found '\N{SNOWMAN}', which no tokens that occur in the corpus can write"):
+        run(small_config(data=data, sample={"prompt": "\N{SNOWMAN}", "max_new_tokens": 5}))
+
+
+@pytest.mark.parametrize("name", ["full", "corpus"])
+def test_the_corpus_vocabulary_gives_runs_that_go_on(name: str, tmp_path: Path) -> None:
+    data = {"corpus": "sotu-1820", "tokenizer": "byte", "vocab": name}
+    config = small_config(data=data, model={"drop_rate": 0.1}, sample={"max_new_tokens": 3})
+    whole = run(config, checkpoint=tmp_path / "whole")
+    first = train(config, state=tmp_path / "state")
+    parts = [next(first), next(first)]
+    first.close()
+    parts += train(config, state=tmp_path / "state", checkpoint=tmp_path / "parts")
+    assert numbers(parts) == numbers(whole)
+    assert [point.sample for point in parts] == [point.sample for point in whole]
+    files = [(tmp_path / part / "model.safetensors").read_bytes() for part in ("whole", "parts")]
+    assert files[0] == files[1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Annotated, Final
 
+import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -95,6 +96,10 @@ def _tokens(data: Dataset) -> int:
     return sum(len(data.tokens(split)) for split in SPLITS)
 
 
+def _occurring(data: Dataset) -> int:
+    return len(np.unique(np.concatenate([data.tokens(split) for split in SPLITS])))
+
+
 def _facts(corpus: Corpus, data: Dataset) -> Table:
     size, tokens = sum(data.bytes.values()), _tokens(data)
     table = Table.grid(padding=(0, 2))
@@ -104,7 +109,8 @@ def _facts(corpus: Corpus, data: Dataset) -> Table:
         ("sha256", f"{corpus.sha256[:16]}…"),
         ("characters", f"{data.characters:,}"),
         ("bytes", f"{size:,}"),
-        ("tokens", f"{tokens:,} ({data.tokenizer}, vocabulary {len(data.token_bytes):,})"),
+        ("tokens", f"{tokens:,} ({data.tokenizer}, vocabulary {data.n_vocab:,})"),
+        ("occurring", f"{_occurring(data):,} different tokens, the vocabulary with data.vocab: corpus"),
         ("bytes/token", f"{size / tokens:.2f}"),
     ):
         table.add_row(label, Text(printable(value), overflow="fold"))
