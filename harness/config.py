@@ -197,6 +197,7 @@ class TrainConfig(Config):
     grad_clip: Annotated[float | None, Field(gt=0)] = 1.0  # global L2 norm; null: no clipping
     eval_every: Every = Every(epochs=1.0)
     train_eval_tokens: Annotated[Whole, Field(gt=0)] = 4096  # size of the fixed training sample behind train/loss
+    eval_tokens: Annotated[Whole | None, Field(gt=0)] = None  # of the validation sample between the ends; null: all
     checkpoint_every: Annotated[float | None, Field(gt=0)] = 60.0  # seconds between states to go on from
     sample: SampleConfig = SampleConfig()
     seed: Annotated[Whole, Field(ge=0, le=2**62)] = 1
@@ -341,6 +342,13 @@ class RunConfig(Config):
         if steps is not None:
             return min(first, steps) * self.tokens_per_step, steps * self.tokens_per_step
         return first * self.tokens_per_step, None
+
+    def samples(self, val_tokens: int) -> bool:
+        """Whether evaluations between the start and the end score a sample of the validation split, of so many tokens.
+
+        Curves and pruning then go by the sample at every evaluation, results by the whole split at both ends.
+        """
+        return self.train.eval_tokens is not None and self.train.eval_tokens < val_tokens - 1
 
     def resolved(self) -> dict[str, Any]:
         """The configuration as plain JSON values, nothing left open."""

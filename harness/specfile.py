@@ -213,6 +213,8 @@ class _Loader:
                 self.report(f"{section}.{path}", "seeds are what every arm is repeated over; allowed: study.seeds")
             elif path in WITHOUT_EFFECT:
                 self.report(f"{section}.{path}", "changes no number of a run; allowed: a value under train")
+            elif path == "train.eval_tokens":
+                self.report(f"{section}.{path}", "decides what curves are measured on; allowed: a value under train")
             elif path in known:
                 good[path] = value
             else:

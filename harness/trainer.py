@@ -157,7 +157,7 @@ def train(
                 if pending is not None:
                     last = clock.done(step)
                     if evaluated():
-                        scores, sample = evaluator.measure(step, read_test=read_test and last)
+                        scores, sample = evaluator.measure(step, read_test=read_test and last, whole=last)
                         if last and common_context is not None:
                             scores[metrics.VAL_COMMON_LOSS] = evaluator.common_context_loss(common_context)
                         if last and checkpoint is not None:
@@ -258,10 +258,12 @@ class Evaluator:
         """Windows scored at once."""
         return max(1, EVAL_TOKENS // self.model.context_length)
 
-    def measure(self, step: int, read_test: bool = False) -> tuple[dict[str, float], str | None]:
-        """The scores of `evaluate` and the text of `sample`, those of an untrained model only once."""
+    def measure(
+        self, step: int, read_test: bool = False, whole: bool = True
+    ) -> tuple[dict[str, float], str | None]:
+        """The scores of `evaluate` and the text of `sample`; those of an untrained model are whole, and found once."""
         if step > 0:
-            return self.evaluate(step, read_test), self.sample()
+            return self.evaluate(step, read_test, whole), self.sample()
         key = self._beginning()
         if key not in self.beginnings:
             self.beginnings[key] = self.evaluate(step), self.sample()
@@ -277,18 +279,45 @@ class Evaluator:
         where = [str(self.device), self.precision, torch.get_num_threads()]
         return digest_of({"config": plain, "data": self.data.fingerprint, "where": where})
 
-    def evaluate(self, step: int, read_test: bool = False) -> dict[str, float]:
-        """Train loss over the fixed sample, validation (and test) loss over every target of the split."""
-        length = self.model.context_length
-        starts = fixed_sample(self.data.train, length, self.config.train.train_eval_tokens)
-        parts = (starts[i : i + self.rows] for i in range(0, len(starts), self.rows))
-        loss = self.score((*take_windows(self.data.train, part, length), 0) for part in parts).mean
+    def evaluate(self, step: int, read_test: bool = False, whole: bool = True) -> dict[str, float]:
+        """Train loss over the fixed sample, validation (and test) loss over every target of the split.
+
+        Args:
+            step: of the point, for what is said of a loss that is not finite.
+            read_test: score the test split too.
+            whole: score the whole validation split where `train.eval_tokens` asks for a sample, too.
+        """
+        loss = self.window_scores(self.data.train, self.sample_of("train")).mean
         scores = {metrics.TRAIN_LOSS: loss, metrics.TRAIN_PERPLEXITY: metrics.perplexity(loss)}
-        scores |= self.split_scores("val", self.data.val)
+        sampled = self.config.samples(len(self.data.val))
+        if sampled:
+            scores |= self.sample_scores()
+        if whole or not sampled:
+            scores |= self.split_scores("val", self.data.val)
         if read_test and len(self.data.test) > 1:
             scores |= self.split_scores("test", self.data.test)
         check_finite(step, **{name: value for name, value in scores.items() if name.endswith("/loss")})
         return scores
+
+    def sample_of(self, split: str) -> list[int]:
+        """Where the windows of a split's fixed sample begin."""
+        train = self.config.train
+        wanted = train.train_eval_tokens if split == "train" else train.eval_tokens
+        assert wanted is not None
+        return fixed_sample(self.data.tokens(split), self.model.context_length, wanted)
+
+    def sample_scores(self) -> dict[str, float]:
+        """Loss, perplexity and bits per byte over the fixed sample of the validation split, each target scored once."""
+        tokens, length, starts = self.data.val, self.model.context_length, self.sample_of("val")
+        nats, count = self.window_scores(tokens, starts).total
+        assert count == len(starts) * length
+        size = sum(int(self.data.token_bytes[tokens[start + 1 : start + 1 + length]].sum()) for start in starts)
+        return metrics.split_metrics("val_sample", nats, count, size)
+
+    def window_scores(self, tokens: Tokens, starts: list[int]) -> Scores:
+        """The targets of the windows that begin at `starts`."""
+        parts = (starts[i : i + self.rows] for i in range(0, len(starts), self.rows))
+        return self.score((*take_windows(tokens, part, self.model.context_length), 0) for part in parts)
 
     def split_scores(self, split: str, tokens: Tokens) -> dict[str, float]:
         """Loss, perplexity and bits per byte over every target token of one split, each scored once."""

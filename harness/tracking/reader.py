@@ -94,9 +94,10 @@ def load_runs(experiment: str, uri: str | None = None, sweep: str | None = None)
     Columns: run_id, name, sweep (its parent run), arm, phase, seed, outcome (missing while it runs), reason, status,
     study, trial_number, started (UTC), seconds (missing while it runs), device, commit, config_sha256, data_sha256 (of
     the text), data_fingerprint (of its tokens), versions (one text), non_finite (metrics that were NaN or infinite),
-    parameters, flops_per_token, tokens, steps, initial_val_loss (at step 0), best_val_loss (the lowest of the curve);
-    then every metric's last value under the metric's name, and every parameter under its dotted name in its own type (a
-    list as a tuple). Whole numbers that some runs lack are of pandas' type Int64.
+    parameters, flops_per_token, tokens, steps, initial_val_loss (at step 0), best_val_loss (the lowest of the curve,
+    with train.eval_tokens that of val_sample/loss); then every metric's last value under the metric's name, and every
+    parameter under its dotted name in its own type (a list as a tuple). With train.eval_tokens, a run that ended early
+    has no val/ metrics, only val_sample/. Whole numbers that some runs lack are of pandas' type Int64.
 
     Args:
         experiment: name of the sweep.
@@ -269,6 +270,9 @@ def _run_row(client: MlflowClient, run: Run) -> dict[str, Any]:
     last = {name: run.data.metrics[name] for name in sorted(run.data.metrics)}
     tokens = history(client, run, metrics.TOKENS)
     losses = history(client, run, metrics.VAL_LOSS)
+    sampled = history(client, run, metrics.VAL_SAMPLE_LOSS)
+    if sampled and losses and losses[-1].step < sampled[-1].step:  # it ended early: what it has is of its start
+        last = {name: value for name, value in last.items() if not name.startswith("val/")}
     return {
         **_run_facts(run),
         "name": info.run_name,
@@ -287,7 +291,7 @@ def _run_row(client: MlflowClient, run: Run) -> dict[str, Any]:
         "versions": _versions(tags),
         "non_finite": tags.get(record.NON_FINITE, ""),
         "initial_val_loss": next((point.value for point in losses if point.step == 0), None),
-        "best_val_loss": min((point.value for point in losses), default=None),
+        "best_val_loss": min((point.value for point in sampled or losses), default=None),
         **last,
         **params,
         "tokens": int(tokens[-1].value) if tokens else None,
