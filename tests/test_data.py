@@ -391,3 +391,19 @@ def test_a_run_gets_the_size_of_its_corpus_vocabulary() -> None:
         own.resolve(small)
     with pytest.raises(CorpusError, match="found corpus with tokens of the other; allowed: full"):
         full.resolve(config)
+
+
+# The cost of encoding
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read where Linux has it")
+def test_twelve_megabytes_are_encoded_within_500_megabytes(tmp_path: Path) -> None:
+    """The whole process, with its libraries; the speeches joined are 12.2 MB."""
+    code = (
+        "import re\nfrom pathlib import Path\nfrom harness.config import DataConfig\n"
+        "from harness.data import open_dataset\n"
+        f"open_dataset(DataConfig(corpus='sotu', vocab='corpus'), cache=Path({str(tmp_path)!r}))\n"
+        "print(re.search(r'VmHWM:\\s+(\\d+) kB', Path('/proc/self/status').read_text())[1])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
+    assert 20e6 < int(done.stdout) * 1024 < 500e6

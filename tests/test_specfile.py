@@ -378,3 +378,12 @@ def test_what_does_not_fit_the_corpus_vocabulary_is_found_before_training(
 
 def test_without_samples_any_prompt_will_do(tmp_path: Path) -> None:
     load_own(tmp_path, OWN, "train.sample.prompt=Zoo", "train.sample.max_new_tokens=0")
+
+
+@pytest.mark.parametrize("section", ["compare", "tune"])
+def test_what_curves_are_measured_on_is_the_same_in_every_run(section: str, tmp_path: Path) -> None:
+    value = {"compare": "[64, 128]", "tune": "{choice: [64, 128]}"}[section]
+    assert mistakes(tmp_path, GOOD, f"{section}.train.eval_tokens={value}")[-1] == (
+        f"--set {section}.train.eval_tokens={value}: {section}.train.eval_tokens: decides what curves are measured on; "
+        "allowed: a value under train"
+    )

@@ -715,3 +715,63 @@ def test_the_corpus_vocabulary_gives_runs_that_go_on(name: str, tmp_path: Path) 
     assert [point.sample for point in parts] == [point.sample for point in whole]
     files = [(tmp_path / part / "model.safetensors").read_bytes() for part in ("whole", "parts")]
     assert files[0] == files[1]
+
+
+# A sample for the curves
+
+SAMPLED = {metrics.VAL_SAMPLE_LOSS, metrics.VAL_SAMPLE_PERPLEXITY, metrics.VAL_SAMPLE_BITS_PER_BYTE}
+WHOLE = {metrics.VAL_LOSS, metrics.VAL_PERPLEXITY, metrics.VAL_BITS_PER_BYTE}
+
+
+def test_between_the_ends_a_sample_is_scored_and_at_the_ends_the_whole_split_too(tmp_path: Path) -> None:
+    every = {"eval_every": {"steps": 2}}
+    whole = run(small_config(**every), checkpoint=tmp_path / "whole", read_test=True)
+    points = run(small_config(**every, eval_tokens=100), checkpoint=tmp_path / "sampled", read_test=True)
+    evaluated = [point for point in points if point.evaluated]
+    assert [point.step for point in evaluated] == [0, 2, 4, 6]
+    assert [set(point.metrics) & (SAMPLED | WHOLE) for point in evaluated] == [
+        SAMPLED | WHOLE,
+        SAMPLED,
+        SAMPLED,
+        SAMPLED | WHOLE,
+    ]
+    # Nothing that was measured before is different, and the training is the same to the last bit.
+    for mine, its in zip(numbers(points), numbers(whole), strict=True):
+        same = mine.keys() - SAMPLED
+        assert {name: mine[name] for name in same} == {name: its[name] for name in same}
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "sampled")]
+    assert weights[0] == weights[1]
+    assert points[-1].by_position == whole[-1].by_position
+    assert [point.curve_loss for point in evaluated] == [point.metrics[metrics.VAL_SAMPLE_LOSS] for point in evaluated]
+    assert [p.curve_loss for p in whole if p.evaluated] == [p.metrics[metrics.VAL_LOSS] for p in whole if p.evaluated]
+
+
+@pytest.mark.parametrize("tokenizer", ["byte", "gpt2"])
+def test_the_samples_loss_is_that_of_its_targets(tokenizer: str) -> None:
+    config = small_config(data={"corpus": "sotu-1820", "tokenizer": tokenizer}, eval_tokens=100)
+    data = open_dataset(config.data)
+    model = lively_gpt(config)
+    scores = evaluator(config, model, data).evaluate(1, whole=False)
+    assert set(scores) & WHOLE == set()
+    windows = (len(data.val) - 1) // 16
+    starts = [round(number * (windows - 1) / 5) * 16 for number in range(6)]  # 6 whole windows are 96 of 100 tokens
+    ids = torch.from_numpy(data.val.astype(np.int64))
+    losses, targets = [], []
+    for start in starts:
+        with torch.no_grad():
+            logits = model(ids[start : start + 16][None])[0].double()
+        targets += ids[start + 1 : start + 17].tolist()
+        losses += F.cross_entropy(logits, ids[start + 1 : start + 17], reduction="none").tolist()
+    assert len(losses) == 96
+    size = sum(len(get_tokenizer(tokenizer).pieces[token]) for token in targets)
+    assert scores[metrics.VAL_SAMPLE_LOSS] == pytest.approx(sum(losses) / 96, rel=1e-6)
+    assert scores[metrics.VAL_SAMPLE_BITS_PER_BYTE] == pytest.approx(sum(losses) / math.log(2) / size, rel=1e-6)
+
+
+def test_a_sample_of_everything_is_the_whole_split() -> None:
+    targets = len(byte_data().val) - 1
+    for wanted, sampled in ((targets - 1, True), (targets, False)):
+        config = small_config(eval_tokens=wanted)
+        assert config.samples(targets + 1) is sampled
+        scores = evaluator(config, build_gpt(config)).evaluate(1, whole=False)
+        assert set(scores) & (WHOLE | SAMPLED) == (SAMPLED if sampled else WHOLE)
