@@ -374,7 +374,11 @@ class _Loader:
             if config.data.vocab == "full" or (config.data, rows, prompt) in seen:
                 continue
             seen.add((config.data, rows, prompt))
-            codec = codec_of(config.data)
+            try:
+                codec = codec_of(config.data)
+            except ValueError as error:  # tokens may be cached, and their tokenizer gone
+                self.report(getattr(error, "field", "data"), str(error))
+                continue
             try:
                 config.with_vocabulary(codec.n_vocab)
             except ValueError as error:

@@ -387,3 +387,19 @@ def test_what_curves_are_measured_on_is_the_same_in_every_run(section: str, tmp_
         f"--set {section}.train.eval_tokens={value}: {section}.train.eval_tokens: decides what curves are measured on; "
         "allowed: a value under train"
     )
+
+
+def test_a_tokenizer_that_is_gone_is_a_mistake_like_others(tmp_path: Path) -> None:
+    class Gone(ValueError):
+        field = "data.tokenizer"
+
+    def codec(_: DataConfig) -> Letters:
+        raise Gone("found none; allowed: an install")
+
+    path = tmp_path / "spec.yaml"
+    path.write_text(OWN, "utf-8")
+    with pytest.raises(SpecError) as caught:
+        load_spec(path, (), lambda _: {"train": 4000, "val": 400, "test": 400}, codec)
+    assert {(problem.field, problem.message) for problem in caught.value.problems} == {
+        ("data.tokenizer", "found none; allowed: an install")
+    }
