@@ -258,9 +258,7 @@ class Evaluator:
         """Windows scored at once."""
         return max(1, EVAL_TOKENS // self.model.context_length)
 
-    def measure(
-        self, step: int, read_test: bool = False, whole: bool = True
-    ) -> tuple[dict[str, float], str | None]:
+    def measure(self, step: int, read_test: bool = False, whole: bool = True) -> tuple[dict[str, float], str | None]:
         """The scores of `evaluate` and the text of `sample`; those of an untrained model are whole, and found once."""
         if step > 0:
             return self.evaluate(step, read_test, whole), self.sample()

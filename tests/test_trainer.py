@@ -333,9 +333,9 @@ def test_runs_that_begin_alike_measure_their_beginning_once(
     passes = []
     evaluate = Evaluator.evaluate
 
-    def counted(self: Evaluator, step: int, read_test: bool = False) -> dict[str, float]:
+    def counted(self: Evaluator, step: int, *args: bool) -> dict[str, float]:
         passes.append(step)
-        return evaluate(self, step, read_test)
+        return evaluate(self, step, *args)
 
     monkeypatch.setattr(Evaluator, "evaluate", counted)
     alone = run(small_config(**change))
