@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 # Measured at every evaluation. Losses are nats per target token, in evaluation mode (dropout off).
 TRAIN_LOSS = "train/loss"  # over a fixed sample of training windows
@@ -60,6 +61,7 @@ class Point:
         sample: text generated at this point, or None.
         by_position: mean validation loss at each position of the window (nats, first position first); only at the
             last point.
+        not_finite: names of what was measured here and has no finite value, such as the perplexity of a huge loss.
     """
 
     step: int
@@ -69,6 +71,17 @@ class Point:
     metrics: Mapping[str, float] = field(default_factory=dict)
     sample: str | None = None
     by_position: tuple[float, ...] = ()
+    not_finite: tuple[str, ...] = ()
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Point:
+        """The point that was written as JSON, which knows no tuples.
+
+        Raises:
+            TypeError: a field is missing or unknown.
+        """
+        fields: dict[str, Any] = {name: tuple(it) if isinstance(it, list) else it for name, it in plain.items()}
+        return cls(**fields)
 
     @property
     def evaluated(self) -> bool:

@@ -511,7 +511,6 @@ def test_11_an_exception_in_a_trial(ill: Ill) -> None:
     assert "Traceback" not in sweep.said
 
 
-@pytest.mark.xfail(strict=True, reason="the number is left out, but the tag that names the metric does not arrive")
 def test_18_a_metric_that_is_infinite(ill: Ill) -> None:
     sandbox, _ = ill
     [run] = [run for run in sandbox.runs()[1] if "harness.non_finite" in run.data.tags]
