@@ -40,6 +40,7 @@ GRAD_NORM = "optim/grad_norm"  # global L2 norm before clipping
 TOKENS_PER_SECOND = "perf/tokens_per_second"  # training only: evaluation and sampling are not counted
 MFU = "perf/mfu"  # share of the device's peak FLOP/s; only where the peak is known
 TOKENS = "tokens"  # training tokens seen so far
+SECONDS = "perf/seconds"  # since the trainer began, evaluations included, without the time between two parts of a run
 EPOCHS = "epochs"  # passes over the training split so far
 
 # The worker's own process. MLflow's page shows names with this prefix in a tab of their own.

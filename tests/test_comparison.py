@@ -8,7 +8,8 @@ import pytest
 import example_sweep as example
 from harness.report import compare, comparison_lines, formats
 from harness.report.comparison import common_ground, verdict_runs
-from harness.report.tables import Cell, Column, Row, Table, answer_table, best_table, latex_table, trials_table
+from harness.report.latex import latex_table
+from harness.report.tables import Cell, Column, Row, Table, answer_table, best_table, trials_table
 from harness.report.wording import answer
 
 ARM, BASELINE = example.LOSSES
@@ -107,7 +108,8 @@ def test_other_tokens_are_compared_by_bits_per_byte() -> None:
     table = compare(runs, BASELINE, ground.metric)
     assert table["difference"][0] == pytest.approx(0.7 / 9)
     assert table["delta"][0] == pytest.approx(0.02 / 3)  # example runs have a third of a bit per byte for each nat
-    assert "by validation bits per byte" in str(answer(table, ground))
+    words = str(answer(table, ground))
+    assert "its validation bits per byte is" in words and "nats" not in words
     assert answer_table(table).lines()[0][2] == "Val bits per byte"
 
 
@@ -142,15 +144,22 @@ def words_for(losses: dict[str, dict[int, float]], baseline: str | None = BASELI
 def test_answer_names_verdict_size_and_grounds() -> None:
     # Differences 0.1, 0.3, 0.3: t = 3.5 with 2 degrees of freedom, p = 1 − 3.5/√(2 + 3.5²) = 0.0728.
     words = words_for(example.LOSSES)
-    grounds = "95 % interval of the paired difference −0.054 to 0.520, 3 pairs, p = 0.0728"
-    assert f"{ARM} is undecided, 0.233 higher ({grounds})" in words
+    # Their standard error is 0.2/3 = 0.067, so three decimals.
+    assert words.startswith(
+        f"{ARM} is undecided: its validation loss is 0.233 nats per token higher than that of {BASELINE} (95 % CI "
+        "−0.054 to +0.520, 3 paired seeds, paired t test, Holm p = 0.0728)."
+    )
     assert "Undecided does not mean equal." in words and "normal seed noise" not in words
     clear = words_for({ARM: {2: 5.0, 3: 5.0, 4: 5.21}, BASELINE: {2: 5.1, 3: 5.1, 4: 5.3}})
-    assert f"{ARM} is better, 0.097 lower" in clear
+    # Differences −0.1, −0.1, −0.09: mean −0.0967, standard error 0.01/3 = 0.0033, t(0.975, 2) = 4.3027.
+    assert clear.startswith(
+        f"{ARM} lowers the validation loss by 0.0967 nats per token against {BASELINE} (95 % CI 0.0823 to 0.1110, "
+        "3 paired seeds, paired t test, Holm p = 0.0012)."
+    )
     assert (
         f"The verdict on {ARM} rests on normal seed noise; 3 more seeds would check it by the sign-flip test." in clear
     )
-    assert "significan" not in words + clear and "Holm" not in words + clear
+    assert "significan" not in words + clear and "comparisons" not in words + clear
 
 
 def test_answer_prints_the_smallest_effect_that_could_have_been_seen() -> None:
@@ -179,7 +188,7 @@ def test_answer_corrects_for_the_number_of_arms() -> None:
     table = compare(runs, BASELINE)
     assert list(table["p_holm"][1:]) == pytest.approx([2 * table["p"][1:].min()] * 2, rel=1e-6)
     words = str(answer(table, common_ground(runs)))
-    assert "after Holm's correction for 2 comparisons" in words
+    assert words.count(" over 2 comparisons)") == 2
     alone = compare(runs, BASELINE, arms=[BASELINE, "drop_rate=0.2"]).iloc[1]
     assert alone["p_holm"] == alone["p"] == pytest.approx(table["p"][1])
 
@@ -195,8 +204,9 @@ def test_answer_groups_many_arms_by_verdict() -> None:
     words = words_for(differing(1, -1, 0.0001, 2, noise=(0.001, -0.001, 0.002, -0.002, 0.0005, -0.0005)))
     assert (
         "drop_rate=0.3 is better; drop_rate=0.2 and drop_rate=0.5 are worse; drop_rate=0.4 shows no difference larger "
-        "than 0.02." in words
+        "than 0.02. drop_rate=0.5 raises the validation loss by 2.0" in words
     )
+    assert "drop_rate=0.3 lowers" not in words  # the table has the others
     assert "The verdicts on drop_rate=0.2, drop_rate=0.3 and drop_rate=0.5 rest on normal seed noise; 2 more seeds" in (
         words
     )
@@ -216,7 +226,7 @@ def test_no_difference_needs_the_interval_within_delta() -> None:
 
 
 def test_a_real_difference_may_be_smaller_than_what_matters() -> None:
-    assert "is worse, 0.0057 higher" in words_for(differing(0.005))
+    assert "raises the validation loss by 0.00567 nats per token" in words_for(differing(0.005))
     assert "which is less than the 0.02 that matters" in words_for(differing(0.005))
     assert "that matters" not in words_for(differing(0.05))
 
@@ -246,7 +256,9 @@ def test_identical_arms_show_no_difference() -> None:
     losses = {2: 5.1, 3: 5.2, 4: 5.15}
     row = compared(example.frame(example.confirm_runs({ARM: losses, BASELINE: losses}))).loc[ARM]
     assert row["verdict"] == "no difference larger than δ" and row["p"] == 1 and row["probability_better"] == 0.5
-    assert "the same on average" in words_for({ARM: losses, BASELINE: losses})
+    assert f"its validation loss is that of {BASELINE} on average (95 % CI" in words_for(
+        {ARM: losses, BASELINE: losses}
+    )
 
 
 @pytest.mark.parametrize("delta", [0, -0.1, math.inf, math.nan])

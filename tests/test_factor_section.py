@@ -12,8 +12,9 @@ from example_grid import BIAS, DEEP, DROP, SMALL, WIDE, Levels, drawn, record_of
 from harness.report.comparison import compare
 from harness.report.factor_section import factor_section
 from harness.report.factors import Floats, interactions, marginals
+from harness.report.latex import latex_table
 from harness.report.sections import Section
-from harness.report.tables import Table, latex_table
+from harness.report.tables import Table
 from harness.tracking import SweepRecord
 
 

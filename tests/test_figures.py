@@ -13,7 +13,8 @@ import example_sweep as example
 from harness import metrics
 from harness.metrics import Point
 from harness.report import compare, loss_curve
-from harness.report.figures import _matrix, final_losses, loss_curves, run_curve
+from harness.report.curves import _matrix, loss_curves
+from harness.report.figures import final_losses, run_curve
 from harness.report.svg import PALETTE, Drawing, label, look
 
 ARM, BASELINE = example.LOSSES
@@ -112,7 +113,7 @@ def test_other_tokens_are_drawn_in_bits_per_byte() -> None:
 def test_the_mean_is_over_the_same_runs_everywhere() -> None:
     # One run at 0, 10, 20 tokens with losses 4, 2, 0; the other at 0, 5, 10 with 8, 6, 4. They share 0 to 10.
     rows = [("a", 0, 4.0), ("a", 10, 2.0), ("a", 20, 0.0), ("b", 0, 8.0), ("b", 5, 6.0), ("b", 10, 4.0)]
-    frame = pd.DataFrame(rows, columns=["run_id", "tokens", "value"]).assign(arm="x", metric="val/loss")
+    frame = pd.DataFrame(rows, columns=["run_id", "at", "value"]).assign(arm="x", metric="val/loss")
     tokens, losses = _matrix(frame, "x", "val/loss")
     assert tokens.tolist() == [0, 5, 10]
     np.testing.assert_allclose(losses.mean(axis=0), [6, 4.5, 3])

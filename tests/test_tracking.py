@@ -30,7 +30,7 @@ from mlflow import MlflowClient
 
 from harness import tracking
 from harness.config import RunConfig, digest_of
-from harness.metrics import TOKENS, VAL_LOSS, VAL_PERPLEXITY, Point
+from harness.metrics import SECONDS, TOKENS, VAL_LOSS, VAL_PERPLEXITY, Point
 from harness.outcomes import Outcome, Phase
 from harness.tracking import (
     ArmInfo,
@@ -308,7 +308,7 @@ def test_points_are_sent_in_batches_and_all_arrive_in_order(store: Store, monkey
     run_id = tracker.start_trial(tracker.open_sweep(sweep_info("many")), trial_info())
     for step in range(1500):
         tracker.log_point(run_id, point(step, train__batch_loss=1500.0 - step))
-        if step == 248:  # 249 points of two metrics
+        if step == 165:  # 166 points of three metrics
             assert store.client.get_metric_history(run_id, "train/batch_loss") == []
     assert len(store.client.get_metric_history(run_id, "train/batch_loss")) == 1500
     tracker.log_point(run_id, point(1500, train__batch_loss=0.0))
@@ -345,7 +345,7 @@ def test_values_that_are_no_numbers_are_named_and_not_stored(store: Store) -> No
         outcome=Outcome.DIVERGED,
     )
     run = store.client.get_run(run_id)
-    assert run.data.metrics == {VAL_LOSS: 3.0, TOKENS: 64.0}
+    assert run.data.metrics == {VAL_LOSS: 3.0, TOKENS: 64.0, SECONDS: 0.1}
     assert len(store.client.get_metric_history(run_id, VAL_LOSS)) == 1
     assert run.data.tags["harness.non_finite"] == "optim/grad_norm, val/loss, val/perplexity"
 
@@ -756,7 +756,7 @@ def test_frames_without_runs_have_their_columns(store: Store) -> None:
     runs, curves = load_runs("empty", store.uri), load_curves("empty", store.uri)
     assert len(runs) == len(curves) == 0
     assert {"run_id", "arm", "phase", "seed", "outcome", "best_val_loss", "trial_number"} <= set(runs)
-    assert list(curves) == ["run_id", "arm", "phase", "seed", "outcome", "step", "tokens", "metric", "value"]
+    assert list(curves) == ["run_id", "arm", "phase", "seed", "outcome", "step", "tokens", "seconds", "metric", "value"]
 
 
 def test_curves_as_a_frame(store: Store) -> None:

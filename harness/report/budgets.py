@@ -15,7 +15,7 @@ from harness.report.columns import numbers
 from harness.report.comparison import verdict_runs
 from harness.report.formats import count, duration, listed, setting, significant
 from harness.report.sections import Section
-from harness.report.tables import Cell, Column, Table, resting_on, spelled
+from harness.report.tables import ARM, Cell, Column, Table, resting_on, spelled
 
 if TYPE_CHECKING:
     from harness.tracking import SweepRecord
@@ -328,7 +328,7 @@ def _totals_table(totals: pd.DataFrame, searched: bool) -> Table:
 
 def _table(frame: pd.DataFrame, columns: Sequence[tuple[str, str, Callable[[float], str]]]) -> Table:
     """One row per arm, with the ids of the runs behind it."""
-    arms = (Column("Arm", numeric=False), [Cell(str(arm)) for arm in frame["arm"]])
+    arms = (Column(ARM, numeric=False), [Cell(str(arm)) for arm in frame["arm"]])
     return resting_on(
         frame["run_ids"], [arms, *((Column(label), spelled(frame[name], spell)) for label, name, spell in columns)]
     )

@@ -100,10 +100,10 @@ def compare(
         loss; `bits_per_byte`, a mean; `test_seeds`, `test_mean`, `test_low`, `test_high`; `common_context_mean`, …,
         of the validation loss over the targets that every context length can be asked; `pairs`, `difference`,
         `difference_low`, `difference_high`, arm minus baseline over the seeds both have (up to the look that
-        decided); `alpha`, `p`, `p_holm`, `sign_flip_p`, `d_z`, `probability_better`, `mde`, `seeds_needed`, `verdict`
-        as in `harness.report.verdicts.Judgement`, and the `delta` they used, in the unit of the metric (NaN for a
-        metric that nats have no fixed rate to); means of `tokens` and `seconds` (wall time); `parameters`; `run_ids`,
-        separated by spaces.
+        decided), and its standard error `difference_se`; `alpha`, `p`, `p_holm`, `sign_flip_p`, `d_z`,
+        `probability_better`, `mde`, `seeds_needed`, `verdict` as in `harness.report.verdicts.Judgement`, and the
+        `delta` they used, in the unit of the metric (NaN for a metric that nats have no fixed rate to); means of
+        `tokens` and `seconds` (wall time); `parameters`; `run_ids`, separated by spaces.
 
     Raises:
         ValueError: runs of several sweeps, an unknown baseline or metric, a delta that is not above 0, or a loss per

@@ -14,88 +14,24 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from harness import metrics
-from harness.outcomes import Outcome, Phase
 from harness.report.comparison import intervals, metric_name, unit, verdict_runs
 from harness.report.statistics import Interval
-from harness.report.svg import INK, Drawing, drawing, label, look, style
+from harness.report.svg import INK, Drawing, drawing, label, look, of_arm, style
 
 WIDTH: Final = 9.4  # inches, the width of the page's column
-_SKIP: Final = 0.1  # share of the tokens whose losses may leave the frame: the fall from ln(vocabulary) hides the rest
+Matrix = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 
 
-def loss_curves(
-    curves: pd.DataFrame, runs: pd.DataFrame, arms: Sequence[str], metric: str = metrics.VAL_LOSS
-) -> Drawing | None:
-    """Training and validation loss over tokens: per arm the mean of its confirm runs and their range over seeds.
-
-    Where arms predict different tokens (`metric` is bits per byte), losses would not compare: that metric alone.
-
-    Args:
-        curves: as `load_curves` gives them.
-        runs: as `load_runs` gives them; confirm runs that ended early are drawn to where they stopped.
-        arms: names, in the order of their colours.
-        metric: what the arms are compared by.
-    """
-    shown = _sides(curves) if metric == metrics.VAL_LOSS else (_side(curves, metric),)
-    confirm = curves[(curves["phase"] == Phase.CONFIRM) & np.isfinite(curves["value"])]
-    complete = confirm[confirm["run_id"].isin(verdict_runs(runs)["run_id"])]
-    broken = confirm[confirm["outcome"] != Outcome.COMPLETE]
-    drawn = [arm for arm in arms if (complete["arm"] == arm).any()]
-    sides = [side for side in shown if (complete["metric"] == side[0]).any()]
-    if not drawn or not sides:
-        return None
-    with style("loss-curves"):
-        figure = Figure(figsize=(WIDTH, 3.6 + 0.18 * legend_rows(drawn)), layout="constrained")
-        axes = figure.subplots(1, len(sides), sharey=True, squeeze=False)[0]
-        for ax, (name, title) in zip(axes, sides, strict=True):
-            for arm in drawn:
-                mean_and_range(ax, _matrix(complete, arm, name), arm, arms.index(arm))
-            for _, run in broken[(broken["metric"] == name) & broken["arm"].isin(drawn)].groupby("run_id", sort=True):
-                _stopped(ax, run.sort_values("tokens"), look(arms.index(run["arm"].iloc[0]))[0])
-            ax.set_title(title)
-            _token_axis(ax)
-        axes[0].set_ylabel(unit(metric))
-        cut = _frame(axes, complete[complete["metric"].isin([name for name, _ in sides])])
-        legend(figure, axes[-1], drawn)
-        several = complete.groupby("arm")["run_id"].nunique().max() > 1
-        caption = (
-            f"{'Loss' if metric == metrics.VAL_LOSS else sides[0][1]} over training tokens, confirm runs. "
-            + ("Line: mean over seeds; band: lowest to highest seed. " if several else "One seed per arm, so no band. ")
-            + ("Dotted lines that end in a cross: runs that ended early. " if len(broken) else "")
-            + (f"The frame leaves out higher losses at the beginning, up to {cut:.2f}." if cut else "")
-        )
-        titles = " and ".join(title.lower() for _, title in sides)
-        return drawing(figure, "loss-curves", f"{titles.capitalize()} per arm", caption.strip())
-
-
-def _sides(curves: pd.DataFrame) -> tuple[tuple[str, str], tuple[str, str]]:
+def loss_sides(curves: pd.DataFrame) -> tuple[tuple[str, str], tuple[str, str]]:
     """Metrics and titles of the two losses that are drawn."""
-    return (metrics.TRAIN_LOSS, "Training loss"), _side(curves, metrics.VAL_LOSS)
+    return (metrics.TRAIN_LOSS, "Training loss"), validation_side(curves, metrics.VAL_LOSS)
 
 
-def _side(curves: pd.DataFrame, metric: str) -> tuple[str, str]:
+def validation_side(curves: pd.DataFrame, metric: str) -> tuple[str, str]:
     """A validation metric and its title: measured on the sample where there is one, since only that is a curve."""
     sampled = metrics.of_sample(metric)
     title = metric_name(metric).capitalize()
     return (sampled, f"{title} on a sample") if (curves["metric"] == sampled).any() else (metric, title)
-
-
-Matrix = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
-
-
-def _matrix(curves: pd.DataFrame, arm: str, metric: str) -> Matrix:
-    """Tokens, shape (points,), and losses, shape (runs, points), of an arm's runs on the points they share.
-
-    Runs that were evaluated at different tokens (a budget in seconds) are interpolated linearly, up to where the
-    shortest ends, so the mean is over the same runs everywhere.
-    """
-    chosen = curves[(curves["arm"] == arm) & (curves["metric"] == metric)]
-    lines = [run.sort_values("tokens")[["tokens", "value"]].to_numpy(float) for _, run in chosen.groupby("run_id")]
-    if not lines:
-        return np.empty(0), np.empty((0, 0))
-    grid = np.unique(np.concatenate([line[:, 0] for line in lines]))
-    grid = grid[(grid >= max(line[0, 0] for line in lines)) & (grid <= min(line[-1, 0] for line in lines))]
-    return grid, np.stack([np.interp(grid, line[:, 0], line[:, 1]) for line in lines])
 
 
 def mean_and_range(ax: Axes, matrix: Matrix, arm: str, index: int) -> None:
@@ -112,31 +48,13 @@ def mean_and_range(ax: Axes, matrix: Matrix, arm: str, index: int) -> None:
     if not tokens.size:
         return
     point = "o" if tokens.size == 1 else None
-    ax.plot(tokens, losses.mean(axis=0), color=colour, linestyle=dash, marker=point, markersize=3, label=label(arm))
+    (line,) = ax.plot(
+        tokens, losses.mean(axis=0), color=colour, linestyle=dash, marker=point, markersize=3, label=label(arm)
+    )
+    line.set_gid(of_arm(index))
     if len(losses) > 1:
-        ax.fill_between(tokens, losses.min(axis=0), losses.max(axis=0), color=colour, alpha=0.16, linewidth=0)
-
-
-def _stopped(ax: Axes, run: pd.DataFrame, colour: str) -> None:
-    ax.plot(run["tokens"], run["value"], color=colour, linestyle=":", linewidth=0.9)
-    ax.plot(run["tokens"].iloc[-1], run["value"].iloc[-1], color=colour, marker="x", markersize=5)
-
-
-def _frame(axes: Sequence[Axes], curves: pd.DataFrame) -> float:
-    """Fit the shared loss axis to what comes after the first fall; the highest loss left out, 0 where none is."""
-    later = curves[curves["tokens"] >= _SKIP * curves["tokens"].max()]["value"]
-    low, high, highest = float(later.min()), float(later.max()), float(curves["value"].max())
-    pad = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
-    cut = highest > high + pad
-    axes[0].set_ylim(low - pad, high + pad if cut else highest + pad)
-    return highest if cut else 0.0
-
-
-def _token_axis(ax: Axes) -> None:
-    ax.set_xlabel("training tokens")
-    ax.xaxis.set_major_formatter(EngFormatter(sep=" "))
-    ax.xaxis.set_major_locator(MaxNLocator(5))
-    ax.margins(x=0.02)
+        band = ax.fill_between(tokens, losses.min(axis=0), losses.max(axis=0), color=colour, alpha=0.16, linewidth=0)
+        band.set_gid(of_arm(index))
 
 
 def _legend_columns(arms: Sequence[str]) -> int:
@@ -225,7 +143,7 @@ def run_curve(curves: pd.DataFrame) -> Drawing:
         ValueError: there is neither a training nor a validation loss to draw.
     """
     finite = curves[np.isfinite(curves["value"])]
-    sides = [side for side in _sides(finite) if (finite["metric"] == side[0]).any()]
+    sides = [side for side in loss_sides(finite) if (finite["metric"] == side[0]).any()]
     if not sides:
         raise ValueError("curves: found no train/loss and no val/loss; allowed: the points of a run that was evaluated")
     with style("loss-curve"):
@@ -236,6 +154,9 @@ def run_curve(curves: pd.DataFrame) -> Drawing:
             colour, _, marker = look(index)
             ax.plot(line["tokens"], line["value"], color=colour, marker=marker, markersize=3, label=name)
         ax.set_ylabel("nats per token")
-        _token_axis(ax)
+        ax.set_xlabel("training tokens")
+        ax.xaxis.set_major_formatter(EngFormatter(sep=" "))
+        ax.xaxis.set_major_locator(MaxNLocator(5))
+        ax.margins(x=0.02)
         ax.legend()
         return drawing(figure, "loss-curve", "Loss over training tokens", "")

@@ -34,6 +34,14 @@ def decimals_for(half_widths: Iterable[float]) -> int:
     return min(5, max(3, 1 - math.floor(math.log10(min(known)))))
 
 
+def decimals_of_error(errors: Iterable[float]) -> int:
+    """Decimals that give the smallest standard error of a column two significant digits, at most 6; else 4."""
+    known = [error for error in errors if math.isfinite(error) and error > 0]
+    if not known:
+        return 4
+    return min(6, max(0, 1 - math.floor(math.log10(min(known)))))
+
+
 def significant(value: float, digits: int = 4) -> str:
     """A number of any size, with this many significant digits, never in scientific notation."""
     if not math.isfinite(value) or value == 0:

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,46 +18,82 @@ from markupsafe import Markup
 
 from harness import metrics
 from harness.outcomes import Phase
+from harness.report import markdown
 from harness.report.caveats import caveats, fixed_settings
 from harness.report.comparison import Ground
 from harness.report.flaws import Caveat
-from harness.report.formats import count, duration, listed, plural, rounded, short_id, significant
-from harness.report.method import plan_lines
+from harness.report.formats import count, listed, plural, rounded, short_id, significant
+from harness.report.passages import Passage
+from harness.report.provenance import Opening, provenance
+from harness.report.run_pairs import arm_differences, run_values
+from harness.report.samples import Moment
 from harness.report.sections import Section
 from harness.report.significance import ALPHA, EXACT_UP_TO, RANDOM_FLIPS, look_levels
-from harness.report.svg import Drawing
-from harness.report.tables import Table, answer_table, evidence_table, trials_table
+from harness.report.svg import Drawing, renamed
+from harness.report.tables import Row, Table, answer_table, evidence_table, trials_table
 from harness.report.wording import Answer, answer
 
 if TYPE_CHECKING:
+    from harness.report.curves import Axis
     from harness.tracking import SweepRecord
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_RUNS_NAMED = 12  # runs that a row of a Markdown table names
-_OPEN_UP_TO = 40  # rows of the table of all runs that are shown unfolded
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Text that one confirm run generated at its first and at its last evaluation: (tokens seen, text) each."""
-
-    arm: str
-    run_id: str
-    texts: tuple[tuple[int, str], ...]
+_PATCH_SHOWN = 100_000  # characters
 
 
 @dataclass(frozen=True)
 class Content:
-    """Everything a report is made of."""
+    """Everything a report of one sweep is made of.
+
+    Attributes:
+        record, runs, comparison, ground: the sweep, its runs, and what compares its arms.
+        leading: drawings beside the answer.
+        curves: what the loss curves are drawn over, and the drawing; the first is the one that is shown.
+        drawings: further drawings of losses.
+        resting: drawings beside the evidence.
+        sections: parts that only some sweeps have.
+        moments, sample_seed: generated texts, and the seed of their runs.
+        passage: the coloured validation text, where runs have one.
+        opening: how a run is looked at in MLflow.
+        patch: what was changed on top of the commit; empty where nothing was.
+    """
 
     record: SweepRecord
     runs: pd.DataFrame
     comparison: pd.DataFrame
     ground: Ground
+    leading: Sequence[Drawing]
+    curves: Sequence[tuple[Axis, Drawing]]
     drawings: Sequence[Drawing]
+    resting: Sequence[Drawing]
     sections: Sequence[Section]
-    samples: Sequence[Sample]
-    ui_command: str
+    moments: Sequence[Moment]
+    sample_seed: int | None
+    passage: Passage | None
+    opening: Opening
+    patch: str = ""
+
+    @property
+    def every_drawing(self) -> list[Drawing]:
+        """All drawings, in the order they are read."""
+        curves = [drawing for _, drawing in self.curves]
+        parts = [drawing for section in self.sections for drawing in section.drawings]
+        return [*self.leading, *curves, *self.drawings, *self.resting, *parts]
+
+    @property
+    def every_table(self) -> dict[str, Table]:
+        """All tables but the wide ones of runs and curves, by the name of their file."""
+        found = {"answer": answer_table(self.comparison)}
+        if (evidence := evidence_table(self.comparison)) is not None:
+            found["evidence"] = evidence
+        for section in self.sections:
+            several = len(section.tables) > 1
+            for place, (table, _) in enumerate(section.tables, 1):
+                found[f"{section.anchor}-{place}" if several else section.anchor] = table
+        if self.passage is not None and self.passage.table is not None:
+            found["passage"] = self.passage.table
+        differing = arm_differences(self.runs, [arm.name for arm in self.record.arms])
+        return found | {"trials": trials_table(self.runs, list(self.record.tune)), "differences": differing}
 
     @cached_property
     def caveats(self) -> list[Caveat]:
@@ -75,35 +111,59 @@ class Content:
         return answer(self.comparison, self.ground)
 
 
-class _Raw(str):
-    """Text that is Markdown already, or stands in a code block."""
-
-    __slots__ = ()
-
-
 def render_html(content: Content) -> str:
-    """The whole page: styles, drawings and the few lines of script inside, nothing fetched from anywhere."""
-    script = (_TEMPLATES / "sort.js").read_text("utf-8")
-    environment = _environment(autoescape=True)
-    return environment.get_template("report.html.j2").render(
-        **_parts(content),
-        css=Markup((_TEMPLATES / "report.css").read_text("utf-8")),
-        script=Markup(script),
-        # The page may run this one script and nothing that slipped into it.
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        figures={drawing.name: drawing for drawing in content.drawings},
-        safe=Markup,
+    """The whole page: styles, drawings and the script inside, nothing fetched from anywhere."""
+    title = content.record.question or content.record.name
+    return render_page(title, _byline(content.record, content.runs), [render_sweep(content)])
+
+
+def render_page(title: str, byline: Sequence[str], bodies: Sequence[Markup]) -> str:
+    """A page around the parts that `render_sweep` gives."""
+    script = (_TEMPLATES / "page.js").read_text("utf-8")
+    return (
+        _environment(autoescape=True)
+        .get_template("report.html.j2")
+        .render(
+            title=title,
+            byline=byline,
+            bodies=bodies,
+            css=Markup((_TEMPLATES / "report.css").read_text("utf-8")),
+            script=Markup(script),
+            # The page may run this one script and nothing that slipped into it.
+            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        )
     )
+
+
+def render_sweep(content: Content, prefix: str = "", level: int = 2) -> Markup:
+    """One sweep as a part of a page.
+
+    Args:
+        content: the sweep.
+        prefix: before each of its ids, so that a page can hold several sweeps.
+        level: of its headings.
+    """
+    arms = {arm.name: place for place, arm in enumerate(content.record.arms)}
+
+    def arm_place(table: Table, row: Row) -> int | None:
+        return arms.get(table.arm(row))
+
+    def inline(drawing: Drawing, p: str) -> Markup:
+        return Markup(renamed(drawing.inline, p))
+
+    environment = _environment(autoescape=True)
+    template = environment.get_template("sweep.html.j2", globals={"arm_place": arm_place, "inline": inline})
+    return Markup(template.render(**_parts(content), p=prefix, level=level))
 
 
 def render_markdown(content: Content) -> str:
     """The same for GitHub, with links to the files in `figures/`."""
-    environment = _environment(autoescape=False, finalize=_markdown)
-    environment.filters["fenced"] = _fenced
-    environment.filters["table"] = _markdown_table
-    environment.filters["picture"] = _picture
-    pictures = {drawing.name: drawing for drawing in content.drawings}
-    text = environment.get_template("report.md.j2").render(**_parts(content), figures=pictures)
+    environment = _environment(autoescape=False)
+    markdown.prepare(environment)
+    record = content.record
+    text = environment.get_template("report.md.j2").render(
+        **_parts(content), title=record.question or record.name, byline=_byline(record, content.runs)
+    )
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
@@ -118,28 +178,42 @@ def _environment(**options: Any) -> jinja2.Environment:
 
 def _parts(content: Content) -> dict[str, Any]:
     record, runs = content.record, content.runs
-    trials = trials_table(runs, list(record.tune))
     has_result = bool(content.comparison["seeds"].sum())
+    arms = [arm.name for arm in record.arms]
     return {
-        "title": record.question or record.name,
         "name": record.name,
-        "byline": _byline(record, runs),
         "answer": content.answer,
         "answer_table": answer_table(content.comparison) if has_result else None,
         "answer_note": _note(content),
+        "leading": content.leading,
+        "curves": content.curves,
+        "drawings": content.drawings,
         "evidence": evidence_table(content.comparison),
+        "evidence_drawings": content.resting,
         "evidence_note": _evidence_note(content.comparison, record.study.get("looks", ())),
         "sections": content.sections,
-        "trials": trials,
-        "trials_open": len(trials.rows) <= _OPEN_UP_TO,
-        "samples": content.samples,
+        "passage": content.passage,
+        "samples": content.moments,
+        "sample_seed": content.sample_seed,
         "prompt": _prompt(runs),
         "caveats": content.caveats,
         "warned": plural(len(content.warnings), "warning") if content.warnings else "",
         "fixed": fixed_settings(runs),
-        "provenance": _provenance(content),
+        "opening": content.opening.words,
+        "trials": trials_table(runs, list(record.tune), content.opening.address),
+        "differences": arm_differences(runs, arms),
+        "pair_json": run_values(runs),
+        "provenance": provenance(record, runs, content.opening.command),
         "spec_text": record.spec_text,
+        "patch": _cut(content.patch),
+        "patch_size": plural(content.patch.count("\n"), "line"),
     }
+
+
+def _cut(patch: str) -> str:
+    if len(patch) <= _PATCH_SHOWN:
+        return patch
+    return f"{patch[:_PATCH_SHOWN]}\n(cut here; the whole patch is the artifact dirty.patch of the sweep's run)"
 
 
 def _byline(record: SweepRecord, runs: pd.DataFrame) -> list[str]:
@@ -166,7 +240,6 @@ def _note(content: Content) -> str:
         )
     if comparison["test_seeds"].sum():
         words.append("The test split was read once by each confirm run.")
-    words.append("Tokens and time are per run.")
     return " ".join(words)
 
 
@@ -210,76 +283,3 @@ def _prompt(runs: pd.DataFrame) -> str:
     column = "train.sample.prompt"
     prompts = runs[column].dropna().unique() if column in runs else []
     return str(prompts[0]) if len(prompts) == 1 else ""
-
-
-def _provenance(content: Content) -> list[tuple[str, str]]:
-    record, runs, data = content.record, content.runs, content.record.data
-    text = "text of the base configuration" if any(path.startswith("data.") for path in record.compare) else "text"
-    rows = [
-        ("command", record.command),
-        ("commit", record.commit + (", with uncommitted changes" if record.dirty else "")),
-        ("sweep", record.run_id),
-        (text, f"{data['name']} ({data['source']})"),
-        ("its sha256", data["sha256"]),
-        ("its tokens", f"{_splits(data['tokens'])} (tokenizer {data['tokenizer']})"),
-        ("their sha256", data["fingerprint"]),
-        ("its bytes", _splits(data["bytes"])),
-        ("search", _search(record)),
-        ("trained", f"{count(_total(runs, 'tokens'))} tokens in {duration(_total(runs, 'seconds'))} of run time"),
-        *plan_lines(record),
-        ("versions", ", ".join(f"{name} {version}" for name, version in record.versions.items())),
-        ("all curves", content.ui_command),
-    ]
-    return [(label, str(value)) for label, value in rows if value]
-
-
-def _total(runs: pd.DataFrame, column: str) -> float:
-    return float(pd.to_numeric(runs[column], errors="coerce").sum()) if column in runs else math.nan
-
-
-def _splits(sizes: Mapping[str, int]) -> str:
-    return ", ".join(f"{split} {size:,}" for split, size in sizes.items())
-
-
-def _search(record: SweepRecord) -> str:
-    study = record.study
-    if not record.tune:
-        return ""
-    return f"sampler {study['sampler']}, pruner {study['pruner']}, {plural(study['trials'], 'trial')} per arm"
-
-
-_SPECIAL = re.compile(r"([\\`*_{}\[\]|#~$])")
-
-
-def _markdown(value: object) -> str:
-    """Escape whatever a template prints: one line, no markup, no HTML."""
-    if isinstance(value, _Raw):
-        return value
-    line = " ".join(str(value).split())
-    return _SPECIAL.sub(r"\\\1", line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
-
-
-def _fenced(text: str) -> _Raw:
-    """A code block whose fence is longer than any run of backticks inside it."""
-    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return _Raw(f"{fence}text\n{text.rstrip()}\n{fence}")
-
-
-def _picture(drawing: Drawing) -> _Raw:
-    return _Raw(f"![{_markdown(drawing.title)}](figures/{drawing.filename})\n\n{_markdown(drawing.caption)}")
-
-
-def _markdown_table(table: Table) -> _Raw:
-    """A pipe table; where rows rest on several runs, these are named in a last column."""
-    named = any(row.runs for row in table.rows)
-    header = [_markdown(column.label) for column in table.columns] + ["Runs"] * named
-    rule = ["---:" if column.numeric else ":---" for column in table.columns] + [":---"] * named
-    lines = [header, rule]
-    for row in table.rows:
-        cells = [_markdown(cell.text) for cell in row.cells]
-        ids = [f"`{short_id(run)}`" for run in row.runs]
-        if len(ids) > _RUNS_NAMED:
-            ids[_RUNS_NAMED - 1 :] = [f"and {len(ids) - _RUNS_NAMED + 1} more"]
-        lines.append(cells + [" ".join(ids)] * named)
-    return _Raw("\n".join(f"| {' | '.join(line)} |" for line in lines))

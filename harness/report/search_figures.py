@@ -14,15 +14,16 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from harness import metrics
 from harness.outcomes import Outcome, Phase
-from harness.report.comparison import metric_name
+from harness.report.comparison import metric_name, unit
+from harness.report.curves import to_the_end
 from harness.report.figures import WIDTH, legend, legend_rows
 from harness.report.formats import number, plural, setting
 from harness.report.search import Floats, expected_best, expected_best_band
-from harness.report.svg import INK, Drawing, drawing, label, look, style
+from harness.report.svg import INK, Drawing, drawing, label, look, of_arm, style
 from harness.report.trials import option_index
 from harness.spec import short_name
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 _TOGETHER: Final = 4  # more arms than this get a panel each: their bands would hide one another
 _FALL: Final = 2.0  # how much of the early fall may be seen, in units of what comes after it
+_EARLY: Final = 0.2  # share of the tokens whose losses may leave the frame
 _FEW: Final = 12  # whole numbers that are set out like options
 _STEPS: Final = (1, 2, 5, 10)  # between marks on an axis
 _PANEL: Final = 2.9  # inches, the width of one of several panels
@@ -151,6 +153,50 @@ def _log_axis(ax: Axes, low: float, high: float) -> None:
     ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,)))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: setting(float(f"{value:.3g}"))))
     ax.xaxis.set_minor_formatter(NullFormatter())
+
+
+def trial_curves(curves: pd.DataFrame, arms: Sequence[str], metric: str = metrics.VAL_LOSS) -> Drawing | None:
+    """Validation loss of every explore trial over training tokens, a panel per arm, each to where it ended.
+
+    Args:
+        curves: as `load_curves` gives them.
+        arms: names, in the order of their colours.
+        metric: what the arms are compared by.
+
+    Returns:
+        None where no trial has two points.
+    """
+    tried = curves[(curves["phase"] == Phase.EXPLORE) & (curves["metric"] == metric) & np.isfinite(curves["value"])]
+    tried = tried.assign(at=pd.to_numeric(tried["tokens"], errors="coerce").astype(float)).dropna(subset="at")
+    drawn = [arm for arm in arms if (tried["arm"] == arm).any()]
+    if not drawn or tried.groupby("run_id").size().max() < 2:
+        return None
+    with style("trial-curves"):
+        figure, panels = _panels(len(drawn), 2.0)
+        for ax, arm in zip(panels, drawn, strict=True):
+            index = arms.index(arm)
+            for _, run in tried[tried["arm"] == arm].groupby("run_id", sort=True):
+                line = run.sort_values("at")
+                if line["outcome"].iloc[0] == Outcome.COMPLETE:
+                    (done,) = ax.plot(line["at"], line["value"], color=look(index)[0], linewidth=0.9, alpha=0.75)
+                    done.set_gid(of_arm(index))
+                else:
+                    to_the_end(ax, line, index)
+            ax.set_title(label(arm))
+            ax.xaxis.set_major_formatter(EngFormatter(sep=" "))
+            ax.xaxis.set_major_locator(MaxNLocator(4))
+        later = tried[tried["at"] >= _EARLY * tried["at"].max()]["value"]
+        low, high, highest = float(later.min()), float(later.max()), float(tried["value"].max())
+        pad = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
+        panels[0].set_ylim(low - pad, min(high, highest) + pad)
+        _outer_labels(figure, panels, "training tokens", f"{metric_name(metric)}, {unit(metric)}")
+        caption = (
+            f"{metric_name(metric).capitalize()} of every explore trial over training tokens. Solid: complete. "
+            "Dotted, to a cross: pruned or ended early; to an open triangle: diverged."
+        )
+        if highest > high + pad:
+            caption += f" The frame leaves out higher losses at the beginning, up to {number(highest, 2)}."
+        return drawing(figure, "trial-curves", "Explore trials over training tokens", caption)
 
 
 def search_luck(

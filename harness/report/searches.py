@@ -17,7 +17,7 @@ from harness.report.comparison import common_ground, metric_name
 from harness.report.formats import NOTHING, listed, number, plural, setting
 from harness.report.search import EDGE, Floats, Nearness, crossings, expected_best, place
 from harness.report.sections import Section
-from harness.report.tables import Cell, Column, Row, Table
+from harness.report.tables import ARM, Cell, Column, Row, Table
 from harness.report.trials import ArmTrials, Space, arm_trials, has_order, rate_range
 from harness.spec import short_name
 
@@ -30,13 +30,16 @@ _CHARACTERS: Final = 180  # or fewer of long ones
 _LEARNS: Final = ("tpe", "gp", "cmaes")  # samplers whose next trial depends on the ones before
 
 
-def search_section(record: SweepRecord, runs: pd.DataFrame, metric: str = metrics.VAL_LOSS) -> Section | None:
+def search_section(
+    record: SweepRecord, runs: pd.DataFrame, metric: str = metrics.VAL_LOSS, curves: pd.DataFrame | None = None
+) -> Section | None:
     """How good the search inside each arm was; None where nothing was tuned or nothing was tried.
 
     Args:
         record: as `load_sweep` gives it.
         runs: as `load_runs` gives them.
         metric: what the arms are compared by.
+        curves: as `load_curves` gives them; None: trials are not drawn over training.
     """
     from harness.report import search_figures  # matplotlib: not before something is drawn
 
@@ -51,6 +54,7 @@ def search_section(record: SweepRecord, runs: pd.DataFrame, metric: str = metric
     ranks = _importances(found, tune)
     drawings = (
         search_figures.tuning(runs, arms, tune, metric),
+        search_figures.trial_curves(curves, arms, metric) if curves is not None else None,
         search_figures.search_luck(counted, arms, metric, _luck_notes(record, found, flips)),
         search_figures.importance_bars({arm: rank for arm, rank in ranks.items() if rank is not None}, arms),
     )
@@ -176,7 +180,7 @@ def search_table(found: Sequence[ArmTrials], tune: Space, asked: int, metric: st
     name = "loss" if metric == metrics.VAL_LOSS else metric.removeprefix("val/").replace("_", " ")
     lost = any(trials.number_of(Outcome.DIVERGED) for trials in found)
     columns: list[tuple[Column, list[Cell]]] = [
-        (Column("Arm", numeric=False), [Cell(trials.arm) for trials in found]),
+        (Column(ARM, numeric=False), [Cell(trials.arm) for trials in found]),
         (Column("Asked for"), [_count(asked) for _ in found]),
         (Column("Complete"), [_count(trials.number_of(Outcome.COMPLETE)) for trials in found]),
         (Column("Pruned"), [_count(trials.number_of(Outcome.PRUNED)) for trials in found]),

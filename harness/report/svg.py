@@ -78,22 +78,54 @@ def style(name: str) -> Iterator[None]:
         yield
 
 
+def of_arm(index: int) -> str:
+    """What an artist of the arm at this place is marked by (`set_gid`), so that a page can hide it."""
+    return f"arm{index}."
+
+
 def drawing(figure: Figure, name: str, title: str, caption: str) -> Drawing:
     """Turn a matplotlib figure into a `Drawing`; call it inside `style(name)`."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     document = buffer.getvalue()
     element = document[document.index("<svg") :]
+    element = re.sub(r'<g id="arm(\d+)\.">', r'<g data-arm="\1">', element)
+    # A hundredth of a point is enough, and halves the size.
+    shorter = r'( (?:d|x|y|points|transform)=")([^"]*)"'
+    element = re.sub(shorter, lambda found: f'{found[1]}{re.sub(_LONG, _short, found[2])}"', element)
     element = re.sub(r"<[^>]+>", lambda tag: re.sub(r'( id="|url\(#|href="#)', rf"\1{name}-", tag[0]), element)
     size = re.search(r'width="([\d.]+)pt" height="([\d.]+)pt"', element)
     assert size is not None, "matplotlib always writes the size"
-    head = f"<title>{escape(title)}</title>"
+    head = f'<title id="{name}-title">{escape(title)}</title>\n <desc id="{name}-desc">{escape(caption)}</desc>'
+    named = f'role="img" aria-labelledby="{name}-title" aria-describedby="{name}-desc"'
     # On a phone a drawing scrolls sideways rather than shrinking until nobody can read it.
-    fit = f'role="img" style="max-width:{size[1]}pt;min-width:{0.75 * float(size[1]):g}pt"'
-    followed = re.sub(rf"<[^>]+{INK}[^>]*>", lambda tag: tag[0].replace(INK, "currentColor"), element)
+    fit = f'{named} style="max-width:{size[1]}pt;min-width:{0.75 * float(size[1]):g}pt"'
+    followed = _recoloured(element, INK, "currentColor")
+    for place, colour in enumerate(PALETTE):
+        followed = _recoloured(followed, colour, f"var(--c{place})")  # a page has others on a dark ground
     inline = _with_title(followed.replace(size[0], fit, 1), head)
     on_white = _with_title(element.replace(size[0], f'{size[0]} style="background:#fff"', 1), head)
     return Drawing(name, title, caption, inline, f'<?xml version="1.0"?>\n{on_white}')
+
+
+def renamed(inline: str, prefix: str) -> str:
+    """A drawing for a page with `prefix` before all its ids and the references to them."""
+    if not prefix:
+        return inline
+    names = r'( id="|url\(#|href="#|aria-labelledby="|aria-describedby=")'
+    return re.sub(r"<[^>]+>", lambda tag: re.sub(names, rf"\1{prefix}", tag[0]), inline)
+
+
+_LONG: Final = re.compile(r"(\d+\.\d\d)\d+")
+
+
+def _short(found: re.Match[str]) -> str:
+    return found[1].rstrip("0").rstrip(".")
+
+
+def _recoloured(element: str, colour: str, other: str) -> str:
+    """Another colour in the attributes of a drawing, and not in its text."""
+    return re.sub(rf"<[^>]+{colour}[^>]*>", lambda tag: tag[0].replace(colour, other), element)
 
 
 def _with_title(element: str, head: str) -> str:

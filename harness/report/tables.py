@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import pandas as pd
 
@@ -15,6 +16,7 @@ from harness.report.formats import (
     NOTHING,
     count,
     decimals_for,
+    decimals_of_error,
     duration,
     number,
     probability,
@@ -28,13 +30,16 @@ from harness.report.statistics import Interval
 from harness.report.wording import verdict_text
 from harness.spec import short_name
 
+ARM: Final = "Arm"  # heading of the column that names arms
+
 
 @dataclass(frozen=True)
 class Cell:
-    """One entry: what is read, and the number it is sorted by (None: by its text)."""
+    """One entry: what is read, the number it is sorted by (None: by its text), and where it leads ("": nowhere)."""
 
     text: str
     value: float | None = None
+    href: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,11 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
 
+    def arm(self, row: Row) -> str:
+        """The arm that one of the rows is about; empty where the table has no column of arms."""
+        names = [column.label for column in self.columns]
+        return row.cells[names.index(ARM)].text if ARM in names else ""
+
     def lines(self) -> list[list[str]]:
         """The header and the rows as strings, minor columns left out."""
         kept = [index for index, column in enumerate(self.columns) if not column.minor]
@@ -84,14 +94,17 @@ def answer_table(comparison: pd.DataFrame) -> Table:
     differs = comparison["pairs"].sum() > 0
     name = "loss" if metric == metrics.VAL_LOSS else metric.removeprefix("val/").replace("_", " ")
     columns: list[tuple[Column, list[Cell]]] = [
-        (Column("Arm", numeric=False), [Cell(str(arm)) for arm in comparison["arm"]]),
+        (Column(ARM, numeric=False), [Cell(str(arm)) for arm in comparison["arm"]]),
         (Column("Seeds"), [Cell(str(n), n) for n in comparison["seeds"]]),
         (Column(f"Val {name}"), with_half_widths(intervals(comparison))),
     ]
     if differs:
         found = intervals(comparison, "difference")
         columns += [
-            (Column("Δ to baseline"), with_half_widths(found, signed, comparison["is_baseline"])),
+            (
+                Column("Δ to baseline"),
+                with_half_widths(found, signed, comparison["is_baseline"], comparison["difference_se"]),
+            ),
             (Column("p (Holm)"), spelled(comparison["p_holm"], probability)),
             (Column("Verdict", numeric=False), verdict_cells(comparison)),
         ]
@@ -104,11 +117,6 @@ def answer_table(comparison: pd.DataFrame) -> Table:
         columns.append(
             (Column("Bits/byte", minor=True), spelled(comparison["bits_per_byte"], lambda value: number(value, 4)))
         )
-    columns += [
-        (Column("Tokens", minor=True), spelled(comparison["tokens"], count)),
-        (Column("Time", minor=True), spelled(comparison["seconds"], duration)),
-        (Column("Parameters", minor=True), spelled(comparison["parameters"], count)),
-    ]
     return resting_on(comparison["run_ids"], columns)
 
 
@@ -119,7 +127,7 @@ def evidence_table(comparison: pd.DataFrame) -> Table | None:
         return None
     delta = rounded(compared["delta"].iloc[0])
     columns = [
-        (Column("Arm", numeric=False), [Cell(str(arm)) for arm in compared["arm"]]),
+        (Column(ARM, numeric=False), [Cell(str(arm)) for arm in compared["arm"]]),
         (Column("Pairs"), spelled(compared["pairs"], count)),
         (Column("p"), spelled(compared["p"], probability)),
         (Column("p (Holm)"), spelled(compared["p_holm"], probability)),
@@ -163,7 +171,10 @@ def sortable(value: float, text: str) -> Cell:
 
 
 def with_half_widths(
-    found: Sequence[Interval], spell: Callable[[float, int], str] = number, baseline: Iterable[bool] | None = None
+    found: Sequence[Interval],
+    spell: Callable[[float, int], str] = number,
+    baseline: Iterable[bool] | None = None,
+    errors: Iterable[float] | None = None,
 ) -> list[Cell]:
     """Means ± half-widths, `5.310 ± 0.050`, at the decimals of the narrowest; `± –` where one value has no interval.
 
@@ -171,8 +182,10 @@ def with_half_widths(
         found: one per row; NaN gives a dash.
         spell: how a mean is written: `number`, or `signed` for differences.
         baseline: rows that say so in the place of a number.
+        errors: standard errors, whose smallest gets two significant digits, in the place of the half-widths.
     """
-    decimals = decimals_for(interval.half_width for interval in found)
+    widths = [interval.half_width for interval in found]
+    decimals = decimals_for(widths) if errors is None else decimals_of_error(errors)
     marked = [False] * len(found) if baseline is None else list(baseline)
     cells = []
     for interval, is_baseline in zip(found, marked, strict=True):
@@ -188,7 +201,7 @@ def best_table(runs: pd.DataFrame, arms: Sequence[str], tune: Sequence[str]) -> 
     Before an arm has confirm runs: its complete explore trial of lowest final validation loss.
     """
     columns = [
-        Column("Arm", numeric=False),
+        Column(ARM, numeric=False),
         *(Column(short_name(path)) for path in tune),
         Column("Explore val loss"),
         Column("Trial"),
@@ -256,13 +269,19 @@ def _loss_cell(run: pd.Series, metric: str = metrics.VAL_LOSS) -> Cell:
     return Cell(f"({text})")
 
 
-def trials_table(runs: pd.DataFrame, tune: Sequence[str]) -> Table:
-    """Every run of the sweep, failures included, with the reason of each that did not complete."""
+def trials_table(runs: pd.DataFrame, tune: Sequence[str], address: Callable[[str], str] | None = None) -> Table:
+    """Every run of the sweep, failures included, with the reason of each that did not complete.
+
+    Args:
+        runs: as `load_runs` gives them.
+        tune: paths that were tuned.
+        address: run id → its page in MLflow, where there is a server that has one.
+    """
     tested = metrics.TEST_LOSS in runs and bool(runs[metrics.TEST_LOSS].notna().any())
     explained = "reason" in runs and bool(runs["reason"].fillna("").ne("").any())
     columns = [
         Column("Run", numeric=False),
-        Column("Arm", numeric=False),
+        Column(ARM, numeric=False),
         Column("Phase", numeric=False),
         Column("Trial"),
         Column("Seed"),
@@ -279,7 +298,7 @@ def trials_table(runs: pd.DataFrame, tune: Sequence[str]) -> Table:
         trial, seed = _as_float(run.get("trial_number")), _as_float(run.get("seed"))
         tokens, seconds = _as_float(run.get("tokens")), _as_float(run.get("seconds"))
         cells = (
-            Cell(short_id(str(run["run_id"]))),
+            Cell(short_id(str(run["run_id"])), href=address(str(run["run_id"])) if address else ""),
             Cell(str(run["arm"])),
             Cell(str(run["phase"])),
             sortable(trial, number(trial, 0)),
@@ -294,42 +313,3 @@ def trials_table(runs: pd.DataFrame, tune: Sequence[str]) -> Table:
         )
         rows.append(Row(cells, run=str(run["run_id"]), result=run["outcome"] == Outcome.COMPLETE))
     return Table(tuple(columns), tuple(rows))
-
-
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    **{character: f"\\{character}" for character in "&%$#_{}"},
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "±": r"$\pm$",
-    "−": "$-$",
-    "Δ": r"$\Delta$",
-    "δ": r"$\delta$",
-    "–": "--",
-    "∞": r"$\infty$",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-}
-
-
-def latex_table(table: Table, caption: str) -> str:
-    """The table for a paper: a booktabs `tabular`, everything in it escaped."""
-    setting_of = "".join("r" if column.numeric else "l" for column in table.columns)
-    lines = [" & ".join(_latex(column.label) for column in table.columns) + r" \\", r"\midrule"]
-    lines += [" & ".join(_latex(cell.text) for cell in row.cells) + r" \\" for row in table.rows]
-    return "\n".join(
-        [
-            "% needs \\usepackage{booktabs}",
-            f"% {' '.join(caption.split())}",
-            f"\\begin{{tabular}}{{{setting_of}}}",
-            r"\toprule",
-            *lines,
-            r"\bottomrule",
-            r"\end{tabular}",
-            "",
-        ]
-    )
-
-
-def _latex(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in " ".join(text.split()))

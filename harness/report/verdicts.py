@@ -53,6 +53,7 @@ class Judgement:
         pairs: seeds that the arm and the baseline both have, up to the look that decided.
         interval: mean of the differences and its t interval, of level 95 %; with several looks of 1 − α_k, so that it
             holds the true difference in 95 % of sweeps whichever look was the last (Jennison and Turnbull 1989).
+        difference_se: standard error of the mean difference.
         p: of the paired t test, by itself.
         p_holm: the same, adjusted for all comparisons of the sweep and all looks; the verdict follows it.
         sign_flip_p: of the sign-flip test, by itself: the check that needs no normal noise.
@@ -66,6 +67,7 @@ class Judgement:
     alpha: float
     pairs: int
     interval: Interval
+    difference_se: float
     p: float
     p_holm: float
     sign_flip_p: float
@@ -168,6 +170,7 @@ def _judgement(arm: _Standing, comparisons: int, delta: float, alpha: float) -> 
         alpha=arm.level,
         pairs=values.size,
         interval=mean_interval(values, 1 - arm.level / alpha * (1 - LEVEL)),
+        difference_se=spread / math.sqrt(values.size) if values.size > 1 else math.nan,
         p=arm.p,
         p_holm=float(np.minimum(1, arm.adjusted * (alpha / arm.level))),
         sign_flip_p=sign_flip_p(values),

@@ -10,8 +10,18 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from harness.report.comparison import Ground, intervals, metric_name
-from harness.report.formats import chance, decimals_for, listed, number, plural, rounded, significant
+from harness.report.comparison import Ground, intervals, metric_name, unit
+from harness.report.formats import (
+    chance,
+    decimals_for,
+    decimals_of_error,
+    listed,
+    number,
+    plural,
+    rounded,
+    signed,
+    significant,
+)
 from harness.report.significance import ALPHA, holm, sign_flip_seeds
 from harness.report.statistics import Interval
 from harness.report.verdicts import DIFFERENT, Verdict
@@ -80,9 +90,24 @@ def _differences(comparison: pd.DataFrame) -> tuple[str, str]:
     compared = compared[compared["pairs"] > 0]
     if compared.empty:
         return "No other arm shares a seed with the baseline, so there are no paired differences.", ""
-    said = _each(compared, len(others)) if len(compared) <= _NAMED_IN_FULL else _grouped(compared)
-    finding = f"Against the baseline {base['arm']}, by {metric_name(base['metric'])}: {said}."
-    return finding, " ".join(_limits(compared, len(others)))
+    shown = compared if len(compared) <= _NAMED_IN_FULL else _largest(compared)
+    sentences = [_sentence(row, interval, str(base["arm"]), len(others)) for row, interval in _rows(shown)]
+    if len(shown) < len(compared):
+        name = f"by {metric_name(base['metric'])}"
+        sentences = [f"Against the baseline {base['arm']}, {name}: {_grouped(compared)}.", *sentences]
+    return " ".join(sentences), " ".join(_limits(compared, len(others)))
+
+
+def _rows(compared: pd.DataFrame) -> Iterator[tuple[pd.Series, Interval]]:
+    for (_, row), interval in zip(compared.iterrows(), intervals(compared, "difference"), strict=True):
+        yield row, interval
+
+
+def _largest(compared: pd.DataFrame) -> pd.DataFrame:
+    """The arm that lies furthest from the baseline, of those found better or worse where there are any."""
+    found = compared[compared["verdict"].isin(DIFFERENT)]
+    among = found if len(found) else compared
+    return among.loc[[among["difference"].abs().idxmax()]]
 
 
 def predicate(verdict: str, delta: float, several: bool = False) -> str:
@@ -92,32 +117,45 @@ def predicate(verdict: str, delta: float, several: bool = False) -> str:
     return f"{'are' if several else 'is'} {verdict}"
 
 
-def _each(compared: pd.DataFrame, comparisons: int) -> str:
-    found = intervals(compared, "difference")
-    decimals = decimals_for(interval.half_width for interval in found)
-    corrected = f" after Holm's correction for {comparisons} comparisons" if comparisons > 1 else ""
-    parts = []
-    for (_, row), interval in zip(compared.iterrows(), found, strict=True):
-        text = f"{row['arm']} {predicate(row['verdict'], row['delta'])}, {_size(interval.mean, decimals)}"
-        if row["pairs"] < 2:
-            parts.append(f"{text} on the one common seed, which has no interval")
-            continue
-        ends = f"{number(interval.low, decimals)} to {number(interval.high, decimals)}"
-        p = f"p {chance(row['p_holm'])}{corrected}"
-        text += f" (95 % interval of the paired difference {ends}, {row['pairs']} pairs, {p})"
-        if row["verdict"] in DIFFERENT and abs(interval.mean) < row["delta"]:
-            text += f", which is less than the {rounded(row['delta'])} that matters"
-        parts.append(text)
-    return "; ".join(parts)
+def _sentence(row: pd.Series, interval: Interval, base: str, comparisons: int) -> str:
+    """The verdict on one arm as a sentence that can be quoted: effect, interval, pairs, test and p.
+
+    The size of an effect that was found is given without sign, as is its interval; else arm minus baseline, with sign.
+    """
+    verdict, arm = row["verdict"], row["arm"]
+    decimals = decimals_of_error([row["difference_se"]])
+    what, in_unit = _measured(str(row["metric"]))
+    mean, low, high = interval.mean, interval.low, interval.high
+    if row["pairs"] < 2:
+        apart = f"its {what} is {_size(mean, decimals, in_unit)} than that of {base} on the one common seed"
+        return f"{arm} is undecided: {apart}, which has no interval."
+    if verdict in DIFFERENT:
+        verb, ends = ("lowers", (-high, -low)) if mean < 0 else ("raises", (low, high))
+        said = f"{arm} {verb} the {what} by {number(abs(mean), decimals)}{in_unit} against {base}"
+        between = f"{number(ends[0], decimals)} to {number(ends[1], decimals)}"
+    else:
+        size = f"{_size(mean, decimals, in_unit)} than that of {base}" if mean else f"that of {base} on average"
+        said = f"{arm} {predicate(verdict, row['delta'])}: its {what} is {size}"
+        between = f"{signed(low, decimals)} to {signed(high, decimals)}"
+    over = f" over {comparisons} comparisons" if comparisons > 1 else ""
+    pairs = f"{row['pairs']} paired seeds"
+    grounds = f"(95 % CI {between}, {pairs}, paired t test, Holm p {chance(row['p_holm'])}{over})"
+    small = verdict in DIFFERENT and abs(mean) < row["delta"]
+    aside = f", which is less than the {rounded(row['delta'])} that matters" if small else ""
+    return f"{said} {grounds}{aside}."
 
 
-def _size(difference: float, decimals: int) -> str:
-    if difference == 0:
-        return "the same on average"
+def _measured(metric: str) -> tuple[str, str]:
+    """What an arm is judged by, and its unit as it follows a number: none where the name is the unit."""
+    name = metric_name(metric)
+    return name, "" if name.endswith(unit(metric)) else f" {unit(metric)}"
+
+
+def _size(difference: float, decimals: int, in_unit: str = "") -> str:
     size = number(abs(difference), decimals)
     if float(size) == 0:
         size = f"less than {10.0**-decimals:.{decimals}f}"
-    return f"{size} {'higher' if difference > 0 else 'lower'}"
+    return f"{size}{in_unit} {'higher' if difference > 0 else 'lower'}"
 
 
 def _grouped(compared: pd.DataFrame) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -13,14 +13,20 @@ import pandas as pd
 
 from harness.metrics import Point
 from harness.outcomes import Phase
-from harness.problems import printable
-from harness.report.comparison import common_ground, compare, verdict_runs
-from harness.report.page import Content, Sample, render_html, render_markdown
-from harness.report.tables import answer_table, best_table, comparison_lines, latex_table
+from harness.report import passages
+from harness.report.comparison import common_ground, compare
+from harness.report.latex import latex_table
+from harness.report.page import Content, render_html, render_markdown
+from harness.report.passages import PassageOf
+from harness.report.provenance import Opening
+from harness.report.samples import SamplesOf, side_by_side
+from harness.report.tables import answer_table, best_table, comparison_lines
 from harness.tracking import (
     SweepRecord,
     TrackingError,
     load_curves,
+    load_passage,
+    load_patch,
     load_positions,
     load_runs,
     load_samples,
@@ -30,6 +36,8 @@ from harness.tracking import (
 
 if TYPE_CHECKING:
     from harness.report.sections import Section
+    from harness.report.svg import Drawing
+    from harness.report.tables import Table
 
 _CHOSEN: Final = (
     "The configuration of each arm: its explore trial of lowest validation loss. That loss was selected, so it is no "
@@ -86,7 +94,16 @@ def write_report(
     curves = load_curves(experiment, uri, record.run_id)
     compares_context = "model.context_length" in record.compare
     positions = load_positions(experiment, uri, record.run_id) if compares_context else None
-    content = assemble(record, runs, curves, lambda run_id: load_samples(run_id, uri), ui_command(uri), positions)
+    content = assemble(
+        record,
+        runs,
+        curves,
+        lambda run_id: load_samples(run_id, uri),
+        ui_command(uri),
+        positions,
+        lambda run_id: load_passage(run_id, uri),
+        load_patch(record.run_id, uri) if record.dirty else "",
+    )
     return write_files(content, curves, out / experiment)
 
 
@@ -110,9 +127,11 @@ def assemble(
     record: SweepRecord,
     runs: pd.DataFrame,
     curves: pd.DataFrame,
-    samples_of: Callable[[str], Iterable[tuple[int, int, str]]],
+    samples_of: SamplesOf,
     command: str,
     positions: pd.DataFrame | None = None,
+    passage_of: PassageOf = lambda _: (),
+    patch: str = "",
 ) -> Content:
     """Compare, draw and choose samples.
 
@@ -121,31 +140,44 @@ def assemble(
         samples_of: run id → its samples as (step, tokens, text).
         command: the shell command that shows all runs.
         positions: as `load_positions` gives them, for a sweep that compares context lengths.
+        passage_of: run id → the scored tokens of a passage of the validation text.
+        patch: what was changed on top of the commit.
     """
-    from harness.report import contexts, figures  # matplotlib: not before something is drawn
+    from harness.report import contexts, figures, forest  # matplotlib: not before something is drawn
+    from harness.report.curves import AXES, loss_curves
 
     arms = [arm.name for arm in record.arms]
     ground = common_ground(runs)
     baseline = record.baseline if len(arms) > 1 and ground.ranked else None
     comparison = compare(runs, baseline, ground.metric, arms, record.study.get("delta"), record.study.get("looks"))
-    drawings = (
-        figures.final_losses(runs, comparison),
-        figures.loss_curves(curves, runs, arms, ground.metric),
-        contexts.losses_by_position(positions, runs, arms) if positions is not None else None,
-    )
+    moments, seed = side_by_side(runs, arms, samples_of)
+    over = [(axis, loss_curves(curves, runs, arms, ground.metric, axis)) for axis in AXES]
+    seeds = figures.final_losses(runs, comparison)
+    lead = forest.forest(comparison)
+    by_position = contexts.losses_by_position(positions, runs, arms) if positions is not None else None
     return Content(
         record=record,
         runs=runs,
         comparison=comparison,
         ground=ground,
-        drawings=[drawing for drawing in drawings if drawing is not None],
-        sections=_sections(record, runs, comparison),
-        samples=_samples(runs, arms, samples_of),
-        ui_command=command,
+        leading=_there(lead if lead is not None else seeds),
+        curves=[(axis, drawing) for axis, drawing in over if drawing is not None],
+        drawings=_there(by_position),
+        resting=_there(seeds if lead is not None else None),
+        sections=_sections(record, runs, comparison, curves),
+        moments=moments,
+        sample_seed=seed,
+        passage=passages.passage(runs, comparison, arms, passage_of),
+        opening=Opening(command, record.experiment_id),
+        patch=patch,
     )
 
 
-def _sections(record: SweepRecord, runs: pd.DataFrame, comparison: pd.DataFrame) -> list[Section]:
+def _there(*drawings: Drawing | None) -> list[Drawing]:
+    return [drawing for drawing in drawings if drawing is not None]
+
+
+def _sections(record: SweepRecord, runs: pd.DataFrame, comparison: pd.DataFrame, curves: pd.DataFrame) -> list[Section]:
     """The parts of the report that only some sweeps have, in the order they are read."""
     from harness.report import budgets, factor_section, noise, searches  # matplotlib: not before something is drawn
 
@@ -153,7 +185,7 @@ def _sections(record: SweepRecord, runs: pd.DataFrame, comparison: pd.DataFrame)
     found = (
         factor_section.factor_section(runs, record, comparison, record.study.get("looks")),
         noise.noise_section(record, runs, metric),
-        _with_best(searches.search_section(record, runs, metric), record, runs),
+        _with_best(searches.search_section(record, runs, metric, curves), record, runs),
         budgets.budget_section(record, runs),
     )
     return [section for section in found if section is not None]
@@ -167,39 +199,25 @@ def _with_best(section: Section | None, record: SweepRecord, runs: pd.DataFrame)
     return replace(section, tables=((chosen, _CHOSEN), *section.tables))
 
 
-def _samples(
-    runs: pd.DataFrame, arms: list[str], samples_of: Callable[[str], Iterable[tuple[int, int, str]]]
-) -> list[Sample]:
-    """First and last text of the first confirm run of each arm."""
-    chosen, found = verdict_runs(runs), []
-    for arm in arms:
-        for run_id in chosen.loc[chosen["arm"] == arm, "run_id"].head(1):
-            texts = [(tokens, printable(text, "\n\t")) for _, tokens, text in samples_of(run_id)]
-            if texts:
-                found.append(Sample(arm, run_id, tuple(texts[:1] + texts[1:][-1:])))
-    return found
-
-
 def write_files(content: Content, curves: pd.DataFrame, folder: Path) -> ReportFiles:
     """Write every file of a report; each is replaced as a whole, and a figure that no longer exists is removed."""
     pictures = folder / "figures"
     pictures.mkdir(parents=True, exist_ok=True)
-    drawings = [*content.drawings, *(drawing for section in content.sections for drawing in section.drawings)]
+    drawings = content.every_drawing
     for drawing in drawings:
         _write(pictures / drawing.filename, drawing.file)
-    current = {drawing.filename for drawing in drawings}
-    for old in pictures.glob("*.svg"):
-        if old.name not in current:
-            old.unlink()
+    _drop_others(pictures, "*.svg", {drawing.filename for drawing in drawings})
     table = answer_table(content.comparison)
     files = {
         "runs.csv": content.runs.to_csv(index=False, lineterminator="\n"),
         "curves.csv": curves.to_csv(index=False, lineterminator="\n"),
         "comparison.csv": content.comparison.to_csv(index=False, lineterminator="\n"),
         "comparison.tex": latex_table(table, content.record.question or content.record.name),
+        **{f"tables/{name}.csv": _csv(one) for name, one in content.every_table.items()},
         "report.md": render_markdown(content),
         "report.html": render_html(content),
     }
+    _drop_others(folder / "tables", "*.csv", {name.removeprefix("tables/") for name in files})
     for name, text in files.items():
         _write(folder / name, text)
     return ReportFiles(
@@ -211,6 +229,22 @@ def write_files(content: Content, curves: pd.DataFrame, folder: Path) -> ReportF
         answer=" ".join([str(content.answer), *_noise(content)]),
         warnings=content.warnings,
     )
+
+
+def _drop_others(folder: Path, pattern: str, current: set[str]) -> None:
+    """Make a folder, and remove from it what an earlier report had and this one has not."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob(pattern):
+        if old.name not in current:
+            old.unlink()
+
+
+def _csv(table: Table) -> str:
+    """A table as it is read, with the ids of the runs behind each row."""
+    named = any(row.runs for row in table.rows)
+    rows = [[cell.text for cell in row.cells] + [" ".join(row.runs)] * named for row in table.rows]
+    header = [column.label for column in table.columns] + ["Runs"] * named
+    return pd.DataFrame(rows, columns=header).to_csv(index=False, lineterminator="\n")
 
 
 def _noise(content: Content) -> Iterable[str]:

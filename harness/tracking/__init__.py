@@ -9,7 +9,16 @@ from __future__ import annotations
 
 from harness.tracking.lease import SweepState, find_sweep
 from harness.tracking.outbox import ARTIFACTS, Kept, Outbox, kept_runs
-from harness.tracking.reader import checkpoint_folder, load_curves, load_positions, load_runs, load_samples, load_sweep
+from harness.tracking.reader import (
+    checkpoint_folder,
+    load_curves,
+    load_passage,
+    load_patch,
+    load_positions,
+    load_runs,
+    load_samples,
+    load_sweep,
+)
 from harness.tracking.record import ArmInfo, Confirmed, PlanChange, Sample, SweepInfo, SweepRecord, Trial, TrialInfo
 from harness.tracking.store import (
     DEFAULT_URI,
@@ -44,6 +53,8 @@ __all__ = [
     "find_sweep",
     "kept_runs",
     "load_curves",
+    "load_passage",
+    "load_patch",
     "load_positions",
     "load_runs",
     "load_samples",

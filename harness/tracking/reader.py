@@ -72,6 +72,7 @@ _CURVE_COLUMNS: Final[Mapping[str, str | None]] = {
     "outcome": None,
     "step": "int64",
     "tokens": None,
+    "seconds": "float64",
     "metric": None,
     "value": "float64",
 }
@@ -117,7 +118,8 @@ def load_curves(
 ) -> pd.DataFrame:
     """Every point of a sweep's curves, tidy, sorted by run (oldest first), metric and step.
 
-    Columns: run_id, arm, phase, seed, outcome, step, tokens (trained on until that step), metric, value.
+    Columns: run_id, arm, phase, seed, outcome, step, tokens (trained on until that step), seconds (since the run's
+    first point, evaluations included; what lies between two parts of an interrupted run is not counted), metric, value.
 
     Args:
         experiment, uri, sweep: as for `load_runs`, which also says what is raised.
@@ -137,6 +139,35 @@ def load_samples(run_id: str, uri: str | None = None) -> list[Sample]:
     client = connect(configured_uri(uri))
     text = _read_text(client, client.get_run(run_id), record.SAMPLES_FILE)
     return [Sample(**sample) for sample in json.loads(text)] if text else []
+
+
+@explained()
+def load_passage(run_id: str, uri: str | None = None) -> list[tuple[str, float]]:
+    """The first tokens of the validation split as a confirm run's last checkpoint sees them: text and probability.
+
+    Empty for a run without a checkpoint, and for one of an older harness.
+
+    Raises:
+        TrackingError: no such store or run.
+    """
+    client = connect(configured_uri(uri))
+    text = _read_text(client, client.get_run(run_id), record.PASSAGE_FILE)
+    return [(one["text"], one["probability"]) for one in json.loads(text)] if text else []
+
+
+@explained()
+def load_patch(run_id: str, uri: str | None = None) -> str:
+    """What was changed on top of the commit when a sweep was last started, as a diff; empty where nothing was.
+
+    Args:
+        run_id: the sweep's parent run.
+        uri: as for `load_runs`.
+
+    Raises:
+        TrackingError: no such store or run.
+    """
+    client = connect(configured_uri(uri))
+    return _read_text(client, client.get_run(run_id), record.PATCH_FILE) or ""
 
 
 @explained()
@@ -188,6 +219,8 @@ def load_sweep(experiment: str, uri: str | None = None, sweep: str | None = None
         first_plan=first_plan,
         plan_sha256=tags.get(record.PLAN_SHA256, ""),
         plan_changes=plan_changes,
+        experiment_id=str(run.info.experiment_id),
+        host=tags.get(record.PROCESS, "").rsplit(":", 2)[0],
     )
 
 
@@ -309,13 +342,30 @@ def _versions(tags: Mapping[str, str]) -> str:
 def _curve_rows(client: MlflowClient, run: Run, only: Sequence[str] | None) -> list[dict[str, Any]]:
     facts = _run_facts(run)
     tokens = {point.step: int(point.value) for point in history(client, run, metrics.TOKENS)}
-    names = run.data.metrics.keys() - {metrics.TOKENS}  # it has its own column
+    seconds = _seconds(client, run)
+    names = run.data.metrics.keys() - {metrics.TOKENS, metrics.SECONDS}  # they have their own columns
     wanted = sorted(names if only is None else names & set(only))
     return [
-        {**facts, "step": point.step, "tokens": tokens.get(point.step), "metric": name, "value": point.value}
+        {
+            **facts,
+            "step": point.step,
+            "tokens": tokens.get(point.step),
+            "seconds": seconds.get(point.step),
+            "metric": name,
+            "value": point.value,
+        }
         for name in wanted
         for point in history(client, run, name)
     ]
+
+
+def _seconds(client: MlflowClient, run: Run) -> dict[int, float]:
+    """Step → time since the run began, by the trainer's clock; by MLflow's time stamps for runs that lack it."""
+    measured = history(client, run, metrics.SECONDS)
+    if measured:
+        return {point.step: point.value - measured[0].value for point in measured}
+    stamped = history(client, run, metrics.TOKENS)
+    return {point.step: (point.timestamp - stamped[0].timestamp) / 1000 for point in stamped}
 
 
 def _run_facts(run: Run) -> dict[str, Any]:
@@ -348,14 +398,15 @@ def _series(values: list[Any], dtype: str | None) -> pd.Series[Any]:
 
 
 def _read_text(client: MlflowClient, run: Run, path: str) -> str | None:
-    """A text among the artifacts at the top of a run, or None where it is missing."""
+    """A text among the artifacts of a run, or None where it is missing."""
     local = local_artifact(run, path)
     if local is not None:
-        return local.read_text("utf-8")
-    if all(file.path != path for file in client.list_artifacts(run.info.run_id)):
+        return local.read_text("utf-8", "replace")  # a diff may hold any bytes
+    folder = path.rpartition("/")[0] or None
+    if all(file.path != path for file in client.list_artifacts(run.info.run_id, folder)):
         return None
-    with tempfile.TemporaryDirectory() as folder:
-        return Path(client.download_artifacts(run.info.run_id, path, folder)).read_text("utf-8")
+    with tempfile.TemporaryDirectory() as here:
+        return Path(client.download_artifacts(run.info.run_id, path, here)).read_text("utf-8", "replace")
 
 
 def _whole(text: str | None) -> int | None:

@@ -80,6 +80,7 @@ SAMPLES_PAGE: Final = "samples.md"
 POSITIONS_FILE: Final = "val_loss_by_position.json"
 TRACEBACK_FILE: Final = "traceback.txt"
 CHECKPOINT_FOLDER: Final = "checkpoint"
+PASSAGE_FILE: Final = "checkpoint/token_losses.json"
 
 # MLflow's limits, in characters. Postgres keeps run names in 250; servers before 2.3 keep tags in 5,000.
 NAME_LIMIT: Final = 250
@@ -164,6 +165,8 @@ class SweepRecord(SweepInfo):
         first_plan: the analysis plan that was stored before the first trial; empty where none was.
         plan_sha256: what was noted then as the digest of that plan; empty where none was.
         plan_changes: what was asked for afterwards, oldest first.
+        experiment_id: MLflow's, which the addresses of its pages have.
+        host: the machine of the process that ran it last; empty where it is not known.
     """
 
     run_id: str
@@ -176,6 +179,8 @@ class SweepRecord(SweepInfo):
     first_plan: Mapping[str, Any] = field(default_factory=dict)
     plan_sha256: str = ""
     plan_changes: tuple[PlanChange, ...] = ()
+    experiment_id: str = ""
+    host: str = ""
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,8 @@ class RunWriter(Experiment):
 
         live, now = self._live[run_id], at or milliseconds()
         live.non_finite.update(point.not_finite)
-        for name, value in {**point.metrics, metrics.TOKENS: float(point.tokens)}.items():
+        spent = {metrics.TOKENS: float(point.tokens), metrics.SECONDS: point.seconds}
+        for name, value in {**point.metrics, **spent}.items():
             if not math.isfinite(value):
                 live.non_finite.add(name)
             elif (name, point.step) not in live.stored:

@@ -1,0 +1,177 @@
+"use strict";
+// Everything here is a convenience: without it, and on paper, the page shows all that it holds.
+const make = (tag, fields = {}, ...inside) => {
+  const node = Object.assign(document.createElement(tag), fields);
+  node.append(...inside);
+  return node;
+};
+
+function sorting(table) {
+  const body = table.tBodies[0];
+  if (body.rows.length < 2) return;
+  const key = (row, at) => row.cells[at].dataset.value ?? row.cells[at].firstChild?.textContent.trim() ?? "";
+  for (const head of table.tHead.rows[0].cells) {
+    const button = make("button", { type: "button", className: "sort" }, ...head.childNodes);
+    head.append(button);
+    button.addEventListener("click", () => {
+      const up = head.getAttribute("aria-sort") !== "ascending";
+      for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
+      head.setAttribute("aria-sort", up ? "ascending" : "descending");
+      const numeric = head.classList.contains("number");
+      const order = (a, b) => {
+        const [x, y] = [key(a, head.cellIndex), key(b, head.cellIndex)];
+        if (!numeric) return (up ? 1 : -1) * x.localeCompare(y);
+        const [p, q] = [parseFloat(x), parseFloat(y)];
+        if (isNaN(p) || isNaN(q)) return isNaN(p) - isNaN(q); // what has no number stays at the end
+        return up ? p - q : q - p;
+      };
+      body.append(...[...body.rows].sort(order));
+    });
+  }
+}
+
+function filtering(table) {
+  const rows = [...table.tBodies[0].rows];
+  if (rows.length < 6) return;
+  const said = make("output", { className: "found" });
+  const box = make("input", { type: "search", className: "filter-box", placeholder: "such as: confirm 0.1 -pruned" });
+  const look = () => {
+    const words = box.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const fits = (text) => words.every((word) => (word[0] === "-" ? word === "-" || !text.includes(word.slice(1)) : text.includes(word)));
+    let kept = 0;
+    for (const row of rows) {
+      const text = [...row.cells].map((cell) => cell.textContent).join(" ").toLowerCase();
+      const here = fits(text);
+      row.classList.toggle("sifted", !here);
+      kept += here;
+    }
+    said.textContent = words.length ? `${kept} of ${rows.length} rows` : "";
+  };
+  box.addEventListener("input", look);
+  const label = make("label", {}, "Rows with ", box);
+  table.closest(".scroll").before(make("p", { className: "tools" }, label, " ", said));
+}
+
+function arms(sweep) {
+  const places = new Map();
+  for (const row of sweep.querySelectorAll("section[id$=answer] tr[data-arm]"))
+    places.set(row.dataset.arm, row.cells[0].querySelector(".swatch").nextSibling.textContent.trim());
+  if (places.size < 2) return;
+  const box = make("fieldset", { className: "switch arms" }, make("legend", {}, "Show"));
+  for (const [place, name] of places) {
+    const tick = make("input", { type: "checkbox", checked: true, value: place });
+    tick.addEventListener("change", () => {
+      for (const node of sweep.querySelectorAll(`[data-arm="${place}"]`)) node.classList.toggle("off", !tick.checked);
+    });
+    box.append(make("label", {}, tick, make("span", { className: `swatch c${place % 6}` }), name));
+  }
+  sweep.querySelector("section[id$=curves]")?.querySelector("h2,h3").after(box);
+}
+
+function passages(sweep) {
+  const groups = [...sweep.querySelectorAll(".tokens")];
+  const reading = sweep.querySelector(".reading");
+  if (!groups.length) return;
+  const show = (at) => {
+    const parts = [];
+    for (const group of groups) {
+      for (const old of group.querySelectorAll(".at")) old.classList.remove("at");
+      const token = group.children[at];
+      if (!token || group.closest(".off")) continue;
+      token.classList.add("at");
+      parts.push(`${group.parentNode.querySelector("b").textContent}: ${token.dataset.title}`);
+    }
+    reading.textContent = parts.join(" · ");
+  };
+  for (const group of groups) {
+    const tokens = [...group.children];
+    tokens.forEach((token, at) => {
+      token.dataset.title = token.title;
+      token.removeAttribute("title");
+      token.addEventListener("mouseenter", () => show(at));
+    });
+    // One stop for the whole passage; arrow keys go from token to token.
+    let at = 0;
+    group.tabIndex = 0;
+    group.addEventListener("focus", () => show(at));
+    group.addEventListener("keydown", (event) => {
+      const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: 10, ArrowUp: -10 }[event.key];
+      if (event.key === "Home") at = 0;
+      else if (event.key === "End") at = tokens.length - 1;
+      else if (step) at = Math.min(tokens.length - 1, Math.max(0, at + step));
+      else return;
+      event.preventDefault();
+      show(at);
+    });
+  }
+}
+
+function pairs(sweep) {
+  const box = sweep.querySelector(".pair");
+  const { names, runs } = JSON.parse(box.dataset.runs);
+  if (runs.length < 2) return;
+  const out = make("div");
+  const pick = (label, chosen) => {
+    const select = make("select", {}, ...runs.map((run, at) => make("option", { value: at, selected: at === chosen }, run.name)));
+    select.addEventListener("change", show);
+    box.append(make("label", {}, label, select), " ");
+    return select;
+  };
+  const show = () => {
+    const [a, b] = [runs[first.value], runs[second.value]];
+    const rows = names.map((name, at) => [name, a.values[at], b.values[at]]).filter(([, x, y]) => x !== y);
+    const line = ([name, x, y]) => make("tr", {}, make("th", { scope: "row" }, name), make("td", {}, x), make("td", {}, y));
+    const head = ["Parameter or result", "First", "Second"].map((text) => make("th", { scope: "col" }, text));
+    out.replaceChildren(
+      rows.length
+        ? make("table", { className: "data" }, make("thead", {}, make("tr", {}, ...head)), make("tbody", {}, ...rows.map(line)))
+        : make("p", {}, "These two runs have the same parameters and results."),
+    );
+  };
+  box.append(make("p", {}, "Any two runs:"));
+  const last = runs.findIndex((run) => run.arm !== runs[0].arm);
+  const first = pick("First ", 0), second = pick("Second ", last < 0 ? 1 : last);
+  box.append(make("div", { className: "scroll" }, out));
+  box.hidden = false;
+  show();
+}
+
+for (const table of document.querySelectorAll("table.data")) {
+  sorting(table);
+  if (table.classList.contains("filter")) filtering(table);
+}
+for (const sweep of document.querySelectorAll(".sweep")) {
+  arms(sweep);
+  passages(sweep);
+  pairs(sweep);
+}
+
+// A box is a stop for the keyboard only while it can be scrolled.
+const boxes = document.querySelectorAll(".scroll");
+const stops = () => {
+  for (const box of boxes) {
+    if (box.scrollWidth > box.clientWidth + 1) box.tabIndex = 0;
+    else box.removeAttribute("tabindex");
+  }
+};
+addEventListener("resize", stops);
+addEventListener("change", stops);
+stops();
+
+// Paper cannot be unfolded.
+let folded = [];
+addEventListener("beforeprint", () => {
+  folded = [...document.querySelectorAll("details:not([open])")];
+  for (const one of folded) one.open = true;
+});
+addEventListener("afterprint", () => folded.forEach((one) => (one.open = false)));
+
+// A link to a row that is folded or sifted away brings it back.
+const reveal = () => {
+  const target = location.hash.length > 1 && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  if (!target) return;
+  target.classList.remove("sifted", "off");
+  for (let box = target.closest("details"); box; box = box.parentElement.closest("details")) box.open = true;
+};
+addEventListener("hashchange", reveal);
+reveal();
