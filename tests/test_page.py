@@ -55,10 +55,8 @@ def driver() -> Iterator[Any]:
 
 
 def texts(driver: Any, selector: str) -> list[str]:
-    script = (
-        "return [...document.querySelectorAll(arguments[0])].filter(n => n.getClientRects().length).map(n => n.textContent)"
-    )
-    return list(driver.execute_script(script, selector))
+    seen = "[...document.querySelectorAll(arguments[0])].filter(n => n.getClientRects().length)"
+    return list(driver.execute_script(f"return {seen}.map(n => n.textContent)", selector))
 
 
 def visible(driver: Any, selector: str) -> int:

@@ -306,33 +306,33 @@ def test_points_are_sent_in_batches_and_all_arrive_in_order(store: Store, monkey
     monkeypatch.setattr(runs, "_WAITING_SECONDS", math.inf)
     tracker = Tracker("many", store.uri)
     run_id = tracker.start_trial(tracker.open_sweep(sweep_info("many")), trial_info())
-    for step in range(1500):
-        tracker.log_point(run_id, point(step, train__batch_loss=1500.0 - step))
+    for step in range(1503):
+        tracker.log_point(run_id, point(step, train__batch_loss=1503.0 - step))
         if step == 165:  # 166 points of three metrics
             assert store.client.get_metric_history(run_id, "train/batch_loss") == []
-    assert len(store.client.get_metric_history(run_id, "train/batch_loss")) == 1500
-    tracker.log_point(run_id, point(1500, train__batch_loss=0.0))
+    assert len(store.client.get_metric_history(run_id, "train/batch_loss")) == 1503
+    tracker.log_point(run_id, point(1503, train__batch_loss=0.0))
     tracker.flush_if_due()
-    assert len(store.client.get_metric_history(run_id, "train/batch_loss")) == 1500
+    assert len(store.client.get_metric_history(run_id, "train/batch_loss")) == 1503
     monkeypatch.setattr(runs, "_WAITING_SECONDS", 0.0)
     tracker.flush_if_due()  # time has passed: sent, few as they are
-    assert len(store.client.get_metric_history(run_id, "train/batch_loss")) == 1501
+    assert len(store.client.get_metric_history(run_id, "train/batch_loss")) == 1504
     # More at once than MLflow takes in one batch.
     wide = {f"layer/{index}": float(index) for index in range(1200)}
-    tracker.log_point(run_id, point(1501, train__batch_loss=-1.0, **wide))
+    tracker.log_point(run_id, point(1504, train__batch_loss=-1.0, **wide))
     tracker.end_trial(run_id, Outcome.COMPLETE)
     last = store.client.get_run(run_id).data.metrics
     assert {name: value for name, value in last.items() if name.startswith("layer/")} == wide
 
     history = store.client.get_metric_history(run_id, "train/batch_loss")
-    assert [(one.step, one.value) for one in history] == [(step, 1500.0 - step) for step in range(1502)]
+    assert [(one.step, one.value) for one in history] == [(step, 1503.0 - step) for step in range(1505)]
     assert all(0 <= later.timestamp - sooner.timestamp < 60_000 for sooner, later in itertools.pairwise(history))
     now = datetime.now(UTC).timestamp() * 1000
     assert 0 <= now - history[-1].timestamp < 60_000
     [row] = load_runs("many", store.uri).to_dict("records")
-    assert (row["steps"], row["tokens"], row["train/batch_loss"]) == (1501, 1501 * 64, -1.0)
+    assert (row["steps"], row["tokens"], row["train/batch_loss"]) == (1504, 1504 * 64, -1.0)
     curve = load_curves("many", store.uri, only=["train/batch_loss"])
-    assert list(curve["step"]) == list(range(1502))
+    assert list(curve["step"]) == list(range(1505))
 
 
 def test_values_that_are_no_numbers_are_named_and_not_stored(store: Store) -> None:
