@@ -26,6 +26,7 @@ from harness.devices import autocast, peak_flops, resolve_device, resolve_precis
 from harness.metrics import Point
 from harness.model import GPT, build_gpt
 from harness.optim import Optimizer, clip_gradients, learning_rate_factor
+from harness.passage import save_passage
 from harness.rng import derive
 from harness.state import State, States, Surroundings, collect, fits, put_back
 from harness.text import continue_text
@@ -89,7 +90,7 @@ def train(
         read_test: score the test split too, once, at the last point.
         common_context: score, once, at the last point, the validation targets with at least so many tokens behind
             them, for a comparison with models of other context lengths.
-        checkpoint: folder that receives the final weights.
+        checkpoint: folder that receives the final weights, and how they see the beginning of the validation split.
         device_index: which CUDA device, where there are several.
         state: folder for the run's states, see `harness.state`. One is saved at points, `train.checkpoint_every`
             seconds apart or more so that it takes at most 2 % of the time, and when the generator is closed or `stop`
@@ -162,6 +163,7 @@ def train(
                             scores[metrics.VAL_COMMON_LOSS] = evaluator.common_context_loss(common_context)
                         if last and checkpoint is not None:
                             save_checkpoint(checkpoint, model, config, step, data.vocabulary)
+                            evaluator.save_passage(checkpoint)
                         point = clock.point(step, {**pending, **scores}, sample)
                         points.append(dataclasses.replace(point, by_position=evaluator.by_position) if last else point)
                     else:
@@ -350,6 +352,10 @@ class Evaluator:
             counts[first : tokens.shape[1]] += len(tokens)
         self.model.train()
         return Scores(nats, counts)
+
+    def save_passage(self, folder: Path) -> None:
+        """Keep, beside a checkpoint, how likely the model thinks the first tokens of the validation split."""
+        save_passage(folder, self.model, self.data.val, self.data.codec, self.device, self.precision)
 
     def sample(self) -> str | None:
         """The text that the model writes now, the same random numbers at every evaluation; None if none is wanted."""

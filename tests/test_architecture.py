@@ -32,6 +32,7 @@ ROWS = [
         "text",
         "checkpoint",
         "state",
+        "passage",
         "trainer",
     },
     {"tracking"},
@@ -45,7 +46,7 @@ ROWS = [
 HOMES = {
     "torch": {
         *("loss", "dropout", "model", "windows", "files", "optim", "devices", "clock", "text", "checkpoint", "state"),
-        *("trainer", "worker"),
+        *("passage", "trainer", "worker"),
     },
     "safetensors": {"checkpoint", "state"},
     "tiktoken": {"data"},

@@ -41,6 +41,8 @@ from harness.tracking import (
     TrialInfo,
     checkpoint_folder,
     load_curves,
+    load_passage,
+    load_patch,
     load_positions,
     load_runs,
     load_samples,
@@ -780,11 +782,24 @@ def test_curves_as_a_frame(store: Store) -> None:
         (ids[1], 1, "val/loss", 0, 0, 9.0),
     ]
     assert curves[["step", "tokens"]].dtypes.tolist() == ["int64", "int64"]
+    assert list(curves["seconds"]) == pytest.approx([0.5, 0.0, 0.5, 0.0])  # 1.0 and 0.5 s after the trainer began
     assert set(curves["arm"]) == {"drop_rate=0.0"} and set(curves["outcome"]) == {"complete"}
     assert list(load_curves("curves", store.uri, only=["train/loss"])["value"]) == [3.0]
 
 
 # Artifacts.
+
+
+def test_passages_and_patches_are_read_back(store: Store, tmp_path: Path) -> None:
+    run_id = ended(store, "passage", trial_info(), point(0, val__loss=9.0))
+    assert load_passage(run_id, store.uri) == [] and load_patch(run_id, store.uri) == ""
+    (tmp_path / "token_losses.json").write_text('[{"text": " ü", "probability": 0.25}]', "utf-8")
+    tracker = Tracker("passage", store.uri)
+    tracker.log_artifact(run_id, tmp_path / "token_losses.json", "checkpoint")
+    (tmp_path / "dirty.patch").write_bytes(b"+\xff text\n")
+    tracker.log_artifact(run_id, tmp_path / "dirty.patch")
+    assert load_passage(run_id, store.uri) == [(" ü", 0.25)]
+    assert load_patch(run_id, store.uri) == "+\N{REPLACEMENT CHARACTER} text\n"
 
 
 def test_losses_by_position_as_a_frame(store: Store) -> None:
