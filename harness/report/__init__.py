@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from harness.report.comparison import compare
+    from harness.report.several import write_reports
     from harness.report.tables import comparison_lines
     from harness.report.writer import ReportFiles, loss_curve, write_report
     from harness.tracking import TrackingError, load_curves, load_runs
@@ -29,6 +30,7 @@ _HOMES = {
     "load_runs": "harness.tracking",
     "loss_curve": "harness.report.writer",
     "write_report": "harness.report.writer",
+    "write_reports": "harness.report.several",
 }
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "load_runs",
     "loss_curve",
     "write_report",
+    "write_reports",
 ]
 
 

@@ -1,4 +1,4 @@
-"""Write the report of a sweep: `python -m harness.report dropout`; `… audit` checks the verdicts by simulation."""
+"""Write the report of sweeps: `python -m harness.report dropout`; `… audit` checks the verdicts by simulation."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 
 @app.command(cls=Command)
 def main(
-    name: Annotated[
-        str,
+    names: Annotated[
+        list[str],
         typer.Argument(
-            metavar="NAME",
-            help="Name of the sweep, which is its MLflow experiment; `audit` checks verdicts on simulated sweeps.",
+            metavar="NAME…",
+            help="Name of the sweep, which is its MLflow experiment; several for one report of all of them; "
+            "`audit` checks verdicts on simulated sweeps.",
         ),
     ],
     uri: Annotated[
@@ -35,17 +36,20 @@ def main(
         str | None, typer.Option(metavar="RUN_ID", help="A sweep's parent run. Default: the last one of that name.")
     ] = None,
 ) -> None:
-    """Write the report of a sweep and print its comparison."""
-    if name == AUDIT:
+    """Write the report of a sweep, or of several in one, and print the comparison."""
+    if names == [AUDIT]:
         _audit()
         return
+    if sweep and len(names) > 1:
+        fail(f"--sweep: found it with {len(names)} names; allowed: with one, as it is one sweep's run")
     from harness.places import wrong_tracking
-    from harness.report import TrackingError, write_report
+    from harness.report import TrackingError, write_report, write_reports
+
 
     if wrong := wrong_tracking(uri):
         fail("\n".join(wrong))
     try:
-        files = write_report(name, uri, folder, sweep)
+        files = write_reports(names, uri, folder) if len(names) > 1 else write_report(names[0], uri, folder, sweep)
     except (TrackingError, OSError) as error:
         fail(error)
     show_answer(files.lines, files.answer, files.warnings)

@@ -71,7 +71,10 @@ def legend(figure: Figure, ax: Axes, arms: Sequence[str]) -> None:
     """One legend above all panels; a single arm needs none."""
     if len(arms) > 1:
         handles, names = ax.get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside upper left", ncols=_legend_columns(arms))
+        columns = _legend_columns(arms)
+        rowwise = [place for first in range(columns) for place in range(first, len(names), columns)]  # it fills columns
+        handles, names = ([items[place] for place in rowwise] for items in (handles, names))
+        figure.legend(handles, names, loc="outside upper left", ncols=columns)
 
 
 def final_losses(runs: pd.DataFrame, comparison: pd.DataFrame) -> Drawing | None:

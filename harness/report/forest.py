@@ -23,7 +23,7 @@ def forest(comparison: pd.DataFrame) -> Drawing | None:
     """Paired differences to the baseline, one row per arm, with 95 % intervals, the baseline's line and ±δ.
 
     Args:
-        comparison: as `compare` gives it.
+        comparison: as `compare` gives it; of several sweeps, each with its own baseline, one below the other.
 
     Returns:
         None where no arm has a pair with the baseline.
@@ -31,7 +31,9 @@ def forest(comparison: pd.DataFrame) -> Drawing | None:
     if not comparison["pairs"].sum():
         return None
     arms, metric = list(comparison["arm"]), str(comparison["metric"].iloc[0])
-    base = str(comparison.loc[comparison["is_baseline"], "arm"].iloc[0])
+    bases = list(comparison.loc[comparison["is_baseline"], "arm"])
+    base = bases[0] if len(bases) == 1 else "of its sweep"
+    whose = f"that of {label(base)}" if len(bases) == 1 else "that of the sweep's own baseline"
     delta = float(comparison["delta"].max())
     with style("forest"):
         figure = Figure(figsize=(WIDTH, 0.95 + _ROW * len(arms)), layout="constrained")
@@ -48,7 +50,7 @@ def forest(comparison: pd.DataFrame) -> Drawing | None:
         ax.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: setting(value) if value else "0"))
         ax.spines["left"].set_visible(False)
-        ax.set_xlabel(f"{metric_name(metric)} minus that of {label(base)}, {unit(metric)} (left of 0: better)")
+        ax.set_xlabel(f"{metric_name(metric)} minus {whose}, {unit(metric)} (left of 0: better)")
         caption = (
             f"Difference of the {metric_name(metric)} to the baseline {base}: mean over paired seeds and 95 % interval."
             + (f" Shaded: differences smaller than the {rounded(delta)} that matters." if math.isfinite(delta) else "")

@@ -22,7 +22,7 @@ class _Raw(str):
 def prepare(environment: jinja2.Environment) -> None:
     """Let an environment escape what it prints, and give it the filters of the Markdown template."""
     environment.finalize = markdown
-    environment.filters |= {"fenced": _fenced, "table": _table, "picture": _picture, "linked": _linked}
+    environment.filters |= {"fenced": _fenced, "table": table_of, "picture": picture_of, "linked": _linked}
 
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]|#~$])")
@@ -43,7 +43,8 @@ def _fenced(text: str) -> _Raw:
     return _Raw(f"{fence}text\n{text.rstrip()}\n{fence}")
 
 
-def _picture(drawing: Drawing) -> _Raw:
+def picture_of(drawing: Drawing) -> _Raw:
+    """A link to a drawing's file, and its caption."""
     return _Raw(f"![{markdown(drawing.title)}](figures/{drawing.filename})\n\n{markdown(drawing.caption)}")
 
 
@@ -51,7 +52,7 @@ def _linked(drawing: Drawing, text: str) -> _Raw:
     return _Raw(f"[{markdown(text)}](figures/{drawing.filename})")
 
 
-def _table(table: Table) -> _Raw:
+def table_of(table: Table) -> _Raw:
     """A pipe table; where rows rest on several runs, these are named in a last column."""
     named = any(row.runs for row in table.rows)
     header = [markdown(column.label) for column in table.columns] + ["Runs"] * named

@@ -148,12 +148,30 @@ def render_sweep(content: Content, prefix: str = "", level: int = 2) -> Markup:
     def arm_place(table: Table, row: Row) -> int | None:
         return arms.get(table.arm(row))
 
-    def inline(drawing: Drawing, p: str) -> Markup:
-        return Markup(renamed(drawing.inline, p))
-
     environment = _environment(autoescape=True)
-    template = environment.get_template("sweep.html.j2", globals={"arm_place": arm_place, "inline": inline})
+    template = environment.get_template("sweep.html.j2", globals={"arm_place": arm_place, "inline": _inline})
     return Markup(template.render(**_parts(content), p=prefix, level=level))
+
+
+def render_overview(
+    answers: Sequence[tuple[str, str, str]], arms: Table, note: str, settings: Table, drawings: Sequence[Drawing]
+) -> Markup:
+    """What stands above the chapters of several sweeps.
+
+    Args:
+        answers: name, question and findings of each sweep.
+        arms: all their arms, with the `note` that stands under it.
+        settings: what differs between the sweeps.
+        drawings: of all of them.
+    """
+    environment = _environment(autoescape=True)
+    helpers = {"arm_place": lambda _table, _row: None, "inline": _inline}
+    template = environment.get_template("overview.html.j2", globals=helpers)
+    return Markup(template.render(answers=answers, arms=arms, note=note, settings=settings, drawings=drawings))
+
+
+def _inline(drawing: Drawing, prefix: str) -> Markup:
+    return Markup(renamed(drawing.inline, prefix))
 
 
 def render_markdown(content: Content) -> str:

@@ -30,6 +30,11 @@ def arm_differences(runs: pd.DataFrame, arms: Sequence[str]) -> Table:
     return Table(columns, tuple(rows))
 
 
+def same_everywhere(runs: pd.DataFrame) -> dict[str, str]:
+    """Path → value of every parameter that all runs of a sweep have in common, but for the seed."""
+    return {path: _shown(values.iloc[0]) for path, values in parameters(runs) if constant(values)}
+
+
 def run_values(runs: pd.DataFrame) -> str:
     """JSON of what differs between any of the runs: `names`, and `runs` with their name, arm and values as text."""
     varying = [path for path, values in parameters(runs) if not constant(values)]

@@ -113,7 +113,7 @@ def answer_table(comparison: pd.DataFrame) -> Table:
     if tested:
         columns.append((Column(f"Test {name}"), with_half_widths(intervals(comparison, "test"))))
     columns.append((Column("Perplexity", minor=True), spelled(comparison["perplexity"], significant)))
-    if metric != metrics.VAL_BITS_PER_BYTE:
+    if metric != metrics.VAL_BITS_PER_BYTE and comparison["bits_per_byte"].notna().any():
         columns.append(
             (Column("Bits/byte", minor=True), spelled(comparison["bits_per_byte"], lambda value: number(value, 4)))
         )

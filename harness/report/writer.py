@@ -83,6 +83,12 @@ def write_report(
     Raises:
         TrackingError: no such store, experiment or sweep, or a sweep without runs.
     """
+    content, curves = read_sweep(experiment, uri, sweep)
+    return write_files(content, curves, out / experiment)
+
+
+def read_sweep(experiment: str, uri: str | None = None, sweep: str | None = None) -> tuple[Content, pd.DataFrame]:
+    """All that the report of a sweep is made of, and its curves; arguments and errors are those of `write_report`."""
     if not _FOLDER_NAME.fullmatch(experiment):
         raise TrackingError(f"experiment: found {experiment!r}; allowed: letters, digits, - and _")
     record = load_sweep(experiment, uri, sweep)
@@ -104,7 +110,7 @@ def write_report(
         lambda run_id: load_passage(run_id, uri),
         load_patch(record.run_id, uri) if record.dirty else "",
     )
-    return write_files(content, curves, out / experiment)
+    return content, curves
 
 
 def in_order(runs: pd.DataFrame, record: SweepRecord) -> pd.DataFrame:
@@ -205,7 +211,7 @@ def write_files(content: Content, curves: pd.DataFrame, folder: Path) -> ReportF
     pictures.mkdir(parents=True, exist_ok=True)
     drawings = content.every_drawing
     for drawing in drawings:
-        _write(pictures / drawing.filename, drawing.file)
+        write_text(pictures / drawing.filename, drawing.file)
     _drop_others(pictures, "*.svg", {drawing.filename for drawing in drawings})
     table = answer_table(content.comparison)
     files = {
@@ -219,7 +225,7 @@ def write_files(content: Content, curves: pd.DataFrame, folder: Path) -> ReportF
     }
     _drop_others(folder / "tables", "*.csv", {name.removeprefix("tables/") for name in files})
     for name, text in files.items():
-        _write(folder / name, text)
+        write_text(folder / name, text)
     return ReportFiles(
         folder=folder,
         html=folder / "report.html",
@@ -252,8 +258,9 @@ def _noise(content: Content) -> Iterable[str]:
     return next((section.text for section in content.sections if section.anchor == "noise"), ())
 
 
-def _write(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
     """Replace a file as a whole: whoever opens it finds the old text or the new one, never half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         # A half surrogate (a file name, a byte of some text) must not cost the report.
@@ -276,7 +283,7 @@ def loss_curve(curves: pd.DataFrame | Iterable[Point], path: Path) -> None:
     from harness.report import figures
 
     frame = curves if isinstance(curves, pd.DataFrame) else _frame(curves)
-    _write(path, figures.run_curve(frame).file)
+    write_text(path, figures.run_curve(frame).file)
 
 
 def _frame(points: Iterable[Point]) -> pd.DataFrame:
