@@ -4,6 +4,7 @@ In a notebook:
 
     runs = load_runs("dropout")
     compare(runs, baseline="drop_rate=0.1")
+    pivot(runs, "test/loss")
 
 Names are imported at their first use, because pandas and matplotlib take longer to import than a command may take
 to print its help.
@@ -16,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from harness.report.comparison import compare
+    from harness.report.notebook import load_runs, pivot
     from harness.report.several import write_reports
     from harness.report.tables import comparison_lines
     from harness.report.writer import ReportFiles, loss_curve, write_report
-    from harness.tracking import TrackingError, load_curves, load_runs
+    from harness.tracking import TrackingError, load_curves
 
 _HOMES = {
     "ReportFiles": "harness.report.writer",
@@ -27,8 +29,9 @@ _HOMES = {
     "compare": "harness.report.comparison",
     "comparison_lines": "harness.report.tables",
     "load_curves": "harness.tracking",
-    "load_runs": "harness.tracking",
+    "load_runs": "harness.report.notebook",
     "loss_curve": "harness.report.writer",
+    "pivot": "harness.report.notebook",
     "write_report": "harness.report.writer",
     "write_reports": "harness.report.several",
 }
@@ -41,6 +44,7 @@ __all__ = [
     "load_curves",
     "load_runs",
     "loss_curve",
+    "pivot",
     "write_report",
     "write_reports",
 ]

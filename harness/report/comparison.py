@@ -41,6 +41,16 @@ class Ground:
     reason: str = ""
 
 
+class ComparisonFrame(pd.DataFrame):  # type: ignore[misc]
+    """The frame of `compare`; a notebook shows its short table, with intervals, and not all columns."""
+
+    def _repr_html_(self) -> str:
+        from harness.report.notebook import html_table
+        from harness.report.tables import answer_table
+
+        return html_table(answer_table(self))
+
+
 def verdict_runs(runs: pd.DataFrame) -> pd.DataFrame:
     """The runs that a comparison rests on: complete confirm runs, the newest of each arm and seed."""
     complete = complete_confirm_runs(runs)
@@ -81,7 +91,7 @@ def compare(
     arms: Sequence[str] | None = None,
     delta: float | None = None,
     looks: Sequence[int] | None = None,
-) -> pd.DataFrame:
+) -> ComparisonFrame:
     """Compare the arms of one sweep over their complete confirm runs.
 
     Args:
@@ -138,7 +148,7 @@ def compare(
         }
         for arm in order
     ]
-    return pd.DataFrame(rows)
+    return ComparisonFrame(rows)
 
 
 def undecided_arms(

@@ -16,7 +16,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 from harness import metrics
 from harness.report.comparison import intervals, metric_name, unit, verdict_runs
 from harness.report.statistics import Interval
-from harness.report.svg import INK, Drawing, drawing, label, look, of_arm, style
+from harness.report.svg import INK, Drawing, drawing, label, look, marked, of_arm, style
 
 WIDTH: Final = 9.4  # inches, the width of the page's column
 Matrix = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
@@ -124,13 +124,16 @@ def _dots(ax: Axes, values: Sequence[npt.NDArray[np.float64]], found: Sequence[I
     """One line per arm: dots for its runs and, a little above, mean and interval."""
     for index, (dots, interval) in enumerate(zip(values, found, strict=True)):
         colour, _, marker = look(index)
-        ax.plot(
-            dots, np.full(len(dots), index + 0.12), marker, color=colour, markersize=5, alpha=0.6, markeredgewidth=0
-        )
-        if not math.isnan(interval.low):
-            ax.plot([interval.low, interval.high], [index - 0.16] * 2, color=colour, linewidth=2, solid_capstyle="butt")
-        if len(dots) and not math.isnan(interval.mean):
-            ax.plot(interval.mean, index - 0.16, "|", color=INK, markersize=9, markeredgewidth=1.4)
+        with marked(ax, index):
+            ax.plot(
+                dots, np.full(len(dots), index + 0.12), marker, color=colour, markersize=5, alpha=0.6, markeredgewidth=0
+            )
+            if not math.isnan(interval.low):
+                ax.plot(
+                    [interval.low, interval.high], [index - 0.16] * 2, color=colour, linewidth=2, solid_capstyle="butt"
+                )
+            if len(dots) and not math.isnan(interval.mean):
+                ax.plot(interval.mean, index - 0.16, "|", color=INK, markersize=9, markeredgewidth=1.4)
     ax.grid(axis="y", visible=False)
     ax.tick_params(axis="y", length=0)
     ax.xaxis.set_major_locator(MaxNLocator(5))

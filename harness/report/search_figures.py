@@ -23,7 +23,7 @@ from harness.report.curves import to_the_end
 from harness.report.figures import WIDTH, legend, legend_rows
 from harness.report.formats import number, plural, setting
 from harness.report.search import Floats, expected_best, expected_best_band
-from harness.report.svg import INK, Drawing, drawing, label, look, of_arm, style
+from harness.report.svg import INK, Drawing, drawing, label, look, marked, of_arm, style
 from harness.report.trials import option_index
 from harness.spec import short_name
 
@@ -123,15 +123,25 @@ def _dimension(
             place = place + 0.5 * ((index + 0.5) / len(arms) - 0.5)
         loss = mine[metric]
         done = mine["outcome"] == Outcome.COMPLETE
-        ax.plot(
-            place[done], loss[done], marker, color=colour, markersize=5, alpha=0.85, markeredgewidth=0, label=label(arm)
-        )
-        best = done & (loss == loss[done].min())
-        ax.plot(place[best], loss[best], "o", color=colour, markersize=10, markeredgewidth=1.1, fillstyle="none")
-        pruned = (mine["outcome"] == Outcome.PRUNED) & loss.notna()
-        ax.plot(place[pruned], loss[pruned].clip(upper=edges[arm]), "x", color=colour, markersize=4.5, alpha=0.7)
-        lost = mine["outcome"] == Outcome.DIVERGED
-        ax.plot(place[lost], np.full(int(lost.sum()), edges[arm]), "^", color=colour, markersize=5, fillstyle="none")
+        with marked(ax, index):
+            ax.plot(
+                place[done],
+                loss[done],
+                marker,
+                color=colour,
+                markersize=5,
+                alpha=0.85,
+                markeredgewidth=0,
+                label=label(arm),
+            )
+            best = done & (loss == loss[done].min())
+            ax.plot(place[best], loss[best], "o", color=colour, markersize=10, markeredgewidth=1.1, fillstyle="none")
+            pruned = (mine["outcome"] == Outcome.PRUNED) & loss.notna()
+            ax.plot(place[pruned], loss[pruned].clip(upper=edges[arm]), "x", color=colour, markersize=4.5, alpha=0.7)
+            lost = mine["outcome"] == Outcome.DIVERGED
+            ax.plot(
+                place[lost], np.full(int(lost.sum()), edges[arm]), "^", color=colour, markersize=5, fillstyle="none"
+            )
     ax.set_xlabel(short_name(path))
     if kind == "choice":
         ax.set_xticks(range(len(values)), [label(setting(value)) for value in values])
@@ -256,9 +266,12 @@ def search_luck(
 def _luck(ax: Axes, line: Floats, band: Floats, arm: str, index: int) -> None:
     colour, dash, marker = look(index)
     trials = np.arange(1, len(line) + 1)
-    ax.plot(trials, line, color=colour, linestyle=dash, marker=marker, markersize=3.5, markevery=[-1], label=label(arm))
-    if band.size:
-        ax.fill_between(trials[: band.shape[1]], band[0], band[1], color=colour, alpha=0.14, linewidth=0)
+    with marked(ax, index):
+        ax.plot(
+            trials, line, color=colour, linestyle=dash, marker=marker, markersize=3.5, markevery=[-1], label=label(arm)
+        )
+        if band.size:
+            ax.fill_between(trials[: band.shape[1]], band[0], band[1], color=colour, alpha=0.14, linewidth=0)
 
 
 def _after_the_fall(ax: Axes, lines: Sequence[Floats], bands: Sequence[Floats]) -> float:

@@ -15,6 +15,7 @@ from html import escape
 from typing import Any, Final
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 PALETTE: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -81,6 +82,16 @@ def style(name: str) -> Iterator[None]:
 def of_arm(index: int) -> str:
     """What an artist of the arm at this place is marked by (`set_gid`), so that a page can hide it."""
     return f"arm{index}."
+
+
+@contextmanager
+def marked(ax: Axes, index: int) -> Iterator[None]:
+    """Mark what is drawn inside as the arm's at this place."""
+    before = set(ax.get_children())
+    yield
+    for artist in ax.get_children():
+        if artist not in before:
+            artist.set_gid(of_arm(index))
 
 
 def drawing(figure: Figure, name: str, title: str, caption: str) -> Drawing:

@@ -1,0 +1,79 @@
+"""Sweeps in a notebook: frames that show what a person looks for, and one value per arm and seed in a wide table."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+import pandas as pd
+from markupsafe import escape
+
+from harness import metrics, tracking
+from harness.report.comparison import verdict_runs
+from harness.report.flaws import constant, parameters
+from harness.report.formats import listed
+from harness.report.tables import Table, trials_table
+
+
+class RunsFrame(pd.DataFrame):  # type: ignore[misc]
+    """The frame of `load_runs`; a notebook shows its table of runs with the parameters that vary, not all columns."""
+
+    def _repr_html_(self) -> str:
+        varying = [path for path, values in parameters(self) if not constant(values)]
+        return html_table(trials_table(self, varying))
+
+
+def load_runs(experiment: str, uri: str | None = None, sweep: str | None = None) -> RunsFrame:
+    """One row per trial of a sweep, oldest first; columns and arguments are those of `harness.tracking.load_runs`."""
+    return RunsFrame(tracking.load_runs(experiment, uri, sweep))
+
+
+def pivot(
+    runs: pd.DataFrame, values: str = metrics.VAL_LOSS, index: str | list[str] = "arm", columns: str = "seed"
+) -> pd.DataFrame:
+    """One column of the runs that verdicts rest on, as a wide table: by default a row per arm and a column per seed.
+
+    Args:
+        runs: as `load_runs` gives them. Of complete confirm runs the newest of each arm and seed is used; without
+            any, every complete run.
+        values: the column that fills the table, such as `val/loss`, `test/loss` or `seconds`.
+        index: column, or columns, whose values make the rows, in the order in which they first appear.
+        columns: the column whose values make the columns, in their own order.
+
+    Returns:
+        a frame of floats, the mean where several runs share a cell, NaN where there is none; named after its columns.
+
+    Raises:
+        ValueError: a column that the runs do not have.
+    """
+    rows = [index] if isinstance(index, str) else list(index)
+    for wanted in (values, *rows, columns):
+        if wanted not in runs:
+            near = difflib.get_close_matches(wanted, map(str, runs), 3, 0.4)
+            raise ValueError(
+                f"found the column {wanted!r}; allowed: one of the runs, such as {listed(near or ['arm'])}"
+            )
+    chosen = verdict_runs(runs)
+    if chosen.empty:
+        chosen = runs[runs["outcome"] == "complete"]
+    numbers = pd.to_numeric(chosen[values], errors="coerce").astype(float)
+    order = runs[rows].drop_duplicates()
+    keys = pd.MultiIndex.from_frame(order) if len(rows) > 1 else pd.Index(order[rows[0]], name=rows[0])
+    table = chosen.assign(**{values: numbers}).pivot_table(values=values, index=rows, columns=columns, aggfunc="mean")
+    return table.reindex(keys[keys.isin(table.index)])
+
+
+def html_table(table: Table) -> str:
+    """A table for a notebook, everything in it escaped."""
+
+    def row(cells: Iterable[str], tag: str) -> str:
+        styled = zip(table.columns, cells, strict=True)
+        inside = (
+            f'<{tag} style="text-align:{"right" if column.numeric else "left"}">{escape(text)}</{tag}>'
+            for column, text in styled
+        )
+        return f"<tr>{''.join(inside)}</tr>"
+
+    head = row((column.label for column in table.columns), "th")
+    body = "\n".join(row((cell.text for cell in one.cells), "td") for one in table.rows)
+    return f"<table>\n<thead>{head}</thead>\n<tbody>\n{body}\n</tbody></table>"
