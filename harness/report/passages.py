@@ -119,7 +119,7 @@ def _shown(text: str) -> str:
 
 
 def _probability(chance: float) -> str:
-    return significant(chance, 2) if chance >= 1e-4 else "under 0.0001"
+    return significant(chance, 2) if chance >= 0.01 else f"{chance:.1e}".replace("e-0", "e-")
 
 
 def _differences(scored: dict[str, list[tuple[str, float]]]) -> Table | None:
