@@ -13,8 +13,9 @@ import example_sweep as example
 from harness import metrics
 from harness.metrics import Point
 from harness.report import compare, loss_curve
-from harness.report.curves import _matrix, loss_curves
+from harness.report.curves import AXES, _gaps, _matrix, loss_curves, spent
 from harness.report.figures import final_losses, run_curve
+from harness.report.forest import forest
 from harness.report.svg import PALETTE, Drawing, label, look
 
 ARM, BASELINE = example.LOSSES
@@ -117,6 +118,50 @@ def test_the_mean_is_over_the_same_runs_everywhere() -> None:
     tokens, losses = _matrix(frame, "x", "val/loss")
     assert tokens.tolist() == [0, 5, 10]
     np.testing.assert_allclose(losses.mean(axis=0), [6, 4.5, 3])
+
+
+def test_curves_over_steps_seconds_and_flops() -> None:
+    runs = everything()
+    curves = example.curves_of(runs)
+    over = {axis.name: loss_curves(curves, runs, ARMS, axis=axis) for axis in AXES}
+    assert over["seconds"] is None  # nobody knows them
+    for axis in AXES:
+        drawn = over[axis.name] or loss_curves(curves.assign(seconds=1.0 * curves["step"]), runs, ARMS, axis=axis)
+        assert drawn and axis.label in texts(drawn) and "Validation minus training loss" in texts(drawn)
+    rate = runs["flops_per_token"].iloc[0]
+    assert spent(curves, runs)["flops"].max() == pytest.approx(8192 * rate)
+
+
+def test_the_gap_is_validation_minus_training_loss_of_each_run() -> None:
+    runs = everything()
+    curves = spent(example.curves_of(runs), runs)
+    found = _gaps(curves.assign(at=curves["tokens"]))
+    assert len(found) == (curves["metric"] == "val/loss").sum()
+    np.testing.assert_allclose(found["value"], 0.02 * found["step"], atol=1e-3)  # steps are rounded, losses are not
+
+
+def test_an_end_above_the_frame_is_marked_at_its_edge() -> None:
+    lost = example.run(700, ARM, {}, seed=9, outcome="diverged")
+    runs = example.frame([*example.confirm_runs(), lost])
+    drawn = loss_curves(example.curves_of(runs), runs, ARMS)
+    assert drawn and "diverged" in drawn.caption
+    places = re.findall(r'<use xlink:href="#[^"]+" x="([\d.]+)" y="([\d.]+)"[^>]*style="fill-opacity: 0', drawn.file)
+    marks = [float(y) for _, y in places]
+    top = min(float(y) for y in re.findall(r"M [\d.]+ [\d.]+ \nL [\d.]+ ([\d.]+) \n", drawn.file))
+    assert len(marks) == 3 and min(marks) >= top - 1
+
+
+def test_the_forest_plot_has_a_row_for_every_arm() -> None:
+    comparison = compare(everything(), BASELINE, arms=ARMS)
+    drawn = forest(comparison)
+    assert drawn
+    assert {*ARMS, "baseline", "+0.233 (−0.054 to 0.520), p = 0.0728"} <= set(texts(drawn))
+    assert any("nats per token" in text for text in texts(drawn)) and "0.02 that matters" in drawn.caption
+    assert set(re.findall(r'data-arm="(\d)"', drawn.inline)) == {"0", "1"}
+    single = example.frame(example.confirm_runs({ARM: {2: 5.2}, BASELINE: {2: 5.1}}))
+    alone = forest(compare(single, BASELINE, arms=ARMS))
+    assert alone and "+0.1000, one pair" in texts(alone)
+    assert forest(compare(everything(), None, arms=ARMS)) is None
 
 
 def test_hostile_names_stay_text() -> None:

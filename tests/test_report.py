@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import http.server
 import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -18,6 +17,7 @@ from markupsafe import escape
 from typer.testing import CliRunner
 
 import example_sweep as example
+from browser import CHROMIUM
 from harness.metrics import Point
 from harness.outcomes import Outcome, Phase
 from harness.problems import SpecError
@@ -29,9 +29,6 @@ from harness.tracking import ArmInfo, SweepInfo, SweepRecord, Tracker, TrialInfo
 from test_specfile import GOOD, load
 
 ARM, BASELINE = example.LOSSES
-CHROMIUM = next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-)
 
 
 def all_runs() -> list[dict[str, Any]]:
@@ -105,6 +102,7 @@ def test_every_run_that_is_named_is_listed(standard: ReportFiles) -> None:
     page = Page(standard.html.read_text("utf-8"))
     ids = page.values("id")
     assert len(ids) == len(set(ids))
+    assert {link[1:] for link in page.values("href") if link.startswith("#")} <= set(ids)
     links = [link for link in page.values("href") if link.startswith("#run-")]
     # The answer's runs, the evidence's, the best trials, the search, confirm runs and all runs by cost, the samples.
     assert len(links) == 6 + 3 + 2 + 8 + 6 + 14 + 3 * 2

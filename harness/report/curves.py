@@ -102,13 +102,15 @@ def loss_curves(
         axes = figure.subplots(1, len(sides) + both, squeeze=False)[0]
         cut = 0.0
         for ax, (side, title) in zip(axes, sides, strict=False):
-            _panel(ax, complete, broken, side, arms)
+            _means(ax, complete, side, arms)
             ax.set_title(title)
             cut = max(cut, _frame(ax, complete[complete["metric"] == side]))
+            _broken_off(ax, broken, side, arms)
             if metric == metrics.VAL_LOSS:
                 _perplexities(ax)
         if both:
-            _panel(axes[2], _gaps(complete, sides[1][0]), _gaps(broken, sides[1][0]), _GAP, arms)
+            _means(axes[2], _gaps(complete, sides[1][0]), _GAP, arms)
+            _broken_off(axes[2], _gaps(broken, sides[1][0]), _GAP, arms)
             axes[2].set_title("Validation minus training loss")
         axes[0].set_ylabel(f"{unit(metric)} (right: perplexity)" if metric == metrics.VAL_LOSS else unit(metric))
         for ax in axes:
@@ -126,7 +128,10 @@ def _caption(titles: str, axis: Axis, complete: pd.DataFrame, broken: pd.DataFra
         words.append("The scale on the right of each panel gives the same as perplexity, exp(loss).")
     words.append("Line: mean over seeds; band: lowest to highest seed." if several else "One seed per arm, so no band.")
     if len(broken):
-        words.append("Dotted lines: runs that ended early, to a cross, or an open triangle where they diverged.")
+        words.append(
+            "Dotted lines: runs that ended early, to a cross, or an open triangle where they diverged; at the upper "
+            "edge where they ended above it."
+        )
     if both:
         words.append("Last panel: the generalisation gap, each run's validation loss minus its training loss.")
     if axis.name == "seconds":
@@ -139,17 +144,22 @@ def _caption(titles: str, axis: Axis, complete: pd.DataFrame, broken: pd.DataFra
 def _gaps(curves: pd.DataFrame, metric: str = metrics.VAL_LOSS) -> pd.DataFrame:
     """Validation minus training loss of each run at the points that have both, as rows of `curves`."""
     places = curves.set_index(["run_id", "step"])
-    validation, training = (places[places["metric"] == metric] for metric in (metric, metrics.TRAIN_LOSS))
+    validation, training = (places[places["metric"] == name] for name in (metric, metrics.TRAIN_LOSS))
     value = (validation["value"] - training["value"]).dropna()
     return validation.loc[value.index].assign(value=value, metric=_GAP).reset_index()
 
 
-def _panel(ax: Axes, complete: pd.DataFrame, broken: pd.DataFrame, metric: str, arms: Sequence[str]) -> None:
+def _means(ax: Axes, complete: pd.DataFrame, metric: str, arms: Sequence[str]) -> None:
     for index, arm in enumerate(arms):
         mean_and_range(ax, _matrix(complete, arm, metric), arm, index)
-        stopped = broken[(broken["metric"] == metric) & (broken["arm"] == arm)]
-        for _, run in stopped.groupby("run_id", sort=True):
-            to_the_end(ax, run.sort_values("at"), index)
+
+
+def _broken_off(ax: Axes, broken: pd.DataFrame, metric: str, arms: Sequence[str]) -> None:
+    """Runs that ended early; the frame is that of the others."""
+    top = ax.get_ylim()[1]
+    ax.set_ylim(ax.get_ylim())
+    for _, run in broken[(broken["metric"] == metric) & broken["arm"].isin(list(arms))].groupby("run_id", sort=True):
+        to_the_end(ax, run.sort_values("at"), list(arms).index(run["arm"].iloc[0]), top)
 
 
 def _matrix(curves: pd.DataFrame, arm: str, metric: str) -> Matrix:
@@ -169,19 +179,24 @@ def _matrix(curves: pd.DataFrame, arm: str, metric: str) -> Matrix:
     return grid, np.stack([np.interp(grid, line[:, 0], line[:, 1]) for line in lines])
 
 
-def to_the_end(ax: Axes, run: pd.DataFrame, index: int) -> None:
+def to_the_end(ax: Axes, run: pd.DataFrame, index: int, top: float) -> None:
     """A run that ended early, to where it stopped: a cross, or an open triangle where it diverged.
+
+    An end above the frame is marked at its upper edge.
 
     Args:
         ax: where to.
         run: its points, `at` and `value`, in order, with its `outcome`.
         index: place of its arm among the arms.
+        top: upper edge of the frame.
     """
     colour = look(index)[0]
     diverged = run["outcome"].iloc[0] == Outcome.DIVERGED
     (line,) = ax.plot(run["at"], run["value"], color=colour, linestyle=":", linewidth=0.9)
     last, marker = run.iloc[-1], "^" if diverged else "x"
-    (end,) = ax.plot(last["at"], last["value"], marker, color=colour, markersize=5, fillstyle="none")
+    (end,) = ax.plot(
+        last["at"], min(last["value"], top), marker, color=colour, markersize=5, fillstyle="none", clip_on=False
+    )
     line.set_gid(of_arm(index))
     end.set_gid(of_arm(index))
 

@@ -183,6 +183,10 @@ def trial_curves(curves: pd.DataFrame, arms: Sequence[str], metric: str = metric
         return None
     with style("trial-curves"):
         figure, panels = _panels(len(drawn), 2.0)
+        later = tried[tried["at"] >= _EARLY * tried["at"].max()]["value"]
+        low, high, highest = float(later.min()), float(later.max()), float(tried["value"].max())
+        pad = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
+        panels[0].set_ylim(low - pad, min(high, highest) + pad)
         for ax, arm in zip(panels, drawn, strict=True):
             index = arms.index(arm)
             for _, run in tried[tried["arm"] == arm].groupby("run_id", sort=True):
@@ -191,14 +195,10 @@ def trial_curves(curves: pd.DataFrame, arms: Sequence[str], metric: str = metric
                     (done,) = ax.plot(line["at"], line["value"], color=look(index)[0], linewidth=0.9, alpha=0.75)
                     done.set_gid(of_arm(index))
                 else:
-                    to_the_end(ax, line, index)
+                    to_the_end(ax, line, index, ax.get_ylim()[1])
             ax.set_title(label(arm))
             ax.xaxis.set_major_formatter(EngFormatter(sep=" "))
             ax.xaxis.set_major_locator(MaxNLocator(4))
-        later = tried[tried["at"] >= _EARLY * tried["at"].max()]["value"]
-        low, high, highest = float(later.min()), float(later.max()), float(tried["value"].max())
-        pad = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
-        panels[0].set_ylim(low - pad, min(high, highest) + pad)
         _outer_labels(figure, panels, "training tokens", f"{metric_name(metric)}, {unit(metric)}")
         caption = (
             f"{metric_name(metric).capitalize()} of every explore trial over training tokens. Solid: complete. "
