@@ -29,6 +29,7 @@ from harness.report.formats import significant
 from harness.report.svg import Drawing, drawing, look, of_arm, style
 
 _SKIP: Final = 0.2  # share of the way whose losses may leave the frame: the fall from ln(vocabulary) hides the rest
+_FEW_POINTS: Final = 4  # so few places cannot spare their first
 _MOST_POINTS: Final = 200  # of a line: more cannot be seen
 _GAP: Final = "gap"
 
@@ -203,7 +204,8 @@ def to_the_end(ax: Axes, run: pd.DataFrame, index: int, top: float) -> None:
 
 def _frame(ax: Axes, curves: pd.DataFrame) -> float:
     """Fit the loss axis to what comes after the first fall; the highest loss left out, 0 where none is."""
-    later = curves[curves["at"] >= _SKIP * curves["at"].max()]["value"]
+    skipped = _SKIP * curves["at"].max() if curves["at"].nunique() > _FEW_POINTS else 0.0
+    later = curves[curves["at"] >= skipped]["value"]
     low, high, highest = float(later.min()), float(later.max()), float(curves["value"].max())
     pad = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
     cut = highest > high + pad
