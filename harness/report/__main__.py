@@ -45,7 +45,6 @@ def main(
     from harness.places import wrong_tracking
     from harness.report import TrackingError, write_report, write_reports
 
-
     if wrong := wrong_tracking(uri):
         fail("\n".join(wrong))
     try:
