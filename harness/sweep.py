@@ -266,7 +266,8 @@ def report(name: str, tracker: Tracker, parent: str, stores: Stores) -> None:
     except TrackingError as error:  # stopped before its first run
         out.print(str(error), markup=False, soft_wrap=True)
         return
-    tracker.log_artifact(parent, files.folder, "report")
+    verdicts = files.comparison.set_index("arm")["verdict"].dropna().to_dict()
+    tracker.conclude(parent, files.answer, files.folder, verdicts)
     out.print()
     show_answer(files.lines, files.answer, files.warnings)
     out.print(f"report:     {files.html}", markup=False, soft_wrap=True)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from harness import metrics
 from harness.outcomes import Outcome
 from harness.tracking import record
+from harness.tracking.models import model_folder
 from harness.tracking.record import PlanChange, Sample, SweepRecord
 from harness.tracking.store import (
     TrackingError,
@@ -221,8 +222,10 @@ def checkpoint_folder(run: str, uri: str | None = None) -> Path:
         raise TrackingError(f"found {len(found)} runs for {run!r}; allowed: the id of one of them, such as {shown}")
     one = found[0]
     local = local_artifact(one, record.CHECKPOINT_FOLDER)
-    if local is not None:
+    if local is not None:  # as the harness kept them until they were models
         return local
+    if (folder := model_folder(client, one.info.experiment_id, one.info.run_id)) is not None:
+        return folder
     if not client.list_artifacts(one.info.run_id, record.CHECKPOINT_FOLDER):
         raise TrackingError(f"found no checkpoint in the run {one.info.run_id} ({one.info.run_name})")
     return Path(client.download_artifacts(one.info.run_id, record.CHECKPOINT_FOLDER))

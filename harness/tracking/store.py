@@ -205,8 +205,11 @@ def history(client: MlflowClient, run: Run, metric: str) -> list[Metric]:
 
 def local_artifact(run: Run, path: str) -> Path | None:
     """Where an artifact lies on this machine; None where it does not. MLflow's client would make a copy of it."""
-    location = urlsplit(run.info.artifact_uri)
-    if location.scheme != "file":
-        return None
-    file = Path(url2pathname(location.path)) / path
-    return file if file.exists() else None
+    folder = local_folder(run.info.artifact_uri)
+    return folder / path if folder is not None and (folder / path).exists() else None
+
+
+def local_folder(uri: str) -> Path | None:
+    """The folder of this machine at an artifact address; None where it is elsewhere."""
+    location = urlsplit(uri)
+    return Path(url2pathname(location.path)) if location.scheme == "file" else None
