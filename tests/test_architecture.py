@@ -37,7 +37,8 @@ ROWS = [
     {"tracking"},
     {"report"},
     {"workers", "worker"},
-    {"plan", "progress", "study", "tasks", "rounds", "recovery", "status", "lock", "places", "conductor"},
+    {"progress", "live", "timeleft", "events", "endings"},
+    {"plan", "study", "tasks", "rounds", "recovery", "status", "lock", "places", "conductor"},
     {"cli", "preview", "sweep", "generate", "report.__main__", "data.__main__"},
 ]
 
@@ -62,7 +63,7 @@ HOMES = {
     "ruamel": {"yamlfile", "spec"},
     "multiprocessing": {"workers", "worker"},
     "typer": {"cli", "sweep", "generate", "report.__main__", "data.__main__"},
-    "rich": {"progress", "cli", "preview", "generate", "report.__main__", "data.__main__"},
+    "rich": {"progress", "live", "cli", "preview", "generate", "report.__main__", "data.__main__"},
     "filelock": {"lock"},
 }
 

@@ -17,6 +17,7 @@ from harness.tracking.store import (
     TrackingError,
     brief_requests,
     default_tracking_uri,
+    page_address,
     ui_command,
 )
 from harness.tracking.writer import Tracker
@@ -48,5 +49,6 @@ __all__ = [
     "load_runs",
     "load_samples",
     "load_sweep",
+    "page_address",
     "ui_command",
 ]

@@ -29,6 +29,7 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 DEFAULT_URI: Final = "sqlite:///mlruns/mlflow.db"
 _SQLITE: Final = "sqlite:///"
 _WEB: Final = ("http://", "https://")
+_LOCAL_PAGES: Final = "http://127.0.0.1:5000"
 _PAGE: Final = 1000  # runs or experiments asked for at once
 _BRIEF: Final = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
 _explaining: Final = ContextVar("explaining", default=False)  # whether errors of this thread's calls are explained
@@ -126,6 +127,19 @@ def connect(uri: str, create: bool = False) -> MlflowClient:
     if uri.startswith(_WEB):
         _check_server(client, uri)
     return client
+
+
+@explained()
+def page_address(run_id: str, uri: str | None = None) -> str:
+    """Where MLflow's pages show a run, as `ui_command` opens them; of a server, under its own address.
+
+    Raises:
+        TrackingError: no such store or run.
+    """
+    uri = configured_uri(uri)
+    base = uri.rstrip("/") if uri.startswith(_WEB) else _LOCAL_PAGES
+    experiment = connect(uri).get_run(run_id).info.experiment_id
+    return f"{base}/#/experiments/{experiment}/runs/{run_id}?workflowType=machine_learning"
 
 
 def sqlite_file(uri: str) -> Path | None:
