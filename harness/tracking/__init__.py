@@ -8,6 +8,7 @@ first use: MLflow alone takes seconds.
 from __future__ import annotations
 
 from harness.tracking.lease import SweepState, find_sweep
+from harness.tracking.lookup import RunDetails, load_run
 from harness.tracking.outbox import ARTIFACTS, Kept, Outbox, kept_runs
 from harness.tracking.reader import checkpoint_folder, load_curves, load_positions, load_runs, load_samples, load_sweep
 from harness.tracking.record import ArmInfo, Confirmed, PlanChange, Sample, SweepInfo, SweepRecord, Trial, TrialInfo
@@ -30,6 +31,7 @@ __all__ = [
     "Kept",
     "Outbox",
     "PlanChange",
+    "RunDetails",
     "Sample",
     "SweepBusy",
     "SweepInfo",
@@ -46,6 +48,7 @@ __all__ = [
     "kept_runs",
     "load_curves",
     "load_positions",
+    "load_run",
     "load_runs",
     "load_samples",
     "load_sweep",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from harness import metrics
 from harness.outcomes import Outcome
 from harness.tracking import record
+from harness.tracking.lookup import find_run
 from harness.tracking.models import model_folder
 from harness.tracking.record import PlanChange, Sample, SweepRecord
 from harness.tracking.store import (
@@ -23,7 +23,6 @@ from harness.tracking.store import (
     history,
     local_artifact,
     pages,
-    search_runs,
     sweeps_of,
     trials_of,
 )
@@ -32,9 +31,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from mlflow import MlflowClient
     from mlflow.entities import Run
-
-_PREFIX_LENGTH: Final = 4  # shortest beginning of a run id that is looked up
-_AMBIGUOUS_SHOWN: Final = 5
 
 # Columns that a frame has even without rows, with their type; None: as the values are.
 _RUN_COLUMNS: Final[Mapping[str, str | None]] = {
@@ -211,16 +207,7 @@ def checkpoint_folder(run: str, uri: str | None = None) -> Path:
         TrackingError: no such store or run, several runs, or a run without a checkpoint.
     """
     client = connect(configured_uri(uri))
-    found = _find_runs(client, run)
-    if not found:
-        raise TrackingError(
-            f"found no run {run!r}; allowed: a run's id, {_PREFIX_LENGTH} or more of its first characters, "
-            "or its exact name"
-        )
-    if len(found) > 1:
-        shown = ", ".join(f"{one.info.run_id} ({one.info.run_name})" for one in found[:_AMBIGUOUS_SHOWN])
-        raise TrackingError(f"found {len(found)} runs for {run!r}; allowed: the id of one of them, such as {shown}")
-    one = found[0]
+    one = find_run(client, run)
     local = local_artifact(one, record.CHECKPOINT_FOLDER)
     if local is not None:  # as the harness kept them until they were models
         return local
@@ -229,18 +216,6 @@ def checkpoint_folder(run: str, uri: str | None = None) -> Path:
     if not client.list_artifacts(one.info.run_id, record.CHECKPOINT_FOLDER):
         raise TrackingError(f"found no checkpoint in the run {one.info.run_id} ({one.info.run_name})")
     return Path(client.download_artifacts(one.info.run_id, record.CHECKPOINT_FOLDER))
-
-
-def _find_runs(client: MlflowClient, run: str) -> list[Run]:
-    conditions = []
-    quote = '"' if "'" in run else "'"
-    if quote not in run:
-        conditions.append(f"attributes.run_name = {quote}{run}{quote}")
-    if len(run) >= _PREFIX_LENGTH and re.fullmatch("[0-9a-f]+", run):
-        conditions.append(f"attributes.run_id LIKE '{run}%'")
-    experiments = [one.experiment_id for one in pages(client.search_experiments)]
-    matches = [one for condition in conditions for one in search_runs(client, experiments, condition)]
-    return list({one.info.run_id: one for one in matches}.values())
 
 
 def _trials(experiment: str, uri: str | None, sweep: str | None) -> tuple[MlflowClient, list[Run]]:
