@@ -10,6 +10,7 @@ from __future__ import annotations
 from harness.tracking.lease import SweepState, find_sweep
 from harness.tracking.lookup import RunDetails, load_run
 from harness.tracking.outbox import ARTIFACTS, Kept, Outbox, kept_runs
+from harness.tracking.pulse import Pulse, read_pulse
 from harness.tracking.reader import checkpoint_folder, load_curves, load_positions, load_runs, load_samples, load_sweep
 from harness.tracking.record import ArmInfo, Confirmed, PlanChange, Sample, SweepInfo, SweepRecord, Trial, TrialInfo
 from harness.tracking.store import (
@@ -31,6 +32,7 @@ __all__ = [
     "Kept",
     "Outbox",
     "PlanChange",
+    "Pulse",
     "RunDetails",
     "Sample",
     "SweepBusy",
@@ -53,5 +55,6 @@ __all__ = [
     "load_samples",
     "load_sweep",
     "page_address",
+    "read_pulse",
     "ui_command",
 ]

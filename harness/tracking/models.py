@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mlflow.entities import LoggedModel, Metric
 
 MODEL_TYPE: Final = "GPT"
+MODEL_FILES: Final = ("model.safetensors", "checkpoint.json")  # what a checkpoint cannot be read without
 _REFUSED: Final = str.maketrans({"/": "-", ":": "-", ".": ",", "%": "-", '"': "-", "'": "-"})
 
 

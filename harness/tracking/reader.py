@@ -166,7 +166,7 @@ def load_sweep(experiment: str, uri: str | None = None, sweep: str | None = None
     Raises:
         TrackingError: no such store, experiment or sweep, or the sweep's description is gone.
     """
-    client, _, parents = _parents(experiment, uri, sweep)
+    client, _, parents = parent_runs(experiment, uri, sweep)
     run = parents[-1]
     text = _read_text(client, run, record.SWEEP_FILE)
     if text is None:
@@ -208,23 +208,23 @@ def checkpoint_folder(run: str, uri: str | None = None) -> Path:
     """
     client = connect(configured_uri(uri))
     one = find_run(client, run)
+    if (folder := model_folder(client, one.info.experiment_id, one.info.run_id)) is not None:
+        return folder
     local = local_artifact(one, record.CHECKPOINT_FOLDER)
     if local is not None:  # as the harness kept them until they were models
         return local
-    if (folder := model_folder(client, one.info.experiment_id, one.info.run_id)) is not None:
-        return folder
     if not client.list_artifacts(one.info.run_id, record.CHECKPOINT_FOLDER):
         raise TrackingError(f"found no checkpoint in the run {one.info.run_id} ({one.info.run_name})")
     return Path(client.download_artifacts(one.info.run_id, record.CHECKPOINT_FOLDER))
 
 
 def _trials(experiment: str, uri: str | None, sweep: str | None) -> tuple[MlflowClient, list[Run]]:
-    client, experiment_id, parents = _parents(experiment, uri, sweep)
+    client, experiment_id, parents = parent_runs(experiment, uri, sweep)
     chosen = parents if sweep == "all" else parents[-1:]
     return client, [run for parent in chosen for run in trials_of(client, experiment_id, parent.info.run_id)]
 
 
-def _parents(experiment: str, uri: str | None, sweep: str | None) -> tuple[MlflowClient, str, list[Run]]:
+def parent_runs(experiment: str, uri: str | None, sweep: str | None) -> tuple[MlflowClient, str, list[Run]]:
     """The parent runs that `sweep` can mean, at least one, the one opened last at the end."""
     client = connect(configured_uri(uri))
     found = client.get_experiment_by_name(experiment)

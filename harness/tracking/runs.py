@@ -15,7 +15,7 @@ from harness.metrics import Point
 from harness.outcomes import Outcome
 from harness.tracking import record
 from harness.tracking.experiment import Experiment, clipped_tags
-from harness.tracking.models import keep_checkpoint
+from harness.tracking.models import MODEL_FILES, keep_checkpoint
 from harness.tracking.notes import note_tags, trial_note
 from harness.tracking.record import Sample, TrialInfo
 from harness.tracking.store import explained, search_runs
@@ -155,6 +155,9 @@ class RunWriter(Experiment):
             if path.name != record.CHECKPOINT_FOLDER:
                 self.log_artifact(run_id, path, path.name if path.is_dir() else None)
                 continue
+            for file in sorted(path.glob("*.json")):
+                if file.name not in MODEL_FILES:  # what pages read of it lies with the run's other files
+                    self.log_artifact(run_id, file, path.name)
             info = live.info
             keep_checkpoint(
                 self._client,
