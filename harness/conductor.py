@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness import metrics
 from harness.metrics import Point
 from harness.outcomes import Again, Outcome, Phase
-from harness.progress import Screen
+from harness.progress import ArmTally, Screen
 from harness.rounds import Rounds
 from harness.schema import first_mistake
 from harness.spec import Arm, SweepSpec, arm_name
@@ -99,7 +100,7 @@ class Conductor:
         confirms = self._confirms_missing()
         weight = sum(self.work[arm] * count for arm, count in self._to_ask.items())
         weight += sum(self.work[arm.name] for arm in self.arms) / len(self.arms) * confirms
-        self.screen.sweep_began(sum(self._to_ask.values()) + confirms, weight)
+        self.screen.sweep_began(sum(self._to_ask.values()) + confirms, weight, [*map(self._tally, self.arms)])
         handlers = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             while not self._signal:
@@ -158,7 +159,8 @@ class Conductor:
     def _tell_of_round(self, arms: Sequence[Arm]) -> None:
         """Say who gets more seeds, where any of them is still to be trained."""
         if self._to_confirm:
-            self.screen.sweep_grew(len(self._to_confirm), sum(self.work[task.arm.name] for task in self._to_confirm))
+            work = sum(self.work[task.arm.name] for task in self._to_confirm)
+            self.screen.sweep_grew(len(self._to_confirm), work, {arm.name: self._rounds.after for arm in arms})
             names = ", ".join(arm.name for arm in arms if arm != self.spec.baseline_arm)
             self.screen.note(f"undecided after {self._rounds.before} seeds: {names}; up to {self._rounds.after} seeds")
 
@@ -224,6 +226,16 @@ class Conductor:
         done = {(run.arm, run.seed) for run in self._confirmed if run.seed in seeds}
         return len(self.arms) * len(seeds) - len(done)
 
+    def _tally(self, arm: Arm) -> ArmTally:
+        """What earlier processes have done of an arm."""
+        best = self.studies[arm.name].best()
+        tally = ArmTally(arm.name, self.spec.trials, self._rounds.after, self.spec.trials - self._to_ask[arm.name])
+        tally.best = best.loss if best else None
+        for run in self._confirmed:
+            if run.arm == arm.name:
+                tally.ended(Phase.CONFIRM, run.outcome, run.validation.get(metrics.VAL_LOSS))
+        return tally
+
     # one run -------------------------------------------------------------------------------------------------
 
     def _begin(self, task: Task) -> None:
@@ -258,7 +270,7 @@ class Conductor:
         task, confirm = running.task, running.task.phase is Phase.CONFIRM
         self._jobs += 1
         self.running[self._jobs] = running
-        self.screen.run_began(self._jobs, running.name, self.work[task.arm.name])
+        self.screen.run_began(self._jobs, running.name, self.work[task.arm.name], task.arm.name, task.phase)
         job = Job(
             id=self._jobs,
             config=task.config,

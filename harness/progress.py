@@ -1,26 +1,30 @@
-"""What the screen shows while a sweep runs: bars on a terminal, plain lines anywhere else."""
+"""What a sweep tells while it runs: plain lines, only failures, or a live table (`harness.live`); and its log."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
-from rich.console import Console, Group
-from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console
 from rich.text import Text
 
 from harness import metrics
+from harness.events import EventLog
 from harness.metrics import Point
-from harness.outcomes import Outcome
+from harness.outcomes import Outcome, Phase
 from harness.problems import printable
+from harness.timeleft import TimeLeft, time_left
 
-_MARKS = {
+_MARKS: Final = {
     Outcome.COMPLETE: ("✓", "green"),
     Outcome.PRUNED: ("✂", "yellow"),
     Outcome.DIVERGED: ("∞", "red"),
     Outcome.INTERRUPTED: ("■", "yellow"),
 }
+_SEEN_FROM: Final = 0.05  # share of its work from which a running run's speed counts
 
 
 def clock(seconds: float | None) -> str:
@@ -35,31 +39,89 @@ def clock(seconds: float | None) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def left_in_words(left: TimeLeft | None) -> str:
+    """`about 3:20 left (2:50 to 4:10)`; `time left not known yet`."""
+    if left is None:
+        return "time left not known yet"
+    about = f"about {clock(left.seconds)} left"
+    if left.low is None or clock(left.low) == clock(left.high):
+        return about
+    return f"{about} ({clock(left.low)} to {clock(left.high)})"
+
+
 @dataclass
-class _Run:
+class ArmTally:
+    """One arm, in earlier processes and in this one.
+
+    Attributes:
+        name: of the arm.
+        trials, seeds: runs of each kind that there are to be.
+        explored, confirmed: those that are done.
+        best: lowest validation loss at the end of a trial; None before there is one.
+        losses: validation losses of its confirm runs.
+    """
+
     name: str
+    trials: int
+    seeds: int
+    explored: int = 0
+    confirmed: int = 0
+    best: float | None = None
+    losses: list[float] = field(default_factory=list)
+
+    @property
+    def confirmed_loss(self) -> float | None:
+        """The mean over confirm runs."""
+        return sum(self.losses) / len(self.losses) if self.losses else None
+
+    def ended(self, phase: Phase, outcome: Outcome, loss: float | None) -> None:
+        """Count a run."""
+        complete = outcome is Outcome.COMPLETE and loss is not None
+        if phase is Phase.CONFIRM:
+            self.confirmed += outcome.is_result
+            self.losses += [loss] if complete and loss is not None else []
+        else:
+            self.explored += outcome.is_result or outcome is Outcome.PRUNED
+            if complete and loss is not None:
+                self.best = loss if self.best is None else min(self.best, loss)
+
+
+@dataclass
+class Run:
+    """A run that a worker trains now, or the last of it."""
+
+    name: str
+    arm: str
+    phase: Phase
     work: float
-    began: float = field(default_factory=time.monotonic)
+    warm: bool  # whether its worker had trained before, so that no time goes to starting it
+    began: float
     last: Point | None = None
     train_loss: float | None = None
     val_loss: float | None = None
     sampled: bool = False  # whether the validation loss is of a sample
+    taken_up_at: float = 0.0
 
     @property
     def val_name(self) -> str:
+        """What its validation loss is called."""
         return "val sample" if self.sampled else "val"
 
     @property
     def progress(self) -> float:
+        """Share of the budget that is spent."""
         return self.last.progress if self.last else 0.0
 
     @property
-    def seconds_left(self) -> float | None:
-        if self.progress < 0.02:
-            return None
-        return (time.monotonic() - self.began) * (1 - self.progress) / self.progress
+    def done(self) -> float:
+        """Share of the budget that was spent since it began here: a run may have gone on from a state."""
+        return self.progress - self.taken_up_at
 
-    def take(self, point: Point) -> None:
+    def take(self, point: Point, now: float) -> None:
+        """Take a point; a first one that a new process had to be started for begins the clock."""
+        if self.last is None:
+            self.taken_up_at = point.progress if point.step else 0.0
+            self.began = self.began if self.warm else now
         self.last = point
         self.train_loss = point.metrics.get(metrics.TRAIN_LOSS, self.train_loss)
         if point.evaluated:  # of the whole split where there is one; at the end there is
@@ -68,20 +130,23 @@ class _Run:
 
 
 class Screen:
-    """Follows a sweep and tells of it in plain lines; `LiveScreen` draws bars instead.
+    """Follows a sweep, keeps its log and tells of it in plain lines.
 
     Args:
         console: where to write.
+        log: one line per event.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, log: EventLog | None = None) -> None:
         self.console = console
-        self.runs: dict[int, _Run] = {}
+        self.log = log or EventLog(None)
+        self.arms: dict[str, ArmTally] = {}
+        self.runs: dict[int, Run] = {}
         self.total = 0
         self.ended = 0
-        self._work_total = 0.0  # in FLOPs, or seconds for budgets in seconds: only shares of it are used
-        self._work_done = 0.0
-        self._began = time.monotonic()
+        self._work_left = 0.0  # of runs that have not begun; FLOPs, or seconds for budgets in seconds
+        self._seen: list[tuple[float, float]] = []  # work and seconds of runs that have ended
+        self._at_once = 0
 
     def __enter__(self) -> Screen:
         return self
@@ -89,131 +154,164 @@ class Screen:
     def __exit__(self, *_: object) -> None:
         self.refresh()
 
-    def sweep_began(self, total: int, work: float) -> None:
-        """Runs to be trained now, and how much work they are together."""
-        self.total, self._work_total = total, work
-        self._began = time.monotonic()
+    # what happens --------------------------------------------------------------------------------------------
 
-    def sweep_grew(self, runs: int, work: float) -> None:
-        """There are more runs to be trained than it first seemed."""
+    def sweep_began(self, total: int, work: float, arms: list[ArmTally] | None = None) -> None:
+        """Runs to be trained now, how much work they are together, and how far each arm is."""
+        self.total, self._work_left = total, work
+        self.arms = {arm.name: arm for arm in arms or []}
+        self.log.write(f"began {total} runs to train")
+
+    def sweep_grew(self, runs: int, work: float, seeds: Mapping[str, int] | None = None) -> None:
+        """There are more runs to be trained than it first seemed; `seeds`: arm → confirm runs there are to be now."""
         self.total += runs
-        self._work_total += work
+        self._work_left += work
+        for name, count in (seeds or {}).items():
+            self.arms[name].seeds = count
+        self.log.write(f"more runs: {runs}")
 
-    def run_began(self, key: int, name: str, work: float) -> None:
+    def run_began(self, key: int, name: str, work: float, arm: str = "", phase: Phase = Phase.EXPLORE) -> None:
         """A run was given to a worker."""
-        self.runs[key] = _Run(name, work)
+        self.runs[key] = Run(name, arm, phase, work, self.ended > 0, time.monotonic())
+        self._work_left = max(0.0, self._work_left - work)
+        self._at_once = max(self._at_once, len(self.runs))
+        self.log.write(f"run {name}")
 
     def run_point(self, key: int, point: Point) -> None:
         """A run measured something."""
         run = self.runs[key]
-        run.take(point)
-        if point.evaluated and 0 < point.progress < 1:  # the start says nothing yet, the end has a line of its own
-            self.evaluated(run)
+        run.take(point, time.monotonic())
+        if point.evaluated:
+            self.log.write(f"evaluated {run.name}: {self._losses(run)}, {point.tokens:,} tokens, {point.progress:.0%}")
+            if 0 < point.progress < 1:  # the start says nothing yet, the end has a line of its own
+                self.evaluated(run)
 
     def run_ended(self, key: int, outcome: Outcome, reason: str = "") -> None:
         """A run ended."""
         run = self.runs.pop(key)
         self.ended += 1
-        self._work_done += run.work
-        mark, style = _MARKS.get(outcome, ("✗", "red"))
-        loss = "" if run.val_loss is None else f"  {run.val_name} loss {run.val_loss:.4f}"
-        because = f"  {outcome}" if outcome is not Outcome.COMPLETE else ""
+        took = time.monotonic() - run.began
+        if run.done >= _SEEN_FROM:
+            self._seen.append((run.work * run.done, took))
+        if run.arm in self.arms:
+            self.arms[run.arm].ended(run.phase, outcome, None if run.sampled else run.val_loss)
+        loss = "" if run.val_loss is None else f"{run.val_name} loss {run.val_loss:.4f}"
+        because = "" if outcome is Outcome.COMPLETE else str(outcome)
         if reason:
             because += f": {printable(reason.splitlines()[0])}"
-        took = clock(time.monotonic() - run.began)
-        line = Text.assemble((mark, style), f" {self.ended}/{self.total}  {run.name}{loss}  {took}{because}")
-        self.console.print(line, soft_wrap=True)
+        told = "  ".join(filter(None, (loss, clock(took), because)))
+        self.log.write(f"ended {outcome} {run.name}  {told}")
+        self.tell_end(outcome, run.name, told)
 
     def run_left(self, key: int) -> None:
-        """The worker of a run is gone; the run begins again under another key."""
-        del self.runs[key]
+        """The worker of a run is gone; the run goes on under another key."""
+        run = self.runs.pop(key)
+        self._work_left += run.work
+        self.log.write(f"lost its worker: {run.name}")
 
-    def note(self, text: str) -> None:
+    def note(self, text: str, style: str = "") -> None:
         """Something the person should know."""
-        self.console.print(Text(printable(text)), soft_wrap=True)
+        text = printable(text)
+        self.log.write(f"note {text}")
+        self.console.print(Text(text, style), soft_wrap=not self.console.is_terminal)
 
-    def seconds_left(self) -> float | None:
-        """Wall time left for the whole sweep, from the share of the work done so far; None before 2 %."""
-        done = self._work_done + sum(run.work * run.progress for run in self.runs.values())
-        if self._work_total <= 0 or done < 0.02 * self._work_total:
-            return None
-        return (time.monotonic() - self._began) * (self._work_total - done) / done
+    # what is said of it --------------------------------------------------------------------------------------
 
-    def evaluated(self, run: _Run) -> None:
-        """Say how far a run is; the bars of a terminal show it without a line."""
+    def time_left(self) -> TimeLeft | None:
+        """Wall time left for the whole sweep; None before any run got anywhere."""
+        now = time.monotonic()
+        seen = list(self._seen)
+        seen += [(run.work * run.done, now - run.began) for run in self.runs.values() if run.done >= _SEEN_FROM]
+        waiting = max(0, self.total - self.ended - len(self.runs))
+        left = [run.work * (1 - run.progress) for run in self.runs.values()]
+        left += [self._work_left / waiting] * waiting if waiting else []
+        return time_left(seen, left, min(self._at_once, len(left)))
+
+    def evaluated(self, run: Run) -> None:
+        """Say how far a run is; a live table shows it without a line."""
         assert run.last is not None
-        losses = f"train {run.train_loss:.4f}  {run.val_name} {run.val_loss:.4f}"
-        left = clock(self.seconds_left())
-        self.console.print(
-            Text(f"  {run.name}  {run.last.progress:4.0%}  {run.last.tokens:,} tokens  {losses}  (sweep: {left} left)"),
-            soft_wrap=True,
-        )
+        told = f"{run.progress:4.0%}  {run.last.tokens:,} tokens  {self._losses(run)}"
+        left = f"sweep: {left_in_words(self.time_left())}"
+        self.line(Text("  "), run.name, f"  {told}  ({left})")
+
+    def tell_end(self, outcome: Outcome, name: str, told: str) -> None:
+        """Say that a run ended."""
+        mark, style = _MARKS.get(outcome, ("✗", "red"))
+        self.line(Text.assemble((mark, style), f" {self.ended}/{self.total}  "), name, f"  {told}")
+
+    def line(self, start: Text, name: str, rest: str) -> None:
+        """Write one line. In a window the name gives way first, then the end; elsewhere nothing does."""
+        if self.console.is_terminal:
+            room = self.console.width - start.cell_len
+            name, rest = fitted(name, rest, room)
+        self.console.print(start + Text(name + rest), soft_wrap=True)
 
     def refresh(self) -> None:
         """Draw anew, where there is something to draw."""
 
-
-class _Losses(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        """Losses, speed and time left of one run."""
-        run: _Run = task.fields["run"]
-        if run.last is None:
-            return Text("starting", style="dim")
-        losses = f"train {run.train_loss:.3f} {run.val_name} {run.val_loss:.3f}" if run.val_loss is not None else ""
-        speed = run.last.metrics.get(metrics.TOKENS_PER_SECOND)
-        rate = f" {speed:,.0f} tok/s" if speed else ""
-        return Text(f"{run.last.tokens:>9,} tok  {losses}{rate}  {clock(run.seconds_left)} left")
+    @staticmethod
+    def _losses(run: Run) -> str:
+        pairs = (("train", run.train_loss), (run.val_name, run.val_loss))
+        return "  ".join(f"{name} {loss:.4f}" for name, loss in pairs if loss is not None)
 
 
-class LiveScreen(Screen):
-    """A terminal: one bar for the sweep, one per running trial, finished ones scrolling by above."""
+class QuietScreen(Screen):
+    """Says nothing but what failed."""
 
-    def __init__(self, console: Console) -> None:
-        super().__init__(console)
-        state = TextColumn("{task.fields[state]}")
-        self._sweep = Progress(TextColumn("[bold]sweep"), BarColumn(30), MofNCompleteColumn(), state)
-        self._bars = Progress(TextColumn("{task.description}", markup=False), BarColumn(16), _Losses())
-        self._task = self._sweep.add_task("sweep", total=None, state="starting")
-        self._tasks: dict[int, object] = {}
-        self._live = Live(Group(self._bars, self._sweep), console=console, auto_refresh=False, transient=True)
+    def evaluated(self, run: Run) -> None:
+        """Nothing."""
 
-    def __enter__(self) -> LiveScreen:
-        self._live.start()
-        return self
+    def tell_end(self, outcome: Outcome, name: str, told: str) -> None:
+        """Only failures."""
+        if outcome.is_failure:
+            super().tell_end(outcome, name, told)
 
-    def __exit__(self, *_: object) -> None:
-        self._live.stop()
-
-    def run_began(self, key: int, name: str, work: float) -> None:
-        """Add a bar."""
-        super().run_began(key, name, work)
-        self._tasks[key] = self._bars.add_task(name, total=1.0, run=self.runs[key])
-        self.refresh()
-
-    def run_ended(self, key: int, outcome: Outcome, reason: str = "") -> None:
-        """Take the bar away and leave a line."""
-        self._bars.remove_task(self._tasks.pop(key))  # type: ignore[arg-type]
-        super().run_ended(key, outcome, reason)
-        self.refresh()
-
-    def run_left(self, key: int) -> None:
-        """Take the bar away."""
-        self._bars.remove_task(self._tasks.pop(key))  # type: ignore[arg-type]
-        super().run_left(key)
-
-    def evaluated(self, run: _Run) -> None:
-        """The bar shows it."""
-
-    def refresh(self) -> None:
-        """Draw all bars as they are now."""
-        for key, task in self._tasks.items():
-            if key in self.runs:
-                self._bars.update(task, completed=self.runs[key].progress)  # type: ignore[arg-type]
-        state = f"{len(self.runs)} running · {clock(self.seconds_left())} left"
-        self._sweep.update(self._task, total=self.total or None, completed=self.ended, state=state)
-        self._live.refresh()
+    def note(self, text: str, style: str = "") -> None:
+        """Into the log only."""
+        self.log.write(f"note {text}")
 
 
-def make_screen(console: Console) -> Screen:
-    """Bars where the console is a terminal, plain lines elsewhere."""
-    return LiveScreen(console) if console.is_terminal else Screen(console)
+def fitted(name: str, rest: str, room: int) -> tuple[str, str]:
+    """A name and what follows it, in `room` cells: the name is cut in its middle, and only then the rest at its end."""
+    least = min(cell_len(name), 12)
+    rest = shortened_end(rest, max(0, room - least))
+    return shortened(name, max(0, room - cell_len(rest))), rest
+
+
+def shortened(text: str, room: int) -> str:
+    """`text` in at most `room` cells, with … in place of its middle: its end tells runs apart."""
+    if cell_len(text) <= room:
+        return text
+    if room < 2:
+        return "…"[:room]
+    head = (room - 1) // 2
+    tail = room - 1 - head
+    end = text
+    while cell_len(end) > tail:
+        end = end[1:]
+    return f"{set_cell_size(text, head).rstrip()}…{end}"
+
+
+def shortened_end(text: str, room: int) -> str:
+    """`text` in at most `room` cells, with … where it was cut."""
+    if cell_len(text) <= room:
+        return text
+    return set_cell_size(text, room - 1).rstrip() + "…" if room > 0 else ""
+
+
+def make_screen(console: Console, log: EventLog | None = None, *, plain: bool = False, quiet: bool = False) -> Screen:
+    """A live table where the console is a terminal that can move its cursor, plain lines elsewhere.
+
+    Args:
+        console: where to write. (`NO_COLOR` and `TERM=dumb` are the console's to know.)
+        log: one line per event.
+        plain: lines in any case.
+        quiet: nothing but failures.
+    """
+    if quiet:
+        return QuietScreen(console, log)
+    if plain or not console.is_terminal or console.is_dumb_terminal:
+        return Screen(console, log)
+    from harness.live import LiveScreen
+
+    return LiveScreen(console, log)

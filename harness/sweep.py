@@ -28,6 +28,7 @@ from harness.workers import Pool, default_workers
 if TYPE_CHECKING:
     from harness.conductor import Ended
     from harness.data import Dataset, Tokenizer
+    from harness.progress import Screen
     from harness.tracking import Outbox, SweepInfo, Tracker
 
 DRAIN_SECONDS, DRAIN_SECONDS_STOPPED = 300.0, 10.0  # that a store gets to take what waits, at the end of a sweep
@@ -77,6 +78,8 @@ def main(
         bool, typer.Option("--fresh", help="Begin anew; what was done is set aside, and nothing is deleted.")
     ] = False,
     reports: Annotated[Path, typer.Option(metavar="DIR", help="Where the report goes.")] = Path("reports"),
+    plain: Annotated[bool, typer.Option("--plain", help="Lines in place of a live table, as for a file.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Only failures while it runs, and the answer.")] = False,
 ) -> None:
     """Answer the question of a spec: search every arm, confirm its best on fresh seeds, write the report.
 
@@ -92,8 +95,10 @@ def main(
     if plan:
         show_plan(spec, datasets.train_tokens(spec), workers)
         return
+    from harness.events import EventLog
     from harness.lock import Locked, only_one
     from harness.places import wrong_places
+    from harness.progress import make_screen
     from harness.study import StorageError, explained
     from harness.tracking import SweepBusy, TrackingError, brief_requests
 
@@ -106,10 +111,11 @@ def main(
             identity = datasets.identity(spec)
             show_status(spec, identity, tracking, stores.optuna, work_folder(spec, identity))
             return
+        screen = make_screen(out, EventLog(Path("mlruns") / f"{spec.name}.log"), plain=plain, quiet=quiet)
         pool = Pool(workers or default_workers(), threads, patience)
         with only_one(spec.name), explained(), brief_requests(), pool:  # the outbox asks again
             pool.warm(len(spec.arms()) * (spec.trials + len(spec.seeds)))  # while the stores are opened
-            ended = run(spec, datasets, stores, pool, fresh)
+            ended = run(spec, datasets, stores, pool, fresh, screen)
     except (Locked, SweepBusy) as error:
         fail(error, Exit.BUSY)
     except (TrackingError, StorageError) as error:
@@ -184,17 +190,16 @@ class Stores:
         return self.storage or "sqlite:///mlruns/optuna.db"
 
 
-def run(spec: SweepSpec, datasets: Datasets, stores: Stores, pool: Pool, fresh: bool) -> Ended:
+def run(spec: SweepSpec, datasets: Datasets, stores: Stores, pool: Pool, fresh: bool, screen: Screen) -> Ended:
     """Everything between a valid spec and its report."""
     from harness.conductor import Conductor
     from harness.plan import work_per_run
-    from harness.progress import make_screen
     from harness.recovery import reconcile, set_aside
     from harness.study import ArmStudy, open_storage
     from harness.tracking import Outbox, SweepBusy, Tracker, TrackingError
 
-    out.print(f"{spec.name}: {spec.question}".rstrip(": "), markup=False, style="bold", soft_wrap=True)
-    out.print(f"{runs_planned(spec)}, {plural(pool.size, 'worker')}", markup=False)
+    screen.note(f"{spec.name}: {spec.question}".rstrip(": "), "bold")
+    screen.note(f"{runs_planned(spec)}, {plural(pool.size, 'worker')}")
 
     configs = {arm.name: spec.run_config(arm.values) for arm in spec.arms()}
     used = {name: datasets[config.data] for name, config in configs.items()}
@@ -204,28 +209,29 @@ def run(spec: SweepSpec, datasets: Datasets, stores: Stores, pool: Pool, fresh: 
     optuna_storage = open_storage(stores.optuna)
     tracker = Tracker(spec.name, stores.mlflow)
     if fresh and (aside := set_aside(spec, identity, optuna_storage, tracker, folder)):
-        out.print(f"set aside, and begun anew: {aside}", markup=False, soft_wrap=True)
+        screen.note(f"set aside, and begun anew: {aside}")
     studies = {}
     for arm in spec.arms():
         rhythm = configs[arm.name].rhythm(train_tokens[arm.name])
         studies[arm.name] = ArmStudy(spec, arm, identity, optuna_storage, *rhythm)
     parent = tracker.open_sweep(sweep_info(spec, identity, used[spec.baseline_arm.name]))
     if tracker.other_sweeps and not fresh:
-        out.print("the spec, its data or the code has changed since the last sweep of this name: this is another one")
+        screen.note("the spec, its data or the code has changed since the last sweep of this name: this is another one")
     outcome: Outcome | None = Outcome.FAILED  # unless the sweep comes to an end
     try:
         facts = {name: data_facts(data) for name, data in used.items()}
         outbox = Outbox(tracker, parent, folder)
         if done := reconcile(spec, studies, tracker, outbox, facts):
-            out.print(f"taking up what an earlier process left: {done}", markup=False, soft_wrap=True)
+            screen.note(f"taking up what an earlier process left: {done}")
         work = work_per_run(spec, train_tokens)
         with outbox:
-            with make_screen(out) as screen, pool:
+            with screen, pool:
                 ended = Conductor(spec, studies, tracker, outbox, pool, screen, work, facts).run()
             sent = wait_for_store(outbox, ended.signal)
         outcome = ended.outcome
+        screen.log.write(f"sweep {outcome}")
         if sent:
-            report(spec.name, tracker, parent, stores)
+            report(spec, tracker, parent, stores)
         else:
             safe = (
                 f"what was measured is safe in {folder}, but MLflow does not take it ({outbox.trouble or 'too slow'})"
@@ -256,21 +262,26 @@ def wait_for_store(outbox: Outbox, stopped: int) -> bool:
     return outbox.drain(DRAIN_SECONDS)
 
 
-def report(name: str, tracker: Tracker, parent: str, stores: Stores) -> None:
-    """Write the report, keep it with the parent run, and show its table and where everything is."""
+def report(spec: SweepSpec, tracker: Tracker, parent: str, stores: Stores) -> None:
+    """Write the report, keep it with the parent run, show its table, where everything is, and what can be done next."""
+    from harness.endings import next_steps
     from harness.report import TrackingError, write_report
-    from harness.tracking import ui_command
+    from harness.tracking import page_address, ui_command
 
     try:
-        files = write_report(name, stores.mlflow, stores.reports, parent)
+        files = write_report(spec.name, stores.mlflow, stores.reports, parent)
     except TrackingError as error:  # stopped before its first run
         out.print(str(error), markup=False, soft_wrap=True)
         return
-    tracker.log_artifact(parent, files.folder, "report")
+    verdicts = files.comparison.set_index("arm")["verdict"].dropna().to_dict()
+    tracker.conclude(parent, files.answer, files.folder, verdicts)
     out.print()
     show_answer(files.lines, files.answer, files.warnings)
     out.print(f"report:     {files.html}", markup=False, soft_wrap=True)
     out.print(f"MLflow UI:  {ui_command(stores.mlflow)}", markup=False, soft_wrap=True)
+    out.print(f"its page:   {page_address(parent, stores.mlflow)}", markup=False, soft_wrap=True)
+    for step in next_steps(files.comparison, sys.argv[1:], len(spec.looks) > 1):
+        out.print(f"next:       {step}", markup=False, soft_wrap=True)
 
 
 def split_sizes(data: Dataset) -> dict[str, int]:

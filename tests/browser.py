@@ -28,7 +28,11 @@ def browser(javascript: bool = True) -> Iterator[Any]:
     options.binary_location = CHROMIUM
     for flag in (
         *("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "no-first-run", "disable-sync"),
-        *("disable-background-networking", "disable-component-update", "host-resolver-rules=MAP * ~NOTFOUND"),
+        *(
+            "disable-background-networking",
+            "disable-component-update",
+            "host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+        ),
     ):
         options.add_argument(f"--{flag}")
     if not javascript:

@@ -38,8 +38,9 @@ ROWS = [
     {"tracking"},
     {"report"},
     {"workers", "worker"},
-    {"plan", "progress", "study", "tasks", "rounds", "recovery", "status", "lock", "places", "conductor"},
-    {"cli", "preview", "sweep", "generate", "report.__main__", "data.__main__"},
+    {"progress", "live", "timeleft", "events", "endings"},
+    {"plan", "study", "tasks", "rounds", "recovery", "status", "lock", "places", "conductor"},
+    {"cli", "preview", "sweep", "generate", "compare", "report.__main__", "data.__main__"},
 ]
 
 # Outside libraries, and the only modules in which they may be met.
@@ -62,8 +63,8 @@ HOMES = {
     "pydantic": {"config", "spec", "schema", "specfile", "checkpoint"},
     "ruamel": {"yamlfile", "spec"},
     "multiprocessing": {"workers", "worker"},
-    "typer": {"cli", "sweep", "generate", "report.__main__", "data.__main__"},
-    "rich": {"progress", "cli", "preview", "generate", "report.__main__", "data.__main__"},
+    "typer": {"cli", "sweep", "generate", "compare", "report.__main__", "data.__main__"},
+    "rich": {"progress", "live", "cli", "preview", "generate", "compare", "report.__main__", "data.__main__"},
     "filelock": {"lock"},
 }
 

@@ -339,7 +339,7 @@ def test_notebook_frames(store: str) -> None:
 def test_sweeps_that_cannot_be_reported(store: str, tmp_path: Path) -> None:
     with pytest.raises(TrackingError, match="found no experiment 'dropot'"):
         write_report("dropot", store, tmp_path)
-    with pytest.raises(TrackingError, match="has no run yet"):
+    with pytest.raises(TrackingError, match="has no run with a loss yet"):
         write_report("empty", store, tmp_path)
     with pytest.raises(TrackingError, match=r"experiment: found '\.\./x'; allowed: letters"):
         write_report("../x", store, tmp_path)

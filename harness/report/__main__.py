@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.cli import Command, fail, out, show_answer, show_table
 from harness.outcomes import Exit
+
+if TYPE_CHECKING:
+    from harness.report import ReportFiles
 
 AUDIT = "audit"  # no sweep can be reported by this name
 
@@ -31,10 +36,15 @@ def main(
             "--tracking", metavar="URI", help="MLflow store. Default: $MLFLOW_TRACKING_URI or mlruns/mlflow.db."
         ),
     ] = None,
-    folder: Annotated[Path, typer.Option("--reports", metavar="DIR", help="Where reports go.")] = Path("reports"),
+    folder: Annotated[Path, typer.Option("--out", "--reports", metavar="DIR", help="Where reports go.")] = Path(
+        "reports"
+    ),
     sweep: Annotated[
         str | None, typer.Option(metavar="RUN_ID", help="A sweep's parent run. Default: the last one of that name.")
     ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Write it again whenever something has changed, until the sweep ends.")
+    ] = False,
 ) -> None:
     """Write the report of a sweep, or of several in one, and print the comparison."""
     if names == [AUDIT]:
@@ -47,13 +57,36 @@ def main(
 
     if wrong := wrong_tracking(uri):
         fail("\n".join(wrong))
+
+    def write() -> ReportFiles:
+        return write_reports(names, uri, folder) if len(names) > 1 else write_report(names[0], uri, folder, sweep)
+
     try:
-        files = write_reports(names, uri, folder) if len(names) > 1 else write_report(names[0], uri, folder, sweep)
+        files = _watched(names, write, uri, sweep) if watch else write()
     except (TrackingError, OSError) as error:
         fail(error)
     show_answer(files.lines, files.answer, files.warnings)
     for path in (files.html, files.markdown, files.folder):
         out.print(str(path), markup=False, soft_wrap=True)
+
+
+def _watched(names: list[str], write: Callable[[], ReportFiles], uri: str | None, sweep: str | None) -> ReportFiles:
+    """Keep the report up to date while its sweeps run; gives the last one."""
+    from harness.report.watch import watch
+
+    last: ReportFiles | None = None
+    try:
+        for written in watch(names, write, uri, sweep):
+            last = written.files or last
+            where = written.files.html if written.files else "nothing to report yet"
+            now = f"{datetime.now():%H:%M:%S}  {where}  {written.ended} runs ended, {len(written.running)} running"
+            out.print(f"{now}; preliminary" if written.going else now, markup=False, soft_wrap=True)
+            for name in written.running:
+                out.print(f"          {name}", markup=False, soft_wrap=True)
+    except KeyboardInterrupt:
+        fail("stopped watching; the sweep goes on, and the report stays as it is", Exit.INTERRUPTED)
+    assert last is not None  # a sweep that has ended without a run is an error
+    return last
 
 
 def _audit() -> None:

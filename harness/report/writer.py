@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import pandas as pd
 
+from harness import metrics
 from harness.metrics import Point
 from harness.outcomes import Phase
 from harness.report import passages
@@ -93,9 +94,9 @@ def read_sweep(experiment: str, uri: str | None = None, sweep: str | None = None
         raise TrackingError(f"experiment: found {experiment!r}; allowed: letters, digits, - and _")
     record = load_sweep(experiment, uri, sweep)
     runs = in_order(load_runs(experiment, uri, record.run_id), record)
-    if runs.empty:
+    if runs.empty or metrics.VAL_LOSS not in runs:
         raise TrackingError(
-            f"the sweep {record.run_id} of {experiment!r} has no run yet, so there is nothing to report"
+            f"the sweep {record.run_id} of {experiment!r} has no run with a loss yet, so there is nothing to report"
         )
     curves = load_curves(experiment, uri, record.run_id)
     compares_context = "model.context_length" in record.compare

@@ -8,7 +8,9 @@ first use: MLflow alone takes seconds.
 from __future__ import annotations
 
 from harness.tracking.lease import SweepState, find_sweep
+from harness.tracking.lookup import RunDetails, load_run
 from harness.tracking.outbox import ARTIFACTS, Kept, Outbox, kept_runs
+from harness.tracking.pulse import Pulse, read_pulse
 from harness.tracking.reader import (
     checkpoint_folder,
     load_curves,
@@ -26,6 +28,7 @@ from harness.tracking.store import (
     TrackingError,
     brief_requests,
     default_tracking_uri,
+    page_address,
     ui_command,
 )
 from harness.tracking.writer import Tracker
@@ -38,6 +41,8 @@ __all__ = [
     "Kept",
     "Outbox",
     "PlanChange",
+    "Pulse",
+    "RunDetails",
     "Sample",
     "SweepBusy",
     "SweepInfo",
@@ -56,8 +61,11 @@ __all__ = [
     "load_passage",
     "load_patch",
     "load_positions",
+    "load_run",
     "load_runs",
     "load_samples",
     "load_sweep",
+    "page_address",
+    "read_pulse",
     "ui_command",
 ]

@@ -258,7 +258,7 @@ class Outbox:
             elif entry.kind == journal.END:
                 artifacts = self.folder_of(run.key) / ARTIFACTS
                 if artifacts.is_dir():
-                    self.tracker.log_artifact(run.run_id, artifacts)
+                    self.tracker.keep_files(run.run_id, artifacts)
                 self.tracker.end_trial(run.run_id, Outcome(content["outcome"]), content["reason"], entry.at)
             run.waiting.popleft()
             if entry.kind == journal.END:

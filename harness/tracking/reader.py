@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -13,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 from harness import metrics
 from harness.outcomes import Outcome
 from harness.tracking import record
+from harness.tracking.lookup import find_run
+from harness.tracking.models import model_folder
 from harness.tracking.record import PlanChange, Sample, SweepRecord
 from harness.tracking.store import (
     TrackingError,
@@ -22,7 +23,6 @@ from harness.tracking.store import (
     history,
     local_artifact,
     pages,
-    search_runs,
     sweeps_of,
     trials_of,
 )
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from mlflow import MlflowClient
     from mlflow.entities import Run
-
-_PREFIX_LENGTH: Final = 4  # shortest beginning of a run id that is looked up
-_AMBIGUOUS_SHOWN: Final = 5
 
 # Columns that a frame has even without rows, with their type; None: as the values are.
 _RUN_COLUMNS: Final[Mapping[str, str | None]] = {
@@ -200,7 +197,7 @@ def load_sweep(experiment: str, uri: str | None = None, sweep: str | None = None
     Raises:
         TrackingError: no such store, experiment or sweep, or the sweep's description is gone.
     """
-    client, _, parents = _parents(experiment, uri, sweep)
+    client, _, parents = parent_runs(experiment, uri, sweep)
     run = parents[-1]
     text = _read_text(client, run, record.SWEEP_FILE)
     if text is None:
@@ -243,43 +240,24 @@ def checkpoint_folder(run: str, uri: str | None = None) -> Path:
         TrackingError: no such store or run, several runs, or a run without a checkpoint.
     """
     client = connect(configured_uri(uri))
-    found = _find_runs(client, run)
-    if not found:
-        raise TrackingError(
-            f"found no run {run!r}; allowed: a run's id, {_PREFIX_LENGTH} or more of its first characters, "
-            "or its exact name"
-        )
-    if len(found) > 1:
-        shown = ", ".join(f"{one.info.run_id} ({one.info.run_name})" for one in found[:_AMBIGUOUS_SHOWN])
-        raise TrackingError(f"found {len(found)} runs for {run!r}; allowed: the id of one of them, such as {shown}")
-    one = found[0]
+    one = find_run(client, run)
+    if (folder := model_folder(client, one.info.experiment_id, one.info.run_id)) is not None:
+        return folder
     local = local_artifact(one, record.CHECKPOINT_FOLDER)
-    if local is not None:
+    if local is not None:  # as the harness kept them until they were models
         return local
     if not client.list_artifacts(one.info.run_id, record.CHECKPOINT_FOLDER):
         raise TrackingError(f"found no checkpoint in the run {one.info.run_id} ({one.info.run_name})")
     return Path(client.download_artifacts(one.info.run_id, record.CHECKPOINT_FOLDER))
 
 
-def _find_runs(client: MlflowClient, run: str) -> list[Run]:
-    conditions = []
-    quote = '"' if "'" in run else "'"
-    if quote not in run:
-        conditions.append(f"attributes.run_name = {quote}{run}{quote}")
-    if len(run) >= _PREFIX_LENGTH and re.fullmatch("[0-9a-f]+", run):
-        conditions.append(f"attributes.run_id LIKE '{run}%'")
-    experiments = [one.experiment_id for one in pages(client.search_experiments)]
-    matches = [one for condition in conditions for one in search_runs(client, experiments, condition)]
-    return list({one.info.run_id: one for one in matches}.values())
-
-
 def _trials(experiment: str, uri: str | None, sweep: str | None) -> tuple[MlflowClient, list[Run]]:
-    client, experiment_id, parents = _parents(experiment, uri, sweep)
+    client, experiment_id, parents = parent_runs(experiment, uri, sweep)
     chosen = parents if sweep == "all" else parents[-1:]
     return client, [run for parent in chosen for run in trials_of(client, experiment_id, parent.info.run_id)]
 
 
-def _parents(experiment: str, uri: str | None, sweep: str | None) -> tuple[MlflowClient, str, list[Run]]:
+def parent_runs(experiment: str, uri: str | None, sweep: str | None) -> tuple[MlflowClient, str, list[Run]]:
     """The parent runs that `sweep` can mean, at least one, the one opened last at the end."""
     client = connect(configured_uri(uri))
     found = client.get_experiment_by_name(experiment)

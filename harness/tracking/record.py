@@ -39,6 +39,9 @@ QUESTION: Final = "harness.question"
 BASELINE: Final = "harness.baseline"
 COMPARE: Final = "harness.compare"
 COMMAND: Final = "harness.command"
+VERDICT: Final = "harness.verdict"  # of the last report: arm by arm, or "none"
+ANSWER: Final = "harness.answer"  # of the last report, in words
+REPORT: Final = "harness.report"  # where it was written
 PLAN_SHA256: Final = "harness.plan_sha256"  # of the analysis plan, noted before the first trial
 
 # On the children only.
@@ -56,7 +59,6 @@ NON_FINITE: Final = "harness.non_finite"  # metrics of which a NaN or infinite v
 
 # MLflow's own, which fill the columns of its pages.
 PARENT_RUN: Final = "mlflow.parentRunId"
-NOTE: Final = "mlflow.note.content"
 USER: Final = "mlflow.user"
 SOURCE_NAME: Final = "mlflow.source.name"
 SOURCE_TYPE: Final = "mlflow.source.type"
@@ -78,16 +80,17 @@ PATCH_FILE: Final = "dirty.patch"
 SAMPLES_FILE: Final = "samples.json"
 SAMPLES_PAGE: Final = "samples.md"
 POSITIONS_FILE: Final = "val_loss_by_position.json"
+CURVE_FILE: Final = "loss_curve.svg"
 TRACEBACK_FILE: Final = "traceback.txt"
-CHECKPOINT_FOLDER: Final = "checkpoint"
+CHECKPOINT_FOLDER: Final = "checkpoint"  # of a run's files; in MLflow it is a model (`harness.tracking.models`)
 PASSAGE_FILE: Final = "checkpoint/token_losses.json"
+REPORT_FOLDER: Final = "report"
 
 # MLflow's limits, in characters. Postgres keeps run names in 250; servers before 2.3 keep tags in 5,000.
 NAME_LIMIT: Final = 250
 TAG_LIMIT: Final = 5000
 PARAM_LIMIT: Final = 6000
 REASON_LIMIT: Final = 500
-_ARMS_IN_NOTE: Final = 50
 
 
 @dataclass(frozen=True)
@@ -283,7 +286,6 @@ def sweep_tags(info: SweepInfo) -> dict[str, str]:
         BASELINE: info.baseline,
         COMPARE: ", ".join(info.compare),
         COMMAND: info.command,
-        NOTE: _note(info),
         **data_tags(info.data),
     }
 
@@ -358,16 +360,6 @@ def describe_changes(changes: Iterable[PlanChange]) -> str:
 def parse_changes(text: str) -> tuple[PlanChange, ...]:
     """The changes that `describe_changes` wrote."""
     return tuple(PlanChange(**{**one, "when": datetime.fromisoformat(one["when"])}) for one in json.loads(text))
-
-
-def _note(info: SweepInfo) -> str:
-    """The description that MLflow shows on the parent's page, in Markdown."""
-    lines = [f"**{info.question}**", "", f"Compared: {', '.join(info.compare) or 'nothing'}.", ""]
-    for arm in info.arms[:_ARMS_IN_NOTE]:
-        lines.append(f"- {arm.name}" + (" (baseline)" if arm.name == info.baseline else ""))
-    if len(info.arms) > _ARMS_IN_NOTE:
-        lines.append(f"- and {len(info.arms) - _ARMS_IN_NOTE} more")
-    return "\n".join(lines)
 
 
 def samples_page(name: str, prompt: str, samples: list[Sample]) -> str:

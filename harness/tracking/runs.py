@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from harness import metrics
@@ -14,12 +15,16 @@ from harness.metrics import Point
 from harness.outcomes import Outcome
 from harness.tracking import record
 from harness.tracking.experiment import Experiment, clipped_tags
+from harness.tracking.models import MODEL_FILES, keep_checkpoint
+from harness.tracking.notes import note_tags, trial_note
 from harness.tracking.record import Sample, TrialInfo
 from harness.tracking.store import explained, search_runs
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput, Metric, Run
 
+_ORDER: Final = ("val/", "test/", "train/", "tokens", "epochs", "optim/", "perf/")
+_LOSSES: Final = ("val/", "test/", "train/loss")  # what a model is listed with
 _WAITING_METRICS: Final = 500
 _WAITING_SECONDS: Final = 2.0
 _DATASET_NAME: Final = 500  # characters
@@ -30,12 +35,13 @@ _DATASET_DIGEST: Final = 36  # characters
 class _LiveRun:
     """A child run that this process writes: what waits to be sent, and what its last page needs."""
 
-    name: str
-    prompt: str
+    info: TrialInfo
+    parent: str
     waiting: list[Metric] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
     by_position: tuple[float, ...] = ()
     seconds: float | None = None
+    last: dict[str, Metric] = field(default_factory=dict)  # of losses, by metric
     non_finite: set[str] = field(default_factory=set)
     stored: set[tuple[str, int]] = field(default_factory=set)  # names and steps that an earlier process has sent
     doubtful: bool = False  # whether the last sending failed, so that nobody knows what of it was stored
@@ -69,7 +75,8 @@ class RunWriter(Experiment):
         else:
             run_id = str(known.info.run_id)
             self._reopen(known, tags)
-        live = _LiveRun(info.name, info.config.train.sample.prompt, stored=self._stored(known))
+        live = _LiveRun(info, tags.get(record.PARENT_RUN, ""), stored=self._stored(known))
+        self._send(run_id, note_tags(trial_note(info, self._experiment_id, live.parent), known.data.tags))
         params = [Param(name, value) for name, value in record.trial_params(info.config).items()]
         self._client.log_batch(run_id, params=params)
         if not (known.inputs and known.inputs.dataset_inputs):
@@ -111,12 +118,16 @@ class RunWriter(Experiment):
 
         live, now = self._live[run_id], at or milliseconds()
         live.non_finite.update(point.not_finite)
-        spent = {metrics.TOKENS: float(point.tokens), metrics.SECONDS: point.seconds}
-        for name, value in {**point.metrics, **spent}.items():
+        measured = {**point.metrics, metrics.TOKENS: float(point.tokens), metrics.SECONDS: point.seconds}
+        for name, value in sorted(measured.items(), key=_place):  # MLflow lists them in the order of their arrival
             if not math.isfinite(value):
                 live.non_finite.add(name)
-            elif (name, point.step) not in live.stored:
-                live.waiting.append(Metric(name, float(value), now, point.step))
+                continue
+            metric = Metric(name, float(value), now, point.step)
+            if name.startswith(_LOSSES):
+                live.last[name] = metric
+            if (name, point.step) not in live.stored:
+                live.waiting.append(metric)
         if point.sample is not None:
             live.samples.append(Sample(point.step, point.tokens, point.sample))
         live.by_position = point.by_position or live.by_position
@@ -137,6 +148,29 @@ class RunWriter(Experiment):
         self._flushed = time.monotonic()
 
     @explained()
+    def keep_files(self, run_id: str, folder: Path) -> None:
+        """Store what a live run has made: its checkpoint as a model, everything else as artifacts."""
+        live = self._live[run_id]
+        for path in sorted(folder.iterdir()):
+            if path.name != record.CHECKPOINT_FOLDER:
+                self.log_artifact(run_id, path, path.name if path.is_dir() else None)
+                continue
+            for file in sorted(path.glob("*.json")):
+                if file.name not in MODEL_FILES:  # what pages read of it lies with the run's other files
+                    self.log_artifact(run_id, file, path.name)
+            info = live.info
+            keep_checkpoint(
+                self._client,
+                self._experiment_id,
+                run_id,
+                path,
+                name=f"{info.arm} seed {info.seed}",
+                params=record.trial_params(info.config),
+                tags={record.ARM: info.arm, record.SEED: str(info.seed)},
+                losses=live.last.values(),
+            )
+
+    @explained()
     def end_trial(self, run_id: str, outcome: Outcome, reason: str = "", at: int | None = None) -> None:
         """End a live run: what waits, its samples, outcome, reason and status.
 
@@ -149,7 +183,8 @@ class RunWriter(Experiment):
         """
         live = self._live[run_id]
         if live.samples:
-            page = record.samples_page(live.name, live.prompt, live.samples)
+            prompt = live.info.config.train.sample.prompt
+            page = record.samples_page(live.info.name, prompt, live.samples)
             plain = json.dumps([sample._asdict() for sample in live.samples], indent=2)
             self._put(run_id, {record.SAMPLES_FILE: plain, record.SAMPLES_PAGE: page})
         if live.by_position:
@@ -164,6 +199,10 @@ class RunWriter(Experiment):
             tags[record.SECONDS] = f"{live.seconds:.3f}"
         if reason.strip():
             tags[record.REASON] = record.summary(reason)
+        if live is not None:
+            last = {name: metric.value for name, metric in live.last.items()}
+            note = trial_note(live.info, self._experiment_id, live.parent, run_id, outcome, reason, last)
+            tags |= note_tags(note, self._client.get_run(run_id).data.tags)
         if "\n" in reason.strip():
             self._put(run_id, {record.TRACEBACK_FILE: reason})
         self._send_waiting(run_id, tags)
@@ -184,6 +223,11 @@ class RunWriter(Experiment):
         self._send(run_id, {**named, **tags}, live.waiting)
         live.waiting.clear()
         live.doubtful = False
+
+
+def _place(metric: tuple[str, float]) -> int:
+    """Where a metric stands among those of its point: what is judged by comes first."""
+    return next((place for place, prefix in enumerate(_ORDER) if metric[0].startswith(prefix)), len(_ORDER))
 
 
 def milliseconds() -> int:

@@ -29,6 +29,7 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 DEFAULT_URI: Final = "sqlite:///mlruns/mlflow.db"
 _SQLITE: Final = "sqlite:///"
 _WEB: Final = ("http://", "https://")
+_LOCAL_PAGES: Final = "http://127.0.0.1:5000"
 _PAGE: Final = 1000  # runs or experiments asked for at once
 _BRIEF: Final = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
 _explaining: Final = ContextVar("explaining", default=False)  # whether errors of this thread's calls are explained
@@ -128,6 +129,19 @@ def connect(uri: str, create: bool = False) -> MlflowClient:
     return client
 
 
+@explained()
+def page_address(run_id: str, uri: str | None = None) -> str:
+    """Where MLflow's pages show a run, as `ui_command` opens them; of a server, under its own address.
+
+    Raises:
+        TrackingError: no such store or run.
+    """
+    uri = configured_uri(uri)
+    base = uri.rstrip("/") if uri.startswith(_WEB) else _LOCAL_PAGES
+    experiment = connect(uri).get_run(run_id).info.experiment_id
+    return f"{base}/#/experiments/{experiment}/runs/{run_id}?workflowType=machine_learning"
+
+
 def sqlite_file(uri: str) -> Path | None:
     """The absolute path of the file behind a SQLite address; None for any other address."""
     return Path(uri.removeprefix(_SQLITE).partition("?")[0]).absolute() if uri.startswith(_SQLITE) else None
@@ -205,8 +219,11 @@ def history(client: MlflowClient, run: Run, metric: str) -> list[Metric]:
 
 def local_artifact(run: Run, path: str) -> Path | None:
     """Where an artifact lies on this machine; None where it does not. MLflow's client would make a copy of it."""
-    location = urlsplit(run.info.artifact_uri)
-    if location.scheme != "file":
-        return None
-    file = Path(url2pathname(location.path)) / path
-    return file if file.exists() else None
+    folder = local_folder(run.info.artifact_uri)
+    return folder / path if folder is not None and (folder / path).exists() else None
+
+
+def local_folder(uri: str) -> Path | None:
+    """The folder of this machine at an artifact address; None where it is elsewhere."""
+    location = urlsplit(uri)
+    return Path(url2pathname(location.path)) if location.scheme == "file" else None

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import metrics
 from harness.config import digest_of
 from harness.outcomes import Outcome, Phase
-from harness.tracking import provenance, record
+from harness.tracking import notes, provenance, record, views
 from harness.tracking.experiment import clipped_tags
 from harness.tracking.lease import holder_of
 from harness.tracking.reader import stored_plans
@@ -61,11 +62,41 @@ class Tracker(RunWriter):
             self._client.update_run(parent, status="RUNNING")
             self._keep_plan(known, info.plan)
         self._sweeps[parent] = info
+        self._describe(parent)
         self.beat(parent)
         self._put(parent, {record.SWEEP_FILE: record.describe(info), record.SPEC_FILE: info.spec_text})
         if code.dirty:
             self._put(parent, {record.PATCH_FILE: code.patch})
         return parent
+
+    @explained()
+    def conclude(self, parent: str, answer: str, report: Path, verdicts: Mapping[str, str]) -> None:
+        """Put a sweep's answer on its page, and its report among its artifacts.
+
+        Args:
+            parent: the sweep.
+            answer: the verdict in words.
+            report: the report's folder.
+            verdicts: arm → verdict, of the arms that have one; a tag, by which sweeps are found.
+        """
+        self.log_artifact(parent, report, record.REPORT_FOLDER)
+        found = "; ".join(f"{arm}: {verdict}" for arm, verdict in verdicts.items())
+        self._send(parent, {record.VERDICT: found or "none", record.ANSWER: answer, record.REPORT: str(report)})
+        self._describe(parent)
+
+    def _describe(self, parent: str) -> None:
+        """Write what the pages of a sweep and of its experiment say, and the views they offer."""
+        info, client = self._sweeps[parent], self._client
+        tags = client.get_run(parent).data.tags
+        answer = tags.get(record.ANSWER, "")
+        note = notes.sweep_note(info, self._experiment_id, parent, answer, tags.get(record.REPORT, ""))
+        self._send(parent, notes.note_tags(note, tags))
+        stored = client.get_experiment(self._experiment_id).tags
+        texts = notes.note_tags(notes.experiment_note(info, self._experiment_id, parent, answer), stored)
+        texts |= views.view_tags(info, parent, stored, milliseconds())
+        for name, value in texts.items():
+            if stored.get(name) != value:
+                client.set_experiment_tag(self._experiment_id, name, value)
 
     def _keep_plan(self, run: Run, plan: Mapping[str, Any]) -> None:
         """Store a plan that no trial came before, or note in what a later one differs from the latest one known."""

@@ -1,0 +1,193 @@
+"""What is different between two runs: `python -m harness.compare RUN_A RUN_B`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from harness import metrics
+from harness.cli import fail, out, show_table
+
+if TYPE_CHECKING:
+    from harness.tracking import RunDetails
+
+_CURVES: Final = (
+    metrics.VAL_LOSS,
+    metrics.TRAIN_LOSS,
+    metrics.LEARNING_RATE,
+    metrics.GRAD_NORM,
+    metrics.TOKENS_PER_SECOND,
+)
+_BLOCKS: Final = "▁▂▃▄▅▆▇█"
+_LABEL: Final = max(map(len, _CURVES)) + 1
+_ENDS: Final = 24  # cells for a curve's first and last value
+_SCALED_FROM: Final = 0.05  # share of the tokens
+_SIDE_BY_SIDE_FROM: Final = 72  # cells of a window that two texts find room in
+_ORDER: Final = ("val/", "test/", "train/", "tokens", "epochs", "optim/", "perf/", "system/")
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@app.command()
+def main(
+    run_a: Annotated[str, typer.Argument(metavar="RUN_A", help="A run's id, the beginning of one, or its name.")],
+    run_b: Annotated[str, typer.Argument(metavar="RUN_B", help="Another one; differences are B minus A.")],
+    tracking: Annotated[
+        str | None,
+        typer.Option(metavar="URI", help="MLflow store. Default: $MLFLOW_TRACKING_URI or mlruns/mlflow.db."),
+    ] = None,
+    samples: Annotated[int, typer.Option(min=0, help="Texts of each run that are shown, the last ones.")] = 2,
+) -> None:
+    """Print what is different between two runs: parameters, final metrics, curves, samples."""
+    from harness.tracking import TrackingError, load_run, load_samples
+
+    try:
+        a, b = (load_run(run, tracking, _CURVES) for run in (run_a, run_b))
+        if a.run_id == b.run_id:
+            fail(f"RUN_B: found {run_b!r}, which is the same run as {run_a!r} ({a.run_id}); allowed: another one")
+        texts = [[(it.tokens, it.text) for it in load_samples(run.run_id, tracking)] for run in (a, b)]
+    except TrackingError as error:
+        fail(error)
+    for line in heads(a, b):
+        out.print(line, markup=False, soft_wrap=True)
+    _section("Parameters that differ", different_params(a.params, b.params), "none")
+    _section("Final metrics", metric_rows(a.final, b.final), "none")
+    out.print("\nCurves over tokens, on one scale", style="bold")
+    for line in curve_lines(a, b, out.width):
+        out.print(line, markup=False, soft_wrap=True)
+    _show_samples(texts[0], texts[1], samples)
+
+
+def heads(a: RunDetails, b: RunDetails) -> Iterator[str]:
+    """Who is compared, and what keeps their losses from being compared."""
+    for letter, run in (("A", a), ("B", b)):
+        what = ", ".join(filter(None, (run.experiment, run.phase, run.outcome)))
+        yield f"{letter}  {run.run_id[:12]}  {run.name}  ({what})"
+    if a.data != b.data:
+        yield "They were scored on other tokens (text, tokenizer or split), so a difference of losses means nothing."
+
+
+def different_params(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[list[str]]:
+    """Rows of name, A and B; `–` where a run has no such parameter."""
+    names = sorted(name for name in {*a, *b} if a.get(name, _MISSING) != b.get(name, _MISSING))
+    return [[name, _shown(a.get(name, _MISSING)), _shown(b.get(name, _MISSING))] for name in names]
+
+
+def metric_rows(a: Mapping[str, float], b: Mapping[str, float]) -> list[list[str]]:
+    """Rows of name, A, B and B − A, losses of the validation split first."""
+
+    def place(name: str) -> tuple[int, str]:
+        return next((i for i, prefix in enumerate(_ORDER) if name.startswith(prefix)), len(_ORDER)), name
+
+    rows = []
+    for name in sorted({*a, *b}, key=place):
+        difference = f"{b[name] - a[name]:+,.{_decimals(a[name], b[name])}f}" if name in a and name in b else "–"
+        cells = [_number(values[name], a.get(name), b.get(name)) if name in values else "–" for values in (a, b)]
+        rows.append([name, *cells, difference.replace("-", "−")])
+    return rows
+
+
+def curve_lines(a: RunDetails, b: RunDetails, width: int) -> Iterator[str]:
+    """Two lines for each metric: a sparkline over tokens, where it began and where it ended.
+
+    Args:
+        a, b: the runs.
+        width: cells of the window.
+    """
+    for name in _CURVES:
+        pair = (a.curves.get(name, ()), b.curves.get(name, ()))
+        if not any(pair):
+            continue
+        end = max(tokens for curve in pair for tokens, _ in curve)
+        # The fall from the first value, which every run has alike, would leave no room for a difference.
+        values = [value for curve in pair for tokens, value in curve if tokens >= _SCALED_FROM * end]
+        for letter, curve in zip("AB", pair, strict=True):
+            label = f"{name if letter == 'A' else '':<{_LABEL}}{letter} "
+            if not curve:
+                yield f"{label}–"
+                continue
+            ends = " → ".join(_number(value, *values) for value in (curve[0][1], curve[-1][1]))
+            room = max(4, min(40, width - len(label) - _ENDS))
+            yield f"{label}{sparkline(curve, end, min(values), max(values), room)} {ends}"
+
+
+def sparkline(curve: Sequence[tuple[int, float]], end: int, low: float, high: float, width: int) -> str:
+    """A curve in `width` characters: the mean of the points in each share of the tokens; a blank after its last one.
+
+    Args:
+        curve: (tokens, value) of each point, by tokens.
+        end: tokens at the right edge.
+        low, high: values at the bottom and at the top; what is beyond them is drawn there.
+        width: characters.
+    """
+    bins: list[list[float]] = [[] for _ in range(width)]
+    for tokens, value in curve:
+        bins[min(width - 1, tokens * width // max(1, end))].append(value)
+    last = max(place for place, found in enumerate(bins) if found)
+    drawn, level = "", curve[0][1]
+    for found in bins[: last + 1]:
+        level = sum(found) / len(found) if found else level
+        share = min(1.0, max(0.0, (level - low) / (high - low))) if high > low else 0.0
+        drawn += _BLOCKS[min(len(_BLOCKS) - 1, int(share * len(_BLOCKS)))]
+    return drawn.ljust(width)
+
+
+def _section(title: str, rows: list[list[str]], nothing: str) -> None:
+    out.print(f"\n{title}", style="bold")
+    if not rows:
+        out.print(nothing)
+        return
+    show_table([["", "A", "B", "B − A"][: len(rows[0])], *rows])
+
+
+def _show_samples(a: Sequence[tuple[int, str]], b: Sequence[tuple[int, str]], count: int) -> None:
+    """The last texts of both runs, beside each other where the window is wide enough."""
+    if count == 0 or not (a or b):
+        return
+    out.print("\nSamples", style="bold")
+    for pair in zip_longest(a[-count:], b[-count:]):
+        cells = [Text.assemble((f"{one[0]:,} tokens\n", "dim"), one[1].strip()) if one else Text("–") for one in pair]
+        if out.width < _SIDE_BY_SIDE_FROM:
+            for letter, cell in zip("AB", cells, strict=True):
+                out.print(Text(f"{letter}  ") + cell)
+            continue
+        table = Table(box=None, pad_edge=False, expand=True, show_header=False, padding=(0, 2, 1, 0))
+        table.add_column(ratio=1, overflow="fold")
+        table.add_column(ratio=1, overflow="fold")
+        table.add_row(*cells)
+        out.print(table)
+
+
+_MISSING: Final = object()
+
+
+def _shown(value: Any) -> str:
+    if value is _MISSING:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _decimals(*values: float | None) -> int:
+    """Enough for five digits of the largest."""
+    largest = max((abs(value) for value in values if value is not None), default=0.0)
+    if largest >= 10_000:
+        return 0
+    if largest >= 100:
+        return 1
+    return 4 if largest >= 0.1 or largest == 0 else 7
+
+
+def _number(value: float, *beside: float | None) -> str:
+    """A value with as many digits as those beside it have."""
+    return f"{value:,.{_decimals(value, *beside)}f}"
+
+
+if __name__ == "__main__":
+    app(prog_name="python -m harness.compare")

@@ -1,0 +1,95 @@
+"""A run's checkpoint as a model of MLflow's, where its Models page lists it with the losses it reached.
+
+The files are stored once, with the model: safetensors and JSON, no pickle and no flavour of MLflow's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from harness.tracking.store import local_folder, pages
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel, Metric
+
+MODEL_TYPE: Final = "GPT"
+MODEL_FILES: Final = ("model.safetensors", "checkpoint.json")  # what a checkpoint cannot be read without
+_REFUSED: Final = str.maketrans({"/": "-", ":": "-", ".": ",", "%": "-", '"': "-", "'": "-"})
+
+
+def model_name(text: str) -> str:
+    """`text` in the characters that MLflow allows for a model's name: `drop_rate=0,1`."""
+    return text.translate(_REFUSED)
+
+
+def keep_checkpoint(
+    client: MlflowClient,
+    experiment: str,
+    run: str,
+    folder: Path,
+    *,
+    name: str,
+    params: Mapping[str, str],
+    tags: Mapping[str, str],
+    losses: Iterable[Metric],
+) -> str:
+    """Make a run's checkpoint a model; one that an earlier attempt began is finished. Gives the model's id.
+
+    Args:
+        client: of the store.
+        experiment, run: ids of the run that trained it and of its experiment.
+        folder: with the checkpoint's files.
+        name: for a reader.
+        params, tags: of the model.
+        losses: what it reached, as the run has them too.
+    """
+    from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric
+
+    model = model_of(client, experiment, run)
+    if model is None:
+        model = client.create_logged_model(
+            experiment, model_name(name), run, tags=dict(tags), params=dict(params), model_type=MODEL_TYPE
+        )
+    if model.status == LoggedModelStatus.READY:
+        return str(model.model_id)
+    client.log_model_artifacts(model.model_id, str(folder))
+    reached = list(losses)
+    client.log_outputs(run, [LoggedModelOutput(model.model_id, max((one.step for one in reached), default=0))])
+    dataset = _dataset(client, run)
+    linked = [
+        Metric(one.key, one.value, one.timestamp, one.step, model.model_id, *dataset, run_id=run) for one in reached
+    ]
+    client.log_batch(run, metrics=linked)
+    client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+    return str(model.model_id)
+
+
+def model_of(client: MlflowClient, experiment: str, run: str) -> LoggedModel | None:
+    """The model that a run made, whole or begun; None where there is none."""
+    condition = f"source_run_id = '{run}'"
+    found = list(pages(client.search_logged_models, experiment_ids=[experiment], filter_string=condition))
+    return found[0] if found else None
+
+
+def model_folder(client: MlflowClient, experiment: str, run: str) -> Path | None:
+    """The local folder with a run's model, downloaded where it is elsewhere; None where there is no whole one."""
+    from mlflow.artifacts import download_artifacts
+    from mlflow.entities import LoggedModelStatus
+
+    model = model_of(client, experiment, run)
+    if model is None or model.status != LoggedModelStatus.READY:
+        return None
+    local = local_folder(model.artifact_location)
+    if local is not None:
+        return local
+    return Path(download_artifacts(f"models:/{model.model_id}", tracking_uri=client.tracking_uri))
+
+
+def _dataset(client: MlflowClient, run: str) -> tuple[str | None, str | None]:
+    """Name and digest of the data set that a run was trained on."""
+    inputs = client.get_run(run).inputs
+    found = inputs.dataset_inputs if inputs else []
+    return (found[0].dataset.name, found[0].dataset.digest) if found else (None, None)
