@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from harness import metrics
-from harness.cli import fail, out, show_table
+from harness.cli import Command, fail, out, show_table, whole
+from harness.problems import printable
 
 if TYPE_CHECKING:
     from harness.tracking import RunDetails
@@ -33,7 +34,7 @@ _ORDER: Final = ("val/", "test/", "train/", "tokens", "epochs", "optim/", "perf/
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
-@app.command()
+@app.command(cls=Command)
 def main(
     run_a: Annotated[str, typer.Argument(metavar="RUN_A", help="A run's id, the beginning of one, or its name.")],
     run_b: Annotated[str, typer.Argument(metavar="RUN_B", help="Another one; differences are B minus A.")],
@@ -41,10 +42,16 @@ def main(
         str | None,
         typer.Option(metavar="URI", help="MLflow store. Default: $MLFLOW_TRACKING_URI or mlruns/mlflow.db."),
     ] = None,
-    samples: Annotated[int, typer.Option(min=0, help="Texts of each run that are shown, the last ones.")] = 2,
+    samples: Annotated[
+        int, typer.Option(parser=whole(0), metavar="N", help="Texts of each run that are shown, the last ones.")
+    ] = 2,
 ) -> None:
     """Print what is different between two runs: parameters, final metrics, curves, samples."""
+    from harness.places import wrong_tracking
     from harness.tracking import TrackingError, load_run, load_samples
+
+    if wrong := wrong_tracking(tracking):
+        fail("\n".join(wrong))
 
     try:
         a, b = (load_run(run, tracking, _CURVES) for run in (run_a, run_b))
@@ -151,7 +158,10 @@ def _show_samples(a: Sequence[tuple[int, str]], b: Sequence[tuple[int, str]], co
         return
     out.print("\nSamples", style="bold")
     for pair in zip_longest(a[-count:], b[-count:]):
-        cells = [Text.assemble((f"{one[0]:,} tokens\n", "dim"), one[1].strip()) if one else Text("–") for one in pair]
+        cells = [
+            Text.assemble((f"{one[0]:,} tokens\n", "dim"), printable(one[1].strip(), "\n\t")) if one else Text("–")
+            for one in pair
+        ]
         if out.width < _SIDE_BY_SIDE_FROM:
             for letter, cell in zip("AB", cells, strict=True):
                 out.print(Text(f"{letter}  ") + cell)
