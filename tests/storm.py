@@ -53,6 +53,8 @@ study: {sampler: random, trials: 2, seeds: 2}
 # A signal that comes before the command can take it, or after it has done everything, is taken by Python itself.
 ENDS = (0, 130, 143, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT)
 # What Python's own start of a process says in a worker whose parent is killed before it has said what to do.
+# And of a Ctrl-C that meets a callback of its own while modules are imported: it is lost, and the command goes on.
+_LOST = re.compile(r"Exception ignored in.*\nTraceback \(most recent call last\):\n(?:  .*\n)+\n*KeyboardInterrupt.*\n")
 _UNBORN = re.compile(r"Traceback \(most recent call last\):\n(?:  .*\n)+EOFError: .*\n")
 GIVE_UP = 300.0  # seconds without the end of a process that was told to end, or of a sweep that nothing disturbs
 
@@ -107,7 +109,7 @@ def storm(folder: Path, kills: int, seed: int, longest: float = 12.0) -> Storm:
         output = (stormy / "output.txt").read_text("utf-8")
         if code == -signal.SIGINT:  # Python says so in its own way
             output = ""
-        if "Traceback" in _UNBORN.sub("", output) or code not in ENDS:
+        if "Traceback" in _LOST.sub("", _UNBORN.sub("", output)) or code not in ENDS:
             found.faults.append(f"the command ended with {code} and said:\n{output}")
         if code == 0 and sum(found.kills.values()) < kills:
             found.seeds += 2  # it came through: there has to be more to do
