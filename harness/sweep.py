@@ -1,7 +1,7 @@
 """Run a sweep: `python -m harness.sweep experiments/dropout.yaml`.
 
-Kept light on purpose: a worker process imports its parent's main module again, and a mistake in a spec should be
-answered before Optuna, MLflow or torch are imported. They are, where they are needed.
+Kept light on purpose: a worker process imports its parent's main module again, `--help` should come at once, and a
+mistake in a spec should be answered before Optuna, MLflow or torch are imported. They are, where they are needed.
 """
 
 from __future__ import annotations
@@ -17,17 +17,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.cli import err, fail, out, show_answer
-from harness.config import DataConfig
 from harness.outcomes import Exit, Outcome
-from harness.preview import plural, runs_planned, show_plan, show_status
 from harness.problems import SpecError
-from harness.spec import SweepSpec
-from harness.specfile import load_spec
-from harness.workers import default_workers
 
 if TYPE_CHECKING:
     from harness.conductor import Ended
+    from harness.config import DataConfig
     from harness.data import Dataset
+    from harness.spec import SweepSpec
     from harness.tracking import Outbox, SweepInfo, Tracker
 
 DRAIN_SECONDS, DRAIN_SECONDS_STOPPED = 300.0, 10.0  # that a store gets to take what waits, at the end of a sweep
@@ -73,6 +70,8 @@ def main(
 
     Running it again finishes what is missing and adds nothing.
     """
+    from harness.specfile import load_spec
+
     datasets = Datasets()
     try:
         spec = load_spec(spec_file, settings or [], datasets.split_sizes)
@@ -81,16 +80,21 @@ def main(
     if noise_floor is not None:
         spec = spec.noise_floor(noise_floor)
     if plan:
+        from harness.preview import show_plan
+
         show_plan(spec, datasets.train_tokens(spec), workers)
         return
     from harness.lock import Locked, only_one
     from harness.study import StorageError
     from harness.tracking import SweepBusy, TrackingError
+    from harness.workers import default_workers
 
     stores = Stores(tracking, storage, reports)
     signal.signal(signal.SIGTERM, Terminated.raised)  # as Ctrl-C does, so that nothing is left RUNNING
     try:
         if status:
+            from harness.preview import show_status
+
             identity = datasets.identity(spec)
             show_status(spec, identity, tracking, stores.optuna, work_folder(spec, identity))
             return
@@ -172,6 +176,7 @@ def run(
     """Everything between a valid spec and its report."""
     from harness.conductor import Conductor
     from harness.plan import work_per_run
+    from harness.preview import plural, runs_planned
     from harness.progress import make_screen
     from harness.recovery import reconcile, set_aside
     from harness.study import ArmStudy, open_storage

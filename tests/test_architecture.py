@@ -122,7 +122,7 @@ def test_the_table_names_every_module() -> None:
     [
         ("spec", {"torch", "optuna", "mlflow", "pandas", "matplotlib", "numpy"}),
         ("specfile", {"torch", "optuna", "mlflow", "pandas", "matplotlib", "numpy"}),
-        ("sweep", {"torch", "optuna", "mlflow", "pandas", "matplotlib", "tiktoken"}),
+        ("sweep", {"torch", "optuna", "mlflow", "pandas", "matplotlib", "tiktoken", "numpy", "pydantic", "ruamel"}),
         ("data", {"torch", "optuna", "mlflow", "pandas", "matplotlib"}),
         ("study", {"torch", "mlflow", "matplotlib"}),
         ("workers", {"torch", "optuna", "mlflow", "matplotlib"}),

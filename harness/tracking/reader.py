@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, Final
 from harness import metrics
 from harness.outcomes import Outcome
 from harness.tracking import record
+from harness.tracking.points import read_points
 from harness.tracking.record import PlanChange, Sample, SweepRecord
 from harness.tracking.store import (
     TrackingError,
     configured_uri,
     connect,
     explained,
-    history,
     local_artifact,
     pages,
     search_runs,
@@ -107,7 +107,10 @@ def load_runs(experiment: str, uri: str | None = None, sweep: str | None = None)
         TrackingError: no such store, experiment or sweep.
     """
     client, runs = _trials(experiment, uri, sweep)
-    return _frame([_run_row(client, run) for run in runs], _RUN_COLUMNS)
+    points = read_points(client, runs, (metrics.TOKENS, metrics.VAL_LOSS))
+    curves = {int(run): part for run, part in points.groupby("run")}
+    nothing = points.iloc[:0]
+    return _frame([_run_row(run, curves.get(place, nothing)) for place, run in enumerate(runs)], _RUN_COLUMNS)
 
 
 @explained()
@@ -123,7 +126,7 @@ def load_curves(
         only: names of the metrics to read, which is quicker than all of them.
     """
     client, runs = _trials(experiment, uri, sweep)
-    return _frame([row for run in runs for row in _curve_rows(client, run, only)], _CURVE_COLUMNS)
+    return _curves(runs, read_points(client, runs, None if only is None else {*only, metrics.TOKENS}))
 
 
 @explained()
@@ -263,12 +266,13 @@ def _parents(experiment: str, uri: str | None, sweep: str | None) -> tuple[Mlflo
     return client, found.experiment_id, chosen
 
 
-def _run_row(client: MlflowClient, run: Run) -> dict[str, Any]:
+def _run_row(run: Run, curves: pd.DataFrame) -> dict[str, Any]:
+    """A run's row; `curves` are its tokens and validation losses, by step."""
     info, tags = run.info, run.data.tags
     params = {name: record.decode_param(run.data.params[name]) for name in sorted(run.data.params)}
     last = {name: run.data.metrics[name] for name in sorted(run.data.metrics)}
-    tokens = history(client, run, metrics.TOKENS)
-    losses = history(client, run, metrics.VAL_LOSS)
+    tokens = curves[curves["metric"] == metrics.TOKENS]
+    losses = dict(curves.loc[curves["metric"] == metrics.VAL_LOSS, ["step", "value"]].itertuples(index=False))
     return {
         **_run_facts(run),
         "name": info.run_name,
@@ -286,12 +290,12 @@ def _run_row(client: MlflowClient, run: Run) -> dict[str, Any]:
         "data_fingerprint": tags.get(record.DATA_FINGERPRINT),
         "versions": _versions(tags),
         "non_finite": tags.get(record.NON_FINITE, ""),
-        "initial_val_loss": next((point.value for point in losses if point.step == 0), None),
-        "best_val_loss": min((point.value for point in losses), default=None),
+        "initial_val_loss": losses.get(0),
+        "best_val_loss": min(losses.values(), default=None),
         **last,
         **params,
-        "tokens": int(tokens[-1].value) if tokens else None,
-        "steps": tokens[-1].step if tokens else None,
+        "tokens": int(tokens["value"].iloc[-1]) if len(tokens) else None,
+        "steps": int(tokens["step"].iloc[-1]) if len(tokens) else None,
     }
 
 
@@ -302,16 +306,19 @@ def _versions(tags: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in known)
 
 
-def _curve_rows(client: MlflowClient, run: Run, only: Sequence[str] | None) -> list[dict[str, Any]]:
-    facts = _run_facts(run)
-    tokens = {point.step: int(point.value) for point in history(client, run, metrics.TOKENS)}
-    names = run.data.metrics.keys() - {metrics.TOKENS}  # it has its own column
-    wanted = sorted(names if only is None else names & set(only))
-    return [
-        {**facts, "step": point.step, "tokens": tokens.get(point.step), "metric": name, "value": point.value}
-        for name in wanted
-        for point in history(client, run, name)
-    ]
+def _curves(runs: Sequence[Run], points: pd.DataFrame) -> pd.DataFrame:
+    """Points as `load_curves` gives them: tokens in a column of their own, what is known of the run beside them."""
+    is_tokens = points["metric"] == metrics.TOKENS
+    if is_tokens.all():  # no curve at all
+        return _frame([], _CURVE_COLUMNS)
+    tokens = points.loc[is_tokens, ["run", "step", "value"]].rename(columns={"value": "tokens"})
+    curves = points[~is_tokens].merge(tokens, on=["run", "step"], how="left")
+    known = curves["tokens"].notna()
+    if known.any():
+        curves["tokens"] = curves["tokens"].astype("int64" if known.all() else "Int64")
+    facts = _frame([_run_facts(run) for run in runs], {})
+    facts = facts.take(curves.pop("run")).reset_index(drop=True)
+    return facts.join(curves)[list(_CURVE_COLUMNS)]
 
 
 def _run_facts(run: Run) -> dict[str, Any]:
