@@ -8,12 +8,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from harness.calibration import Calibration, Measured, Trial
 from harness.config import RunConfig
 from harness.spec import SweepSpec
+from harness.workers import count_gpus
 
 # Share of a matrix product's speed that training reached in the shipped experiments (4 layers, width 64 to 128, GPT-2's
 # vocabulary, one thread a worker). What is missing goes to the optimizer, the loss over the vocabulary and memory.
 TRAINING_EFFICIENCY = 0.4
+GPU_FLOPS = 2e13  # FLOP/s of training that a GPU is expected to reach, before it is tried
+
+START_SECONDS = 10.0  # of a sweep: imports, MLflow's and torch's first of all, and the report at its end
+CALIBRATED_SECONDS = 1.0  # of training steps, for each model
+LONGEST_STEP = 1.0  # seconds: a model that is expected to take longer for a step is not tried
+MOST_MODELS = 3  # distinct ones that are tried; the others are taken to be as fast, by their FLOPs
+MOST_EVAL_TOKENS = 2048  # scored while calibrating
+EVALUATION_SHARE = 0.4  # of a training step's time, a token; used where no evaluation was measured
 
 
 @dataclass(frozen=True)
@@ -94,15 +104,104 @@ def measure_flops(seconds: float = 0.3) -> float:
     return best
 
 
-def estimated_seconds(arms: list[ArmPlan], workers: int, flops_per_second: float) -> float:
-    """Wall time of the sweep, about.
+@dataclass(frozen=True)
+class Timing:
+    """How long a sweep is expected to take.
+
+    Attributes:
+        seconds: of the whole sweep.
+        measured: arm name → what was measured of its model; arms whose model was not tried are left out.
+        flops_per_second: of one worker's training, for models that were not tried.
+    """
+
+    seconds: float
+    measured: Mapping[str, Measured]
+    flops_per_second: float
+
+
+def timing(spec: SweepSpec, splits: Mapping[str, Mapping[str, int]], workers: int, threads: int) -> Timing:
+    """Time a sweep by a short calibration of its models; those that are too large are judged by their FLOPs.
 
     Args:
-        arms: what is to be trained.
-        workers: how many train at once, each on one core.
-        flops_per_second: of one core.
+        spec: the sweep.
+        splits: arm name → tokens of each split.
+        workers: that train at once.
+        threads: CPU threads of each.
     """
-    at_once = max(1, min(workers, sum(arm.runs for arm in arms)))
-    clock = sum((arm.cost.seconds or 0.0) * arm.runs for arm in arms)
-    work = sum((arm.cost.flops or 0.0) * arm.runs for arm in arms)
-    return (clock + work / (flops_per_second * TRAINING_EFFICIENCY)) / at_once
+    configs = {arm.name: spec.run_config(arm.values) for arm in spec.arms()}
+    rate = GPU_FLOPS if count_gpus() else measure_flops() * TRAINING_EFFICIENCY * threads
+    calibration = Calibration(workers, threads)
+    trials: list[Trial] = []
+    for config in configs.values():
+        step = _step_flops(config) / rate
+        if step <= LONGEST_STEP and calibration.known(config) is None and not calibration.listed(config, trials):
+            trials.append(Trial(config, int(CALIBRATED_SECONDS / step), MOST_EVAL_TOKENS))
+    calibration.learn(trials[:MOST_MODELS])
+    measured = {name: found for name, config in configs.items() if (found := calibration.known(config)) is not None}
+    if measured:  # what was not tried is taken to be as fast
+        rate = sum(_step_flops(configs[name]) / it.step_seconds for name, it in measured.items()) / len(measured)
+    return Timing(sweep_seconds(spec, splits, workers, measured, rate), measured, rate)
+
+
+def sweep_seconds(
+    spec: SweepSpec,
+    splits: Mapping[str, Mapping[str, int]],
+    workers: int,
+    measured: Mapping[str, Measured],
+    rate: float,
+) -> float:
+    """Wall time of a sweep, about: all seeds that it may use, nothing pruned.
+
+    Args:
+        spec, splits, workers: as for `timing`.
+        measured: arm name → what is known of its model.
+        rate: FLOP/s of one worker's training, for the other arms.
+    """
+    seeds, seconds = len(spec.seeds), 0.0
+    for arm in spec.arms():
+        config, sizes, known = spec.run_config(arm.values), splits[arm.name], measured.get(arm.name)
+        scored = max(0, sizes["val"] - 1) + config.train.train_eval_tokens
+        seconds += (spec.trials + seeds) * run_seconds(config, sizes["train"], scored, known, rate)
+        seconds += seeds * _test_seconds(config, sizes["test"], known, rate)
+    runs = len(spec.arms()) * (spec.trials + seeds)
+    return START_SECONDS + seconds / max(1, min(workers, runs))
+
+
+def _step_flops(config: RunConfig) -> float:
+    return config.tokens_per_step * config.flops_per_token
+
+
+def run_seconds(config: RunConfig, train_tokens: int, scored: int, measured: Measured | None, rate: float) -> float:
+    """Seconds of one run.
+
+    Args:
+        config: of the run.
+        train_tokens: tokens of the training split.
+        scored: tokens of one evaluation.
+        measured: of this model, where it was tried.
+        rate: FLOP/s of training, where it was not.
+    """
+    windows = (train_tokens - 1) // config.model.context_length
+    steps = config.total_steps(windows)
+    step, evaluation = _seconds(config, scored, measured, rate)
+    training = config.train.budget.seconds or 0.0
+    if steps is None:
+        steps = max(1, int(training / step))
+    else:
+        training = steps * step
+    evaluations = 1 + max(1, round(steps / config.eval_steps(windows)))  # before the first step, and at its rhythm
+    return training + evaluations * evaluation
+
+
+def _seconds(config: RunConfig, scored: int, measured: Measured | None, rate: float) -> tuple[float, float]:
+    """Of a step, and of an evaluation of so many tokens."""
+    if measured is not None:
+        return measured.step_seconds, measured.evaluation(scored)
+    step = _step_flops(config) / rate
+    return step, scored * step / config.tokens_per_step * EVALUATION_SHARE
+
+
+def _test_seconds(config: RunConfig, tokens: int, measured: Measured | None, rate: float) -> float:
+    """Of the one pass over the test split, without a sample."""
+    step, _ = _seconds(config, tokens, measured, rate)
+    return tokens * step / config.tokens_per_step * EVALUATION_SHARE

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shlex
 import signal
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -81,8 +82,9 @@ def main(
         spec = spec.noise_floor(noise_floor)
     if plan:
         from harness.preview import show_plan
+        from harness.workers import default_workers
 
-        show_plan(spec, datasets.train_tokens(spec), workers)
+        show_plan(spec, datasets.splits(spec), datasets.identity(spec), workers or default_workers(), threads)
         return
     from harness.lock import Locked, only_one
     from harness.study import StorageError
@@ -146,6 +148,10 @@ class Datasets:
         """Arm name → tokens of its training split."""
         return {arm.name: len(self[spec.run_config(arm.values).data].train) for arm in spec.arms()}
 
+    def splits(self, spec: SweepSpec) -> dict[str, dict[str, int]]:
+        """Arm name → tokens of each split."""
+        return {arm.name: split_sizes(self[spec.run_config(arm.values).data]) for arm in spec.arms()}
+
     def identity(self, spec: SweepSpec) -> str:
         """What the sweep is known by, its data included."""
         used = (self[spec.run_config(arm.values).data].fingerprint for arm in spec.arms())
@@ -174,6 +180,7 @@ def run(
     spec: SweepSpec, datasets: Datasets, stores: Stores, workers: int, threads: int, patience: float, fresh: bool
 ) -> Ended:
     """Everything between a valid spec and its report."""
+    from harness.calibration import Estimates
     from harness.conductor import Conductor
     from harness.plan import work_per_run
     from harness.preview import plural, runs_planned
@@ -183,6 +190,7 @@ def run(
     from harness.tracking import Outbox, SweepBusy, Tracker, TrackingError
     from harness.workers import Pool
 
+    began = time.monotonic()
     out.print(f"{spec.name}: {spec.question}".rstrip(": "), markup=False, style="bold", soft_wrap=True)
     out.print(f"{runs_planned(spec)}, {plural(workers, 'worker')}", markup=False)
 
@@ -216,6 +224,8 @@ def run(
         outcome = ended.outcome
         if sent:
             report(spec.name, tracker, parent, stores)
+            if outcome is Outcome.COMPLETE:
+                Estimates().took(identity, time.monotonic() - began, screen.ended)
         else:
             safe = (
                 f"what was measured is safe in {folder}, but MLflow does not take it ({outbox.trouble or 'too slow'})"

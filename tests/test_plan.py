@@ -4,7 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from harness.plan import ArmPlan, RunCost, estimated_seconds, measure_flops, memory, plan_arms, run_cost
+from harness.calibration import Measured
+from harness.plan import (
+    EVALUATION_SHARE,
+    START_SECONDS,
+    measure_flops,
+    memory,
+    plan_arms,
+    run_cost,
+    run_seconds,
+    sweep_seconds,
+)
 from test_specfile import GOOD, load
 
 
@@ -45,13 +55,36 @@ def test_memory_grows_with_what_it_holds(tmp_path: Path) -> None:
     assert memory(base) < memory(load(tmp_path, GOOD, "train.batch_tokens=4096").base)
 
 
-def test_time_is_work_over_the_workers_that_can_help() -> None:
-    cost = RunCost(parameters=1, tokens=1, flops=4e9, seconds=None, memory=1)
-    four = [ArmPlan("a", 2, 0, cost), ArmPlan("b", 2, 0, cost)]
-    assert estimated_seconds(four, 2, 1e10) == pytest.approx(4 * 4e9 / (1e10 * 0.4) / 2)
-    assert estimated_seconds(four, 16, 1e10) == pytest.approx(4e9 / (1e10 * 0.4))  # no more workers than runs
-    clocked = [ArmPlan("a", 0, 3, RunCost(1, None, None, 60.0, 1))]
-    assert estimated_seconds(clocked, 3, 1e10) == 60
+SPLITS = {"train": 4000, "val": 501, "test": 101}
+
+
+def test_a_run_takes_its_steps_and_its_evaluations(tmp_path: Path) -> None:
+    config = load(tmp_path, GOOD, "train.budget.steps=100", "train.eval_every.steps=20").base  # 128 tokens a step
+    measured = Measured(step_seconds=0.5, eval_seconds=2.0, eval_tokens=1000)
+    # before the first step and after every twentieth: six evaluations
+    assert run_seconds(config, 4000, 1000, measured, 1.0) == pytest.approx(100 * 0.5 + 6 * 2.0)
+    assert run_seconds(config, 4000, 3000, measured, 1.0) == pytest.approx(100 * 0.5 + 6 * 6.0)  # in proportion
+    assert run_seconds(config, 4000, 10, measured, 1.0) == pytest.approx(100 * 0.5 + 6 * 2.0)  # a sample's time stays
+    flops = config.flops_per_token * 128
+    by_flops = run_seconds(config, 4000, 1280, None, flops)  # a step takes a second, so an evaluation 10 times 0.4
+    assert by_flops == pytest.approx(100 * 1.0 + 6 * 4.0)
+
+
+def test_a_budget_in_seconds_takes_them_and_its_evaluations(tmp_path: Path) -> None:
+    config = load(tmp_path, GOOD, "train.budget.seconds=60", "train.eval_every.steps=30").base
+    measured = Measured(step_seconds=1.0, eval_seconds=5.0, eval_tokens=1000)
+    assert run_seconds(config, 4000, 1000, measured, 1.0) == pytest.approx(60 + 3 * 5.0)
+
+
+def test_a_sweep_takes_its_runs_over_the_workers_that_can_help(tmp_path: Path) -> None:
+    spec = load(tmp_path, GOOD, "train.budget.steps=100", "train.eval_every.steps=20")  # 2 arms, 4 trials and 3 seeds
+    splits = {arm.name: SPLITS for arm in spec.arms()}
+    measured = {arm.name: Measured(0.5, 2.0, 10_000) for arm in spec.arms()}
+    tested = 101 * 0.5 / 128 * EVALUATION_SHARE
+    alone = 2 * (7 * (100 * 0.5 + 6 * 2.0) + 3 * tested)
+    assert sweep_seconds(spec, splits, 1, measured, 1.0) == pytest.approx(START_SECONDS + alone)
+    assert sweep_seconds(spec, splits, 2, measured, 1.0) == pytest.approx(START_SECONDS + alone / 2)
+    assert sweep_seconds(spec, splits, 99, measured, 1.0) == pytest.approx(START_SECONDS + alone / 14)
 
 
 def test_the_speed_of_this_machine_is_believable() -> None:

@@ -1,0 +1,153 @@
+"""How fast this process trains one configuration: real training steps, timed from outside by the trainer's own points.
+
+Run as `python -m harness.speed` with a request as JSON on standard input, by `harness.calibration`: a process of its
+own, in a worker's environment, so that nothing of it stays in the parent. It answers with a list of `Speed` as JSON.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.config import RunConfig
+from harness.data import Dataset, open_dataset
+from harness.devices import autocast, describe, resolve_device, resolve_precision, synchronize
+from harness.model import build_gpt
+from harness.optim import Optimizer
+from harness.state import State, States, Surroundings, collect
+from harness.trainer import Stopped, train
+
+WARM_UP = 2  # steps that are not counted: the first ones build what later ones use
+CPU_STEPS, GPU_STEPS = (3, 150), (40, 2000)  # at least and at most; under 200 steps there is a point at each
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What was measured.
+
+    Attributes:
+        device: as it is called in logs.
+        threads: of the CPU.
+        step_seconds: of one training step, all that the trainer does for it included.
+        eval_seconds: of one evaluation over `eval_tokens` tokens, with its sample of text.
+        eval_tokens: of the training sample and of the part of the validation split that was scored.
+        memory: bytes at most so far: of the device where it is a GPU, else of the process.
+        state_seconds: to save a state, and 0 where that was not asked for.
+        peak_flops: of matrix products in the precision of the training, per second; 0 where it was not asked for.
+    """
+
+    device: str
+    threads: int
+    step_seconds: float
+    eval_seconds: float
+    eval_tokens: int
+    memory: float
+    state_seconds: float = 0.0
+    peak_flops: float = 0.0
+
+
+def measure(config: RunConfig, steps: int, eval_tokens: int, whole: bool, patience: float) -> Speed:
+    """Train `steps` steps, and evaluate before the first and after the last.
+
+    Args:
+        config: of the run; its budget and its rhythms are replaced.
+        steps: to be counted.
+        eval_tokens: of the validation split to score at most.
+        whole: measure the peak of matrix products and the saving of a state too.
+        patience: seconds after which the training is cut short; `eval_seconds` is 0 then.
+    """
+    data = open_dataset(config.data)
+    data = dataclasses.replace(data, val=data.val[: eval_tokens + 1], test=data.test[:0])
+    device = resolve_device(config.train)
+    low, high = CPU_STEPS if device.type == "cpu" else GPU_STEPS
+    short = _shortened(config, WARM_UP + max(low, min(high, steps)))
+    deadline = time.monotonic() + patience
+    marks: list[tuple[int, float]] = []
+    try:
+        for point in train(short, data, stop=lambda: time.monotonic() > deadline and len(marks) > WARM_UP):
+            marks.append((point.step, time.perf_counter()))
+    except Stopped:
+        marks.append(marks[-1])
+    (first, began), (before, ended), (last, over) = marks[min(WARM_UP, len(marks) - 3)], marks[-2], marks[-1]
+    step_seconds = (ended - began) / max(1, before - first)
+    sampled = min(short.train.train_eval_tokens, len(data.train))
+    return Speed(
+        device=describe(device),
+        threads=torch.get_num_threads(),
+        step_seconds=step_seconds,
+        eval_seconds=max(0.0, over - ended - step_seconds * (last - before)),
+        eval_tokens=len(data.val) - 1 + sampled,
+        memory=_memory(device),
+        state_seconds=_state_seconds(config, data, device) if whole else 0.0,
+        peak_flops=matmul_peak(device, resolve_precision(config.train, device)) if whole else 0.0,
+    )
+
+
+def _shortened(config: RunConfig, steps: int) -> RunConfig:
+    plain = config.model_dump()
+    plain["train"] |= {"budget": {"steps": steps}, "eval_every": {"steps": 10 * steps}, "checkpoint_every": None}
+    return RunConfig.model_validate(plain)
+
+
+def _memory(device: torch.device) -> float:
+    if device.type == "cuda":
+        return float(torch.cuda.max_memory_allocated(device))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1.0 if sys.platform == "darwin" else 1024.0)
+
+
+def _state_seconds(config: RunConfig, data: Dataset, device: torch.device) -> float:
+    """To write weights and optimizer to the disk, as a run does to go on from there."""
+    model = build_gpt(config, device)
+    optimizer = Optimizer(model, config.train)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()  # moments exist only after a step
+    here = Surroundings.here(device, resolve_precision(config.train, device))
+    with tempfile.TemporaryDirectory() as folder, States(Path(folder), config, data, here) as states:
+        began = time.perf_counter()
+        states.save(State(1, collect(model, optimizer, device), {"training": 0.0}, None, ()))
+        return time.perf_counter() - began
+
+
+def matmul_peak(device: torch.device, precision: str, seconds: float = 1.0) -> float:
+    """FLOP/s of the largest of a few square matrix products, the median of as many as fit into the time."""
+    best = 0.0
+    for size in (1024,) if device.type == "cpu" else (4096, 8192):
+        a, b = (torch.randn(size, size, device=device) for _ in range(2))
+        took: list[float] = []
+        began = time.perf_counter()
+        with torch.no_grad(), autocast(device, precision):
+            while len(took) < 3 or time.perf_counter() - began < seconds:
+                synchronize(device)
+                start = time.perf_counter()
+                for _ in range(1 if device.type == "cpu" else 10):
+                    a @ b
+                synchronize(device)
+                took.append((time.perf_counter() - start) / (1 if device.type == "cpu" else 10))
+        best = max(best, 2 * size**3 / statistics.median(took))
+    return best
+
+
+def answer(request: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The speed of each configuration that a request names, as plain values."""
+    said = []
+    for one in request["runs"]:
+        config = RunConfig.model_validate_json(json.dumps(one["config"]))
+        speed = measure(config, one["steps"], one["eval_tokens"], request["whole"], request["patience"])
+        said.append(dataclasses.asdict(speed))
+    return said
+
+
+if __name__ == "__main__":
+    print(json.dumps(answer(json.load(sys.stdin))))
