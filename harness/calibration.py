@@ -37,17 +37,19 @@ class Measured:
 
     Attributes:
         step_seconds: of one training step.
-        eval_seconds: of one evaluation of `eval_tokens` tokens.
+        eval_seconds: of one evaluation of `eval_tokens` tokens, its sample of text left out.
         eval_tokens: tokens that were scored.
+        sample_seconds: of that sample.
     """
 
     step_seconds: float
     eval_seconds: float
     eval_tokens: int
+    sample_seconds: float
 
     def evaluation(self, tokens: int) -> float:
         """Seconds of an evaluation of so many tokens."""
-        return self.eval_seconds * max(1.0, tokens / self.eval_tokens)
+        return self.sample_seconds + self.eval_seconds * tokens / self.eval_tokens
 
 
 class MeasurementError(RuntimeError):
@@ -56,7 +58,7 @@ class MeasurementError(RuntimeError):
 
 @dataclass(frozen=True)
 class Trial:
-    """What is to be measured: a configuration, about how many steps of it, how much of the validation split."""
+    """What is to be measured: a configuration, about how many steps of it, how many tokens of each scored text."""
 
     config: RunConfig
     steps: int
@@ -64,7 +66,12 @@ class Trial:
 
 
 def measure_apart(
-    trials: Sequence[Trial], *, copies: int = 1, threads: int = 1, whole: bool = False
+    trials: Sequence[Trial],
+    *,
+    copies: int = 1,
+    threads: int = 1,
+    whole: bool = False,
+    patience: float = PATIENCE,
 ) -> list[list[dict[str, Any]]]:
     """Train configurations for some steps, in processes of their own, as workers do.
 
@@ -72,17 +79,18 @@ def measure_apart(
         trials: one after the other.
         copies: how many processes do so at the same time.
         threads: CPU threads of each.
-        whole: measure the peak of matrix products and the saving of a state too, and take all the time it needs.
+        whole: measure the peak of matrix products and the saving of a state too.
+        patience: seconds after which a process is given up; after 0.7 of them no training is begun.
 
     Returns:
-        for each process, what it found of each trial, as `harness.speed.Speed` has it.
+        for each process, what it found of each trial, as `harness.speed.Speed` has it; of the last ones nothing, where
+        it took too long.
 
     Raises:
         MeasurementError: a process failed, with its last words.
     """
-    patience = 600.0 if whole else PATIENCE
     runs = [{**vars(trial), "config": trial.config.model_dump(mode="json")} for trial in trials]
-    request = {"runs": runs, "whole": whole, "patience": patience / 2 / max(1, len(trials))}
+    request = {"runs": runs, "whole": whole, "deadline": time.time() + 0.7 * patience}
     package = str(Path(__file__).resolve().parent.parent)
     path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))
     environment = {**WORKER_ENVIRONMENT, "OMP_NUM_THREADS": str(threads), **os.environ, "PYTHONPATH": path}
@@ -129,8 +137,10 @@ class Calibration:
 
     def known(self, config: RunConfig) -> Measured | None:
         """What an earlier measurement found of a model, if there was one."""
-        found = self._known.get(self._key(config))
-        return Measured(**found) if isinstance(found, dict) else None
+        try:
+            return Measured(**self._known[self._key(config)])
+        except (LookupError, TypeError):  # not there, or of another version
+            return None
 
     def listed(self, config: RunConfig, trials: Sequence[Trial]) -> bool:
         """Whether one of `trials` measures the model of `config`."""
@@ -146,12 +156,12 @@ class Calibration:
         except MeasurementError:
             return
         found = {}
-        for place, key in enumerate(new):
-            step, evaluation = (
-                sum(one[place][name] for one in said) / len(said) for name in ("step_seconds", "eval_seconds")
-            )
+        for place, key in enumerate(list(new)[: min(map(len, said))]):
+            mine = [one[place] for one in said]
+            names = ("step_seconds", "eval_seconds", "sample_seconds")
+            step, evaluation, sample = (sum(one[name] for one in mine) / len(mine) for name in names)
             if evaluation:  # else it was cut short
-                found[key] = asdict(Measured(step, evaluation, said[0][place]["eval_tokens"]))
+                found[key] = asdict(Measured(step, evaluation, mine[0]["eval_tokens"], sample))
         self._known = {**_read(self.path), **found}
         _write(self.path, self._known)
 

@@ -22,7 +22,7 @@ START_SECONDS = 10.0  # of a sweep: imports, MLflow's and torch's first of all, 
 CALIBRATED_SECONDS = 1.0  # of training steps, for each model
 LONGEST_STEP = 1.0  # seconds: a model that is expected to take longer for a step is not tried
 MOST_MODELS = 3  # distinct ones that are tried; the others are taken to be as fast, by their FLOPs
-MOST_EVAL_TOKENS = 2048  # scored while calibrating
+EVAL_TOKENS = 512  # of the validation split and of the training sample, scored while calibrating
 EVALUATION_SHARE = 0.4  # of a training step's time, a token; used where no evaluation was measured
 
 
@@ -109,12 +109,14 @@ class Timing:
     """How long a sweep is expected to take.
 
     Attributes:
-        seconds: of the whole sweep.
+        seconds: of the whole sweep, with all seeds that it may use.
+        least: with the fewest.
         measured: arm name → what was measured of its model; arms whose model was not tried are left out.
         flops_per_second: of one worker's training, for models that were not tried.
     """
 
     seconds: float
+    least: float
     measured: Mapping[str, Measured]
     flops_per_second: float
 
@@ -135,12 +137,13 @@ def timing(spec: SweepSpec, splits: Mapping[str, Mapping[str, int]], workers: in
     for config in configs.values():
         step = _step_flops(config) / rate
         if step <= LONGEST_STEP and calibration.known(config) is None and not calibration.listed(config, trials):
-            trials.append(Trial(config, int(CALIBRATED_SECONDS / step), MOST_EVAL_TOKENS))
+            trials.append(Trial(config, int(CALIBRATED_SECONDS / step), EVAL_TOKENS))
     calibration.learn(trials[:MOST_MODELS])
     measured = {name: found for name, config in configs.items() if (found := calibration.known(config)) is not None}
     if measured:  # what was not tried is taken to be as fast
         rate = sum(_step_flops(configs[name]) / it.step_seconds for name, it in measured.items()) / len(measured)
-    return Timing(sweep_seconds(spec, splits, workers, measured, rate), measured, rate)
+    least, most = (sweep_seconds(spec, splits, workers, measured, rate, spec.looks[look]) for look in (0, -1))
+    return Timing(most, least, measured, rate)
 
 
 def sweep_seconds(
@@ -149,15 +152,17 @@ def sweep_seconds(
     workers: int,
     measured: Mapping[str, Measured],
     rate: float,
+    seeds: int | None = None,
 ) -> float:
-    """Wall time of a sweep, about: all seeds that it may use, nothing pruned.
+    """Wall time of a sweep, about; nothing is pruned.
 
     Args:
         spec, splits, workers: as for `timing`.
         measured: arm name → what is known of its model.
         rate: FLOP/s of one worker's training, for the other arms.
+        seeds: of each arm; None for all that it may use.
     """
-    seeds, seconds = len(spec.seeds), 0.0
+    seeds, seconds = len(spec.seeds) if seeds is None else seeds, 0.0
     for arm in spec.arms():
         config, sizes, known = spec.run_config(arm.values), splits[arm.name], measured.get(arm.name)
         scored = max(0, sizes["val"] - 1) + config.train.train_eval_tokens

@@ -90,7 +90,8 @@ def _show_time(
         )
     else:
         how = "by its FLOPs: too large for a short measurement, or that failed"
-    out.print(f"about {clock(found.seconds)} on this {place} ({how})", markup=False)
+    span = f"{clock(found.least)} to {clock(found.seconds)}" if len(spec.looks) > 1 else clock(found.seconds)
+    out.print(f"about {span} on this {place} ({how})", markup=False)
     estimates = Estimates()
     estimates.expect(spec.name, identity, found.seconds, arms * (spec.trials + len(spec.seeds)))
     said = [

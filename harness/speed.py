@@ -21,15 +21,17 @@ from typing import Any
 import torch
 
 from harness.config import RunConfig
-from harness.data import Dataset, open_dataset
+from harness.data import Dataset, get_tokenizer, open_dataset
 from harness.devices import autocast, describe, resolve_device, resolve_precision, synchronize
 from harness.model import build_gpt
 from harness.optim import Optimizer
 from harness.state import State, States, Surroundings, collect
+from harness.text import continue_text
 from harness.trainer import Stopped, train
 
 WARM_UP = 2  # steps that are not counted: the first ones build what later ones use
 CPU_STEPS, GPU_STEPS = (3, 150), (40, 2000)  # at least and at most; under 200 steps there is a point at each
+SAMPLED_TOKENS = 10  # of a sample that are timed
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,9 @@ class Speed:
         device: as it is called in logs.
         threads: of the CPU.
         step_seconds: of one training step, all that the trainer does for it included.
-        eval_seconds: of one evaluation over `eval_tokens` tokens, with its sample of text.
+        eval_seconds: of one evaluation over `eval_tokens` tokens, its sample of text left out.
         eval_tokens: of the training sample and of the part of the validation split that was scored.
+        sample_seconds: to write the sample of text of an evaluation.
         memory: bytes at most so far: of the device where it is a GPU, else of the process.
         state_seconds: to save a state, and 0 where that was not asked for.
         peak_flops: of matrix products in the precision of the training, per second; 0 where it was not asked for.
@@ -52,6 +55,7 @@ class Speed:
     step_seconds: float
     eval_seconds: float
     eval_tokens: int
+    sample_seconds: float
     memory: float
     state_seconds: float = 0.0
     peak_flops: float = 0.0
@@ -63,7 +67,7 @@ def measure(config: RunConfig, steps: int, eval_tokens: int, whole: bool, patien
     Args:
         config: of the run; its budget and its rhythms are replaced.
         steps: to be counted.
-        eval_tokens: of the validation split to score at most.
+        eval_tokens: to score at most, of the validation split and of the training sample each.
         whole: measure the peak of matrix products and the saving of a state too.
         patience: seconds after which the training is cut short; `eval_seconds` is 0 then.
     """
@@ -71,7 +75,7 @@ def measure(config: RunConfig, steps: int, eval_tokens: int, whole: bool, patien
     data = dataclasses.replace(data, val=data.val[: eval_tokens + 1], test=data.test[:0])
     device = resolve_device(config.train)
     low, high = CPU_STEPS if device.type == "cpu" else GPU_STEPS
-    short = _shortened(config, WARM_UP + max(low, min(high, steps)))
+    short = _shortened(config, WARM_UP + max(low, min(high, steps)), eval_tokens)
     deadline = time.monotonic() + patience
     marks: list[tuple[int, float]] = []
     try:
@@ -88,16 +92,31 @@ def measure(config: RunConfig, steps: int, eval_tokens: int, whole: bool, patien
         step_seconds=step_seconds,
         eval_seconds=max(0.0, over - ended - step_seconds * (last - before)),
         eval_tokens=len(data.val) - 1 + sampled,
+        sample_seconds=_sample_seconds(config, device),
         memory=_memory(device),
         state_seconds=_state_seconds(config, data, device) if whole else 0.0,
         peak_flops=matmul_peak(device, resolve_precision(config.train, device)) if whole else 0.0,
     )
 
 
-def _shortened(config: RunConfig, steps: int) -> RunConfig:
+def _shortened(config: RunConfig, steps: int, eval_tokens: int) -> RunConfig:
     plain = config.model_dump()
+    sampled = min(config.train.train_eval_tokens, eval_tokens)
     plain["train"] |= {"budget": {"steps": steps}, "eval_every": {"steps": 10 * steps}, "checkpoint_every": None}
+    plain["train"] |= {"train_eval_tokens": sampled, "sample": {"max_new_tokens": 0}}
     return RunConfig.model_validate(plain)
+
+
+def _sample_seconds(config: RunConfig, device: torch.device) -> float:
+    """Of one sample of text, by a model that has learnt nothing."""
+    wanted = config.train.sample
+    if wanted.max_new_tokens == 0:
+        return 0.0
+    model, tokenizer = build_gpt(config, device), get_tokenizer(config.data.tokenizer)
+    few = wanted.model_copy(update={"max_new_tokens": min(wanted.max_new_tokens, SAMPLED_TOKENS)})
+    began = time.perf_counter()
+    continue_text(model, tokenizer, few, seed=0)
+    return (time.perf_counter() - began) * wanted.max_new_tokens / few.max_new_tokens
 
 
 def _memory(device: torch.device) -> float:
@@ -140,11 +159,17 @@ def matmul_peak(device: torch.device, precision: str, seconds: float = 1.0) -> f
 
 
 def answer(request: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The speed of each configuration that a request names, as plain values."""
-    said = []
+    """The speeds of the configurations that a request names, in their order, as plain values; as many as time allows.
+
+    A request has a `deadline`, in seconds since 1970: training is cut short by then, and nothing is begun after it.
+    """
+    said: list[dict[str, Any]] = []
     for one in request["runs"]:
+        left = request["deadline"] - time.time()
+        if said and left <= 0:
+            break
         config = RunConfig.model_validate_json(json.dumps(one["config"]))
-        speed = measure(config, one["steps"], one["eval_tokens"], request["whole"], request["patience"])
+        speed = measure(config, one["steps"], one["eval_tokens"], request["whole"], left)
         said.append(dataclasses.asdict(speed))
     return said
 

@@ -60,11 +60,11 @@ SPLITS = {"train": 4000, "val": 501, "test": 101}
 
 def test_a_run_takes_its_steps_and_its_evaluations(tmp_path: Path) -> None:
     config = load(tmp_path, GOOD, "train.budget.steps=100", "train.eval_every.steps=20").base  # 128 tokens a step
-    measured = Measured(step_seconds=0.5, eval_seconds=2.0, eval_tokens=1000)
+    measured = Measured(step_seconds=0.5, eval_seconds=1.8, eval_tokens=900, sample_seconds=0.2)
     # before the first step and after every twentieth: six evaluations
-    assert run_seconds(config, 4000, 1000, measured, 1.0) == pytest.approx(100 * 0.5 + 6 * 2.0)
-    assert run_seconds(config, 4000, 3000, measured, 1.0) == pytest.approx(100 * 0.5 + 6 * 6.0)  # in proportion
-    assert run_seconds(config, 4000, 10, measured, 1.0) == pytest.approx(100 * 0.5 + 6 * 2.0)  # a sample's time stays
+    assert run_seconds(config, 4000, 900, measured, 1.0) == pytest.approx(100 * 0.5 + 6 * 2.0)
+    # Scoring is in proportion to the tokens, the sample of text is not.
+    assert run_seconds(config, 4000, 2700, measured, 1.0) == pytest.approx(100 * 0.5 + 6 * 5.6)
     flops = config.flops_per_token * 128
     by_flops = run_seconds(config, 4000, 1280, None, flops)  # a step takes a second, so an evaluation 10 times 0.4
     assert by_flops == pytest.approx(100 * 1.0 + 6 * 4.0)
@@ -72,14 +72,15 @@ def test_a_run_takes_its_steps_and_its_evaluations(tmp_path: Path) -> None:
 
 def test_a_budget_in_seconds_takes_them_and_its_evaluations(tmp_path: Path) -> None:
     config = load(tmp_path, GOOD, "train.budget.seconds=60", "train.eval_every.steps=30").base
-    measured = Measured(step_seconds=1.0, eval_seconds=5.0, eval_tokens=1000)
+    measured = Measured(step_seconds=1.0, eval_seconds=4.0, eval_tokens=1000, sample_seconds=1.0)
     assert run_seconds(config, 4000, 1000, measured, 1.0) == pytest.approx(60 + 3 * 5.0)
 
 
 def test_a_sweep_takes_its_runs_over_the_workers_that_can_help(tmp_path: Path) -> None:
     spec = load(tmp_path, GOOD, "train.budget.steps=100", "train.eval_every.steps=20")  # 2 arms, 4 trials and 3 seeds
     splits = {arm.name: SPLITS for arm in spec.arms()}
-    measured = {arm.name: Measured(0.5, 2.0, 10_000) for arm in spec.arms()}
+    scored = 500 + spec.base.train.train_eval_tokens
+    measured = {arm.name: Measured(0.5, 2.0, scored, 0.0) for arm in spec.arms()}
     tested = 101 * 0.5 / 128 * EVALUATION_SHARE
     alone = 2 * (7 * (100 * 0.5 + 6 * 2.0) + 3 * tested)
     assert sweep_seconds(spec, splits, 1, measured, 1.0) == pytest.approx(START_SECONDS + alone)
