@@ -7,6 +7,7 @@ own, in a worker's environment, so that nothing of it stays in the parent. It an
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import resource
 import statistics
@@ -78,19 +79,23 @@ def measure(config: RunConfig, steps: int, eval_tokens: int, whole: bool, patien
     short = _shortened(config, WARM_UP + max(low, min(high, steps)), eval_tokens)
     deadline = time.monotonic() + patience
     marks: list[tuple[int, float]] = []
+    whole_run = True
     try:
-        for point in train(short, data, stop=lambda: time.monotonic() > deadline and len(marks) > WARM_UP):
+        for point in train(short, data, stop=lambda: time.monotonic() > deadline and len(marks) > WARM_UP + 1):
             marks.append((point.step, time.perf_counter()))
     except Stopped:
-        marks.append(marks[-1])
-    (first, began), (before, ended), (last, over) = marks[min(WARM_UP, len(marks) - 3)], marks[-2], marks[-1]
-    step_seconds = (ended - began) / max(1, before - first)
+        whole_run = False
+    light = marks[1:-1] if whole_run else marks[1:]  # without evaluations
+    pairs = list(itertools.pairwise(light[WARM_UP - 1 :] if len(light) > WARM_UP else light))
+    step_seconds = statistics.median((later - earlier) / (step - before) for (before, earlier), (step, later) in pairs)
+    (before, ended), (last, over) = marks[-2:]
+    evaluating = max(1e-6, over - ended - step_seconds * (last - before)) if whole_run else 0.0
     sampled = min(short.train.train_eval_tokens, len(data.train))
     return Speed(
         device=describe(device),
         threads=torch.get_num_threads(),
         step_seconds=step_seconds,
-        eval_seconds=max(0.0, over - ended - step_seconds * (last - before)),
+        eval_seconds=evaluating,
         eval_tokens=len(data.val) - 1 + sampled,
         sample_seconds=_sample_seconds(config, device),
         memory=_memory(device),
