@@ -138,17 +138,17 @@ class Calibration:
     def known(self, config: RunConfig) -> Measured | None:
         """What an earlier measurement found of a model, if there was one."""
         try:
-            return Measured(**self._known[self._key(config)])
+            return Measured(**self._known[self.key(config)])
         except (LookupError, TypeError):  # not there, or of another version
             return None
 
     def listed(self, config: RunConfig, trials: Sequence[Trial]) -> bool:
         """Whether one of `trials` measures the model of `config`."""
-        return self._key(config) in {self._key(trial.config) for trial in trials}
+        return self.key(config) in {self.key(trial.config) for trial in trials}
 
     def learn(self, trials: Sequence[Trial]) -> None:
         """Measure the models that are not known yet, all of them in one go; what fails stays unknown."""
-        new = {self._key(trial.config): trial for trial in trials if self.known(trial.config) is None}
+        new = {self.key(trial.config): trial for trial in trials if self.known(trial.config) is None}
         if not new:
             return
         try:
@@ -165,16 +165,18 @@ class Calibration:
         self._known = {**_read(self.path), **found}
         _write(self.path, self._known)
 
-    def _key(self, config: RunConfig) -> str:
+    def key(self, config: RunConfig) -> str:
+        """What the speed of a run depends on, in short: equal for runs that are as fast."""
         plain = config.resolved()
         train = {name: plain["train"][name] for name in _TRAIN_FIELDS}
         shape = {"model": plain["model"], "rows": config.sequences_per_step, "train": train}
-        shape |= {"tokenizer": plain["data"]["tokenizer"], "code": training_code(), "machine": _machine()}
+        shape |= {"tokenizer": plain["data"]["tokenizer"], "code": training_code(), "machine": machine()}
         return digest_of({**shape, "workers": self.copies, "threads": self.threads})[:24]
 
 
-def _machine() -> dict[str, Any]:
-    cpu = platform.processor()
+def machine() -> dict[str, Any]:
+    """What speeds depend on beside the model: node, processor, its cores, torch's version."""
+    cpu = platform.processor() or platform.machine()
     if (about := Path("/proc/cpuinfo")).exists():
         names = (line.partition(":")[2].strip() for line in about.read_text().splitlines() if "model name" in line)
         cpu = next(names, cpu)

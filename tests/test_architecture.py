@@ -39,7 +39,7 @@ ROWS = [
     {"report"},
     {"workers", "worker"},
     {"calibration", "plan", "progress", "study", "tasks", "rounds", "recovery", "status", "lock", "conductor"},
-    {"cli", "preview", "sweep", "generate", "report.__main__", "data.__main__"},
+    {"cli", "preview", "sweep", "generate", "bench", "report.__main__", "data.__main__"},
 ]
 
 # Outside libraries, and the only modules in which they may be met.
@@ -62,7 +62,7 @@ HOMES = {
     "pydantic": {"config", "spec", "schema", "specfile", "checkpoint"},
     "ruamel": {"yamlfile", "spec"},
     "multiprocessing": {"workers", "worker"},
-    "typer": {"cli", "sweep", "generate", "report.__main__", "data.__main__"},
+    "typer": {"cli", "sweep", "generate", "bench", "report.__main__", "data.__main__"},
     "rich": {"progress", "cli", "preview", "generate", "report.__main__", "data.__main__"},
     "filelock": {"lock"},
 }

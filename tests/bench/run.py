@@ -295,12 +295,13 @@ def sweep_spec(case: str, pruner: str) -> str:
 def our_losses(place: Path) -> dict[str, Any]:
     """What the sweep's own store says of its trials."""
     code = (
-        "from harness.report import load_runs; r = load_runs('bench'); "
-        "print(dict(r['outcome'].value_counts()), r['val/loss'].min())"
+        "import json; from harness.report import load_runs; r = load_runs('bench'); "
+        "counts = {k: int(v) for k, v in r['outcome'].value_counts().items()}; "
+        "print(json.dumps({'outcomes': counts, 'best': float(r['val/loss'].min())}))"
     )
     env = environment("plain", place)
     done = subprocess.run([sys.executable, "-c", code], cwd=place, capture_output=True, text=True, check=True, env=env)
-    return {"runs": done.stdout.strip()}
+    return dict(json.loads(done.stdout))
 
 
 def run_micro(job: Job, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
