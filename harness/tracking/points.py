@@ -35,14 +35,19 @@ def read_points(client: MlflowClient, runs: Sequence[Run], only: Collection[str]
     Returns:
         columns run (its place in `runs`, int64), metric, step (int64) and value (float64).
     """
+    import numpy as np
     import pandas as pd
 
     engine = _database(client)
     parts = [_empty(), *(_from_client(client, runs, only) if engine is None else _from_database(engine, runs, only))]
     points = pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
-    points = points.sort_values(["run", "metric", "step", "timestamp", "value"], kind="stable")
-    points = points.drop_duplicates(["run", "metric", "step"], keep="last")
-    return points[list(COLUMNS)].reset_index(drop=True)
+    metric, _ = pd.factorize(points["metric"], sort=True)  # numbers are sorted ten times as fast as names
+    run, step, timestamp, value = (points[name].to_numpy() for name in ("run", "step", "timestamp", "value"))
+    order = np.lexsort((value, timestamp, step, metric, run))
+    last = np.ones(len(points), dtype=bool)
+    if len(points):
+        last[:-1] = np.any([np.diff(key[order]) != 0 for key in (run, metric, step)], axis=0)
+    return points.loc[order[last], list(COLUMNS)].reset_index(drop=True)
 
 
 def _frame(rows: list[tuple[Any, ...]]) -> pd.DataFrame:
@@ -71,7 +76,7 @@ def _from_database(engine: Engine, runs: Sequence[Run], only: Collection[str] | 
     from mlflow.store.tracking.dbmodels.models import SqlMetric
     from sqlalchemy import select
 
-    table = SqlMetric.__table__.c
+    table, nan = SqlMetric.__table__.c, float("nan")
     try:
         with engine.connect() as connection:
             for first in range(0, len(runs), _RUNS_AT_ONCE):
@@ -80,13 +85,8 @@ def _from_database(engine: Engine, runs: Sequence[Run], only: Collection[str] | 
                 query = query.where(table.run_uuid.in_(list(places)))
                 if only is not None:
                     query = query.where(table.key.in_(sorted(only)))
-                nan = float("nan")
-                yield _frame(
-                    [
-                        (places[run_id], name, step, timestamp, nan if is_nan else value)
-                        for run_id, name, step, timestamp, value, is_nan in connection.execute(query)
-                    ]
-                )
+                rows = connection.execute(query).all()
+                yield _frame([(places[row[0]], *row[1:4], nan if row[5] else row[4]) for row in rows])
     finally:
         engine.dispose()
 

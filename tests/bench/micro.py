@@ -418,7 +418,8 @@ def trial_memory(shape: str) -> Figure:
 
     from harness.data import open_dataset
     from harness.devices import resolve_device
-    from harness.model import CPU_LOSS_ROWS, build_gpt
+    from harness.loss import ROWS
+    from harness.model import build_gpt
     from harness.trainer import train
 
     torch.set_num_threads(1)
@@ -430,7 +431,7 @@ def trial_memory(shape: str) -> Figure:
     for _ in train(settings, data):
         pass
     used = peak_mb() - before
-    needed = floor_mb(settings, build_gpt(settings, resolve_device(settings.train)), CPU_LOSS_ROWS)
+    needed = floor_mb(settings, build_gpt(settings, resolve_device(settings.train)), ROWS)
     return Figure(used / needed, "×", 1.3, f"{used:.0f} MB used, {needed:.0f} MB needed")
 
 
