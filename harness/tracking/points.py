@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 COLUMNS: Final = ("run", "metric", "step", "value")
+_NOTHING: Final = ((), (), (), (), ())
 _RUNS_AT_ONCE: Final = 200  # SQLite takes at least 999 parameters in a statement
 
 
@@ -39,7 +40,10 @@ def read_points(client: MlflowClient, runs: Sequence[Run], only: Collection[str]
     import pandas as pd
 
     engine = _database(client)
-    parts = [_empty(), *(_from_client(client, runs, only) if engine is None else _from_database(engine, runs, only))]
+    parts = [
+        _frame(*_NOTHING),
+        *(_from_client(client, runs, only) if engine is None else _from_database(engine, runs, only)),
+    ]
     points = pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
     metric, _ = pd.factorize(points["metric"], sort=True)  # numbers are sorted ten times as fast as names
     run, step, timestamp, value = (points[name].to_numpy() for name in ("run", "step", "timestamp", "value"))
@@ -50,33 +54,30 @@ def read_points(client: MlflowClient, runs: Sequence[Run], only: Collection[str]
     return points.loc[order[last], list(COLUMNS)].reset_index(drop=True)
 
 
-def _frame(rows: list[tuple[Any, ...]]) -> pd.DataFrame:
-    """Rows of (run, metric, step, timestamp, value) with types of their own, so that both ways agree."""
+def _frame(run: Any, metric: Any, step: Any, timestamp: Any, value: Any) -> pd.DataFrame:
+    """Columns with types of their own, so that both ways agree."""
     import pandas as pd
 
-    columns = [*zip(*rows, strict=True)] if rows else [()] * 5
-    types = ("int64", "str", "int64", "int64", "float64")
-    names = ("run", "metric", "step", "timestamp", "value")
-    series = {name: pd.Series(values, dtype=kind) for name, values, kind in zip(names, columns, types, strict=True)}
-    return pd.DataFrame(series)
-
-
-def _empty() -> pd.DataFrame:
-    return _frame([])
+    columns = {"run": run, "metric": metric, "step": step, "timestamp": timestamp, "value": value}
+    types = {"run": "int64", "metric": "str", "step": "int64", "timestamp": "int64", "value": "float64"}
+    return pd.DataFrame({name: pd.Series(column, dtype=types[name]) for name, column in columns.items()})
 
 
 def _from_client(client: MlflowClient, runs: Sequence[Run], only: Collection[str] | None) -> Iterator[pd.DataFrame]:
     for place, run in enumerate(runs):
         names = sorted(run.data.metrics.keys() if only is None else run.data.metrics.keys() & set(only))
         histories = ((name, client.get_metric_history(run.info.run_id, name)) for name in names)
-        yield _frame([(place, name, it.step, it.timestamp, it.value) for name, points in histories for it in points])
+        rows = [(place, name, it.step, it.timestamp, it.value) for name, points in histories for it in points]
+        yield _frame(*(zip(*rows, strict=True) if rows else _NOTHING))
 
 
 def _from_database(engine: Engine, runs: Sequence[Run], only: Collection[str] | None) -> Iterator[pd.DataFrame]:
+    import numpy as np
+    import pandas as pd
     from mlflow.store.tracking.dbmodels.models import SqlMetric
     from sqlalchemy import select
 
-    table, nan = SqlMetric.__table__.c, float("nan")
+    table = SqlMetric.__table__.c
     try:
         with engine.connect() as connection:
             for first in range(0, len(runs), _RUNS_AT_ONCE):
@@ -85,8 +86,13 @@ def _from_database(engine: Engine, runs: Sequence[Run], only: Collection[str] | 
                 query = query.where(table.run_uuid.in_(list(places)))
                 if only is not None:
                     query = query.where(table.key.in_(sorted(only)))
-                rows = connection.execute(query).all()
-                yield _frame([(places[row[0]], *row[1:4], nan if row[5] else row[4]) for row in rows])
+                # The driver's own rows: millions of them are wrapped at some cost, and none needs to be.
+                rows = connection.execute(query).cursor.fetchall()
+                ids, names, steps, stamps, values, nans = zip(*rows, strict=True) if rows else (*_NOTHING, ())
+                found, known = pd.factorize(np.array(ids, dtype=object))
+                place = np.array([places[run_id] for run_id in known], dtype=np.int64)[found]
+                number = np.where(np.array(nans, dtype=bool), np.nan, np.array(values, dtype=np.float64))
+                yield _frame(place, names, steps, stamps, number)
     finally:
         engine.dispose()
 
