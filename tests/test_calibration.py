@@ -109,3 +109,22 @@ def test_estimates_are_compared_by_the_run(tmp_path: Path) -> None:
         Estimates(tmp_path).took(f"{number}", 2.0, 1)
     assert [one.name for one in Estimates(tmp_path).past()] == ["n59", "n58", "n57"]
     assert len(json.loads((tmp_path / "estimates.json").read_text())["estimates"]) == calibration.KEPT_ESTIMATES
+
+
+@pytest.mark.slow
+def test_a_plan_tells_how_far_off_the_last_one_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from test_sweep import SPEC, Sandbox
+
+    monkeypatch.setenv("GPT_HARNESS_CACHE", str(tmp_path / "cache"))
+    sandbox = Sandbox(tmp_path / "here", SPEC.replace("[0.0, 0.2]", "[0.0]").replace("trials: 2", "trials: 1"))
+    first = sandbox.run("tiny.yaml", "--plan")
+    assert first.returncode == 0, first.stderr
+    assert "about " in first.stdout and " on this CPU (" in first.stdout
+    assert "the last estimates" not in first.stdout
+    assert sandbox.run().returncode == 0
+    second = sandbox.run("tiny.yaml", "--plan").stdout
+    (said,) = [line for line in second.splitlines() if line.startswith("the last estimates")]
+    ended = json.loads((tmp_path / "cache" / "estimates.json").read_text())["estimates"][0]
+    assert (ended["name"], ended["runs"], ended["done"]) == ("tiny", 3, 3)
+    error = ended["seconds"] / ended["actual"] - 1
+    assert said.endswith(f"tiny {'+' if error >= 0 else '−'}{abs(error):.0%}")
