@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli import err, fail, out, show_table
+from harness.cli import Command, err, fail, number, out, show_table, whole
 from harness.outcomes import Exit, Outcome
 from harness.problems import SpecError
 
@@ -53,7 +53,7 @@ train: {budget: {tokens: 20_000_000}, batch_size: 16, eval_every: {tokens: 2_000
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
-@app.command()
+@app.command(cls=Command)
 def main(
     spec_file: Annotated[
         Path | None, typer.Argument(metavar="[SPEC]", help="The experiment whose models are trained.")
@@ -62,10 +62,15 @@ def main(
         list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Override a value; may be repeated.")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Worker processes. Default: one per GPU, else one per core.")
+        int | None,
+        typer.Option(
+            parser=whole(1, 1024), metavar="N", help="Worker processes. Default: one per GPU, else one per core."
+        ),
     ] = None,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads of each worker.")] = 1,
-    seconds: Annotated[float, typer.Option(min=0.1, help="Training of each model, about.")] = 5.0,
+    threads: Annotated[int, typer.Option(parser=whole(1, 1024), metavar="N", help="CPU threads of each worker.")] = 1,
+    seconds: Annotated[
+        float, typer.Option(parser=number(0.1), metavar="SECONDS", help="Training of each model, about.")
+    ] = 5.0,
 ) -> None:
     """Measure this machine: matrix products, tokens per second and their share of the peak, memory, and what
     evaluations, saved states and the record cost.
@@ -80,12 +85,12 @@ def main(
     datasets = Datasets()
     try:
         if spec_file is not None:
-            spec = load_spec(spec_file, settings or [], datasets.split_sizes)
+            spec = load_spec(spec_file, settings or [], datasets.split_sizes, datasets.codec)
         else:
             with tempfile.TemporaryDirectory() as folder:
                 file = Path(folder, "bench.yaml")
                 file.write_text(LARGE if count_gpus() else SMALL, "utf-8")
-                spec = load_spec(file, settings or [], datasets.split_sizes)
+                spec = load_spec(file, settings or [], datasets.split_sizes, datasets.codec)
     except SpecError as error:
         fail(error)
     try:
@@ -161,7 +166,8 @@ def measure(spec: SweepSpec, datasets: Any, workers: int, threads: int, seconds:
         MeasurementError: a process that measured failed.
     """
     from harness.calibration import Calibration, Measured, Trial, measure_apart
-    from harness.plan import GPU_FLOPS, TRAINING_EFFICIENCY, measure_flops, run_seconds
+    from harness.plan import GPU_FLOPS, TRAINING_EFFICIENCY, measure_flops, run_parts
+    from harness.sweep import split_sizes
     from harness.workers import count_gpus
 
     gpus = count_gpus()
@@ -189,13 +195,11 @@ def measure(spec: SweepSpec, datasets: Any, workers: int, threads: int, seconds:
         data = datasets[config.data]
         speed = alone[key(config)]
         known = Measured(*(speed[field] for field in ("step_seconds", "eval_seconds", "eval_tokens", "sample_seconds")))
-        scored = len(data.val) - 1 + config.train.train_eval_tokens
-        whole = run_seconds(config, len(data.train), scored, known, rate)
-        training = run_seconds(config, len(data.train), 0, Measured(known.step_seconds, 0.0, 1, 0.0), rate)
+        training, evaluating = run_parts(config, split_sizes(data), known, rate)
         every = config.train.checkpoint_every
         states = training * min(STATE_SHARE, speed["state_seconds"] / every) if every and training > every else 0.0
         record = record_seconds(spec, config, data, *points_of(config, len(data.train), training / known.step_seconds))
-        spent = (training, whole - training, states, record)
+        spent = (training, evaluating, states, record)
         arms.append(Arm(name, config, speed, peak, together.get(key(config)), *spent))
     return arms
 

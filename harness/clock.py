@@ -90,10 +90,13 @@ class Clock:
         return speed
 
     def point(self, step: int, measured: Mapping[str, float], sample: str | None = None) -> Point:
-        """A point of the curves; values that are not finite (a perplexity too large for a float) are left out."""
+        """A point of the curves; of values that are not finite (a perplexity of e^1000) it has the names."""
         tokens = step * self.config.tokens_per_step
         seconds = self.config.train.budget.seconds
         progress = step / self.total_steps if self.total_steps else self.training / (seconds or 1.0)
         finite = {name: value for name, value in measured.items() if math.isfinite(value)}
         finite[metrics.TOKENS] = float(tokens)
-        return Point(step, tokens, min(1.0, progress), time.perf_counter() - self.began, finite, sample)
+        left_out = tuple(name for name in measured if name not in finite)
+        return Point(
+            step, tokens, min(1.0, progress), time.perf_counter() - self.began, finite, sample, not_finite=left_out
+        )

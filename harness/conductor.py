@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import metrics
 from harness.metrics import Point
 from harness.outcomes import Again, Outcome, Phase
 from harness.progress import Screen
@@ -242,7 +241,8 @@ class Conductor:
         if task.trial is not None:
             task.trial.set_user_attr(RUN_KEY, running.key)
             for point in running.evaluated[1:]:  # what the killed process could not report any more
-                self.studies[task.arm.name].report(task.trial, point.tokens, point.metrics[metrics.VAL_LOSS])
+                assert point.curve_loss is not None
+                self.studies[task.arm.name].report(task.trial, point.tokens, point.curve_loss)
         self._submit(running)
 
     def _key_in_mlflow(self, task: Task) -> str:
@@ -306,9 +306,9 @@ class Conductor:
         self.outbox.point(running.key, point)
         self.screen.run_point(job, point)
         trial = running.task.trial
-        if trial is None or not point.evaluated or point.step == 0 or running.pruned:
+        if trial is None or point.curve_loss is None or point.step == 0 or running.pruned:
             return
-        prune = self.studies[running.task.arm.name].report(trial, point.tokens, point.metrics[metrics.VAL_LOSS])
+        prune = self.studies[running.task.arm.name].report(trial, point.tokens, point.curve_loss)
         if prune and point.progress < 1:
             running.pruned = True
             self.pool.stop(job)

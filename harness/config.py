@@ -15,6 +15,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from harness.problems import shown
+
 # Vocabulary sizes of tiktoken's encodings (`Encoding.n_vocab`) and of plain bytes. Kept here because a spec is
 # checked before any tokenizer is loaded; a test holds the table against tiktoken's own definitions.
 VOCABULARY: Final[Mapping[str, int]] = {
@@ -35,21 +37,22 @@ PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {
     "gpt2-774m": {"emb_dim": 1280, "n_heads": 20, "n_layers": 36},
     "gpt2-1558m": {"emb_dim": 1600, "n_heads": 25, "n_layers": 48},
 }
-_PRESET_COMMON: Final[Mapping[str, Any]] = {
-    "vocab_size": 50257,
-    "context_length": 256,
-    "drop_rate": 0.1,
-    "qkv_bias": False,
-}
+# Their vocabulary is the tokenizer's: GPT-2's own, where nothing else is said.
+_PRESET_COMMON: Final[Mapping[str, Any]] = {"context_length": 256, "drop_rate": 0.1, "qkv_bias": False}
 
 # Fields that change no number of a run: no part of what it is known by, and nothing to compare or to tune.
 WITHOUT_EFFECT: Final = ("train.checkpoint_every",)
 
 
+_LARGEST = 2**62
+
+
 def _whole(value: object) -> object:
     """Take 1e5 for 100000: YAML reads scientific notation as a float, people mean the number."""
     if isinstance(value, float) and math.isfinite(value) and value == int(value):
-        return int(value)
+        value = int(value)
+    if isinstance(value, int) and abs(value) > _LARGEST:  # products of a few of them must still be a float
+        raise ValueError(f"found {shown(value)}; allowed: a whole number up to 2^62")
     return value
 
 
@@ -61,6 +64,7 @@ def _as_tuple(value: object) -> object:
 
 Whole = Annotated[int, BeforeValidator(_whole)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Amount = Annotated[float, Field(gt=0, le=1e30)]  # of what a budget counts: a step's share of it must be finite
 
 
 class Config(BaseModel):
@@ -97,6 +101,7 @@ class DataConfig(Config):
     url: str | None = None
     sha256: Annotated[str | None, Field(pattern=r"^[0-9a-fA-F]{64}$")] = None
     tokenizer: Literal[tuple(VOCABULARY)] = "gpt2"  # type: ignore[valid-type]
+    vocab: Literal["full", "corpus"] = "full"  # corpus: only the tokens that occur in the text, numbered anew
     split: Split = Split()
 
     @model_validator(mode="after")
@@ -110,7 +115,7 @@ class DataConfig(Config):
 class ModelConfig(Config):
     """A GPT-2. The defaults are GPT-2 124M with a context of 256 tokens; `preset` names a whole size at once."""
 
-    vocab_size: Annotated[Whole | None, Field(gt=0)] = None  # None: the tokenizer's vocabulary
+    vocab_size: Annotated[Whole | None, Field(gt=0)] = None  # None: the vocabulary that `data` means
     context_length: Annotated[Whole, Field(ge=1)] = 256  # tokens
     emb_dim: Annotated[Whole, Field(ge=1)] = 768
     n_heads: Annotated[Whole, Field(ge=1)] = 12
@@ -127,7 +132,7 @@ class ModelConfig(Config):
         fields = dict(raw)
         preset = fields.pop("preset")
         if not isinstance(preset, str) or preset not in PRESETS:  # a list cannot be looked up
-            raise ValueError(f"preset: found {preset!r}; allowed: {' | '.join(PRESETS)}")
+            raise ValueError(f"preset: found {shown(preset)}; allowed: {' | '.join(PRESETS)}")
         return {**_PRESET_COMMON, **PRESETS[preset], **fields}
 
     @model_validator(mode="after")
@@ -141,10 +146,10 @@ class Budget(Config):
     """When training ends. Exactly one is given; the learning-rate schedule runs over it."""
 
     tokens: Annotated[Whole | None, Field(gt=0)] = None
-    epochs: Annotated[float | None, Field(gt=0)] = None
+    epochs: Amount | None = None
     steps: Annotated[Whole | None, Field(gt=0)] = None
-    flops: Annotated[float | None, Field(gt=0)] = None
-    seconds: Annotated[float | None, Field(gt=0)] = None  # of training; evaluation is not counted
+    flops: Amount | None = None
+    seconds: Amount | None = None  # of training; evaluation is not counted
 
     @model_validator(mode="after")
     def _one(self) -> Budget:
@@ -156,7 +161,7 @@ class Every(Config):
     """A rhythm. Exactly one is given."""
 
     tokens: Annotated[Whole | None, Field(gt=0)] = None
-    epochs: Annotated[float | None, Field(gt=0)] = None
+    epochs: Amount | None = None
     steps: Annotated[Whole | None, Field(gt=0)] = None
 
     @model_validator(mode="after")
@@ -192,6 +197,7 @@ class TrainConfig(Config):
     grad_clip: Annotated[float | None, Field(gt=0)] = 1.0  # global L2 norm; null: no clipping
     eval_every: Every = Every(epochs=1.0)
     train_eval_tokens: Annotated[Whole, Field(gt=0)] = 4096  # size of the fixed training sample behind train/loss
+    eval_tokens: Annotated[Whole | None, Field(gt=0)] = None  # of the validation sample between the ends; null: all
     checkpoint_every: Annotated[float | None, Field(gt=0)] = 60.0  # seconds between states to go on from
     sample: SampleConfig = SampleConfig()
     seed: Annotated[Whole, Field(ge=0, le=2**62)] = 1
@@ -220,18 +226,44 @@ class RunConfig(Config):
                 f"train.batch_tokens: found {tokens} with model.context_length {context}; "
                 "allowed: a multiple of context_length"
             )
-        needed = VOCABULARY[self.data.tokenizer]
-        if self.model.vocab_size is not None and self.model.vocab_size < needed:
-            raise ValueError(
-                f"model.vocab_size: found {self.model.vocab_size}; "
-                f"allowed: at least the {needed} of tokenizer {self.data.tokenizer}"
-            )
+        if self.data.vocab == "full":
+            self._check_rows(VOCABULARY[self.data.tokenizer], f"of tokenizer {self.data.tokenizer}")
         return self
+
+    def _check_rows(self, needed: int, whose: str) -> None:
+        if self.model.vocab_size is not None and self.model.vocab_size < needed:
+            raise ValueError(f"model.vocab_size: found {self.model.vocab_size}; allowed: at least the {needed} {whose}")
 
     @property
     def vocab_size(self) -> int:
-        """Rows of the embedding and of the head: what was asked for, else the tokenizer's vocabulary."""
-        return self.model.vocab_size or VOCABULARY[self.data.tokenizer]
+        """Rows of the embedding and of the head: what was asked for, else the tokenizer's vocabulary.
+
+        Raises:
+            ValueError: that is the corpus's vocabulary, and its size has not been set yet by `with_vocabulary`.
+        """
+        if self.model.vocab_size is not None:
+            return self.model.vocab_size
+        if self.data.vocab == "corpus":
+            raise ValueError(
+                "model.vocab_size: found nothing with data.vocab corpus; "
+                "allowed: a number, which Dataset.resolve sets once the corpus is known"
+            )
+        return VOCABULARY[self.data.tokenizer]
+
+    def with_vocabulary(self, tokens: int) -> RunConfig:
+        """This run with `model.vocab_size` written out, where its corpus decides it.
+
+        Args:
+            tokens: different tokens that occur in the corpus.
+
+        Raises:
+            ValueError: `model.vocab_size` was given, and is less than that.
+        """
+        if self.data.vocab == "full":
+            return self
+        self._check_rows(tokens, "tokens that occur in the corpus")
+        rows = self.model.vocab_size or tokens
+        return self.model_copy(update={"model": self.model.model_copy(update={"vocab_size": rows})})
 
     @property
     def sequences_per_step(self) -> int:
@@ -310,6 +342,13 @@ class RunConfig(Config):
         if steps is not None:
             return min(first, steps) * self.tokens_per_step, steps * self.tokens_per_step
         return first * self.tokens_per_step, None
+
+    def samples(self, val_tokens: int) -> bool:
+        """Whether evaluations between the start and the end score a sample of the validation split, of so many tokens.
+
+        Curves and pruning then go by the sample at every evaluation, results by the whole split at both ends.
+        """
+        return self.train.eval_tokens is not None and self.train.eval_tokens < val_tokens - 1
 
     def resolved(self) -> dict[str, Any]:
         """The configuration as plain JSON values, nothing left open."""

@@ -8,43 +8,58 @@ from typing import Annotated
 
 import typer
 
-from harness.cli import fail, out
+from harness.cli import Command, fail, number, out, whole
+from harness.problems import shown
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
-@app.command()
+@app.command(cls=Command)
 def main(
     run: Annotated[str, typer.Argument(help="Run id, the beginning of one, a run's name, or a checkpoint folder.")],
     prompt: Annotated[str, typer.Option(help="The text to continue.")] = "Every effort moves you",
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens to add.")] = 50,
-    temperature: Annotated[float, typer.Option(min=0, help="0: always the likeliest token.")] = 0.0,
-    top_k: Annotated[int | None, typer.Option(min=1, help="Sample among the k likeliest tokens only.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the sampling.")] = 1,
+    max_new_tokens: Annotated[int, typer.Option(parser=whole(1), metavar="N", help="Tokens to add.")] = 50,
+    temperature: Annotated[
+        float, typer.Option(parser=number(0), metavar="T", help="0: always the likeliest token.")
+    ] = 0.0,
+    top_k: Annotated[
+        int | None, typer.Option(parser=whole(1), metavar="K", help="Sample among the k likeliest tokens only.")
+    ] = None,
+    seed: Annotated[int, typer.Option(parser=whole(0, 2**62), metavar="N", help="Of the sampling.")] = 1,
     tracking: Annotated[str | None, typer.Option(metavar="URI", help="MLflow store.")] = None,
 ) -> None:
     """Continue a text with the model of a run. Confirm runs keep their checkpoint."""
+    if not prompt:
+        fail("--prompt: found an empty text; allowed: at least one character to continue")
+    if prompt != prompt.encode(errors="replace").decode():  # bytes of the command line that are none
+        fail(f"--prompt: found {shown(prompt)}; allowed: a text in UTF-8")
+    from harness.places import wrong_tracking
     from harness.tracking import TrackingError, checkpoint_folder
 
+    if wrong := wrong_tracking(tracking):
+        fail("\n".join(wrong))
     try:
         # os.path, not pathlib: a run's name may be longer than a file's can be
         folder = Path(run) if os.path.isdir(run) else checkpoint_folder(run, tracking)  # noqa: PTH112
     except TrackingError as error:
         fail(error)
-    from harness.checkpoint import CheckpointError, load_checkpoint
+    from harness.checkpoint import CheckpointError, load_checkpoint, load_tokenizer
     from harness.config import SampleConfig
-    from harness.data import CorpusError, get_tokenizer
+    from harness.data import CorpusError
     from harness.text import continue_text
 
-    if not prompt:
-        fail("--prompt: found an empty text; allowed: at least one character to continue")
     try:
-        model, config = load_checkpoint(folder)
-        tokenizer = get_tokenizer(config.data.tokenizer)
+        model, _ = load_checkpoint(folder)
+        tokenizer = load_tokenizer(folder)
     except (CheckpointError, CorpusError) as error:
         fail(error)
+    try:
+        tokenizer.encode(prompt)
+    except CorpusError as error:  # with data.vocab corpus, not every text can be written
+        fail(f"--prompt: {error}")
     sample = SampleConfig(prompt=prompt, max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k)
-    out.print(continue_text(model, tokenizer, sample, seed), markup=False, soft_wrap=True)
+    text = continue_text(model, tokenizer, sample, seed)
+    out.print(text, soft_wrap=True)  # a model may say what a terminal would obey: that is escaped
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 # Measured at every evaluation. Losses are nats per target token, in evaluation mode (dropout off).
 TRAIN_LOSS = "train/loss"  # over a fixed sample of training windows
@@ -16,6 +17,12 @@ TRAIN_PERPLEXITY = "train/perplexity"
 VAL_LOSS = "val/loss"  # over every target token of the validation split
 VAL_PERPLEXITY = "val/perplexity"
 VAL_BITS_PER_BYTE = "val/bits_per_byte"
+
+# Measured at every evaluation of runs with `train.eval_tokens`, over a fixed sample of validation windows: what their
+# curves and their pruning go by. The three above are then measured at the start and at the end only.
+VAL_SAMPLE_LOSS = "val_sample/loss"
+VAL_SAMPLE_PERPLEXITY = "val_sample/perplexity"
+VAL_SAMPLE_BITS_PER_BYTE = "val_sample/bits_per_byte"
 
 # Measured once, after the last step, by runs whose sweep compares context lengths: over the targets that have at least
 # the shortest context behind them, so that every arm answers the same questions.
@@ -54,6 +61,7 @@ class Point:
         sample: text generated at this point, or None.
         by_position: mean validation loss at each position of the window (nats, first position first); only at the
             last point.
+        not_finite: names of what was measured here and has no finite value, such as the perplexity of a huge loss.
     """
 
     step: int
@@ -63,11 +71,35 @@ class Point:
     metrics: Mapping[str, float] = field(default_factory=dict)
     sample: str | None = None
     by_position: tuple[float, ...] = ()
+    not_finite: tuple[str, ...] = ()
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Point:
+        """The point that was written as JSON, which knows no tuples.
+
+        Raises:
+            TypeError: a field is missing or unknown.
+        """
+        fields: dict[str, Any] = {name: tuple(it) if isinstance(it, list) else it for name, it in plain.items()}
+        return cls(**fields)
 
     @property
     def evaluated(self) -> bool:
-        """Whether a full validation pass belongs to this point."""
-        return VAL_LOSS in self.metrics
+        """Whether a validation loss belongs to this point, of the whole split or of a sample."""
+        return self.curve_loss is not None
+
+    @property
+    def curve_loss(self) -> float | None:
+        """The validation loss that curves and pruning go by, of the same targets at every evaluation of a run.
+
+        That is the sample's in runs that have one, else the whole split's.
+        """
+        return self.metrics.get(VAL_SAMPLE_LOSS, self.metrics.get(VAL_LOSS))
+
+
+def of_sample(metric: str) -> str:
+    """The name of a validation metric where it is measured on a sample: `val/loss` → `val_sample/loss`."""
+    return metric.replace("val/", "val_sample/", 1)
 
 
 def perplexity(loss: float) -> float:
@@ -94,7 +126,7 @@ def split_metrics(split: str, total_nats: float, tokens: int, total_bytes: int) 
     """Loss, perplexity and bits per byte of one scored split, under their metric names.
 
     Args:
-        split: "train", "val" or "test", the prefix of the names.
+        split: "val", "val_sample" or "test", the prefix of the names.
         total_nats: summed negative log probability of the split's target tokens.
         tokens: number of target tokens scored.
         total_bytes: UTF-8 bytes that those tokens stand for.

@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.config import ModelConfig, RunConfig
+from harness.config import VOCABULARY, ModelConfig, RunConfig
 from harness.devices import is_plain
 from harness.dropout import causal_attention, dropout
 from harness.loss import linear_cross_entropy, token_losses
@@ -138,23 +139,41 @@ class GPT(nn.Module):
         return torch.cat(losses).view_as(targets)
 
 
-def build_gpt(config: RunConfig, device: torch.device | str = "cpu") -> GPT:
-    """A GPT with the initial weights that belong to `config.train.seed`, in training mode, on `device`."""
+def build_gpt(
+    config: RunConfig, device: torch.device | str = "cpu", vocabulary: npt.NDArray[np.integer] | None = None
+) -> GPT:
+    """A GPT with the initial weights that belong to `config.train.seed`, in training mode, on `device`.
+
+    Args:
+        config: of the run, resolved.
+        device: where it is to be.
+        vocabulary: the tokenizer's id of each of the dataset's ids, where they differ. A token then begins with the
+            weights that it has in a GPT with the tokenizer's whole vocabulary.
+    """
     with torch.device("meta"):  # no time spent on weights that are overwritten at once
         model = GPT(config.model, config.vocab_size)
     model.to_empty(device="cpu")
     if config.model.tie_embeddings:  # to_empty gives the shared weight two storages
         model.out_head.weight = model.tok_emb.weight
-    initialise(model, config.train.seed)
+    rows = None
+    if vocabulary is not None:
+        unused = VOCABULARY[config.data.tokenizer] + np.arange(config.vocab_size - len(vocabulary))
+        rows = np.concatenate([vocabulary, unused])
+    initialise(model, config.train.seed, rows)
     return model.to(device)
 
 
-def initialise(model: GPT, seed: int) -> None:
+def initialise(model: GPT, seed: int, rows: npt.NDArray[np.integer] | None = None) -> None:
     """Set every weight: GPT-2's scheme, each tensor from a stream of its own, named by the parameter.
 
     Two models with one seed therefore share every tensor they have in common bit for bit, whether or not the other
     has biases in its attention, more layers or a longer context (whose position table begins with the shorter
     one's rows). Only the residual projections differ between depths, by GPT-2's factor 1/√(2·n_layers).
+
+    Args:
+        model: any GPT.
+        seed: of the run.
+        rows: which rows of a table of all tokens the rows of the embedding and of the head are; None: its first ones.
     """
     residual_std = INIT_STD / math.sqrt(2 * len(model.trf_blocks))
     with torch.no_grad():
@@ -163,5 +182,10 @@ def initialise(model: GPT, seed: int) -> None:
                 parameter.fill_(1.0 if "norm" in name and name.endswith("weight") else 0.0)
                 continue
             std = residual_std if name.endswith(("att.out_proj.weight", "ff.contract.weight")) else INIT_STD
-            normal = stream(seed, "init", name).standard_normal(tuple(parameter.shape), dtype=np.float32)
+            shape = tuple(parameter.shape)
+            if rows is not None and name in ("tok_emb.weight", "out_head.weight"):
+                all_rows = stream(seed, "init", name).standard_normal((rows.max() + 1, shape[1]), dtype=np.float32)
+                normal = all_rows[rows]
+            else:
+                normal = stream(seed, "init", name).standard_normal(shape, dtype=np.float32)
             parameter.copy_(torch.from_numpy(normal).mul_(std))

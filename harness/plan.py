@@ -165,8 +165,7 @@ def sweep_seconds(
     seeds, seconds = len(spec.seeds) if seeds is None else seeds, 0.0
     for arm in spec.arms():
         config, sizes, known = spec.run_config(arm.values), splits[arm.name], measured.get(arm.name)
-        scored = max(0, sizes["val"] - 1) + config.train.train_eval_tokens
-        seconds += (spec.trials + seeds) * run_seconds(config, sizes["train"], scored, known, rate)
+        seconds += (spec.trials + seeds) * run_seconds(config, sizes, known, rate)
         seconds += seeds * _test_seconds(config, sizes["test"], known, rate)
     runs = len(spec.arms()) * (spec.trials + seeds)
     return START_SECONDS + seconds / max(1, min(workers, runs))
@@ -176,26 +175,36 @@ def _step_flops(config: RunConfig) -> float:
     return config.tokens_per_step * config.flops_per_token
 
 
-def run_seconds(config: RunConfig, train_tokens: int, scored: int, measured: Measured | None, rate: float) -> float:
-    """Seconds of one run.
+def run_seconds(config: RunConfig, splits: Mapping[str, int], measured: Measured | None, rate: float) -> float:
+    """Seconds of one run, its test pass left out.
 
     Args:
         config: of the run.
-        train_tokens: tokens of the training split.
-        scored: tokens of one evaluation.
+        splits: tokens of each split.
         measured: of this model, where it was tried.
         rate: FLOP/s of training, where it was not.
     """
-    windows = (train_tokens - 1) // config.model.context_length
-    steps = config.total_steps(windows)
-    step, evaluation = _seconds(config, scored, measured, rate)
-    training = config.train.budget.seconds or 0.0
+    training, evaluating = run_parts(config, splits, measured, rate)
+    return training + evaluating
+
+
+def run_parts(
+    config: RunConfig, splits: Mapping[str, int], measured: Measured | None, rate: float
+) -> tuple[float, float]:
+    """Seconds of one run in training steps and in evaluations; see `run_seconds`."""
+    windows = (splits["train"] - 1) // config.model.context_length
+    step, _ = _seconds(config, 0, measured, rate)
+    steps, training = config.total_steps(windows), config.train.budget.seconds or 0.0
     if steps is None:
         steps = max(1, int(training / step))
     else:
         training = steps * step
-    evaluations = 1 + max(1, round(steps / config.eval_steps(windows)))  # before the first step, and at its rhythm
-    return training + evaluations * evaluation
+    between = max(0, round(steps / config.eval_steps(windows)) - 1)  # beside those at both ends
+    whole = max(0, splits["val"] - 1)
+    sample = (config.train.eval_tokens or 0) if config.samples(splits["val"]) else 0
+    _, at_ends = _seconds(config, whole + sample + config.train.train_eval_tokens, measured, rate)
+    _, on_the_way = _seconds(config, (sample or whole) + config.train.train_eval_tokens, measured, rate)
+    return training, 2 * at_ends + between * on_the_way
 
 
 def _seconds(config: RunConfig, scored: int, measured: Measured | None, rate: float) -> tuple[float, float]:

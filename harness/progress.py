@@ -13,6 +13,7 @@ from rich.text import Text
 from harness import metrics
 from harness.metrics import Point
 from harness.outcomes import Outcome
+from harness.problems import printable
 
 _MARKS = {
     Outcome.COMPLETE: ("✓", "green"),
@@ -42,6 +43,11 @@ class _Run:
     last: Point | None = None
     train_loss: float | None = None
     val_loss: float | None = None
+    sampled: bool = False  # whether the validation loss is of a sample
+
+    @property
+    def val_name(self) -> str:
+        return "val sample" if self.sampled else "val"
 
     @property
     def progress(self) -> float:
@@ -56,7 +62,9 @@ class _Run:
     def take(self, point: Point) -> None:
         self.last = point
         self.train_loss = point.metrics.get(metrics.TRAIN_LOSS, self.train_loss)
-        self.val_loss = point.metrics.get(metrics.VAL_LOSS, self.val_loss)
+        if point.evaluated:  # of the whole split where there is one; at the end there is
+            self.val_loss = point.metrics.get(metrics.VAL_LOSS, point.curve_loss)
+            self.sampled = metrics.VAL_LOSS not in point.metrics
 
 
 class Screen:
@@ -108,10 +116,10 @@ class Screen:
         self.ended += 1
         self._work_done += run.work
         mark, style = _MARKS.get(outcome, ("✗", "red"))
-        loss = "" if run.val_loss is None else f"  val loss {run.val_loss:.4f}"
+        loss = "" if run.val_loss is None else f"  {run.val_name} loss {run.val_loss:.4f}"
         because = f"  {outcome}" if outcome is not Outcome.COMPLETE else ""
         if reason:
-            because += f": {reason.splitlines()[0]}"
+            because += f": {printable(reason.splitlines()[0])}"
         took = clock(time.monotonic() - run.began)
         line = Text.assemble((mark, style), f" {self.ended}/{self.total}  {run.name}{loss}  {took}{because}")
         self.console.print(line, soft_wrap=True)
@@ -122,7 +130,7 @@ class Screen:
 
     def note(self, text: str) -> None:
         """Something the person should know."""
-        self.console.print(Text(text), soft_wrap=True)
+        self.console.print(Text(printable(text)), soft_wrap=True)
 
     def seconds_left(self) -> float | None:
         """Wall time left for the whole sweep, from the share of the work done so far; None before 2 %."""
@@ -134,7 +142,7 @@ class Screen:
     def evaluated(self, run: _Run) -> None:
         """Say how far a run is; the bars of a terminal show it without a line."""
         assert run.last is not None
-        losses = f"train {run.train_loss:.4f}  val {run.val_loss:.4f}"
+        losses = f"train {run.train_loss:.4f}  {run.val_name} {run.val_loss:.4f}"
         left = clock(self.seconds_left())
         self.console.print(
             Text(f"  {run.name}  {run.last.progress:4.0%}  {run.last.tokens:,} tokens  {losses}  (sweep: {left} left)"),
@@ -151,7 +159,7 @@ class _Losses(ProgressColumn):
         run: _Run = task.fields["run"]
         if run.last is None:
             return Text("starting", style="dim")
-        losses = f"train {run.train_loss:.3f} val {run.val_loss:.3f}" if run.val_loss is not None else ""
+        losses = f"train {run.train_loss:.3f} {run.val_name} {run.val_loss:.3f}" if run.val_loss is not None else ""
         speed = run.last.metrics.get(metrics.TOKENS_PER_SECOND)
         rate = f" {speed:,.0f} tok/s" if speed else ""
         return Text(f"{run.last.tokens:>9,} tok  {losses}{rate}  {clock(run.seconds_left)} left")

@@ -112,7 +112,7 @@ def _from_mlflow(run: Trial, spec: SweepSpec) -> Known:
     at_start, at_end = run.losses.get(0), run.losses[max(run.losses)] if run.losses else None
     loss = at_start if run.outcome is Outcome.DIVERGED else at_end
     values = {path: run.params[path] for path in spec.tune}
-    losses = {tokens: value for tokens, value in run.losses.items() if tokens}
+    losses = {tokens: value for tokens, value in run.curve.items() if tokens}
     return Known(run.number, values, run.outcome, loss, losses, run.reason, run.key)
 
 
@@ -121,7 +121,7 @@ def _from_disk(run: Kept, spec: SweepSpec) -> Known:
     assert run.info.number is not None
     written = run.info.config.flat()
     values = {path: written[path] for path in spec.tune}
-    losses = {point.tokens: point.metrics[metrics.VAL_LOSS] for point in run.points if point.evaluated and point.step}
+    losses = {it.tokens: it.curve_loss for it in run.points if it.curve_loss is not None and it.step}
     return Known(run.info.number, values, outcome, told_loss(run.points, outcome), losses, run.reason, run.key)
 
 
@@ -147,10 +147,18 @@ def _remake(
         name = run_name(study.arm, values, seed)
         info = TrialInfo(name, study.arm.name, Phase.EXPLORE, seed, config, study.name, trial.number, data)
         key = outbox.begin(info, trial.user_attrs.get(RUN_KEY, ""))
+        sampled = config.samples(data["tokens"]["val"])
+        last = max(trial.intermediate_values)
         for tokens, loss in sorted(trial.intermediate_values.items()):
-            measured = {metrics.VAL_LOSS: loss, metrics.VAL_PERPLEXITY: metrics.perplexity(loss)}
+            measured = _measured("val_sample" if sampled else "val", loss)
+            if sampled and tokens == last and outcome == Outcome.COMPLETE and trial.value is not None:
+                measured |= _measured("val", trial.value)
             outbox.point(key, Point(tokens // config.tokens_per_step, tokens, 0.0, 0.0, measured))
         outbox.tag(key, note=REMADE)
         outbox.end(key, Outcome(outcome), trial.user_attrs.get("reason", ""))
         made += 1
     return made
+
+
+def _measured(split: str, loss: float) -> dict[str, float]:
+    return {f"{split}/loss": loss, f"{split}/perplexity": metrics.perplexity(loss)}

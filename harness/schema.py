@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from harness.config import RunConfig
-from harness.problems import unknown
+from harness.problems import shown, unknown
 from harness.spec import field_paths
 
 _WORDS: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
@@ -29,7 +29,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> Iterator[tuple[st
         elif kind == "missing":
             yield ".".join(path), f"found nothing; allowed: {_allowed(path, model)}"
         else:
-            yield ".".join(path), f"found {_shown(detail['input'])}; allowed: {_allowed(path, model)}"
+            yield ".".join(path), f"found {shown(detail['input'])}; allowed: {_allowed(path, model)}"
 
 
 def first_mistake(error: ValueError) -> str:
@@ -63,7 +63,7 @@ def _unknown_field(path: list[str], model: type[BaseModel]) -> str:
     names = [*owner.model_fields, "preset"] if owner.__name__ == "ModelConfig" else list(owner.model_fields)
     elsewhere = [other for other in field_paths() if other.rpartition(".")[2] == path[-1]]
     if elsewhere:
-        return f"unknown field {path[-1]!r}; did you mean {' or '.join(elsewhere)}?"
+        return f"unknown field {shown(path[-1])}; did you mean {' or '.join(elsewhere)}?"
     return unknown(path[-1], names)
 
 
@@ -112,8 +112,3 @@ def _kinds(annotation: Any) -> tuple[list[str], bool]:
     if hasattr(annotation, "__metadata__"):
         return _kinds(annotation.__origin__)
     return [_WORDS.get(annotation, "a text or a list of texts")], False
-
-
-def _shown(value: object) -> str:
-    text = repr(value) if not isinstance(value, bool) else str(value).lower()
-    return text if len(text) <= 80 else text[:77] + "…"

@@ -10,24 +10,25 @@ import functools
 import hashlib
 import io
 import itertools
+import json
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field
 from ruamel.yaml import YAML
 
-from harness.config import Config, RunConfig, Whole, decisive, digest_of
+from harness.config import Config, DataConfig, RunConfig, Whole, decisive, digest_of
+from harness.problems import printable, shown
 
 SAMPLERS: Final = ("tpe", "random", "grid", "qmc", "gp", "cmaes")
 PRUNERS: Final = ("none", "median", "hyperband", "successive_halving")
 # Files that decide a run's numbers.
 _TRAINING: Final = (
-    *(f"{name}.py" for name in ("clock", "config", "devices", "metrics", "model", "optim", "rng", "state", "trainer")),
-    "windows.py",
-    "data/*.py",
+    *(f"{name}.py" for name in ("clock", "config", "devices", "dropout", "loss", "metrics", "model", "optim", "rng")),
+    *("state.py", "trainer.py", "windows.py", "data/*.py"),
 )
 
 KINDS: Final = ("uniform", "log_uniform", "int_uniform", "choice")
@@ -73,8 +74,8 @@ def _whole(value: Any, low: int, found: str, also: str = "") -> int:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if number and low <= value <= MAX_SEEDS and value == int(value):
         return int(value)
-    shown = "nothing" if value is None else repr(value)
-    raise ValueError(f"{found} {shown}; allowed: a whole number from {low} to {MAX_SEEDS}{also}")
+    given = "nothing" if value is None else shown(value)
+    raise ValueError(f"{found} {given}; allowed: a whole number from {low} to {MAX_SEEDS}{also}")
 
 
 class StudyConfig(Config):
@@ -115,7 +116,14 @@ class Arm:
 
 @dataclass(frozen=True)
 class SweepSpec:
-    """A validated spec. `written` holds the data, model and train sections as they were written, overrides applied."""
+    """A validated spec.
+
+    Attributes:
+        written: the data, model and train sections as they were written, overrides applied.
+        base: what they are by themselves. Its vocabulary may still be open; that of `run_config` is not.
+        vocabulary_of: tells, for `data.vocab: corpus`, how many different tokens a corpus has. None: such runs cannot
+            be counted, named by a digest or trained.
+    """
 
     name: str
     question: str
@@ -125,6 +133,7 @@ class SweepSpec:
     baseline: Mapping[str, Any]
     tune: Mapping[str, Dimension]
     study: StudyConfig
+    vocabulary_of: Callable[[DataConfig], int] | None = field(default=None, compare=False, repr=False)
 
     def arms(self) -> tuple[Arm, ...]:
         """Every combination of the compared values, in the order of the file; one arm where nothing is compared.
@@ -214,6 +223,7 @@ class SweepSpec:
             baseline={},
             tune={},
             study=self.study.model_copy(update={"seeds": seeds}),
+            vocabulary_of=self.vocabulary_of,
         )
 
     def run_config(self, values: Mapping[str, Any]) -> RunConfig:
@@ -221,8 +231,12 @@ class SweepSpec:
 
         Raises:
             pydantic.ValidationError: the values make no valid run.
+            ValueError: `model.vocab_size` is less than the corpus needs.
         """
-        return RunConfig.model_validate(override(self.written, values))
+        config = RunConfig.model_validate(override(self.written, values))
+        if config.data.vocab == "full" or self.vocabulary_of is None:
+            return config
+        return config.with_vocabulary(self.vocabulary_of(config.data))
 
     def identity(self, data_sha256: str = "") -> str:
         """SHA-256 of what decides the sweep's numbers: configuration, arms, search space, data, training code.
@@ -342,10 +356,11 @@ def short_name(path: str) -> str:
 
 
 def format_value(value: Any) -> str:
-    """A value as YAML writes it, without loss."""
+    """A value as YAML writes it, without loss, on one line."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    return repr(value) if isinstance(value, float) else str(value)
+    text = repr(value) if isinstance(value, float) else str(value)
+    return text if printable(text) == text else json.dumps(text)
 
 
 def arm_name(values: Mapping[str, Any]) -> str:

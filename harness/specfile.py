@@ -11,13 +11,14 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import ValidationError
 
 from harness.config import PRESETS, WITHOUT_EFFECT, DataConfig, RunConfig
-from harness.problems import Problem, SpecError, unknown
+from harness.problems import Problem, SpecError, printable, shown, unknown
 from harness.schema import explain, fitting_kinds
 from harness.spec import (
     EXCLUSIVE,
@@ -38,13 +39,32 @@ from harness.yamlfile import Document, parse_value, read_yaml
 SECTIONS = ("name", "question", "data", "model", "train", "compare", "baseline", "tune", "study")
 SLUG = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 MAX_ARMS = 1000
-MAX_CHECKED = 2000  # combinations of tuned values that are tried per arm before training
+MAX_CHECKED = 2000  # combinations of tuned values that are tried before training, of all arms together
+MAX_GRID = 100_000  # points
+MAX_TEXT = 200  # characters of a compared text: an arm, its study and its runs are named after it
+_OPTIONS_SHOWN = 20
 
 # Tokens of each split, by name, of the corpus that a data section names.
 SplitSizes = Callable[[DataConfig], Mapping[str, int]]
 
 
-def load_spec(path: Path, settings: Sequence[str] = (), split_sizes: SplitSizes | None = None) -> SweepSpec:
+class Codec(Protocol):
+    """What turns text into the ids of a corpus."""
+
+    @property
+    def n_vocab(self) -> int:
+        """How many ids there are."""
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text; ValueError where it has none."""
+
+
+def load_spec(
+    path: Path,
+    settings: Sequence[str] = (),
+    split_sizes: SplitSizes | None = None,
+    codec_of: Callable[[DataConfig], Codec] | None = None,
+) -> SweepSpec:
     """Read, check and freeze a spec.
 
     Args:
@@ -52,11 +72,13 @@ def load_spec(path: Path, settings: Sequence[str] = (), split_sizes: SplitSizes 
         settings: `path=value` texts of `--set`, applied in order before checking.
         split_sizes: tells the tokens of each split, so that contexts longer than a split are found before
             training; it may raise a ValueError with a `field` attribute. None: the corpus is not looked at.
+        codec_of: tells the ids of a corpus, for runs whose vocabulary is their corpus's: how many there are, and
+            whether the prompt can be written with them. Asked only for what `split_sizes` accepts.
 
     Raises:
         SpecError: with every mistake that was found.
     """
-    return _Loader(read_yaml(path)).load(settings, split_sizes)
+    return _Loader(read_yaml(path)).load(settings, split_sizes, codec_of)
 
 
 class _Loader:
@@ -66,7 +88,12 @@ class _Loader:
         self.problems = list(document.problems)
         self.settings: dict[str, str] = {}  # dotted path → the `--set` text that set it
 
-    def load(self, settings: Sequence[str], split_sizes: SplitSizes | None) -> SweepSpec:
+    def load(
+        self,
+        settings: Sequence[str],
+        split_sizes: SplitSizes | None,
+        codec_of: Callable[[DataConfig], Codec] | None,
+    ) -> SweepSpec:
         self.apply_settings(settings)
         for section in self.values:
             if section not in SECTIONS:
@@ -89,12 +116,14 @@ class _Loader:
             spec = SweepSpec(name, question, written, base, compare, baseline, tune, study)
             runs = self.check_runs(spec)
             if split_sizes is not None:
-                self.check_splits(runs, split_sizes)
+                good = self.check_splits(runs, split_sizes)
+                if codec_of is not None:
+                    self.check_vocabularies(good, codec_of)
         elif split_sizes is not None:
             self.check_corpus(split_sizes)
         if self.problems:
             raise SpecError(self.problems)
-        return spec
+        return spec if codec_of is None else replace(spec, vocabulary_of=lambda data: codec_of(data).n_vocab)
 
     def report(self, path: str, message: str) -> None:
         setting = next((text for key, text in self.settings.items() if path == key or path.startswith(key + ".")), None)
@@ -131,7 +160,7 @@ class _Loader:
     def name(self) -> str:
         name = self.values.get("name")
         if not isinstance(name, str) or not SLUG.fullmatch(name):
-            found = "nothing" if name is None else repr(name)
+            found = "nothing" if name is None else shown(name)
             self.report("name", f"found {found}; allowed: 1 to 64 of a-z 0-9 - _, beginning with a letter or digit")
         elif name == "audit":
             self.report("name", "found 'audit', which `python -m harness.report audit` means; allowed: another name")
@@ -140,8 +169,12 @@ class _Loader:
     def question(self) -> str:
         question = self.values.get("question", "")
         if not isinstance(question, str):
-            self.report("question", f"found {question!r}; allowed: a text")
-        return str(question)
+            self.report("question", f"found {shown(question)}; allowed: a text")
+            return ""
+        line = " ".join(question.split())
+        if printable(line) != line:  # it is shown on terminals and in pages
+            self.report("question", f"found {shown(line)}; allowed: a text without control characters")
+        return line
 
     def drop_unknown_preset(self, written: dict[str, Any]) -> None:
         """A wrong preset is reported once, and the rest of the section is still checked."""
@@ -172,7 +205,7 @@ class _Loader:
         if part is None and section not in self.values:
             return {}
         if not isinstance(part, dict) or not part:
-            self.report(section, f"found {part!r}; allowed: paths of fields, for example model.drop_rate")
+            self.report(section, f"found {shown(part)}; allowed: paths of fields, for example model.drop_rate")
             return {}
         known, good = field_paths(), {}
         for path, value in part.items():
@@ -180,6 +213,8 @@ class _Loader:
                 self.report(f"{section}.{path}", "seeds are what every arm is repeated over; allowed: study.seeds")
             elif path in WITHOUT_EFFECT:
                 self.report(f"{section}.{path}", "changes no number of a run; allowed: a value under train")
+            elif path == "train.eval_tokens":
+                self.report(f"{section}.{path}", "decides what curves are measured on; allowed: a value under train")
             elif path in known:
                 good[path] = value
             else:
@@ -191,7 +226,7 @@ class _Loader:
         same_leaf = [other for other in known if other.rpartition(".")[2] == path.rpartition(".")[2]]
         below = [other for other in known if other.startswith(path + ".")]
         if same_leaf or below:
-            return f"unknown field {path!r}; did you mean {' or '.join(below or same_leaf)}?"
+            return f"unknown field {shown(path)}; did you mean {' or '.join(below or same_leaf)}?"
         section = [other for other in known if other.split(".")[0] == path.split(".")[0]]
         return unknown(path, section or known)
 
@@ -200,7 +235,9 @@ class _Loader:
         for path, values in self.mapping("compare").items():
             where = f"compare.{path}"
             if not isinstance(values, list) or not values or any(isinstance(v, (dict, list)) for v in values):
-                self.report(where, f"found {values!r}; allowed: a list of values, for example [0.0, 0.1]")
+                self.report(where, f"found {shown(values)}; allowed: a list of values, for example [0.0, 0.1]")
+            elif any(isinstance(value, str) and len(value) > MAX_TEXT for value in values):
+                self.report(where, f"found a text of over {MAX_TEXT} characters; allowed: shorter ones")
             else:
                 compare[path] = tuple(values)
         distinct = {path: len({value_key(value) for value in values}) for path, values in compare.items()}
@@ -208,7 +245,7 @@ class _Loader:
             for path, values in list(compare.items()):
                 if distinct[path] < len(values):
                     words = "values that differ, each is an arm (or the same everywhere: an A/A sweep)"
-                    self.report(f"compare.{path}", f"found {list(values)!r}; allowed: {words}")
+                    self.report(f"compare.{path}", f"found {shown(list(values))}; allowed: {words}")
                     del compare[path]
         if math.prod(len(values) for values in compare.values()) > MAX_ARMS:
             self.report("compare", f"found {math.prod(map(len, compare.values()))} arms; allowed: at most {MAX_ARMS}")
@@ -231,8 +268,8 @@ class _Loader:
             elif isinstance(value, (dict, list)) or value_key(value) not in {
                 value_key(option) for option in compare[path]
             }:
-                options = ", ".join(map(format_value, compare[path]))
-                self.report(f"baseline.{path}", f"found {value!r}; allowed: one of {options}")
+                options = [format_value(option) for option in compare[path]]
+                self.report(f"baseline.{path}", f"found {shown(value)}; allowed: {_one_of(options)}")
         missing = [path for path in compare if path not in written]
         if written and missing:
             self.report("baseline", f"says nothing of {', '.join(missing)}; allowed: a value for every compared path")
@@ -245,17 +282,22 @@ class _Loader:
             where = f"tune.{path}"
             if kind is None:
                 example = "{log_uniform: [3e-4, 3e-3]}"
-                self.report(where, f"found {written!r}; allowed: one of {', '.join(KINDS)}, for example {example}")
+                self.report(where, f"found {shown(written)}; allowed: one of {', '.join(KINDS)}, for example {example}")
             elif kind not in KINDS:
                 self.report(where, unknown(str(kind), KINDS, "kind of dimension"))
             elif kind not in (fitting := fitting_kinds(path)):
                 self.report(where, f"found {kind}, which {path} cannot have; allowed: {' | '.join(fitting)}")
             elif wrong := _wrong_values(kind, written[kind]):
-                self.report(where, f"found {kind} {written[kind]!r}; allowed: {wrong}")
+                self.report(where, f"found {kind} {shown(written[kind])}; allowed: {wrong}")
+            elif any(isinstance(value, str) and len(value) > MAX_TEXT for value in written[kind]):
+                self.report(where, f"found a text of over {MAX_TEXT} characters; allowed: shorter ones")
             elif study is not None and study.sampler == "grid" and kind != "choice":
                 self.report(where, f"found {kind} with study.sampler grid; allowed: choice, the points of the grid")
             else:
                 tune[path] = Dimension(kind, tuple(written[kind]))
+        points = math.prod(len(dimension.values) for dimension in tune.values())
+        if study is not None and study.sampler == "grid" and points > MAX_GRID:
+            self.report("tune", f"found a grid of {points:,} points; allowed: at most {MAX_GRID:,}")
         return tune
 
     # whole runs ----------------------------------------------------------------------------------------------
@@ -268,7 +310,8 @@ class _Loader:
         good = [self.try_run(spec, where, values, runs) for where, values in singles]
         if not all(good):  # combinations of wrong values would only repeat the same
             return runs
-        tuned = itertools.islice(itertools.product(*(_tried(dim) for dim in spec.tune.values())), MAX_CHECKED)
+        each = max(1, MAX_CHECKED // math.prod(len(values) for values in spec.compare.values()))
+        tuned = itertools.islice(itertools.product(*(_tried(dim) for dim in spec.tune.values())), each)
         inside = [dict(zip(spec.tune, values, strict=True)) for values in tuned]
         for arm in combinations(spec.compare):
             for values in inside:
@@ -293,7 +336,11 @@ class _Loader:
             return False
         return True
 
-    def check_splits(self, runs: Iterable[tuple[str, RunConfig]], split_sizes: SplitSizes) -> None:
+    def check_splits(
+        self, runs: Iterable[tuple[str, RunConfig]], split_sizes: SplitSizes
+    ) -> list[tuple[str, RunConfig]]:
+        """Report contexts that do not fit; gives the runs whose corpus can be had."""
+        runs = list(runs)
         sizes: dict[DataConfig, Mapping[str, int] | None] = {}
         seen: set[tuple[DataConfig, int]] = set()
         for where, config in runs:
@@ -314,6 +361,37 @@ class _Loader:
                         f"found {context}; allowed: under {count}, the tokens of the {split} split "
                         f"(a window needs one token more than its length)",
                     )
+        return [(where, config) for where, config in runs if sizes[config.data] is not None]
+
+    def check_vocabularies(
+        self, runs: Iterable[tuple[str, RunConfig]], codec_of: Callable[[DataConfig], Codec]
+    ) -> None:
+        """Report sizes and prompts that do not fit the corpus's vocabulary, where the model has that."""
+        seen = set()
+        for where, config in runs:
+            sample, rows = config.train.sample, config.model.vocab_size
+            prompt = sample.prompt if sample.max_new_tokens else None
+            if config.data.vocab == "full" or (config.data, rows, prompt) in seen:
+                continue
+            seen.add((config.data, rows, prompt))
+            try:
+                codec = codec_of(config.data)
+            except ValueError as error:  # tokens may be cached, and their tokenizer gone
+                self.report(getattr(error, "field", "data"), str(error))
+                continue
+            try:
+                config.with_vocabulary(codec.n_vocab)
+            except ValueError as error:
+                self.report_inside(where, "model.vocab_size", str(error).partition(": ")[2])
+            if prompt is not None:
+                try:
+                    codec.encode(prompt)
+                except ValueError as error:
+                    self.report_inside(where, "train.sample.prompt", f"{error}, or max_new_tokens 0")
+
+    def report_inside(self, where: str, path: str, message: str) -> None:
+        """Report a mistake of a whole run at the field, or where its values are compared or tuned."""
+        self.report(where if where.endswith(path) else path, message)
 
     def check_corpus(self, split_sizes: SplitSizes) -> None:
         """With mistakes elsewhere, still say what is wrong with the corpus."""
@@ -332,6 +410,10 @@ class _Loader:
             return None
 
 
+def _one_of(options: Sequence[str]) -> str:
+    return f"one of {', '.join(options[:_OPTIONS_SHOWN])}{', …' * (len(options) > _OPTIONS_SHOWN)}"
+
+
 def _tried(dimension: Dimension) -> Sequence[Any]:
     """The values of a dimension that are tried before training: the ends of a range, all of a small whole one."""
     if dimension.kind == "int_uniform" and dimension.values[1] - dimension.values[0] < MAX_CHECKED:
@@ -347,7 +429,7 @@ def _wrong_values(kind: str, values: object) -> str:
         if not values or any(isinstance(value, (dict, list)) for value in values):
             return "at least one plain value"
         return "" if len({value_key(v) for v in values}) == len(values) else "values that differ"
-    numbers = [v for v in values if isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v)]
+    numbers = [v for v in values if type(v) is int or (isinstance(v, float) and math.isfinite(v))]
     if len(values) != 2 or len(numbers) != 2:
         return "[low, high], two numbers"
     low, high = numbers

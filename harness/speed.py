@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from harness.config import RunConfig
-from harness.data import Dataset, get_tokenizer, open_dataset
+from harness.data import Dataset, open_dataset
 from harness.devices import autocast, describe, resolve_device, resolve_precision, synchronize
 from harness.model import build_gpt
 from harness.optim import Optimizer
@@ -73,6 +73,7 @@ def measure(config: RunConfig, steps: int, eval_tokens: int, whole: bool, patien
         patience: seconds after which the training is cut short; `eval_seconds` is 0 then.
     """
     data = open_dataset(config.data)
+    config = data.resolve(config)
     data = dataclasses.replace(data, val=data.val[: eval_tokens + 1], test=data.test[:0])
     device = resolve_device(config.train)
     low, high = CPU_STEPS if device.type == "cpu" else GPU_STEPS
@@ -97,7 +98,7 @@ def measure(config: RunConfig, steps: int, eval_tokens: int, whole: bool, patien
         step_seconds=step_seconds,
         eval_seconds=evaluating,
         eval_tokens=len(data.val) - 1 + sampled,
-        sample_seconds=_sample_seconds(config, device),
+        sample_seconds=_sample_seconds(config, data, device),
         memory=_memory(device),
         state_seconds=_state_seconds(config, data, device) if whole else 0.0,
         peak_flops=matmul_peak(device, resolve_precision(config.train, device)) if whole else 0.0,
@@ -108,19 +109,19 @@ def _shortened(config: RunConfig, steps: int, eval_tokens: int) -> RunConfig:
     plain = config.model_dump()
     sampled = min(config.train.train_eval_tokens, eval_tokens)
     plain["train"] |= {"budget": {"steps": steps}, "eval_every": {"steps": 10 * steps}, "checkpoint_every": None}
-    plain["train"] |= {"train_eval_tokens": sampled, "sample": {"max_new_tokens": 0}}
+    plain["train"] |= {"train_eval_tokens": sampled, "eval_tokens": None, "sample": {"max_new_tokens": 0}}
     return RunConfig.model_validate(plain)
 
 
-def _sample_seconds(config: RunConfig, device: torch.device) -> float:
+def _sample_seconds(config: RunConfig, data: Dataset, device: torch.device) -> float:
     """Of one sample of text, by a model that has learnt nothing."""
     wanted = config.train.sample
     if wanted.max_new_tokens == 0:
         return 0.0
-    model, tokenizer = build_gpt(config, device), get_tokenizer(config.data.tokenizer)
+    model = build_gpt(config, device, data.vocabulary)
     few = wanted.model_copy(update={"max_new_tokens": min(wanted.max_new_tokens, SAMPLED_TOKENS)})
     began = time.perf_counter()
-    continue_text(model, tokenizer, few, seed=0)
+    continue_text(model, data.codec, few, seed=0)
     return (time.perf_counter() - began) * wanted.max_new_tokens / few.max_new_tokens
 
 
@@ -132,7 +133,7 @@ def _memory(device: torch.device) -> float:
 
 def _state_seconds(config: RunConfig, data: Dataset, device: torch.device) -> float:
     """To write weights and optimizer to the disk, as a run does to go on from there."""
-    model = build_gpt(config, device)
+    model = build_gpt(config, device, data.vocabulary)
     optimizer = Optimizer(model, config.train)
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)

@@ -266,8 +266,8 @@ class States:
         try:
             if sha256_of(path) != content["tensors"]:
                 raise StateError(f"{path.name} is damaged")
-            points = (Point(**{**point, "by_position": tuple(point["by_position"])}) for point in content["points"])
-            state = State(content["step"], load_file(path), content["clock"], content["pending"], tuple(points))
+            points = tuple(Point.from_plain(point) for point in content["points"])
+            state = State(content["step"], load_file(path), content["clock"], content["pending"], points)
             return state, Surroundings(**content["surroundings"])
         except OSError as error:
             raise StateError(f"{path.name} {_trouble(error)}") from error

@@ -80,7 +80,7 @@ class Status:
         for run in self.open_runs:
             if run.points:
                 last = run.points[-1]
-                losses = [point.metrics[metrics.VAL_LOSS] for point in run.points if point.evaluated]
+                losses = [point.curve_loss for point in run.points if point.curve_loss is not None]
                 loss = f"  val loss {losses[-1]:.4f}" if losses else ""
                 said.append(f"  {run.info.name}  {last.progress:4.0%}  {last.tokens:,} tokens{loss}")
             else:

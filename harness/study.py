@@ -9,7 +9,8 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
+from optuna.exceptions import StorageInternalError
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import (
     BaseSampler,
@@ -52,7 +54,17 @@ REASON = "reason"
 
 
 class StorageError(ValueError):
-    """An address at which Optuna can store nothing."""
+    """Optuna's storage cannot be opened, read or written."""
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turn the storage's errors, such as a full disk, into a `StorageError` of one sentence."""
+    try:
+        yield
+    except (StorageInternalError, SQLAlchemyError) as error:
+        first = str(error.__cause__ or error).strip().splitlines()[0]
+        raise StorageError(f"Optuna: {first}; the same command goes on once its storage can be used") from error
 
 
 def open_storage(url: str) -> BaseStorage:
@@ -195,6 +207,8 @@ class ArmStudy:
 
     def ask(self) -> tuple[Trial, dict[str, Any]]:
         """The trial that waits longest, else a new one, and its tuned values (dotted path → value)."""
+        if self.sampler == "grid":
+            self._give_failed_point_another_turn()
         known = self.known
         waiting = next((trial for trial in known if trial.state is TrialState.WAITING), None)
         sampler = make_sampler(self.sampler, self.seed, waiting.number if waiting else len(known), self.space)
@@ -233,8 +247,6 @@ class ArmStudy:
             self.storage.set_trial_user_attr(self._id(number), REASON, reason.splitlines()[0])
         state, value = _state_and_value(outcome, loss)
         self.study.tell(number, value, state)
-        if state is TrialState.FAIL and self.sampler == "grid":  # which takes failed points for visited
-            self._requeue(trial.params)
 
     def recover(self) -> int:
         """Let what an earlier process left running wait for its turn; gives how many trials that were."""
@@ -281,9 +293,21 @@ class ArmStudy:
         assert trial.value is not None
         return Best({path: trial.params[path] for path in self.space}, trial.value, trial.number)
 
-    def _requeue(self, values: Mapping[str, Any]) -> None:
-        if set(values) == set(self.space):
-            self.study.enqueue_trial(dict(values))
+    def _give_failed_point_another_turn(self) -> None:
+        """Where no point of the grid is left, enqueue the one that failed least often, if any only failed.
+
+        The sampler takes failed points for visited, and would draw any other once more. They come last, as one that
+        fails every time would otherwise take the turns of all others.
+        """
+        states: dict[tuple[Any, ...], list[TrialState]] = {}
+        for trial in self.known:
+            if set(trial.params) == set(self.space):
+                states.setdefault(tuple(trial.params[path] for path in self.space), []).append(trial.state)
+        untried = len(states) < math.prod(len(dimension.values) for dimension in self.space.values())
+        failed = [point for point, ends in states.items() if set(ends) == {TrialState.FAIL}]
+        if failed and not untried and not any(trial.state is TrialState.WAITING for trial in self.known):
+            point = min(failed, key=lambda point: len(states[point]))
+            self.study.enqueue_trial(dict(zip(self.space, point, strict=True)))
 
     def _id(self, number: int) -> int:
         study = self.storage.get_study_id_from_name(self.name)

@@ -17,23 +17,31 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli import err, fail, out, show_answer
+from harness.cli import Command, err, fail, number, out, show_answer, whole
 from harness.outcomes import Exit, Outcome
 from harness.problems import SpecError
 
 if TYPE_CHECKING:
     from harness.conductor import Ended
     from harness.config import DataConfig
-    from harness.data import Dataset
+    from harness.data import Dataset, Tokenizer
     from harness.spec import SweepSpec
     from harness.tracking import Outbox, SweepInfo, Tracker
+    from harness.workers import Pool
 
 DRAIN_SECONDS, DRAIN_SECONDS_STOPPED = 300.0, 10.0  # that a store gets to take what waits, at the end of a sweep
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
-@app.command()
+def _seeds(text: str) -> int:
+    """A number of seeds; `harness.spec`, which knows how many may be, is imported only where it is asked."""
+    from harness.spec import MAX_SEEDS
+
+    return whole(2, MAX_SEEDS)(text)
+
+
+@app.command(cls=Command)
 def main(
     spec_file: Annotated[Path, typer.Argument(metavar="SPEC", help="The experiment, a YAML file.")],
     settings: Annotated[
@@ -42,12 +50,19 @@ def main(
     plan: Annotated[bool, typer.Option("--plan", help="Say what would run and what it costs; train nothing.")] = False,
     noise_floor: Annotated[
         int | None,
-        typer.Option(min=2, metavar="N", help="Train the baseline alone on N seeds: what a difference has to beat."),
+        typer.Option(
+            parser=_seeds,
+            metavar="N",
+            help="Train the baseline alone on N seeds: what a difference has to beat.",
+        ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Worker processes. Default: one per GPU, else one per core.")
+        int | None,
+        typer.Option(
+            parser=whole(1, 1024), metavar="N", help="Worker processes. Default: one per GPU, else one per core."
+        ),
     ] = None,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads of each worker.")] = 1,
+    threads: Annotated[int, typer.Option(parser=whole(1, 1024), metavar="N", help="CPU threads of each worker.")] = 1,
     tracking: Annotated[
         str | None,
         typer.Option(metavar="URI", help="MLflow store. Default: $MLFLOW_TRACKING_URI or mlruns/mlflow.db."),
@@ -57,7 +72,9 @@ def main(
     ] = None,
     patience: Annotated[
         float,
-        typer.Option(min=1, metavar="SECONDS", help="A worker that gets no further for so long is given up."),
+        typer.Option(
+            parser=number(1), metavar="SECONDS", help="A worker that gets no further for so long is given up."
+        ),
     ] = 600.0,
     status: Annotated[
         bool, typer.Option("--status", help="Say what is done, running, failed and left; change nothing.")
@@ -75,7 +92,7 @@ def main(
 
     datasets = Datasets()
     try:
-        spec = load_spec(spec_file, settings or [], datasets.split_sizes)
+        spec = load_spec(spec_file, settings or [], datasets.split_sizes, datasets.codec)
     except SpecError as error:
         fail(error)
     if noise_floor is not None:
@@ -87,11 +104,14 @@ def main(
         show_plan(spec, datasets.splits(spec), datasets.identity(spec), workers or default_workers(), threads)
         return
     from harness.lock import Locked, only_one
-    from harness.study import StorageError
-    from harness.tracking import SweepBusy, TrackingError
-    from harness.workers import default_workers
+    from harness.places import wrong_places
+    from harness.study import StorageError, explained
+    from harness.tracking import SweepBusy, TrackingError, brief_requests
+    from harness.workers import Pool, default_workers
 
     stores = Stores(tracking, storage, reports)
+    if wrong := wrong_places(tracking, stores.optuna, reports):
+        fail("\n".join(wrong))
     signal.signal(signal.SIGTERM, Terminated.raised)  # as Ctrl-C does, so that nothing is left RUNNING
     try:
         if status:
@@ -100,21 +120,23 @@ def main(
             identity = datasets.identity(spec)
             show_status(spec, identity, tracking, stores.optuna, work_folder(spec, identity))
             return
-        with only_one(spec.name):
-            ended = run(spec, datasets, stores, workers or default_workers(), threads, patience, fresh)
+        pool = Pool(workers or default_workers(), threads, patience)
+        with only_one(spec.name), explained(), brief_requests(), pool:  # the outbox asks again
+            pool.warm(len(spec.arms()) * (spec.trials + len(spec.seeds)))  # while the stores are opened
+            ended = run(spec, datasets, stores, pool, fresh)
     except (Locked, SweepBusy) as error:
         fail(error, Exit.BUSY)
     except (TrackingError, StorageError) as error:
         fail(error, Exit.FAILED)
     except OSError as error:
-        fail(f"disk: {error.strerror}: {error.filename}; the same command goes on from here: {command()}", Exit.FAILED)
+        fail(f"disk: {error.strerror}: {error.filename}; {goes_on()}", Exit.FAILED)
     except KeyboardInterrupt as stop:
         code = stop.code if isinstance(stop, Terminated) else Exit.INTERRUPTED
-        fail(f"stopped at once; the same command goes on from here: {command()}", code)
+        fail(f"stopped at once; {goes_on()}", code)
     for line in ended.failed:
         err.print(f"failed: {line}", markup=False, soft_wrap=True)
     if ended.signal:
-        err.print(f"stopped; the same command goes on from here: {command()}", markup=False, soft_wrap=True)
+        err.print(f"stopped; {goes_on()}", markup=False, soft_wrap=True)
         raise typer.Exit(128 + ended.signal)
     if ended.failed:
         raise typer.Exit(Exit.FAILED)
@@ -161,6 +183,10 @@ class Datasets:
         """Tokens of each split."""
         return split_sizes(self[config])
 
+    def codec(self, config: DataConfig) -> Tokenizer:
+        """What turns text into a corpus's ids."""
+        return self[config].codec
+
 
 @dataclass(frozen=True)
 class Stores:
@@ -176,9 +202,7 @@ class Stores:
         return self.storage or "sqlite:///mlruns/optuna.db"
 
 
-def run(
-    spec: SweepSpec, datasets: Datasets, stores: Stores, workers: int, threads: int, patience: float, fresh: bool
-) -> Ended:
+def run(spec: SweepSpec, datasets: Datasets, stores: Stores, pool: Pool, fresh: bool) -> Ended:
     """Everything between a valid spec and its report."""
     from harness.calibration import Estimates
     from harness.conductor import Conductor
@@ -188,11 +212,10 @@ def run(
     from harness.recovery import reconcile, set_aside
     from harness.study import ArmStudy, open_storage
     from harness.tracking import Outbox, SweepBusy, Tracker, TrackingError
-    from harness.workers import Pool
 
     began = time.monotonic()
     out.print(f"{spec.name}: {spec.question}".rstrip(": "), markup=False, style="bold", soft_wrap=True)
-    out.print(f"{runs_planned(spec)}, {plural(workers, 'worker')}", markup=False)
+    out.print(f"{runs_planned(spec)}, {plural(pool.size, 'worker')}", markup=False)
 
     configs = {arm.name: spec.run_config(arm.values) for arm in spec.arms()}
     used = {name: datasets[config.data] for name, config in configs.items()}
@@ -218,7 +241,7 @@ def run(
             out.print(f"taking up what an earlier process left: {done}", markup=False, soft_wrap=True)
         work = work_per_run(spec, train_tokens)
         with outbox:
-            with make_screen(out) as screen, Pool(workers, threads, patience) as pool:
+            with make_screen(out) as screen, pool:
                 ended = Conductor(spec, studies, tracker, outbox, pool, screen, work, facts).run()
             sent = wait_for_store(outbox, ended.signal)
         outcome = ended.outcome
@@ -320,6 +343,11 @@ def sweep_info(spec: SweepSpec, identity: str, data: Dataset) -> SweepInfo:
 def command() -> str:
     """The command as it was given, to be given again."""
     return shlex.join(["python", "-m", "harness.sweep", *sys.argv[1:]])
+
+
+def goes_on() -> str:
+    """What a person is told when a sweep has ended too early."""
+    return f"the same command goes on from here: {command()}"
 
 
 def work_folder(spec: SweepSpec, identity: str) -> Path:

@@ -60,16 +60,19 @@ class Running:
 
     @property
     def evaluated(self) -> list[Point]:
-        """Points with a full validation pass."""
+        """Points with a validation loss."""
         return [point for point in self.points if point.evaluated]
 
 
 def told_loss(points: Sequence[Point], outcome: Outcome) -> float | None:
-    """The validation loss that a study is told of a trial: the last one; that at initialisation, if it diverged."""
-    evaluated = [point for point in points if point.evaluated]
-    if not evaluated:
+    """The validation loss that a study is told of a trial: the last one; that at initialisation, if it diverged.
+
+    It is of the whole split, also where curves are of a sample.
+    """
+    losses = [point.metrics[metrics.VAL_LOSS] for point in points if metrics.VAL_LOSS in point.metrics]
+    if not losses:
         return None
-    return evaluated[0 if outcome is Outcome.DIVERGED else -1].metrics[metrics.VAL_LOSS]
+    return losses[0 if outcome is Outcome.DIVERGED else -1]
 
 
 def run_name(arm: Arm, values: Mapping[str, Any], seed: int) -> str:

@@ -10,8 +10,9 @@ import dataclasses
 import logging
 import math
 from collections.abc import Callable, Generator, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -19,8 +20,8 @@ from torch import Tensor
 from harness import metrics
 from harness.checkpoint import save_checkpoint
 from harness.clock import Clock
-from harness.config import RunConfig
-from harness.data import CorpusError, Dataset, get_tokenizer, open_dataset
+from harness.config import RunConfig, digest_of
+from harness.data import CorpusError, Dataset, open_dataset
 from harness.devices import autocast, peak_flops, resolve_device, resolve_precision
 from harness.metrics import Point
 from harness.model import GPT, build_gpt
@@ -36,6 +37,12 @@ from harness.windows import (
     strided_batches,
     take_windows,
     training_batches,
+)
+
+# Fields that do not matter before the first step: a run's first point is that of every run that differs in them only.
+NOT_YET: Final = (
+    *("budget", "batch_tokens", "batch_size", "eval_every", "checkpoint_every", "grad_clip"),
+    *("optimizer", "learning_rate", "schedule", "warmup", "final_fraction", "decay", "weight_decay", "beta1", "beta2"),
 )
 
 EVAL_TOKENS = 8192  # tokens scored at once; the result does not depend on it
@@ -64,6 +71,7 @@ def train(
     after: int | None = None,
     began: Callable[[int, str], None] | None = None,
     stop: Callable[[], bool] = lambda: False,
+    beginnings: dict[str, Measured] | None = None,
 ) -> Generator[Point, None, None]:
     """Train the GPT that `config` describes and yield points of its curves.
 
@@ -91,6 +99,8 @@ def train(
         began: told, before the first point, the step that training goes on from (0: from the beginning), and what
             there is to say about it, such as "resumed with 2 threads, was 1: not bit-equal". By default it is logged.
         stop: asked before every step and during evaluations whether to end now.
+        beginnings: kept by the caller from run to run: what untrained models were measured to be. Runs that begin
+            with the same weights, as all trials of a search do, then measure them once.
 
     Raises:
         Diverged: with the step and what was not finite.
@@ -101,6 +111,7 @@ def train(
         OSError: a state or the checkpoint cannot be written; the states before are intact.
     """
     data = data or open_dataset(config.data)
+    config = data.resolve(config)
     windows = count_windows(len(data.train), config.model.context_length)
     if not windows:
         raise CorpusError(
@@ -110,10 +121,10 @@ def train(
         )
     device = resolve_device(config.train, device_index)
     precision = resolve_precision(config.train, device)
-    model = build_gpt(config, device)
+    model = build_gpt(config, device, data.vocabulary)
     loss_of = torch.compile(model.loss) if config.train.compile else model.loss
     optimizer = Optimizer(model, config.train)
-    evaluator = Evaluator(config, data, model, device, precision, stop)
+    evaluator = Evaluator(config, data, model, device, precision, stop, {} if beginnings is None else beginnings)
     clock = Clock(config, config.total_steps(windows))
     eval_steps = config.eval_steps(windows)
     log_steps = max(1, min(MAX_LOG_STEPS, eval_steps, (clock.total_steps or 1000) // 100))
@@ -146,12 +157,12 @@ def train(
                 if pending is not None:
                     last = clock.done(step)
                     if evaluated():
-                        scores = evaluator.evaluate(step, read_test=read_test and last)
+                        scores, sample = evaluator.measure(step, read_test=read_test and last, whole=last)
                         if last and common_context is not None:
                             scores[metrics.VAL_COMMON_LOSS] = evaluator.common_context_loss(common_context)
                         if last and checkpoint is not None:
-                            save_checkpoint(checkpoint, model, config, step)
-                        point = clock.point(step, {**pending, **scores}, evaluator.sample())
+                            save_checkpoint(checkpoint, model, config, step, data.vocabulary)
+                        point = clock.point(step, {**pending, **scores}, sample)
                         points.append(dataclasses.replace(point, by_position=evaluator.by_position) if last else point)
                     else:
                         points.append(clock.point(step, pending))
@@ -226,6 +237,9 @@ class Scores:
         return nats / count
 
 
+Measured = tuple[Mapping[str, float], str | None]  # losses and what follows from them; a text
+
+
 @dataclass
 class Evaluator:
     """Scores a model on its splits. Draws no random numbers, so how often it is called changes nothing else."""
@@ -236,6 +250,7 @@ class Evaluator:
     device: torch.device
     precision: str
     stop: Callable[[], bool] = lambda: False  # asked before every batch whether to end now
+    beginnings: dict[str, Measured] = field(default_factory=dict)  # see `train`
     by_position: tuple[float, ...] = ()  # mean validation loss at each position, of the last pass
 
     @property
@@ -243,18 +258,64 @@ class Evaluator:
         """Windows scored at once."""
         return max(1, EVAL_TOKENS // self.model.context_length)
 
-    def evaluate(self, step: int, read_test: bool = False) -> dict[str, float]:
-        """Train loss over the fixed sample, validation (and test) loss over every target of the split."""
-        length = self.model.context_length
-        starts = fixed_sample(self.data.train, length, self.config.train.train_eval_tokens)
-        parts = (starts[i : i + self.rows] for i in range(0, len(starts), self.rows))
-        loss = self.score((*take_windows(self.data.train, part, length), 0) for part in parts).mean
+    def measure(self, step: int, read_test: bool = False, whole: bool = True) -> tuple[dict[str, float], str | None]:
+        """The scores of `evaluate` and the text of `sample`; those of an untrained model are whole, and found once."""
+        if step > 0:
+            return self.evaluate(step, read_test, whole), self.sample()
+        key = self._beginning()
+        if key not in self.beginnings:
+            self.beginnings[key] = self.evaluate(step), self.sample()
+        scores, sample = self.beginnings[key]
+        return dict(scores), sample
+
+    def _beginning(self) -> str:
+        """Tells apart what is measured before the first step: weights, data, and how they are computed with."""
+        plain = self.config.resolved()
+        for name in NOT_YET:
+            del plain["train"][name]
+        del plain["model"]["drop_rate"]
+        where = [str(self.device), self.precision, torch.get_num_threads()]
+        return digest_of({"config": plain, "data": self.data.fingerprint, "where": where})
+
+    def evaluate(self, step: int, read_test: bool = False, whole: bool = True) -> dict[str, float]:
+        """Train loss over the fixed sample, validation (and test) loss over every target of the split.
+
+        Args:
+            step: of the point, for what is said of a loss that is not finite.
+            read_test: score the test split too.
+            whole: score the whole validation split where `train.eval_tokens` asks for a sample, too.
+        """
+        loss = self.window_scores(self.data.train, self.sample_of("train")).mean
         scores = {metrics.TRAIN_LOSS: loss, metrics.TRAIN_PERPLEXITY: metrics.perplexity(loss)}
-        scores |= self.split_scores("val", self.data.val)
+        sampled = self.config.samples(len(self.data.val))
+        if sampled:
+            scores |= self.sample_scores()
+        if whole or not sampled:
+            scores |= self.split_scores("val", self.data.val)
         if read_test and len(self.data.test) > 1:
             scores |= self.split_scores("test", self.data.test)
         check_finite(step, **{name: value for name, value in scores.items() if name.endswith("/loss")})
         return scores
+
+    def sample_of(self, split: str) -> list[int]:
+        """Where the windows of a split's fixed sample begin."""
+        train = self.config.train
+        wanted = train.train_eval_tokens if split == "train" else train.eval_tokens
+        assert wanted is not None
+        return fixed_sample(self.data.tokens(split), self.model.context_length, wanted)
+
+    def sample_scores(self) -> dict[str, float]:
+        """Loss, perplexity and bits per byte over the fixed sample of the validation split, each target scored once."""
+        tokens, length, starts = self.data.val, self.model.context_length, self.sample_of("val")
+        nats, count = self.window_scores(tokens, starts).total
+        assert count == len(starts) * length
+        size = sum(int(self.data.token_bytes[tokens[start + 1 : start + 1 + length]].sum()) for start in starts)
+        return metrics.split_metrics("val_sample", nats, count, size)
+
+    def window_scores(self, tokens: Tokens, starts: list[int]) -> Scores:
+        """The targets of the windows that begin at `starts`."""
+        parts = (starts[i : i + self.rows] for i in range(0, len(starts), self.rows))
+        return self.score((*take_windows(tokens, part, self.model.context_length), 0) for part in parts)
 
     def split_scores(self, split: str, tokens: Tokens) -> dict[str, float]:
         """Loss, perplexity and bits per byte over every target token of one split, each scored once."""
@@ -295,5 +356,4 @@ class Evaluator:
         wanted = self.config.train.sample
         if wanted.max_new_tokens == 0:
             return None
-        tokenizer = get_tokenizer(self.config.data.tokenizer)
-        return continue_text(self.model, tokenizer, wanted, self.config.train.seed)
+        return continue_text(self.model, self.data.codec, wanted, self.config.train.seed)

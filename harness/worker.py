@@ -13,7 +13,9 @@ import gc
 import signal
 import time
 import traceback
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING
 
 import psutil
 
@@ -23,6 +25,9 @@ from harness.data import Dataset, open_dataset
 from harness.metrics import Point
 from harness.outcomes import Outcome
 from harness.workers import Alive, Finished, Job, Leaving, Progress, Started, Stop
+
+if TYPE_CHECKING:
+    from harness.trainer import Measured
 
 _ALIVE_SECONDS = 1.0  # how often the parent hears that a job gets on
 _NO_SPACE = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)  # on the disk, under the process's limit, under the user's quota
@@ -60,6 +65,20 @@ class _Orders:
         return self.terminated
 
 
+@dataclass
+class _Memory:
+    """What a worker keeps from run to run: open corpora, and what untrained models were measured to be."""
+
+    datasets: dict[DataConfig, Dataset] = field(default_factory=dict)
+    beginnings: dict[str, Measured] = field(default_factory=dict)
+
+    def dataset(self, config: DataConfig) -> Dataset:
+        """The tokens, opened once."""
+        if config not in self.datasets:
+            self.datasets[config] = open_dataset(config)
+        return self.datasets[config]
+
+
 def work(connection: Connection, index: int, threads: int) -> None:
     """The life of a worker process: one job after the other, until the parent is gone or SIGTERM comes.
 
@@ -73,20 +92,21 @@ def work(connection: Connection, index: int, threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
-    datasets: dict[DataConfig, Dataset] = {}
+    torch.optim.AdamW([torch.zeros(1)])  # the first one imports for a second: better now than when a run waits
+    memory = _Memory()
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent is gone: nothing to do
         while not orders.terminated:
             message = connection.recv()
             if isinstance(message, Job):
                 orders.job = message
-                finished = _train(message, orders, index, datasets)
+                finished = _train(message, orders, index, memory)
                 if orders.terminated:
                     connection.send(Leaving())
                 connection.send(finished)
                 orders.job = None
 
 
-def _train(job: Job, orders: _Orders, index: int, datasets: dict[DataConfig, Dataset]) -> Finished:
+def _train(job: Job, orders: _Orders, index: int, memory: _Memory) -> Finished:
     import torch
 
     from harness.devices import describe, resolve_device
@@ -103,7 +123,7 @@ def _train(job: Job, orders: _Orders, index: int, datasets: dict[DataConfig, Dat
         def began(step: int, note: str) -> None:
             connection.send(Started(job.id, describe(device), step, note))
 
-        data = datasets.get(job.config.data) or datasets.setdefault(job.config.data, open_dataset(job.config.data))
+        data = memory.dataset(job.config.data)
         points = train(
             job.config,
             data,
@@ -115,6 +135,7 @@ def _train(job: Job, orders: _Orders, index: int, datasets: dict[DataConfig, Dat
             after=job.after,
             began=began,
             stop=orders.stop,
+            beginnings=memory.beginnings,
         )
         with contextlib.closing(points):  # a parent that is gone takes no points, but the state is worth saving
             for point in points:

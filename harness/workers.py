@@ -157,6 +157,11 @@ class Pool:
         """How many more jobs can be submitted now."""
         return self.size - sum(worker.job is not None for worker in self._workers.values())
 
+    def warm(self, jobs: int) -> None:
+        """Start as many workers as so many jobs will need: to import torch takes them seconds."""
+        for _ in range(len(self._workers), min(jobs, self.size)):
+            self._start()
+
     def submit(self, job: Job) -> None:
         """Give a job to a free worker."""
         assert self.free > 0

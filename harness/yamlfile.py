@@ -6,6 +6,8 @@ their lines; duplicate keys are therefore reported with all other mistakes and n
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,13 +17,16 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from harness.problems import Problem, SpecError
+from harness.problems import Problem, SpecError, shown
 
 # A spec has some dozens of values. The bound is what stops nested aliases ("billion laughs") and endless loops.
 MAX_VALUES = 5000
+MAX_DEPTH = 50
 MAX_BYTES = 1_000_000
 
-_PLAIN_TAGS = {"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"}
+_PLAIN_TAGS = {
+    f"tag:yaml.org,2002:{name}" for name in ("map", "seq", "str", "int", "float", "bool", "null", "timestamp")
+}
 
 
 @dataclass(frozen=True)
@@ -56,10 +61,13 @@ class _Reader:
     def value(self, node: Node, path: str) -> Any:
         self.seen += 1
         line = node.start_mark.line + 1
-        if self.seen > MAX_VALUES or path.count(".") > 50:
-            raise SpecError([Problem(self.file, line, "", f"nested or repeated beyond {MAX_VALUES} values (aliases?)")])
-        if not isinstance(node, ScalarNode) and node.tag not in _PLAIN_TAGS:
+        if self.seen > MAX_VALUES or path.count(".") > MAX_DEPTH:
+            message = f"is nested beyond {MAX_DEPTH} levels or has more than {MAX_VALUES:,} values (aliases?)"
+            raise SpecError([Problem(self.file, line, "", message)])
+        if node.tag not in _PLAIN_TAGS:
             self.report(line, path, f"found a value tagged {node.tag}; allowed: plain values")
+            if isinstance(node, ScalarNode):
+                return str(node.value)
         if isinstance(node, MappingNode):
             return self.mapping(node, path)
         if isinstance(node, SequenceNode):
@@ -67,8 +75,8 @@ class _Reader:
         assert isinstance(node, ScalarNode)
         try:
             return self.yaml.constructor.construct_object(node)
-        except (ValueError, AttributeError, OverflowError):  # 2024-13-45 is no date, !!int abc no number
-            self.report(line, path, f"found {node.value[:40]!r}, which cannot be read as what it looks like")
+        except (YAMLError, ValueError, LookupError, AttributeError, ArithmeticError):  # no date, no number
+            self.report(line, path, f"found {shown(node.value)}, which cannot be read as what it looks like")
             return node.value
 
     def mapping(self, node: MappingNode, path: str) -> dict[str, Any]:
@@ -112,9 +120,15 @@ def read_yaml(path: Path) -> Document:
 
 def parse_yaml(text: str, file: str) -> Document:
     """The same for text; `file` is what messages name."""
+    for number, start in enumerate(
+        re.split("\r\n|[\r\n\x85\u2028\u2029]", text), 1
+    ):  # in another version, `no` is no text
+        if start.startswith("%YAML") and start.split()[1:2] != ["1.2"]:
+            raise SpecError([Problem(file, number, "", f"found {shown(start.strip())}; allowed: YAML 1.2")])
     yaml = YAML(typ="safe", pure=True)
     try:
-        node = yaml.compose(text)
+        with warnings.catch_warnings(action="ignore"):  # an anchor that is used again has its latest value
+            node = yaml.compose(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 0

@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -24,10 +25,10 @@ from pathlib import Path
 
 import optuna
 import pandas as pd
-import psutil
 from mlflow import MlflowClient
 
 from harness.tracking import load_curves, load_runs
+from sandbox import exact_curves, workers_of
 
 TRIALS = 2
 SPEC = """\
@@ -51,6 +52,8 @@ study: {sampler: random, trials: 2, seeds: 2}
 """
 # A signal that comes before the command can take it, or after it has done everything, is taken by Python itself.
 ENDS = (0, 130, 143, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT)
+# What Python's own start of a process says in a worker whose parent is killed before it has said what to do.
+_UNBORN = re.compile(r"Traceback \(most recent call last\):\n(?:  .*\n)+EOFError: .*\n")
 GIVE_UP = 300.0  # seconds without the end of a process that was told to end, or of a sweep that nothing disturbs
 
 
@@ -102,7 +105,9 @@ def storm(folder: Path, kills: int, seed: int, longest: float = 12.0) -> Storm:
                 found.kills[_hit(process, chance)] += 1
         code = process.wait(GIVE_UP)
         output = (stormy / "output.txt").read_text("utf-8")
-        if "Traceback" in output or code not in ENDS:
+        if code == -signal.SIGINT:  # Python says so in its own way
+            output = ""
+        if "Traceback" in _UNBORN.sub("", output) or code not in ENDS:
             found.faults.append(f"the command ended with {code} and said:\n{output}")
         if code == 0 and sum(found.kills.values()) < kills:
             found.seeds += 2  # it came through: there has to be more to do
@@ -135,7 +140,7 @@ def _wait(process: subprocess.Popen[str], seconds: float) -> bool:
 
 def _hit(process: subprocess.Popen[str], chance: random.Random) -> str:
     """Send one signal, to the parent or a worker, and wait for the parent's end where it should end."""
-    workers = _workers(process)
+    workers = workers_of(process.pid)
     if workers and chance.random() < 0.5:
         number = chance.choice([signal.SIGKILL, signal.SIGTERM])
         _send(chance.choice(workers).pid, number)
@@ -157,14 +162,6 @@ def _send(pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)
 
 
-def _workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    try:
-        children = psutil.Process(process.pid).children()
-        return [one for one in children if "multiprocessing.spawn" in " ".join(one.cmdline())]
-    except psutil.Error:
-        return []
-
-
 def _compare(stormy: Path, calm: Path, found: Storm) -> None:
     """Add to the faults what is wrong in the stores of the stormy sweep."""
     faults = found.faults
@@ -181,25 +178,18 @@ def _compare(stormy: Path, calm: Path, found: Storm) -> None:
         trials = Counter(trial.state.name for trial in optuna.load_study(study_name=name, storage=storage).trials)
         if trials != {"COMPLETE": TRIALS}:
             faults.append(f"Optuna has trials {dict(trials)} in {name}, planned were {TRIALS}")
-    frames = []
-    for place in (stormy, calm):
-        where = f"sqlite:///{place}/mlruns/mlflow.db"
-        runs, curves = load_runs("storm", where), load_curves("storm", where)
-        merged = curves.merge(runs[["run_id", "trial_number"]], on="run_id")
-        exact = merged[merged["metric"].str.match("val/|train/|test/|optim/|epochs")]
-        keys = ["arm", "phase", "seed", "trial_number", "metric", "step"]
-        frames.append(exact[[*keys, "tokens", "value"]].sort_values(keys, ignore_index=True))
-        if place is stormy:
-            found.runs, found.points = len(runs), len(curves.drop_duplicates(["run_id", "step"]))
-            for run in runs["run_id"]:
-                for metric in client.get_run(run).data.metrics:
-                    steps = [point.step for point in client.get_metric_history(run, metric)]
-                    if len(steps) != len(set(steps)):
-                        faults.append(f"run {run} has {metric} more than once at a step")
-                    if steps != sorted(steps):
-                        faults.append(f"run {run} has {metric} out of order")
+    where = [f"sqlite:///{place}/mlruns/mlflow.db" for place in (stormy, calm)]
+    runs, curves = load_runs("storm", uri), load_curves("storm", uri)
+    found.runs, found.points = len(runs), len(curves.drop_duplicates(["run_id", "step"]))
+    for run in runs["run_id"]:
+        for metric in client.get_run(run).data.metrics:
+            steps = [point.step for point in client.get_metric_history(run, metric)]
+            if len(steps) != len(set(steps)):
+                faults.append(f"run {run} has {metric} more than once at a step")
+            if steps != sorted(steps):
+                faults.append(f"run {run} has {metric} out of order")
     try:
-        pd.testing.assert_frame_equal(*frames, check_exact=True)
+        pd.testing.assert_frame_equal(*(exact_curves(one, "storm") for one in where), check_exact=True)
     except AssertionError as error:
         faults.append(f"its curves are not those of the undisturbed sweep: {error}")
     if left := [path.name for path in (stormy / "mlruns").glob("*.work")]:

@@ -38,7 +38,10 @@ ROWS = [
     {"tracking"},
     {"report"},
     {"workers", "worker"},
-    {"calibration", "plan", "progress", "study", "tasks", "rounds", "recovery", "status", "lock", "conductor"},
+    {
+        *("calibration", "plan", "progress", "study", "tasks", "rounds", "recovery", "status", "lock", "places"),
+        "conductor",
+    },
     {"cli", "preview", "sweep", "generate", "bench", "report.__main__", "data.__main__"},
 ]
 

@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save
 
-from harness.checkpoint import DESCRIPTION, WEIGHTS, CheckpointError, load_checkpoint, save_checkpoint
-from harness.config import RunConfig
+from harness.checkpoint import (
+    DESCRIPTION,
+    WEIGHTS,
+    CheckpointError,
+    load_checkpoint,
+    load_tokenizer,
+    save_checkpoint,
+)
+from harness.config import DataConfig, RunConfig
+from harness.data import get_tokenizer, load_corpus, open_dataset
 from harness.optim import Optimizer
 from helpers import lively_gpt, random_tokens, small_config
 
@@ -213,3 +223,60 @@ def test_a_tied_checkpoint_without_its_embedding_is_refused(tmp_path: Path) -> N
     vouch_for(tmp_path, save({"pos_emb.weight": torch.zeros(16, 16)}))
     with pytest.raises(CheckpointError, match="holds no weights that fit"):
         load_checkpoint(tmp_path)
+
+
+# The corpus's own vocabulary
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A checkpoint of a GPT that knows the tokens of its corpus only."""
+    config = small_config(data={"corpus": "sotu-1820", "tokenizer": "gpt2", "vocab": "corpus"})
+    data = open_dataset(config.data)
+    config = data.resolve(config)
+    save_checkpoint(tmp_path / "own", lively_gpt(config), config, 6, data.vocabulary)
+    return tmp_path / "own"
+
+
+def test_a_corpus_vocabulary_comes_back_with_the_checkpoint(own: Path, folder: Path) -> None:
+    model, config = load_checkpoint(own)
+    data = open_dataset(DataConfig(corpus="sotu-1820", vocab="corpus"))
+    assert config.vocab_size == len(model.tok_emb.weight) == data.n_vocab
+    tokenizer = load_tokenizer(own)
+    assert tokenizer.n_vocab == data.n_vocab
+    assert tokenizer.decode(data.val) == data.codec.decode(data.val)
+    assert load_tokenizer(folder) is get_tokenizer("byte")  # nothing to restrict
+
+
+@pytest.mark.parametrize(
+    "ids", [None, [], [0, 2, 2], [5, 3], [-1, 4], [0, 50257], list(range(5000)), [[0, 1]]], ids=lambda ids: str(ids)[:9]
+)
+def test_a_vocabulary_that_cannot_be_right_is_refused(ids: list[int] | None, own: Path) -> None:
+    tensors = load_file(own / WEIGHTS)
+    del tensors["vocabulary"]
+    if ids is not None:
+        tensors["vocabulary"] = torch.tensor(ids, dtype=torch.int32)
+    weights = save(tensors)
+    (own / WEIGHTS).write_bytes(weights)
+    description = json.loads((own / DESCRIPTION).read_text())
+    (own / DESCRIPTION).write_text(json.dumps(description | {"sha256": hashlib.sha256(weights).hexdigest()}))
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: holds (no|a) vocabulary"):
+        load_tokenizer(own)
+
+
+def test_texts_are_generated_with_a_corpus_vocabulary(own: Path) -> None:
+    def generate(prompt: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "harness.generate", str(own), "--prompt", prompt, "--max-new-tokens", "5"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+    done = generate(" the publication")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(" the publication")
+    used = set(load_corpus(DataConfig(corpus="sotu-1820")).text)
+    assert set(done.stdout) <= used | set(" the publication")
+    refused = generate("a\N{SNOWMAN}")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.startswith(
+        "--prompt: found '\N{SNOWMAN}', which no tokens that occur in the corpus can write;"
+    )
+    assert refused.stderr.count("\n") == 1

@@ -47,7 +47,7 @@ def counted(config: RunConfig) -> int:
 
 
 def test_the_preset_has_the_ordered_values() -> None:
-    model = preset().model.model_dump()
+    model = preset().resolved()["model"]
     assert model.pop("tie_embeddings") is False
     assert model == {
         "vocab_size": 50257,
@@ -332,3 +332,32 @@ def test_scientific_notation_is_a_whole_number_where_one_is_meant() -> None:
 def test_a_configuration_cannot_be_changed() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         ModelConfig().drop_rate = 0.5  # type: ignore[misc]
+
+
+def test_a_corpus_vocabulary_is_known_only_with_the_corpus() -> None:
+    config = RunConfig.model_validate(plain(data__vocab="corpus"))
+    for ask in (RunConfig.resolved, RunConfig.digest, RunConfig.flat):
+        with pytest.raises(ValueError, match=r"model\.vocab_size: found nothing with data\.vocab corpus; allowed"):
+            ask(config)
+    for name in ("vocab_size", "parameters", "flops_per_token"):
+        with pytest.raises(ValueError, match=r"model\.vocab_size: found nothing"):
+            getattr(config, name)
+    known = config.with_vocabulary(300)
+    full = RunConfig.model_validate(plain())
+    width = full.model.emb_dim
+    assert known.flat()["model.vocab_size"] == known.vocab_size == 300
+    assert full.parameters - known.parameters == 2 * width * (50257 - 300)
+    assert full.flops_per_token - known.flops_per_token == 6 * width * (50257 - 300)
+    assert known.digest() not in (full.digest(), config.with_vocabulary(301).digest())
+    assert RunConfig.model_validate(known.resolved()) == known
+    assert full.with_vocabulary(300) is full
+    padded = RunConfig.model_validate(plain(data__vocab="corpus", model__vocab_size=320))
+    assert padded.with_vocabulary(300).vocab_size == 320
+    with pytest.raises(ValueError, match=r"model\.vocab_size: found 320; allowed: at least the 321 tokens that occur"):
+        padded.with_vocabulary(321)
+
+
+def test_a_preset_leaves_the_vocabulary_to_the_data() -> None:
+    assert preset().vocab_size == 50257
+    small = RunConfig.model_validate({**plain(data__vocab="corpus"), "model": {"preset": "gpt2-124m"}})
+    assert small.with_vocabulary(4000).vocab_size == 4000

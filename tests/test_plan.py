@@ -59,21 +59,36 @@ SPLITS = {"train": 4000, "val": 501, "test": 101}
 
 
 def test_a_run_takes_its_steps_and_its_evaluations(tmp_path: Path) -> None:
-    config = load(tmp_path, GOOD, "train.budget.steps=100", "train.eval_every.steps=20").base  # 128 tokens a step
+    config = load(
+        tmp_path, GOOD, "train.budget.steps=100", "train.eval_every.steps=20", "train.train_eval_tokens=100"
+    ).base  # 128 tokens a step
     measured = Measured(step_seconds=0.5, eval_seconds=1.8, eval_tokens=900, sample_seconds=0.2)
     # before the first step and after every twentieth: six evaluations
-    assert run_seconds(config, 4000, 900, measured, 1.0) == pytest.approx(100 * 0.5 + 6 * 2.0)
+    splits = {"train": 4000, "val": 901 - config.train.train_eval_tokens, "test": 0}
+    assert run_seconds(config, splits, measured, 1.0) == pytest.approx(100 * 0.5 + 6 * 2.0)
     # Scoring is in proportion to the tokens, the sample of text is not.
-    assert run_seconds(config, 4000, 2700, measured, 1.0) == pytest.approx(100 * 0.5 + 6 * 5.6)
+    assert run_seconds(config, {**splits, "val": 2601}, measured, 1.0) == pytest.approx(100 * 0.5 + 6 * 5.6)
     flops = config.flops_per_token * 128
-    by_flops = run_seconds(config, 4000, 1280, None, flops)  # a step takes a second, so an evaluation 10 times 0.4
+    # a step of 128 tokens takes a second, so an evaluation of 1,280 takes 10 times 0.4
+    by_flops = run_seconds(config, {**splits, "val": 1181}, None, flops)
     assert by_flops == pytest.approx(100 * 1.0 + 6 * 4.0)
 
 
 def test_a_budget_in_seconds_takes_them_and_its_evaluations(tmp_path: Path) -> None:
-    config = load(tmp_path, GOOD, "train.budget.seconds=60", "train.eval_every.steps=30").base
+    config = load(
+        tmp_path, GOOD, "train.budget.seconds=60", "train.eval_every.steps=30", "train.train_eval_tokens=100"
+    ).base
     measured = Measured(step_seconds=1.0, eval_seconds=4.0, eval_tokens=1000, sample_seconds=1.0)
-    assert run_seconds(config, 4000, 1000, measured, 1.0) == pytest.approx(60 + 3 * 5.0)
+    assert run_seconds(config, {"train": 4000, "val": 901, "test": 0}, measured, 1.0) == pytest.approx(60 + 3 * 5.0)
+
+
+def test_evaluations_on_a_sample_are_cheaper_but_for_the_two_at_the_ends(tmp_path: Path) -> None:
+    settings = ("train.budget.steps=100", "train.eval_every.steps=20", "train.train_eval_tokens=100")
+    config = load(tmp_path, GOOD, *settings, "train.eval_tokens=200").base
+    measured = Measured(step_seconds=0.5, eval_seconds=1.0, eval_tokens=100, sample_seconds=0.0)
+    splits = {"train": 4000, "val": 901, "test": 0}
+    # two of 900 whole, 200 sampled and 100 of the training split; four of 200 and 100
+    assert run_seconds(config, splits, measured, 1.0) == pytest.approx(50 + 2 * 12 + 4 * 3)
 
 
 def test_a_sweep_takes_its_runs_over_the_workers_that_can_help(tmp_path: Path) -> None:

@@ -85,3 +85,20 @@ def test_a_terminal_gets_bars_that_go_away_and_lines_that_stay() -> None:
         screen.note("a note with [brackets]")
     assert "✓ 1/2  drop_rate=0.1 · [bold]  val loss 6.2500" in text(screen)
     assert "a note with [brackets]" in text(screen)
+
+
+def test_a_loss_on_a_sample_is_called_that_until_the_end() -> None:
+    sampled = {metrics.TRAIN_LOSS: 3.0, metrics.VAL_SAMPLE_LOSS: 6.0}
+    with make_screen(console()) as screen:
+        screen.sweep_began(2, 200.0)
+        screen.run_began(1, "one", 100.0)
+        screen.run_point(1, Point(5, 500, 0.5, 1.0, sampled))
+        screen.run_point(1, Point(10, 1000, 1.0, 2.0, {**sampled, metrics.VAL_LOSS: 5.5}))
+        screen.run_ended(1, Outcome.COMPLETE)
+        screen.run_began(2, "two", 100.0)
+        screen.run_point(2, Point(5, 500, 0.5, 1.0, sampled))
+        screen.run_ended(2, Outcome.PRUNED)
+    lines = text(screen).splitlines()
+    assert "500 tokens  train 3.0000  val sample 6.0000  (sweep: " in lines[0]
+    assert lines[1].startswith("✓ 1/2  one  val loss 5.5000")
+    assert lines[3].startswith("✂ 2/2  two  val sample loss 6.0000")

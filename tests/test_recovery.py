@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import shutil
 from collections.abc import Callable
@@ -20,8 +21,8 @@ from harness.outcomes import Outcome, Phase
 from harness.recovery import REMADE, reconcile, set_aside
 from harness.spec import SweepSpec
 from harness.study import RUN_KEY, ArmStudy, open_storage
-from harness.tasks import Task
-from harness.tracking import ArmInfo, Outbox, SweepInfo, Tracker, kept_runs
+from harness.tasks import Task, told_loss
+from harness.tracking import ArmInfo, Outbox, SweepInfo, Tracker, kept_runs, load_runs
 from test_specfile import load
 from test_tracking import DATA
 
@@ -41,10 +42,10 @@ study: {sampler: random, trials: 6, seeds: 2}
 class Torn:
     """The stores of one sweep of one arm, in a folder; every `open` is a new process's view of them."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, *settings: str) -> None:
+        self.folder, self.settings = folder, settings
         folder.mkdir(exist_ok=True)
-        self.spec: SweepSpec = load(folder, SPEC)
+        self.spec: SweepSpec = load(folder, SPEC, *settings)
         [self.arm] = self.spec.arms()
 
     @property
@@ -90,7 +91,7 @@ class Torn:
         """A copy that lacks a file. (A process that has the file open would go on with it.)"""
         target = self.folder.with_name(f"{self.folder.name}-without-{lost}")
         shutil.copytree(self.folder, target, ignore=shutil.ignore_patterns(lost))
-        return Torn(target)
+        return Torn(target, *self.settings)
 
     def stores(self) -> tuple[Any, ...]:
         """All that Optuna, MLflow and the disk say, but for the clock and ids that are drawn."""
@@ -308,3 +309,47 @@ def test_a_sweep_set_aside_is_kept_and_another_begins(copied: Callable[[], Torn]
     assert other.missing() == 6
     assert torn.reconcile() == ""
     assert set_aside(torn.spec, "f" * 64, study.storage, tracker, folder) == ""  # there is none of that identity
+
+
+def test_of_sampled_curves_both_losses_are_brought_back(tmp_path: Path) -> None:
+    """Pruning goes by the sample, results by the whole split, whichever store was lost."""
+    torn = Torn(tmp_path / "torn", "train.eval_tokens=64")
+    study, _, outbox = torn.open()
+    for whole, outcome in (([5.0, None, 3.0], Outcome.COMPLETE), ([5.0, None], Outcome.PRUNED)):
+        trial, values = study.ask()
+        config = torn.spec.arm_config(torn.arm, values, 1)
+        key = outbox.begin(Task(torn.arm, Phase.EXPLORE, values, 1, config, study.name, trial).info(DATA))
+        trial.set_user_attr(RUN_KEY, key)
+        points = []
+        for number, (loss, sampled) in enumerate(zip(whole, (5.1, 4.1, 3.1), strict=False)):
+            measured = {metrics.VAL_SAMPLE_LOSS: sampled} | ({} if loss is None else {metrics.VAL_LOSS: loss})
+            points.append(Point(10 * number, 640 * number, number / 4, float(number), measured))
+            outbox.point(key, points[-1])
+            if number:
+                study.report(trial, 640 * number, sampled)
+        outbox.end(key, outcome, "")
+        study.tell(trial.number, outcome, told_loss(points, outcome))
+    outbox.send()
+    trials = torn.stores()[0]
+    assert [(state, value, seen) for _, _, state, value, _, seen, _ in trials] == [
+        ("COMPLETE", 3.0, {640: 4.1, 1280: 3.1}),
+        ("PRUNED", 4.1, {640: 4.1}),
+    ]
+
+    lost = torn.without("optuna.db")
+    lost.reconcile()
+    assert lost.stores()[0] == trials
+
+    lost = torn.without("mlflow.db")
+    lost.reconcile()
+    remade, names = {}, (metrics.VAL_LOSS, metrics.VAL_SAMPLE_LOSS)
+    for run in lost.client.search_runs(["1"], "tags.`harness.role` = 'trial'"):
+        histories = [lost.client.get_metric_history(run.info.run_id, name) for name in names]
+        remade[run.data.tags["harness.outcome"]] = [{one.step: one.value for one in found} for found in histories]
+    assert remade == {"complete": [{20: 3.0}, {10: 4.1, 20: 3.1}], "pruned": [{}, {10: 4.1}]}
+
+    frame = load_runs("torn", f"sqlite:///{torn.folder}/mlflow.db").set_index("outcome")
+    assert frame.loc["complete", [*names, "best_val_loss"]].tolist() == [3.0, 3.1, 3.1]
+    assert frame["initial_val_loss"].tolist() == [5.0, 5.0]
+    assert math.isnan(frame.loc["pruned", metrics.VAL_LOSS])  # what it had at its start is not its last loss
+    assert frame.loc["pruned", metrics.VAL_SAMPLE_LOSS] == 4.1

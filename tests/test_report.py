@@ -126,7 +126,8 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
     rows.append(example.run(9, BASELINE, {}, seed=8, outcome="failed", reason=evil))
     rows[0]["train.sample.prompt"] = evil
     record = example.record(arms, question=evil, command=evil, spec_text=evil, versions={evil: evil})
-    files = report(tmp_path, rows, record, lambda _: [(0, 0, evil), (1, 512, evil)])
+    files = report(tmp_path, rows, record, lambda _: [(0, 0, evil), (1, 512, f"{evil}\x1b[31m")])
+    assert not any("\x1b" in file.read_text("utf-8") for file in (files.html, files.markdown))
     page = Page(files.html.read_text("utf-8"))
     names = [tag for tag, _ in page.tags]
     assert names.count("script") == 1 and "img" not in names

@@ -9,6 +9,7 @@ import pytest
 
 from harness.config import DataConfig
 from harness.problems import SpecError
+from harness.spec import SweepSpec
 from harness.specfile import load_spec
 
 GOOD = """\
@@ -56,6 +57,11 @@ WRONG = [
     ("name: dropout", "name: ../../etc", "1: name: found '../../etc'; allowed"),
     ("name: dropout", "name: audit", "1: name: found 'audit', which"),
     ("name: dropout", "title: x", "1: name: found nothing; allowed"),
+    (
+        "question: Does dropout help?",
+        r'question: "a\e[31m b"',
+        r"2: question: found 'a\x1b[31m b'; allowed: a text without control characters",
+    ),
     ("question: Does dropout help?", "question: [1]", "2: question: found [1]; allowed: a text"),
     ("sotu-1820}", "sotu-1820, path: x.txt}", "3: data: found corpus and path; allowed: exactly one source of"),
     ("sotu-1820}", "sotu-1820, sha256: '" + "a" * 64 + "'}", "3: data: found one of url and sha256; allowed: both"),
@@ -294,3 +300,106 @@ def test_a_wrong_spec_answers_without_torch_optuna_or_mlflow(tmp_path: Path) -> 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.strip() == "2 []"
     assert "spec.yaml:4: model.emb_dim: found 'x'; allowed: a whole number at least 1" in done.stderr
+
+
+# The corpus's own vocabulary
+
+OWN = GOOD.replace("corpus: sotu-1820", "corpus: sotu-1820, vocab: corpus")
+
+
+class Letters:
+    """A corpus of 300 tokens in which there is no Z."""
+
+    n_vocab = 300
+
+    def encode(self, text: str) -> list[int]:
+        if "Z" in text:
+            raise ValueError("found 'Z', that is nowhere; allowed: a text without")
+        return [0]
+
+
+def load_own(tmp_path: Path, text: str, *settings: str) -> SweepSpec:
+    path = tmp_path / "spec.yaml"
+    path.write_text(text, "utf-8")
+    sizes = {"train": 4000, "val": 400, "test": 400}
+    return load_spec(path, settings, lambda _: sizes, lambda _: Letters())
+
+
+def test_every_run_has_the_size_of_its_corpus_vocabulary(tmp_path: Path) -> None:
+    spec = load_own(tmp_path, OWN)
+    for arm in spec.arms():
+        config = spec.arm_config(arm, {"train.learning_rate": 1e-3}, 3)
+        assert config.resolved()["model"]["vocab_size"] == 300
+    assert spec.noise_floor(2).run_config({}).vocab_size == 300
+    assert "vocab_size" not in spec.to_yaml() and "vocab: corpus" in spec.to_yaml()
+    assert load_own(tmp_path, spec.to_yaml()).identity() == spec.identity()
+    both = load_own(tmp_path, GOOD, "compare={data.vocab: [full, corpus]}", "baseline={data.vocab: full}")
+    sizes = {arm.name: both.run_config(arm.values).vocab_size for arm in both.arms()}
+    assert sizes == {"vocab=full": 50257, "vocab=corpus": 300}
+    unknown = load(tmp_path, OWN)  # nobody has looked at the corpus
+    with pytest.raises(ValueError, match=r"found nothing with data\.vocab corpus"):
+        unknown.run_config({}).digest()
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (
+            ["model.vocab_size=299"],
+            [
+                "--set model.vocab_size=299: model.vocab_size: found 299; allowed: at least the 300 "
+                "tokens that occur in the corpus"
+            ],
+        ),
+        (
+            ["train.sample.prompt=Zoo"],
+            [
+                "--set train.sample.prompt=Zoo: train.sample.prompt: found 'Z', that is nowhere; "
+                "allowed: a text without, or max_new_tokens 0"
+            ],
+        ),
+        (
+            ["compare={train.sample.prompt: [a, Z]}", "baseline={train.sample.prompt: a}"],
+            [
+                "--set compare={train.sample.prompt: [a, Z]}: compare.train.sample.prompt: found 'Z', that is "
+                "nowhere; allowed: a text without, or max_new_tokens 0"
+            ],
+        ),
+    ],
+)
+def test_what_does_not_fit_the_corpus_vocabulary_is_found_before_training(
+    settings: list[str], expected: list[str], tmp_path: Path
+) -> None:
+    with pytest.raises(SpecError) as caught:
+        load_own(tmp_path, OWN, *settings)
+    assert str(caught.value).splitlines() == expected
+    load_own(tmp_path, GOOD, *[text for text in settings if "vocab_size" not in text])  # all of GPT-2's: anything goes
+
+
+def test_without_samples_any_prompt_will_do(tmp_path: Path) -> None:
+    load_own(tmp_path, OWN, "train.sample.prompt=Zoo", "train.sample.max_new_tokens=0")
+
+
+@pytest.mark.parametrize("section", ["compare", "tune"])
+def test_what_curves_are_measured_on_is_the_same_in_every_run(section: str, tmp_path: Path) -> None:
+    value = {"compare": "[64, 128]", "tune": "{choice: [64, 128]}"}[section]
+    assert mistakes(tmp_path, GOOD, f"{section}.train.eval_tokens={value}")[-1] == (
+        f"--set {section}.train.eval_tokens={value}: {section}.train.eval_tokens: decides what curves are measured on; "
+        "allowed: a value under train"
+    )
+
+
+def test_a_tokenizer_that_is_gone_is_a_mistake_like_others(tmp_path: Path) -> None:
+    class Gone(ValueError):
+        field = "data.tokenizer"
+
+    def codec(_: DataConfig) -> Letters:
+        raise Gone("found none; allowed: an install")
+
+    path = tmp_path / "spec.yaml"
+    path.write_text(OWN, "utf-8")
+    with pytest.raises(SpecError) as caught:
+        load_spec(path, (), lambda _: {"train": 4000, "val": 400, "test": 400}, codec)
+    assert {(problem.field, problem.message) for problem in caught.value.problems} == {
+        ("data.tokenizer", "found none; allowed: an install")
+    }

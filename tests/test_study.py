@@ -117,18 +117,23 @@ def test_failed_trials_are_made_up_for_and_never_best(tmp_path: Path, url: str) 
     assert best.number == 3
 
 
-def test_a_failed_point_of_a_grid_is_tried_again(tmp_path: Path, url: str) -> None:
+def test_failed_points_of_a_grid_are_tried_again_after_all_others(tmp_path: Path, url: str) -> None:
     grid = "tune:\n  train.learning_rate: {choice: [1e-4, 1e-3, 1e-2]}\n"
-    study = arm_study(spec_of(tmp_path, "{sampler: grid}", grid), url)
-    first, lost = study.ask()
-    study.tell(first.number, Outcome.FAILED, None, "worker died")
-    finished = []
-    while study.missing():
+    spec = spec_of(tmp_path, "{sampler: grid}", grid)
+    bad: list[float] = []
+    asked = []
+    while (study := arm_study(spec, url)).missing():  # a new process before every trial
         trial, values = study.ask()
-        study.tell(trial.number, Outcome.COMPLETE, loss(values))
-        finished.append(values["train.learning_rate"])
-    assert sorted(finished) == [1e-4, 1e-3, 1e-2]
-    assert finished[0] == lost["train.learning_rate"]
+        asked.append(values["train.learning_rate"])
+        if len(asked) <= 2:
+            bad.append(asked[-1])
+        if len(asked) < 6:
+            study.tell(trial.number, *((Outcome.OOM, None) if asked[-1] in bad else (Outcome.COMPLETE, 3.0)))
+        else:
+            study.tell(trial.number, Outcome.COMPLETE, 3.0)
+    assert sorted(asked[:3]) == [1e-4, 1e-3, 1e-2]
+    assert asked[3:] == [*bad, bad[0], bad[1]]  # in turn, until they are through
+    assert not [t for t in study.known if not t.state.is_finished()]
 
 
 def test_storage_that_cannot_be_opened_is_one_sentence() -> None:

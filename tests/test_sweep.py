@@ -3,92 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
-import sys
-import time
-from collections import Counter
 from pathlib import Path
 
-import optuna
 import pandas as pd
-import psutil
 import pytest
-from mlflow import MlflowClient
-from mlflow.entities import Run
 
-from harness.report import load_curves
+from sandbox import SPEC, Sandbox
 
 pytestmark = pytest.mark.slow
-
-SPEC = """\
-name: tiny
-question: Does dropout help a tiny GPT?
-data: {corpus: sotu-1820, tokenizer: byte}
-model: {context_length: 32, emb_dim: 32, n_heads: 2, n_layers: 1}
-train:
-  budget: {tokens: 6_144}
-  batch_tokens: 256
-  eval_every: {tokens: 2_048}
-  train_eval_tokens: 512
-  sample: {max_new_tokens: 8}
-compare:
-  model.drop_rate: [0.0, 0.2]
-baseline: {model.drop_rate: 0.0}
-tune:
-  train.learning_rate: {log_uniform: [1e-3, 1e-2]}
-study: {sampler: random, trials: 2, seeds: 2}
-"""
-
-
-class Sandbox:
-    """A folder with a spec in which the command runs."""
-
-    def __init__(self, folder: Path, spec: str = SPEC) -> None:
-        self.folder = folder
-        folder.mkdir(exist_ok=True)
-        (folder / "tiny.yaml").write_text(spec, "utf-8")
-
-    def command(self, *arguments: str, module: str = "harness.sweep") -> list[str]:
-        return [sys.executable, "-m", module, *(arguments or ("tiny.yaml",))]
-
-    def run(self, *arguments: str, module: str = "harness.sweep") -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self.command(*arguments, module=module), cwd=self.folder, capture_output=True, text=True, timeout=300
-        )
-
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            self.command(*arguments),
-            cwd=self.folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-
-    @property
-    def client(self) -> MlflowClient:
-        return MlflowClient(f"sqlite:///{self.folder}/mlruns/mlflow.db")
-
-    def runs(self) -> tuple[list[Run], list[Run]]:
-        """Parents and children."""
-        experiment = self.client.get_experiment_by_name("tiny")
-        if experiment is None:
-            return [], []
-        runs = self.client.search_runs([experiment.experiment_id], max_results=1000)
-        parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
-        return parents, [run for run in runs if "mlflow.parentRunId" in run.data.tags]
-
-    def studies(self) -> dict[str, optuna.Study]:
-        url = f"sqlite:///{self.folder}/mlruns/optuna.db"
-        return {name: optuna.load_study(study_name=name, storage=url) for name in optuna.get_all_study_names(url)}
-
-    def outcomes(self) -> Counter[tuple[str, str, str]]:
-        tags = [(run.data.tags, run.info.status) for run in self.runs()[1]]
-        return Counter((t["harness.phase"], t["harness.outcome"], status) for t, status in tags)
 
 
 @pytest.fixture(scope="module")
@@ -259,117 +184,18 @@ def test_a_wrong_spec_leaves_nothing_behind(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
 
 
-LONG = SPEC.replace("6_144", "400_000").replace("tokens: 2_048", "tokens: 50_000")
-
-
-def wait_for_workers(sandbox: Sandbox, process: subprocess.Popen[str], count: int) -> list[psutil.Process]:
-    """Until so many workers have sent a point."""
-    for _ in range(600):
-        assert process.poll() is None, process.communicate()[0]
-        _, children = sandbox.runs() if (sandbox.folder / "mlruns" / "mlflow.db").exists() else ([], [])
-        if sum("val/loss" in run.data.metrics for run in children) >= count:
-            return [
-                p for p in psutil.Process(process.pid).children() if "multiprocessing.spawn" in " ".join(p.cmdline())
-            ]
-        time.sleep(0.2)
-    raise AssertionError("no worker trained")
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stopped_sweep_says_how_to_go_on_and_goes_on(tmp_path: Path, number: signal.Signals, code: int) -> None:
-    sandbox = Sandbox(tmp_path, LONG)
-    process = sandbox.start("tiny.yaml", "--workers", "2")
-    workers = wait_for_workers(sandbox, process, 2)
-    os.killpg(process.pid, number) if number is signal.SIGINT else process.send_signal(number)
-    output = process.communicate(timeout=60)[0]
-    assert process.returncode == code, output
-    assert "the same command goes on from here: python -m harness.sweep tiny.yaml --workers 2" in output
-    assert "Traceback" not in output
-    assert not any(worker.is_running() for worker in workers)
-    (parent,), _ = sandbox.runs()
-    assert parent.info.status == "KILLED"
-    assert sandbox.outcomes() == {("explore", "interrupted", "KILLED"): 2}
-    before = {run.info.run_id for run in sandbox.runs()[1]}
-    trials = [trial for study in sandbox.studies().values() for trial in study.trials]
-    assert Counter(trial.state.name for trial in trials) == {"WAITING": 2}
-    again = sandbox.run("tiny.yaml", "--set", "study.trials=1", "--set", "study.seeds=0", "--workers", "2")
-    assert again.returncode == 0, again.stdout + again.stderr
-    assert "2 runs that had been interrupted to go on with" in again.stdout
-    assert again.stdout.count(": goes on from step ") == 2
-    assert sandbox.outcomes() == {("explore", "complete", "FINISHED"): 2}
-    assert {run.info.run_id for run in sandbox.runs()[1]} == before  # the same runs, and the same trials:
-    trials = [trial for study in sandbox.studies().values() for trial in study.trials]
-    assert Counter(trial.state.name for trial in trials) == {"COMPLETE": 2}
-
-
-def test_a_killed_worker_costs_nothing(tmp_path: Path) -> None:
-    spec = (
-        SPEC.replace("6_144", "80_000")
-        .replace("tokens: 2_048", "tokens: 16_000")
-        .replace("trials: 2, seeds: 2", "trials: 1, seeds: 1")
-    )
-    spec = spec.replace("  batch_tokens", "  checkpoint_every: 0.2\n  batch_tokens")
-    killed, whole = Sandbox(tmp_path / "killed", spec), Sandbox(tmp_path / "whole", spec)
-    process = killed.start("tiny.yaml", "--workers", "2")
-    assert process.stdout is not None
-    begun: list[str] = []
-    while len({line.split("=")[1][:3] for line in begun if "%" in line}) < 2:  # both arms are under way
-        begun.append(process.stdout.readline())
-        assert begun[-1], begun
-    children = psutil.Process(process.pid).children()
-    first, second = (child for child in children if "multiprocessing.spawn" in " ".join(child.cmdline()))
-    first.kill()
-    second.send_signal(signal.SIGTERM)
-    output = "".join(begun) + process.communicate(timeout=300)[0]
-    assert process.returncode == 0, output
-    assert "ended by signal SIGKILL; another takes it up" in output and "stopped by SIGTERM; another" in output
-    assert killed.outcomes() == {
-        ("explore", "complete", "FINISHED"): 2,
-        ("confirm", "complete", "FINISHED"): 2,
-    }
-    states = Counter(t.state.name for study in killed.studies().values() for t in study.trials)
-    assert states == {"COMPLETE": 2}  # the same trials went on, and the same runs:
-    assert whole.run("tiny.yaml", "--workers", "2").returncode == 0
-    curves = [load_curves("tiny", f"sqlite:///{one.folder}/mlruns/mlflow.db") for one in (killed, whole)]
-    keys = ["arm", "phase", "seed", "metric", "step"]
-    for frame in curves:
-        assert not frame.duplicated(["run_id", "metric", "step"]).any()
-    exact = [
-        frame[frame["metric"].str.match("val|train|test|optim")]
-        .drop(columns="run_id")
-        .sort_values([*keys, "value"], ignore_index=True)
-        for frame in curves
-    ]
-    pd.testing.assert_frame_equal(*exact)
-    assert not (killed.folder / "mlruns" / "tiny.work").exists()
-
-
 def test_a_worker_that_always_dies_fails_its_trial_only(tmp_path: Path) -> None:
-    sandbox = Sandbox(tmp_path, LONG.replace("trials: 2, seeds: 2", "trials: 1, seeds: 0"))
-    process = sandbox.start("tiny.yaml", "--workers", "1", "--set", "compare={model.drop_rate: [0.0]}")
-    for _ in range(4):  # once, and three restarts
-        wait_for_workers(sandbox, process, 1)[0].kill()
-        time.sleep(1)
-    process.send_signal(signal.SIGINT)
-    output = process.communicate(timeout=300)[0]
-    assert output.count("another takes it up") == 3
-    assert sandbox.outcomes()[("explore", "failed", "FAILED")] == 1, output
-
-
-def test_a_killed_parent_leaves_nothing_running_after_the_next_command(tmp_path: Path) -> None:
-    sandbox = Sandbox(tmp_path, LONG.replace("trials: 2, seeds: 2", "trials: 1, seeds: 0"))
-    process = sandbox.start("tiny.yaml", "--workers", "2")
-    workers = wait_for_workers(sandbox, process, 2)
-    process.kill()
-    process.wait()
-    psutil.wait_procs(workers, timeout=30)
-    assert not any(worker.is_running() for worker in workers)
-    assert Counter(run.info.status for run in sandbox.runs()[1]) == {"RUNNING": 2}
-    again = sandbox.run("tiny.yaml", "--workers", "2")
-    assert again.returncode == 0, again.stdout + again.stderr
-    assert "taking up what an earlier process left: 2 runs that had been interrupted to go on with" in again.stdout
-    assert sandbox.outcomes() == {("explore", "complete", "FINISHED"): 2}
-    assert Counter(t.state.name for s in sandbox.studies().values() for t in s.trials) == {"COMPLETE": 2}
+    long = SPEC.replace("6_144", "4_000_000").replace("tokens: 2_048", "tokens: 500_000")
+    sandbox = Sandbox(tmp_path, long.replace("trials: 2, seeds: 2", "trials: 1, seeds: 0"))
+    with sandbox.start("tiny.yaml", "--workers", "1", "--set", "compare={model.drop_rate: [0.0]}") as sweep:
+        sweep.until(sandbox.under_way)
+        for deaths in range(4):  # once, and three restarts
+            assert sweep.said.count("another takes it up") == deaths
+            sweep.until(lambda: sweep.workers)[0].kill()
+            sweep.until(lambda deaths=deaths: sweep.said.count("by signal SIGKILL") > deaths)
+        sweep.process.send_signal(signal.SIGINT)
+        sweep.ended()
+    assert sandbox.outcomes()[("explore", "failed", "FAILED")] == 1, sweep.said
 
 
 def test_a_better_configuration_supersedes_the_old_confirm_runs(tmp_path: Path) -> None:
@@ -395,17 +221,6 @@ def test_a_tuned_combination_that_makes_no_gpt_fails_its_trial_and_not_the_sweep
     assert "allowed: its multiples" in done.stderr
     assert "Traceback" not in done.stderr
     assert not [t for study in sandbox.studies().values() for t in study.trials if t.state.name == "RUNNING"]
-
-
-def test_a_second_process_on_the_same_sweep_is_told_who_has_it(tmp_path: Path) -> None:
-    sandbox = Sandbox(tmp_path, LONG)
-    first = sandbox.start("tiny.yaml", "--workers", "1")
-    wait_for_workers(sandbox, first, 1)
-    second = sandbox.run()
-    assert second.returncode == 3
-    assert f"by process {first.pid}" in second.stderr
-    first.send_signal(signal.SIGINT)
-    first.communicate(timeout=60)
 
 
 def test_diverged_and_pruned_trials_are_told_as_such(tmp_path: Path) -> None:

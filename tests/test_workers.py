@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
 import signal
@@ -16,7 +17,8 @@ from harness import metrics
 from harness.config import RunConfig
 from harness.metrics import Point
 from harness.outcomes import Outcome
-from harness.workers import Event, Finished, Job, Pool, Progress, Started, count_gpus, default_workers
+from harness.worker import _Orders
+from harness.workers import Alive, Event, Finished, Job, Pool, Progress, Started, count_gpus, default_workers
 
 pytestmark = pytest.mark.slow
 
@@ -88,6 +90,20 @@ def test_points_are_the_same_with_one_worker_and_with_two(tmp_path: Path) -> Non
     assert all(point[metrics.SYSTEM_MEMORY_MB] > 50 for point in system)
 
 
+def test_warmed_workers_are_those_that_get_the_jobs() -> None:
+    with Pool(2) as pool:
+        pool.warm(1)
+        (first,) = workers_of_this_process()
+        pool.warm(5)
+        both = workers_of_this_process()
+        assert len(both) == 2
+        assert first in both
+        pool.submit(Job(1, config()))
+        pool.submit(Job(2, config(seed=2)))
+        assert set(pool.pids().values()) == both
+        assert {e[-1].outcome for e in listen(pool, 2).values()} == {Outcome.COMPLETE}  # type: ignore[union-attr]
+
+
 def test_a_job_stops_when_it_is_told_and_the_worker_goes_on() -> None:
     with Pool(1) as pool:
         pool.submit(Job(1, config(**LONG)))
@@ -132,19 +148,32 @@ def test_a_worker_that_gets_no_further_is_ended_and_its_job_goes_on(tmp_path: Pa
         assert numbers(heard) + numbers(rest) == numbers(listen(pool, 1)[2])
 
 
-def test_a_long_evaluation_and_a_stopped_parent_are_no_silence() -> None:
-    slow = config(budget={"steps": 1}, train_eval_tokens=10**6, eval_every={"steps": 1})
-    slow = slow.model_copy(update={"model": slow.model.model_copy(update={"n_layers": 120})})
-    with Pool(1, patience=1.0) as pool:
-        pool.submit(Job(1, slow))
-        assert listen(pool, 1)[1][-1] == Finished(1, Outcome.COMPLETE)
-        pool.submit(Job(2, config(**LONG)))
+def test_a_worker_is_not_silent_because_its_parent_did_not_listen() -> None:
+    with Pool(1, patience=4.0) as pool:
+        pool.submit(Job(1, config(**LONG)))
         wait_for_a_point(pool)
-        os.kill(pool.pids()[2], signal.SIGSTOP)
+        os.kill(pool.pids()[1], signal.SIGSTOP)
         time.sleep(6)  # as if this process had been stopped too
-        assert pool.events(0) == []
-        os.kill(pool.pids()[2], signal.SIGCONT)
+        while pool.events(0):
+            pass
+        os.kill(pool.pids()[1], signal.SIGCONT)
         assert isinstance(wait_for_a_point(pool), Point)
+
+
+def test_being_asked_to_go_on_is_a_sign_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.worker.signal.signal", lambda *_: None)
+    ours, theirs = multiprocessing.Pipe()
+    orders = _Orders(theirs)
+    assert not orders.stop()
+    assert not ours.poll()  # not so soon again
+    monkeypatch.setattr("harness.worker._ALIVE_SECONDS", -1.0)
+    assert not orders.stop()
+    assert ours.recv() == Alive()
+
+
+def workers_of_this_process() -> set[int]:
+    children = psutil.Process().children()
+    return {one.pid for one in children if "spawn_main" in " ".join(one.cmdline())}
 
 
 def resumable(**train: object) -> RunConfig:

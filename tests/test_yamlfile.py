@@ -37,8 +37,9 @@ def test_duplicate_keys_are_all_reported_with_both_lines() -> None:
         ("hello", "f:1: found a single value"),
         ("a: [1\nb: 2", "f:2: is no valid YAML: expected ',' or ']'"),
         ("a: *nobody", "f:1: is no valid YAML: found undefined alias"),
-        ("a: 1\nb: !!python/name:os.system x", "f:2: is no valid YAML: could not determine a constructor"),
         ("\ta: 1", "f:1: is no valid YAML"),
+        ("# no\r%YAML 1.1\r---\ra: no", "f:2: found '%YAML 1.1'; allowed: YAML 1.2"),
+        ("# no\n%YAML 1.1\n---\na: no", "f:2: found '%YAML 1.1'; allowed: YAML 1.2"),
         ("a: 1\n---\nb: 2", "is no valid YAML"),
     ],
 )
@@ -60,9 +61,26 @@ def test_values_that_are_not_what_they_look_like_are_reported_with_the_rest() ->
         parse_yaml("a: " + "[" * 5000, "f")
 
 
-def test_tagged_lists_are_no_plain_values() -> None:
-    document = parse_yaml("a: 1\nb: !!python/object/apply:os.system [x]", "f")
-    assert "f:2: b: found a value tagged tag:yaml.org,2002:python/object/apply:os.system" in str(document.problems[0])
+@pytest.mark.parametrize(
+    "tagged", ["!!python/object/apply:os.system [x]", "!!python/name:os.system x", "!!set {x}", "!a 1"]
+)
+def test_tagged_values_are_not_plain_and_do_nothing(tagged: str) -> None:
+    document = parse_yaml(f"a: 1\nb: {tagged}\nc: 2\nc: 3", "f")
+    tag = tagged.split()[0].replace("!!", "tag:yaml.org,2002:")
+    assert [str(problem) for problem in document.problems] == [
+        f"f:2: b: found a value tagged {tag}; allowed: plain values",
+        "f:4: c: found twice (first on line 3); allowed: once",
+    ]
+
+
+def test_an_anchor_may_be_used_again(recwarn: pytest.WarningsRecorder) -> None:
+    assert parse_yaml("a: &x 1\nb: *x\nc: &x 2\nd: *x", "f").values == {"a": 1, "b": 1, "c": 2, "d": 2}
+    assert not recwarn.list  # a warning of ruamel's would be printed beside the command's own words
+
+
+def test_values_that_their_tag_does_not_fit_are_reported() -> None:
+    document = parse_yaml("a: !!bool maybe\nb: !!int x\nc: !!float y\nd: !!timestamp z", "f")
+    assert [problem.field for problem in document.problems] == ["a", "b", "c", "d"]
 
 
 def test_alias_bombs_and_loops_end() -> None:
@@ -70,7 +88,7 @@ def test_alias_bombs_and_loops_end() -> None:
     for last, this in zip("abcdefghi", "bcdefghij", strict=True):
         bomb += f"{this}: &{this} [{', '.join(['*' + last] * 9)}]\n"
     for text in (bomb, "a: &x [*x]"):
-        with pytest.raises(SpecError, match=f"beyond {MAX_VALUES} values"):
+        with pytest.raises(SpecError, match=f"more than {MAX_VALUES:,} values"):
             parse_yaml(text, "f")
 
 

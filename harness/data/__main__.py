@@ -5,24 +5,31 @@ from __future__ import annotations
 import os
 from typing import Annotated, Final
 
+import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.cli import Command, Group
 from harness.config import VOCABULARY, DataConfig
 from harness.data import BUILTIN, SPLITS, Corpus, CorpusError, Dataset, load_corpus, open_dataset
 from harness.data.tokenizer import check_tokenizer
+from harness.problems import printable
 
 _FIRST_LINES: Final = 5
 
 app = typer.Typer(
-    add_completion=False, no_args_is_help=True, help="Look at the corpora: bytes, tokens, splits and first lines."
+    cls=Group,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Look at the corpora: bytes, tokens, splits and first lines.",
 )
 TokenizerOption = Annotated[str, typer.Option("--tokenizer", "-t", help=f"One of {', '.join(VOCABULARY)}.")]
 
 
-@app.command(name="list")
+@app.command(name="list", cls=Command)
 def list_corpora(tokenizer: TokenizerOption = "gpt2") -> None:
     """The built-in corpora, smallest first. The first call encodes them, which takes some seconds."""
     try:
@@ -45,7 +52,7 @@ def list_corpora(tokenizer: TokenizerOption = "gpt2") -> None:
     )
 
 
-@app.command()
+@app.command(cls=Command)
 def show(
     corpus: Annotated[str, typer.Argument(help="A built-in name, a file or a quoted glob.", show_default=False)],
     tokenizer: TokenizerOption = "gpt2",
@@ -72,7 +79,7 @@ def _config(corpus: str, tokenizer: str) -> DataConfig:
 
 def _open(config: DataConfig) -> Dataset:
     """Open with a moving sign of life where a person is watching: the first time may take seconds."""
-    with Console(stderr=True).status(f"opening {config.corpus or config.path}"):
+    with Console(stderr=True).status(Text(printable(f"opening {config.corpus or config.path}"))):
         return open_dataset(config)
 
 
@@ -89,6 +96,10 @@ def _tokens(data: Dataset) -> int:
     return sum(len(data.tokens(split)) for split in SPLITS)
 
 
+def _occurring(data: Dataset) -> int:
+    return len(np.unique(np.concatenate([data.tokens(split) for split in SPLITS])))
+
+
 def _facts(corpus: Corpus, data: Dataset) -> Table:
     size, tokens = sum(data.bytes.values()), _tokens(data)
     table = Table.grid(padding=(0, 2))
@@ -98,10 +109,11 @@ def _facts(corpus: Corpus, data: Dataset) -> Table:
         ("sha256", f"{corpus.sha256[:16]}…"),
         ("characters", f"{data.characters:,}"),
         ("bytes", f"{size:,}"),
-        ("tokens", f"{tokens:,} ({data.tokenizer}, vocabulary {len(data.token_bytes):,})"),
+        ("tokens", f"{tokens:,} ({data.tokenizer}, vocabulary {data.n_vocab:,})"),
+        ("occurring", f"{_occurring(data):,} different tokens, the vocabulary with data.vocab: corpus"),
         ("bytes/token", f"{size / tokens:.2f}"),
     ):
-        table.add_row(label, Text(value, overflow="fold"))
+        table.add_row(label, Text(printable(value), overflow="fold"))
     return table
 
 

@@ -146,10 +146,21 @@ def _load_builtin(name: str) -> Corpus:
 
 def _load_files(patterns: tuple[str, ...], root: Path) -> Corpus:
     files = _find_files(patterns, root)
+    size, memory = sum((root / file).stat().st_size for file in files), _memory()
+    if size > memory // 4:  # as bytes, as text and as ids
+        shown = f"{size / 1e9:,.1f} GB in {len(files)} {'file' if len(files) == 1 else 'files'}"
+        raise CorpusError(
+            "data.path", f"found {shown}; allowed: text that fits into memory, {memory / 4e9:,.1f} GB here"
+        )
     text = _BETWEEN_FILES.join(_read_text(root / file, str(file), "data.path") for file in files)
     shown = ", ".join(map(str, files)) if len(files) <= 3 else f"{files[0]} … {files[-1]}"
     source = f"{len(files)} {'file' if len(files) == 1 else 'files'}: {shown}"
     return _corpus(" + ".join(patterns), source, text, "data.path")
+
+
+def _memory() -> int:
+    """Bytes of this machine's main memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _find_files(patterns: Iterable[str], root: Path) -> list[Path]:
@@ -189,9 +200,10 @@ def _read_text(file: Path, shown: str, field: str) -> str:
     """The text of one UTF-8 file without its byte order mark."""
     try:
         raw = file.read_bytes()
-    except OSError as error:
+    except (OSError, MemoryError) as error:
+        why = "it does not fit into memory" if isinstance(error, MemoryError) else reason(error)
         raise CorpusError(
-            field, f"found {shown!r}, which cannot be read ({reason(error)}); allowed: readable text files"
+            field, f"found {shown!r}, which cannot be read ({why}); allowed: readable text files"
         ) from None
     if (nul := raw.find(b"\0")) >= 0:
         raise CorpusError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
@@ -15,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from harness.config import DataConfig, Split, digest_of
+from harness.config import DataConfig, RunConfig, Split, digest_of
 from harness.data.corpora import Corpus, cache_folder, load_corpus, unusable_cache
 from harness.data.errors import CorpusError, reason
 from harness.data.tokenizer import Ids, Tokenizer, check_tokenizer, get_tokenizer
@@ -23,6 +24,7 @@ from harness.data.tokenizer import Ids, Tokenizer, check_tokenizer, get_tokenize
 SPLITS: Final = ("train", "val", "test")  # in the order of the text
 FORMAT: Final = 1  # of the cached files and of the rule that cuts the text: raise it when either changes
 _TOKEN_BYTES: Final = "token_bytes"
+_VOCABULARY: Final = "vocabulary"
 _META: Final = "meta.json"
 _SPACE: Final = re.compile(r"\s")
 
@@ -36,12 +38,14 @@ class Dataset:
     Attributes:
         name, source, sha256: the corpus's, see `Corpus`.
         tokenizer: the tokenizer's name.
-        fingerprint: SHA-256 over corpus, tokenizer, split and file format: equal for equal token arrays.
+        fingerprint: SHA-256 over corpus, tokenizer, vocabulary, split and file format: equal for equal token arrays.
         train, val, test: token ids, shape (tokens,), memory-mapped and read-only; uint16 where the vocabulary fits,
             else uint32. Each part is encoded by itself. `test` is empty when its share is 0.
         bytes: split → UTF-8 bytes of its text.
         characters: of the whole text.
         token_bytes: number of bytes that each id stands for, shape (n_vocab,), int32.
+        vocabulary: with `data.vocab: corpus`, the tokenizer's own id of each id, ascending, shape (n_vocab,): all that
+            occur in any of the three parts. None where ids are the tokenizer's own.
     """
 
     name: str
@@ -55,6 +59,32 @@ class Dataset:
     bytes: Mapping[str, int]
     characters: int
     token_bytes: npt.NDArray[np.int32]
+    vocabulary: Ids | None = None
+
+    @property
+    def n_vocab(self) -> int:
+        """One more than the largest id there may be."""
+        return len(self.token_bytes)
+
+    @functools.cached_property
+    def codec(self) -> Tokenizer:
+        """What turns text into this dataset's ids and back."""
+        whole = get_tokenizer(self.tokenizer)
+        return whole if self.vocabulary is None else whole.within(self.vocabulary)
+
+    def resolve(self, config: RunConfig) -> RunConfig:
+        """`config`, a run on this dataset, with the size of its vocabulary written out.
+
+        Raises:
+            CorpusError: the ids of this dataset are not those that `config` means, or `model.vocab_size` is too small.
+        """
+        vocab = "full" if self.vocabulary is None else "corpus"
+        if config.data.vocab != vocab:
+            raise CorpusError("data.vocab", f"found {config.data.vocab} with tokens of the other; allowed: {vocab}")
+        try:
+            return config.with_vocabulary(self.n_vocab)
+        except ValueError as error:
+            raise CorpusError("model.vocab_size", str(error).partition(": ")[2]) from None
 
     def tokens(self, split: str) -> Ids:
         """The token ids of "train", "val" or "test"."""
@@ -81,16 +111,15 @@ def open_dataset(config: DataConfig, root: Path | None = None, cache: Path | Non
     check_tokenizer(config.tokenizer)
     store = cache_folder(cache)
     corpus = load_corpus(config, root, store)
-    fingerprint = digest_of(
-        {
-            "corpus": corpus.sha256,
-            "tokenizer": config.tokenizer,
-            "split": config.split.model_dump(),
-            "format": FORMAT,
-        }
-    )
+    content = {
+        "corpus": corpus.sha256,
+        "tokenizer": config.tokenizer,
+        "split": config.split.model_dump(),
+        "format": FORMAT,
+    }
+    fingerprint = digest_of(content if config.vocab == "full" else {**content, "vocab": config.vocab})
     folder = store / "tokens" / fingerprint
-    arrays, content = _read(folder) or _write(folder, corpus, config)
+    arrays, about = _read(folder) or _write(folder, corpus, config)
     return Dataset(
         name=corpus.name,
         source=corpus.source,
@@ -100,9 +129,10 @@ def open_dataset(config: DataConfig, root: Path | None = None, cache: Path | Non
         train=arrays["train"],
         val=arrays["val"],
         test=arrays["test"],
-        bytes=content["bytes"],
-        characters=content["characters"],
+        bytes=about["bytes"],
+        characters=about["characters"],
         token_bytes=arrays[_TOKEN_BYTES].astype(np.int32, copy=False),
+        vocabulary=arrays.get(_VOCABULARY),
     )
 
 
@@ -126,11 +156,10 @@ def _next_space(text: str, start: int, end: int) -> int:
 
 def _encode(corpus: Corpus, config: DataConfig, tokenizer: Tokenizer) -> tuple[dict[str, Ids], dict[str, Any]]:
     """The arrays to store and what is said about them."""
-    dtype = np.uint16 if tokenizer.n_vocab <= 1 << 16 else np.uint32
     parts = cut(corpus.text, config.split)
     arrays: dict[str, Ids] = {}
     for split, text in parts.items():
-        arrays[split] = tokenizer.encode_array(text).astype(dtype)
+        arrays[split] = tokenizer.encode_array(text).astype(_dtype(tokenizer.n_vocab))
         share = getattr(config.split, split, None)
         if len(arrays[split]) < 2 and share != 0:
             raise CorpusError(
@@ -140,8 +169,25 @@ def _encode(corpus: Corpus, config: DataConfig, tokenizer: Tokenizer) -> tuple[d
                 f"{len(corpus.text):,} characters); allowed: shares and a text that give every part at least 2",
             )
     arrays[_TOKEN_BYTES] = tokenizer.token_bytes()
+    if config.vocab == "corpus":
+        arrays = _within(arrays)
     sizes = {split: len(text.encode()) for split, text in parts.items()}
     return arrays, {"bytes": sizes, "characters": len(corpus.text)}
+
+
+def _within(arrays: Mapping[str, Ids]) -> dict[str, Ids]:
+    """The arrays with the ids that occur numbered anew, in their order, and the vocabulary that says how."""
+    lengths = arrays[_TOKEN_BYTES]
+    counts = sum(np.bincount(arrays[split], minlength=len(lengths)) for split in SPLITS)
+    vocabulary = np.flatnonzero(counts)
+    numbers = np.zeros(len(lengths), dtype=_dtype(len(vocabulary)))
+    numbers[vocabulary] = np.arange(len(vocabulary))
+    renumbered = {split: numbers[arrays[split]] for split in SPLITS}
+    return {**renumbered, _TOKEN_BYTES: lengths[vocabulary], _VOCABULARY: vocabulary.astype(np.int32)}
+
+
+def _dtype(n_vocab: int) -> type[np.unsignedinteger]:
+    return np.uint16 if n_vocab <= 1 << 16 else np.uint32
 
 
 def _write(folder: Path, corpus: Corpus, config: DataConfig) -> tuple[dict[str, Ids], dict[str, Any]]:
@@ -184,7 +230,7 @@ def _read(folder: Path) -> tuple[dict[str, Ids], dict[str, Any]] | None:
         for name, expected in content["files"].items():
             if _file_sha256(folder / name) != expected:
                 raise ValueError(f"{name} was altered")
-        names = (*SPLITS, _TOKEN_BYTES)
+        names = (file.removesuffix(".npy") for file in content["files"])
         return {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}, content
     except (OSError, ValueError, LookupError, TypeError) as error:
         logger.warning("the tokens in %s are damaged (%s); they are encoded anew", folder, error)

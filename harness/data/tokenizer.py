@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -69,6 +70,41 @@ class Tokenizer:
         """Number of bytes that each id stands for, shape (n_vocab,)."""
         return np.fromiter(map(len, self.pieces), dtype=np.int32, count=self.n_vocab)
 
+    def within(self, vocabulary: Ids) -> Tokenizer:
+        """This tokenizer with only some of its ids, numbered anew: token `vocabulary[n]` has the id n.
+
+        A text whose tokens are all among them keeps its tokens. A token that is not is written in the fewest pieces
+        that are, and where it has none, so is the whole text. `encode_array` raises CorpusError for a text that cannot
+        be written at all.
+
+        Args:
+            vocabulary: ids of this tokenizer, ascending, shape (tokens,).
+        """
+        pieces = [self.pieces[token] for token in vocabulary]
+        ids = {piece: number for number, piece in enumerate(pieces) if piece}
+        numbers = np.full(self.n_vocab, -1, dtype=np.int64)
+        numbers[vocabulary] = np.arange(len(vocabulary))
+
+        def encode_array(text: str) -> Ids:
+            tokens = self.encode_array(text).astype(np.int64)  # an empty one has no type to index by
+            found = numbers[tokens]
+            if (found >= 0).all():
+                return found
+            spelled: list[int] = []
+            written = 0  # bytes
+            for token, number in zip(tokens.tolist(), found.tolist(), strict=True):
+                piece = self.pieces[token]
+                parts = [number] if number >= 0 else _fewest_pieces(piece, ids)
+                if parts is None and (parts := _fewest_pieces(text.encode(), ids)) is not None:
+                    return np.array(parts, dtype=np.int64)
+                if parts is None:
+                    raise _unwritable(text, written, written + len(piece))
+                spelled += parts
+                written += len(piece)
+            return np.array(spelled, dtype=np.int64)
+
+        return Tokenizer(self.name, pieces, encode_array)
+
 
 @functools.cache
 def get_tokenizer(name: str) -> Tokenizer:
@@ -90,6 +126,35 @@ def check_tokenizer(name: str) -> None:
     """Raise CorpusError unless `name` is a tokenizer's name."""
     if name not in VOCABULARY:
         raise CorpusError("data.tokenizer", unknown(name, VOCABULARY, "tokenizer"))
+
+
+def _unwritable(text: str, start: int, end: int) -> CorpusError:
+    """What to say of a text whose bytes from `start` to `end` are a token that has no pieces in the corpus."""
+    raw = text.encode()
+    first, last = (len(raw[:place].decode(errors="ignore")) for place in (start, end))
+    return CorpusError(
+        "data.vocab",
+        f"found {text[first : max(last, first + 1)]!r}, which no tokens that occur in the corpus can write; "
+        "allowed: words of the corpus, or any text with data.vocab full",
+    )
+
+
+def _fewest_pieces(raw: bytes, ids: Mapping[bytes, int]) -> list[int] | None:
+    """The shortest sequence of ids whose pieces joined are `raw`, of several the one that ends with the longest."""
+    longest = max(map(len, ids), default=0)
+    last = [0] * (len(raw) + 1)  # length of the last piece of the best way to each place
+    count: list[float] = [0, *[math.inf] * len(raw)]  # pieces of it
+    for end in range(1, len(raw) + 1):
+        for size in range(1, min(longest, end) + 1):
+            if count[end - size] + 1 <= count[end] and count[end - size] < math.inf and raw[end - size : end] in ids:
+                last[end], count[end] = size, count[end - size] + 1
+    if count[-1] == math.inf:
+        return None
+    parts, end = [], len(raw)
+    while end:
+        parts.append(ids[raw[end - last[end] : end]])
+        end -= last[end]
+    return parts[::-1]
 
 
 def _encode_bytes(text: str) -> Ids:

@@ -7,15 +7,15 @@ from typing import Annotated
 
 import typer
 
-from harness.cli import fail, out, show_answer, show_table
+from harness.cli import Command, fail, out, show_answer, show_table
 from harness.outcomes import Exit
 
 AUDIT = "audit"  # no sweep can be reported by this name
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
-@app.command()
+@app.command(cls=Command)
 def main(
     name: Annotated[
         str,
@@ -39,8 +39,11 @@ def main(
     if name == AUDIT:
         _audit()
         return
+    from harness.places import wrong_tracking
     from harness.report import TrackingError, write_report
 
+    if wrong := wrong_tracking(uri):
+        fail("\n".join(wrong))
     try:
         files = write_report(name, uri, folder, sweep)
     except (TrackingError, OSError) as error:

@@ -23,6 +23,7 @@ from harness.report.verdicts import Judgement, Verdict, judge
 from harness.spec import StudyConfig
 
 _TOKENIZER: Final = "data.tokenizer"
+_VOCAB: Final = "data.vocab"
 
 
 @dataclass(frozen=True)
@@ -55,13 +56,13 @@ def complete_confirm_runs(runs: pd.DataFrame) -> pd.DataFrame:
 def common_ground(runs: pd.DataFrame) -> Ground:
     """Find what a sweep's verdict runs (all its runs, before there are any) were scored on, and so what compares them.
 
-    A loss per token compares models that predict the same tokens. Other tokens of the same text: bits per byte.
-    Another text: nothing.
+    A loss per token compares models that predict the same tokens, whether they choose among all that the tokenizer has
+    or among those in the corpus. Other tokens of the same text: bits per byte. Another text: nothing.
     """
     chosen = runs if (verdict := verdict_runs(runs)).empty else verdict
     names = [name for name in chosen if name.startswith("data.")]
     chosen = chosen[chosen[names].notna().any(axis=1)]  # a run may fail before it knows its own data
-    text = [name for name in names if name != _TOKENIZER]
+    text = [name for name in names if name not in (_TOKENIZER, _VOCAB)]
     different = [name for name in text if chosen[name].astype("string").nunique(dropna=False) > 1]
     if different:
         reason = f"The arms were scored on different texts ({listed(different)} differ), so they are not ranked"

@@ -20,7 +20,6 @@ from harness.report.statistics import Interval
 from harness.report.svg import INK, Drawing, drawing, label, look, style
 
 WIDTH: Final = 9.4  # inches, the width of the page's column
-_SIDES: Final = ((metrics.TRAIN_LOSS, "Training loss"), (metrics.VAL_LOSS, "Validation loss"))
 _SKIP: Final = 0.1  # share of the tokens whose losses may leave the frame: the fall from ln(vocabulary) hides the rest
 
 
@@ -37,7 +36,7 @@ def loss_curves(
         arms: names, in the order of their colours.
         metric: what the arms are compared by.
     """
-    shown = _SIDES if metric == metrics.VAL_LOSS else ((metric, metric_name(metric).capitalize()),)
+    shown = _sides(curves) if metric == metrics.VAL_LOSS else (_side(curves, metric),)
     confirm = curves[(curves["phase"] == Phase.CONFIRM) & np.isfinite(curves["value"])]
     complete = confirm[confirm["run_id"].isin(verdict_runs(runs)["run_id"])]
     broken = confirm[confirm["outcome"] != Outcome.COMPLETE]
@@ -67,6 +66,18 @@ def loss_curves(
         )
         titles = " and ".join(title.lower() for _, title in sides)
         return drawing(figure, "loss-curves", f"{titles.capitalize()} per arm", caption.strip())
+
+
+def _sides(curves: pd.DataFrame) -> tuple[tuple[str, str], tuple[str, str]]:
+    """Metrics and titles of the two losses that are drawn."""
+    return (metrics.TRAIN_LOSS, "Training loss"), _side(curves, metrics.VAL_LOSS)
+
+
+def _side(curves: pd.DataFrame, metric: str) -> tuple[str, str]:
+    """A validation metric and its title: measured on the sample where there is one, since only that is a curve."""
+    sampled = metrics.of_sample(metric)
+    title = metric_name(metric).capitalize()
+    return (sampled, f"{title} on a sample") if (curves["metric"] == sampled).any() else (metric, title)
 
 
 Matrix = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
@@ -214,7 +225,7 @@ def run_curve(curves: pd.DataFrame) -> Drawing:
         ValueError: there is neither a training nor a validation loss to draw.
     """
     finite = curves[np.isfinite(curves["value"])]
-    sides = [side for side in _SIDES if (finite["metric"] == side[0]).any()]
+    sides = [side for side in _sides(finite) if (finite["metric"] == side[0]).any()]
     if not sides:
         raise ValueError("curves: found no train/loss and no val/loss; allowed: the points of a run that was evaluated")
     with style("loss-curve"):

@@ -32,6 +32,7 @@ _NAMED: Final = 4  # names that a sentence lists before it only counts
 # What a compared or tuned path decides besides itself.
 _IMPLIED: Final = {
     "data.tokenizer": {"model.vocab_size"},
+    "data.vocab": {"model.vocab_size"},
     "model.preset": {
         f"model.{name}"
         for name in ("vocab_size", "context_length", "drop_rate", "qkv_bias", "emb_dim", "n_heads", "n_layers")

@@ -139,7 +139,7 @@ def plan_lines(record: SweepRecord) -> list[tuple[str, str]]:
 def _ground(spec: SweepSpec) -> tuple[str, bool]:
     """The metric that can compare the arms, and whether any can: `common_ground` before there are runs."""
     data = [spec.run_config(arm.values).data for arm in spec.arms()]
-    texts = [config.model_dump(exclude={"tokenizer"}) for config in data]
+    texts = [config.model_dump(exclude={"tokenizer", "vocab"}) for config in data]
     ranked = all(text == texts[0] for text in texts)
     same = ranked and len({config.tokenizer for config in data}) == 1
     return metrics.VAL_LOSS if same else metrics.VAL_BITS_PER_BYTE, ranked

@@ -221,7 +221,8 @@ def _overfitted(sweep: Evidence) -> Iterator[Caveat]:
     gaps = {}
     for arm in sweep.arms:
         runs = sweep.verdict_of[arm]
-        gap = by_seed(runs, metrics.VAL_LOSS) - by_seed(runs, "best_val_loss")
+        end = by_seed(runs, metrics.VAL_SAMPLE_LOSS)  # the lowest is of the sample, where there is one
+        gap = (end if len(end) else by_seed(runs, metrics.VAL_LOSS)) - by_seed(runs, "best_val_loss")
         if len(gap := gap.dropna()):
             gaps[arm] = gap
     base = gaps.get(sweep.record.baseline)

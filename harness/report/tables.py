@@ -243,8 +243,13 @@ def _setting_cell(value: object) -> Cell:
 
 
 def _loss_cell(run: pd.Series, metric: str = metrics.VAL_LOSS) -> Cell:
-    """A run's last loss; in brackets, and sorted after all results, where the run did not complete."""
+    """A run's last loss; in brackets, and sorted after all results, where the run did not complete.
+
+    Runs whose curves are of a sample have no other loss before their end.
+    """
     loss = _as_float(run.get(metric))
+    if math.isnan(loss):
+        loss = _as_float(run.get(metrics.of_sample(metric)))
     text = number(loss, 4)
     if run["outcome"] == Outcome.COMPLETE or math.isnan(loss):
         return sortable(loss, text)

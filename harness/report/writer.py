@@ -13,6 +13,7 @@ import pandas as pd
 
 from harness.metrics import Point
 from harness.outcomes import Phase
+from harness.problems import printable
 from harness.report.comparison import common_ground, compare, verdict_runs
 from harness.report.page import Content, Sample, render_html, render_markdown
 from harness.report.tables import answer_table, best_table, comparison_lines, latex_table
@@ -173,7 +174,7 @@ def _samples(
     chosen, found = verdict_runs(runs), []
     for arm in arms:
         for run_id in chosen.loc[chosen["arm"] == arm, "run_id"].head(1):
-            texts = [(tokens, text) for _, tokens, text in samples_of(run_id)]
+            texts = [(tokens, printable(text, "\n\t")) for _, tokens, text in samples_of(run_id)]
             if texts:
                 found.append(Sample(arm, run_id, tuple(texts[:1] + texts[1:][-1:])))
     return found

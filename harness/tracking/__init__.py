@@ -11,7 +11,14 @@ from harness.tracking.lease import SweepState, find_sweep
 from harness.tracking.outbox import ARTIFACTS, Kept, Outbox, kept_runs
 from harness.tracking.reader import checkpoint_folder, load_curves, load_positions, load_runs, load_samples, load_sweep
 from harness.tracking.record import ArmInfo, Confirmed, PlanChange, Sample, SweepInfo, SweepRecord, Trial, TrialInfo
-from harness.tracking.store import DEFAULT_URI, SweepBusy, TrackingError, default_tracking_uri, ui_command
+from harness.tracking.store import (
+    DEFAULT_URI,
+    SweepBusy,
+    TrackingError,
+    brief_requests,
+    default_tracking_uri,
+    ui_command,
+)
 from harness.tracking.writer import Tracker
 
 __all__ = [
@@ -31,6 +38,7 @@ __all__ = [
     "TrackingError",
     "Trial",
     "TrialInfo",
+    "brief_requests",
     "checkpoint_folder",
     "default_tracking_uri",
     "find_sweep",

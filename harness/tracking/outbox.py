@@ -250,7 +250,7 @@ class Outbox:
             entry = run.waiting[0]
             content = dict(entry.content)
             if entry.kind == journal.POINT:
-                self.tracker.log_point(run.run_id, Point(**content), entry.at)
+                self.tracker.log_point(run.run_id, Point.from_plain(content), entry.at)
             elif entry.kind == journal.TAG:
                 self.tracker.tag(run.run_id, content)
             elif entry.kind == journal.PAUSE and len(run.waiting) == 1:
@@ -281,7 +281,7 @@ def kept_runs(folder: Path) -> list[Kept]:
 def _kept(key: str, entries: list[Entry]) -> Kept | None:
     try:
         info = record.parse_trial(entries[0].content)
-        points = tuple(Point(**entry.content) for entry in journal.points_of(entries))
+        points = tuple(Point.from_plain(entry.content) for entry in journal.points_of(entries))
         last = entries[-1]
         if last.kind != journal.END:
             return Kept(key, info, points, None, "")

@@ -94,9 +94,10 @@ def load_runs(experiment: str, uri: str | None = None, sweep: str | None = None)
     Columns: run_id, name, sweep (its parent run), arm, phase, seed, outcome (missing while it runs), reason, status,
     study, trial_number, started (UTC), seconds (missing while it runs), device, commit, config_sha256, data_sha256 (of
     the text), data_fingerprint (of its tokens), versions (one text), non_finite (metrics that were NaN or infinite),
-    parameters, flops_per_token, tokens, steps, initial_val_loss (at step 0), best_val_loss (the lowest of the curve);
-    then every metric's last value under the metric's name, and every parameter under its dotted name in its own type (a
-    list as a tuple). Whole numbers that some runs lack are of pandas' type Int64.
+    parameters, flops_per_token, tokens, steps, initial_val_loss (at step 0), best_val_loss (the lowest of the curve,
+    with train.eval_tokens that of val_sample/loss); then every metric's last value under the metric's name, and every
+    parameter under its dotted name in its own type (a list as a tuple). With train.eval_tokens, a run that ended early
+    has no val/ metrics, only val_sample/. Whole numbers that some runs lack are of pandas' type Int64.
 
     Args:
         experiment: name of the sweep.
@@ -107,7 +108,7 @@ def load_runs(experiment: str, uri: str | None = None, sweep: str | None = None)
         TrackingError: no such store, experiment or sweep.
     """
     client, runs = _trials(experiment, uri, sweep)
-    points = read_points(client, runs, (metrics.TOKENS, metrics.VAL_LOSS))
+    points = read_points(client, runs, (metrics.TOKENS, metrics.VAL_LOSS, metrics.VAL_SAMPLE_LOSS))
     curves = {int(run): part for run, part in points.groupby("run")}
     nothing = points.iloc[:0]
     return _frame([_run_row(run, curves.get(place, nothing)) for place, run in enumerate(runs)], _RUN_COLUMNS)
@@ -267,12 +268,17 @@ def _parents(experiment: str, uri: str | None, sweep: str | None) -> tuple[Mlflo
 
 
 def _run_row(run: Run, curves: pd.DataFrame) -> dict[str, Any]:
-    """A run's row; `curves` are its tokens and validation losses, by step."""
+    """A run's row; `curves` are its tokens and validation losses (whole and sampled), by step."""
     info, tags = run.info, run.data.tags
     params = {name: record.decode_param(run.data.params[name]) for name in sorted(run.data.params)}
     last = {name: run.data.metrics[name] for name in sorted(run.data.metrics)}
     tokens = curves[curves["metric"] == metrics.TOKENS]
-    losses = dict(curves.loc[curves["metric"] == metrics.VAL_LOSS, ["step", "value"]].itertuples(index=False))
+    losses, sampled = (
+        dict(curves.loc[curves["metric"] == name, ["step", "value"]].itertuples(index=False))
+        for name in (metrics.VAL_LOSS, metrics.VAL_SAMPLE_LOSS)
+    )
+    if sampled and losses and max(losses) < max(sampled):  # it ended early: what it has is of its start
+        last = {name: value for name, value in last.items() if not name.startswith("val/")}
     return {
         **_run_facts(run),
         "name": info.run_name,
@@ -291,7 +297,7 @@ def _run_row(run: Run, curves: pd.DataFrame) -> dict[str, Any]:
         "versions": _versions(tags),
         "non_finite": tags.get(record.NON_FINITE, ""),
         "initial_val_loss": losses.get(0),
-        "best_val_loss": min(losses.values(), default=None),
+        "best_val_loss": min((sampled or losses).values(), default=None),
         **last,
         **params,
         "tokens": int(tokens["value"].iloc[-1]) if len(tokens) else None,

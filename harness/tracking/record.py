@@ -247,7 +247,8 @@ class Trial(NamedTuple):
         study, number: Optuna's study and the trial's number in it.
         params: dotted path → value, of the whole configuration.
         outcome, reason: how it ended; a run that is open counts as interrupted.
-        losses: training tokens → validation loss, where it was asked for.
+        losses: training tokens → loss of the whole validation split, where it was asked for.
+        curve: training tokens → the validation loss that pruning goes by, see `Point.curve_loss`.
     """
 
     key: str
@@ -257,6 +258,7 @@ class Trial(NamedTuple):
     outcome: Outcome
     reason: str
     losses: Mapping[int, float]
+    curve: Mapping[int, float]
 
 
 class Sample(NamedTuple):

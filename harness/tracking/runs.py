@@ -110,6 +110,7 @@ class RunWriter(Experiment):
         from mlflow.entities import Metric
 
         live, now = self._live[run_id], at or milliseconds()
+        live.non_finite.update(point.not_finite)
         for name, value in {**point.metrics, metrics.TOKENS: float(point.tokens)}.items():
             if not math.isfinite(value):
                 live.non_finite.add(name)

@@ -7,6 +7,7 @@ import os
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -24,14 +25,13 @@ os.environ["DO_NOT_TRACK"] = "true"
 # Nor does MLflow print addresses and progress bars into a sweep's own display.
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-# A server that does not answer is asked again by whoever has something to send; MLflow itself would try for minutes.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 
 DEFAULT_URI: Final = "sqlite:///mlruns/mlflow.db"
 _SQLITE: Final = "sqlite:///"
 _WEB: Final = ("http://", "https://")
 _PAGE: Final = 1000  # runs or experiments asked for at once
+_BRIEF: Final = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
+_explaining: Final = ContextVar("explaining", default=False)  # whether errors of this thread's calls are explained
 
 
 class TrackingError(ValueError):
@@ -64,8 +64,29 @@ class SweepBusy(TrackingError):
 
 
 @contextmanager
+def brief_requests() -> Iterator[None]:
+    """Give up soon, inside, on a server that does not answer, for a caller that will ask it again.
+
+    MLflow by itself tries for minutes. It reads this from the environment, at every request: what the person has set
+    there stays, and afterwards it is as it was.
+    """
+    new = {name: value for name, value in _BRIEF.items() if name not in os.environ}
+    os.environ.update(new)
+    try:
+        yield
+    finally:
+        for name in new:
+            os.environ.pop(name, None)
+
+
+@contextmanager
 def explained() -> Iterator[None]:
-    """Turn the store's errors into a `TrackingError` of one sentence: callers import no MLflow and cannot name them."""
+    """Turn the store's errors into a `TrackingError` of one sentence: callers import no MLflow and cannot name them.
+
+    MLflow itself would also print the traceback of a database's error.
+    """
+    logging.getLogger("mlflow.store.db.utils").addFilter(_unexplained)
+    told = _explaining.set(True)
     try:
         yield
     except Exception as error:
@@ -75,6 +96,12 @@ def explained() -> Iterator[None]:
         if not isinstance(error, MlflowException | SQLAlchemyError):
             raise
         raise TrackingError(f"MLflow: {str(error).strip().splitlines()[0]}") from error
+    finally:
+        _explaining.reset(told)
+
+
+def _unexplained(_: logging.LogRecord) -> bool:
+    return not _explaining.get()
 
 
 @explained()
@@ -133,7 +160,8 @@ def _create_store(file: Path) -> None:
 def _check_server(client: MlflowClient, uri: str) -> None:
     """Say in one sentence where no server answers."""
     try:
-        client.search_experiments(max_results=1)
+        with brief_requests():
+            client.search_experiments(max_results=1)
     except Exception as error:
         raise TrackingError(f"found no MLflow server that answers at {uri}; check MLFLOW_TRACKING_URI") from error
 

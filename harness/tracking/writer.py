@@ -177,12 +177,16 @@ class Tracker(RunWriter):
         """The sweep's runs that belong to a study of Optuna's, oldest first; reading their `losses` takes its time."""
         runs = trials_of(self._client, self._experiment_id, parent)
         searched = (run for run in runs if record.TRIAL_NUMBER in run.data.tags)
-        return [_trial(run, self._losses(run) if losses else {}) for run in searched]
+        return [_trial(run, *(self._losses(run) if losses else ({}, {}))) for run in searched]
 
-    def _losses(self, run: Run) -> dict[int, float]:
-        """Training tokens → validation loss."""
+    def _losses(self, run: Run) -> tuple[dict[int, float], dict[int, float]]:
+        """Training tokens → validation loss, of the whole split and as pruning goes by it."""
         tokens = {point.step: int(point.value) for point in history(self._client, run, metrics.TOKENS)}
-        return {tokens[it.step]: it.value for it in history(self._client, run, metrics.VAL_LOSS) if it.step in tokens}
+        whole, sampled = (
+            {tokens[it.step]: it.value for it in history(self._client, run, name) if it.step in tokens}
+            for name in (metrics.VAL_LOSS, metrics.VAL_SAMPLE_LOSS)
+        )
+        return whole, sampled or whole
 
     @explained()
     def close_left(self, parent: str, ends: Mapping[str, Outcome] | None = None) -> int:
@@ -216,7 +220,7 @@ def _identity(run: Run) -> str | None:
     return run.data.tags.get(record.IDENTITY)
 
 
-def _trial(run: Run, losses: Mapping[int, float]) -> Trial:
+def _trial(run: Run, losses: Mapping[int, float], curve: Mapping[int, float]) -> Trial:
     tags = run.data.tags
     return Trial(
         key=tags.get(record.KEY, ""),
@@ -226,6 +230,7 @@ def _trial(run: Run, losses: Mapping[int, float]) -> Trial:
         outcome=Outcome(tags.get(record.OUTCOME, Outcome.INTERRUPTED)),
         reason=tags.get(record.REASON, ""),
         losses=losses,
+        curve=curve,
     )
 
 
