@@ -25,13 +25,20 @@ def plural(count: int, word: str) -> str:
     return f"{count} {word}" if count == 1 else f"{count} {word}s"
 
 
-def show_plan(spec: SweepSpec, train_tokens: Mapping[str, int], workers: int | None) -> None:
-    """Print arms, runs and costs; `train_tokens` has the tokens of each arm's training split."""
-    from harness.plan import estimated_seconds, measure_flops, plan_arms
-    from harness.progress import clock
-    from harness.workers import count_gpus, default_workers
+def show_plan(
+    spec: SweepSpec, splits: Mapping[str, Mapping[str, int]], identity: str, workers: int, threads: int
+) -> None:
+    """Print arms, runs, costs and the time that all of it is expected to take.
 
-    arms = plan_arms(spec, train_tokens)
+    Args:
+        spec: the sweep.
+        splits: arm name → tokens of each split.
+        identity: by which the estimate is remembered until the sweep has ended.
+        workers, threads: that it will be run with.
+    """
+    from harness.plan import plan_arms
+
+    arms = plan_arms(spec, {name: sizes["train"] for name, sizes in splits.items()})
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("arm", no_wrap=True, overflow="fold")
     for heading in ("trials", "seeds", "parameters", "tokens/run", "FLOPs/run", "memory"):
@@ -59,12 +66,41 @@ def show_plan(spec: SweepSpec, train_tokens: Mapping[str, int], workers: int | N
     if any(not path.startswith("train.") or "budget" in path or "batch" in path for path in spec.tune):
         out.print("costs are those of the values as written; tuned ones change them", markup=False)
     total = sum((arm.cost.flops or 0) * arm.runs for arm in arms)
-    count = workers or default_workers()
-    if count_gpus():
-        when = "time not estimated: the GPU's speed is known once it trains"
+    out.print(f"{total:.2e} FLOPs, {plural(workers, 'worker')}", markup=False)
+    _show_time(spec, splits, identity, workers, threads)
+
+
+def _show_time(
+    spec: SweepSpec, splits: Mapping[str, Mapping[str, int]], identity: str, workers: int, threads: int
+) -> None:
+    """How long it will take, how that is known, and how far off such estimates were before."""
+    from harness.calibration import Estimates
+    from harness.plan import timing
+    from harness.progress import clock
+    from harness.workers import count_gpus
+
+    found = timing(spec, splits, workers, threads)
+    place = "GPU" if count_gpus() else "CPU"
+    arms, known = len(spec.arms()), len(found.measured)
+    if known:
+        steps = [it.step_seconds for it in found.measured.values()]
+        span = f"{min(steps):.3g}" if max(steps) < 1.05 * min(steps) else f"{min(steps):.3g} to {max(steps):.3g}"
+        how = f"measured: {span} s a step" + (
+            "" if known == arms else f" in {known} of {arms} arms, the others by FLOPs"
+        )
     else:
-        when = f"about {clock(estimated_seconds(arms, count, measure_flops()))} on this CPU"
-    out.print(f"{total:.2e} FLOPs, {plural(count, 'worker')}, {when}", markup=False)
+        how = "by its FLOPs: too large for a short measurement, or that failed"
+    span = f"{clock(found.least)} to {clock(found.seconds)}" if len(spec.looks) > 1 else clock(found.seconds)
+    out.print(f"about {span} on this {place} ({how})", markup=False)
+    estimates = Estimates()
+    estimates.expect(spec.name, identity, found.seconds, arms * (spec.trials + len(spec.seeds)))
+    said = [
+        f"{it.name} {'+' if error >= 0 else '−'}{abs(error):.0%}"
+        for it in estimates.past()
+        if (error := it.error) is not None
+    ]
+    if said:
+        out.print(f"the last estimates, against what the sweeps took: {', '.join(said)}", markup=False)
 
 
 def show_status(spec: SweepSpec, identity: str, tracking: str | None, storage: str, folder: Path) -> None:

@@ -1,7 +1,7 @@
 """Run a sweep: `python -m harness.sweep experiments/dropout.yaml`.
 
-Kept light on purpose: a worker process imports its parent's main module again, and a mistake in a spec should be
-answered before Optuna, MLflow or torch are imported. They are, where they are needed.
+Kept light on purpose: a worker process imports its parent's main module again, `--help` should come at once, and a
+mistake in a spec should be answered before Optuna, MLflow or torch are imported. They are, where they are needed.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import shlex
 import signal
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,23 +18,28 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.cli import Command, err, fail, number, out, show_answer, whole
-from harness.config import DataConfig
 from harness.outcomes import Exit, Outcome
-from harness.preview import plural, runs_planned, show_plan, show_status
 from harness.problems import SpecError
-from harness.spec import MAX_SEEDS, SweepSpec
-from harness.specfile import load_spec
-from harness.workers import Pool, default_workers
 
 if TYPE_CHECKING:
     from harness.conductor import Ended
+    from harness.config import DataConfig
     from harness.data import Dataset, Tokenizer
     from harness.progress import Screen
+    from harness.spec import SweepSpec
     from harness.tracking import Outbox, SweepInfo, Tracker
+    from harness.workers import Pool
 
 DRAIN_SECONDS, DRAIN_SECONDS_STOPPED = 300.0, 10.0  # that a store gets to take what waits, at the end of a sweep
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+def _seeds(text: str) -> int:
+    """A number of seeds; `harness.spec`, which knows how many may be, is imported only where it is asked."""
+    from harness.spec import MAX_SEEDS
+
+    return whole(2, MAX_SEEDS)(text)
 
 
 @app.command(cls=Command)
@@ -46,7 +52,7 @@ def main(
     noise_floor: Annotated[
         int | None,
         typer.Option(
-            parser=whole(2, MAX_SEEDS),
+            parser=_seeds,
             metavar="N",
             help="Train the baseline alone on N seeds: what a difference has to beat.",
         ),
@@ -85,6 +91,8 @@ def main(
 
     Running it again finishes what is missing and adds nothing.
     """
+    from harness.specfile import load_spec
+
     datasets = Datasets()
     try:
         spec = load_spec(spec_file, settings or [], datasets.split_sizes, datasets.codec)
@@ -93,7 +101,10 @@ def main(
     if noise_floor is not None:
         spec = spec.noise_floor(noise_floor)
     if plan:
-        show_plan(spec, datasets.train_tokens(spec), workers)
+        from harness.preview import show_plan
+        from harness.workers import default_workers
+
+        show_plan(spec, datasets.splits(spec), datasets.identity(spec), workers or default_workers(), threads)
         return
     from harness.events import EventLog
     from harness.lock import Locked, only_one
@@ -101,6 +112,7 @@ def main(
     from harness.progress import make_screen
     from harness.study import StorageError, explained
     from harness.tracking import SweepBusy, TrackingError, brief_requests
+    from harness.workers import Pool, default_workers
 
     stores = Stores(tracking, storage, reports)
     if wrong := wrong_places(tracking, stores.optuna, reports):
@@ -108,6 +120,8 @@ def main(
     signal.signal(signal.SIGTERM, Terminated.raised)  # as Ctrl-C does, so that nothing is left RUNNING
     try:
         if status:
+            from harness.preview import show_status
+
             identity = datasets.identity(spec)
             show_status(spec, identity, tracking, stores.optuna, work_folder(spec, identity))
             return
@@ -162,6 +176,10 @@ class Datasets:
         """Arm name → tokens of its training split."""
         return {arm.name: len(self[spec.run_config(arm.values).data].train) for arm in spec.arms()}
 
+    def splits(self, spec: SweepSpec) -> dict[str, dict[str, int]]:
+        """Arm name → tokens of each split."""
+        return {arm.name: split_sizes(self[spec.run_config(arm.values).data]) for arm in spec.arms()}
+
     def identity(self, spec: SweepSpec) -> str:
         """What the sweep is known by, its data included."""
         used = (self[spec.run_config(arm.values).data].fingerprint for arm in spec.arms())
@@ -192,12 +210,15 @@ class Stores:
 
 def run(spec: SweepSpec, datasets: Datasets, stores: Stores, pool: Pool, fresh: bool, screen: Screen) -> Ended:
     """Everything between a valid spec and its report."""
+    from harness.calibration import Estimates
     from harness.conductor import Conductor
     from harness.plan import work_per_run
+    from harness.preview import plural, runs_planned
     from harness.recovery import reconcile, set_aside
     from harness.study import ArmStudy, open_storage
     from harness.tracking import Outbox, SweepBusy, Tracker, TrackingError
 
+    began = time.monotonic()
     screen.note(f"{spec.name}: {spec.question}".rstrip(": "), "bold")
     screen.note(f"{runs_planned(spec)}, {plural(pool.size, 'worker')}")
 
@@ -232,6 +253,8 @@ def run(spec: SweepSpec, datasets: Datasets, stores: Stores, pool: Pool, fresh: 
         screen.log.write(f"sweep {outcome}")
         if sent:
             report(spec, tracker, parent, stores)
+            if outcome is Outcome.COMPLETE:
+                Estimates().took(identity, time.monotonic() - began, screen.ended)
         else:
             safe = (
                 f"what was measured is safe in {folder}, but MLflow does not take it ({outbox.trouble or 'too slow'})"

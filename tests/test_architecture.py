@@ -34,20 +34,24 @@ ROWS = [
         "state",
         "passage",
         "trainer",
+        "speed",
     },
     {"tracking"},
     {"report"},
     {"workers", "worker"},
     {"progress", "live", "timeleft", "events", "endings"},
-    {"plan", "study", "tasks", "rounds", "recovery", "status", "lock", "places", "conductor"},
-    {"cli", "preview", "sweep", "generate", "compare", "report.__main__", "data.__main__"},
+    {
+        *("calibration", "plan", "study", "tasks", "rounds", "recovery", "status", "lock", "places"),
+        "conductor",
+    },
+    {"cli", "preview", "sweep", "generate", "compare", "bench", "report.__main__", "data.__main__"},
 ]
 
 # Outside libraries, and the only modules in which they may be met.
 HOMES = {
     "torch": {
         *("loss", "dropout", "model", "windows", "files", "optim", "devices", "clock", "text", "checkpoint", "state"),
-        *("passage", "trainer", "worker"),
+        *("passage", "trainer", "worker", "speed"),
     },
     "safetensors": {"checkpoint", "state"},
     "tiktoken": {"data"},
@@ -63,7 +67,7 @@ HOMES = {
     "pydantic": {"config", "spec", "schema", "specfile", "checkpoint"},
     "ruamel": {"yamlfile", "spec"},
     "multiprocessing": {"workers", "worker"},
-    "typer": {"cli", "sweep", "generate", "compare", "report.__main__", "data.__main__"},
+    "typer": {"cli", "sweep", "generate", "compare", "bench", "report.__main__", "data.__main__"},
     "rich": {"progress", "live", "cli", "preview", "generate", "compare", "report.__main__", "data.__main__"},
     "filelock": {"lock"},
 }
@@ -124,9 +128,10 @@ def test_the_table_names_every_module() -> None:
     [
         ("spec", {"torch", "optuna", "mlflow", "pandas", "matplotlib", "numpy"}),
         ("specfile", {"torch", "optuna", "mlflow", "pandas", "matplotlib", "numpy"}),
-        ("sweep", {"torch", "optuna", "mlflow", "pandas", "matplotlib", "tiktoken"}),
+        ("sweep", {"torch", "optuna", "mlflow", "pandas", "matplotlib", "tiktoken", "numpy", "pydantic", "ruamel"}),
         ("data", {"torch", "optuna", "mlflow", "pandas", "matplotlib"}),
         ("study", {"torch", "mlflow", "matplotlib"}),
+        ("plan", {"torch", "optuna", "mlflow", "matplotlib", "pandas"}),
         ("workers", {"torch", "optuna", "mlflow", "matplotlib"}),
         ("tracking", {"torch", "optuna", "mlflow", "matplotlib"}),
         ("report", {"torch", "optuna", "mlflow", "matplotlib", "pandas"}),
@@ -152,17 +157,16 @@ def test_every_public_name_has_a_docstring() -> None:
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_every_shipped_experiment_loads_and_plans(path: Path) -> None:
-    from harness.plan import estimated_seconds, plan_arms
+    from harness.plan import START_SECONDS, plan_arms, sweep_seconds
     from harness.sweep import Datasets
 
     datasets = Datasets()
     spec = load_spec(path, (), datasets.split_sizes)
     assert spec.name == path.stem
     assert spec.question.endswith("?")
-    tokens = {arm.name: len(datasets[spec.run_config(arm.values).data].train) for arm in spec.arms()}
-    arms = plan_arms(spec, tokens)
+    arms = plan_arms(spec, datasets.train_tokens(spec))
     assert all(arm.cost.flops and arm.cost.memory > 0 for arm in arms)
-    assert estimated_seconds(arms, 2, 1e11) > 0
+    assert sweep_seconds(spec, datasets.splits(spec), 2, {}, 1e11) > START_SECONDS
     header = path.read_text("utf-8").split("\nname:")[0]
     for line in ("# Question:", "# Command:", "# Time:", "# Seen:"):
         assert line in header, f"{path.name} has no {line} header"

@@ -14,13 +14,13 @@ from harness.outcomes import Outcome
 from harness.tracking import record
 from harness.tracking.lookup import find_run
 from harness.tracking.models import model_folder
+from harness.tracking.points import read_points
 from harness.tracking.record import PlanChange, Sample, SweepRecord
 from harness.tracking.store import (
     TrackingError,
     configured_uri,
     connect,
     explained,
-    history,
     local_artifact,
     pages,
     sweeps_of,
@@ -106,7 +106,10 @@ def load_runs(experiment: str, uri: str | None = None, sweep: str | None = None)
         TrackingError: no such store, experiment or sweep.
     """
     client, runs = _trials(experiment, uri, sweep)
-    return _frame([_run_row(client, run) for run in runs], _RUN_COLUMNS)
+    points = read_points(client, runs, (metrics.TOKENS, metrics.VAL_LOSS, metrics.VAL_SAMPLE_LOSS))
+    curves = {int(run): part for run, part in points.groupby("run")}
+    nothing = points.iloc[:0]
+    return _frame([_run_row(run, curves.get(place, nothing)) for place, run in enumerate(runs)], _RUN_COLUMNS)
 
 
 @explained()
@@ -123,7 +126,7 @@ def load_curves(
         only: names of the metrics to read, which is quicker than all of them.
     """
     client, runs = _trials(experiment, uri, sweep)
-    return _frame([row for run in runs for row in _curve_rows(client, run, only)], _CURVE_COLUMNS)
+    return _curves(runs, read_points(client, runs, None if only is None else {*only, metrics.TOKENS, metrics.SECONDS}))
 
 
 @explained()
@@ -275,14 +278,17 @@ def parent_runs(experiment: str, uri: str | None, sweep: str | None) -> tuple[Ml
     return client, found.experiment_id, chosen
 
 
-def _run_row(client: MlflowClient, run: Run) -> dict[str, Any]:
+def _run_row(run: Run, curves: pd.DataFrame) -> dict[str, Any]:
+    """A run's row; `curves` are its tokens and validation losses (whole and sampled), by step."""
     info, tags = run.info, run.data.tags
     params = {name: record.decode_param(run.data.params[name]) for name in sorted(run.data.params)}
     last = {name: run.data.metrics[name] for name in sorted(run.data.metrics)}
-    tokens = history(client, run, metrics.TOKENS)
-    losses = history(client, run, metrics.VAL_LOSS)
-    sampled = history(client, run, metrics.VAL_SAMPLE_LOSS)
-    if sampled and losses and losses[-1].step < sampled[-1].step:  # it ended early: what it has is of its start
+    tokens = curves[curves["metric"] == metrics.TOKENS]
+    losses, sampled = (
+        dict(curves.loc[curves["metric"] == name, ["step", "value"]].itertuples(index=False))
+        for name in (metrics.VAL_LOSS, metrics.VAL_SAMPLE_LOSS)
+    )
+    if sampled and losses and max(losses) < max(sampled):  # it ended early: what it has is of its start
         last = {name: value for name, value in last.items() if not name.startswith("val/")}
     return {
         **_run_facts(run),
@@ -301,12 +307,12 @@ def _run_row(client: MlflowClient, run: Run) -> dict[str, Any]:
         "data_fingerprint": tags.get(record.DATA_FINGERPRINT),
         "versions": _versions(tags),
         "non_finite": tags.get(record.NON_FINITE, ""),
-        "initial_val_loss": next((point.value for point in losses if point.step == 0), None),
-        "best_val_loss": min((point.value for point in sampled or losses), default=None),
+        "initial_val_loss": losses.get(0),
+        "best_val_loss": min((sampled or losses).values(), default=None),
         **last,
         **params,
-        "tokens": int(tokens[-1].value) if tokens else None,
-        "steps": tokens[-1].step if tokens else None,
+        "tokens": int(tokens["value"].iloc[-1]) if len(tokens) else None,
+        "steps": int(tokens["step"].iloc[-1]) if len(tokens) else None,
     }
 
 
@@ -317,33 +323,35 @@ def _versions(tags: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in known)
 
 
-def _curve_rows(client: MlflowClient, run: Run, only: Sequence[str] | None) -> list[dict[str, Any]]:
-    facts = _run_facts(run)
-    tokens = {point.step: int(point.value) for point in history(client, run, metrics.TOKENS)}
-    seconds = _seconds(client, run)
-    names = run.data.metrics.keys() - {metrics.TOKENS, metrics.SECONDS}  # they have their own columns
-    wanted = sorted(names if only is None else names & set(only))
-    return [
-        {
-            **facts,
-            "step": point.step,
-            "tokens": tokens.get(point.step),
-            "seconds": seconds.get(point.step),
-            "metric": name,
-            "value": point.value,
-        }
-        for name in wanted
-        for point in history(client, run, name)
-    ]
+def _curves(runs: Sequence[Run], points: pd.DataFrame) -> pd.DataFrame:
+    """Points as `load_curves` gives them: tokens and time in columns of their own, and what is known of the run."""
+    own = points["metric"].isin([metrics.TOKENS, metrics.SECONDS])  # they have their own columns
+    if own.all():  # no curve at all
+        return _frame([], _CURVE_COLUMNS)
+    tokens = points[points["metric"] == metrics.TOKENS].rename(columns={"value": "tokens"})
+    curves = points[~own].merge(tokens[["run", "step", "tokens"]], on=["run", "step"], how="left")
+    curves = curves.merge(_seconds(points), on=["run", "step"], how="left")
+    known = curves["tokens"].notna()
+    if known.any():
+        curves["tokens"] = curves["tokens"].astype("int64" if known.all() else "Int64")
+    facts = _frame([_run_facts(run) for run in runs], {})
+    facts = facts.take(curves.pop("run")).reset_index(drop=True)
+    return facts.join(curves)[list(_CURVE_COLUMNS)]
 
 
-def _seconds(client: MlflowClient, run: Run) -> dict[int, float]:
-    """Step → time since the run began, by the trainer's clock; by MLflow's time stamps for runs that lack it."""
-    measured = history(client, run, metrics.SECONDS)
-    if measured:
-        return {point.step: point.value - measured[0].value for point in measured}
-    stamped = history(client, run, metrics.TOKENS)
-    return {point.step: (point.timestamp - stamped[0].timestamp) / 1000 for point in stamped}
+def _seconds(points: pd.DataFrame) -> pd.DataFrame:
+    """Time since a run began at each step, by the trainer's clock; by MLflow's time stamps for runs that lack it.
+
+    Returns:
+        columns run, step and seconds.
+    """
+    import pandas as pd
+
+    measured = points[points["metric"] == metrics.SECONDS]
+    stamped = points[(points["metric"] == metrics.TOKENS) & ~points["run"].isin(measured["run"])]
+    times = pd.concat([measured["value"], stamped["timestamp"] / 1000])  # by the index of `points`
+    found = points.loc[times.index, ["run", "step"]]
+    return found.assign(seconds=times - times.groupby(found["run"]).transform("first"))
 
 
 def _run_facts(run: Run) -> dict[str, Any]:

@@ -1,0 +1,77 @@
+"""This harness at one trial: `train` as a worker runs it, timed from outside by the points that it yields.
+
+Everything between two points counts: batches, clipping, logging. Evaluations do not, as they do not for the peers.
+
+    python tests/bench/ours.py tiny --seconds 5 --threads 2
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from typing import Any
+
+from workload import CORPORA, SEED, SHAPES, Shape
+
+
+def config(shape: Shape, steps: int, corpus: str = "short", **train: Any) -> Any:
+    """The run configuration of a shape; keywords override fields of `train`."""
+    from harness.config import RunConfig
+
+    fields = dict(vars(shape))
+    sequences = fields.pop("batch_size")
+    training = {
+        "budget": {"steps": steps},
+        "batch_size": sequences,
+        "eval_every": {"steps": 10 * steps},
+        "train_eval_tokens": shape.context_length,
+        "schedule": "constant",
+        "warmup": 0.0,
+        "sample": {"max_new_tokens": 0},
+        "seed": SEED,
+        "device": "cpu",
+        **train,
+    }
+    return RunConfig.model_validate({"data": dict(CORPORA[corpus]), "model": fields, "train": training})
+
+
+def throughput(shape: Shape, corpus: str, seconds: float) -> dict[str, float]:
+    """Tokens a second of whole training steps, after a first one that is not counted."""
+    from harness.trainer import train
+
+    run = train(config(shape, 199, corpus))  # under 200 steps there is a point at every one
+    marks: list[tuple[int, float]] = []  # step and time of every point after the first step
+    for point in run:
+        if point.evaluated:  # before the first step and after the last
+            continue
+        marks.append((point.step, time.perf_counter()))
+        if point.step >= 3 and marks[-1][1] - marks[0][1] >= seconds:
+            break
+    run.close()
+    (first, began), (last, ended) = marks[0], marks[-1]
+    steps = last - first
+    return {
+        "tokens_per_second": steps * shape.tokens_per_step / (ended - began),
+        "steps": steps,
+        "loss": point.metrics["train/batch_loss"],
+    }
+
+
+def main() -> None:
+    """Print one line of JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("case", choices=SHAPES)
+    parser.add_argument("--corpus", choices=CORPORA, default="short")
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    import torch
+
+    torch.set_num_threads(options.threads)
+    found = throughput(SHAPES[options.case], options.corpus, options.seconds)
+    print(json.dumps({**found, "threads": torch.get_num_threads()}))
+
+
+if __name__ == "__main__":
+    main()
