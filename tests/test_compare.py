@@ -7,6 +7,7 @@ import pytest
 from rich.cells import cell_len
 from typer.testing import CliRunner
 
+from harness.cli import out
 from harness.compare import app, curve_lines, different_params, metric_rows, sparkline
 from harness.outcomes import Outcome
 from harness.tracking import Tracker, load_run
@@ -29,7 +30,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[str]]:
 
 
 def compared(store: tuple[str, list[str]], *arguments: str, width: int = 100) -> tuple[int, str, str]:
-    done = CliRunner(env={"COLUMNS": str(width)}).invoke(app, [*arguments, "--tracking", store[0]])
+    with pytest.MonkeyPatch.context() as window:
+        window.setattr(out, "_width", width)  # which an environment with COLUMNS has fixed by now
+        done = CliRunner().invoke(app, [*arguments, "--tracking", store[0]])
     return done.exit_code, done.stdout, done.stderr
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,8 +10,9 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModelStatus
 
 from harness.outcomes import Outcome, Phase
-from harness.tracking import Tracker, checkpoint_folder
+from harness.tracking import Tracker, checkpoint_folder, page_address
 from harness.tracking.models import model_name
+from test_faults import mlflow_server
 from test_tracking import point, sweep_info, trial_info
 
 README = Path(__file__).parents[1] / "README.md"
@@ -91,6 +93,28 @@ def test_a_model_that_was_begun_is_finished_and_not_made_twice(
     assert model.status == LoggedModelStatus.READY
     assert len(client.get_run(run).outputs.model_outputs) == 1
     tracker.end_trial(run, Outcome.COMPLETE)
+
+
+@pytest.mark.slow
+def test_a_servers_model_is_downloaded(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with mlflow_server(tmp_path, port):
+        uri = f"http://127.0.0.1:{port}"
+        tracker = Tracker("remote", uri)
+        sweep = tracker.open_sweep(sweep_info("remote"))
+        run = tracker.start_trial(sweep, trial_info())
+        files = made(tmp_path / "made")
+        (files / "checkpoint" / "token_losses.json").write_text("[]", "utf-8")
+        tracker.keep_files(run, files)
+        tracker.end_trial(run, Outcome.COMPLETE)
+        folder = checkpoint_folder(run, uri)
+        assert (folder / "model.safetensors").read_bytes() == b"weights"
+        assert not folder.is_relative_to(tmp_path / "artifacts")
+        listed = MlflowClient(tracking_uri=uri).list_artifacts(run, "checkpoint")
+        assert [file.path for file in listed] == ["checkpoint/token_losses.json"]  # what a page reads
+        assert page_address(run, uri).startswith(f"{uri}/#/experiments/")
 
 
 def test_the_searches_of_the_readme_find_what_they_say(tracker: Tracker, client: MlflowClient) -> None:

@@ -85,7 +85,8 @@ def model_folder(client: MlflowClient, experiment: str, run: str) -> Path | None
     local = local_folder(model.artifact_location)
     if local is not None:
         return local
-    return Path(download_artifacts(f"models:/{model.model_id}", tracking_uri=client.tracking_uri))
+    # Not by `models:/…`, for which MLflow 3.17 asks the default store whatever address it is given.
+    return Path(download_artifacts(model.artifact_location, tracking_uri=client.tracking_uri))
 
 
 def _dataset(client: MlflowClient, run: str) -> tuple[str | None, str | None]:
