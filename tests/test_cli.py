@@ -61,7 +61,7 @@ WRONG: list[tuple[typer.Typer, list[str], str]] = [
     (generate.app, ["folder", "--prompt", "a\udcff"], r"--prompt: found 'a\udcff'; allowed: a text in UTF-8"),
     (generate.app, ["folder", "--top-k", "0"], "--top-k: found '0'; allowed: a whole number at least 1"),
     (generate.app, ["folder", "--temperature", "inf"], "--temperature: found 'inf'; allowed: a number at least 0"),
-    (report.app, [], "NAME…: found nothing; allowed: "),
+    (report.app, [], "NAME: found nothing; allowed: "),
     (report.app, ["nosuch"], "found no MLflow store at "),
     (report.app, ["nosuch", "--tracking", "nonsense://"], "--tracking: found 'nonsense://'; allowed: "),
     (report.app, ["../x"], "experiment: found '../x'; allowed: letters"),

@@ -210,6 +210,7 @@ def test_curves_on_a_sample_are_drawn_and_called_that() -> None:
     drawing = loss_curves(both, runs, ARMS)
     assert drawing is not None
     assert "Validation loss on a sample" in texts(drawing) and "Validation loss" not in texts(drawing)
+    assert "Validation minus training loss" in texts(drawing)
     grid, losses = _matrix(both.assign(at=both["tokens"]), ARM, metrics.VAL_SAMPLE_LOSS)
     expected = _matrix(curves.assign(at=curves["tokens"]), ARM, metrics.VAL_LOSS)
     assert np.array_equal(grid, expected[0]) and np.allclose(losses, expected[1] + 0.25)

@@ -25,7 +25,7 @@ def main(
     names: Annotated[
         list[str],
         typer.Argument(
-            metavar="NAME…",
+            metavar="NAME",
             help="Name of the sweep, which is its MLflow experiment; several for one report of all of them; "
             "`audit` checks verdicts on simulated sweeps.",
         ),
