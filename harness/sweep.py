@@ -117,7 +117,8 @@ def main(
     stores = Stores(tracking, storage, reports)
     if wrong := wrong_places(tracking, stores.optuna, reports):
         fail("\n".join(wrong))
-    signal.signal(signal.SIGTERM, Terminated.raised)  # as Ctrl-C does, so that nothing is left RUNNING
+    for one in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(one, Interrupted.raised)
     try:
         if status:
             from harness.preview import show_status
@@ -136,9 +137,8 @@ def main(
         fail(error, Exit.FAILED)
     except OSError as error:
         fail(f"disk: {error.strerror}: {error.filename}; {goes_on()}", Exit.FAILED)
-    except KeyboardInterrupt as stop:
-        code = stop.code if isinstance(stop, Terminated) else Exit.INTERRUPTED
-        fail(f"stopped at once; {goes_on()}", code)
+    except KeyboardInterrupt:
+        fail(f"stopped at once; {goes_on()}", 128 + (Interrupted.by or signal.SIGINT))
     for line in ended.failed:
         err.print(f"failed: {line}", markup=False, soft_wrap=True)
     if ended.signal:
@@ -148,15 +148,26 @@ def main(
         raise typer.Exit(Exit.FAILED)
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, taken as Ctrl-C is."""
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM, as long as the sweep's own loop does not take them.
 
-    code = Exit.TERMINATED
+    Python drops an exception that is raised inside a callback of its own, such as those of weak references, of which
+    an import makes many. So it is remembered that there was one, and asked for before anything trains.
+    """
+
+    by = 0  # the last signal
 
     @classmethod
-    def raised(cls, *_: object) -> None:
+    def raised(cls, number: int, _frame: object) -> None:
         """A signal handler."""
+        cls.by = number
         raise cls
+
+    @classmethod
+    def check(cls) -> None:
+        """Raise what Python has dropped."""
+        if cls.by:
+            raise cls
 
 
 class Datasets:
@@ -247,6 +258,7 @@ def run(spec: SweepSpec, datasets: Datasets, stores: Stores, pool: Pool, fresh: 
         work = work_per_run(spec, train_tokens)
         with outbox:
             with screen, pool:
+                Interrupted.check()
                 ended = Conductor(spec, studies, tracker, outbox, pool, screen, work, facts).run()
             sent = wait_for_store(outbox, ended.signal)
         outcome = ended.outcome

@@ -52,9 +52,9 @@ study: {sampler: random, trials: 2, seeds: 2}
 """
 # A signal that comes before the command can take it, or after it has done everything, is taken by Python itself.
 ENDS = (0, 130, 143, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT)
-# What Python's own start of a process says in a worker whose parent is killed before it has said what to do.
-# And of a Ctrl-C that meets a callback of its own while modules are imported: it is lost, and the command goes on.
-_LOST = re.compile(r"Exception ignored in.*\nTraceback \(most recent call last\):\n(?:  .*\n)+\n*KeyboardInterrupt.*\n")
+# What Python itself says of a signal that meets a callback of its own: the command ends a little later. And in the
+# start of a worker whose parent is killed before it has said what to do.
+_LOST = re.compile(r"Exception ignored in.*\nTraceback \(most recent call last\):\n(?:  .*\n)+\n*\S*Interrupt.*\n")
 _UNBORN = re.compile(r"Traceback \(most recent call last\):\n(?:  .*\n)+EOFError: .*\n")
 GIVE_UP = 300.0  # seconds without the end of a process that was told to end, or of a sweep that nothing disturbs
 

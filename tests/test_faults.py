@@ -522,6 +522,36 @@ def test_18_a_metric_that_is_infinite(ill: Ill) -> None:
     assert list(losses["step"]) == [0, 8, 16, 24] and losses["value"].max() > 710  # whose exponential no float holds
 
 
+# The command, and a signal that comes while Python runs a callback of a weak reference.
+DROPPED = """\
+import os, runpy, signal, weakref
+import harness.tracking as tracking
+
+class Thing: pass
+
+def opened(self, info, _open=tracking.Tracker.open_sweep):
+    thing = Thing()
+    reference = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.{name}))
+    del thing
+    return _open(self, info)
+
+tracking.Tracker.open_sweep = opened
+runpy.run_module("harness.sweep", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_10_a_signal_that_python_drops(name: str, tmp_path: Path) -> None:
+    sandbox = Sandbox(tmp_path)
+    command = [sys.executable, "-c", DROPPED.format(name=name), "tiny.yaml"]
+    with Command(command, sandbox.folder) as sweep:
+        assert sweep.ended() == 128 + getattr(signal, name)
+    assert "Exception ignored" in sweep.said
+    assert "stopped at once; the same command goes on from here" in sweep.said
+    (parent,), trials = sandbox.runs()
+    assert (parent.info.status, trials) == ("KILLED", [])
+
+
 def begun(sandbox: Sandbox) -> int:
     """How often a worker has said that it begins with a run."""
     records = [Journal(path.parent).read() for path in sandbox.work.glob("*/*/journal.jsonl")]
