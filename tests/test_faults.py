@@ -55,6 +55,7 @@ from mlflow.entities import Run
 
 from harness.config import DataConfig, RunConfig
 from harness.data import open_dataset
+from harness.tracking import checkpoint_folder
 from harness.tracking.journal import TAG, Journal
 from harness.trainer import train
 from sandbox import PATIENCE, SPEC, Command, Sandbox, exact_curves, saved
@@ -173,6 +174,7 @@ from pathlib import Path
 sys.path[:0] = [{tests!r}]
 import torch
 torch.set_num_threads(1)
+from harness.tracking import checkpoint_folder
 from harness.tracking.journal import TAG, Journal
 from harness.trainer import train
 from helpers import small_config
@@ -396,7 +398,7 @@ def test_06_a_malicious_checkpoint(stopped: Stopped, calm: Sandbox, tmp_path: Pa
     assert f"{stopped.trapped} does not fit; went on from the state before, of step " in stopped.said[1]
     assert not stopped.trap.exists()
     run = next(run for run in calm.runs()[1] if run.data.tags["harness.phase"] == "confirm")
-    good = calm.client.download_artifacts(run.info.run_id, "checkpoint", str(tmp_path))
+    good = str(shutil.copytree(checkpoint_folder(run.info.run_id, calm.uri), tmp_path / "checkpoint"))
     torch.save({"tok_emb.weight": Trap(stopped.trap)}, tmp_path / "pickle.pt")
     vouch_for(Path(good), (tmp_path / "pickle.pt").read_bytes())
     refused = calm.run(good, module="harness.generate")

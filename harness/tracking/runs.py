@@ -151,6 +151,7 @@ class RunWriter(Experiment):
     def keep_files(self, run_id: str, folder: Path) -> None:
         """Store what a live run has made: its checkpoint as a model, everything else as artifacts."""
         live = self._live[run_id]
+        self._send_waiting(run_id, {})  # the model's losses are the run's last ones, and points are stored in order
         for path in sorted(folder.iterdir()):
             if path.name != record.CHECKPOINT_FOLDER:
                 self.log_artifact(run_id, path, path.name if path.is_dir() else None)
