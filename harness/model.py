@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from harness.config import VOCABULARY, ModelConfig, RunConfig
 from harness.devices import is_plain
 from harness.dropout import causal_attention, dropout
-from harness.loss import linear_cross_entropy, token_losses
+from harness.loss import linear_cross_entropy, padded_logits, token_losses
 from harness.rng import stream
 
 SCORED_ROWS = {"cpu": 256, "cuda": 8192, "mps": 8192}  # of logits, held at once where the head is a whole product
@@ -119,7 +119,8 @@ class GPT(nn.Module):
         x = self.hidden(tokens).flatten(0, 1)  # (B·T, C)
         if is_plain(x):
             return linear_cross_entropy(x, self.out_head.weight, targets.flatten())
-        return F.cross_entropy(self.out_head(x).float(), targets.flatten())
+        logits = padded_logits(x, self.out_head.weight) if x.device.type == "cuda" else self.out_head(x)
+        return F.cross_entropy(logits.float(), targets.flatten())
 
     @torch.no_grad()
     def token_losses(self, tokens: Tensor, targets: Tensor, first: int = 0) -> Tensor:

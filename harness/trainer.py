@@ -35,6 +35,7 @@ from harness.windows import (
     count_windows,
     fixed_sample,
     scoring_batches,
+    staged,
     strided_batches,
     take_windows,
     training_batches,
@@ -151,7 +152,7 @@ def train(
         (began or _log_beginning)(step, note)
         had = after if after is not None else points[-1].step if points else -1
         sequences, seed = config.sequences_per_step, config.train.seed
-        batches = training_batches(data.train, model.context_length, sequences, seed, step)
+        batches = staged(training_batches(data.train, model.context_length, sequences, seed, step), device)
         try:
             yield from [point for point in points if point.step > had]
             while True:
@@ -179,7 +180,7 @@ def train(
                     raise Stopped(f"stopped at step {step}")
 
                 clock.start()
-                tokens, targets = (part.to(device, non_blocking=True) for part in next(batches))
+                tokens, targets = next(batches)
                 rate = optimizer.set_learning_rate(learning_rate_factor(clock.progress_after(step), config.train))
                 torch.manual_seed(derive(seed, "dropout", step))  # nothing else draws from the global generator
                 with autocast(device, precision):

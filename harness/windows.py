@@ -6,6 +6,7 @@ token after it.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 
 import numpy as np
@@ -54,6 +55,21 @@ def training_batches(
     while True:
         starts = [next(order) * context_length for _ in range(sequences)]
         yield take_windows(tokens, starts, context_length)
+
+
+def staged(batches: Iterator[tuple[Tensor, Tensor]], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    """The same batches on `device`. For a GPU each is on its way while the one before is trained on."""
+    if device.type != "cuda":
+        yield from ((tokens.to(device), targets.to(device)) for tokens, targets in batches)
+        return
+    ahead: deque[tuple[Tensor, Tensor]] = deque()
+    for tokens, targets in batches:  # from pinned memory, as a copy from any other is waited for
+        ahead.append(
+            (tokens.pin_memory().to(device, non_blocking=True), targets.pin_memory().to(device, non_blocking=True))
+        )
+        if len(ahead) > 1:
+            yield ahead.popleft()
+    yield from ahead
 
 
 def scoring_batches(tokens: Tokens, context_length: int, sequences: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from harness import loss
-from harness.loss import linear_cross_entropy, token_losses
+from harness.loss import linear_cross_entropy, padded_logits, token_losses
 
 
 def drawn(count: int, dim: int, size: int, seed: int = 0, scale: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
@@ -121,3 +121,15 @@ def test_a_head_that_is_also_the_embedding_gets_both_gradients() -> None:
     assert ours is not None
     assert weight.grad is not None
     assert (ours - weight.grad).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("size", [1, 63, 64, 65, 300])
+def test_padding_is_not_seen(size: int) -> None:
+    x, weight, targets = drawn(7, 5, size)
+    found, expected = (t.clone().requires_grad_() for t in (weight, weight))
+    assert padded_logits(x, found).shape == (7, size)
+    F.cross_entropy(padded_logits(x, found), targets).backward()
+    F.cross_entropy(x @ expected.T, targets).backward()
+    assert found.grad is not None
+    assert expected.grad is not None
+    assert (found.grad - expected.grad).abs().max() < 1e-6

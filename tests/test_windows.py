@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 import harness.windows
 from harness.rng import stream
@@ -18,6 +20,7 @@ from harness.windows import (
     count_windows,
     fixed_sample,
     scoring_batches,
+    staged,
     strided_batches,
     take_windows,
     training_batches,
@@ -153,3 +156,26 @@ def test_strided_windows_refuse_more_behind_than_a_window_holds() -> None:
     with pytest.raises(ValueError, match="behind: found 17 with context_length 16; allowed: 1 to context_length"):
         next(strided_batches(np.arange(99, dtype=np.uint16), 16, 3, 17))
     assert not list(strided_batches(np.arange(16, dtype=np.uint16), 16, 3, 4))
+
+
+def test_batches_are_staged_in_their_order_and_none_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine without a GPU its branch is given a device that only calls itself one."""
+    plain = list(itertools.islice(training_batches(np.arange(50), 4, 2, seed=1), 5))
+    on_cpu = list(staged(iter(plain), torch.device("cpu")))
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, device, non_blocking: self)
+    drawn: list[int] = []
+
+    def counted() -> Iterator[tuple[Tensor, Tensor]]:
+        for number, batch in enumerate(plain):
+            drawn.append(number)
+            yield batch
+
+    ahead = staged(counted(), torch.device("cuda"))
+    on_gpu = [next(ahead)]
+    assert drawn == [0, 1]  # the second is on its way
+    on_gpu += ahead
+    for found in (on_cpu, on_gpu):
+        assert [[part.tolist() for part in batch] for batch in found] == [
+            [part.tolist() for part in batch] for batch in plain
+        ]
