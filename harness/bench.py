@@ -78,8 +78,8 @@ def main(
     Other work on the machine counts too, so let it be quiet.
     """
     from harness.calibration import MeasurementError
+    from harness.inputs import Datasets
     from harness.specfile import load_spec
-    from harness.sweep import Datasets
     from harness.workers import count_gpus, default_workers
 
     datasets = Datasets()
@@ -157,7 +157,7 @@ def measure(spec: SweepSpec, datasets: Any, workers: int, threads: int, seconds:
 
     Args:
         spec: the sweep.
-        datasets: `harness.sweep.Datasets`, the corpora that are open.
+        datasets: `harness.inputs.Datasets`, the corpora that are open.
         workers: that train at once.
         threads: CPU threads of each.
         seconds: of training of each model, about.
@@ -166,8 +166,8 @@ def measure(spec: SweepSpec, datasets: Any, workers: int, threads: int, seconds:
         MeasurementError: a process that measured failed.
     """
     from harness.calibration import Calibration, Measured, Trial, measure_apart
+    from harness.inputs import split_sizes
     from harness.plan import GPU_FLOPS, TRAINING_EFFICIENCY, measure_flops, run_parts
-    from harness.sweep import split_sizes
     from harness.workers import count_gpus
 
     gpus = count_gpus()
@@ -222,9 +222,9 @@ def record_seconds(spec: SweepSpec, config: RunConfig, data: Dataset, points: in
         points: of the run.
         evaluations: how many of them are evaluated.
     """
+    from harness.inputs import data_facts, sweep_info
     from harness.metrics import Point
     from harness.outcomes import Phase
-    from harness.sweep import data_facts, sweep_info
     from harness.tracking import Outbox, Tracker, TrialInfo
 
     light = ("train/batch_loss", "optim/learning_rate", "optim/grad_norm", "perf/tokens_per_second", "epochs")

@@ -10,24 +10,22 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.cli import Command, err, fail, number, out, show_answer, whole
+from harness.inputs import Datasets, data_facts, sweep_info
 from harness.outcomes import Exit, Outcome
 from harness.problems import SpecError
 
 if TYPE_CHECKING:
     from harness.conductor import Ended
-    from harness.config import DataConfig
-    from harness.data import Dataset, Tokenizer
     from harness.progress import Screen
     from harness.spec import SweepSpec
-    from harness.tracking import Outbox, SweepInfo, Tracker
+    from harness.tracking import Outbox, Tracker
     from harness.workers import Pool
 
 DRAIN_SECONDS, DRAIN_SECONDS_STOPPED = 300.0, 10.0  # that a store gets to take what waits, at the end of a sweep
@@ -170,41 +168,6 @@ class Interrupted(KeyboardInterrupt):
             raise cls
 
 
-class Datasets:
-    """The corpora of a spec, each opened (and tokenized, the first time) once."""
-
-    def __init__(self) -> None:
-        self._open: dict[DataConfig, Dataset] = {}
-
-    def __getitem__(self, config: DataConfig) -> Dataset:
-        if config not in self._open:
-            from harness.data import open_dataset
-
-            self._open[config] = open_dataset(config)
-        return self._open[config]
-
-    def train_tokens(self, spec: SweepSpec) -> dict[str, int]:
-        """Arm name → tokens of its training split."""
-        return {arm.name: len(self[spec.run_config(arm.values).data].train) for arm in spec.arms()}
-
-    def splits(self, spec: SweepSpec) -> dict[str, dict[str, int]]:
-        """Arm name → tokens of each split."""
-        return {arm.name: split_sizes(self[spec.run_config(arm.values).data]) for arm in spec.arms()}
-
-    def identity(self, spec: SweepSpec) -> str:
-        """What the sweep is known by, its data included."""
-        used = (self[spec.run_config(arm.values).data].fingerprint for arm in spec.arms())
-        return spec.identity("".join(sorted(set(used))))
-
-    def split_sizes(self, config: DataConfig) -> Mapping[str, int]:
-        """Tokens of each split."""
-        return split_sizes(self[config])
-
-    def codec(self, config: DataConfig) -> Tokenizer:
-        """What turns text into a corpus's ids."""
-        return self[config].codec
-
-
 @dataclass(frozen=True)
 class Stores:
     """Where a sweep's record goes: MLflow's and Optuna's addresses (None: the default), and the reports' folder."""
@@ -246,7 +209,7 @@ def run(spec: SweepSpec, datasets: Datasets, stores: Stores, pool: Pool, fresh: 
     for arm in spec.arms():
         rhythm = configs[arm.name].rhythm(train_tokens[arm.name])
         studies[arm.name] = ArmStudy(spec, arm, identity, optuna_storage, *rhythm)
-    parent = tracker.open_sweep(sweep_info(spec, identity, used[spec.baseline_arm.name]))
+    parent = tracker.open_sweep(sweep_info(spec, identity, used[spec.baseline_arm.name], command()))
     if tracker.other_sweeps and not fresh:
         screen.note("the spec, its data or the code has changed since the last sweep of this name: this is another one")
     outcome: Outcome | None = Outcome.FAILED  # unless the sweep comes to an end
@@ -317,50 +280,6 @@ def report(spec: SweepSpec, tracker: Tracker, parent: str, stores: Stores) -> No
     out.print(f"its page:   {page_address(parent, stores.mlflow)}", markup=False, soft_wrap=True)
     for step in next_steps(files.comparison, sys.argv[1:], len(spec.looks) > 1):
         out.print(f"next:       {step}", markup=False, soft_wrap=True)
-
-
-def split_sizes(data: Dataset) -> dict[str, int]:
-    """Tokens of each split."""
-    return {"train": len(data.train), "val": len(data.val), "test": len(data.test)}
-
-
-def data_facts(data: Dataset) -> dict[str, Any]:
-    """What runs record about their corpus."""
-    return {
-        "name": data.name,
-        "source": data.source,
-        "sha256": data.sha256,
-        "fingerprint": data.fingerprint,
-        "tokenizer": data.tokenizer,
-        "tokens": split_sizes(data),
-        "bytes": dict(data.bytes),
-    }
-
-
-def sweep_info(spec: SweepSpec, identity: str, data: Dataset) -> SweepInfo:
-    """What the tracker keeps about the sweep as a whole."""
-    from harness.report.method import analysis_plan
-    from harness.tracking import ArmInfo, SweepInfo
-
-    return SweepInfo(
-        name=spec.name,
-        question=spec.question,
-        identity=identity,
-        spec_text=spec.to_yaml(),
-        arms=tuple(ArmInfo(arm.name, arm.values) for arm in spec.arms()),
-        baseline=spec.baseline_arm.name,
-        compare=tuple(spec.compare),
-        tune={path: dimension.plain() for path, dimension in spec.tune.items()},
-        study={
-            **spec.study.model_dump(),
-            "trials": spec.trials,
-            "seeds": len(spec.seeds),
-            "looks": list(spec.looks),
-        },
-        command=command(),
-        data=data_facts(data),
-        plan=analysis_plan(spec),
-    )
 
 
 def command() -> str:

@@ -41,7 +41,7 @@ ROWS = [
     {"workers", "worker"},
     {"progress", "live", "timeleft", "events", "endings"},
     {
-        *("calibration", "plan", "study", "tasks", "rounds", "recovery", "status", "lock", "places"),
+        *("calibration", "plan", "study", "tasks", "rounds", "recovery", "status", "lock", "places", "inputs"),
         "conductor",
     },
     {"cli", "preview", "sweep", "generate", "compare", "bench", "report.__main__", "data.__main__"},
@@ -157,8 +157,8 @@ def test_every_public_name_has_a_docstring() -> None:
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_every_shipped_experiment_loads_and_plans(path: Path) -> None:
+    from harness.inputs import Datasets
     from harness.plan import START_SECONDS, plan_arms, sweep_seconds
-    from harness.sweep import Datasets
 
     datasets = Datasets()
     spec = load_spec(path, (), datasets.split_sizes)

@@ -15,11 +15,11 @@ import pytest
 import example_sweep as example
 from harness.config import decisive, digest_of
 from harness.data import open_dataset
+from harness.inputs import sweep_info
 from harness.report.comparison import common_ground
 from harness.report.method import METHOD_VERSION, analysis_plan, deviations, plan_digest, plan_lines
 from harness.spec import SweepSpec
 from harness.specfile import load_spec
-from harness.sweep import sweep_info
 from harness.tracking import PlanChange, SweepRecord, Tracker, load_sweep
 from test_specfile import GOOD, load
 

@@ -257,9 +257,9 @@ class sweep_store:
 
     def __enter__(self) -> tuple[Any, str, Any]:
         from harness.data import open_dataset
+        from harness.inputs import data_facts, sweep_info
         from harness.outcomes import Phase
         from harness.specfile import load_spec
-        from harness.sweep import data_facts, sweep_info
         from harness.tracking import Tracker, TrialInfo
 
         spec = load_spec(self.folder / "many.yaml")
