@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli import Command, err, fail, number, out, show_table, whole
+from harness.cli import Command, Settings, Threads, Workers, err, fail, number, out, show_table
 from harness.outcomes import Exit, Outcome
 from harness.problems import SpecError
 
@@ -58,16 +58,9 @@ def main(
     spec_file: Annotated[
         Path | None, typer.Argument(metavar="[SPEC]", help="The experiment whose models are trained.")
     ] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Override a value; may be repeated.")
-    ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            parser=whole(1, 1024), metavar="N", help="Worker processes. Default: one per GPU, else one per core."
-        ),
-    ] = None,
-    threads: Annotated[int, typer.Option(parser=whole(1, 1024), metavar="N", help="CPU threads of each worker.")] = 1,
+    settings: Settings = None,
+    workers: Workers = None,
+    threads: Threads = 1,
     seconds: Annotated[
         float, typer.Option(parser=number(0.1), metavar="SECONDS", help="Training of each model, about.")
     ] = 5.0,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -108,6 +108,21 @@ def number(low: float) -> Callable[[Any], float]:
         return value
 
     return read
+
+
+# Options that several commands have.
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Override a value; may be repeated.")
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(parser=whole(1, 1024), metavar="N", help="Worker processes. Default: one per GPU, else one per core."),
+]
+Threads = Annotated[int, typer.Option(parser=whole(1, 1024), metavar="N", help="CPU threads of each worker.")]
+Tracking = Annotated[
+    str | None,
+    typer.Option("--tracking", metavar="URI", help="MLflow store. Default: $MLFLOW_TRACKING_URI or mlruns/mlflow.db."),
+]
 
 
 def show_table(lines: Sequence[Sequence[str]]) -> None:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness import metrics
-from harness.cli import Command, fail, out, show_table, whole
+from harness.cli import Command, Tracking, fail, out, show_table, whole
 from harness.problems import printable
 
 if TYPE_CHECKING:
@@ -38,10 +38,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 def main(
     run_a: Annotated[str, typer.Argument(metavar="RUN_A", help="A run's id, the beginning of one, or its name.")],
     run_b: Annotated[str, typer.Argument(metavar="RUN_B", help="Another one; differences are B minus A.")],
-    tracking: Annotated[
-        str | None,
-        typer.Option(metavar="URI", help="MLflow store. Default: $MLFLOW_TRACKING_URI or mlruns/mlflow.db."),
-    ] = None,
+    tracking: Tracking = None,
     samples: Annotated[
         int, typer.Option(parser=whole(0), metavar="N", help="Texts of each run that are shown, the last ones.")
     ] = 2,

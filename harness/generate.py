@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli import Command, fail, number, out, whole
+from harness.cli import Command, Tracking, fail, number, out, whole
 from harness.problems import shown
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -26,7 +26,7 @@ def main(
         int | None, typer.Option(parser=whole(1), metavar="K", help="Sample among the k likeliest tokens only.")
     ] = None,
     seed: Annotated[int, typer.Option(parser=whole(0, 2**62), metavar="N", help="Of the sampling.")] = 1,
-    tracking: Annotated[str | None, typer.Option(metavar="URI", help="MLflow store.")] = None,
+    tracking: Tracking = None,
 ) -> None:
     """Continue a text with the model of a run. Confirm runs keep their checkpoint."""
     if not prompt:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli import Command, err, fail, number, out, show_answer, whole
+from harness.cli import Command, Settings, Threads, Tracking, Workers, err, fail, number, out, show_answer, whole
 from harness.inputs import Datasets, data_facts, sweep_info
 from harness.outcomes import Exit, Outcome
 from harness.problems import SpecError
@@ -43,9 +43,7 @@ def _seeds(text: str) -> int:
 @app.command(cls=Command)
 def main(
     spec_file: Annotated[Path, typer.Argument(metavar="SPEC", help="The experiment, a YAML file.")],
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Override a value; may be repeated.")
-    ] = None,
+    settings: Settings = None,
     plan: Annotated[bool, typer.Option("--plan", help="Say what would run and what it costs; train nothing.")] = False,
     noise_floor: Annotated[
         int | None,
@@ -55,17 +53,9 @@ def main(
             help="Train the baseline alone on N seeds: what a difference has to beat.",
         ),
     ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            parser=whole(1, 1024), metavar="N", help="Worker processes. Default: one per GPU, else one per core."
-        ),
-    ] = None,
-    threads: Annotated[int, typer.Option(parser=whole(1, 1024), metavar="N", help="CPU threads of each worker.")] = 1,
-    tracking: Annotated[
-        str | None,
-        typer.Option(metavar="URI", help="MLflow store. Default: $MLFLOW_TRACKING_URI or mlruns/mlflow.db."),
-    ] = None,
+    workers: Workers = None,
+    threads: Threads = 1,
+    tracking: Tracking = None,
     storage: Annotated[
         str | None, typer.Option(metavar="URL", help="Optuna storage. Default: mlruns/optuna.db.")
     ] = None,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli import Command, fail, out, show_answer, show_table
+from harness.cli import Command, Tracking, fail, out, show_answer, show_table
 from harness.outcomes import Exit
 
 if TYPE_CHECKING:
@@ -30,12 +30,7 @@ def main(
             "`audit` checks verdicts on simulated sweeps.",
         ),
     ],
-    uri: Annotated[
-        str | None,
-        typer.Option(
-            "--tracking", metavar="URI", help="MLflow store. Default: $MLFLOW_TRACKING_URI or mlruns/mlflow.db."
-        ),
-    ] = None,
+    uri: Tracking = None,
     folder: Annotated[Path, typer.Option("--out", "--reports", metavar="DIR", help="Where reports go.")] = Path(
         "reports"
     ),
