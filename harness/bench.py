@@ -160,11 +160,10 @@ def measure(spec: SweepSpec, datasets: Any, workers: int, threads: int, seconds:
     """
     from harness.calibration import Calibration, Measured, Trial, measure_apart
     from harness.inputs import split_sizes
-    from harness.plan import GPU_FLOPS, TRAINING_EFFICIENCY, measure_flops, run_parts
+    from harness.plan import expected_rate, run_parts
     from harness.workers import count_gpus
 
-    gpus = count_gpus()
-    rate = GPU_FLOPS if gpus else measure_flops() * TRAINING_EFFICIENCY * threads
+    rate = expected_rate(threads)
     configs = {arm.name: spec.run_config(arm.values) for arm in spec.arms()}
     key = Calibration(workers, threads).key
     models = {key(config): config for config in configs.values()}
@@ -177,7 +176,7 @@ def measure(spec: SweepSpec, datasets: Any, workers: int, threads: int, seconds:
     (found,) = measure_apart(trials, threads=threads, whole=True, patience=patience)
     alone = dict(zip(models, found, strict=True))
     together: dict[str, float] = {}
-    if workers > 1 and not gpus:
+    if workers > 1 and not count_gpus():
         err.print(f"and {workers} at once …", markup=False)
         said = measure_apart(trials, copies=workers, threads=threads, patience=patience)
         for place, (name, config) in enumerate(models.items()):
@@ -201,8 +200,7 @@ def points_of(config: RunConfig, train_tokens: int, steps: float) -> tuple[int, 
     """Points that a run yields, about, and how many of them are evaluated."""
     windows = (train_tokens - 1) // config.model.context_length
     evaluations = 1 + max(1, round(steps / config.eval_steps(windows)))
-    rhythm = max(1, min(50, config.eval_steps(windows), steps // 100))
-    return int(steps / rhythm) + evaluations, evaluations
+    return int(steps / config.log_steps(windows)) + evaluations, evaluations
 
 
 def record_seconds(spec: SweepSpec, config: RunConfig, data: Dataset, points: int, evaluations: int) -> float:

@@ -40,6 +40,8 @@ PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {
 # Their vocabulary is the tokenizer's: GPT-2's own, where nothing else is said.
 _PRESET_COMMON: Final[Mapping[str, Any]] = {"context_length": 256, "drop_rate": 0.1, "qkv_bias": False}
 
+MAX_LOG_STEPS: Final = 50  # optimizer steps between two points at most
+
 # Fields that change no number of a run: no part of what it is known by, and nothing to compare or to tune.
 WITHOUT_EFFECT: Final = ("train.checkpoint_every",)
 
@@ -329,6 +331,11 @@ class RunConfig(Config):
             return every.steps
         tokens = every.tokens or (every.epochs or 0) * train_windows * self.model.context_length
         return max(1, round(tokens / self.tokens_per_step))
+
+    def log_steps(self, train_windows: int) -> int:
+        """Optimizer steps between two points, so that a caller hears of a run often enough to follow and to end it."""
+        total = self.total_steps(train_windows) or 1000  # a budget in seconds has no known number
+        return max(1, min(MAX_LOG_STEPS, self.eval_steps(train_windows), total // 100))
 
     def rhythm(self, train_tokens: int) -> tuple[int, int | None]:
         """Tokens between evaluations, at most the budget, and of the whole budget (None where only time knows).

@@ -104,6 +104,11 @@ def measure_flops(seconds: float = 0.3) -> float:
     return best
 
 
+def expected_rate(threads: int) -> float:
+    """FLOP/s of training that a worker with so many CPU threads, or a GPU, is expected to reach before it is tried."""
+    return GPU_FLOPS if count_gpus() else measure_flops() * TRAINING_EFFICIENCY * threads
+
+
 @dataclass(frozen=True)
 class Timing:
     """How long a sweep is expected to take.
@@ -131,7 +136,7 @@ def timing(spec: SweepSpec, splits: Mapping[str, Mapping[str, int]], workers: in
         threads: CPU threads of each.
     """
     configs = {arm.name: spec.run_config(arm.values) for arm in spec.arms()}
-    rate = GPU_FLOPS if count_gpus() else measure_flops() * TRAINING_EFFICIENCY * threads
+    rate = expected_rate(threads)
     calibration = Calibration(workers, threads)
     trials: list[Trial] = []
     for config in configs.values():

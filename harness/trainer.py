@@ -48,7 +48,6 @@ NOT_YET: Final = (
 )
 
 EVAL_TOKENS = 8192  # tokens scored at once; the result does not depend on it
-MAX_LOG_STEPS = 50  # a point at least this often, so that a caller hears of the run and can end it
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +128,7 @@ def train(
     evaluator = Evaluator(config, data, model, device, precision, stop, {} if beginnings is None else beginnings)
     clock = Clock(config, config.total_steps(windows))
     eval_steps = config.eval_steps(windows)
-    log_steps = max(1, min(MAX_LOG_STEPS, eval_steps, (clock.total_steps or 1000) // 100))
+    log_steps = config.log_steps(windows)
     step = 0
     pending: Mapping[str, float] | None = {}  # what this step measured, until its point is made
     points: list[Point] = []

@@ -161,7 +161,7 @@ def test_a_budget_in_seconds_goes_on_where_its_clock_stood(tmp_path: Path, monke
     ticks = itertools.count()
     monkeypatch.setattr(harness.clock, "time", SimpleNamespace(perf_counter=lambda: next(ticks) / 8))
     config = small_config(budget={"seconds": 1}, schedule="linear", warmup=0.25, final_fraction=0.0)
-    monkeypatch.setattr(harness.trainer, "MAX_LOG_STEPS", 1)
+    monkeypatch.setattr(harness.config, "MAX_LOG_STEPS", 1)
     whole = run(config)
     parts = [point for step in (2, 5, 1000) for point in until(train(config, state=tmp_path), step)]
     assert shown(parts) == shown(whole)

@@ -522,7 +522,7 @@ def test_points_carry_what_they_should() -> None:
 def test_a_long_run_is_heard_of_often(monkeypatch: pytest.MonkeyPatch) -> None:
     every = [point.step for point in run(small_config(budget={"steps": 350}))]
     assert every == [*range(0, 350, 3), 350]  # a hundredth of the run, rounded down
-    monkeypatch.setattr(harness.trainer, "MAX_LOG_STEPS", 2)
+    monkeypatch.setattr(harness.config, "MAX_LOG_STEPS", 2)
     often = [point.step for point in run(small_config(budget={"steps": 301}))]
     assert often == [*range(0, 301, 2), 301]
 
