@@ -118,10 +118,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+        grad_x, grad_weight = ctx.grad_x, ctx.grad_weight
+        del ctx.grad_x, ctx.grad_weight  # autograd copies a gradient that somebody else holds, and the weight is large
         factor = grad.item()
-        if factor != 1.0:  # it is 1 where the loss is what is differentiated, and the weight is large
-            return ctx.grad_x * factor, ctx.grad_weight * factor, None
-        return ctx.grad_x, ctx.grad_weight, None
+        if factor != 1.0:  # it is 1 where the loss is what is differentiated
+            return grad_x.mul_(factor), grad_weight.mul_(factor), None
+        return grad_x, grad_weight, None
 
 
 def _exponentials(rows: Tensor, part: Tensor, memory: Tensor) -> Tensor:
