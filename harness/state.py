@@ -37,7 +37,7 @@ from harness.spec import training_code
 
 FORMAT: Final = "1"  # of the files: raised when an older reader would misread them
 KEPT: Final = 2  # whole states at once
-COST_SHARE: Final = 50  # saving waits so many times as long as the last save took: under 2 % of the training
+COST_SHARE: Final = 50  # times the seconds of all saves are trained before the last of them: at most 2 % of the time
 LOCK_SECONDS: Final = 60.0  # what a process that is about to end gets to let go of a folder
 _FILE: Final = re.compile(r"state-(\d{6,})\.(?:safetensors|json)(?:\.part)?")
 _OTHER: Final = {
@@ -155,9 +155,9 @@ class States:
         self.owner = {"format": FORMAT, "config": config.digest(), "data": data.fingerprint, "code": training_code()}
         self._whole: list[int] = []  # numbers of the states that can be loaded, oldest first
         self._last: object = None  # what the newest state holds, in short
-        self._cost = 0.0  # seconds that the last save took
+        self._costs = [0.0]  # seconds that each save of this process took
         self._saved_at = time.perf_counter()
-        self._trained = 0.0  # seconds of training in the newest state
+        self._trained = 0.0  # seconds of training in the state that this process went on from
         self._lock: IO[bytes] | None = None
 
     def __enter__(self) -> States:
@@ -200,7 +200,7 @@ class States:
         """Whether the rhythm asks for a state now, after `trained` seconds of training."""
         if self.every is None or time.perf_counter() - self._saved_at < self.every:
             return False
-        return trained - self._trained >= COST_SHARE * self._cost
+        return trained - self._trained >= COST_SHARE * (sum(self._costs) + self._costs[-1])  # the next costs as much
 
     def save(self, state: State) -> None:
         """Write a state, then remove what it makes superfluous.
@@ -226,7 +226,7 @@ class States:
         self._last = _content(state)
         self._remove_others()
         self._saved_at = time.perf_counter()
-        self._cost, self._trained = self._saved_at - began, state.clock["training"]
+        self._costs.append(self._saved_at - began)
 
     def _described(self, state: State, checksum: str) -> bytes:
         """The description. Its own checksum comes first, so that no byte of it can change unnoticed."""

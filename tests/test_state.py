@@ -393,7 +393,9 @@ def test_saving_takes_at_most_two_per_cent_of_the_training(folder: Path, monkeyp
 
     monkeypatch.setattr(harness.state, "write_whole", slow)
     with states(folder) as saving:
-        saving.newest(good)
+        found, _ = saving.newest(good)
+        assert found is not None
+        start = found.clock["training"]  # by another process, whose saves do not count either
         assert not saving.due(1000.0)  # a minute has to pass at first
         now += 59.9
         assert not saving.due(1000.0)
@@ -403,8 +405,12 @@ def test_saving_takes_at_most_two_per_cent_of_the_training(folder: Path, monkeyp
         saving.save(State(3, saved.tensors, {"training": 100.0}, None, ()))
         assert now == pytest.approx(1068.1)  # two files, eight seconds
         now += 10_000.0  # however long evaluations take
-        assert not saving.due(100.0 + 50 * 8 - 0.1)
-        assert saving.due(100.0 + 50 * 8 + 0.1)
+        assert not saving.due(start + 50 * (8 + 8) - 0.1)  # the one that was saved, and the one that would be
+        assert saving.due(start + 50 * (8 + 8) + 0.1)
+        saving.save(State(4, saved.tensors, {"training": 900.0}, None, ()))
+        now += 10_000.0
+        assert not saving.due(start + 50 * (8 + 8 + 8) - 0.1)
+        assert saving.due(start + 50 * (8 + 8 + 8) + 0.1)
         now -= 9_950.0
         assert not saving.due(1e9)  # and never more often than was asked for
     with states(folder, checkpoint_every=None) as never:
