@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
-import gc
 import signal
 import time
 import traceback
@@ -109,7 +108,7 @@ def work(connection: Connection, index: int, threads: int) -> None:
 def _train(job: Job, orders: _Orders, index: int, memory: _Memory) -> Finished:
     import torch
 
-    from harness.devices import describe, resolve_device
+    from harness.devices import describe, release_memory, resolve_device
     from harness.trainer import Diverged, Stopped, train
 
     connection = orders.connection
@@ -158,9 +157,8 @@ def _train(job: Job, orders: _Orders, index: int, memory: _Memory) -> Finished:
             reason = f"disk: {error.strerror}: {error.filename}"
         return Finished(job.id, Outcome.FAILED, f"{reason}\n{traceback.format_exc()}")
     finally:
-        gc.collect()
+        release_memory()
         if torch.cuda.is_available():
-            torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
 
 
