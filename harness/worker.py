@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import os
 import signal
+import sys
 import time
 import traceback
 from dataclasses import dataclass, field
@@ -103,6 +105,9 @@ def work(connection: Connection, index: int, threads: int) -> None:
                     connection.send(Leaving())
                 connection.send(finished)
                 orders.job = None
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # everything is said and saved: to take torch apart piece by piece would take 1.6 s more
 
 
 def _train(job: Job, orders: _Orders, index: int, memory: _Memory) -> Finished:
