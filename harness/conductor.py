@@ -358,15 +358,9 @@ class Conductor:
         self.screen.run_ended(event.job, outcome, reason)
 
     def _record_end(self, running: Running, outcome: Outcome, reason: str) -> None:
-        """Write down a run's end and leave beside it what is to be stored with it."""
-        artifacts = self.outbox.folder_of(running.key) / ARTIFACTS
-        if len(running.evaluated) > 1:
-            from harness.report import loss_curve  # matplotlib takes a second to import: not before it is needed
-
-            artifacts.mkdir(parents=True, exist_ok=True)
-            loss_curve(running.points, artifacts / "loss_curve.svg")
+        """Write down a run's end; of its checkpoint nothing stays unless it is that of a whole run."""
         if outcome is not Outcome.COMPLETE:
-            shutil.rmtree(artifacts / "checkpoint", ignore_errors=True)
+            shutil.rmtree(self.outbox.folder_of(running.key) / ARTIFACTS / "checkpoint", ignore_errors=True)
         if running.task.trial is not None and (run_id := self.outbox.run_id(running.key)):
             running.task.trial.set_user_attr(RUN_ID, run_id)
         self.outbox.end(running.key, outcome, reason)

@@ -10,6 +10,7 @@ import shlex
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,6 +24,7 @@ from harness.problems import SpecError
 
 if TYPE_CHECKING:
     from harness.conductor import Ended
+    from harness.metrics import Point
     from harness.progress import Screen
     from harness.spec import SweepSpec
     from harness.tracking import Outbox, Tracker
@@ -205,7 +207,7 @@ def run(spec: SweepSpec, datasets: Datasets, stores: Stores, pool: Pool, fresh: 
     outcome: Outcome | None = Outcome.FAILED  # unless the sweep comes to an end
     try:
         facts = {name: data_facts(data) for name, data in used.items()}
-        outbox = Outbox(tracker, parent, folder)
+        outbox = Outbox(tracker, parent, folder, draw_run)
         if done := reconcile(spec, studies, tracker, outbox, facts):
             screen.note(f"taking up what an earlier process left: {done}")
         work = work_per_run(spec, train_tokens)
@@ -248,6 +250,16 @@ def wait_for_store(outbox: Outbox, stopped: int) -> bool:
         return False
     out.print(f"waiting for MLflow ({outbox.trouble or 'it is slow'}); Ctrl-C to leave it for later", soft_wrap=True)
     return outbox.drain(DRAIN_SECONDS)
+
+
+def draw_run(points: Sequence[Point], folder: Path) -> None:
+    """Draw the curve of a run that has ended, where it has one, into the folder of what is stored with it."""
+    if sum(point.evaluated for point in points) > 1:
+        from harness.report import loss_curve  # matplotlib takes a second to import: not before it is needed
+        from harness.tracking.record import CURVE_FILE
+
+        folder.mkdir(parents=True, exist_ok=True)
+        loss_curve(points, folder / CURVE_FILE)
 
 
 def report(spec: SweepSpec, tracker: Tracker, parent: str, stores: Stores) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from harness.metrics import VAL_LOSS
+from harness.metrics import VAL_LOSS, Point
 from harness.outcomes import Outcome
 from harness.tracking import ARTIFACTS, Outbox, Tracker, kept_runs, load_samples
 from harness.tracking.record import describe_trial
@@ -26,10 +27,10 @@ class Place:
     def __init__(self, store: Store, name: str, folder: Path) -> None:  # noqa: F811
         self.store, self.name, self.folder = store, name, folder / "work" / "runs"
 
-    def open(self) -> Outbox:
+    def open(self, *draw: Callable[[Sequence[Point], Path], None]) -> Outbox:
         """As a new process would."""
         tracker = Tracker(self.name, self.store.uri)
-        return Outbox(tracker, tracker.open_sweep(sweep_info(self.name)), self.folder)
+        return Outbox(tracker, tracker.open_sweep(sweep_info(self.name)), self.folder, *draw)
 
     def runs(self) -> list[Run]:
         client = self.store.client
@@ -71,6 +72,36 @@ def test_a_run_arrives_and_its_folder_goes(place: Place) -> None:
         Path(MlflowClient(place.store.uri).download_artifacts(run.info.run_id, "deep/file.txt")).read_text() == "kept"
     )
     assert [sample.text for sample in load_samples(run.info.run_id, place.store.uri)] == ["text 0", "text 1", "text 2"]
+
+
+def test_what_is_drawn_of_a_run_is_stored_with_it_also_by_another_process(place: Place) -> None:
+    drawn_by = []
+
+    def draw(points: Sequence[Point], folder: Path) -> None:
+        drawn_by.append(threading.current_thread().name)
+        folder.mkdir(parents=True)
+        (folder / "curve.txt").write_text(" ".join(str(one.metrics[VAL_LOSS]) for one in points))
+
+    outbox = place.open()
+    keys = [outbox.begin(trial_info(seed=seed)) for seed in (1, 2, 3)]
+    for number, key in enumerate(keys):
+        for step in range(2):
+            outbox.point(key, point(step, val__loss=10.0 * number + step))
+    outbox.end(keys[0], Outcome.PRUNED, "")
+    outbox.pause(keys[1], "stopped")  # not over: nothing is drawn of it
+    outbox.end(keys[2], Outcome.COMPLETE, "")  # and then the process dies before its thread has sent anything
+    with place.open(draw) as later:
+        for kept in later.kept():
+            later.settle(kept)
+        assert later.drain(30)
+    assert drawn_by == ["outbox", "outbox"]
+    found = {}
+    for run in place.runs():
+        files = [file.path for file in place.store.client.list_artifacts(run.info.run_id)]
+        if "curve.txt" in files:
+            path = place.store.client.download_artifacts(run.info.run_id, "curve.txt")
+            found[run.data.tags["harness.key"]] = Path(path).read_text()
+    assert found == {keys[0]: "0.0 1.0", keys[2]: "20.0 21.0"}
 
 
 def test_points_come_within_seconds_without_being_asked_for(place: Place) -> None:

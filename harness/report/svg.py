@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -69,11 +70,14 @@ class Drawing:
         return f"{self.name}.svg"
 
 
+_one_at_a_time = threading.RLock()  # matplotlib's settings are those of the whole process
+
+
 @contextmanager
 def style(name: str) -> Iterator[None]:
     """Draw in the house style; `name` keeps the ids inside the drawing fixed and apart from other drawings'."""
     settings: Any = {**_STYLE, "svg.hashsalt": name}
-    with mpl.rc_context():
+    with _one_at_a_time, mpl.rc_context():
         mpl.rcdefaults()  # a person's own matplotlibrc must not change a report
         mpl.rcParams.update(settings)
         yield

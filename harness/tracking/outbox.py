@@ -14,7 +14,7 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -72,10 +72,18 @@ class Outbox:
         tracker: writes into MLflow.
         parent: the sweep's run there.
         folder: of the runs' folders.
+        draw: makes of the points of a run that has ended what is to be stored with it, in a folder. In the thread, so
+            that no worker waits for a drawing.
     """
 
-    def __init__(self, tracker: Tracker, parent: str, folder: Path) -> None:
-        self.tracker, self.parent, self.folder = tracker, parent, folder
+    def __init__(
+        self,
+        tracker: Tracker,
+        parent: str,
+        folder: Path,
+        draw: Callable[[Sequence[Point], Path], None] = lambda _points, _folder: None,
+    ) -> None:
+        self.tracker, self.parent, self.folder, self.draw = tracker, parent, folder, draw
         self.trouble = ""  # why the last attempt to send failed; empty where it did not
         self.taken_by = ""  # the process that has taken the sweep over
         self._runs: dict[str, _Run] = {}
@@ -257,6 +265,8 @@ class Outbox:
                 self.tracker.end_trial(run.run_id, Outcome.INTERRUPTED, content["reason"], entry.at)
             elif entry.kind == journal.END:
                 artifacts = self.folder_of(run.key) / ARTIFACTS
+                entries = journal.points_of(run.journal.read())
+                self.draw([Point.from_plain(one.content) for one in entries], artifacts)
                 if artifacts.is_dir():
                     self.tracker.keep_files(run.run_id, artifacts)
                 self.tracker.end_trial(run.run_id, Outcome(content["outcome"]), content["reason"], entry.at)
