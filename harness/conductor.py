@@ -30,6 +30,7 @@ from harness.workers import Event, Finished, Job, Pool, Progress, Started
 
 MAX_FAULTS = 3  # times in a row, without a point in between, that a run whose worker died is given to another
 MAX_REPLACEMENTS = 2  # trials per arm and command that are asked for in place of failed ones
+RUN_ID_SECONDS = 3.0  # that a trial which took less waits for MLflow to give it an id, to tell Optuna
 GRACE_SECONDS = 10.0  # what running trials get to stop by themselves
 
 
@@ -361,7 +362,7 @@ class Conductor:
         """Write down a run's end; of its checkpoint nothing stays unless it is that of a whole run."""
         if outcome is not Outcome.COMPLETE:
             shutil.rmtree(self.outbox.folder_of(running.key) / ARTIFACTS / "checkpoint", ignore_errors=True)
-        if running.task.trial is not None and (run_id := self.outbox.run_id(running.key)):
+        if running.task.trial is not None and (run_id := self.outbox.run_id(running.key, RUN_ID_SECONDS)):
             running.task.trial.set_user_attr(RUN_ID, run_id)
         self.outbox.end(running.key, outcome, reason)
 

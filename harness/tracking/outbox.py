@@ -177,9 +177,13 @@ class Outbox:
         with self._lock:
             return sum(bool(run.waiting) for run in self._runs.values())
 
-    def run_id(self, key: str) -> str | None:
-        """A run's id in MLflow, once it has one."""
+    def run_id(self, key: str, seconds: float = 0.0) -> str | None:
+        """A run's id in MLflow, once it has one, which is waited for while the store gives no trouble."""
         run = self._runs.get(key)
+        deadline = time.monotonic() + seconds
+        while run and run.run_id is None and not self.trouble and time.monotonic() < deadline:
+            self._wake.set()
+            time.sleep(0.01)
         return run.run_id if run else None
 
     def drain(self, seconds: float, patience: Callable[[], bool] = lambda: True) -> bool:
@@ -235,9 +239,10 @@ class Outbox:
                 return
         with self._lock:
             runs = list(self._runs.values())
-        for run in runs:
+        begin_first = [(self._begin, run) for run in runs if run.run_id is None]  # an end takes longer: it is drawn
+        for send, run in (*begin_first, *((self._send, run) for run in runs)):
             try:
-                self._send(run)
+                send(run)
             except Exception:
                 with self._lock:  # the others have their turn before it
                     if run.key in self._runs:
@@ -249,11 +254,13 @@ class Outbox:
             self.tracker.tag(run_id, tags)
             self._tags.popleft()
 
+    def _begin(self, run: _Run) -> None:
+        again, run.again = run.again, True
+        run.run_id = self.tracker.start_trial(self.parent, run.info, run.key, again)
+
     def _send(self, run: _Run) -> None:
         """Give the tracker what waits of one run. An entry is taken from the queue once the tracker has it."""
-        if run.run_id is None:
-            again, run.again = run.again, True
-            run.run_id = self.tracker.start_trial(self.parent, run.info, run.key, again)
+        assert run.run_id is not None
         while run.waiting:
             entry = run.waiting[0]
             content = dict(entry.content)
