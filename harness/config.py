@@ -205,7 +205,7 @@ class TrainConfig(Config):
     seed: Annotated[Whole, Field(ge=0, le=2**62)] = 1
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 autocast on CUDA devices that have it, else fp32
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    compile: bool = False  # torch.compile: on the CPU 0–16 % faster for about 40 s of compiling, so off unless asked
+    compile: Literal["auto", True, False] = "auto"  # torch.compile; auto: on a GPU, for runs that take minutes
 
     @model_validator(mode="after")
     def _one_batch(self) -> TrainConfig:

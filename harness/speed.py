@@ -23,12 +23,13 @@ import torch
 
 from harness.config import RunConfig
 from harness.data import Dataset, open_dataset
-from harness.devices import autocast, describe, resolve_device, resolve_precision, synchronize
+from harness.devices import autocast, describe, resolve_compile, resolve_device, resolve_precision, synchronize
 from harness.model import build_gpt
 from harness.optim import Optimizer
 from harness.state import State, States, Surroundings, collect
 from harness.text import continue_text
 from harness.trainer import Stopped, train
+from harness.windows import count_windows
 
 WARM_UP = 2  # steps that are not counted: the first ones build what later ones use
 CPU_STEPS, GPU_STEPS = (3, 150), (40, 2000)  # at least and at most; under 200 steps there is a point at each
@@ -77,7 +78,8 @@ def measure(config: RunConfig, steps: int, eval_tokens: int, whole: bool, patien
     data = dataclasses.replace(data, val=data.val[: eval_tokens + 1], test=data.test[:0])
     device = resolve_device(config.train)
     low, high = CPU_STEPS if device.type == "cpu" else GPU_STEPS
-    short = _shortened(config, WARM_UP + max(low, min(high, steps)), eval_tokens)
+    compiled = resolve_compile(config, device, count_windows(len(data.train), config.model.context_length))
+    short = _shortened(config, WARM_UP + max(low, min(high, steps)), eval_tokens, compiled)
     deadline = time.monotonic() + patience
     marks: list[tuple[int, float]] = []
     whole_run = True
@@ -105,11 +107,13 @@ def measure(config: RunConfig, steps: int, eval_tokens: int, whole: bool, patien
     )
 
 
-def _shortened(config: RunConfig, steps: int, eval_tokens: int) -> RunConfig:
+def _shortened(config: RunConfig, steps: int, eval_tokens: int, compiled: bool) -> RunConfig:
+    """Few steps of it, compiled where all of it would be."""
     plain = config.model_dump()
     sampled = min(config.train.train_eval_tokens, eval_tokens)
     plain["train"] |= {"budget": {"steps": steps}, "eval_every": {"steps": 10 * steps}, "checkpoint_every": None}
     plain["train"] |= {"train_eval_tokens": sampled, "eval_tokens": None, "sample": {"max_new_tokens": 0}}
+    plain["train"]["compile"] = compiled
     return RunConfig.model_validate(plain)
 
 

@@ -22,7 +22,14 @@ from harness.checkpoint import save_checkpoint
 from harness.clock import Clock
 from harness.config import RunConfig, digest_of
 from harness.data import CorpusError, Dataset, open_dataset
-from harness.devices import autocast, peak_flops, resolve_device, resolve_precision
+from harness.devices import (
+    autocast,
+    peak_flops,
+    resolve_compile,
+    resolve_device,
+    resolve_precision,
+    settle_products,
+)
 from harness.metrics import Point
 from harness.model import GPT, build_gpt
 from harness.optim import Optimizer, clip_gradients, learning_rate_factor
@@ -122,8 +129,9 @@ def train(
         )
     device = resolve_device(config.train, device_index)
     precision = resolve_precision(config.train, device)
+    settle_products(device, precision)
     model = build_gpt(config, device, data.vocabulary)
-    loss_of = torch.compile(model.loss) if config.train.compile else model.loss
+    loss_of = torch.compile(model.loss) if resolve_compile(config, device, windows) else model.loss
     optimizer = Optimizer(model, config.train)
     evaluator = Evaluator(config, data, model, device, precision, stop, {} if beginnings is None else beginnings)
     clock = Clock(config, config.total_steps(windows))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import subprocess
@@ -10,7 +11,16 @@ import sys
 import pytest
 import torch
 
-from harness.devices import DeviceError, autocast, describe, peak_flops, resolve_device, resolve_precision
+from harness.devices import (
+    DeviceError,
+    autocast,
+    describe,
+    peak_flops,
+    resolve_compile,
+    resolve_device,
+    resolve_precision,
+    settle_products,
+)
 from harness.workers import WORKER_ENVIRONMENT
 from helpers import small_config
 
@@ -54,6 +64,37 @@ def test_bf16_is_chosen_only_where_a_gpu_has_it(monkeypatch: pytest.MonkeyPatch)
     assert resolve_precision(small_config(precision="bf16").train, CPU) == "bf16"
     have(monkeypatch, cuda=1, bf16=False)
     assert resolve_precision(auto, CUDA) == "fp32"
+
+
+def test_a_gpu_compiles_runs_that_take_minutes_and_nothing_else_does_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA L4")
+    config = small_config(budget={"steps": 1000})
+    # Uncompiled, a quarter of an L4's 121 TFLOP/s; five minutes of them.
+    steps = round(300 * 121e12 / 4 / (config.flops_per_token * config.tokens_per_step))
+    below, above = (small_config(budget={"steps": round(steps * share)}) for share in (0.99, 1.01))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    assert not resolve_compile(below, CUDA, 100)
+    assert resolve_compile(above, CUDA, 100)
+    assert not resolve_compile(above, CPU, 100) and not resolve_compile(above, torch.device("mps"), 100)
+    assert resolve_compile(small_config(budget={"seconds": 300}), CUDA, 100)
+    assert not resolve_compile(small_config(budget={"seconds": 299}), CUDA, 100)
+    assert not resolve_compile(small_config(budget={"seconds": 300}, compile=False), CUDA, 100)
+    assert resolve_compile(small_config(compile=True), CPU, 100)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)  # no Triton: nothing to compile with
+    assert not resolve_compile(above, CUDA, 100)
+
+
+def test_products_outside_autocast_are_exact_but_beside_bf16_on_a_gpu() -> None:
+    try:
+        settle_products(CUDA, "bf16")
+        assert torch.get_float32_matmul_precision() == "high"
+        settle_products(CUDA, "fp32")
+        assert torch.get_float32_matmul_precision() == "highest"
+        torch.set_float32_matmul_precision("medium")  # by somebody else in this process
+        settle_products(CPU, "bf16")
+        assert torch.get_float32_matmul_precision() == "highest"
+    finally:
+        torch.set_float32_matmul_precision("highest")
 
 
 def test_autocast_is_on_for_bf16_only() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -775,3 +776,16 @@ def test_a_sample_of_everything_is_the_whole_split() -> None:
         assert config.samples(targets + 1) is sampled
         scores = evaluator(config, build_gpt(config)).evaluate(1, whole=False)
         assert set(scores) & (WHOLE | SAMPLED) == (SAMPLED if sampled else WHOLE)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on the CPU")
+def test_a_compiled_step_trains_as_an_uncompiled_one_does() -> None:
+    budget = {"steps": 6}
+    plain, compiled = (run(small_config(budget=budget, compile=way, model={"drop_rate": 0.0})) for way in (False, True))
+    assert [point.step for point in plain] == [point.step for point in compiled]
+    for one, other in zip(plain, compiled, strict=True):
+        assert one.metrics.keys() == other.metrics.keys()
+        for name in one.metrics.keys() & {"train/batch_loss", "train/loss", "val/loss", "optim/grad_norm"}:
+            assert one.metrics[name] == pytest.approx(other.metrics[name], rel=1e-5), (one.step, name)
+    assert plain[0].metrics["val/loss"] != plain[-1].metrics["val/loss"]
