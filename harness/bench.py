@@ -171,13 +171,13 @@ def measure(spec: SweepSpec, datasets: Any, workers: int, threads: int, seconds:
     for config in models.values():
         steps = int(seconds * rate / (config.tokens_per_step * config.flops_per_token))
         trials.append(Trial(config, steps, EVAL_TOKENS))
-    err.print(f"training {len(models)} model(s) in short, alone …", markup=False)
+    err.print(f"training {len(models)} model(s) in short, alone …")
     patience = 600.0 + 60 * len(models)
     (found,) = measure_apart(trials, threads=threads, whole=True, patience=patience)
     alone = dict(zip(models, found, strict=True))
     together: dict[str, float] = {}
     if workers > 1 and not count_gpus():
-        err.print(f"and {workers} at once …", markup=False)
+        err.print(f"and {workers} at once …")
         said = measure_apart(trials, copies=workers, threads=threads, patience=patience)
         for place, (name, config) in enumerate(models.items()):
             together[name] = sum(config.tokens_per_step / one[place]["step_seconds"] for one in said)
@@ -247,17 +247,17 @@ def show(spec: SweepSpec, arms: Sequence[Arm], workers: int) -> None:
     from harness.workers import count_gpus
 
     first, here = arms[0].alone, machine()
-    out.print(f"{here['cpu']}, {here['cores']} cores, torch {here['torch']}, {workers} workers", markup=False)
+    out.print(f"{here['cpu']}, {here['cores']} cores, torch {here['torch']}, {workers} workers")
     where = first["device"] if first["device"] != "cpu" else f"one worker, {first['threads']} CPU thread(s)"
-    out.print(f"matrix products: {_flops(arms[0].peak)} ({where})", markup=False)
+    out.print(f"matrix products: {_flops(arms[0].peak)} ({where})")
     if not count_gpus():
-        out.print("no GPU here, so nothing is known of one", markup=False)
+        out.print("no GPU here, so nothing is known of one")
     out.print()
     show_table([list(COLUMNS), *(arm.cells for arm in arms)])
     for line in NOTES:
-        out.print(line, markup=False)
+        out.print(line)
     if spec.tune:
-        out.print("The tuned values are those that are written.", markup=False)
+        out.print("The tuned values are those that are written.")
 
 
 def _flops(rate: float) -> str:

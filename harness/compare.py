@@ -58,12 +58,12 @@ def main(
     except TrackingError as error:
         fail(error)
     for line in heads(a, b):
-        out.print(line, markup=False, soft_wrap=True)
+        out.print(line, soft_wrap=True)
     _section("Parameters that differ", different_params(a.params, b.params), "none")
     _section("Final metrics", metric_rows(a.final, b.final), "none")
     out.print("\nCurves over tokens, on one scale", style="bold")
     for line in curve_lines(a, b, out.width):
-        out.print(line, markup=False, soft_wrap=True)
+        out.print(line, soft_wrap=True)
     _show_samples(texts[0], texts[1], samples)
 
 

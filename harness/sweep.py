@@ -130,9 +130,9 @@ def main(
     except KeyboardInterrupt:
         fail(f"stopped at once; {goes_on()}", 128 + (Interrupted.by or signal.SIGINT))
     for line in ended.failed:
-        err.print(f"failed: {line}", markup=False, soft_wrap=True)
+        err.print(f"failed: {line}", soft_wrap=True)
     if ended.signal:
-        err.print(f"stopped; {goes_on()}", markup=False, soft_wrap=True)
+        err.print(f"stopped; {goes_on()}", soft_wrap=True)
         raise typer.Exit(128 + ended.signal)
     if ended.failed:
         raise typer.Exit(Exit.FAILED)
@@ -238,7 +238,7 @@ def run(spec: SweepSpec, datasets: Datasets, stores: Stores, pool: Pool, fresh: 
             if outcome is not None:
                 tracker.close_sweep(parent, outcome)
         except TrackingError as error:
-            err.print(f"{error}; the same command mends the state of the sweep's own run", markup=False, soft_wrap=True)
+            err.print(f"{error}; the same command mends the state of the sweep's own run", soft_wrap=True)
     return ended
 
 
@@ -271,17 +271,17 @@ def report(spec: SweepSpec, tracker: Tracker, parent: str, stores: Stores) -> No
     try:
         files = write_report(spec.name, stores.mlflow, stores.reports, parent)
     except TrackingError as error:  # stopped before its first run
-        out.print(str(error), markup=False, soft_wrap=True)
+        out.print(str(error), soft_wrap=True)
         return
     verdicts = files.comparison.set_index("arm")["verdict"].dropna().to_dict()
     tracker.conclude(parent, files.answer, files.folder, verdicts)
     out.print()
     show_answer(files.lines, files.answer, files.warnings)
-    out.print(f"report:     {files.html}", markup=False, soft_wrap=True)
-    out.print(f"MLflow UI:  {ui_command(stores.mlflow)}", markup=False, soft_wrap=True)
-    out.print(f"its page:   {page_address(parent, stores.mlflow)}", markup=False, soft_wrap=True)
+    out.print(f"report:     {files.html}", soft_wrap=True)
+    out.print(f"MLflow UI:  {ui_command(stores.mlflow)}", soft_wrap=True)
+    out.print(f"its page:   {page_address(parent, stores.mlflow)}", soft_wrap=True)
     for step in next_steps(files.comparison, sys.argv[1:], len(spec.looks) > 1):
-        out.print(f"next:       {step}", markup=False, soft_wrap=True)
+        out.print(f"next:       {step}", soft_wrap=True)
 
 
 def command() -> str:

@@ -62,11 +62,13 @@ def staged(batches: Iterator[tuple[Tensor, Tensor]], device: torch.device) -> It
     if device.type != "cuda":
         yield from ((tokens.to(device), targets.to(device)) for tokens, targets in batches)
         return
+
+    def sent(part: Tensor) -> Tensor:  # from pinned memory, as a copy from any other is waited for
+        return part.pin_memory().to(device, non_blocking=True)
+
     ahead: deque[tuple[Tensor, Tensor]] = deque()
-    for tokens, targets in batches:  # from pinned memory, as a copy from any other is waited for
-        ahead.append(
-            (tokens.pin_memory().to(device, non_blocking=True), targets.pin_memory().to(device, non_blocking=True))
-        )
+    for tokens, targets in batches:
+        ahead.append((sent(tokens), sent(targets)))
         if len(ahead) > 1:
             yield ahead.popleft()
     yield from ahead

@@ -62,7 +62,7 @@ def main(
         fail(error)
     show_answer(files.lines, files.answer, files.warnings)
     for path in (files.html, files.markdown, files.folder):
-        out.print(str(path), markup=False, soft_wrap=True)
+        out.print(str(path), soft_wrap=True)
 
 
 def _watched(names: list[str], write: Callable[[], ReportFiles], uri: str | None, sweep: str | None) -> ReportFiles:
@@ -75,9 +75,9 @@ def _watched(names: list[str], write: Callable[[], ReportFiles], uri: str | None
             last = written.files or last
             where = written.files.html if written.files else "nothing to report yet"
             now = f"{datetime.now():%H:%M:%S}  {where}  {written.ended} runs ended, {len(written.running)} running"
-            out.print(f"{now}; preliminary" if written.going else now, markup=False, soft_wrap=True)
+            out.print(f"{now}; preliminary" if written.going else now, soft_wrap=True)
             for name in written.running:
-                out.print(f"          {name}", markup=False, soft_wrap=True)
+                out.print(f"          {name}", soft_wrap=True)
     except KeyboardInterrupt:
         fail("stopped watching; the sweep goes on, and the report stays as it is", Exit.INTERRUPTED)
     assert last is not None  # a sweep that has ended without a run is an error
