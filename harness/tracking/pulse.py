@@ -22,7 +22,8 @@ class Pulse:
         mark: changes whenever a run begins, is evaluated or ends.
         ended: how many of its runs have ended.
         running: the names of those that have not.
-        measured: whether any has a validation loss, so that there is something to report.
+        measured: whether any has a validation loss, so that there is something to report: of the whole split, which
+            runs with `train.eval_tokens` have too, at their beginning and at their end.
     """
 
     run_id: str
@@ -49,8 +50,8 @@ def read_pulse(experiment: str, uri: str | None = None, sweep: str | None = None
     runs = trials_of(client, experiment_id, parent.info.run_id)
     open_runs = [run for run in runs if record.OUTCOME not in run.data.tags]
     for run in runs:
-        loss = run.data.metrics.get(metrics.VAL_LOSS)
-        digest.update(f"{run.info.run_id} {run.data.tags.get(record.OUTCOME)} {loss}".encode())
+        losses = [run.data.metrics.get(name) for name in (metrics.VAL_LOSS, metrics.VAL_SAMPLE_LOSS)]
+        digest.update(f"{run.info.run_id} {run.data.tags.get(record.OUTCOME)} {losses}".encode())
     return Pulse(
         run_id=parent.info.run_id,
         going=holder_of(parent) is not None,
