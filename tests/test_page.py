@@ -170,6 +170,41 @@ def test_a_token_says_how_likely_it_was_under_both_arms(page: Path, driver: Any)
     ]
 
 
+def test_any_two_arms_can_be_chosen_for_the_passage(tmp_path: Path, driver: Any) -> None:
+    from selenium.webdriver.support.ui import Select
+
+    arms = {f"drop_rate=0.{tenth}": {"model.drop_rate": tenth / 10} for tenth in range(3)}
+    losses = {"drop_rate=0.0": {2: 5.2, 3: 5.3}, "drop_rate=0.1": {2: 5.3, 3: 5.4}, "drop_rate=0.2": {2: 5.9, 3: 6.0}}
+    rows = example.confirm_runs(losses)
+    chances = {row["run_id"]: 0.9 - 0.2 * list(arms).index(row["arm"]) for row in rows}
+    record = replace(example.record(arms), baseline="drop_rate=0.0")
+    runs = in_order(example.frame(rows), record)
+    curves = example.curves_of(runs)
+    content = assemble(
+        record, runs, curves, example.samples_of, "mlflow ui", passage_of=lambda run: [("one", chances[run])]
+    )
+    files = write_files(content, curves, tmp_path)
+    show(driver, files.html)
+
+    def heads() -> list[str]:
+        return [text.split()[0] for text in texts(driver, ".passage .title")]
+
+    assert heads() == ["drop_rate=0.0", "drop_rate=0.2"]  # the baseline, and what lies furthest from it
+    first, second = (Select(box) for box in driver.find_elements("css selector", "section[id$=passage] select"))
+    first.select_by_visible_text("drop_rate=0.2")
+    second.select_by_visible_text("drop_rate=0.1")
+    assert heads() == ["drop_rate=0.2", "drop_rate=0.1"]
+    driver.execute_script("arguments[0].focus()", driver.find_element("css selector", ".tokens"))
+    said = driver.find_element("css selector", ".reading").text
+    assert said.startswith("drop_rate=0.2: “one” probability 0.50") and "drop_rate=0.1: “one” probability 0.70" in said
+    assert "drop_rate=0.0" not in said
+    first.select_by_visible_text("drop_rate=0.1")
+    assert heads() == ["drop_rate=0.1"]
+    assert driver.get_log("browser") == [] and faults(driver) == []
+    plain = files.markdown.read_text("utf-8").replace("\\", "")
+    assert "Tokens on which drop_rate=0.0 and drop_rate=0.2 differ most" in plain
+
+
 def test_any_two_runs_can_be_compared(page: Path, driver: Any) -> None:
     from selenium.webdriver.support.ui import Select
 

@@ -87,7 +87,7 @@ def test_the_report_follows_a_sweep_until_it_ends(uri: str, sweep: Sweep, tmp_pa
     sweep.step()
     on_its_way = next(written)
     assert on_its_way.files is not None
-    assert "running" in on_its_way.files.markdown.read_text("utf-8")
+    assert "preliminary: 1 run still training" in on_its_way.files.markdown.read_text("utf-8")
     assert any("had not ended" in warning for warning in on_its_way.files.warnings)
     sweep.step()
     last = next(written)
@@ -134,8 +134,9 @@ def test_the_pulse_changes_with_what_a_report_shows(uri: str) -> None:
     marks = [read_pulse("watched", uri).mark]
     run = tracker.start_trial(parent, trial_info())
     marks.append(read_pulse("watched", uri).mark)
-    for loss in (5.0, 4.0):
-        tracker.log_point(run, point(int(50 - 10 * loss), val__loss=loss))
+    # Of the whole split, then of a sample: what runs with train.eval_tokens have between their ends.
+    for step, loss in enumerate(({"val__loss": 5.0}, {"val__loss": 4.0}, {"val_sample__loss": 3.5})):
+        tracker.log_point(run, point(10 * step, **loss))
         tracker.flush()
         marks.append(read_pulse("watched", uri).mark)
     tracker.end_trial(run, Outcome.COMPLETE)

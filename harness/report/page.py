@@ -6,7 +6,7 @@ import base64
 import hashlib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -234,10 +234,17 @@ def _cut(patch: str) -> str:
     return f"{patch[:_PATCH_SHOWN]}\n(cut here; the whole patch is the artifact dirty.patch of the sweep's run)"
 
 
+def preliminary(runs: Iterable[pd.DataFrame]) -> list[str]:
+    """A word of warning for the byline, where some of the sweeps' runs have not ended."""
+    running = sum(int(one["outcome"].isna().sum()) for one in runs)
+    return [f"preliminary: {plural(running, 'run')} still training"] if running else []
+
+
 def _byline(record: SweepRecord, runs: pd.DataFrame) -> list[str]:
     counts = {phase: int((runs["phase"] == phase).sum()) for phase in Phase}
     sizes = [plural(size, f"{phase} run") for phase, size in counts.items() if size]
-    return [f"experiment {record.name}", f"sweep {short_id(record.run_id)}", plural(len(record.arms), "arm"), *sizes]
+    name = [f"experiment {record.name}", f"sweep {short_id(record.run_id)}", plural(len(record.arms), "arm")]
+    return [*preliminary([runs]), *name, *sizes]
 
 
 def _note(content: Content) -> str:

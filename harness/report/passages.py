@@ -1,4 +1,4 @@
-"""A passage of the validation text under two arms: how likely each token was to the model, and where the two differ."""
+"""A passage of the validation text under two arms: how likely each token was to the model, and where they differ."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from harness.report.tables import Cell, Column, Row, Table, sortable
 LEVELS: Final = (0.0, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0)
 _SHOWN: Final = 8  # tokens in the table of differences
 _BEFORE: Final = 5  # tokens of context there
+_ARMS: Final = 6  # at most, of which two are shown at a time: each is some 40 kB of the page
 
 Scored = Sequence[tuple[str, float]]  # text of a token, and the probability it was given
 PassageOf = Callable[[str], Scored]
@@ -45,7 +46,14 @@ class ArmPassage:
 
 @dataclass(frozen=True)
 class Passage:
-    """The same passage under two arms, and the tokens on which they differ most (None: they have other tokens)."""
+    """The same passage under several arms, of which the first two are shown until others are chosen.
+
+    Attributes:
+        note: what it is and how to read it.
+        texts: by arm.
+        table: the tokens on which the first two differ most; None where there is one arm, or where they have other
+            tokens.
+    """
 
     note: str
     texts: tuple[ArmPassage, ...]
@@ -59,7 +67,7 @@ class Passage:
 
 
 def passage(runs: pd.DataFrame, comparison: pd.DataFrame, arms: Sequence[str], passage_of: PassageOf) -> Passage | None:
-    """The passage under the baseline and the arm that lies furthest from it; of one arm where there is no second.
+    """The passage under the baseline, then under the other arms, the one that lies furthest from it first.
 
     Args:
         runs: as `load_runs` gives them.
@@ -71,7 +79,7 @@ def passage(runs: pd.DataFrame, comparison: pd.DataFrame, arms: Sequence[str], p
         None where no run has any.
     """
     chosen = one_run_each(runs, arms)
-    wanted = [arm for arm in _two(comparison) if arm in chosen]
+    wanted = [arm for arm in _furthest_first(comparison) if arm in chosen][:_ARMS]
     scored = {arm: list(passage_of(chosen[arm][0])) for arm in wanted}
     scored = {arm: tokens for arm, tokens in scored.items() if tokens}
     if not scored:
@@ -96,11 +104,11 @@ def passage(runs: pd.DataFrame, comparison: pd.DataFrame, arms: Sequence[str], p
     return Passage(note, texts, _differences(scored))
 
 
-def _two(comparison: pd.DataFrame) -> list[str]:
+def _furthest_first(comparison: pd.DataFrame) -> list[str]:
     base = list(comparison.loc[comparison["is_baseline"], "arm"])
     others = comparison[~comparison["is_baseline"] & (comparison["seeds"] > 0)]
     apart = others.loc[others["difference"].abs().sort_values(ascending=False, na_position="last").index, "arm"]
-    return [*base, *apart][:2]
+    return [*base, *apart]
 
 
 def _loss(scored: tuple[str, float]) -> float:
@@ -125,7 +133,7 @@ def _probability(chance: float) -> str:
 def _differences(scored: dict[str, list[tuple[str, float]]]) -> Table | None:
     if len(scored) < 2:
         return None
-    (first, one), (second, other) = scored.items()
+    (first, one), (second, other) = list(scored.items())[:2]
     if [text for text, _ in one] != [text for text, _ in other]:
         return None
     apart = [_loss(b) - _loss(a) for a, b in zip(one, other, strict=True)]

@@ -15,7 +15,7 @@ from harness.report.comparison import intervals
 from harness.report.formats import listed, plural, signed, significant
 from harness.report.latex import latex_table
 from harness.report.markdown import markdown, picture_of, table_of
-from harness.report.page import Content, render_overview, render_page, render_sweep
+from harness.report.page import Content, preliminary, render_overview, render_page, render_sweep
 from harness.report.run_pairs import same_everywhere
 from harness.report.svg import Drawing
 from harness.report.tables import ARM, Cell, Column, Row, Table, resting_on, spelled, verdict_cells, with_half_widths
@@ -83,6 +83,7 @@ def _write(contents: Sequence[Content], folder: Path) -> ReportFiles:
     table = arms_table(comparison)
     title = f"{listed(names)}: {plural(len(names), 'sweep')} side by side"
     byline = [f"{len(contents)} sweeps", plural(len(comparison), "arm"), "the same validation text"]
+    byline = [*preliminary(content.runs for content in contents), *byline]
     overview = render_overview(
         [(content.record.name, content.record.question, content.answer.findings) for content in contents],
         table,

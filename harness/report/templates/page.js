@@ -68,7 +68,24 @@ function arms(sweep) {
   sweep.querySelector("section[id$=curves]")?.querySelector("h2,h3").after(box);
 }
 
+function choice(columns) {
+  const names = columns.map((column) => column.querySelector("b").textContent);
+  const boxes = [0, 1].map((chosen) =>
+    make("select", {}, ...names.map((name, at) => make("option", { value: at, selected: at === chosen }, name))),
+  );
+  const show = () => {
+    const chosen = boxes.map((box) => columns[box.value]);
+    for (const column of columns) column.hidden = !chosen.includes(column);
+    columns[0].parentNode.prepend(...new Set(chosen));
+  };
+  for (const box of boxes) box.addEventListener("change", show);
+  const labels = ["Under ", " and "].map((text, at) => make("label", {}, text, boxes[at]));
+  columns[0].parentNode.before(make("p", { className: "tools" }, ...labels));
+}
+
 function passages(sweep) {
+  const columns = [...sweep.querySelectorAll(".passage")];
+  if (columns.length > 2) choice(columns);
   const groups = [...sweep.querySelectorAll(".tokens")];
   const reading = sweep.querySelector(".reading");
   if (!groups.length) return;
@@ -77,7 +94,7 @@ function passages(sweep) {
     for (const group of groups) {
       for (const old of group.querySelectorAll(".at")) old.classList.remove("at");
       const token = group.children[at];
-      if (!token || group.closest(".off")) continue;
+      if (!token || group.closest(".off, [hidden]")) continue;
       token.classList.add("at");
       parts.push(`${group.parentNode.querySelector("b").textContent}: ${token.dataset.title}`);
     }
