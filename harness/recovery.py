@@ -144,7 +144,7 @@ def _remake(
             continue
         values, seed = {path: trial.params[path] for path in spec.tune}, spec.base.train.seed
         config = spec.arm_config(study.arm, values, seed)
-        name = run_name(study.arm, values, seed)
+        name = run_name(study.arm, values, seed, Phase.EXPLORE)
         info = TrialInfo(name, study.arm.name, Phase.EXPLORE, seed, config, study.name, trial.number, data)
         key = outbox.begin(info, trial.user_attrs.get(RUN_KEY, ""))
         sampled = config.samples(data["tokens"]["val"])

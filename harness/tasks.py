@@ -28,11 +28,15 @@ class Task:
     study: str | None = None  # Optuna's
     trial: Trial | None = None
 
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return run_name(self.arm, self.values, self.seed, self.phase)
+
     def info(self, data: Mapping[str, Any]) -> TrialInfo:
         """What is recorded about it before it begins; `data` is what its arm records about the corpus."""
         number = self.trial.number if self.trial else None
-        name = run_name(self.arm, self.values, self.seed)
-        return TrialInfo(name, self.arm.name, self.phase, self.seed, self.config, self.study, number, data)
+        return TrialInfo(self.name, self.arm.name, self.phase, self.seed, self.config, self.study, number, data)
 
 
 @dataclass
@@ -56,7 +60,7 @@ class Running:
     @property
     def name(self) -> str:
         """What people call it."""
-        return run_name(self.task.arm, self.task.values, self.task.seed)
+        return self.task.name
 
     @property
     def evaluated(self) -> list[Point]:
@@ -75,10 +79,18 @@ def told_loss(points: Sequence[Point], outcome: Outcome) -> float | None:
     return losses[0 if outcome is Outcome.DIVERGED else -1]
 
 
-def run_name(arm: Arm, values: Mapping[str, Any], seed: int) -> str:
-    """`drop_rate=0.1 · learning_rate=1.2e-03 · seed 1`: what a run is called everywhere."""
-    tuned = [f"{short_name(path)}={_brief(value)}" for path, value in values.items()]
-    return " · ".join([*([arm.name] if arm.values else []), *tuned, f"seed {seed}"])
+def run_name(arm: Arm, values: Mapping[str, Any], seed: int, phase: Phase) -> str:
+    """What a run is called everywhere, short enough for a column of a list.
+
+    A trial by what was tuned, `drop_rate=0.1 · learning_rate=1.2e-03 · seed 1`. Confirm runs of an arm share what was
+    tuned and differ by their seeds: `drop_rate=0.1 · seed 3`, or `best · seed 3` where there is one arm.
+    """
+    name = [arm.name] if arm.values else []
+    if phase is Phase.EXPLORE:
+        name += [f"{short_name(path)}={_brief(value)}" for path, value in values.items()]
+    elif values and not name:
+        name = ["best"]
+    return " · ".join([*name, f"seed {seed}"])
 
 
 def _brief(value: Any) -> str:
