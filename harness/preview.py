@@ -54,20 +54,25 @@ def show_plan(
             f"{cost.flops:.2e}" if cost.flops is not None else "–",
             f"{cost.memory / 1e9:.1f} GB",
         )
-    out.print(f"{spec.name}: {runs_planned(spec)}", markup=False)
+    out.print(f"{spec.name}: {spec.question}".rstrip(": "), style="bold", soft_wrap=True)
+    out.print(f"{runs_planned(spec)}\n")
     out.print(table)
     if spec.compare:
-        out.print("* the baseline", markup=False)
+        out.print("* the baseline")
+    out.print()
+    for path, dimension in spec.tune.items():
+        _say("tuned", f"{path}, {dimension.kind} {list(dimension.values)}")
     if len(spec.looks) > 1:
         looks = ", ".join(map(str, spec.looks))
-        out.print(f"verdicts are read after {looks} seeds; only arms that are still undecided get more", markup=False)
-    for path, dimension in spec.tune.items():
-        out.print(f"tune {path}: {dimension.kind} {list(dimension.values)}", markup=False)
-    if any(not path.startswith("train.") or "budget" in path or "batch" in path for path in spec.tune):
-        out.print("costs are those of the values as written; tuned ones change them", markup=False)
+        _say("verdicts", f"read after {looks} seeds; only arms that are still undecided get more")
     total = sum((arm.cost.flops or 0) * arm.runs for arm in arms)
-    out.print(f"{total:.2e} FLOPs, {plural(workers, 'worker')}", markup=False)
+    tuned = any(not path.startswith("train.") or "budget" in path or "batch" in path for path in spec.tune)
+    _say("cost", f"{total:.2e} FLOPs" + (" of the values as written, which are tuned" if tuned else ""))
     _show_time(spec, splits, identity, workers, threads)
+
+
+def _say(label: str, words: str) -> None:
+    out.print(f"{label + ':':<11} {words}", soft_wrap=True)
 
 
 def _show_time(
@@ -91,7 +96,7 @@ def _show_time(
     else:
         how = "by its FLOPs: too large for a short measurement, or that failed"
     span = f"{clock(found.least)} to {clock(found.seconds)}" if len(spec.looks) > 1 else clock(found.seconds)
-    out.print(f"about {span} on this {place} ({how})", markup=False)
+    _say("time", f"about {span}, with {plural(workers, 'worker')} on this {place} ({how})")
     estimates = Estimates()
     estimates.expect(spec.name, identity, found.seconds, arms * (spec.trials + len(spec.seeds)))
     said = [
@@ -100,7 +105,7 @@ def _show_time(
         if (error := it.error) is not None
     ]
     if said:
-        out.print(f"the last estimates, against what the sweeps took: {', '.join(said)}", markup=False)
+        _say("estimates", f"the last ones, against what the sweeps took: {', '.join(said)}")
 
 
 def show_status(spec: SweepSpec, identity: str, tracking: str | None, storage: str, folder: Path) -> None:
@@ -108,8 +113,8 @@ def show_status(spec: SweepSpec, identity: str, tracking: str | None, storage: s
     from harness.status import HEADINGS, read_status
 
     status = read_status(spec, identity, tracking, storage, folder)
-    out.print(f"{spec.name}: {spec.question}".rstrip(": "), markup=False, style="bold", soft_wrap=True)
+    out.print(f"{spec.name}: {spec.question}".rstrip(": "), style="bold", soft_wrap=True)
     if status.sweep is not None:
         show_table([HEADINGS, *(arm.cells for arm in status.arms)])
     for line in status.lines:
-        out.print(line, markup=False, soft_wrap=True)
+        out.print(line, soft_wrap=True)

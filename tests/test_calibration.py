@@ -120,10 +120,10 @@ def test_a_plan_tells_how_far_off_the_last_one_was(tmp_path: Path, monkeypatch: 
     first = sandbox.run("tiny.yaml", "--plan")
     assert first.returncode == 0, first.stderr
     assert "about " in first.stdout and " on this CPU (" in first.stdout
-    assert "the last estimates" not in first.stdout
+    assert "estimates:" not in first.stdout
     assert sandbox.run().returncode == 0
     second = sandbox.run("tiny.yaml", "--plan").stdout
-    (said,) = [line for line in second.splitlines() if line.startswith("the last estimates")]
+    (said,) = [line for line in second.splitlines() if line.startswith("estimates:")]
     ended = json.loads((tmp_path / "cache" / "estimates.json").read_text())["estimates"][0]
     assert (ended["name"], ended["runs"], ended["done"]) == ("tiny", 3, 3)
     error = ended["seconds"] / ended["actual"] - 1
