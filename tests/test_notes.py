@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from harness.metrics import TEST_LOSS, VAL_LOSS
+from harness.metrics import TEST_LOSS, VAL_LOSS, VAL_PERPLEXITY
 from harness.outcomes import Outcome, Phase
 from harness.tracking.notes import NOTE, NOTE_SHA256, experiment_note, note_tags, sweep_note, trial_note
 from harness.tracking.record import ArmInfo
@@ -42,9 +42,9 @@ def test_a_runs_page_says_what_it_was_for_and_how_it_ended() -> None:
     assert running.startswith("**drop_rate=0.0**, seed 7: its arm's best configuration on a fresh seed")
     assert "[the sweep](#/experiments/3/runs/sweep)" in running
     assert "Ended" not in running
-    last = {VAL_LOSS: 6.79221, TEST_LOSS: 6.9, "optim/grad_norm": 1.0}
+    last = {VAL_LOSS: 6.79221, VAL_PERPLEXITY: 890.8812, TEST_LOSS: 6.9, "optim/grad_norm": 1.0}
     done = trial_note(trial_info(), "3", "sweep", "0123456789abcdef", Outcome.COMPLETE, "", last)
-    assert "Ended as **complete**. Last: val/loss 6.7922, test/loss 6.9000." in done
+    assert "Ended as **complete**. Last: val/loss 6.7922, val/perplexity 890.9, test/loss 6.9000." in done
     assert "[samples](#/experiments/3/runs/0123456789abcdef/artifactPath/samples.md)" in done
     assert "python -m harness.generate 0123456789ab --prompt" in done
     explore = trial_note(trial_info(phase=Phase.EXPLORE), "3", "sweep", "ab", Outcome.OOM, "no memory\nTraceback", {})

@@ -129,9 +129,10 @@ def _caption(titles: str, axis: Axis, complete: pd.DataFrame, broken: pd.DataFra
         words.append("The scale on the right of each panel gives the same as perplexity, exp(loss).")
     words.append("Line: mean over seeds; band: lowest to highest seed." if several else "One seed per arm, so no band.")
     if len(broken):
+        who = "ended early or are still training" if broken["outcome"].isna().any() else "ended early"
         words.append(
-            "Dotted lines: runs that ended early, to a cross, or an open triangle where they diverged; at the upper "
-            "edge where they ended above it."
+            f"Dotted lines: runs that {who}, to a cross, or an open triangle where they diverged; at the upper edge "
+            "where they ended above it."
         )
     if both:
         words.append("Last panel: the generalisation gap, each run's validation loss minus its training loss.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -54,12 +55,18 @@ def side_by_side(runs: pd.DataFrame, arms: Sequence[str], samples_of: SamplesOf)
         texts = []
         for arm, samples in written.items():
             _, tokens, text = samples[round(share * (len(samples) - 1))]
-            texts.append(Text(arm, list(arms).index(arm), chosen[arm][0], tokens, printable(text, "\n\t")))
+            shown = _close(printable(text, "\n\t"))
+            texts.append(Text(arm, list(arms).index(arm), chosen[arm][0], tokens, shown))
         spent = sorted({one.tokens for one in texts})
         when = " to ".join(dict.fromkeys((count(spent[0]), count(spent[-1]))))
         found.append(Moment(f"after {when} training tokens", tuple(texts)))
     seeds = {chosen[arm][1] for arm in written}
     return found, seeds.pop() if len(seeds) == 1 else None
+
+
+def _close(text: str) -> str:
+    """The text with three and more line ends in a row counted, `⏎ × 20`: small models may write little else."""
+    return re.sub(r"\n{3,}", lambda found: f" ⏎ × {len(found[0])}\n", text).removesuffix("\n")
 
 
 def one_run_each(runs: pd.DataFrame, arms: Sequence[str]) -> dict[str, tuple[str, int]]:

@@ -101,7 +101,8 @@ def trial_note(
     parts = [f"**{info.arm}**, seed {info.seed}: {why}. Part of [the sweep]({run_link(experiment, parent)})."]
     if outcome is not None:
         because = f": {summary(reason)}" if reason.strip() else ""
-        values = ", ".join(f"{name} {last[name]:.4f}" for name in _SHOWN if last and name in last)
+        digits = {name: ".1f" if name.endswith("/perplexity") else ".4f" for name in _SHOWN}
+        values = ", ".join(f"{name} {last[name]:{digits[name]}}" for name in _SHOWN if last and name in last)
         parts.append(f"Ended as **{outcome}**{because}." + (f" Last: {values}." if values else ""))
     if outcome is not None and run:
         curve, samples = (file_link(experiment, run, file) for file in (CURVE_FILE, SAMPLES_PAGE))
