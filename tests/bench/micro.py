@@ -470,13 +470,13 @@ def trial_memory_124m(quick: bool) -> Figure:
 
 @measurement("growth")
 def growth(quick: bool) -> Figure:
-    """How much larger a worker is in its last 20 of 100 trials than in its first 20: medians of the larger shape."""
+    """How much larger a worker is in its last 20 of 100 trials than in trials 11 to 30: medians of the larger shape."""
     from ours import config
 
     from harness.workers import Finished, Job, Pool, Progress
 
     trials = 12 if quick else 100
-    some = trials // 5
+    some, warm = trials // 5, trials // 10
     sizes: list[float] = []
     with Pool(1) as pool:
         for number in range(trials):
@@ -491,8 +491,8 @@ def growth(quick: bool) -> Figure:
                         assert not event.reason, event.reason
                         finished = True
             sizes.append(last)
-    early, late = (statistics.median(part[::2]) for part in (sizes[:some], sizes[-some:]))
-    note = f"{early:.0f} MB in the first {some} trials, {late:.0f} MB in the last of {trials}"
+    early, late = (statistics.median(part[::2]) for part in (sizes[warm : warm + some], sizes[-some:]))
+    note = f"{early:.0f} MB in trials {warm + 1} to {warm + some}, {late:.0f} MB in the last {some} of {trials}"
     return Figure(100 * (late / early - 1), "%", 1.0, note)
 
 
