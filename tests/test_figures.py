@@ -162,6 +162,9 @@ def test_the_forest_plot_has_a_row_for_every_arm() -> None:
     alone = forest(compare(single, BASELINE, arms=ARMS))
     assert alone and "+0.1000, one pair" in texts(alone)
     assert forest(compare(everything(), None, arms=ARMS)) is None
+    near = {ARM: {2: 5.200, 3: 5.210, 4: 5.205}, BASELINE: {2: 5.203, 3: 5.206, 4: 5.206}}
+    close = forest(compare(example.frame(example.confirm_runs(near)), BASELINE, arms=ARMS))
+    assert close and {"−0.01", "0", "0.01"} <= set(texts(close)) and "e-" not in "".join(texts(close))
 
 
 def test_hostile_names_stay_text() -> None:

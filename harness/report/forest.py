@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from harness.report.comparison import intervals, metric_name, unit
 from harness.report.figures import WIDTH
-from harness.report.formats import NOTHING, chance, decimals_of_error, number, rounded, setting, signed
+from harness.report.formats import NOTHING, chance, decimals_of_error, number, rounded, signed
 from harness.report.statistics import Interval
 from harness.report.svg import INK, Drawing, drawing, label, look, of_arm, style
 
@@ -48,7 +48,7 @@ def forest(comparison: pd.DataFrame) -> Drawing | None:
         ax.grid(axis="y", visible=False)
         ax.tick_params(axis="y", length=0)
         ax.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: setting(value) if value else "0"))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: rounded(value) if value else "0"))
         ax.spines["left"].set_visible(False)
         ax.set_xlabel(f"{metric_name(metric)} minus {whose}, {unit(metric)} (left of 0: better)")
         caption = (
