@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 
 from harness.config import RunConfig
 from harness.problems import shown, unknown
-from harness.spec import field_paths
+from harness.spec import field_paths, format_value
 
 _WORDS: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 _BOUNDS = {"ge": "at least", "gt": "over", "le": "at most", "lt": "under"}
@@ -105,7 +105,7 @@ def _kinds(annotation: Any) -> tuple[list[str], bool]:
     """Words for a type, and whether null is allowed."""
     origin = get_origin(annotation)
     if origin is Literal:
-        return [str(option) for option in get_args(annotation)], False
+        return [format_value(option) for option in get_args(annotation)], False
     if origin in (Union, types.UnionType):
         parts = [part for part in get_args(annotation) if part is not type(None)]
         return [word for part in parts for word in _kinds(part)[0]], type(None) in get_args(annotation)

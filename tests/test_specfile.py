@@ -92,6 +92,11 @@ WRONG = [
     ),
     (
         "batch_tokens: 128",
+        "batch_tokens: 128\n  compile: yes",
+        "8: train.compile: found 'yes'; allowed: auto | true | false",
+    ),
+    (
+        "batch_tokens: 128",
         "batch_tokens: 128\n  optimizer: adam",
         "8: train.optimizer: found 'adam'; allowed: adamw | ",
     ),
