@@ -54,7 +54,7 @@ def show_plan(
             f"{cost.flops:.2e}" if cost.flops is not None else "–",
             f"{cost.memory / 1e9:.1f} GB",
         )
-    out.print(f"{spec.name}: {spec.question}".rstrip(": "), style="bold", soft_wrap=True)
+    out.print(spec.title, style="bold", soft_wrap=True)
     out.print(f"{runs_planned(spec)}\n")
     out.print(table)
     if spec.compare:
@@ -67,7 +67,7 @@ def show_plan(
         _say("verdicts", f"read after {looks} seeds; only arms that are still undecided get more")
     total = sum((arm.cost.flops or 0) * arm.runs for arm in arms)
     tuned = any(not path.startswith("train.") or "budget" in path or "batch" in path for path in spec.tune)
-    _say("cost", f"{total:.2e} FLOPs" + (" of the values as written, which are tuned" if tuned else ""))
+    _say("cost", f"{total:.2e} FLOPs" + (" of the values as written; tuned ones change it" if tuned else ""))
     _show_time(spec, splits, identity, workers, threads)
 
 
@@ -113,7 +113,7 @@ def show_status(spec: SweepSpec, identity: str, tracking: str | None, storage: s
     from harness.status import HEADINGS, read_status
 
     status = read_status(spec, identity, tracking, storage, folder)
-    out.print(f"{spec.name}: {spec.question}".rstrip(": "), style="bold", soft_wrap=True)
+    out.print(spec.title, style="bold", soft_wrap=True)
     if status.sweep is not None:
         show_table([HEADINGS, *(arm.cells for arm in status.arms)])
     for line in status.lines:

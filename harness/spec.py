@@ -135,6 +135,11 @@ class SweepSpec:
     study: StudyConfig
     vocabulary_of: Callable[[DataConfig], int] | None = field(default=None, compare=False, repr=False)
 
+    @property
+    def title(self) -> str:
+        """`dropout: Does dropout help?`, or the name alone."""
+        return f"{self.name}: {self.question}".rstrip(": ")
+
     def arms(self) -> tuple[Arm, ...]:
         """Every combination of the compared values, in the order of the file; one arm where nothing is compared.
 
