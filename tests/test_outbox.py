@@ -17,7 +17,7 @@ from mlflow.exceptions import MlflowException
 from harness.metrics import VAL_LOSS, Point
 from harness.outcomes import Outcome
 from harness.tracking import ARTIFACTS, Outbox, Tracker, kept_runs, load_samples
-from harness.tracking.record import describe_trial
+from harness.tracking.record import TrialInfo, describe_trial
 from test_tracking import Store, point, store, sweep_info, trial_info  # noqa: F401
 
 
@@ -168,6 +168,29 @@ def test_every_call_may_fail_and_all_arrives_once_in_order(place: Place, after: 
         assert run.info.status == "FAILED"
         assert run.data.tags["harness.outcome"] == "diverged"
     assert kept_runs(place.folder) == []
+
+
+def test_a_run_that_cannot_be_begun_holds_up_no_other(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    outbox = place.open()
+    begin = outbox.tracker.start_trial
+
+    def refusing(parent: str, info: TrialInfo, *rest: Any) -> str:
+        if info.seed == 1:
+            raise MlflowException("no such run for you")
+        return begin(parent, info, *rest)
+
+    monkeypatch.setattr(outbox.tracker, "start_trial", refusing)
+    keys = [outbox.begin(trial_info(seed=seed)) for seed in (1, 2)]
+    for key in keys:
+        outbox.point(key, point(1, val__loss=3.0))
+    outbox.end(keys[1], Outcome.COMPLETE, "")
+    for _ in range(3):
+        with pytest.raises(MlflowException):
+            outbox.send()
+    [run] = place.runs()
+    assert (run.data.tags["harness.key"], run.info.status) == (keys[1], "FINISHED")
+    assert place.history(run) == [(1, 3.0)]
+    assert [kept.key for kept in kept_runs(place.folder)] == [keys[0]]
 
 
 def test_the_thread_tries_on_until_the_store_answers(place: Place) -> None:

@@ -182,7 +182,6 @@ class Outbox:
         run = self._runs.get(key)
         deadline = time.monotonic() + seconds
         while run and run.run_id is None and not self.trouble and time.monotonic() < deadline:
-            self._wake.set()
             time.sleep(0.01)
         return run.run_id if run else None
 
@@ -239,10 +238,11 @@ class Outbox:
                 return
         with self._lock:
             runs = list(self._runs.values())
-        begin_first = [(self._begin, run) for run in runs if run.run_id is None]  # an end takes longer: it is drawn
-        for send, run in (*begin_first, *((self._send, run) for run in runs)):
+        # New runs are begun first, as an end is drawn, which takes longer. One that could not be begun has its turn.
+        new = [run for run in runs if run.run_id is None and not run.again]
+        for step, run in (*((self._begin, run) for run in new), *((self._send, run) for run in runs)):
             try:
-                send(run)
+                step(run)
             except Exception:
                 with self._lock:  # the others have their turn before it
                     if run.key in self._runs:
@@ -254,29 +254,29 @@ class Outbox:
             self.tracker.tag(run_id, tags)
             self._tags.popleft()
 
-    def _begin(self, run: _Run) -> None:
+    def _begin(self, run: _Run) -> str:
         again, run.again = run.again, True
         run.run_id = self.tracker.start_trial(self.parent, run.info, run.key, again)
+        return run.run_id
 
     def _send(self, run: _Run) -> None:
         """Give the tracker what waits of one run. An entry is taken from the queue once the tracker has it."""
-        assert run.run_id is not None
+        run_id = run.run_id or self._begin(run)
         while run.waiting:
             entry = run.waiting[0]
             content = dict(entry.content)
             if entry.kind == journal.POINT:
-                self.tracker.log_point(run.run_id, Point.from_plain(content), entry.at)
+                self.tracker.log_point(run_id, Point.from_plain(content), entry.at)
             elif entry.kind == journal.TAG:
-                self.tracker.tag(run.run_id, content)
+                self.tracker.tag(run_id, content)
             elif entry.kind == journal.PAUSE and len(run.waiting) == 1:
-                self.tracker.end_trial(run.run_id, Outcome.INTERRUPTED, content["reason"], entry.at)
+                self.tracker.end_trial(run_id, Outcome.INTERRUPTED, content["reason"], entry.at)
             elif entry.kind == journal.END:
                 artifacts = self.folder_of(run.key) / ARTIFACTS
-                entries = journal.points_of(run.journal.read())
-                self.draw([Point.from_plain(one.content) for one in entries], artifacts)
+                self.draw(_points(run.journal.read()), artifacts)
                 if artifacts.is_dir():
-                    self.tracker.keep_files(run.run_id, artifacts)
-                self.tracker.end_trial(run.run_id, Outcome(content["outcome"]), content["reason"], entry.at)
+                    self.tracker.keep_files(run_id, artifacts)
+                self.tracker.end_trial(run_id, Outcome(content["outcome"]), content["reason"], entry.at)
             run.waiting.popleft()
             if entry.kind == journal.END:
                 shutil.rmtree(self.folder_of(run.key), ignore_errors=True)
@@ -295,10 +295,14 @@ def kept_runs(folder: Path) -> list[Kept]:
     return [kept for _, kept in sorted(found, key=lambda pair: pair[0])]
 
 
+def _points(entries: list[Entry]) -> tuple[Point, ...]:
+    return tuple(Point.from_plain(entry.content) for entry in journal.points_of(entries))
+
+
 def _kept(key: str, entries: list[Entry]) -> Kept | None:
     try:
         info = record.parse_trial(entries[0].content)
-        points = tuple(Point.from_plain(entry.content) for entry in journal.points_of(entries))
+        points = _points(entries)
         last = entries[-1]
         if last.kind != journal.END:
             return Kept(key, info, points, None, "")
