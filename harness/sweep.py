@@ -185,7 +185,7 @@ def run(spec: SweepSpec, datasets: Datasets, stores: Stores, pool: Pool, fresh: 
     from harness.tracking import Outbox, SweepBusy, Tracker, TrackingError
 
     began = time.monotonic()
-    screen.note(f"{spec.name}: {spec.question}".rstrip(": "), "bold")
+    screen.note(spec.title, "bold")
     screen.note(f"{runs_planned(spec)}, {plural(pool.size, 'worker')}")
 
     configs = {arm.name: spec.run_config(arm.values) for arm in spec.arms()}
@@ -253,13 +253,14 @@ def wait_for_store(outbox: Outbox, stopped: int) -> bool:
 
 
 def draw_run(points: Sequence[Point], folder: Path) -> None:
-    """Draw the curve of a run that has ended, where it has one, into the folder of what is stored with it."""
-    if sum(point.evaluated for point in points) > 1:
-        from harness.report import loss_curve  # matplotlib takes a second to import: not before it is needed
-        from harness.tracking.record import CURVE_FILE
+    """Draw the curve of a run that has ended, where it has one, into the folder of what is stored with it; once."""
+    from harness.tracking.record import CURVE_FILE
 
-        folder.mkdir(parents=True, exist_ok=True)
-        loss_curve(points, folder / CURVE_FILE)
+    path = folder / CURVE_FILE
+    if sum(point.evaluated for point in points) > 1 and not path.exists():  # it does where a store did not answer
+        from harness.report import loss_curve  # matplotlib takes a second to import: not before it is needed
+
+        loss_curve(points, path)
 
 
 def report(spec: SweepSpec, tracker: Tracker, parent: str, stores: Stores) -> None:

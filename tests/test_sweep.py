@@ -11,6 +11,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from harness.metrics import Point
+from harness.sweep import draw_run
 from sandbox import SPEC, Sandbox
 
 pytestmark = pytest.mark.slow
@@ -260,3 +262,16 @@ def test_three_samplers_of_optuna_run_a_plain_search(tmp_path: Path) -> None:
     }
     config = json.loads(json.dumps(sandbox.runs()[1][0].data.params))
     assert config["train.optimizer"] == "adamw"
+
+
+def test_the_curve_of_a_run_is_drawn_once(tmp_path: Path) -> None:
+    begin, middle, end = (Point(step, step, step / 2, 0.0, {"val/loss": 5.0 - step}) for step in range(3))
+    draw_run([begin], tmp_path / "artifacts")
+    draw_run([begin, Point(1, 1, 0.5, 0.0, {"train/batch_loss": 4.0})], tmp_path / "artifacts")
+    assert not (tmp_path / "artifacts").exists()  # one evaluation makes no curve
+    draw_run([begin, middle, end], tmp_path / "artifacts")
+    curve = tmp_path / "artifacts" / "loss_curve.svg"
+    assert curve.read_text("utf-8").rstrip().endswith("</svg>")
+    curve.write_text("drawn before the store failed")
+    draw_run([begin, middle, end], tmp_path / "artifacts")
+    assert curve.read_text("utf-8") == "drawn before the store failed"
