@@ -122,8 +122,8 @@ def clip_gradients(parameters: Iterable[Tensor], max_norm: float | None) -> Tens
     """Scale all gradients so that their global L2 norm is at most `max_norm`; returns the norm before that."""
     parameters = list(parameters)
     norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    # torch multiplies by 1 where there is nothing to clip, which costs a fiftieth of a small model's step. To look
-    # is free on the CPU; a GPU would have to be waited for.
+    # torch multiplies by 1 where there is nothing to clip, which is 1 % of a small model's step. To look is free on
+    # the CPU; a GPU would have to be waited for.
     if max_norm is not None and not (norm.device.type == "cpu" and norm + _CLIP_EPSILON <= max_norm):
         torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
     return norm

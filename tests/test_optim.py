@@ -248,3 +248,19 @@ def test_clipping_by_hand(limit: float | None, factor: float) -> None:
     assert clip_gradients(parameters, limit).item() == pytest.approx(5.0)
     found = [parameter.grad.tolist() for parameter in parameters if parameter.grad is not None]
     assert found == [pytest.approx([3 * factor, 0], rel=1e-6), pytest.approx([0, 4 * factor], rel=1e-6)]
+
+
+@pytest.mark.parametrize("bad", [None, math.nan, math.inf])
+@pytest.mark.parametrize("limit", [4.9, 5.0, 5.0000005, 5.000001, 5.1])
+def test_clipping_is_torchs_bit_for_bit(limit: float, bad: float | None) -> None:
+    ours, theirs = three_four(), three_four()
+    if bad is not None:
+        for parameters in (ours, theirs):
+            assert parameters[0].grad is not None
+            parameters[0].grad[1] = bad
+    norm = torch.nn.utils.clip_grad_norm_(theirs, limit)
+    assert torch.equal(clip_gradients(ours, limit).view(torch.int32), norm.view(torch.int32))
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.grad is not None
+        assert other.grad is not None
+        torch.testing.assert_close(one.grad, other.grad, rtol=0, atol=0, equal_nan=True)
