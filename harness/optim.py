@@ -44,9 +44,6 @@ _REMEMBERED: dict[type[torch.optim.Optimizer], dict[str, bool]] = {
 }
 
 
-_CLIP_EPSILON = 1e-6  # that torch adds to the norm when it clips
-
-
 class Optimizer:
     """The optimizers of one model, stepped as one. Every parameter belongs to exactly one group.
 
@@ -116,6 +113,9 @@ class Optimizer:
             for parameter in group["params"]
             for key, shaped in _REMEMBERED[type(optimizer)].items()
         }
+
+
+_CLIP_EPSILON = 1e-6  # that torch adds to the norm when it clips
 
 
 def clip_gradients(parameters: Iterable[Tensor], max_norm: float | None) -> Tensor:
