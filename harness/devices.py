@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import gc
 import importlib.util
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Final
 
@@ -15,6 +16,7 @@ from harness.config import RunConfig, TrainConfig
 
 # A run that is shorter than this on a GPU, uncompiled, is over sooner without the minute that compiling takes.
 COMPILE_FROM_SECONDS: Final = 300.0
+COMPILED_VERSIONS: Final = 10_000  # of the training step, in one process
 _UNCOMPILED_SHARE, _COMMON_PEAK = 0.25, 150e12  # of the peak that training reaches; FLOP/s of a GPU that is not listed
 
 # Dense bf16 peak in FLOP/s from the vendors' data sheets, by a part of the device's name: the first that fits.
@@ -80,6 +82,17 @@ def resolve_compile(config: RunConfig, device: torch.device, train_windows: int)
         tokens = (config.total_steps(train_windows) or 0) * config.tokens_per_step
         seconds = tokens * config.flops_per_token / (_UNCOMPILED_SHARE * (peak_flops(device) or _COMMON_PEAK))
     return seconds >= COMPILE_FROM_SECONDS
+
+
+def compiled(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """`function` by `torch.compile`, however many models of other sizes or dropout rates this process has trained.
+
+    By default torch compiles eight versions of a function and then, but for a line in its log, none.
+    """
+    from torch import _dynamo
+
+    _dynamo.config.recompile_limit = _dynamo.config.accumulated_recompile_limit = COMPILED_VERSIONS
+    return torch.compile(function)
 
 
 def settle_products(device: torch.device, precision: str) -> None:

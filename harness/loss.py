@@ -77,12 +77,17 @@ def token_losses(x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
 
 
 def padded_logits(x: Tensor, weight: Tensor) -> Tensor:
-    """x · weightᵀ, (N, V), by a product whose V is a multiple of 64: what a GPU's matrix units are fastest at.
+    """x · weightᵀ in float32 by a product whose V is a multiple of 64: what a GPU's matrix units are fastest at.
 
-    The columns that are added are cut off again, so no loss knows of them.
+    No loss knows of the columns that are added. Launched by itself, the result (N, V) leaves them out. Compiled, they
+    are there with a logit of minus infinity: rows of a multiple of 64 are read faster, and nothing is written for it.
     """
-    missing = -len(weight) % _GPU_MULTIPLE
-    return F.linear(x, F.pad(weight, (0, 0, 0, missing)))[:, : len(weight)]
+    size = len(weight)
+    missing = -size % _GPU_MULTIPLE
+    logits = F.linear(x, F.pad(weight, (0, 0, 0, missing)))
+    if not torch.compiler.is_compiling():
+        return logits[:, :size].float()
+    return torch.where(torch.arange(size + missing, device=x.device) < size, logits.float(), -math.inf)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):

@@ -7,6 +7,7 @@ names are kept. Shapes in comments: B sequences, T positions, C = emb_dim, H hea
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -45,8 +46,17 @@ class Attention(nn.Module):
             return y.view(batch, length, self.n_heads, dim // self.n_heads).transpose(1, 2)  # (B, H, T, D)
 
         rate = self.drop_rate if self.training else 0.0
-        y = causal_attention(heads(self.W_query(x)), heads(self.W_key(x)), heads(self.W_value(x)), rate)
+        query, key, value = map(heads, self._projections(x))
+        y = causal_attention(query, key, value, rate)
         return self.out_proj(y.transpose(1, 2).reshape(batch, length, dim))
+
+    def _projections(self, x: Tensor) -> Sequence[Tensor]:
+        """Queries, keys and values, each (B, T, C); on a GPU by one product, whose matrix units larger ones suit."""
+        three = self.W_query, self.W_key, self.W_value
+        if x.device.type != "cuda":
+            return [projection(x) for projection in three]
+        bias = None if self.W_query.bias is None else torch.cat([projection.bias for projection in three])
+        return F.linear(x, torch.cat([projection.weight for projection in three]), bias).chunk(3, -1)
 
 
 class FeedForward(nn.Module):
@@ -119,8 +129,9 @@ class GPT(nn.Module):
         x = self.hidden(tokens).flatten(0, 1)  # (B·T, C)
         if is_plain(x):
             return linear_cross_entropy(x, self.out_head.weight, targets.flatten())
-        logits = padded_logits(x, self.out_head.weight) if x.device.type == "cuda" else self.out_head(x)
-        return F.cross_entropy(logits.float(), targets.flatten())
+        if x.device.type == "cuda":
+            return F.cross_entropy(padded_logits(x, self.out_head.weight), targets.flatten())
+        return F.cross_entropy(self.out_head(x).float(), targets.flatten())
 
     @torch.no_grad()
     def token_losses(self, tokens: Tensor, targets: Tensor, first: int = 0) -> Tensor:

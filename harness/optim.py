@@ -71,7 +71,12 @@ class Optimizer:
             {"params": vectors, "weight_decay": 0.0},
         ]
         betas = (config.beta1, config.beta2)
-        self._optimizers.append(torch.optim.AdamW(groups, lr=self._peak, betas=betas, fused=True))
+        on_gpu = matrices[0].device.type == "cuda"
+        # A recorded step (see `harness.step`) reads the learning rate from the GPU's memory.
+        rate = torch.tensor(self._peak, device=matrices[0].device) if on_gpu else self._peak
+        self._adamw = torch.optim.AdamW(groups, lr=rate, betas=betas, fused=True, capturable=on_gpu)
+        self._optimizers.append(self._adamw)
+        self.recordable = on_gpu and len(self._optimizers) == 1  # Muon's step takes its learning rate from Python
         covered = [id(p) for optimizer in self._optimizers for group in optimizer.param_groups for p in group["params"]]
         assert sorted(covered) == sorted(id(p) for p in model.parameters())
 
@@ -80,13 +85,36 @@ class Optimizer:
         rate = self._peak * factor
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                if isinstance(group["lr"], Tensor):
+                    group["lr"].fill_(rate)
+                else:
+                    group["lr"] = rate
         return rate
+
+    def clipped_step(self, max_norm: float | None) -> Tensor:
+        """`clip_gradients`, then `step`; returns the norm of the gradients before both.
+
+        On a GPU, AdamW alone reads the gradients unclipped and divides them itself: a pass over them less.
+        """
+        if not self.recordable:
+            norm = clip_gradients(self._names, max_norm)
+        else:
+            norm = gradient_norm(self._names)
+            excess = None if max_norm is None else ((norm + _CLIP_EPSILON) / max_norm).clamp(min=1.0)
+            # What torch's scaler of float16 losses sets, for the same purpose.
+            self._adamw.grad_scale = excess  # type: ignore[attr-defined]
+        self.step()
+        return norm
 
     def step(self) -> None:
         """Update the weights from their gradients, then drop the gradients."""
         for optimizer in self._optimizers:
             optimizer.step()
+        self.drop_gradients()
+
+    def drop_gradients(self) -> None:
+        """Forget them, their memory too."""
+        for optimizer in self._optimizers:
             optimizer.zero_grad(set_to_none=True)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -118,10 +146,15 @@ class Optimizer:
 _CLIP_EPSILON = 1e-6  # that torch adds to the norm when it clips
 
 
+def gradient_norm(parameters: Iterable[Tensor]) -> Tensor:
+    """The global L2 norm of all gradients, a number on their device."""
+    return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+
+
 def clip_gradients(parameters: Iterable[Tensor], max_norm: float | None) -> Tensor:
     """Scale all gradients so that their global L2 norm is at most `max_norm`; returns the norm before that."""
     parameters = list(parameters)
-    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    norm = gradient_norm(parameters)
     # torch multiplies by 1 where there is nothing to clip, which is 1 % of a small model's step. To look is free on
     # the CPU; a GPU would have to be waited for.
     if max_norm is not None and not (norm.device.type == "cpu" and norm + _CLIP_EPSILON <= max_norm):

@@ -23,7 +23,7 @@ import torch
 
 from harness.config import RunConfig
 from harness.data import Dataset, open_dataset
-from harness.devices import autocast, describe, resolve_compile, resolve_device, resolve_precision, synchronize
+from harness.devices import describe, resolve_compile, resolve_device, resolve_precision, synchronize
 from harness.model import build_gpt
 from harness.optim import Optimizer
 from harness.state import State, States, Surroundings, collect
@@ -152,11 +152,12 @@ def _state_seconds(config: RunConfig, data: Dataset, device: torch.device) -> fl
 def matmul_peak(device: torch.device, precision: str, seconds: float = 1.0) -> float:
     """FLOP/s of the largest of a few square matrix products, the median of as many as fit into the time."""
     best = 0.0
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     for size in (1024,) if device.type == "cpu" else (4096, 8192):
-        a, b = (torch.randn(size, size, device=device) for _ in range(2))
+        a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
         took: list[float] = []
         began = time.perf_counter()
-        with torch.no_grad(), autocast(device, precision):
+        with torch.no_grad():
             while len(took) < 3 or time.perf_counter() - began < seconds:
                 synchronize(device)
                 start = time.perf_counter()

@@ -32,10 +32,11 @@ from harness.devices import (
 )
 from harness.metrics import Point
 from harness.model import GPT, build_gpt
-from harness.optim import Optimizer, clip_gradients, learning_rate_factor
+from harness.optim import Optimizer, learning_rate_factor
 from harness.passage import save_passage
 from harness.rng import derive
 from harness.state import State, States, Surroundings, collect, fits, put_back
+from harness.step import training_step
 from harness.text import continue_text
 from harness.windows import (
     Tokens,
@@ -131,8 +132,10 @@ def train(
     precision = resolve_precision(config.train, device)
     settle_products(device, precision)
     model = build_gpt(config, device, data.vocabulary)
-    loss_of = torch.compile(model.loss) if resolve_compile(config, device, windows) else model.loss
     optimizer = Optimizer(model, config.train)
+    train_on = training_step(
+        model, optimizer, config.train, device, precision, resolve_compile(config, device, windows)
+    )
     evaluator = Evaluator(config, data, model, device, precision, stop, {} if beginnings is None else beginnings)
     clock = Clock(config, config.total_steps(windows))
     eval_steps = config.eval_steps(windows)
@@ -190,11 +193,7 @@ def train(
                 tokens, targets = next(batches)
                 rate = optimizer.set_learning_rate(learning_rate_factor(clock.progress_after(step), config.train))
                 torch.manual_seed(derive(seed, "dropout", step))  # nothing else draws from the global generator
-                with autocast(device, precision):
-                    loss = loss_of(tokens, targets)
-                loss.backward()
-                grad_norm = clip_gradients(model.parameters(), config.train.grad_clip)
-                optimizer.step()
+                loss, grad_norm = train_on(tokens, targets)
                 step += 1
                 if device.type == "cpu" or step % log_steps == 0 or step % eval_steps == 0:
                     check_finite(step, loss=loss, gradient=grad_norm)  # a GPU is waited for here, so not at every step
@@ -348,7 +347,8 @@ class Evaluator:
     def score(self, batches: Iterable[tuple[Tensor, Tensor, int]]) -> Scores:
         """The targets in `batches` (inputs, targets, first position that counts), with dropout off."""
         length = self.model.context_length
-        nats = torch.zeros(length, dtype=torch.float64)
+        where = self.device if self.device.type == "cuda" else "cpu"  # a GPU need not be waited for; MPS has no float64
+        nats = torch.zeros(length, dtype=torch.float64, device=where)
         counts = torch.zeros(length, dtype=torch.int64)
         self.model.eval()
         for tokens, targets, first in batches:
@@ -356,10 +356,10 @@ class Evaluator:
                 raise Stopped("stopped during an evaluation")
             with autocast(self.device, self.precision):
                 losses = self.model.token_losses(tokens.to(self.device), targets.to(self.device), first)
-            nats[first : tokens.shape[1]] += losses.cpu().double().sum(0)  # on the CPU: MPS has no float64
+            nats[first : tokens.shape[1]] += losses.to(where).double().sum(0)
             counts[first : tokens.shape[1]] += len(tokens)
         self.model.train()
-        return Scores(nats, counts)
+        return Scores(nats.cpu(), counts)
 
     def save_passage(self, folder: Path) -> None:
         """Keep, beside a checkpoint, how likely the model thinks the first tokens of the validation split."""

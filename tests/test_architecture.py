@@ -33,6 +33,7 @@ ROWS = [
         "checkpoint",
         "state",
         "passage",
+        "step",
         "trainer",
         "speed",
     },
@@ -51,7 +52,7 @@ ROWS = [
 HOMES = {
     "torch": {
         *("loss", "dropout", "model", "windows", "files", "optim", "devices", "clock", "text", "checkpoint", "state"),
-        *("passage", "trainer", "worker", "speed"),
+        *("passage", "step", "trainer", "worker", "speed"),
     },
     "safetensors": {"checkpoint", "state"},
     "tiktoken": {"data"},

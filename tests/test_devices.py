@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import platform
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +17,7 @@ import torch
 from harness.devices import (
     DeviceError,
     autocast,
+    compiled,
     describe,
     peak_flops,
     resolve_compile,
@@ -21,6 +25,7 @@ from harness.devices import (
     resolve_precision,
     settle_products,
 )
+from harness.model import build_gpt
 from harness.workers import WORKER_ENVIRONMENT
 from helpers import small_config
 
@@ -150,3 +155,19 @@ def test_free_memory_between_pieces_in_use_is_given_back() -> None:
         [sys.executable, "-c", "\n".join(lines)], env=settings, capture_output=True, text=True, check=True
     )
     assert float(done.stdout) > 200  # of 245 MB
+
+
+def test_a_process_compiles_for_every_model_that_it_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By default torch stops after eight versions, and what comes later runs uncompiled."""
+    built = []
+
+    def backend(graph: torch.fx.GraphModule, _inputs: list[torch.Tensor]) -> Callable[..., Any]:
+        built.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+    tokens = torch.zeros(2, 16, dtype=torch.int64)
+    rates = [0.01 * number for number in range(12)]
+    for rate in [*rates, rates[-1]]:  # the last model's size and rate are known already
+        compiled(build_gpt(small_config(model={"drop_rate": rate})).loss)(tokens, tokens)
+    assert len(built) == 12

@@ -133,3 +133,20 @@ def test_padding_is_not_seen(size: int) -> None:
     assert found.grad is not None
     assert expected.grad is not None
     assert (found.grad - expected.grad).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("size", [1, 63, 64, 65, 300])
+def test_padding_is_not_seen_where_it_stays(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, weight, targets = drawn(7, 5, size)
+    found, expected = (t.clone().requires_grad_() for t in (weight, weight))
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    logits = padded_logits(x, found)
+    assert logits.shape == (7, -(-size // 64) * 64)
+    loss = F.cross_entropy(logits, targets)
+    loss.backward()
+    wanted = F.cross_entropy(x @ expected.T, targets)
+    wanted.backward()
+    assert loss.item() == pytest.approx(wanted.item(), rel=1e-6)
+    assert found.grad is not None
+    assert expected.grad is not None
+    assert (found.grad - expected.grad).abs().max() < 1e-6

@@ -264,3 +264,22 @@ def test_clipping_is_torchs_bit_for_bit(limit: float, bad: float | None) -> None
         assert one.grad is not None
         assert other.grad is not None
         torch.testing.assert_close(one.grad, other.grad, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("limit", [0.01, 1e6, None])
+def test_adamw_that_divides_gradients_itself_does_what_clipping_does(limit: float | None) -> None:
+    config = small_config()
+    moved = []
+    for itself in (False, True):
+        model = build_gpt(config)
+        optimizer = Optimizer(model, config.train)
+        assert not optimizer.recordable  # on a CPU
+        optimizer.recordable = itself
+        norms = []
+        for value in (0.5, -0.25):
+            give_gradients(model, value)
+            norms.append(optimizer.clipped_step(limit).item())
+        assert norms[0] == pytest.approx(0.5 * math.sqrt(config.parameters), rel=1e-5)
+        moved.append([parameter.detach().clone() for parameter in model.parameters()])
+    for one, other in zip(*moved, strict=True):
+        assert torch.allclose(one, other, rtol=1e-6, atol=1e-8)
