@@ -119,7 +119,7 @@ def test_a_recorded_step_is_the_launched_one(
     monkeypatch.setattr(harness.step, "RECORDED_AFTER", 1000)
     launched = run(config)
     if compiled:  # a compiled embedding adds up its gradient in no fixed order
-        assert_near(recorded, launched, rel=1e-4)
+        assert_near(recorded, launched, rel=2e-3)
     else:
         assert numbers(recorded) == numbers(launched)
 

@@ -74,16 +74,16 @@ def test_bf16_is_chosen_only_where_a_gpu_has_it(monkeypatch: pytest.MonkeyPatch)
 def test_a_gpu_compiles_runs_that_take_minutes_and_nothing_else_does_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA L4")
     config = small_config(budget={"steps": 1000})
-    # Uncompiled, a quarter of an L4's 121 TFLOP/s; five minutes of them.
-    steps = round(300 * 121e12 / 4 / (config.flops_per_token * config.tokens_per_step))
+    # Uncompiled, a fifth of an L4's 121 TFLOP/s; two minutes of them.
+    steps = round(120 * 121e12 / 5 / (config.flops_per_token * config.tokens_per_step))
     below, above = (small_config(budget={"steps": round(steps * share)}) for share in (0.99, 1.01))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     assert not resolve_compile(below, CUDA, 100)
     assert resolve_compile(above, CUDA, 100)
     assert not resolve_compile(above, CPU, 100) and not resolve_compile(above, torch.device("mps"), 100)
-    assert resolve_compile(small_config(budget={"seconds": 300}), CUDA, 100)
-    assert not resolve_compile(small_config(budget={"seconds": 299}), CUDA, 100)
-    assert not resolve_compile(small_config(budget={"seconds": 300}, compile=False), CUDA, 100)
+    assert resolve_compile(small_config(budget={"seconds": 120}), CUDA, 100)
+    assert not resolve_compile(small_config(budget={"seconds": 119}), CUDA, 100)
+    assert not resolve_compile(small_config(budget={"seconds": 120}, compile=False), CUDA, 100)
     assert resolve_compile(small_config(compile=True), CPU, 100)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)  # no Triton: nothing to compile with
     assert not resolve_compile(above, CUDA, 100)

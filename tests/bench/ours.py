@@ -36,11 +36,13 @@ def config(shape: Shape, steps: int, corpus: str = "short", **train: Any) -> Any
     return RunConfig.model_validate({"data": dict(CORPORA[corpus]), "model": fields, "train": training})
 
 
-def throughput(shape: Shape, corpus: str, seconds: float) -> dict[str, float]:
-    """Tokens a second of whole training steps, after a first one that is not counted."""
+def throughput(shape: Shape, corpus: str, seconds: float, device: str) -> dict[str, float]:
+    """Tokens a second of whole training steps, after the first ones, which are not counted."""
     from harness.trainer import train
 
-    run = train(config(shape, 199, corpus))  # under 200 steps there is a point at every one
+    on_gpu = device != "cpu"
+    # Under 200 steps there is a point at every one; with 1,000 at every tenth, the first time that a GPU is waited for.
+    run = train(config(shape, 1000 if on_gpu else 199, corpus, device=device, compile=on_gpu))
     marks: list[tuple[int, float]] = []  # step and time of every point after the first step
     for point in run:
         if point.evaluated:  # before the first step and after the last
@@ -65,11 +67,12 @@ def main() -> None:
     parser.add_argument("--corpus", choices=CORPORA, default="short")
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     options = parser.parse_args()
     import torch
 
     torch.set_num_threads(options.threads)
-    found = throughput(SHAPES[options.case], options.corpus, options.seconds)
+    found = throughput(SHAPES[options.case], options.corpus, options.seconds, options.device)
     print(json.dumps({**found, "threads": torch.get_num_threads()}))
 
 

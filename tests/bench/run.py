@@ -3,14 +3,16 @@
     python tests/bench/run.py --part throughput     # about 8 minutes on 2 quiet cores
     python tests/bench/run.py --part sweep          # about 20 minutes
     python tests/bench/run.py --part micro          # about 3 minutes
+    python tests/bench/run.py --part gpu            # about 5 minutes on a machine with a GPU
     python tests/bench/run.py --part throughput --case small --who book --who ours --repeat 5
     python tests/bench/run.py --part sweep --env plain --who book --who ours --who ours-pruned
     python tests/bench/run.py --table               # only print what --out holds
 
 Parts: `throughput` (tokens a second of one trial's training steps), `sweep` (the wall time of a whole sweep of six
-trials, from the command to its end) and `micro` (this harness alone: shares of tracking and checkpoints, start-up,
-report, memory). Every measurement is a fresh process. Peers run twice: `plain`, as their users run them, and `malloc`,
-with the memory settings that our workers are started with. Rounds are interleaved, and each starts with another one.
+trials, from the command to its end), `micro` (this harness alone: shares of tracking and checkpoints, start-up,
+report, memory) and `gpu` (the 124M preset against nanoGPT's compiled step, where there is a GPU). Every measurement is
+a fresh process. Peers run twice: `plain`, as their users run them, and `malloc`, with the memory settings that our
+workers are started with. Rounds are interleaved, and each starts with another one.
 
 Each measurement is appended to --out as a line of JSON as soon as it is made. What is there already is not measured
 again, so an interrupted command goes on where it was; --fresh sets the file aside and begins anew. Times from a machine
@@ -44,8 +46,9 @@ sys.path[:0] = [str(HERE), str(ROOT)]
 import micro  # noqa: E402
 from workload import CORPORA, SHAPES, SWEEPS  # noqa: E402
 
-from harness.workers import WORKER_ENVIRONMENT  # noqa: E402
+from harness.workers import WORKER_ENVIRONMENT, count_gpus  # noqa: E402
 
+PARTS = ("throughput", "sweep", "micro", "gpu")
 PEERS = ("book", "hf", "nanogpt")
 OURS = ("ours", "ours-per-core", "ours-pruned")
 # The factors to reach (issue 5), by part, case, peer and environment; "*" is any peer or case.
@@ -53,6 +56,7 @@ TARGETS = {
     ("throughput", "small", "book", "plain"): 1.6,
     ("throughput", "small", "nanogpt", "plain"): 1.35,
     ("throughput", "124m", "book", "plain"): 1.4,
+    ("gpu", "124m-1024", "nanogpt", "plain"): 1.0,
     ("sweep", "full", "*", "plain", "ours"): 3.0,
     ("sweep", "full", "*", "malloc", "ours"): 1.6,
     ("sweep", "full", "*", "plain", "ours-pruned"): 5.0,
@@ -105,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--part", action="append", choices=("throughput", "sweep", "micro"), help="may be repeated; default: all")
+    add("--part", action="append", choices=PARTS, help="may be repeated; default: all")
     add("--case", action="append", choices=list(SHAPES), help="shapes of throughput; default: small, tiny, 124m")
     add("--who", action="append", choices=[*PEERS, *OURS], help="whom to measure; default: all")
     add("--env", action="append", choices=("plain", "malloc"), help="settings of the peers; default: both")
@@ -129,7 +133,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def jobs(options: argparse.Namespace) -> Iterator[Job]:
     """Every measurement that is wanted, interleaved."""
-    parts = options.part or ["throughput", "sweep", "micro"]
+    parts = options.part or PARTS
     who = options.who or [*PEERS, *OURS]
     peers = [peer for peer in PEERS if peer in who]
     envs = options.env or (["plain"] if options.quick else ["plain", "malloc"])
@@ -160,6 +164,13 @@ def jobs(options: argparse.Namespace) -> Iterator[Job]:
     if "micro" in parts:
         for name in options.micro or micro.MEASUREMENTS:
             yield Job("micro", "quick" if options.quick else "full", name, "worker", 0)
+    if "gpu" in parts and not options.quick and count_gpus():
+        pair = [(name, env) for name, env in (("nanogpt", "plain"), ("ours", "worker")) if name in who]
+        for number in range(options.repeat or 3):
+            for name, env in pair[:: -1 if number % 2 else 1]:
+                yield Job("gpu", "124m-1024", name, env, number)
+    elif "gpu" in (options.part or ()):
+        print("no GPU here, so nothing is known of one")
 
 
 def measure(options: argparse.Namespace) -> None:
@@ -244,6 +255,17 @@ def run_throughput(job: Job, folder: Path, options: argparse.Namespace) -> dict[
         "said": said,
         **summary(done),
     }
+
+
+def run_gpu(job: Job, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    if job.who in PEERS:
+        command = [str(HERE / f"peer_{job.who}.py"), "throughput", job.case, "--data", str(folder / "full")]
+    else:
+        command = [str(HERE / "ours.py"), job.case, "--corpus", "full"]
+    command += ["--device", "cuda", "--seconds", str(options.seconds)]
+    done = run_together([sys.executable, *command], 1, environment(job.env, folder), folder)
+    said = json.loads(done[0].output.splitlines()[-1])
+    return {"value": said["tokens_per_second"], "unit": "tokens/s", "said": said, **summary(done)}
 
 
 def run_sweep(job: Job, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -378,7 +400,7 @@ def machine() -> dict[str, Any]:
     }
 
 
-RUNNERS = {"throughput": run_throughput, "sweep": run_sweep, "micro": run_micro}
+RUNNERS = {"throughput": run_throughput, "sweep": run_sweep, "micro": run_micro, "gpu": run_gpu}
 
 
 # showing ---------------------------------------------------------------------------------------------------------
@@ -408,7 +430,7 @@ def show(measured: Sequence[Mapping[str, Any]]) -> None:
     busy = sum(m["load_before"] > 1.5 * (m["cores"] or 1) for m in measured)
     if busy:
         print(f"warning: {busy} of {len(measured)} measurements began while the machine was busy with other work")
-    for part in ("throughput", "sweep"):
+    for part in ("throughput", "sweep", "gpu"):
         for case in dict.fromkeys(m["case"] for m in measured if m["part"] == part):
             show_case(part, case, [m for m in measured if m["part"] == part and m["case"] == case])
     if figures := [m for m in measured if m["part"] == "micro"]:
@@ -426,7 +448,7 @@ def show_case(part: str, case: str, measured: Sequence[Mapping[str, Any]]) -> No
     median = {key: statistics.median(m["value"] for m in group) for key, group in groups.items()}
     ours = [key for key in groups if key[0] in OURS]
     unit = measured[0]["unit"]
-    print(f"\n{part} {case}: {'more is better' if part == 'throughput' else 'less is better'}, {unit}")
+    print(f"\n{part} {case}: {'less is better' if part == 'sweep' else 'more is better'}, {unit}")
     heading = f"{'who':<14} {'settings':<9} {'runs':>4} {'median':>9} {'range':>17} {'CPU s':>8} {'RSS MB':>7}"
     print(heading + "".join(f" {'× ' + name:>24}" for name, _ in ours))
     for key, group in groups.items():
@@ -436,7 +458,7 @@ def show_case(part: str, case: str, measured: Sequence[Mapping[str, Any]]) -> No
         line = f"{key[0]:<14} {key[1]:<9} {len(group):>4} {median[key]:>9.4g} {spread:>17} {cpu:>8.1f} {rss:>7.0f}"
         if key[0] in PEERS:
             for mine in ours:
-                ratio = median[mine] / median[key] if part == "throughput" else median[key] / median[mine]
+                ratio = median[key] / median[mine] if part == "sweep" else median[mine] / median[key]
                 line += f" {judged(ratio, part, case, key, mine[0]):>24}"
         print(line)
 
