@@ -88,9 +88,9 @@ def train(
     `train.eval_every` (an evaluation less than half of it before the last is left out), with lighter points
     (learning rate, gradient norm, speed) in between.
 
-    With a folder for its states, a run that was ended, in whatever way, goes on when it is trained again. On the same
-    device and with as many threads its weights, measurements and samples are then those of a run that nothing ended,
-    bit for bit. Whoever gave the folder removes it once the run is over.
+    With a folder for its states, a run that was ended, in whatever way, goes on when it is trained again. On a CPU with
+    as many threads its weights, measurements and samples are then those of a run that nothing ended, bit for bit; on a
+    GPU but for the order in which some kernels add up. Whoever gave the folder removes it once the run is over.
 
     Args:
         config: the whole run.
