@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from harness import metrics
+from harness.fields import arm_name
 from harness.metrics import Point
 from harness.outcomes import Again, Outcome, Phase
 from harness.progress import ArmTally, Screen
 from harness.rounds import Rounds
 from harness.schema import first_mistake
-from harness.spec import Arm, SweepSpec, arm_name
+from harness.spec import Arm, SweepSpec
 from harness.study import RUN_ID, RUN_KEY, ArmStudy
 from harness.tasks import Running, Task, told_loss
 from harness.tracking import ARTIFACTS, Kept, Outbox, SweepBusy, Tracker

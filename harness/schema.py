@@ -10,8 +10,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from harness.config import RunConfig
+from harness.fields import field_paths, format_value
 from harness.problems import shown, unknown
-from harness.spec import field_paths, format_value
 
 _WORDS: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 _BOUNDS = {"ge": "at least", "gt": "over", "le": "at most", "lt": "under"}

@@ -18,22 +18,10 @@ from typing import Any, Protocol
 from pydantic import ValidationError
 
 from harness.config import PRESETS, WITHOUT_EFFECT, DataConfig, RunConfig
+from harness.fields import EXCLUSIVE, arm_name, field_paths, format_value, override, value_key
 from harness.problems import Problem, SpecError, printable, shown, unknown
 from harness.schema import explain, fitting_kinds
-from harness.spec import (
-    EXCLUSIVE,
-    KINDS,
-    Dimension,
-    SeedRange,
-    StudyConfig,
-    SweepSpec,
-    arm_name,
-    combinations,
-    field_paths,
-    format_value,
-    override,
-    value_key,
-)
+from harness.spec import KINDS, Dimension, SeedRange, StudyConfig, SweepSpec, combinations
 from harness.yamlfile import Document, parse_value, read_yaml
 
 SECTIONS = ("name", "question", "data", "model", "train", "compare", "baseline", "tune", "study")

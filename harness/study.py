@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,33 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
 from optuna.exceptions import StorageInternalError
-from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
-from optuna.samplers import (
-    BaseSampler,
-    CmaEsSampler,
-    GPSampler,
-    GridSampler,
-    QMCSampler,
-    RandomSampler,
-    TPESampler,
-)
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
 
 from harness.outcomes import Again, Outcome
-from harness.rng import derive
-from harness.spec import Arm, Dimension, SweepSpec
+from harness.samplers import distribution, make_pruner, make_sampler
+from harness.spec import Arm, SweepSpec
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
 # User attributes of studies and trials, beside Optuna's own values and intermediate values.
 IDENTITY = "identity"
@@ -77,58 +59,6 @@ def open_storage(url: str) -> BaseStorage:
         return RDBStorage(url)
     except (SQLAlchemyError, ImportError, RuntimeError) as error:
         raise StorageError(f"--storage: found {url!r}, which cannot be opened: {str(error).splitlines()[0]}") from error
-
-
-class _Grid(GridSampler):
-    """Optuna's grid, for ask and tell: the original stops an `optimize` loop at its last point, and there is none."""
-
-    def after_trial(self, *_: object, **__: object) -> None:
-        """Do nothing: how many trials there are is counted by the sweep."""
-
-
-def make_sampler(kind: str, seed: int, number: int, space: Mapping[str, Dimension]) -> BaseSampler:
-    """A sampler for the trial of this number.
-
-    The random ones are seeded by (seed, number): a continued study does not repeat its first points, and two arms
-    with one seed try the same ones. Those that walk through a fixed sequence are seeded by the seed alone; they
-    keep their place in the study itself.
-    """
-    once, each = derive(seed, "sampler") % 2**32, derive(seed, "sampler", number) % 2**32
-    match kind:
-        case "tpe":
-            return TPESampler(seed=each)
-        case "random":
-            return RandomSampler(seed=each)
-        case "gp":
-            return GPSampler(seed=each)
-        case "cmaes":
-            return CmaEsSampler(seed=each, warn_independent_sampling=False)
-        case "qmc":
-            return QMCSampler(seed=once, scramble=True, warn_independent_sampling=False)
-        case "grid":
-            return _Grid({path: list(dimension.values) for path, dimension in space.items()}, seed=once)
-    raise ValueError(f"unknown sampler {kind!r}")
-
-
-def make_pruner(kind: str, trials: int, first_evaluation: int, budget: int | None) -> BasePruner:
-    """A pruner whose steps are training tokens.
-
-    Args:
-        kind: the spec's name for it.
-        trials: trials of the arm; the median of fewer than a third of them (at most 5) judges nobody.
-        first_evaluation: tokens at the first evaluation after the start.
-        budget: tokens of a whole trial, or None where only the clock knows.
-    """
-    match kind:
-        case "none":
-            return NopPruner()
-        case "median":
-            return MedianPruner(n_startup_trials=min(5, max(2, trials // 3)))
-        case "hyperband":
-            return HyperbandPruner(min_resource=first_evaluation, max_resource=budget or "auto")
-        case "successive_halving":
-            return SuccessiveHalvingPruner(min_resource=first_evaluation)
-    raise ValueError(f"unknown pruner {kind!r}")
 
 
 @dataclass(frozen=True)
@@ -212,7 +142,7 @@ class ArmStudy:
         known = self.known
         waiting = next((trial for trial in known if trial.state is TrialState.WAITING), None)
         sampler = make_sampler(self.sampler, self.seed, waiting.number if waiting else len(known), self.space)
-        distributions = {path: _distribution(dimension) for path, dimension in self.space.items()}
+        distributions = {path: distribution(dimension) for path, dimension in self.space.items()}
         if waiting is not None and 0 < len(waiting.params) < len(self.space):
             # A process was killed while it asked. What it drew is stored; drawn again, what follows is the same.
             relative = sampler.infer_relative_search_space(self.study, waiting)
@@ -261,7 +191,7 @@ class ArmStudy:
         Numbers stay what they were; one in between that nothing is known of becomes a failed trial.
         """
         assert not self.known, f"{self.name} is not empty"
-        distributions = {path: _distribution(dimension) for path, dimension in self.space.items()}
+        distributions = {path: distribution(dimension) for path, dimension in self.space.items()}
         by_number = {trial.number: trial for trial in trials}
         for number in range(max(by_number, default=-1) + 1):
             trial = by_number.get(number)
@@ -353,15 +283,6 @@ def set_studies_aside(storage: BaseStorage, sweep: str, identity: str) -> list[s
             study.set_user_attr(IDENTITY, f"{identity} (set aside)")
             names.append(one.study_name)
     return names
-
-
-def _distribution(dimension: Dimension) -> BaseDistribution:
-    if dimension.kind == "choice":
-        return CategoricalDistribution(list(dimension.values))
-    low, high = dimension.values
-    if dimension.kind == "int_uniform":
-        return IntDistribution(int(low), int(high))
-    return FloatDistribution(low, high, log=dimension.kind == "log_uniform")
 
 
 def _state_and_value(outcome: Outcome, loss: float | None) -> tuple[TrialState, float | None]:

@@ -10,9 +10,10 @@ from optuna.trial import Trial
 
 from harness import metrics
 from harness.config import RunConfig
+from harness.fields import format_value, short_name
 from harness.metrics import Point
 from harness.outcomes import Outcome, Phase
-from harness.spec import Arm, format_value, short_name
+from harness.spec import Arm
 from harness.tracking import TrialInfo
 
 

@@ -12,10 +12,10 @@ from statsmodels.stats.multitest import multipletests
 
 import example_sweep as example
 from example_grid import BIAS, DEEP, DROP, RATE, SMALL, WIDE, Levels, drawn, record_of, runs_of
+from harness.fields import arm_name
 from harness.report.factors import Floats, grid, interaction, interactions, main_effect, marginals
 from harness.report.significance import holm, paired_t_p
 from harness.report.verdicts import judge
-from harness.spec import arm_name
 
 DELTA = 0.02
 LOSS = "val/loss"

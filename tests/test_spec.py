@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.spec import arm_name, field_paths, override, short_name, training_code
-from harness.specfile import load_spec
+import harness
+import harness.spec
+from harness.spec import training_code
+from test_architecture import imports
 from test_specfile import GOOD, load
 
 
@@ -116,30 +118,20 @@ def test_another_training_code_is_another_sweep(tmp_path: Path, monkeypatch: pyt
     assert load(tmp_path, GOOD).identity("data") != before
 
 
-def test_override_leaves_the_original_alone_and_clears_siblings() -> None:
-    written = {"data": {"url": "x", "sha256": "y"}, "train": {"budget": {"epochs": 1}, "batch_size": 2}}
-    values = {"data.corpus": "c", "train.budget.tokens": 5, "train.batch_tokens": 8, "model.emb_dim": 4}
-    assert override(written, values) == {
-        "data": {"corpus": "c"},
-        "train": {"budget": {"tokens": 5}, "batch_tokens": 8},
-        "model": {"emb_dim": 4},
-    }
-    assert written == {"data": {"url": "x", "sha256": "y"}, "train": {"budget": {"epochs": 1}, "batch_size": 2}}
+def test_what_trains_counts_as_training_code() -> None:
+    """A module that the trainer imports, but for those that only write down, read back or say what was trained."""
+    package = Path(harness.__file__).parent
+    found: set[str] = set()
 
+    def visit(name: str) -> None:
+        found.add(name)
+        file = package / f"{name}.py"
+        for imported in imports(file) if file.exists() else ():
+            module = imported.partition("harness.")[2].partition(".")[0]
+            if module not in found and ((package / f"{module}.py").exists() or module == "data"):
+                visit(module)
 
-def test_names_are_short_where_that_is_clear() -> None:
-    assert short_name("model.drop_rate") == "drop_rate"
-    assert short_name("train.budget.tokens") == "budget.tokens"
-    assert short_name("train.eval_every.tokens") == "eval_every.tokens"
-    assert arm_name({"train.learning_rate": 1e-5, "model.qkv_bias": True}) == "learning_rate=1e-05, qkv_bias=true"
-
-
-def test_every_path_that_is_offered_can_be_compared(tmp_path: Path) -> None:
-    assert {"model.drop_rate", "train.budget.flops", "data.split.val", "model.preset"} <= set(field_paths())
-    text = GOOD.replace("model.drop_rate: [0.0, 0.1]", "model.preset: [gpt2-124m, gpt2-355m]")
-    text = text.replace("baseline: {model.drop", "#").replace("emb_dim: 16, n_heads: 2, n_layers: 1", "drop_rate: 0.0")
-    path = tmp_path / "spec.yaml"
-    path.write_text(text, "utf-8")
-    spec = load_spec(path)
-    widths = [spec.run_config(arm.values).model.emb_dim for arm in spec.arms()]
-    assert widths == [768, 1024]
+    visit("trainer")
+    counted = {name.removesuffix(".py").removesuffix("/*") for name in harness.spec._TRAINING}
+    assert found - counted == {"checkpoint", "fields", "files", "passage", "problems", "spec", "text"}
+    assert counted <= found

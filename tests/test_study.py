@@ -8,8 +8,9 @@ import pytest
 from optuna.trial import TrialState
 
 from harness.outcomes import Outcome
+from harness.samplers import make_pruner
 from harness.spec import PRUNERS, SAMPLERS, SweepSpec
-from harness.study import ArmStudy, StorageError, make_pruner, open_storage
+from harness.study import ArmStudy, StorageError, open_storage
 from test_specfile import GOOD, load
 
 ALL_KINDS = """tune:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from harness.fields import short_name
 from harness.outcomes import Outcome, Phase
 from harness.report.comparison import complete_confirm_runs, verdict_runs
 from harness.report.confirm_flaws import confirm_flaws
@@ -16,7 +17,6 @@ from harness.report.formats import listed, plural, setting
 from harness.report.parity_flaws import parity_flaws
 from harness.report.result_flaws import result_flaws
 from harness.report.search_flaws import search_flaws
-from harness.spec import short_name
 
 if TYPE_CHECKING:
     from harness.tracking import SweepRecord

@@ -13,13 +13,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from harness.fields import format_value, short_name
 from harness.report.comparison import metric_name
 from harness.report.factors import Floats, Grid, pair_means
 from harness.report.figures import WIDTH
 from harness.report.formats import plural, setting
 from harness.report.statistics import mean_interval
 from harness.report.svg import Drawing, drawing, label, look, style
-from harness.spec import format_value, short_name
 
 _PANELS: Final = 4
 _DODGE: Final = 0.07  # between two lines, so that their bars stand beside each other; levels are 1 apart

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import pandas as pd
 
+from harness.fields import short_name
 from harness.report.comparison import intervals, metric_name
 from harness.report.factor_tables import interaction_note, interaction_table, marginal_note, marginal_table
 from harness.report.factors import Grid, Interaction, grid, interactions, marginals
@@ -16,7 +17,6 @@ from harness.report.sections import Section
 from harness.report.significance import ALPHA, holm, sign_flip_seeds
 from harness.report.verdicts import DIFFERENT, Verdict
 from harness.report.wording import predicate, verdict_text
-from harness.spec import short_name
 
 if TYPE_CHECKING:
     from harness.tracking import SweepRecord

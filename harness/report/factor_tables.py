@@ -7,6 +7,7 @@ from typing import Final
 import pandas as pd
 
 from harness import metrics
+from harness.fields import short_name
 from harness.report.comparison import intervals, metric_name
 from harness.report.formats import (
     count,
@@ -20,7 +21,6 @@ from harness.report.formats import (
 )
 from harness.report.significance import ALPHA
 from harness.report.tables import Cell, Column, Table, resting_on, seeds_text, spelled, verdict_cells, with_half_widths
-from harness.spec import short_name
 
 _END: Final = (
     "Sign-flip p: a test that needs no normal noise, not corrected. Detectable: what is found in 80 % of sweeps with "

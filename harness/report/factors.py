@@ -23,11 +23,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from harness.fields import arm_name, format_value, value_key
 from harness.outcomes import Phase
 from harness.report.comparison import common_ground, verdict_runs
 from harness.report.statistics import Interval, mean_interval
 from harness.report.verdicts import Verdict, judge
-from harness.spec import arm_name, format_value, value_key
 
 if TYPE_CHECKING:
     from harness.tracking import SweepRecord

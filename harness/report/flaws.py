@@ -17,11 +17,12 @@ import numpy as np
 import pandas as pd
 
 from harness import metrics
+from harness.fields import EXCLUSIVE, short_name
 from harness.outcomes import Outcome, Phase
 from harness.report.columns import numbers
 from harness.report.comparison import Ground, common_ground, compare, verdict_runs
 from harness.report.formats import listed, setting
-from harness.spec import EXCLUSIVE, StudyConfig, short_name
+from harness.spec import StudyConfig
 
 if TYPE_CHECKING:
     from harness.tracking import SweepRecord

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from harness.spec import format_value
+from harness.fields import format_value
 
 NOTHING = "–"  # a figure that does not exist
 _MINUS = "−"

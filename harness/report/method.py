@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from harness import metrics
 from harness.config import decisive, digest_of
+from harness.fields import format_value
 from harness.report.formats import listed, plural, rounded, short_id
-from harness.spec import format_value
 
 if TYPE_CHECKING:
     from harness.spec import SweepSpec

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from harness import metrics
+from harness.fields import short_name
 from harness.outcomes import Outcome, Phase
 from harness.report.comparison import metric_name, unit
 from harness.report.curves import to_the_end
@@ -25,7 +26,6 @@ from harness.report.formats import number, plural, setting
 from harness.report.search import Floats, expected_best, expected_best_band
 from harness.report.svg import INK, Drawing, drawing, label, look, marked, of_arm, style
 from harness.report.trials import option_index
-from harness.spec import short_name
 
 if TYPE_CHECKING:
     from harness.report.importance import Importance

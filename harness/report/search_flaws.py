@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 
 from harness import metrics
+from harness.fields import short_name
 from harness.outcomes import Outcome
 from harness.report.columns import numbers
 from harness.report.flaws import Caveat, Evidence, Flaw, Note, constant, named, seeds_named, values_named
 from harness.report.formats import listed, number, plural, rounded, setting
 from harness.report.search import crossings, edges, expected_best, nearest_diverged, place
-from harness.spec import short_name
 
 MANY_DIVERGED: Final = 0.25  # share of an arm's trials
 STARTUP: Final = 10  # trials that Optuna's TPE draws at random before it models anything

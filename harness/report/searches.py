@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pandas as pd
 
 from harness import metrics
+from harness.fields import short_name
 from harness.outcomes import Outcome
 from harness.report.comparison import common_ground, metric_name
 from harness.report.formats import NOTHING, listed, number, plural, setting
@@ -19,7 +20,6 @@ from harness.report.search import EDGE, Floats, Nearness, crossings, expected_be
 from harness.report.sections import Section
 from harness.report.tables import ARM, Cell, Column, Row, Table
 from harness.report.trials import ArmTrials, Space, arm_trials, has_order, rate_range
-from harness.spec import short_name
 
 if TYPE_CHECKING:
     from harness.report.importance import Importance

@@ -10,6 +10,7 @@ from typing import Final
 import pandas as pd
 
 from harness import metrics
+from harness.fields import short_name
 from harness.outcomes import Outcome, Phase
 from harness.report.comparison import intervals, verdict_runs
 from harness.report.formats import (
@@ -28,7 +29,6 @@ from harness.report.formats import (
 )
 from harness.report.statistics import Interval
 from harness.report.wording import verdict_text
-from harness.spec import short_name
 
 ARM: Final = "Arm"  # heading of the column that names arms
 

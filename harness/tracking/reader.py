@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from harness import metrics
 from harness.outcomes import Outcome
 from harness.tracking import record
+from harness.tracking.frames import (
+    POSITION_COLUMNS,
+    RUN_COLUMNS,
+    curves_of,
+    frame,
+    run_row,
+    utc,
+)
 from harness.tracking.lookup import find_run
 from harness.tracking.models import model_folder
 from harness.tracking.points import read_points
@@ -31,58 +38,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from mlflow import MlflowClient
     from mlflow.entities import Run
-
-# Columns that a frame has even without rows, with their type; None: as the values are.
-_RUN_COLUMNS: Final[Mapping[str, str | None]] = {
-    "run_id": None,
-    "name": None,
-    "sweep": None,
-    "arm": None,
-    "phase": None,
-    "seed": None,
-    "outcome": None,
-    "reason": None,
-    "status": None,
-    "study": None,
-    "trial_number": "Int64",
-    "started": "datetime64[ms, UTC]",
-    "seconds": "float64",
-    "device": None,
-    "commit": None,
-    "config_sha256": None,
-    "data_sha256": None,
-    "data_fingerprint": None,
-    "versions": None,
-    "non_finite": None,
-    record.PARAMETERS: None,
-    record.FLOPS_PER_TOKEN: "float64",
-    "tokens": None,
-    "steps": None,
-    "initial_val_loss": "float64",
-    "best_val_loss": "float64",
-}
-_CURVE_COLUMNS: Final[Mapping[str, str | None]] = {
-    "run_id": None,
-    "arm": None,
-    "phase": None,
-    "seed": None,
-    "outcome": None,
-    "step": "int64",
-    "tokens": None,
-    "seconds": "float64",
-    "metric": None,
-    "value": "float64",
-}
-
-
-_POSITION_COLUMNS: Final[Mapping[str, str | None]] = {
-    "run_id": None,
-    "arm": None,
-    "phase": None,
-    "seed": "int64",
-    "position": "int64",
-    "loss": "float64",
-}
 
 
 @explained()
@@ -109,7 +64,7 @@ def load_runs(experiment: str, uri: str | None = None, sweep: str | None = None)
     points = read_points(client, runs, (metrics.TOKENS, metrics.VAL_LOSS, metrics.VAL_SAMPLE_LOSS))
     curves = {int(run): part for run, part in points.groupby("run")}
     nothing = points.iloc[:0]
-    return _frame([_run_row(run, curves.get(place, nothing)) for place, run in enumerate(runs)], _RUN_COLUMNS)
+    return frame([run_row(run, curves.get(place, nothing)) for place, run in enumerate(runs)], RUN_COLUMNS)
 
 
 @explained()
@@ -126,7 +81,8 @@ def load_curves(
         only: names of the metrics to read, which is quicker than all of them.
     """
     client, runs = _trials(experiment, uri, sweep)
-    return _curves(runs, read_points(client, runs, None if only is None else {*only, metrics.TOKENS, metrics.SECONDS}))
+    wanted = None if only is None else {*only, metrics.TOKENS, metrics.SECONDS}
+    return curves_of(runs, read_points(client, runs, wanted))
 
 
 @explained()
@@ -190,7 +146,7 @@ def load_positions(experiment: str, uri: str | None = None, sweep: str | None = 
         facts = {"run_id": run.info.run_id, "arm": tags.get(record.ARM), "phase": tags.get(record.PHASE)}
         facts |= {"seed": int(tags[record.SEED])}
         rows += [facts | {"position": i, "loss": loss} for i, loss in enumerate(json.loads(text or "[]"), 1)]
-    return _frame(rows, _POSITION_COLUMNS)
+    return frame(rows, POSITION_COLUMNS)
 
 
 @explained()
@@ -213,7 +169,7 @@ def load_sweep(experiment: str, uri: str | None = None, sweep: str | None = None
         commit=tags[record.COMMIT],
         dirty=tags[record.DIRTY] == "true",
         versions={name.removeprefix(prefix): tags[name] for name in sorted(tags) if name.startswith(prefix)},
-        started=_utc(run.info.start_time),
+        started=utc(run.info.start_time),
         status=run.info.status,
         outcome=tags.get(record.OUTCOME),
         first_plan=first_plan,
@@ -278,111 +234,6 @@ def parent_runs(experiment: str, uri: str | None, sweep: str | None) -> tuple[Ml
     return client, found.experiment_id, chosen
 
 
-def _run_row(run: Run, curves: pd.DataFrame) -> dict[str, Any]:
-    """A run's row; `curves` are its tokens and validation losses (whole and sampled), by step."""
-    info, tags = run.info, run.data.tags
-    params = {name: record.decode_param(run.data.params[name]) for name in sorted(run.data.params)}
-    last = {name: run.data.metrics[name] for name in sorted(run.data.metrics)}
-    tokens = curves[curves["metric"] == metrics.TOKENS]
-    losses, sampled = (
-        dict(curves.loc[curves["metric"] == name, ["step", "value"]].itertuples(index=False))
-        for name in (metrics.VAL_LOSS, metrics.VAL_SAMPLE_LOSS)
-    )
-    if sampled and losses and max(losses) < max(sampled):  # it ended early: what it has is of its start
-        last = {name: value for name, value in last.items() if not name.startswith("val/")}
-    return {
-        **_run_facts(run),
-        "name": info.run_name,
-        "sweep": tags.get(record.PARENT_RUN),
-        "reason": tags.get(record.REASON, ""),
-        "status": info.status,
-        "study": tags.get(record.STUDY),
-        "trial_number": _whole(tags.get(record.TRIAL_NUMBER)),
-        "started": _utc(info.start_time),
-        "seconds": (info.end_time - info.start_time) / 1000 if info.end_time else None,
-        "device": tags.get(record.DEVICE),
-        "commit": tags.get(record.COMMIT),
-        "config_sha256": tags.get(record.CONFIG_SHA256),
-        "data_sha256": tags.get(record.DATA_SHA256),
-        "data_fingerprint": tags.get(record.DATA_FINGERPRINT),
-        "versions": _versions(tags),
-        "non_finite": tags.get(record.NON_FINITE, ""),
-        "initial_val_loss": losses.get(0),
-        "best_val_loss": min((sampled or losses).values(), default=None),
-        **last,
-        **params,
-        "tokens": int(tokens["value"].iloc[-1]) if len(tokens) else None,
-        "steps": int(tokens["step"].iloc[-1]) if len(tokens) else None,
-    }
-
-
-def _versions(tags: Mapping[str, str]) -> str:
-    """`python 3.11.9, torch 2.13.0`, of everything whose version a run recorded."""
-    start = len(record.VERSION_PREFIX)
-    known = sorted((name[start:], tags[name]) for name in tags if name.startswith(record.VERSION_PREFIX))
-    return ", ".join(f"{name} {version}" for name, version in known)
-
-
-def _curves(runs: Sequence[Run], points: pd.DataFrame) -> pd.DataFrame:
-    """Points as `load_curves` gives them: tokens and time in columns of their own, and what is known of the run."""
-    own = points["metric"].isin([metrics.TOKENS, metrics.SECONDS])  # they have their own columns
-    if own.all():  # no curve at all
-        return _frame([], _CURVE_COLUMNS)
-    tokens = points[points["metric"] == metrics.TOKENS].rename(columns={"value": "tokens"})
-    curves = points[~own].merge(tokens[["run", "step", "tokens"]], on=["run", "step"], how="left")
-    curves = curves.merge(_seconds(points), on=["run", "step"], how="left")
-    known = curves["tokens"].notna()
-    if known.any():
-        curves["tokens"] = curves["tokens"].astype("int64" if known.all() else "Int64")
-    facts = _frame([_run_facts(run) for run in runs], {})
-    facts = facts.take(curves.pop("run")).reset_index(drop=True)
-    return facts.join(curves)[list(_CURVE_COLUMNS)]
-
-
-def _seconds(points: pd.DataFrame) -> pd.DataFrame:
-    """Time since a run began at each step, by the trainer's clock; by MLflow's time stamps for runs that lack it.
-
-    Returns:
-        columns run, step and seconds.
-    """
-    import pandas as pd
-
-    measured = points[points["metric"] == metrics.SECONDS]
-    stamped = points[(points["metric"] == metrics.TOKENS) & ~points["run"].isin(measured["run"])]
-    times = pd.concat([measured["value"], stamped["timestamp"] / 1000])  # by the index of `points`
-    found = points.loc[times.index, ["run", "step"]]
-    return found.assign(seconds=times - times.groupby(found["run"]).transform("first"))
-
-
-def _run_facts(run: Run) -> dict[str, Any]:
-    tags = run.data.tags
-    return {
-        "run_id": run.info.run_id,
-        "arm": tags.get(record.ARM),
-        "phase": tags.get(record.PHASE),
-        "seed": _whole(tags.get(record.SEED)),
-        "outcome": tags.get(record.OUTCOME),
-    }
-
-
-def _frame(rows: list[dict[str, Any]], columns: Mapping[str, str | None]) -> pd.DataFrame:
-    """Rows as a frame: the given columns first, then the others in the order in which rows bring them."""
-    import pandas as pd
-
-    names = dict.fromkeys([*columns, *(name for row in rows for name in row)])
-    series = {name: _series([row.get(name) for row in rows], columns.get(name)) for name in names}
-    return pd.DataFrame(series, columns=list(names))
-
-
-def _series(values: list[Any], dtype: str | None) -> pd.Series[Any]:
-    import pandas as pd
-
-    present = [value for value in values if value is not None]
-    if dtype is None and len(present) < len(values) and present and all(type(value) is int for value in present):
-        dtype = "Int64"  # else pandas would make floats of them
-    return pd.Series(values, dtype=dtype or (None if values else "object"))
-
-
 def _read_text(client: MlflowClient, run: Run, path: str) -> str | None:
     """A text among the artifacts of a run, or None where it is missing."""
     local = local_artifact(run, path)
@@ -393,11 +244,3 @@ def _read_text(client: MlflowClient, run: Run, path: str) -> str | None:
         return None
     with tempfile.TemporaryDirectory() as here:
         return Path(client.download_artifacts(run.info.run_id, path, here)).read_text("utf-8", "replace")
-
-
-def _whole(text: str | None) -> int | None:
-    return int(text) if text else None
-
-
-def _utc(milliseconds: int) -> datetime:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC)
