@@ -7,13 +7,15 @@ names are kept. Shapes in comments: B sequences, T positions, C = emb_dim, H hea
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from harness.config import VOCABULARY, ModelConfig, RunConfig
 from harness.devices import is_plain
@@ -151,6 +153,18 @@ class GPT(nn.Module):
         return torch.cat(losses).view_as(targets)
 
 
+class _Undrawn(TorchFunctionMode):
+    """Inside, modules do not draw their weights: of large ones it takes seconds, and they are overwritten at once."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Leave a tensor as it is instead of drawing it; do everything else."""
+        if func in (nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_):
+            return kwargs["tensor"] if kwargs and "tensor" in kwargs else args[0]
+        return func(*args, **(kwargs or {}))
+
+
 def build_gpt(
     config: RunConfig, device: torch.device | str = "cpu", vocabulary: npt.NDArray[np.integer] | None = None
 ) -> GPT:
@@ -162,11 +176,8 @@ def build_gpt(
         vocabulary: the tokenizer's id of each of the dataset's ids, where they differ. A token then begins with the
             weights that it has in a GPT with the tokenizer's whole vocabulary.
     """
-    with torch.device("meta"):  # no time spent on weights that are overwritten at once
+    with _Undrawn():
         model = GPT(config.model, config.vocab_size)
-    model.to_empty(device="cpu")
-    if config.model.tie_embeddings:  # to_empty gives the shared weight two storages
-        model.out_head.weight = model.tok_emb.weight
     rows = None
     if vocabulary is not None:
         unused = VOCABULARY[config.data.tokenizer] + np.arange(config.vocab_size - len(vocabulary))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,10 +38,31 @@ def learning_rate_factor(progress: float, config: TrainConfig) -> float:
     return config.final_fraction + (1 - config.final_fraction) * height
 
 
+def _bare(method: Any) -> Any:
+    """A method of torch's optimizers without what its decorators import at the first call: the whole compiler."""
+    return getattr(method, "__wrapped__", method)
+
+
+class AdamW(torch.optim.AdamW):
+    """torch's own, which a process can use without importing torch's compiler: a second, in every worker."""
+
+    add_param_group = _bare(torch.optim.AdamW.add_param_group)
+    zero_grad = _bare(torch.optim.AdamW.zero_grad)
+    step = torch.no_grad()(_bare(torch.optim.AdamW.step))
+
+
+class Muon(torch.optim.Muon):
+    """Likewise."""
+
+    add_param_group = _bare(torch.optim.Muon.add_param_group)
+    zero_grad = _bare(torch.optim.Muon.zero_grad)
+    step = torch.no_grad()(_bare(torch.optim.Muon.step))
+
+
 # What an optimizer remembers of each parameter, and whether that has the parameter's shape or is a single number.
 _REMEMBERED: dict[type[torch.optim.Optimizer], dict[str, bool]] = {
-    torch.optim.AdamW: {"step": False, "exp_avg": True, "exp_avg_sq": True},
-    torch.optim.Muon: {"momentum_buffer": True},
+    AdamW: {"step": False, "exp_avg": True, "exp_avg_sq": True},
+    Muon: {"momentum_buffer": True},
 }
 
 
@@ -62,9 +84,7 @@ class Optimizer:
             hidden = [p for p in model.trf_blocks.parameters() if p.dim() == 2]
             inside = {id(p) for p in hidden}
             matrices = [p for p in matrices if id(p) not in inside]
-            muon = torch.optim.Muon(
-                hidden, lr=self._peak, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
-            )
+            muon = Muon(hidden, lr=self._peak, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
             self._optimizers.append(muon)
         groups = [
             {"params": matrices, "weight_decay": config.weight_decay},
@@ -74,7 +94,7 @@ class Optimizer:
         on_gpu = matrices[0].device.type == "cuda"
         # A recorded step (see `harness.step`) reads the learning rate from the GPU's memory.
         rate = torch.tensor(self._peak, device=matrices[0].device) if on_gpu else self._peak
-        self._adamw = torch.optim.AdamW(groups, lr=rate, betas=betas, fused=True, capturable=on_gpu)
+        self._adamw = AdamW(groups, lr=rate, betas=betas, fused=True, capturable=on_gpu)
         self._optimizers.append(self._adamw)
         self.recordable = on_gpu and len(self._optimizers) == 1  # Muon's step takes its learning rate from Python
         covered = [id(p) for optimizer in self._optimizers for group in optimizer.param_groups for p in group["params"]]

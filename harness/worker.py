@@ -93,7 +93,6 @@ def work(connection: Connection, index: int, threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
-    torch.optim.AdamW([torch.zeros(1)])  # the first one imports for a second: better now than when a run waits
     memory = _Memory()
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent is gone: nothing to do
         while not orders.terminated:

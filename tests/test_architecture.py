@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -188,3 +189,18 @@ def test_every_shipped_experiment_loads_and_plans(path: Path) -> None:
 def test_the_experiments_that_were_asked_for_are_there() -> None:
     names = {path.stem for path in EXPERIMENTS}
     assert names >= {"dropout", "context_length", "qkv_bias", "learning_rate", "search", "gpt2_124m"}
+
+
+def test_training_needs_no_compiler() -> None:
+    """Its import takes a worker longer than torch's own."""
+    code = """
+import sys
+from helpers import run, small_config
+for optimizer in ("adamw", "muon"):
+    run(small_config(optimizer=optimizer, model={"drop_rate": 0.1}, sample={"max_new_tokens": 2}))
+print([name for name in ("torch._dynamo", "sympy") if name in sys.modules])
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(PACKAGE.parent), str(Path(__file__).parent)])}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -332,3 +332,9 @@ def test_tokens_begin_alike_in_the_full_and_in_the_corpus_vocabulary(tied: bool)
     for name, tensor in build_gpt(own, vocabulary=vocabulary).state_dict().items():
         wanted = expected[name][rows_of] if name in ("tok_emb.weight", "out_head.weight") else expected[name]
         assert torch.equal(tensor, wanted), name
+
+
+def test_building_a_model_draws_nothing_from_the_global_generator() -> None:
+    before = torch.get_rng_state()
+    build_gpt(small_config())
+    assert torch.equal(torch.get_rng_state(), before)

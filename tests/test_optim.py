@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import harness.optim
 from harness import metrics
 from harness.config import TrainConfig
 from harness.model import GPT, build_gpt
@@ -283,3 +284,21 @@ def test_adamw_that_divides_gradients_itself_does_what_clipping_does(limit: floa
         moved.append([parameter.detach().clone() for parameter in model.parameters()])
     for one, other in zip(*moved, strict=True):
         assert torch.allclose(one, other, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", ["AdamW", "Muon"])
+def test_without_the_compiler_an_optimizer_is_torchs_bit_for_bit(name: str) -> None:
+    own, torchs = getattr(harness.optim, name), getattr(torch.optim, name)
+    options = {"lr": 0.1, "weight_decay": 0.1}
+    ended = []
+    for kind in (own, torchs):
+        weight = random_tokens(6, 4).float().requires_grad_()
+        optimizer = kind([weight], **options)
+        for step in range(3):
+            (weight**2 * (step + 1)).sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            assert weight.grad is None
+        ended.append(weight)
+    assert torch.equal(*ended)
+    assert not torch.equal(ended[0], random_tokens(6, 4).float())

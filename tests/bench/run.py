@@ -299,7 +299,7 @@ def sweep_spec(case: str, pruner: str) -> str:
             "budget": {"steps": plan.steps},
             "batch_size": batch_size,
             "eval_every": {"steps": plan.eval_every},
-            "train_eval_tokens": 1024,
+            "train_eval_tokens": model["context_length"],  # the peers score no part of the training split
             "schedule": "constant",
             "warmup": 0.0,
             "sample": {"max_new_tokens": 0},
