@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_DTYPES = {torch.float32: "F32", torch.int32: "I32", torch.uint8: "U8"}  # safetensors' names of those that are met here
+# safetensors' names of the types that are met here
+_DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.int32: "I32", torch.uint8: "U8"}
 _ALIGNMENT = 8  # bytes: where the tensors begin, as safetensors' own writer has it
 
 
@@ -66,7 +67,7 @@ def sha256_of(path: Path) -> str:
 
 
 def safetensors_chunks(tensors: Mapping[str, Tensor]) -> Iterator[Any]:
-    """A safetensors file of float32, int32 and uint8 tensors, piece by piece: its header, then each tensor's bytes.
+    """A safetensors file of tensors of the types above, piece by piece: its header, then each tensor's bytes.
 
     The tensors may lie on a GPU; one at a time is brought over.
     """

@@ -24,6 +24,7 @@ from harness.loss import linear_cross_entropy, padded_logits, token_losses
 from harness.rng import stream
 
 SCORED_ROWS = {"cpu": 256, "cuda": 8192, "mps": 8192}  # of logits, held at once where the head is a whole product
+MOST_ROWS = 0.8  # of a token embedding: where more are trained, all are
 INIT_STD = 0.02  # GPT-2's; the output projections of the 2·n_layers residual branches get it over √(2·n_layers)
 
 
@@ -91,6 +92,48 @@ class Block(nn.Module):
         return x + dropout(self.ff(self.norm2(x)), self.drop_rate, self.training)
 
 
+class TrainedRows(nn.Module):
+    """A token embedding whose rows for tokens that no training window holds are no parameters.
+
+    Their gradient is zero at every step, so all that AdamW does to them is to decay them, by one factor for all. With a
+    small corpus these are nine tenths of a large vocabulary, and gradient, moments and update of a row that is trained
+    and of one that is not cost the same.
+
+    Args:
+        whole: the embedding as it begins, (V, C).
+        rows: the ids that are trained, ascending, (R,) int64.
+
+    Attributes:
+        weight: the trained rows, (R, C).
+        decay: what is left of the others.
+    """
+
+    rows: Tensor
+    others: Tensor
+    places: Tensor
+
+    def __init__(self, whole: nn.Embedding, rows: Tensor) -> None:
+        super().__init__()
+        begun = whole.weight.detach()
+        self.weight = nn.Parameter(begun[rows].clone())
+        self.decay = 1.0
+        self.register_buffer("rows", rows)
+        self.register_buffer("others", begun)
+        self.register_buffer("places", torch.full((len(begun),), -1).index_put_((rows,), torch.arange(len(rows))))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Token ids (B, T), in training such as are trained → (B, T, C)."""
+        places = self.places[tokens]
+        if self.training:
+            return F.embedding(places, self.weight)
+        trained = F.embedding(places.clamp(min=0), self.weight)
+        return torch.where(places[..., None] < 0, self.others[tokens] * self.decay, trained)
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        """The whole embedding, as `nn.Embedding` has it."""
+        destination[f"{prefix}weight"] = (self.others * self.decay).index_put_((self.rows,), self.weight.detach())
+
+
 class GPT(nn.Module):
     """GPT-2. Build one with `build_gpt`, which also sets its weights.
 
@@ -103,13 +146,18 @@ class GPT(nn.Module):
         super().__init__()
         self.context_length = config.context_length
         self.drop_rate = config.drop_rate
-        self.tok_emb = nn.Embedding(vocab_size, config.emb_dim)
+        self.tok_emb: nn.Embedding | TrainedRows = nn.Embedding(vocab_size, config.emb_dim)
         self.pos_emb = nn.Embedding(config.context_length, config.emb_dim)
         self.trf_blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.final_norm = nn.LayerNorm(config.emb_dim)
         self.out_head = nn.Linear(config.emb_dim, vocab_size, bias=False)
         if config.tie_embeddings:
             self.out_head.weight = self.tok_emb.weight
+
+    def train_rows(self, rows: Tensor) -> None:
+        """Make the rows of the token embedding that are not in `rows`, ids (R,) int64 ascending, no parameters."""
+        assert isinstance(self.tok_emb, nn.Embedding)
+        self.tok_emb = TrainedRows(self.tok_emb, rows)
 
     def hidden(self, tokens: Tensor) -> Tensor:
         """Token ids (B, T), T ≤ context_length → normalised features before the head, (B, T, C)."""
@@ -166,7 +214,10 @@ class _Undrawn(TorchFunctionMode):
 
 
 def build_gpt(
-    config: RunConfig, device: torch.device | str = "cpu", vocabulary: npt.NDArray[np.integer] | None = None
+    config: RunConfig,
+    device: torch.device | str = "cpu",
+    vocabulary: npt.NDArray[np.integer] | None = None,
+    trained: npt.NDArray[np.integer] | None = None,
 ) -> GPT:
     """A GPT with the initial weights that belong to `config.train.seed`, in training mode, on `device`.
 
@@ -175,6 +226,8 @@ def build_gpt(
         device: where it is to be.
         vocabulary: the tokenizer's id of each of the dataset's ids, where they differ. A token then begins with the
             weights that it has in a GPT with the tokenizer's whole vocabulary.
+        trained: the ids that occur in training, ascending. Where they are so few that it pays, the embedding's other
+            rows are no parameters. None: whatever may occur.
     """
     with _Undrawn():
         model = GPT(config.model, config.vocab_size)
@@ -183,6 +236,9 @@ def build_gpt(
         unused = VOCABULARY[config.data.tokenizer] + np.arange(config.vocab_size - len(vocabulary))
         rows = np.concatenate([vocabulary, unused])
     initialise(model, config.train.seed, rows)
+    tied = config.model.tie_embeddings  # then all rows are the head's, and trained
+    if trained is not None and len(trained) < MOST_ROWS * config.vocab_size and not tied:
+        model.train_rows(torch.from_numpy(trained.astype(np.int64)))
     return model.to(device)
 
 

@@ -137,7 +137,7 @@ def _memory(device: torch.device) -> float:
 
 def _state_seconds(config: RunConfig, data: Dataset, device: torch.device) -> float:
     """To write weights and optimizer to the disk, as a run does to go on from there."""
-    model = build_gpt(config, device, data.vocabulary)
+    model = build_gpt(config, device, data.vocabulary, data.trained)
     optimizer = Optimizer(model, config.train)
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)

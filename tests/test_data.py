@@ -407,3 +407,13 @@ def test_twelve_megabytes_are_encoded_within_500_megabytes(tmp_path: Path) -> No
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
     assert 20e6 < int(done.stdout) * 1024 < 500e6
+
+
+def test_what_is_trained_on_is_what_the_train_split_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = open_dataset(DataConfig(corpus="sotu-1820"))
+    assert np.array_equal(data.trained, np.unique(data.train))
+    assert len(data.trained) < len(np.unique(np.concatenate([data.train, data.val, data.test]))) < data.n_vocab
+    monkeypatch.setattr("harness.data.dataset._AT_ONCE", 7)
+    assert np.array_equal(open_dataset(DataConfig(corpus="sotu-1820")).trained, data.trained)
+    monkeypatch.setattr("harness.data.dataset._LOOKED_THROUGH", len(data.train) - 1)
+    assert open_dataset(DataConfig(corpus="sotu-1820")).trained is None

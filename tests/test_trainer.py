@@ -789,3 +789,29 @@ def test_a_compiled_step_trains_as_an_uncompiled_one_does() -> None:
         for name in one.metrics.keys() & {"train/batch_loss", "train/loss", "val/loss", "optim/grad_norm"}:
             assert one.metrics[name] == pytest.approx(other.metrics[name], rel=1e-5), (one.step, name)
     assert plain[0].metrics["val/loss"] != plain[-1].metrics["val/loss"]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_training_the_rows_that_occur_is_training_them_all(
+    optimizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bit for bit, but for the rows that nothing trains: they decay in one go instead of step by step."""
+    data = byte_data()
+    config = small_config(
+        optimizer=optimizer, learning_rate=0.1, grad_clip=None, sample={"max_new_tokens": 20, "temperature": 2.0}
+    )
+    saved, points = [], []
+    for share in (0.8, 0.0):
+        monkeypatch.setattr("harness.model.MOST_ROWS", share)
+        points.append(run(config, data, checkpoint=tmp_path / str(share)))
+        model, _ = load_checkpoint(tmp_path / str(share))
+        saved.append(model.state_dict())
+    assert numbers(points[0]) == numbers(points[1])
+    few, whole = (state.pop("tok_emb.weight") for state in saved)
+    assert all(torch.equal(saved[0][name], saved[1][name]) for name in saved[0])
+    trained = np.isin(np.arange(256), data.train)
+    assert 50 < trained.sum() < 150
+    assert torch.equal(few[trained], whole[trained])
+    assert torch.allclose(few[~trained], whole[~trained], rtol=1e-6, atol=0)
+    begun = build_gpt(config).tok_emb.weight
+    assert (few[~trained].abs() < 0.99 * begun[~trained].abs()).all()  # six steps of 1 % at most

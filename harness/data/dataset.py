@@ -26,6 +26,7 @@ FORMAT: Final = 1  # of the cached files and of the rule that cuts the text: rai
 _TOKEN_BYTES: Final = "token_bytes"
 _VOCABULARY: Final = "vocabulary"
 _META: Final = "meta.json"
+_LOOKED_THROUGH, _AT_ONCE = 100_000_000, 1 << 16  # tokens: a quarter of a second at most
 _SPACE: Final = re.compile(r"\s")
 
 logger = logging.getLogger(__name__)
@@ -71,6 +72,16 @@ class Dataset:
         """What turns text into this dataset's ids and back."""
         whole = get_tokenizer(self.tokenizer)
         return whole if self.vocabulary is None else whole.within(self.vocabulary)
+
+    @functools.cached_property
+    def trained(self) -> Ids | None:
+        """The ids that occur in the train split, ascending; None where it is too long to look."""
+        if len(self.train) > _LOOKED_THROUGH:
+            return None
+        seen = np.zeros(self.n_vocab, bool)
+        for start in range(0, len(self.train), _AT_ONCE):
+            seen[self.train[start : start + _AT_ONCE]] = True
+        return np.flatnonzero(seen)
 
     def resolve(self, config: RunConfig) -> RunConfig:
         """`config`, a run on this dataset, with the size of its vocabulary written out.
