@@ -27,6 +27,7 @@ from torch.autograd.function import once_differentiable
 ROWS = 512
 VOCABULARY = 320 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 512
 
+_WIDE = 192  # features: from here on the weight's gradient is a faster product as it stands than transposed
 _GPU_MULTIPLE = 64
 
 _LOG2_E = math.log2(math.e)
@@ -114,10 +115,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
             nats += (sums.log() - _target_logits(rows, weight, wanted)).sum()
             # d loss / d logits = (exp(logit) / sum - [target]) / count
             grad.div_(sums[:, None]).sub_(weight[wanted]).div_(count)
-            normed = (rows / (sums[:, None] * count)).T  # (C, rows): from this side the product is a fifth faster
+            normed = rows / (sums[:, None] * count)
             for memory, part in zip(kept, grad_weight.split(VOCABULARY), strict=True):
-                product = torch.mm(normed, memory.view(len(rows), -1)).T
-                part.copy_(product) if start == 0 else part.add_(product)
+                _add_product(part, memory.view(len(rows), -1), normed, first=start == 0)
             grad_weight.index_add_(0, wanted, rows, alpha=-1 / count)
         ctx.grad_x, ctx.grad_weight = grad_x, grad_weight
         return nats / count
@@ -131,6 +131,15 @@ class _LinearCrossEntropy(torch.autograd.Function):
         if factor != 1.0:  # it is 1 where the loss is what is differentiated
             return grad_x.mul_(factor), grad_weight.mul_(factor), None
         return grad_x, grad_weight, None
+
+
+def _add_product(part: Tensor, exponentials: Tensor, rows: Tensor, first: bool) -> None:
+    """exponentialsᵀ · rows, (part, C), is what `part` is, or what is added to it."""
+    if rows.shape[1] >= _WIDE:
+        part.addmm_(exponentials.T, rows, beta=0 if first else 1)
+        return
+    product = torch.mm(rows.T, exponentials).T
+    part.copy_(product) if first else part.add_(product)
 
 
 def _exponentials(rows: Tensor, part: Tensor, memory: Tensor) -> Tensor:

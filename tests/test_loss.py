@@ -45,7 +45,7 @@ def assert_equal(found: tuple[Tensor, ...], expected: tuple[Tensor, ...], within
 
 
 # One row and one column; whole blocks; a row, a column more than whole blocks; GPT-2's vocabulary.
-SHAPES = [(1, 3, 1), (512, 8, 1024), (513, 8, 1025), (1100, 16, 700), (5, 4, 50257)]
+SHAPES = [(1, 3, 1), (512, 8, 1024), (513, 8, 1025), (1100, 16, 700), (1100, 200, 700), (5, 4, 50257)]
 
 
 @pytest.mark.parametrize(("count", "dim", "size"), SHAPES)
