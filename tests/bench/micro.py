@@ -411,7 +411,7 @@ def encode_memory(quick: bool) -> Figure:
 
 
 def trial_memory(shape: str) -> Figure:
-    """Peak memory of a trial, the process before it left out, over what it cannot do without."""
+    """Peak memory of a trial, the process before it left out, over what training every weight of its model needs."""
     import psutil
     import torch
     from ours import config
@@ -425,8 +425,6 @@ def trial_memory(shape: str) -> Figure:
     torch.set_num_threads(1)
     settings = config(SHAPES[shape], 6)
     data = open_dataset(settings.data)
-    warm = torch.nn.Linear(4, 4)
-    torch.optim.AdamW(warm.parameters(), fused=True)  # it imports as much again as torch itself
     before = psutil.Process().memory_info().rss / 1e6
     for _ in train(settings, data):
         pass
