@@ -93,10 +93,9 @@ def test_points_are_the_same_with_one_worker_and_with_two(tmp_path: Path) -> Non
 def test_warmed_workers_are_those_that_get_the_jobs() -> None:
     with Pool(2) as pool:
         pool.warm(1)
-        (first,) = workers_of_this_process()
+        (first,) = workers_of_this_process(1)
         pool.warm(5)
-        both = workers_of_this_process()
-        assert len(both) == 2
+        both = workers_of_this_process(2)
         assert first in both
         pool.submit(Job(1, config()))
         pool.submit(Job(2, config(seed=2)))
@@ -171,9 +170,16 @@ def test_being_asked_to_go_on_is_a_sign_of_life(monkeypatch: pytest.MonkeyPatch)
     assert ours.recv() == Alive()
 
 
-def workers_of_this_process() -> set[int]:
-    children = psutil.Process().children()
-    return {one.pid for one in children if "spawn_main" in " ".join(one.cmdline())}
+def workers_of_this_process(count: int) -> set[int]:
+    """So many worker processes; one that has just been started has no command line of its own for a moment."""
+    deadline = time.monotonic() + 30
+    while True:
+        children = psutil.Process().children()
+        found = {one.pid for one in children if "spawn_main" in " ".join(one.cmdline())}
+        if len(found) == count:
+            return found
+        assert time.monotonic() < deadline, found
+        time.sleep(0.01)
 
 
 def resumable(**train: object) -> RunConfig:
