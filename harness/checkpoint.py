@@ -20,7 +20,7 @@ from safetensors.torch import load
 from harness.config import VOCABULARY, RunConfig
 from harness.data import Tokenizer, get_tokenizer
 from harness.files import safetensors_chunks, write_whole
-from harness.model import GPT
+from harness.model import GPT, Undrawn
 
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "checkpoint.json"
@@ -68,7 +68,7 @@ def load_checkpoint(folder: Path, device: torch.device | str = "cpu") -> tuple[G
         tensors.pop(IDS, None)
         if sum(tensor.numel() for tensor in tensors.values()) != config.parameters:  # before a billion layers are built
             raise KeyError(WEIGHTS)
-        with torch.device("meta"):
+        with torch.device("meta"), Undrawn():
             model = GPT(config.model, config.vocab_size)
         if config.model.tie_embeddings:
             tensors["out_head.weight"] = tensors["tok_emb.weight"]

@@ -201,7 +201,7 @@ class GPT(nn.Module):
         return torch.cat(losses).view_as(targets)
 
 
-class _Undrawn(TorchFunctionMode):
+class Undrawn(TorchFunctionMode):
     """Inside, modules do not draw their weights: of large ones it takes seconds, and they are overwritten at once."""
 
     def __torch_function__(
@@ -229,7 +229,7 @@ def build_gpt(
         trained: the ids that occur in training, ascending. Where they are so few that it pays, the embedding's other
             rows are no parameters. None: whatever may occur.
     """
-    with _Undrawn():
+    with Undrawn():
         model = GPT(config.model, config.vocab_size)
     rows = None
     if vocabulary is not None:

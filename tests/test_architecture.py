@@ -191,16 +191,20 @@ def test_the_experiments_that_were_asked_for_are_there() -> None:
     assert names >= {"dropout", "context_length", "qkv_bias", "learning_rate", "search", "gpt2_124m"}
 
 
-def test_training_needs_no_compiler() -> None:
+def test_training_and_reading_a_checkpoint_need_no_compiler(tmp_path: Path) -> None:
     """Its import takes a worker longer than torch's own."""
     code = """
 import sys
+from pathlib import Path
+from harness.checkpoint import load_checkpoint
 from helpers import run, small_config
 for optimizer in ("adamw", "muon"):
-    run(small_config(optimizer=optimizer, model={"drop_rate": 0.1}, sample={"max_new_tokens": 2}))
+    config = small_config(optimizer=optimizer, model={"drop_rate": 0.1}, sample={"max_new_tokens": 2})
+    run(config, checkpoint=Path(sys.argv[1], optimizer))
+    load_checkpoint(Path(sys.argv[1], optimizer))
 print([name for name in ("torch._dynamo", "sympy") if name in sys.modules])
 """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(PACKAGE.parent), str(Path(__file__).parent)])}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "[]"
