@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import math
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, NoReturn
@@ -14,6 +16,10 @@ from typer.core import TyperCommand, TyperGroup
 
 from harness.outcomes import Exit
 from harness.problems import printable, shown
+
+# At its end Python looks through everything for garbage, though the system takes it all back: half a second and more
+# after a command that has imported MLflow.
+atexit.register(gc.freeze)
 
 _KEPT = "\n\t"
 _WARNINGS_SHOWN = 5

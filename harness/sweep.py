@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli import Command, Settings, Threads, Tracking, Workers, err, fail, number, out, show_answer, whole
+from harness.imports import importing
 from harness.inputs import Datasets, data_facts, sweep_info
 from harness.outcomes import Exit, Outcome
 from harness.problems import SpecError
@@ -176,13 +177,14 @@ class Stores:
 
 def run(spec: SweepSpec, datasets: Datasets, stores: Stores, pool: Pool, fresh: bool, screen: Screen) -> Ended:
     """Everything between a valid spec and its report."""
-    from harness.calibration import Estimates
-    from harness.conductor import Conductor
-    from harness.plan import work_per_run
-    from harness.preview import plural, runs_planned
-    from harness.recovery import reconcile, set_aside
-    from harness.study import ArmStudy, open_storage
-    from harness.tracking import Outbox, SweepBusy, Tracker, TrackingError
+    with importing():
+        from harness.calibration import Estimates
+        from harness.conductor import Conductor
+        from harness.plan import work_per_run
+        from harness.preview import plural, runs_planned
+        from harness.recovery import reconcile, set_aside
+        from harness.study import ArmStudy, open_storage
+        from harness.tracking import Outbox, SweepBusy, Tracker, TrackingError
 
     began = time.monotonic()
     screen.note(spec.title, "bold")
@@ -193,8 +195,9 @@ def run(spec: SweepSpec, datasets: Datasets, stores: Stores, pool: Pool, fresh: 
     train_tokens = datasets.train_tokens(spec)
     identity = datasets.identity(spec)
     folder = work_folder(spec, identity)
-    optuna_storage = open_storage(stores.optuna)
-    tracker = Tracker(spec.name, stores.mlflow)
+    with importing():  # both import a library only now
+        optuna_storage = open_storage(stores.optuna)
+        tracker = Tracker(spec.name, stores.mlflow)
     if fresh and (aside := set_aside(spec, identity, optuna_storage, tracker, folder)):
         screen.note(f"set aside, and begun anew: {aside}")
     studies = {}

@@ -23,6 +23,7 @@ import psutil
 from harness import metrics
 from harness.config import DataConfig
 from harness.data import Dataset, open_dataset
+from harness.imports import importing
 from harness.metrics import Point
 from harness.outcomes import Outcome
 from harness.workers import Alive, Finished, Job, Leaving, Progress, Started, Stop
@@ -90,7 +91,10 @@ def work(connection: Connection, index: int, threads: int) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     orders = _Orders(connection)
-    import torch
+    with importing():  # while the parent opens its stores
+        import torch
+
+        import harness.trainer  # noqa: F401 (the first job needs it)
 
     torch.set_num_threads(threads)
     memory = _Memory()

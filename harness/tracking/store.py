@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shlex
+import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -64,7 +66,7 @@ class SweepBusy(TrackingError):
     """Another process is at this sweep."""
 
 
-@contextmanager
+@contextlib.contextmanager
 def brief_requests() -> Iterator[None]:
     """Give up soon, inside, on a server that does not answer, for a caller that will ask it again.
 
@@ -80,7 +82,7 @@ def brief_requests() -> Iterator[None]:
             os.environ.pop(name, None)
 
 
-@contextmanager
+@contextlib.contextmanager
 def explained() -> Iterator[None]:
     """Turn the store's errors into a `TrackingError` of one sentence: callers import no MLflow and cannot name them.
 
@@ -150,16 +152,23 @@ def sqlite_file(uri: str) -> Path | None:
 def _create_store(file: Path) -> None:
     """Create the store under another name, then move it into place.
 
-    Its migrations take seconds. Two sweeps that start at once would break each other's, and one that is stopped
-    meanwhile would leave half a store behind, which no later start could use.
+    Two sweeps that start at once would break each other's, and one that is stopped meanwhile would leave half a store
+    behind, which no later start could use. MLflow makes its tables by every migration that there ever was, which takes
+    seconds: one that it has made on this machine before is copied.
     """
     from mlflow import MlflowClient
+    from mlflow.version import VERSION
+
+    from harness.data import cache_folder
 
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # it announces every migration
     file.parent.mkdir(parents=True, exist_ok=True)
-    fresh = file.with_name(f".{file.name}.{os.getpid()}")
+    fresh, template = file.with_name(f".{file.name}.{os.getpid()}"), cache_folder() / f"mlflow-{VERSION}.db"
     try:
-        MlflowClient(tracking_uri=f"{_SQLITE}{fresh}")
+        copied = _is_store(template) and _copied(template, fresh)
+        MlflowClient(tracking_uri=f"{_SQLITE}{fresh}")  # makes what is missing, be it everything
+        if not copied:
+            _keep_template(fresh, template)
         try:
             os.link(fresh, file)  # unlike a rename, never replaces a store that came first
         except FileExistsError:
@@ -169,6 +178,42 @@ def _create_store(file: Path) -> None:
                 fresh.replace(file)
     finally:
         fresh.unlink(missing_ok=True)
+
+
+def _is_store(file: Path) -> bool:
+    """Whether a file is a whole database with MLflow's tables."""
+    if not file.is_file():
+        return False
+    try:
+        with contextlib.closing(sqlite3.connect(file)) as database:
+            whole = database.execute("PRAGMA quick_check").fetchone() == ("ok",)
+            return whole and database.execute("SELECT version_num FROM alembic_version").fetchone() is not None
+    except sqlite3.Error:
+        return False
+
+
+def _copied(template: Path, fresh: Path) -> bool:
+    """Copy a store; False, and nothing is there, where that cannot be done."""
+    try:
+        shutil.copyfile(template, fresh)
+    except OSError:
+        fresh.unlink(missing_ok=True)
+        return False
+    return True
+
+
+def _keep_template(store: Path, template: Path) -> None:
+    """Keep a new store to be copied, without its experiment 0, which knows in which folder it was made."""
+    part = template.with_name(f".{template.name}.{os.getpid()}")
+    with contextlib.suppress(OSError, sqlite3.Error):  # then the next new store takes its seconds again
+        try:
+            template.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(store, part)
+            with contextlib.closing(sqlite3.connect(part)) as database, database:
+                database.execute("DELETE FROM experiments")
+            part.replace(template)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 def _check_server(client: MlflowClient, uri: str) -> None:

@@ -1,0 +1,61 @@
+"""Nothing is collected while libraries are imported, and what they made is not looked at again."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+import weakref
+from collections.abc import Iterator
+
+import pytest
+
+from harness.imports import importing
+
+
+@pytest.fixture(autouse=True)
+def as_before() -> Iterator[None]:
+    yield
+    gc.unfreeze()
+    gc.enable()
+
+
+class Loop:
+    """Garbage that only the collector finds."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def test_nothing_is_collected_inside_and_what_is_there_stays() -> None:
+    with importing():
+        assert not gc.isenabled()
+        loop = weakref.ref(Loop())
+        made = [Loop() for _ in range(10_000)]
+        assert loop() is not None
+    assert gc.isenabled()
+    assert gc.get_freeze_count() > len(made)
+    assert not any(isinstance(one, Loop) for one in gc.get_objects())
+    later = weakref.ref(Loop())
+    gc.collect()
+    assert later() is None, "what comes later is collected as ever"
+
+
+def test_a_collector_that_was_off_stays_off_and_a_failed_import_turns_it_on() -> None:
+    gc.disable()
+    with importing():
+        pass
+    assert not gc.isenabled()
+    gc.enable()
+    with pytest.raises(ImportError), importing():
+        raise ImportError
+    assert gc.isenabled()
+
+
+def test_a_command_ends_without_a_last_look() -> None:
+    code = (
+        "import atexit, gc; atexit.register(lambda: print(gc.get_freeze_count() > 1000));"
+        "import harness.cli; print(gc.get_freeze_count())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["0", "True"]
