@@ -50,7 +50,11 @@ from harness.workers import WORKER_ENVIRONMENT, count_gpus  # noqa: E402
 
 PARTS = ("throughput", "sweep", "micro", "gpu")
 PEERS = ("book", "hf", "nanogpt")
-OURS = ("ours", "ours-per-core", "ours-pruned")
+PRUNED = ("ours-pruned", "ours-sampled")
+OURS = ("ours", "ours-per-core", *PRUNED)
+# What `ours-sampled` adds to pruning: curves, and so the pruner, go by a fixed sample of the validation split and come
+# twice as often; whole trials score the whole split at their ends all the same.
+SAMPLED = {"eval_every": {"steps": 10}, "eval_tokens": 1024}
 # The factors to reach (issue 5), by part, case, peer and environment; "*" is any peer or case.
 TARGETS = {
     ("throughput", "small", "book", "plain"): 1.6,
@@ -59,8 +63,8 @@ TARGETS = {
     ("gpu", "124m-1024", "nanogpt", "plain"): 1.0,
     ("sweep", "full", "*", "plain", "ours"): 3.0,
     ("sweep", "full", "*", "malloc", "ours"): 1.6,
-    ("sweep", "full", "*", "plain", "ours-pruned"): 5.0,
-    ("sweep", "full", "*", "malloc", "ours-pruned"): 2.5,
+    **{("sweep", "full", "*", "plain", who): 5.0 for who in PRUNED},
+    **{("sweep", "full", "*", "malloc", who): 2.5 for who in PRUNED},
 }
 TIMEOUT = 1800.0
 
@@ -117,7 +121,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--repeat", type=int, help="rounds; default: small 3, tiny 2, 124m 1, sweep 1 (with ours in it three times)")
     add("--seconds", type=float, default=5.0, help="of training in one throughput measurement (default 5)")
     add("--set", action="append", default=[], metavar="PATH=VALUE", help="passed on to our sweep; for experiments")
-    add("--pruner", default="median", help="of ours-pruned (default median)")
+    add("--pruner", default="median", help="of ours-pruned and ours-sampled (default median)")
     add("--out", type=Path, default=ROOT / "build" / "bench.jsonl", help="raw measurements (default build/bench.jsonl)")
     add("--fresh", action="store_true", help="set the file of raw measurements aside and begin anew")
     add("--table", action="store_true", help="measure nothing")
@@ -149,7 +153,7 @@ def jobs(options: argparse.Namespace) -> Iterator[Job]:
                     yield Job("throughput", case, name, env, number)
     if "sweep" in parts:
         case = "short" if options.quick else "full"
-        ours = [name for name in ("ours", "ours-pruned") if name in who and not (options.quick and name != "ours")]
+        ours = [name for name in ("ours", *PRUNED) if name in who and not (options.quick and name != "ours")]
         counts = dict.fromkeys(ours, 0)
         for number in range(options.repeat or 1):
             others = [(name, env) for env in envs for name in peers]
@@ -246,7 +250,21 @@ def run_throughput(job: Job, folder: Path, options: argparse.Namespace) -> dict[
         copies, threads = (cores, 1) if job.who == "ours-per-core" else (1, cores)
         command = [str(HERE / "ours.py"), job.case, "--threads", str(threads)]
         env = environment(job.env, folder, threads)
-    done = run_together([sys.executable, *command, "--seconds", str(seconds)], copies, env, folder)
+    return tokens_per_second([*command, "--seconds", str(seconds)], copies, env, folder)
+
+
+def run_gpu(job: Job, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    if job.who in PEERS:
+        command = [str(HERE / f"peer_{job.who}.py"), "throughput", job.case, "--data", str(folder / "full")]
+    else:
+        command = [str(HERE / "ours.py"), job.case, "--corpus", "full"]
+    command += ["--device", "cuda", "--seconds", str(options.seconds)]
+    return tokens_per_second(command, 1, environment(job.env, folder), folder)
+
+
+def tokens_per_second(command: Sequence[str], copies: int, env: Mapping[str, str], folder: Path) -> dict[str, Any]:
+    """What so many copies of a script that trains one trial do together."""
+    done = run_together([sys.executable, *command], copies, env, folder)
     said = [json.loads(one.output.splitlines()[-1]) for one in done]
     return {
         "value": sum(one["tokens_per_second"] for one in said),
@@ -257,25 +275,15 @@ def run_throughput(job: Job, folder: Path, options: argparse.Namespace) -> dict[
     }
 
 
-def run_gpu(job: Job, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    if job.who in PEERS:
-        command = [str(HERE / f"peer_{job.who}.py"), "throughput", job.case, "--data", str(folder / "full")]
-    else:
-        command = [str(HERE / "ours.py"), job.case, "--corpus", "full"]
-    command += ["--device", "cuda", "--seconds", str(options.seconds)]
-    done = run_together([sys.executable, *command], 1, environment(job.env, folder), folder)
-    said = json.loads(done[0].output.splitlines()[-1])
-    return {"value": said["tokens_per_second"], "unit": "tokens/s", "said": said, **summary(done)}
-
-
 def run_sweep(job: Job, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     place = Path(tempfile.mkdtemp(prefix=f"{job.who}-", dir=folder))
     if job.who in PEERS:
         command = [str(HERE / f"peer_{job.who}.py"), "sweep", job.case, "--data", str(folder / job.case)]
         env = environment(job.env, folder)
     else:
-        pruner = options.pruner if job.who == "ours-pruned" else "none"
-        (place / "bench.yaml").write_text(sweep_spec(job.case, pruner), "utf-8")
+        pruner = options.pruner if job.who in PRUNED else "none"
+        train = SAMPLED if job.who == "ours-sampled" else {}
+        (place / "bench.yaml").write_text(sweep_spec(job.case, pruner, **train), "utf-8")
         command = ["-m", "harness.sweep", "bench.yaml", *(part for one in options.set for part in ("--set", one))]
         env = environment("plain", folder)  # the command sets its workers' environment by itself
     done = run_together([sys.executable, *command], 1, env, place)
@@ -285,8 +293,8 @@ def run_sweep(job: Job, folder: Path, options: argparse.Namespace) -> dict[str, 
     return {"value": done[0].wall, "unit": "s", "said": said, **found, **summary(done)}
 
 
-def sweep_spec(case: str, pruner: str) -> str:
-    """The peers' sweep as a spec; JSON is YAML."""
+def sweep_spec(case: str, pruner: str, **train: Any) -> str:
+    """The peers' sweep as a spec; JSON is YAML. Keywords override fields of `train`."""
     plan = SWEEPS[case]
     model = {**vars(plan.shape)}
     batch_size = model.pop("batch_size")
@@ -304,6 +312,7 @@ def sweep_spec(case: str, pruner: str) -> str:
             "warmup": 0.0,
             "sample": {"max_new_tokens": 0},
             "device": "cpu",
+            **train,
         },
         "tune": {
             "train.learning_rate": {"choice": list(plan.learning_rates)},
