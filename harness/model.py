@@ -159,6 +159,16 @@ class GPT(nn.Module):
         assert isinstance(self.tok_emb, nn.Embedding)
         self.tok_emb = TrainedRows(self.tok_emb, rows)
 
+    @property
+    def untrained_decay(self) -> float | None:
+        """What weight decay has left of the embedding's rows that are no parameters; None where all are."""
+        return self.tok_emb.decay if isinstance(self.tok_emb, TrainedRows) else None
+
+    @untrained_decay.setter
+    def untrained_decay(self, left: float) -> None:
+        assert isinstance(self.tok_emb, TrainedRows)
+        self.tok_emb.decay = left
+
     def hidden(self, tokens: Tensor) -> Tensor:
         """Token ids (B, T), T ≤ context_length → normalised features before the head, (B, T, C)."""
         length = tokens.shape[1]

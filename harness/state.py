@@ -31,7 +31,7 @@ from harness.data import Dataset
 from harness.devices import describe
 from harness.files import safetensors_chunks, sha256_of, write_whole
 from harness.metrics import Point
-from harness.model import GPT, TrainedRows
+from harness.model import GPT
 from harness.optim import Optimizer
 from harness.spec import training_code
 
@@ -105,15 +105,15 @@ class Surroundings:
         return f"resumed {' and '.join(changed)}: not bit-equal" if changed else ""
 
 
-_DECAY = "decay.tok_emb"  # see `TrainedRows`
+_DECAY = "decay.tok_emb"  # see `GPT.untrained_decay`
 
 
 def collect(model: GPT, optimizer: Optimizer, device: torch.device) -> dict[str, Tensor]:
     """The tensors of a state: weights (`model.…`), moments (`optimizer.…`), generators (`rng.…`); none is copied."""
     tensors = {f"model.{name}": parameter.detach() for name, parameter in model.named_parameters()}
     tensors |= {f"optimizer.{name}": tensor for name, tensor in optimizer.tensors().items()}
-    if isinstance(model.tok_emb, TrainedRows):
-        tensors[_DECAY] = torch.tensor(model.tok_emb.decay, dtype=torch.float64)
+    if model.untrained_decay is not None:
+        tensors[_DECAY] = torch.tensor(model.untrained_decay, dtype=torch.float64)
     tensors["rng.cpu"] = torch.get_rng_state()
     if device.type == "cuda":
         tensors["rng.cuda"] = torch.cuda.get_rng_state(device)
@@ -123,7 +123,7 @@ def collect(model: GPT, optimizer: Optimizer, device: torch.device) -> dict[str,
 def fits(state: State, model: GPT, optimizer: Optimizer) -> bool:
     """Whether a state has exactly the tensors of this model and this optimizer."""
     wanted = {f"model.{name}": tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    if isinstance(model.tok_emb, TrainedRows):
+    if model.untrained_decay is not None:
         wanted[_DECAY] = ()
     if state.step > 0:
         wanted |= {f"optimizer.{name}": shape for name, shape in optimizer.shapes().items()}
@@ -136,8 +136,8 @@ def put_back(tensors: Mapping[str, Tensor], model: GPT, optimizer: Optimizer, de
     """Copy what `collect` gave into a model and an optimizer of the same kind, and into torch's generators."""
     for name, parameter in model.named_parameters():
         parameter.copy_(tensors[f"model.{name}"])
-    if isinstance(model.tok_emb, TrainedRows):
-        model.tok_emb.decay = tensors[_DECAY].item()
+    if model.untrained_decay is not None:
+        model.untrained_decay = tensors[_DECAY].item()
     head = "optimizer."
     optimizer.restore({name[len(head) :]: tensor for name, tensor in tensors.items() if name.startswith(head)})
     torch.set_rng_state(tensors["rng.cpu"])

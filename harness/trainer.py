@@ -31,7 +31,7 @@ from harness.devices import (
     settle_products,
 )
 from harness.metrics import Point
-from harness.model import GPT, TrainedRows, build_gpt
+from harness.model import GPT, build_gpt
 from harness.optim import Optimizer, learning_rate_factor
 from harness.passage import save_passage
 from harness.rng import derive
@@ -194,8 +194,8 @@ def train(
                 rate = optimizer.set_learning_rate(learning_rate_factor(clock.progress_after(step), config.train))
                 torch.manual_seed(derive(seed, "dropout", step))  # nothing else draws from the global generator
                 loss, grad_norm = train_on(tokens, targets)
-                if isinstance(model.tok_emb, TrainedRows):
-                    model.tok_emb.decay *= 1 - rate * config.train.weight_decay
+                if model.untrained_decay is not None:
+                    model.untrained_decay *= 1 - rate * config.train.weight_decay
                 step += 1
                 if device.type == "cpu" or step % log_steps == 0 or step % eval_steps == 0:
                     check_finite(step, loss=loss, gradient=grad_norm)  # a GPU is waited for here, so not at every step
