@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from harness.metrics import TEST_LOSS, VAL_LOSS, VAL_PERPLEXITY
 from harness.outcomes import Outcome, Phase
+from harness.tracking.infos import ArmInfo
 from harness.tracking.notes import NOTE, NOTE_SHA256, experiment_note, note_tags, sweep_note, trial_note
-from harness.tracking.record import ArmInfo
 from test_tracking import sweep_info, trial_info
 
 

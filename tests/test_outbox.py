@@ -17,7 +17,8 @@ from mlflow.exceptions import MlflowException
 from harness.metrics import VAL_LOSS, Point
 from harness.outcomes import Outcome
 from harness.tracking import ARTIFACTS, Outbox, Tracker, kept_runs, load_samples
-from harness.tracking.record import TrialInfo, describe_trial
+from harness.tracking.infos import TrialInfo
+from harness.tracking.record import describe_trial
 from test_tracking import Store, point, store, sweep_info, trial_info  # noqa: F401
 
 

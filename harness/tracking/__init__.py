@@ -7,6 +7,7 @@ first use: MLflow alone takes seconds.
 
 from __future__ import annotations
 
+from harness.tracking.infos import ArmInfo, Confirmed, PlanChange, Sample, SweepInfo, SweepRecord, Trial, TrialInfo
 from harness.tracking.lease import SweepState, find_sweep
 from harness.tracking.lookup import RunDetails, load_run
 from harness.tracking.outbox import ARTIFACTS, Kept, Outbox, kept_runs
@@ -21,7 +22,6 @@ from harness.tracking.reader import (
     load_samples,
     load_sweep,
 )
-from harness.tracking.record import ArmInfo, Confirmed, PlanChange, Sample, SweepInfo, SweepRecord, Trial, TrialInfo
 from harness.tracking.store import (
     DEFAULT_URI,
     SweepBusy,

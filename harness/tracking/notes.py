@@ -12,7 +12,8 @@ from typing import Final
 from harness import metrics
 from harness.outcomes import Outcome, Phase
 from harness.tracking import views
-from harness.tracking.record import CURVE_FILE, REPORT_FOLDER, SAMPLES_PAGE, SweepInfo, TrialInfo, summary
+from harness.tracking.infos import SweepInfo, TrialInfo
+from harness.tracking.record import CURVE_FILE, REPORT_FOLDER, SAMPLES_PAGE, summary
 
 NOTE: Final = "mlflow.note.content"
 NOTE_SHA256: Final = "harness.note_sha256"  # of the description as the harness wrote it last

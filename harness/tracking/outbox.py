@@ -22,8 +22,8 @@ from typing import Any, Final
 from harness.metrics import Point
 from harness.outcomes import Outcome
 from harness.tracking import journal, record
+from harness.tracking.infos import TrialInfo
 from harness.tracking.journal import Entry, Journal
-from harness.tracking.record import TrialInfo
 from harness.tracking.writer import Tracker
 
 ARTIFACTS: Final = "artifacts"  # folder in a run's folder: what is stored with the run when it ends

@@ -19,10 +19,10 @@ from harness.tracking.frames import (
     run_row,
     utc,
 )
+from harness.tracking.infos import PlanChange, Sample, SweepRecord
 from harness.tracking.lookup import find_run
 from harness.tracking.models import model_folder
 from harness.tracking.points import read_points
-from harness.tracking.record import PlanChange, Sample, SweepRecord
 from harness.tracking.store import (
     TrackingError,
     configured_uri,

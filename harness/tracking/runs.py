@@ -15,9 +15,9 @@ from harness.metrics import Point
 from harness.outcomes import Outcome
 from harness.tracking import record
 from harness.tracking.experiment import Experiment, clipped_tags
+from harness.tracking.infos import Sample, TrialInfo
 from harness.tracking.models import MODEL_FILES, keep_checkpoint
 from harness.tracking.notes import note_tags, trial_note
-from harness.tracking.record import Sample, TrialInfo
 from harness.tracking.store import explained, search_runs
 
 if TYPE_CHECKING:

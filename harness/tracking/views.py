@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from harness import metrics
 from harness.outcomes import Phase
-from harness.tracking.record import ARM, OUTCOME, PARENT_RUN, PHASE, SEED, SweepInfo
+from harness.tracking.infos import SweepInfo
+from harness.tracking.record import ARM, OUTCOME, PARENT_RUN, PHASE, SEED
 
 PREFIX: Final = "mlflow.sharedViewState."
 _SECTIONS: Final = ("val", "train", "test", "optim", "perf", "Model metrics", "System metrics")

@@ -13,9 +13,9 @@ from harness.config import digest_of
 from harness.outcomes import Outcome, Phase
 from harness.tracking import notes, provenance, record, views
 from harness.tracking.experiment import clipped_tags
+from harness.tracking.infos import Confirmed, PlanChange, SweepInfo, Trial, TrialInfo
 from harness.tracking.lease import holder_of
 from harness.tracking.reader import stored_plans
-from harness.tracking.record import Confirmed, PlanChange, SweepInfo, Trial, TrialInfo
 from harness.tracking.runs import RunWriter, dataset_input, milliseconds
 from harness.tracking.store import SweepBusy, explained, history, sweeps_of, trials_of
 
