@@ -7,44 +7,29 @@ allowed.
 
 from __future__ import annotations
 
-import itertools
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from pydantic import ValidationError
 
 from harness.config import PRESETS, WITHOUT_EFFECT, DataConfig, RunConfig
-from harness.fields import EXCLUSIVE, arm_name, field_paths, format_value, override, value_key
+from harness.fields import EXCLUSIVE, field_paths, format_value, override, value_key
 from harness.problems import Problem, SpecError, printable, shown, unknown
+from harness.runchecks import Codec, RunChecks, SplitSizes
 from harness.schema import explain, fitting_kinds
-from harness.spec import KINDS, Dimension, SeedRange, StudyConfig, SweepSpec, combinations
+from harness.spec import KINDS, Dimension, SeedRange, StudyConfig, SweepSpec
 from harness.yamlfile import Document, parse_value, read_yaml
 
 SECTIONS = ("name", "question", "data", "model", "train", "compare", "baseline", "tune", "study")
 SLUG = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 MAX_ARMS = 1000
-MAX_CHECKED = 2000  # combinations of tuned values that are tried before training, of all arms together
 MAX_GRID = 100_000  # points
 MAX_TEXT = 200  # characters of a compared text: an arm, its study and its runs are named after it
 _OPTIONS_SHOWN = 20
-
-# Tokens of each split, by name, of the corpus that a data section names.
-SplitSizes = Callable[[DataConfig], Mapping[str, int]]
-
-
-class Codec(Protocol):
-    """What turns text into the ids of a corpus."""
-
-    @property
-    def n_vocab(self) -> int:
-        """How many ids there are."""
-
-    def encode(self, text: str) -> list[int]:
-        """The ids of a text; ValueError where it has none."""
 
 
 def load_spec(
@@ -102,11 +87,12 @@ class _Loader:
         baseline = self.baseline(compare)
         if base is not None and study is not None:
             spec = SweepSpec(name, question, written, base, compare, baseline, tune, study)
-            runs = self.check_runs(spec)
+            checks = RunChecks(self.report)
+            runs = checks.runs_of(spec)
             if split_sizes is not None:
-                good = self.check_splits(runs, split_sizes)
+                good = checks.splits(runs, split_sizes)
                 if codec_of is not None:
-                    self.check_vocabularies(good, codec_of)
+                    checks.vocabularies(good, codec_of)
         elif split_sizes is not None:
             self.check_corpus(split_sizes)
         if self.problems:
@@ -288,125 +274,17 @@ class _Loader:
             self.report("tune", f"found a grid of {points:,} points; allowed: at most {MAX_GRID:,}")
         return tune
 
-    # whole runs ----------------------------------------------------------------------------------------------
-
-    def check_runs(self, spec: SweepSpec) -> list[tuple[str, RunConfig]]:
-        """Every arm, and every tuned value or end of a range inside it, as (where it is written, config)."""
-        runs: list[tuple[str, RunConfig]] = []
-        singles = [(f"compare.{path}", {path: value}) for path, values in spec.compare.items() for value in values]
-        singles += [(f"tune.{path}", {path: value}) for path, dim in spec.tune.items() for value in _tried(dim)]
-        good = [self.try_run(spec, where, values, runs) for where, values in singles]
-        if not all(good):  # combinations of wrong values would only repeat the same
-            return runs
-        each = max(1, MAX_CHECKED // math.prod(len(values) for values in spec.compare.values()))
-        tuned = itertools.islice(itertools.product(*(_tried(dim) for dim in spec.tune.values())), each)
-        inside = [dict(zip(spec.tune, values, strict=True)) for values in tuned]
-        for arm in combinations(spec.compare):
-            for values in inside:
-                if len(arm) + len(values) > 1:
-                    where = "compare" if arm else "tune"
-                    if not self.try_run(spec, where, {**arm, **values}, runs):
-                        break  # one example an arm is enough
-        if not runs:
-            runs.append(("", spec.base))
-        return runs
-
-    def try_run(
-        self, spec: SweepSpec, where: str, values: Mapping[str, Any], runs: list[tuple[str, RunConfig]]
-    ) -> bool:
-        try:
-            runs.append((where, spec.run_config(values)))
-        except ValidationError as error:
-            for path, message in explain(error, RunConfig):
-                same = where.endswith(path)
-                inner = message if same else f"with {arm_name(values)}: {f'{path}: ' if path else ''}{message}"
-                self.report(where, inner)
-            return False
-        return True
-
-    def check_splits(
-        self, runs: Iterable[tuple[str, RunConfig]], split_sizes: SplitSizes
-    ) -> list[tuple[str, RunConfig]]:
-        """Report contexts that do not fit; gives the runs whose corpus can be had."""
-        runs = list(runs)
-        sizes: dict[DataConfig, Mapping[str, int] | None] = {}
-        seen: set[tuple[DataConfig, int]] = set()
-        for where, config in runs:
-            if (config.data, config.model.context_length) in seen:
-                continue
-            seen.add((config.data, config.model.context_length))
-            if config.data not in sizes:
-                sizes[config.data] = self.measure(where, config.data, split_sizes)
-            tokens = sizes[config.data]
-            if tokens is None:
-                continue
-            context = config.model.context_length
-            path = where if "context_length" in where else "model.context_length"
-            for split, count in tokens.items():
-                if 0 < count <= context:
-                    self.report(
-                        path,
-                        f"found {context}; allowed: under {count}, the tokens of the {split} split "
-                        f"(a window needs one token more than its length)",
-                    )
-        return [(where, config) for where, config in runs if sizes[config.data] is not None]
-
-    def check_vocabularies(
-        self, runs: Iterable[tuple[str, RunConfig]], codec_of: Callable[[DataConfig], Codec]
-    ) -> None:
-        """Report sizes and prompts that do not fit the corpus's vocabulary, where the model has that."""
-        seen = set()
-        for where, config in runs:
-            sample, rows = config.train.sample, config.model.vocab_size
-            prompt = sample.prompt if sample.max_new_tokens else None
-            if config.data.vocab == "full" or (config.data, rows, prompt) in seen:
-                continue
-            seen.add((config.data, rows, prompt))
-            try:
-                codec = codec_of(config.data)
-            except ValueError as error:  # tokens may be cached, and their tokenizer gone
-                self.report(getattr(error, "field", "data"), str(error))
-                continue
-            try:
-                config.with_vocabulary(codec.n_vocab)
-            except ValueError as error:
-                self.report_inside(where, "model.vocab_size", str(error).partition(": ")[2])
-            if prompt is not None:
-                try:
-                    codec.encode(prompt)
-                except ValueError as error:
-                    self.report_inside(where, "train.sample.prompt", f"{error}, or max_new_tokens 0")
-
-    def report_inside(self, where: str, path: str, message: str) -> None:
-        """Report a mistake of a whole run at the field, or where its values are compared or tuned."""
-        self.report(where if where.endswith(path) else path, message)
-
     def check_corpus(self, split_sizes: SplitSizes) -> None:
         """With mistakes elsewhere, still say what is wrong with the corpus."""
         try:
             data = DataConfig.model_validate(self.values.get("data"))
         except ValidationError:
             return
-        self.measure("", data, split_sizes)
-
-    def measure(self, where: str, data: DataConfig, split_sizes: SplitSizes) -> Mapping[str, int] | None:
-        try:
-            return split_sizes(data)
-        except ValueError as error:
-            path = getattr(error, "field", "data")
-            self.report(where if where.startswith(("compare.data", "tune.data")) else path, str(error))
-            return None
+        RunChecks(self.report).sizes("", data, split_sizes)
 
 
 def _one_of(options: Sequence[str]) -> str:
     return f"one of {', '.join(options[:_OPTIONS_SHOWN])}{', …' * (len(options) > _OPTIONS_SHOWN)}"
-
-
-def _tried(dimension: Dimension) -> Sequence[Any]:
-    """The values of a dimension that are tried before training: the ends of a range, all of a small whole one."""
-    if dimension.kind == "int_uniform" and dimension.values[1] - dimension.values[0] < MAX_CHECKED:
-        return range(int(dimension.values[0]), int(dimension.values[1]) + 1)
-    return dimension.values
 
 
 def _wrong_values(kind: str, values: object) -> str:
