@@ -174,6 +174,11 @@ def _inline(drawing: Drawing, prefix: str) -> Markup:
     return Markup(renamed(drawing.inline, prefix))
 
 
+def _unbroken(text: str) -> str:
+    """A text in which no line ends between a number and its per cent sign."""
+    return text.replace(" %", "\N{NO-BREAK SPACE}%")
+
+
 def render_markdown(content: Content) -> str:
     """The same for GitHub, with links to the files in `figures/`."""
     environment = _environment(autoescape=False)
@@ -190,7 +195,7 @@ def _environment(**options: Any) -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=loader, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, **options
     )
-    environment.filters |= {"short": short_id, "count": count}
+    environment.filters |= {"short": short_id, "count": count, "unbroken": _unbroken}
     return environment
 
 
