@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from harness.config import RunConfig, digest_of
 from harness.data import cache_folder
+from harness.processor import processor_name
 from harness.spec import training_code
 from harness.workers import WORKER_ENVIRONMENT, count_gpus
 
@@ -176,11 +177,12 @@ class Calibration:
 
 def machine() -> dict[str, Any]:
     """What speeds depend on beside the model: node, processor, its cores, torch's version."""
-    cpu = platform.processor() or platform.machine()
-    if (about := Path("/proc/cpuinfo")).exists():
-        names = (line.partition(":")[2].strip() for line in about.read_text().splitlines() if "model name" in line)
-        cpu = next(names, cpu)
-    return {"node": platform.node(), "cpu": cpu, "cores": os.cpu_count(), "torch": metadata.version("torch")}
+    return {
+        "node": platform.node(),
+        "cpu": processor_name(),
+        "cores": os.cpu_count(),
+        "torch": metadata.version("torch"),
+    }
 
 
 @dataclass(frozen=True)

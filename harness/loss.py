@@ -21,13 +21,19 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# Sizes of a block. Seen on two cores with 1 MB of second-level cache each, V = 50257 and C = 64, 128, 768: 1.2 to 1.4
-# times as fast as `torch.nn.functional.linear_cross_entropy` in its best setting. Where a core has AVX-512, and with it
-# 1 to 2 MB of cache, a block of 640 kB is 4 to 9 % faster than one of 1 MB; on a core with AVX2 it is slower.
-ROWS = 512
-VOCABULARY = 320 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 512
+from harness.processor import processor_name
 
-_WIDE = 192  # features: from here on the weight's gradient is a faster product as it stands than transposed
+# Sizes of a block. Seen on two cores with 1 MB of second-level cache each, V = 50257 and C = 64, 128, 768: 1.2 to 1.5
+# times as fast as `torch.nn.functional.linear_cross_entropy` in its best setting. Where a core has AVX-512, and with it
+# 1 to 2 MB of cache, 320 to 768 columns are within 3 %, but for the power of two, whose rows lie in the same places of
+# the cache.
+_AVX512 = torch.backends.cpu.get_cpu_capability() == "AVX512"
+ROWS = 512
+VOCABULARY = 640 if _AVX512 else 512
+
+# Features from which on the weight's gradient is a faster product as it stands than transposed and copied: by MKL's
+# products for AVX-512 on AMD's processors always.
+_WIDE = 0 if _AVX512 and "AMD" in processor_name() else 192
 _GPU_MULTIPLE = 64
 
 _LOG2_E = math.log2(math.e)
@@ -68,10 +74,10 @@ def token_losses(x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     """The negative log probability of each target, (N,) float32, in nats; for arguments as above, without gradients."""
     losses = []
     for rows, wanted in zip(x.split(ROWS), targets.split(ROWS), strict=True):
-        memory = _scratch.take(len(rows) * VOCABULARY)
+        logits = _scratch.take(len(rows) * VOCABULARY)
         sums, scaled = rows.new_zeros(len(rows)), rows * _LOG2_E
         for part in weight.split(VOCABULARY):
-            sums += _exponentials(scaled, part, memory[: len(rows) * len(part)]).sum(1)
+            sums += _exponentials(scaled, part, logits, logits).sum(1)
         if _safe(sums):
             losses.append(sums.log() - _target_logits(rows, weight, wanted))
         else:
@@ -104,9 +110,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
         for start in range(0, count, ROWS):
             rows, wanted, grad = x[start : start + ROWS], targets[start : start + ROWS], grad_x[start : start + ROWS]
             sums, scaled = rows.new_zeros(len(rows)), rows * _LOG2_E
-            kept = _scratch.take(len(rows) * size).split(len(rows) * VOCABULARY)
+            block = len(rows) * VOCABULARY
+            memory = _scratch.take(block + len(rows) * size)
+            logits, kept = memory[:block], memory[block:].split(block)
             for memory, part in zip(kept, weight.split(VOCABULARY), strict=True):
-                exponentials = _exponentials(scaled, part, memory)
+                exponentials = _exponentials(scaled, part, logits, memory)
                 sums += exponentials.sum(1)
                 grad.addmm_(exponentials, part)  # Σ over the vocabulary of exp(logit) · weight
             if not _safe(sums):
@@ -142,10 +150,15 @@ def _add_product(part: Tensor, exponentials: Tensor, rows: Tensor, first: bool) 
     part.copy_(product) if first else part.add_(product)
 
 
-def _exponentials(rows: Tensor, part: Tensor, memory: Tensor) -> Tensor:
-    """2^(rows · partᵀ), (rows, part), in `memory`."""
-    out = memory.view(len(rows), len(part))
-    return torch.mm(rows, part.T, out=out).exp2_()
+def _exponentials(rows: Tensor, part: Tensor, logits: Tensor, memory: Tensor) -> Tensor:
+    """2^(rows · partᵀ), (rows, part), in `memory`; the product is written to `logits`, which may be the same.
+
+    Where the exponentials are to be kept, their memory is not in cache. A product writes here and there, which is slow
+    then; exponentials are written from front to back.
+    """
+    count, size = len(rows), len(rows) * len(part)
+    product = torch.mm(rows, part.T, out=logits[:size].view(count, -1))
+    return torch.exp2(product, out=memory[:size].view(count, -1))
 
 
 def _target_logits(rows: Tensor, weight: Tensor, targets: Tensor) -> Tensor:

@@ -46,6 +46,7 @@ sys.path[:0] = [str(HERE), str(ROOT)]
 import micro  # noqa: E402
 from workload import CORPORA, SHAPES, SWEEPS  # noqa: E402
 
+from harness.processor import processor_name  # noqa: E402
 from harness.workers import WORKER_ENVIRONMENT, count_gpus  # noqa: E402
 
 PARTS = ("throughput", "sweep", "micro", "gpu")
@@ -392,9 +393,6 @@ def machine() -> dict[str, Any]:
     """Where and with what: recorded beside each measurement."""
     from importlib.metadata import version
 
-    cpu = platform.processor() or platform.machine()
-    if (info := Path("/proc/cpuinfo")).exists():
-        cpu = next((x.split(": ")[1] for x in info.read_text().splitlines() if x.startswith("model name")), cpu)
     git = (["rev-parse", "--short", "HEAD"], ["status", "--porcelain"])
     commit, dirty = (
         subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
@@ -402,7 +400,7 @@ def machine() -> dict[str, Any]:
     )
     return {
         "commit": commit + ("+" if dirty else ""),
-        "cpu": cpu,
+        "cpu": processor_name(),
         "cores": os.cpu_count(),
         "torch": version("torch"),
         "python": platform.python_version(),
