@@ -110,9 +110,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         for start in range(0, count, ROWS):
             rows, wanted, grad = x[start : start + ROWS], targets[start : start + ROWS], grad_x[start : start + ROWS]
             sums, scaled = rows.new_zeros(len(rows)), rows * _LOG2_E
-            block = len(rows) * VOCABULARY
-            memory = _scratch.take(block + len(rows) * size)
-            logits, kept = memory[:block], memory[block:].split(block)
+            logits, *kept = _scratch.take(len(rows) * (VOCABULARY + size)).split(len(rows) * VOCABULARY)
             for memory, part in zip(kept, weight.split(VOCABULARY), strict=True):
                 exponentials = _exponentials(scaled, part, logits, memory)
                 sums += exponentials.sum(1)
