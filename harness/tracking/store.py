@@ -165,7 +165,7 @@ def _create_store(file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     fresh, template = file.with_name(f".{file.name}.{os.getpid()}"), cache_folder() / f"mlflow-{VERSION}.db"
     try:
-        copied = _is_store(template) and _copied(template, fresh)
+        copied = _copied(template, fresh)
         MlflowClient(tracking_uri=f"{_SQLITE}{fresh}")  # makes what is missing, be it everything
         if not copied:
             _keep_template(fresh, template)
@@ -180,26 +180,16 @@ def _create_store(file: Path) -> None:
         fresh.unlink(missing_ok=True)
 
 
-def _is_store(file: Path) -> bool:
-    """Whether a file is a whole database with MLflow's tables."""
-    if not file.is_file():
-        return False
-    try:
-        with contextlib.closing(sqlite3.connect(file)) as database:
-            whole = database.execute("PRAGMA quick_check").fetchone() == ("ok",)
-            return whole and database.execute("SELECT version_num FROM alembic_version").fetchone() is not None
-    except sqlite3.Error:
-        return False
-
-
 def _copied(template: Path, fresh: Path) -> bool:
-    """Copy a store; False, and nothing is there, where that cannot be done."""
-    try:
+    """Copy a store; False, and nothing is there, where there is none to copy, or none that is whole."""
+    with contextlib.suppress(OSError, sqlite3.Error):
         shutil.copyfile(template, fresh)
-    except OSError:
-        fresh.unlink(missing_ok=True)
-        return False
-    return True
+        with contextlib.closing(sqlite3.connect(fresh)) as database:
+            whole = database.execute("PRAGMA quick_check").fetchone() == ("ok",)
+            if whole and database.execute("SELECT version_num FROM alembic_version").fetchone():
+                return True
+    fresh.unlink(missing_ok=True)
+    return False
 
 
 def _keep_template(store: Path, template: Path) -> None:
