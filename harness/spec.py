@@ -27,8 +27,8 @@ SAMPLERS: Final = ("tpe", "random", "grid", "qmc", "gp", "cmaes")
 PRUNERS: Final = ("none", "median", "hyperband", "successive_halving")
 # Files that decide a run's numbers.
 _TRAINING: Final = (
-    *(f"{name}.py" for name in ("clock", "config", "devices", "dropout", "loss", "metrics", "model", "optim")),
-    *("processor.py", "rng.py", "state.py", "step.py", "trainer.py", "windows.py", "data/*.py"),
+    *(f"{name}.py" for name in ("clock", "config", "devices", "dropout", "evaluation", "loss", "metrics", "model")),
+    *("optim.py", "processor.py", "rng.py", "state.py", "step.py", "trainer.py", "windows.py", "data/*.py"),
 )
 
 KINDS: Final = ("uniform", "log_uniform", "int_uniform", "choice")

@@ -24,11 +24,12 @@ import torch
 from harness.config import RunConfig
 from harness.data import Dataset, open_dataset
 from harness.devices import describe, resolve_compile, resolve_device, resolve_precision, synchronize
+from harness.evaluation import Stopped
 from harness.model import build_gpt
 from harness.optim import Optimizer
 from harness.state import State, States, Surroundings, collect
 from harness.text import continue_text
-from harness.trainer import Stopped, train
+from harness.trainer import train
 from harness.windows import count_windows
 
 WARM_UP = 2  # steps that are not counted: the first ones build what later ones use

@@ -29,7 +29,7 @@ from harness.outcomes import Outcome
 from harness.workers import Alive, Finished, Job, Leaving, Progress, Started, Stop
 
 if TYPE_CHECKING:
-    from harness.trainer import Measured
+    from harness.evaluation import Measured
 
 _ALIVE_SECONDS = 1.0  # how often the parent hears that a job gets on
 _NO_SPACE = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)  # on the disk, under the process's limit, under the user's quota
@@ -117,7 +117,8 @@ def _train(job: Job, orders: _Orders, index: int, memory: _Memory) -> Finished:
     import torch
 
     from harness.devices import describe, release_memory, resolve_device
-    from harness.trainer import Diverged, Stopped, train
+    from harness.evaluation import Diverged, Stopped
+    from harness.trainer import train
 
     connection = orders.connection
     process = psutil.Process()

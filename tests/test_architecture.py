@@ -35,6 +35,7 @@ ROWS = [
         "state",
         "passage",
         "step",
+        "evaluation",
         "trainer",
         "speed",
     },
@@ -65,7 +66,7 @@ ROWS = [
 HOMES = {
     "torch": {
         *("loss", "dropout", "model", "windows", "files", "optim", "devices", "clock", "text", "checkpoint", "state"),
-        *("passage", "step", "trainer", "worker", "speed"),
+        *("passage", "step", "evaluation", "trainer", "worker", "speed"),
     },
     "safetensors": {"checkpoint", "state"},
     "tiktoken": {"data"},

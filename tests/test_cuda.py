@@ -22,8 +22,9 @@ import harness.state
 import harness.step
 from harness import metrics
 from harness.config import RunConfig
+from harness.evaluation import Stopped
 from harness.metrics import Point
-from harness.trainer import Stopped, train
+from harness.trainer import train
 from helpers import lively_gpt, numbers, random_tokens, run, small_config
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")

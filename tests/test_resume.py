@@ -20,8 +20,9 @@ import harness.trainer
 from harness import metrics
 from harness.clock import Clock
 from harness.config import RunConfig
+from harness.evaluation import Diverged, Stopped
 from harness.metrics import Point
-from harness.trainer import Diverged, Stopped, train
+from harness.trainer import train
 from helpers import byte_data, counted_data, numbers, run, small_config
 
 SAMPLE = {"max_new_tokens": 4, "temperature": 1.0}
@@ -120,7 +121,7 @@ def asked(times: int) -> Callable[[], bool]:
 
 
 def test_a_run_can_be_stopped_wherever_it_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(harness.trainer, "EVAL_TOKENS", 1024)  # several batches an evaluation
+    monkeypatch.setattr(harness.evaluation, "EVAL_TOKENS", 1024)  # several batches an evaluation
     config = small_config(budget={"steps": 4}, model={"drop_rate": 0.2}, eval_every={"steps": 2})
     whole = run(config, checkpoint=tmp_path / "whole")
     questions = 0

@@ -26,9 +26,10 @@ from harness.checkpoint import load_checkpoint
 from harness.clock import Clock
 from harness.config import DataConfig, RunConfig
 from harness.data import CorpusError, Dataset, get_tokenizer, load_corpus, open_dataset
+from harness.evaluation import Diverged, Evaluator
 from harness.metrics import Point
 from harness.model import GPT, build_gpt
-from harness.trainer import Diverged, Evaluator, train
+from harness.trainer import train
 from harness.windows import fixed_sample, take_windows, training_batches
 from helpers import byte_data, counted_data, lively_gpt, numbers, run, small_config
 from references import Reference, book, hugging_face
@@ -247,7 +248,7 @@ def test_the_validation_loss_does_not_depend_on_the_batch_size(
     assert (len(scorer.data.val) - 1) % context_length
     found = []
     for rows in (1, 3, 8, 1000):
-        monkeypatch.setattr(harness.trainer, "EVAL_TOKENS", rows * context_length)
+        monkeypatch.setattr(harness.evaluation, "EVAL_TOKENS", rows * context_length)
         found.append(scorer.evaluate(0))
     for scores in found[1:]:
         assert scores == pytest.approx(found[0], rel=1e-6)
