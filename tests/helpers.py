@@ -12,6 +12,7 @@ import torch
 from harness import metrics
 from harness.config import DataConfig, RunConfig
 from harness.data import Dataset, open_dataset
+from harness.evaluation import Evaluator
 from harness.metrics import Point
 from harness.model import GPT, build_gpt
 from harness.trainer import train
@@ -91,3 +92,8 @@ def numbers(points: list[Point]) -> list[dict[str, float]]:
 def byte_data() -> Dataset:
     """The small built-in corpus as bytes."""
     return open_dataset(BYTES)
+
+
+def evaluator(config: RunConfig, model: GPT, data: Dataset | None = None) -> Evaluator:
+    """Of a model on the CPU, and of the bytes of the smallest corpus where no data are given."""
+    return Evaluator(config, data or byte_data(), model, torch.device("cpu"), "fp32")
