@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli import Command, Settings, Threads, Tracking, Workers, err, fail, number, out, show_answer, whole
-from harness.imports import importing
+from harness.collector import importing
 from harness.inputs import Datasets, data_facts, sweep_info
 from harness.outcomes import Exit, Outcome
 from harness.problems import SpecError

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING
 import psutil
 
 from harness import metrics
+from harness.collector import importing
 from harness.config import DataConfig
 from harness.data import Dataset, open_dataset
-from harness.imports import importing
 from harness.metrics import Point
 from harness.outcomes import Outcome
 from harness.workers import Alive, Finished, Job, Leaving, Progress, Started, Stop

@@ -10,7 +10,7 @@ from mlflow.entities import Metric
 from sqlalchemy import create_engine, text
 
 from harness.outcomes import Outcome
-from harness.tracking import Tracker, load_curves, load_runs
+from harness.tracking import Tracker, load_curves, load_frames, load_runs
 from harness.tracking import points as module
 from harness.tracking.points import read_points
 from harness.tracking.store import connect
@@ -48,6 +48,12 @@ def test_both_ways_give_equal_frames(
     pd.testing.assert_frame_equal(load_runs("points", uri), runs)
     pd.testing.assert_frame_equal(load_curves("points", uri, only=only), curves)
     assert len(curves) == count
+
+
+def test_both_frames_of_one_reading_are_those_of_two(uri: str) -> None:
+    runs, curves = load_frames("points", uri)
+    pd.testing.assert_frame_equal(runs, load_runs("points", uri))
+    pd.testing.assert_frame_equal(curves, load_curves("points", uri))
 
 
 def test_the_later_of_two_values_of_a_step_counts(uri: str) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli import Command, Tracking, fail, out, show_answer, show_table
+from harness.collector import importing
 from harness.outcomes import Exit
 
 if TYPE_CHECKING:
@@ -48,7 +49,9 @@ def main(
     if sweep and len(names) > 1:
         fail(f"--sweep: found it with {len(names)} names; allowed: with one, as it is one sweep's run")
     from harness.places import wrong_tracking
-    from harness.report import TrackingError, write_report, write_reports
+
+    with importing():
+        from harness.report import TrackingError, write_report, write_reports
 
     if wrong := wrong_tracking(uri):
         fail("\n".join(wrong))

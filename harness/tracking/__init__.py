@@ -15,6 +15,7 @@ from harness.tracking.pulse import Pulse, read_pulse
 from harness.tracking.reader import (
     checkpoint_folder,
     load_curves,
+    load_frames,
     load_passage,
     load_patch,
     load_positions,
@@ -58,6 +59,7 @@ __all__ = [
     "find_sweep",
     "kept_runs",
     "load_curves",
+    "load_frames",
     "load_passage",
     "load_patch",
     "load_positions",

@@ -66,16 +66,28 @@ POSITION_COLUMNS: Final[Mapping[str, str | None]] = {
 }
 
 
-def run_row(run: Run, curves: pd.DataFrame) -> dict[str, Any]:
-    """A run's row; `curves` are its tokens and validation losses (whole and sampled), by step."""
+# The metrics whose points `rows_of` reads.
+ROW_METRICS: Final = (metrics.TOKENS, metrics.VAL_LOSS, metrics.VAL_SAMPLE_LOSS)
+
+
+def rows_of(runs: Sequence[Run], points: pd.DataFrame) -> pd.DataFrame:
+    """Runs as `load_runs` gives them; `points` are at least those of `ROW_METRICS`, as `read_points` gives them."""
+    by_run: dict[str, dict[int, dict[int, float]]] = {}
+    for name in ROW_METRICS:
+        found = by_run[name] = {}
+        chosen = points[points["metric"] == name]
+        for run, step, value in zip(*(chosen[key].tolist() for key in ("run", "step", "value")), strict=True):
+            found.setdefault(run, {})[step] = value
+    rows = [_row(run, *(by_run[name].get(place, {}) for name in ROW_METRICS)) for place, run in enumerate(runs)]
+    return frame(rows, RUN_COLUMNS)
+
+
+def _row(run: Run, tokens: dict[int, float], losses: dict[int, float], sampled: dict[int, float]) -> dict[str, Any]:
+    """A run's row, from its tokens and validation losses (whole and sampled) by step, ascending."""
     info, tags = run.info, run.data.tags
     params = {name: record.decode_param(run.data.params[name]) for name in sorted(run.data.params)}
     last = {name: run.data.metrics[name] for name in sorted(run.data.metrics)}
-    tokens = curves[curves["metric"] == metrics.TOKENS]
-    losses, sampled = (
-        dict(curves.loc[curves["metric"] == name, ["step", "value"]].itertuples(index=False))
-        for name in (metrics.VAL_LOSS, metrics.VAL_SAMPLE_LOSS)
-    )
+    steps = next(reversed(tokens), None)
     if sampled and losses and max(losses) < max(sampled):  # it ended early: what it has is of its start
         last = {name: value for name, value in last.items() if not name.startswith("val/")}
     return {
@@ -99,8 +111,8 @@ def run_row(run: Run, curves: pd.DataFrame) -> dict[str, Any]:
         "best_val_loss": min((sampled or losses).values(), default=None),
         **last,
         **params,
-        "tokens": int(tokens["value"].iloc[-1]) if len(tokens) else None,
-        "steps": int(tokens["step"].iloc[-1]) if len(tokens) else None,
+        "tokens": None if steps is None else int(tokens[steps]),
+        "steps": steps,
     }
 
 

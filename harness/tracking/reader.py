@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import metrics
+from harness.collector import uncollected
 from harness.outcomes import Outcome
 from harness.tracking import record
 from harness.tracking.frames import (
     POSITION_COLUMNS,
-    RUN_COLUMNS,
+    ROW_METRICS,
     curves_of,
     frame,
-    run_row,
+    rows_of,
     utc,
 )
 from harness.tracking.infos import PlanChange, Sample, SweepRecord
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 
 @explained()
+@uncollected()
 def load_runs(experiment: str, uri: str | None = None, sweep: str | None = None) -> pd.DataFrame:
     """One row per trial of a sweep, oldest first.
 
@@ -61,13 +63,11 @@ def load_runs(experiment: str, uri: str | None = None, sweep: str | None = None)
         TrackingError: no such store, experiment or sweep.
     """
     client, runs = _trials(experiment, uri, sweep)
-    points = read_points(client, runs, (metrics.TOKENS, metrics.VAL_LOSS, metrics.VAL_SAMPLE_LOSS))
-    curves = {int(run): part for run, part in points.groupby("run")}
-    nothing = points.iloc[:0]
-    return frame([run_row(run, curves.get(place, nothing)) for place, run in enumerate(runs)], RUN_COLUMNS)
+    return rows_of(runs, read_points(client, runs, ROW_METRICS))
 
 
 @explained()
+@uncollected()
 def load_curves(
     experiment: str, uri: str | None = None, sweep: str | None = None, only: Sequence[str] | None = None
 ) -> pd.DataFrame:
@@ -83,6 +83,15 @@ def load_curves(
     client, runs = _trials(experiment, uri, sweep)
     wanted = None if only is None else {*only, metrics.TOKENS, metrics.SECONDS}
     return curves_of(runs, read_points(client, runs, wanted))
+
+
+@explained()
+@uncollected()
+def load_frames(experiment: str, uri: str | None = None, sweep: str | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """What `load_runs` and `load_curves` give, read once and so of one moment, also while the sweep goes on."""
+    client, runs = _trials(experiment, uri, sweep)
+    points = read_points(client, runs)
+    return rows_of(runs, points), curves_of(runs, points)
 
 
 @explained()

@@ -8,6 +8,7 @@ import os
 import shlex
 import shutil
 import sqlite3
+import sys
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from harness.collector import importing
 from harness.tracking import record
 
 if TYPE_CHECKING:
@@ -114,7 +116,8 @@ def connect(uri: str, create: bool = False) -> MlflowClient:
     Raises:
         TrackingError: the address means nothing to MLflow, or nothing usable is there.
     """
-    from mlflow import MlflowClient
+    with contextlib.nullcontext() if "mlflow" in sys.modules else importing():
+        from mlflow import MlflowClient
 
     if uri.startswith(_SQLITE):
         file = sqlite_file(uri)

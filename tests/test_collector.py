@@ -1,4 +1,4 @@
-"""Nothing is collected while libraries are imported, and what they made is not looked at again."""
+"""The collector stays away while libraries are imported and much is read, and is back afterwards."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness.imports import importing
+from harness.collector import importing, uncollected
 
 
 @pytest.fixture(autouse=True)
@@ -50,6 +50,19 @@ def test_a_collector_that_was_off_stays_off_and_a_failed_import_turns_it_on() ->
     with pytest.raises(ImportError), importing():
         raise ImportError
     assert gc.isenabled()
+
+
+def test_what_is_read_is_not_looked_through_but_what_it_leaves_is_found_later() -> None:
+    with uncollected():
+        assert not gc.isenabled()
+        loop = weakref.ref(Loop())
+        made = [Loop() for _ in range(10_000)]
+        assert loop() is not None
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == 0
+    assert any(one is made[0] for one in gc.get_objects())
+    gc.collect()
+    assert loop() is None
 
 
 def test_a_command_ends_without_a_last_look() -> None:
