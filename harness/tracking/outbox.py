@@ -27,7 +27,8 @@ from harness.tracking.journal import Entry, Journal
 from harness.tracking.writer import Tracker
 
 ARTIFACTS: Final = "artifacts"  # folder in a run's folder: what is stored with the run when it ends
-_SEND_SECONDS: Final = 2.0  # points wait so long for company
+_SEND_SECONDS: Final = 4.0  # points wait so long for company: to send them costs by the batch
+_FAREWELL_SECONDS: Final = 2.0  # that a thread which waits for a server is waited for
 _LONGEST_PAUSE: Final = 10.0  # between two attempts to reach a server that does not answer
 _BEAT_SECONDS: Final = 45.0
 
@@ -102,7 +103,7 @@ class Outbox:
     def __exit__(self, *_: object) -> None:
         self._closing.set()
         self._wake.set()
-        self._thread.join(_SEND_SECONDS)  # one that waits for a server's answer is left to itself
+        self._thread.join(_FAREWELL_SECONDS)
         for folder in (self.folder, self.folder.parent):
             with contextlib.suppress(OSError):  # not empty, or not there
                 folder.rmdir()

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _ORDER: Final = ("val/", "test/", "train/", "tokens", "epochs", "optim/", "perf/")
 _LOSSES: Final = ("val/", "test/", "train/loss")  # what a model is listed with
 _WAITING_METRICS: Final = 500
-_WAITING_SECONDS: Final = 2.0
+_WAITING_SECONDS: Final = 5.0  # longer than the outbox lets them wait, which sends all at once
 _DATASET_NAME: Final = 500  # characters
 _DATASET_DIGEST: Final = 36  # characters
 
