@@ -158,7 +158,7 @@ def tracking_share(quick: bool) -> Figure:
             key = outbox.begin(info)
             for number, point in enumerate(curve(210, 21)):
                 outbox.point(key, point)
-                if number % 7 == 0:  # a minute of 210 points sends every 2 seconds
+                if number % 14 == 0:  # a minute of 210 points sends every 4 seconds
                     outbox.send()
             outbox.end(key, Outcome.COMPLETE, "")
             outbox.send()

@@ -20,7 +20,7 @@ def config(shape: Shape, steps: int, corpus: str = "short", **train: Any) -> Any
     from harness.config import RunConfig
 
     fields = dict(vars(shape))
-    sequences = fields.pop("batch_size")
+    sequences, _ = fields.pop("batch_size"), fields.pop("biases")
     training = {
         "budget": {"steps": steps},
         "batch_size": sequences,

@@ -1,10 +1,11 @@
 """A GPT in nanoGPT's manner. nanoGPT is on no package index: this is our own script after its published design.
 
-What it takes over: one product for query, key and value; SDPA with `is_causal`; no biases; the head tied to the token
-embedding; a vocabulary of 50304, padded to a multiple of 64; initial weights of N(0, 0.02), the residual projections by
-1/√(2·n_layers) less; the whole logits and `cross_entropy`; fused AdamW with betas 0.9 and 0.95, decay 0.1 on matrices
-and none on vectors; clipping at 1.0; gradients set to None. What it leaves out: `torch.compile`, which on a CPU takes
-longer than these trials (nanoGPT's own advice for a CPU is `--compile=False`), and its configuration system.
+What it takes over: one product for query, key and value; SDPA with `is_causal`; no biases, but where a shape asks for
+them (on a GPU, where it trains the 124M preset, which has them: nanoGPT's `bias=True`, "like GPT-2"); the head tied to
+the token embedding; a vocabulary of 50304, padded to a multiple of 64; initial weights of N(0, 0.02), the residual
+projections by 1/√(2·n_layers) less; the whole logits and `cross_entropy`; fused AdamW with betas 0.9 and 0.95, decay
+0.1 on matrices and none on vectors; clipping at 1.0; gradients set to None. What it leaves out: `torch.compile` on a
+CPU, where it takes longer than these trials (nanoGPT's own advice is `--compile=False`), and its configuration system.
 """
 
 from __future__ import annotations
@@ -22,14 +23,15 @@ STD = 0.02
 
 
 class Norm(nn.Module):
-    """LayerNorm without a bias."""
+    """LayerNorm that can do without a bias."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, bias: bool) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x, self.weight.shape, self.weight, None, 1e-5)
+        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, 1e-5)
 
 
 class Layer(nn.Module):
@@ -37,13 +39,13 @@ class Layer(nn.Module):
 
     def __init__(self, shape: Shape, drop_rate: float) -> None:
         super().__init__()
-        width = shape.emb_dim
+        width, bias = shape.emb_dim, shape.biases
         self.heads, self.drop_rate = shape.n_heads, drop_rate
-        self.norm_1, self.norm_2 = Norm(width), Norm(width)
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.attention_out = nn.Linear(width, width, bias=False)
-        self.expand = nn.Linear(width, 4 * width, bias=False)
-        self.mlp_out = nn.Linear(4 * width, width, bias=False)
+        self.norm_1, self.norm_2 = Norm(width, bias), Norm(width, bias)
+        self.qkv = nn.Linear(width, 3 * width, bias=bias)
+        self.attention_out = nn.Linear(width, width, bias=bias)
+        self.expand = nn.Linear(width, 4 * width, bias=bias)
+        self.mlp_out = nn.Linear(4 * width, width, bias=bias)
         self.drop = nn.Dropout(drop_rate)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -65,13 +67,15 @@ class Model(nn.Module):
         self.positions = nn.Embedding(shape.context_length, shape.emb_dim)
         self.drop = nn.Dropout(drop_rate)
         self.layers = nn.ModuleList(Layer(shape, drop_rate) for _ in range(shape.n_layers))
-        self.norm = Norm(shape.emb_dim)
+        self.norm = Norm(shape.emb_dim, shape.biases)
         self.head = nn.Linear(shape.emb_dim, PADDED_VOCABULARY, bias=False)
         self.head.weight = self.tokens.weight
         for name, parameter in self.named_parameters():
             if parameter.dim() >= 2:
                 residual = name.endswith("_out.weight")
                 nn.init.normal_(parameter, std=STD / math.sqrt(2 * shape.n_layers) if residual else STD)
+            elif name.endswith("bias"):
+                nn.init.zeros_(parameter)
 
     def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
         x = self.tokens(inputs) + self.positions(torch.arange(inputs.shape[1], device=inputs.device))

@@ -298,7 +298,7 @@ def sweep_spec(case: str, pruner: str, **train: Any) -> str:
     """The peers' sweep as a spec; JSON is YAML. Keywords override fields of `train`."""
     plan = SWEEPS[case]
     model = {**vars(plan.shape)}
-    batch_size = model.pop("batch_size")
+    batch_size, _ = model.pop("batch_size"), model.pop("biases")
     spec = {
         "name": "bench",
         "question": "How long does this sweep take?",

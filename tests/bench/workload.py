@@ -18,6 +18,7 @@ class Shape:
     n_layers: int
     batch_size: int
     drop_rate: float = 0.1
+    biases: bool = False  # in every layer and norm, of a peer that can do without; ours are as GPT-2's, with them
 
     @property
     def tokens_per_step(self) -> int:
@@ -28,7 +29,9 @@ SHAPES = {
     "small": Shape(context_length=128, emb_dim=128, n_heads=4, n_layers=4, batch_size=8),
     "tiny": Shape(context_length=64, emb_dim=64, n_heads=2, n_layers=2, batch_size=4),
     "124m": Shape(context_length=256, emb_dim=768, n_heads=12, n_layers=12, batch_size=2),
-    "124m-1024": Shape(context_length=1024, emb_dim=768, n_heads=12, n_layers=12, batch_size=12),  # on a GPU
+    "124m-1024": Shape(  # on a GPU
+        context_length=1024, emb_dim=768, n_heads=12, n_layers=12, batch_size=12, biases=True
+    ),
     "mini": Shape(context_length=16, emb_dim=16, n_heads=2, n_layers=1, batch_size=2),  # --quick: shows that it runs
 }
 
