@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import pandas as pd
@@ -51,7 +52,9 @@ def test_both_ways_give_equal_frames(
 
 
 def test_both_frames_of_one_reading_are_those_of_two(uri: str) -> None:
+    frozen = gc.get_freeze_count()
     runs, curves = load_frames("points", uri)
+    assert gc.isenabled() and gc.get_freeze_count() == frozen  # in a notebook, what is garbage later must be found
     pd.testing.assert_frame_equal(runs, load_runs("points", uri))
     pd.testing.assert_frame_equal(curves, load_curves("points", uri))
 

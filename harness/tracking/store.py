@@ -8,7 +8,6 @@ import os
 import shlex
 import shutil
 import sqlite3
-import sys
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
@@ -16,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from harness.collector import importing
 from harness.tracking import record
 
 if TYPE_CHECKING:
@@ -116,8 +114,7 @@ def connect(uri: str, create: bool = False) -> MlflowClient:
     Raises:
         TrackingError: the address means nothing to MLflow, or nothing usable is there.
     """
-    with contextlib.nullcontext() if "mlflow" in sys.modules else importing():
-        from mlflow import MlflowClient
+    from mlflow import MlflowClient
 
     if uri.startswith(_SQLITE):
         file = sqlite_file(uri)
