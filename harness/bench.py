@@ -62,7 +62,7 @@ def main(
     workers: Workers = None,
     threads: Threads = 1,
     seconds: Annotated[
-        float, typer.Option(parser=number(0.1), metavar="SECONDS", help="Training of each model, about.")
+        float, typer.Option("--seconds", parser=number(0.1), metavar="SECONDS", help="Training of each model, about.")
     ] = 5.0,
 ) -> None:
     """Measure this machine: matrix products, tokens per second and their share of the peak, memory, and what
