@@ -18,7 +18,7 @@ EXPERIMENTS = sorted((PACKAGE.parent / "experiments").glob("*.yaml"))
 
 # From the bottom up: a module imports only from rows below its own, or from its own row.
 ROWS = [
-    {"metrics", "outcomes", "rng", "problems", "imports", "processor"},
+    {"metrics", "outcomes", "rng", "problems", "collector", "processor"},
     {"config", "fields", "spec", "specfile", "runchecks", "schema", "yamlfile"},
     {
         "data",
