@@ -79,6 +79,7 @@ HOMES = {
     "sklearn": {"report"},
     "threadpoolctl": {"report"},
     "pandas": {"report", "tracking"},
+    "pyarrow": {"report"},
     "pydantic": {"config", "fields", "spec", "schema", "specfile", "runchecks", "checkpoint"},
     "ruamel": {"yamlfile", "spec"},
     "multiprocessing": {"workers", "worker"},
