@@ -61,7 +61,7 @@ def main(
     settings: Settings = None,
     workers: Workers = None,
     threads: Threads = 1,
-    seconds: Annotated[
+    seconds: Annotated[  # named, as typer 0.27 knows no option whose metavar is its own name
         float, typer.Option("--seconds", parser=number(0.1), metavar="SECONDS", help="Training of each model, about.")
     ] = 5.0,
 ) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import weakref
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 
 import pytest
 
@@ -27,13 +28,19 @@ class Loop:
         self.itself = self
 
 
-def test_nothing_is_collected_inside_and_what_is_there_stays() -> None:
-    with importing():
+def made_inside(where: AbstractContextManager[None]) -> tuple[weakref.ref[Loop], list[Loop]]:
+    """Garbage and what is none, made where nothing is collected."""
+    with where:
         assert not gc.isenabled()
         loop = weakref.ref(Loop())
         made = [Loop() for _ in range(10_000)]
         assert loop() is not None
     assert gc.isenabled()
+    return loop, made
+
+
+def test_nothing_is_collected_inside_and_what_is_there_stays() -> None:
+    _, made = made_inside(importing())
     assert gc.get_freeze_count() > len(made)
     assert not any(isinstance(one, Loop) for one in gc.get_objects())
     later = weakref.ref(Loop())
@@ -53,12 +60,7 @@ def test_a_collector_that_was_off_stays_off_and_a_failed_import_turns_it_on() ->
 
 
 def test_what_is_read_is_not_looked_through_but_what_it_leaves_is_found_later() -> None:
-    with uncollected():
-        assert not gc.isenabled()
-        loop = weakref.ref(Loop())
-        made = [Loop() for _ in range(10_000)]
-        assert loop() is not None
-    assert gc.isenabled()
+    loop, made = made_inside(uncollected())
     assert gc.get_freeze_count() == 0
     assert any(one is made[0] for one in gc.get_objects())
     gc.collect()

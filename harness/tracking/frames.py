@@ -72,14 +72,16 @@ ROW_METRICS: Final = (metrics.TOKENS, metrics.VAL_LOSS, metrics.VAL_SAMPLE_LOSS)
 
 def rows_of(runs: Sequence[Run], points: pd.DataFrame) -> pd.DataFrame:
     """Runs as `load_runs` gives them; `points` are at least those of `ROW_METRICS`, as `read_points` gives them."""
-    by_run: dict[str, dict[int, dict[int, float]]] = {}
-    for name in ROW_METRICS:
-        found = by_run[name] = {}
-        chosen = points[points["metric"] == name]
-        for run, step, value in zip(*(chosen[key].tolist() for key in ("run", "step", "value")), strict=True):
-            found.setdefault(run, {})[step] = value
-    rows = [_row(run, *(by_run[name].get(place, {}) for name in ROW_METRICS)) for place, run in enumerate(runs)]
-    return frame(rows, RUN_COLUMNS)
+    found = [_by_run(points[points["metric"] == name]) for name in ROW_METRICS]
+    return frame([_row(run, *(one.get(place, {}) for one in found)) for place, run in enumerate(runs)], RUN_COLUMNS)
+
+
+def _by_run(points: pd.DataFrame) -> dict[int, dict[int, float]]:
+    """A metric's values by run and step."""
+    values: dict[int, dict[int, float]] = {}
+    for run, step, value in zip(*(points[key].tolist() for key in ("run", "step", "value")), strict=True):
+        values.setdefault(run, {})[step] = value
+    return values
 
 
 def _row(run: Run, tokens: dict[int, float], losses: dict[int, float], sampled: dict[int, float]) -> dict[str, Any]:

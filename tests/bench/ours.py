@@ -19,11 +19,9 @@ def config(shape: Shape, steps: int, corpus: str = "short", **train: Any) -> Any
     """The run configuration of a shape; keywords override fields of `train`."""
     from harness.config import RunConfig
 
-    fields = dict(vars(shape))
-    sequences, _ = fields.pop("batch_size"), fields.pop("biases")
     training = {
         "budget": {"steps": steps},
-        "batch_size": sequences,
+        "batch_size": shape.batch_size,
         "eval_every": {"steps": 10 * steps},
         "train_eval_tokens": shape.context_length,
         "schedule": "constant",
@@ -33,7 +31,7 @@ def config(shape: Shape, steps: int, corpus: str = "short", **train: Any) -> Any
         "device": "cpu",
         **train,
     }
-    return RunConfig.model_validate({"data": dict(CORPORA[corpus]), "model": fields, "train": training})
+    return RunConfig.model_validate({"data": dict(CORPORA[corpus]), "model": shape.model, "train": training})
 
 
 def throughput(shape: Shape, corpus: str, seconds: float, device: str) -> dict[str, float]:

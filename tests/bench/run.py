@@ -297,18 +297,16 @@ def run_sweep(job: Job, folder: Path, options: argparse.Namespace) -> dict[str, 
 def sweep_spec(case: str, pruner: str, **train: Any) -> str:
     """The peers' sweep as a spec; JSON is YAML. Keywords override fields of `train`."""
     plan = SWEEPS[case]
-    model = {**vars(plan.shape)}
-    batch_size, _ = model.pop("batch_size"), model.pop("biases")
     spec = {
         "name": "bench",
         "question": "How long does this sweep take?",
         "data": CORPORA[case],
-        "model": model,
+        "model": plan.shape.model,
         "train": {
             "budget": {"steps": plan.steps},
-            "batch_size": batch_size,
+            "batch_size": plan.shape.batch_size,
             "eval_every": {"steps": plan.eval_every},
-            "train_eval_tokens": model["context_length"],  # the peers score no part of the training split
+            "train_eval_tokens": plan.shape.context_length,  # the peers score no part of the training split
             "schedule": "constant",
             "warmup": 0.0,
             "sample": {"max_new_tokens": 0},

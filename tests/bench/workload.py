@@ -21,6 +21,11 @@ class Shape:
     biases: bool = False  # in every layer and norm, of a peer that can do without; ours are as GPT-2's, with them
 
     @property
+    def model(self) -> dict[str, float]:
+        """The model's fields, as a spec of ours names them."""
+        return {name: value for name, value in vars(self).items() if name not in ("batch_size", "biases")}
+
+    @property
     def tokens_per_step(self) -> int:
         return self.context_length * self.batch_size
 
