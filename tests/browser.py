@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,7 +52,14 @@ def show(driver: Any, page: Path, width: int = 1280, scheme: str = "light", medi
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     wanted = {"media": media, "features": [{"name": "prefers-color-scheme", "value": scheme}]}
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", wanted)
+    driver.execute_script("window.left = true")
     driver.get(page.as_uri())
+    # On a busy machine `get` may come back while the page before, or an empty one, still stands in the window.
+    there = "return !window.left && location.href === arguments[0] && document.readyState === 'complete'"
+    deadline = time.monotonic() + 60
+    while not driver.execute_script(there, page.as_uri()):
+        assert time.monotonic() < deadline, f"{page} is not shown"
+        time.sleep(0.01)
 
 
 def faults(driver: Any) -> list[str]:

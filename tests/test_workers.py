@@ -330,12 +330,12 @@ def test_workers_end_with_their_parent_and_save_what_they_have(tmp_path: Path) -
         "import sys, time\n"
         "from pathlib import Path\n"
         f"sys.path[:0] = [{str(Path(__file__).parent)!r}]\n"
-        "from test_workers import LONG, config\n"
-        "from harness.workers import Job, Pool, Progress\n"
+        "from test_workers import LONG, config, until_step\n"
+        "from harness.workers import Job, Pool\n"
         "if __name__ == '__main__':\n"
         "    pool = Pool(1)\n"
         f"    pool.submit(Job(1, config(**LONG), state=Path({str(tmp_path / 'state')!r})))\n"
-        "    while not any(isinstance(event, Progress) for event in pool.events(1.0)): pass\n"
+        "    until_step(pool, 1)\n"  # the first point comes before the first step: there is nothing to go on from
         "    print(pool.pids()[1], flush=True)\n"
         "    time.sleep(600)\n"
     )
