@@ -7,6 +7,7 @@ it lie the last estimates and what the sweeps took. Importing this module import
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -21,6 +22,7 @@ from typing import Any, Final
 
 from harness.config import RunConfig, digest_of
 from harness.data import cache_folder
+from harness.files import write_text
 from harness.processor import processor_name
 from harness.spec import training_code
 from harness.workers import WORKER_ENVIRONMENT, count_gpus
@@ -265,10 +267,5 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
     """Replace the file as a whole; a cache that cannot be written is done without."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(content, indent=1), "utf-8")
-        part.replace(path)
-    except OSError:
-        part.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        write_text(path, json.dumps(content, indent=1))

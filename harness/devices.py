@@ -139,6 +139,8 @@ def describe(device: torch.device) -> str:
 def release_memory() -> None:
     """Give back to the system, and to other processes on a GPU, what is free but still held; takes milliseconds.
 
+    What a GPU held at most is counted anew from here.
+
     glibc keeps what is freed between pieces that are not. Runs of several sizes, one after the other, leave such
     pieces at other places each time, and so a process that trains one run after the other grows without a leak.
     """
@@ -148,3 +150,4 @@ def release_memory() -> None:
         trim(0)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()

@@ -1,8 +1,8 @@
-"""Files that are whole or not there: how checkpoints and states reach the disk.
+"""Files that are whole or not there, whatever ends the process that writes them.
 
-A file is written under another name, flushed to the disk and moved into place, and its folder is flushed too. Until
-then the file of that name is what it was, whatever ends the process. Tensors go one after the other, so writing them
-needs memory for the largest of them only.
+A file is written under another name and moved into place: until then the file of that name is what it was. States and
+checkpoints are also flushed to the disk, with their folder, to outlive a power cut; their tensors go one after the
+other, so writing them needs memory for the largest of them only. Importing this module imports no torch.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # safetensors' names of the types that are met here
-_DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.int32: "I32", torch.uint8: "U8"}
+_DTYPES = {"torch.float64": "F64", "torch.float32": "F32", "torch.int32": "I32", "torch.uint8": "U8"}
 _ALIGNMENT = 8  # bytes: where the tensors begin, as safetensors' own writer has it
 
 
@@ -51,6 +51,24 @@ def write_whole(path: Path, chunks: Iterable[Any]) -> str:
     return digest.hexdigest()
 
 
+def write_text(path: Path, text: str) -> None:
+    """Replace a file by a text in UTF-8, not flushed: whoever opens it finds the old text or the new one.
+
+    Several processes may write the same file at once; its folder is made if it is missing. Half a surrogate pair (a
+    file name, a byte of some text) becomes a question mark.
+
+    Raises:
+        OSError: the file that was there is untouched.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        part.write_text(text, encoding="utf-8", errors="replace", newline="\n")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
 def _flush_folder(folder: Path) -> None:
     """Make a rename in the folder outlive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
@@ -75,10 +93,10 @@ def safetensors_chunks(tensors: Mapping[str, Tensor]) -> Iterator[Any]:
     ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))  # keeps them aligned
     for name, tensor in ordered:
         start, end = end, end + tensor.numel() * tensor.element_size()
-        header[name] = {"dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+        header[name] = {"dtype": _DTYPES[str(tensor.dtype)], "shape": list(tensor.shape), "data_offsets": [start, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % _ALIGNMENT)
     yield len(text).to_bytes(8, "little")
     yield text
     for _, tensor in ordered:
-        yield tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        yield tensor.detach().cpu().contiguous().reshape(-1).numpy().view("uint8")

@@ -167,8 +167,6 @@ def _train(job: Job, orders: _Orders, index: int, memory: _Memory) -> Finished:
         return Finished(job.id, Outcome.FAILED, f"{reason}\n{traceback.format_exc()}")
     finally:
         release_memory()
-        if torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()
 
 
 def _with_system_metrics(point: Point, process: psutil.Process) -> Point:

@@ -6,6 +6,8 @@ import errno
 import hashlib
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from harness.files import safetensors_chunks, sha256_of, write_whole
+from harness.files import safetensors_chunks, sha256_of, write_text, write_whole
 
 
 def test_what_was_written_is_there_with_its_checksum(tmp_path: Path) -> None:
@@ -78,6 +80,36 @@ def test_a_failure_between_two_pieces_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(MemoryError):
         write_whole(tmp_path / "file", pieces())
     assert not list(tmp_path.iterdir())
+
+
+def test_a_text_replaces_another_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "new folder" / "page.html"
+    write_text(path, "über\r\n")
+    write_text(path, "half \ud83d of a pair\n")
+    assert path.read_bytes() == b"half ? of a pair\n"
+
+    def refuse(_part: Path, target: Path) -> None:
+        assert target == path and path.read_bytes() == b"half ? of a pair\n"
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(PermissionError):
+        write_text(path, "new")
+    assert [file.name for file in path.parent.iterdir()] == ["page.html"]
+    assert path.read_bytes() == b"half ? of a pair\n"
+
+
+def test_processes_may_write_the_same_text_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "page"
+    script = "import sys; from pathlib import Path; from harness.files import write_text\n"
+    script += "for _ in range(300): write_text(Path(sys.argv[1]), sys.argv[2] * 50_000)\n"
+    script += "assert 'torch' not in sys.modules"
+    writers = [subprocess.Popen([sys.executable, "-c", script, str(path), letter]) for letter in "ab"]
+    while any(writer.poll() is None for writer in writers):
+        if path.exists():
+            assert path.read_text("utf-8") in ("a" * 50_000, "b" * 50_000)
+    assert [writer.returncode for writer in writers] == [0, 0]
+    assert [file.name for file in tmp_path.iterdir()] == ["page"]
 
 
 def test_another_reader_reads_the_tensors(tmp_path: Path) -> None:

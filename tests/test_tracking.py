@@ -49,7 +49,6 @@ from harness.tracking import (
     load_sweep,
     provenance,
     record,
-    runs,
     ui_command,
 )
 from harness.tracking.lease import LEASE_SECONDS
@@ -304,8 +303,7 @@ def test_what_mlflow_sees_of_a_run(store: Store) -> None:
     assert page.index("Every üffort") < page.index("Step 20")
 
 
-def test_points_are_sent_in_batches_and_all_arrive_in_order(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "_WAITING_SECONDS", math.inf)
+def test_points_are_sent_in_batches_and_all_arrive_in_order(store: Store) -> None:
     tracker = Tracker("many", store.uri)
     run_id = tracker.start_trial(tracker.open_sweep(sweep_info("many")), trial_info())
     for step in range(1503):
@@ -314,10 +312,8 @@ def test_points_are_sent_in_batches_and_all_arrive_in_order(store: Store, monkey
             assert store.client.get_metric_history(run_id, "train/batch_loss") == []
     assert len(store.client.get_metric_history(run_id, "train/batch_loss")) == 1503
     tracker.log_point(run_id, point(1503, train__batch_loss=0.0))
-    tracker.flush_if_due()
     assert len(store.client.get_metric_history(run_id, "train/batch_loss")) == 1503
-    monkeypatch.setattr(runs, "_WAITING_SECONDS", 0.0)
-    tracker.flush_if_due()  # time has passed: sent, few as they are
+    tracker.flush()  # few as they are
     assert len(store.client.get_metric_history(run_id, "train/batch_loss")) == 1504
     # More at once than MLflow takes in one batch.
     wide = {f"layer/{index}": float(index) for index in range(1200)}

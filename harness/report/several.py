@@ -11,6 +11,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from harness import metrics
+from harness.files import write_text
 from harness.report.comparison import intervals
 from harness.report.formats import listed, plural, signed, significant
 from harness.report.latex import latex_table
@@ -19,7 +20,7 @@ from harness.report.page import Content, preliminary, render_overview, render_pa
 from harness.report.run_pairs import same_everywhere
 from harness.report.svg import Drawing
 from harness.report.tables import ARM, Cell, Column, Row, Table, resting_on, spelled, verdict_cells, with_half_widths
-from harness.report.writer import ReportFiles, read_sweep, write_files, write_text
+from harness.report.writer import ReportFiles, read_sweep, write_files
 from harness.tracking import TrackingError
 
 _SEPARATE: Final = (

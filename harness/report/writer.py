@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ import pandas as pd
 
 from harness import metrics
 from harness.collector import uncollected
+from harness.files import write_text
 from harness.metrics import Point
 from harness.outcomes import Phase
 from harness.report import passages
@@ -270,18 +270,6 @@ def _long_csv(frame: pd.DataFrame) -> str:
 def _noise(content: Content) -> Iterable[str]:
     """What seeds alone do, where this is what the sweep was for."""
     return next((section.text for section in content.sections if section.anchor == "noise"), ())
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a file as a whole: whoever opens it finds the old text or the new one, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        # A half surrogate (a file name, a byte of some text) must not cost the report.
-        fresh.write_text(text, encoding="utf-8", errors="replace", newline="\n")
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)
 
 
 def loss_curve(curves: pd.DataFrame | Iterable[Point], path: Path) -> None:

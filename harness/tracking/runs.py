@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 _ORDER: Final = ("val/", "test/", "train/", "tokens", "epochs", "optim/", "perf/")
 _LOSSES: Final = ("val/", "test/", "train/loss")  # what a model is listed with
 _WAITING_METRICS: Final = 500
-_WAITING_SECONDS: Final = 5.0  # longer than the outbox lets them wait, which sends all at once
 _DATASET_NAME: Final = 500  # characters
 _DATASET_DIGEST: Final = 36  # characters
 
@@ -58,7 +57,6 @@ class RunWriter(Experiment):
         super().__init__(experiment, uri)
         self._shared: dict[str, str] = {}  # tags of all runs that this process writes
         self._live: dict[str, _LiveRun] = {}  # by run
-        self._flushed = time.monotonic()
 
     @explained()
     def _open_run(
@@ -105,7 +103,7 @@ class RunWriter(Experiment):
         }
 
     def log_point(self, run_id: str, point: Point, at: int | None = None) -> None:
-        """Take a point of a live run; it is sent with a later one, within seconds, or when the run ends.
+        """Take a point of a live run; it is sent when many wait, when `flush` is called, or when the run ends.
 
         A NaN or infinite value is not stored, as MLflow would show it as 0 or 1.8e308: a tag names the metric.
 
@@ -132,12 +130,7 @@ class RunWriter(Experiment):
             live.samples.append(Sample(point.step, point.tokens, point.sample))
         live.by_position = point.by_position or live.by_position
         live.seconds = point.seconds
-        self.flush_if_due()
-
-    def flush_if_due(self) -> None:
-        """Send what waits if it is much, or if the last sending is some seconds ago; for a caller that is idle."""
-        waiting = sum(len(run.waiting) for run in self._live.values())
-        if waiting >= _WAITING_METRICS or (waiting and time.monotonic() - self._flushed >= _WAITING_SECONDS):
+        if sum(len(run.waiting) for run in self._live.values()) >= _WAITING_METRICS:
             self.flush()
 
     def flush(self) -> None:
@@ -145,7 +138,6 @@ class RunWriter(Experiment):
         for run_id, live in self._live.items():
             if live.waiting:
                 self._send_waiting(run_id, {})
-        self._flushed = time.monotonic()
 
     @explained()
     def keep_files(self, run_id: str, folder: Path) -> None:
