@@ -10,6 +10,7 @@ Importing this module imports no torch.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import multiprocessing
 import os
@@ -281,8 +282,11 @@ def count_gpus() -> int:
     if visible is not None:
         return len([name for name in visible.split(",") if name.strip() not in ("", "-1")])
     tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return 0
+    return _listed_gpus(tool) if tool else 0
+
+
+@functools.cache  # a plan asks several times, and without a daemon that keeps the driver awake it takes a second
+def _listed_gpus(tool: str) -> int:
     try:
         listed = subprocess.run([tool, "-L"], capture_output=True, text=True, timeout=20, check=False).stdout
     except (OSError, subprocess.TimeoutExpired):

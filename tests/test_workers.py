@@ -360,7 +360,10 @@ def test_gpus_are_counted_without_torch(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert default_workers() == 2
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     tool = tmp_path / "nvidia-smi"
-    tool.write_text("#!/bin/sh\necho 'GPU 0: NVIDIA H100 (UUID: x)'\necho 'GPU 1: NVIDIA H100 (UUID: y)'\n")
+    asked = tmp_path / "asked"
+    listing = "echo 'GPU 0: NVIDIA H100 (UUID: x)'\necho 'GPU 1: NVIDIA H100 (UUID: y)'"
+    tool.write_text(f"#!/bin/sh\necho >> {asked}\n{listing}\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
-    assert count_gpus() == 2
+    assert count_gpus() == default_workers() == 2
+    assert asked.read_text() == "\n"  # once
