@@ -1,9 +1,9 @@
 """The sweep itself: gives tasks to workers, listens to them, and writes down what happens.
 
 This process alone talks to Optuna and MLflow; workers only train. Order of events for a run: a trial is asked for
-(or a confirm run planned), its record is opened, a worker trains and streams points, each evaluated point is
-reported to the pruner, and the end is written to the record, told to Optuna and shown, in this order. The record is on
-disk before anything else knows of it, so whatever ends this process, the next one goes on from there.
+(or a confirm run planned) by `harness.agenda`, its record is opened, a worker trains and streams points, each evaluated
+point is reported to the pruner, and the end is written to the record, told to Optuna and shown, in this order. The
+record is on disk before anything else knows of it, so whatever ends this process, the next one goes on from there.
 """
 
 from __future__ import annotations
@@ -16,21 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import metrics
-from harness.fields import arm_name
+from harness.agenda import Agenda
 from harness.metrics import Point
 from harness.outcomes import Again, Outcome, Phase
-from harness.progress import ArmTally, Screen
-from harness.rounds import Rounds
-from harness.schema import first_mistake
-from harness.spec import Arm, SweepSpec
+from harness.progress import Screen
+from harness.spec import SweepSpec
 from harness.study import RUN_ID, RUN_KEY, ArmStudy
-from harness.tasks import Running, Task, told_loss
+from harness.tasks import Running, Task
 from harness.tracking import ARTIFACTS, Kept, Outbox, SweepBusy, Tracker
 from harness.workers import Event, Finished, Job, Pool, Progress, Started
 
 MAX_FAULTS = 3  # times in a row, without a point in between, that a run whose worker died is given to another
-MAX_REPLACEMENTS = 2  # trials per arm and command that are asked for in place of failed ones
 RUN_ID_SECONDS = 3.0  # that a trial which took less waits for MLflow to give it an id, to tell Optuna
 GRACE_SECONDS = 10.0  # what running trials get to stop by themselves
 
@@ -77,17 +73,10 @@ class Conductor:
     ) -> None:
         self.spec, self.studies, self.outbox = spec, studies, outbox
         self.pool, self.screen, self.work, self.data = pool, screen, work, data
-        self.arms = spec.arms()
+        self.agenda = Agenda(spec, studies, tracker.confirmed(outbox.parent), self._supersede, screen, work)
         self.running: dict[int, Running] = {}
-        self.failed: list[str] = []
         self._signal = 0
         self._jobs = 0
-        self._to_ask = {arm.name: studies[arm.name].missing() for arm in self.arms}
-        self._replacements = {arm.name: MAX_REPLACEMENTS for arm in self.arms}
-        self._to_confirm: list[Task] = []
-        self._best: dict[str, Mapping[str, Any] | None] = {}  # by arm whose search is over: what is confirmed
-        self._rounds = Rounds(spec)
-        self._confirmed = tracker.confirmed(outbox.parent)
         self._interrupted = tracker.interrupted(outbox.parent)
         self._kept = {_same(kept): kept for kept in outbox.kept() if kept.outcome is None}
         self._common_context = spec.common_context
@@ -99,10 +88,7 @@ class Conductor:
         Raises:
             SweepBusy: another process has taken the sweep over.
         """
-        confirms = self._confirms_missing()
-        weight = sum(self.work[arm] * count for arm, count in self._to_ask.items())
-        weight += sum(self.work[arm.name] for arm in self.arms) / len(self.arms) * confirms
-        self.screen.sweep_began(sum(self._to_ask.values()) + confirms, weight, [*map(self._tally, self.arms)])
+        self.screen.sweep_began(*self.agenda.remaining(), self.agenda.tallies())
         handlers = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             while not self._signal:
@@ -113,130 +99,25 @@ class Conductor:
             if self._signal:
                 self._stop_all()
             else:
-                self._drop_superseded()
+                for kept in filter(self.agenda.supersedes, self._kept.values()):
+                    self.outbox.drop(kept)
         finally:
             try:
                 self._abandon()
             finally:
                 for number, handler in handlers.items():
                     signal.signal(number, handler)
-        return Ended(self._signal, tuple(self.failed))
-
-    # what to do next -----------------------------------------------------------------------------------------
+        return Ended(self._signal, tuple(self.agenda.failed))
 
     def _fill_workers(self) -> None:
         while self.pool.free:
-            task = self._next_task()
+            task = self.agenda.next(self.running.values())
             if task is None:
                 return
             self._begin(task)
 
-    def _next_task(self) -> Task | None:
-        """An explore trial of the arm that is furthest behind, else a confirm run of an arm whose search is over."""
-        waiting = [arm for arm in self.arms if self._to_ask[arm.name]]
-        if waiting:
-            arm = max(waiting, key=lambda arm: self._to_ask[arm.name])
-            self._to_ask[arm.name] -= 1
-            trial, values = self.studies[arm.name].ask()
-            seed = self.spec.base.train.seed
-            try:
-                config = self.spec.arm_config(arm, values, seed)
-            except ValueError as error:  # a combination inside the ranges that makes no GPT
-                message = first_mistake(error)
-                self._replace(arm, f"{arm.name} with {arm_name(values)}: {message}")
-                self.studies[arm.name].tell(trial.number, Outcome.FAILED, None, message)
-                return self._next_task()
-            return Task(arm, Phase.EXPLORE, values, seed, config, self.studies[arm.name].name, trial)
-        searching = {running.task.arm.name for running in self.running.values() if running.task.trial is not None}
-        for arm in self.arms:
-            if arm.name not in searching and arm.name not in self._best:
-                self._best[arm.name] = self._chosen(arm)
-                self._to_confirm += self._confirm_tasks(arm)
-                self._to_confirm.sort(key=lambda task: task.seed)
-        while not self._to_confirm and not self.running and (arms := self._rounds.more()):
-            self._to_confirm = sorted((t for arm in arms for t in self._confirm_tasks(arm)), key=lambda task: task.seed)
-            self._tell_of_round(arms)
-        return self._to_confirm.pop(0) if self._to_confirm else None
-
-    def _tell_of_round(self, arms: Sequence[Arm]) -> None:
-        """Say who gets more seeds, where any of them is still to be trained."""
-        if self._to_confirm:
-            work = sum(self.work[task.arm.name] for task in self._to_confirm)
-            self.screen.sweep_grew(len(self._to_confirm), work, {arm.name: self._rounds.after for arm in arms})
-            names = ", ".join(arm.name for arm in arms if arm != self.spec.baseline_arm)
-            self.screen.note(f"undecided after {self._rounds.before} seeds: {names}; up to {self._rounds.after} seeds")
-
-    def _replace(self, arm: Arm, failure: str) -> None:
-        """Note a trial that brought no result, and ask for another one in its place, a few times per arm.
-
-        Arms are to be searched with equal trials; an arm in which everything fails has to end all the same.
-        """
-        self.failed.append(failure)
-        if self._replacements[arm.name]:
-            self._replacements[arm.name] -= 1
-            self._to_ask[arm.name] += 1
-            self.screen.sweep_grew(1, self.work[arm.name])
-
-    def _chosen(self, arm: Arm) -> Mapping[str, Any] | None:
-        """The values that the arm's search ended with, to be confirmed; None where no trial finished.
-
-        Confirm runs of other values, the best when there were fewer trials, are marked as superseded.
-        """
-        values: Mapping[str, Any] = {}
-        if self.spec.tune:
-            best = self.studies[arm.name].best()
-            if best is None:
-                self.failed.append(f"{arm.name}: no trial finished, so there is nothing to confirm")
-                self.screen.note(self.failed[-1])
-                return None
-            values = best.values
-        for run in self._confirmed:
-            if run.arm != arm.name:
-                continue
-            config = self.spec.arm_config(arm, values, run.seed)
-            if run.digest == config.digest():
-                self._rounds.record(arm.name, run.seed, config, run.outcome, run.validation, run.run_id)
-            else:
-                self.outbox.tag_stored(run.run_id, phase=Phase.SUPERSEDED)
-        return values
-
-    def _drop_superseded(self) -> None:
-        """Give up interrupted confirm runs of values that are no longer the best of their arm."""
-        arms = {arm.name: arm for arm in self.arms if self._best.get(arm.name) is not None}
-        for kept in self._kept.values():
-            info = kept.info
-            if info.phase is not Phase.CONFIRM or info.arm not in arms:
-                continue
-            best = self.spec.arm_config(arms[info.arm], self._best[info.arm] or {}, info.seed)
-            if best.digest() != info.config.digest():
-                self.outbox.drop(kept)
-
-    def _confirm_tasks(self, arm: Arm) -> list[Task]:
-        """The arm's best configuration on every seed of this round that has no result yet."""
-        values = self._best[arm.name]
-        if values is None:
-            return []
-        return [
-            Task(arm, Phase.CONFIRM, values, seed, self.spec.arm_config(arm, values, seed))
-            for seed in self._rounds.seeds
-            if not self._rounds.has(arm.name, seed)
-        ]
-
-    def _confirms_missing(self) -> int:
-        """Confirm runs to be trained now, as far as it can be known before the search is over."""
-        seeds = set(self._rounds.seeds)
-        done = {(run.arm, run.seed) for run in self._confirmed if run.seed in seeds}
-        return len(self.arms) * len(seeds) - len(done)
-
-    def _tally(self, arm: Arm) -> ArmTally:
-        """What earlier processes have done of an arm."""
-        best = self.studies[arm.name].best()
-        tally = ArmTally(arm.name, self.spec.trials, self._rounds.after, self.spec.trials - self._to_ask[arm.name])
-        tally.best = best.loss if best else None
-        for run in self._confirmed:
-            if run.arm == arm.name:
-                tally.ended(Phase.CONFIRM, run.outcome, run.validation.get(metrics.VAL_LOSS))
-        return tally
+    def _supersede(self, run_id: str) -> None:
+        self.outbox.tag_stored(run_id, phase=Phase.SUPERSEDED)
 
     # one run -------------------------------------------------------------------------------------------------
 
@@ -344,19 +225,7 @@ class Conductor:
             self.outbox.pause(running.key, reason)
         else:
             self._record_end(running, outcome, reason)
-        task = running.task
-        if task.trial is not None:
-            loss = told_loss(running.points, outcome)
-            self.studies[task.arm.name].tell(task.trial.number, outcome, loss, reason)
-        elif outcome.is_result:
-            measured = running.evaluated[-1].metrics if running.evaluated else {}
-            self._rounds.record(task.arm.name, task.seed, task.config, outcome, measured, running.key)
-        if outcome.is_failure:
-            failure = f"{running.name}: {reason.splitlines()[0]}"
-            if task.trial is not None and outcome.again is Again.ANOTHER:
-                self._replace(task.arm, failure)
-            else:
-                self.failed.append(failure)
+        self.agenda.ended(running, outcome, reason)
         self.screen.run_ended(event.job, outcome, reason)
 
     def _record_end(self, running: Running, outcome: Outcome, reason: str) -> None:

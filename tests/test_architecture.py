@@ -57,7 +57,7 @@ ROWS = [
             "places",
             "inputs",
         ),
-        "conductor",
+        *("agenda", "conductor"),
     },
     {"cli", "preview", "sweep", "generate", "compare", "bench", "report.__main__", "data.__main__"},
 ]
