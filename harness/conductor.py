@@ -27,7 +27,7 @@ from harness.tracking import ARTIFACTS, Kept, Outbox, SweepBusy, Tracker
 from harness.workers import Event, Finished, Job, Pool, Progress, Started
 
 MAX_FAULTS = 3  # times in a row, without a point in between, that a run whose worker died is given to another
-RUN_ID_SECONDS = 3.0  # that a trial which took less waits for MLflow to give it an id, to tell Optuna
+RUN_ID_SECONDS = 10.0  # that a trial which took less waits for MLflow to give it an id, to tell Optuna
 GRACE_SECONDS = 10.0  # what running trials get to stop by themselves
 
 

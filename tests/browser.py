@@ -40,6 +40,7 @@ def browser(javascript: bool = True) -> Iterator[Any]:
         options.add_experimental_option("prefs", {"profile.managed_default_content_settings.javascript": 2})
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    driver.set_script_timeout(300)  # the accessibility checker over a long page, on a busy machine
     try:
         yield driver
     finally:
