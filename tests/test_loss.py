@@ -58,14 +58,17 @@ def test_loss_and_gradients_are_those_of_the_definition(count: int, dim: int, si
 @settings(deadline=None, derandomize=True, max_examples=30)
 @given(
     *(st.integers(1, 40), st.integers(1, 9), st.integers(2, 40), st.integers(0, 99), st.sampled_from([0.1, 3.0, 20.0])),
-    st.sampled_from([0, 192]),
+    *(st.sampled_from([0, 192]), st.booleans()),
 )
-def test_blocks_of_any_size_give_the_same(count: int, dim: int, size: int, seed: int, scale: float, wide: int) -> None:
+def test_blocks_of_any_size_give_the_same_whatever_the_processor(
+    count: int, dim: int, size: int, seed: int, scale: float, wide: int, in_place: bool
+) -> None:
     drawing = drawn(count, dim, size, seed, scale)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loss, "ROWS", 7)
         patch.setattr(loss, "VOCABULARY", 5)
         patch.setattr(loss, "_WIDE", wide)
+        patch.setattr(loss, "_IN_PLACE", in_place)
         found = by_us(*drawing)
         each = token_losses(*drawing)
     expected = by_definition(*drawing)
