@@ -76,21 +76,40 @@ def test_a_checkpoint_is_a_model_with_its_losses_and_stored_once(
     assert "Ended as **complete**. Last: val/loss 3.2500" in stored.data.tags["mlflow.note.content"]
 
 
+@pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("call", ["log_model_artifacts", "log_outputs", "log_batch", "finalize_logged_model"])
 def test_a_model_that_was_begun_is_finished_and_not_made_twice(
-    tracker: Tracker, client: MlflowClient, parent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    call: str, done: bool, tracker: Tracker, client: MlflowClient, parent: str, tmp_path: Path
 ) -> None:
+    """Whichever of MLflow's calls is the last one that its process made, or had made."""
     run = tracker.start_trial(parent, trial_info(seed=8))
     tracker.log_point(run, point(40, val__loss=3.0))
+    tracker.flush()
     files = made(tmp_path, curve=False)
-    with monkeypatch.context() as broken:
-        broken.setattr(MlflowClient, "log_model_artifacts", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
-        with pytest.raises(OSError, match="disk full"):
+    plain = getattr(MlflowClient, call)
+
+    def killed(*arguments: object, **named: object) -> None:
+        begun = bool(models_of(client, run))
+        if done or not begun:
+            plain(*arguments, **named)
+        if begun:
+            raise OSError("killed")
+
+    with pytest.MonkeyPatch.context() as broken:
+        broken.setattr(MlflowClient, call, killed)
+        with pytest.raises(OSError, match="killed"):
             tracker.keep_files(run, files)
+    if done and call == "finalize_logged_model":
+        assert [model.status for model in models_of(client, run)] == [LoggedModelStatus.READY]
+        tracker.end_trial(run, Outcome.COMPLETE)
+        return
     assert [model.status for model in models_of(client, run)] == [LoggedModelStatus.PENDING]
     for _ in range(2):
         tracker.keep_files(run, files)
     (model,) = models_of(client, run)
     assert model.status == LoggedModelStatus.READY
+    assert {metric.key: metric.value for metric in model.metrics} == {"val/loss": 3.0}
+    assert [one.value for one in client.get_metric_history(run, "val/loss")] == [3.0]
     assert len(client.get_run(run).outputs.model_outputs) == 1
     tracker.end_trial(run, Outcome.COMPLETE)
 

@@ -13,7 +13,7 @@ from harness.tracking.store import local_folder, pages
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import LoggedModel, Metric
+    from mlflow.entities import LoggedModel, Metric, Run
 
 MODEL_TYPE: Final = "GPT"
 MODEL_FILES: Final = ("model.safetensors", "checkpoint.json")  # what a checkpoint cannot be read without
@@ -57,8 +57,10 @@ def keep_checkpoint(
         return str(model.model_id)
     client.log_model_artifacts(model.model_id, str(folder))
     reached = list(losses)
-    client.log_outputs(run, [LoggedModelOutput(model.model_id, max((one.step for one in reached), default=0))])
-    dataset = _dataset(client, run)
+    stored = client.get_run(run)
+    if not (stored.outputs and stored.outputs.model_outputs):  # MLflow refuses to be told twice
+        client.log_outputs(run, [LoggedModelOutput(model.model_id, max((one.step for one in reached), default=0))])
+    dataset = _dataset(stored)
     linked = [
         Metric(one.key, one.value, one.timestamp, one.step, model.model_id, *dataset, run_id=run) for one in reached
     ]
@@ -89,8 +91,7 @@ def model_folder(client: MlflowClient, experiment: str, run: str) -> Path | None
     return Path(download_artifacts(model.artifact_location, tracking_uri=client.tracking_uri))
 
 
-def _dataset(client: MlflowClient, run: str) -> tuple[str | None, str | None]:
+def _dataset(run: Run) -> tuple[str | None, str | None]:
     """Name and digest of the data set that a run was trained on."""
-    inputs = client.get_run(run).inputs
-    found = inputs.dataset_inputs if inputs else []
+    found = run.inputs.dataset_inputs if run.inputs else []
     return (found[0].dataset.name, found[0].dataset.digest) if found else (None, None)
