@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,6 +48,8 @@ def browser(javascript: bool = True) -> Iterator[Any]:
 
 def show(driver: Any, page: Path, width: int = 1280, scheme: str = "light", media: str = "") -> None:
     """Open a file in a window so many CSS pixels wide, in light or dark, on a screen or (`print`) on paper."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
     size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     wanted = {"media": media, "features": [{"name": "prefers-color-scheme", "value": scheme}]}
@@ -57,10 +58,7 @@ def show(driver: Any, page: Path, width: int = 1280, scheme: str = "light", medi
     driver.get(page.as_uri())
     # On a busy machine `get` may come back while the page before, or an empty one, still stands in the window.
     there = "return !window.left && location.href === arguments[0] && document.readyState === 'complete'"
-    deadline = time.monotonic() + 60
-    while not driver.execute_script(there, page.as_uri()):
-        assert time.monotonic() < deadline, f"{page} is not shown"
-        time.sleep(0.01)
+    WebDriverWait(driver, 60, 0.01).until(lambda it: it.execute_script(there, page.as_uri()), f"{page} is not shown")
 
 
 def faults(driver: Any) -> list[str]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import re
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from harness.agenda import MAX_REPLACEMENTS, Agenda
 from harness.metrics import TRAIN_LOSS, VAL_LOSS, Point
@@ -17,6 +15,7 @@ from harness.spec import SweepSpec
 from harness.study import ArmStudy, open_storage
 from harness.tasks import Running, Task
 from harness.tracking import Confirmed, Kept, TrialInfo
+from test_progress import console, text
 from test_specfile import GOOD, load
 
 BASE, OTHER = "drop_rate=0.1", "drop_rate=0.0"
@@ -25,13 +24,13 @@ BASE, OTHER = "drop_rate=0.1", "drop_rate=0.0"
 class Sweep:
     """A sweep of real studies in which training is a number that the test makes up."""
 
-    def __init__(self, folder: Path, text: str = GOOD, confirmed: tuple[Confirmed, ...] = ()) -> None:
-        self.spec: SweepSpec = load(folder, text)
+    def __init__(self, folder: Path, spec: str = GOOD, confirmed: tuple[Confirmed, ...] = ()) -> None:
+        self.spec: SweepSpec = load(folder, spec)
         storage = open_storage(f"sqlite:///{folder}/optuna.db")
         arms = self.spec.arms()
         studies = {arm.name: ArmStudy(self.spec, arm, self.spec.identity(), storage, 1000, 10_000) for arm in arms}
         self.superseded: list[str] = []
-        self.screen = Screen(Console(file=io.StringIO()))
+        self.screen = Screen(console())
         work = {OTHER: 1.0, BASE: 2.0}
         self.agenda = Agenda(self.spec, studies, confirmed, self.superseded.append, self.screen, work)
         self.screen.sweep_began(*self.agenda.remaining(), self.agenda.tallies())
@@ -151,6 +150,4 @@ def test_what_is_undecided_gets_more_seeds_once_nothing_runs(tmp_path: Path) -> 
         task = sweep.agenda.next([Running(last, "key")])
     more = [sweep.agenda.next([]) for _ in range(6)]
     assert [(task.seed, task.arm.name) for task in more] == [(s, arm) for s in (5, 6, 7) for arm in (OTHER, BASE)]
-    stream = sweep.screen.console.file
-    assert isinstance(stream, io.StringIO)
-    assert f"undecided after 3 seeds: {OTHER}; up to 6 seeds" in stream.getvalue()
+    assert f"undecided after 3 seeds: {OTHER}; up to 6 seeds" in text(sweep.screen)
