@@ -15,8 +15,8 @@ from harness.spec import SweepSpec
 from harness.study import ArmStudy, open_storage
 from harness.tasks import Running, Task
 from harness.tracking import Confirmed, Kept, TrialInfo
-from test_progress import console, text
-from test_specfile import GOOD, load
+from screens import console, text
+from specs import GOOD, load
 
 BASE, OTHER = "drop_rate=0.1", "drop_rate=0.0"
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-import harness
 from harness.specfile import load_spec
+from paths import SUPPORT
+from source_code import PACKAGE, imports, modules
 
-PACKAGE = Path(harness.__file__).parent
 EXPERIMENTS = sorted((PACKAGE.parent / "experiments").glob("*.yaml"))
 
 # From the bottom up: a module imports only from rows below its own, or from its own row.
@@ -89,10 +89,6 @@ HOMES = {
 }
 
 
-def modules() -> list[Path]:
-    return [path for path in sorted(PACKAGE.rglob("*.py")) if path.relative_to(PACKAGE) != Path("__init__.py")]
-
-
 def short(path: Path) -> str:
     """`model`, `report` for a file of that package, `report.__main__` for its command."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts
@@ -101,26 +97,6 @@ def short(path: Path) -> str:
 
 def row(module: str) -> int:
     return next(number for number, names in enumerate(ROWS) if module in names)
-
-
-def imports(path: Path) -> set[str]:
-    """Every module that a file imports, wherever in the file, but not for type checking only."""
-    found: set[str] = set()
-
-    def visit(node: ast.AST) -> None:
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            return
-        if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
-        if isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
-            if node.module == "harness":
-                found.update(f"harness.{alias.name}" for alias in node.names)
-        for child in ast.iter_child_nodes(node):
-            visit(child)
-
-    visit(ast.parse(path.read_text("utf-8")))
-    return found
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -206,7 +182,7 @@ for optimizer in ("adamw", "muon"):
     load_checkpoint(Path(sys.argv[1], optimizer))
 print([name for name in ("torch._dynamo", "sympy") if name in sys.modules])
 """
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(PACKAGE.parent), str(Path(__file__).parent)])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(PACKAGE.parent), str(SUPPORT)])}
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "[]"

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-BENCH = Path(__file__).parent / "bench"
+from paths import ROOT
+
+BENCH = ROOT / "tests" / "bench"
 
 
 def run(*arguments: str, timeout: float = 900) -> str:

@@ -113,7 +113,7 @@ def test_estimates_are_compared_by_the_run(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_plan_tells_how_far_off_the_last_one_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from test_sweep import SPEC, Sandbox
+    from sandbox import SPEC, Sandbox
 
     monkeypatch.setenv("GPT_HARNESS_CACHE", str(tmp_path / "cache"))
     sandbox = Sandbox(tmp_path / "here", SPEC.replace("[0.0, 0.2]", "[0.0]").replace("trials: 2", "trials: 1"))

@@ -16,6 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save
 
+from damage import Trap, describe, vouch_for
 from harness.checkpoint import (
     DESCRIPTION,
     WEIGHTS,
@@ -117,12 +118,6 @@ def truncate(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-10])
 
 
-def describe(file: Path, **changes: Any) -> None:
-    """Another description; `None` takes a key away."""
-    description = json.loads(file.read_text()) | changes
-    file.write_text(json.dumps({key: value for key, value in description.items() if value is not None}))
-
-
 DAMAGES: list[tuple[str, str, Callable[[Path], object]]] = [
     ("flipped byte", WEIGHTS, flip_a_byte),
     ("truncated", WEIGHTS, truncate),
@@ -164,22 +159,6 @@ def test_a_folder_that_is_none_is_refused(where: str, tmp_path: Path) -> None:
         folder.write_text("no folder")
     with pytest.raises(CheckpointError, match="nothing"):
         load_checkpoint(folder)
-
-
-def vouch_for(folder: Path, weights: bytes) -> None:
-    """Put other weights in place, with a description whose checksum fits them."""
-    (folder / WEIGHTS).write_bytes(weights)
-    describe(folder / DESCRIPTION, sha256=hashlib.sha256(weights).hexdigest())
-
-
-class Trap:
-    """Unpickling it makes a folder."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (str(self.path),)
 
 
 @pytest.mark.parametrize("checksum_fits", [False, True])

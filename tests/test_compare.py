@@ -11,7 +11,7 @@ from harness.cli import out
 from harness.compare import app, curve_lines, different_params, metric_rows, sparkline
 from harness.outcomes import Outcome
 from harness.tracking import Tracker, load_run
-from test_tracking import point, sweep_info, trial_info
+from stored_runs import point, sweep_info, trial_info
 
 
 @pytest.fixture(scope="module")

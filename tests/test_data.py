@@ -21,8 +21,8 @@ from harness.config import DataConfig, Split, digest_of
 from harness.data import SPLITS, CorpusError, Dataset, get_tokenizer, load_corpus, open_dataset
 from harness.data.dataset import cut
 from helpers import BYTES, byte_data, small_config
+from paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 SMALL = DataConfig(corpus="sotu-1820")
 
 

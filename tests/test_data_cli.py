@@ -10,8 +10,7 @@ import pytest
 
 from harness.data import BUILTIN, load_corpus
 from helpers import BYTES
-
-ROOT = Path(__file__).resolve().parents[1]
+from paths import ROOT
 
 
 @pytest.fixture(scope="module")

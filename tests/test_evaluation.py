@@ -17,10 +17,7 @@ from harness import metrics
 from harness.data import get_tokenizer, open_dataset
 from harness.model import GPT, build_gpt
 from harness.windows import fixed_sample, take_windows
-from helpers import byte_data, evaluator, lively_gpt, small_config
-
-SAMPLED = {metrics.VAL_SAMPLE_LOSS, metrics.VAL_SAMPLE_PERPLEXITY, metrics.VAL_SAMPLE_BITS_PER_BYTE}
-WHOLE = {metrics.VAL_LOSS, metrics.VAL_PERPLEXITY, metrics.VAL_BITS_PER_BYTE}
+from helpers import SAMPLED, WHOLE, byte_data, evaluator, lively_gpt, small_config
 
 
 def plain_score(model: GPT, windows: list[tuple[Tensor, Tensor]]) -> float:

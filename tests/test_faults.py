@@ -39,10 +39,9 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,14 +52,15 @@ import pytest
 import torch
 from mlflow.entities import Run
 
+from damage import Trap, rewrite, vouch_for
 from harness.config import DataConfig, RunConfig
 from harness.data import open_dataset
 from harness.tracking import checkpoint_folder
 from harness.tracking.journal import TAG, Journal
 from harness.trainer import train
+from paths import SUPPORT
 from sandbox import PATIENCE, SPEC, Command, Sandbox, exact_curves, saved
-from test_checkpoint import Trap, vouch_for
-from test_state import rewrite
+from servers import mlflow_server
 
 pytestmark = pytest.mark.slow
 
@@ -69,7 +69,7 @@ SAVING = SPEC.replace("  batch_tokens", "  checkpoint_every: 0.2\n  batch_tokens
 SMALL = SAVING.replace("6_144", "80_000").replace("tokens: 2_048", "tokens: 16_000").replace("seeds: 2", "seeds: 1")
 ENDLESS = SAVING.replace("6_144", "40_000_000").replace("tokens: 2_048", "tokens: 400_000")
 ENDLESS = ENDLESS.replace("trials: 2, seeds: 2", "trials: 1, seeds: 1")
-TESTS = str(Path(__file__).parent)
+TESTS = str(SUPPORT)
 
 
 @pytest.fixture(scope="module")
@@ -607,29 +607,6 @@ def test_15_a_command_that_is_given_again(calm: Sandbox) -> None:
     status = calm.run("tiny.yaml", "--status").stdout
     assert status.splitlines()[-1] == "complete"
     assert len(re.findall(r"^drop_rate=0.\d +2/2 +1/1 +0 +0 +0 +0 ", status, re.MULTILINE)) == 2
-
-
-@contextmanager
-def mlflow_server(folder: Path, port: int) -> Iterator[None]:
-    """MLflow's own server, with SQLite behind it, from when it answers; ended afterwards."""
-    options = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    options += [
-        "--backend-store-uri",
-        f"sqlite:///{folder}/server.db",
-        "--artifacts-destination",
-        f"{folder}/artifacts",
-    ]
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with Command([sys.executable, "-m", "mlflow", "server", *options], folder, environment) as server:
-
-        def answers() -> bool:
-            try:
-                return bool(urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).status == 200)
-            except OSError:
-                return False
-
-        server.until(answers)
-        yield
 
 
 def test_16_a_tracking_server_that_is_down_for_a_while(calm: Sandbox, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from harness.fields import arm_name, field_paths, override, short_name
 from harness.specfile import load_spec
-from test_specfile import GOOD
+from specs import GOOD
 
 
 def test_override_leaves_the_original_alone_and_clears_siblings() -> None:

@@ -15,9 +15,8 @@ from rich.console import Console
 from harness.live import LiveScreen, bar, run_line
 from harness.outcomes import Outcome, Phase
 from harness.progress import ArmTally, Run, make_screen
-from test_progress import console, point, text
-
-NAMES = ["drop_rate=0.0 · learning_rate=2.1e-03 · weight_decay=0.283 · seed 1", "drop_rate=0.2 · [bold] · seed 2"]
+from paths import SUPPORT
+from screens import NAMES, console, point, text
 
 
 def screen_of(width: int, height: int = 24, arms: int = 2) -> LiveScreen:
@@ -106,8 +105,7 @@ DEMO = """
 import sys, time
 from rich.console import Console
 sys.path.insert(0, {tests!r})
-from test_live import NAMES
-from test_progress import point
+from screens import NAMES, point
 from harness.outcomes import Outcome
 from harness.progress import ArmTally, make_screen
 with make_screen(Console(highlight=False)) as screen:
@@ -139,7 +137,7 @@ def test_in_a_real_terminal_the_table_stands_once_below_what_has_ended(
 ) -> None:
     ready = tmp_path / "ready"
     script = tmp_path / "demo.py"
-    script.write_text(DEMO.format(tests=str(Path(__file__).parent), ready=str(ready)), "utf-8")
+    script.write_text(DEMO.format(tests=str(SUPPORT), ready=str(ready)), "utf-8")
     size = ["-x", str(width), "-y", "20"]
     shell = f"env -u COLUMNS -u LINES {sys.executable} {script}; sleep 60"
     subprocess.run([*tmux, "new-session", "-d", *size, shell], check=True)

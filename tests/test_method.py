@@ -21,9 +21,9 @@ from harness.report.method import METHOD_VERSION, analysis_plan, deviations, pla
 from harness.spec import SweepSpec
 from harness.specfile import load_spec
 from harness.tracking import PlanChange, SweepRecord, Tracker, load_sweep
-from test_specfile import GOOD, load
+from paths import EXPERIMENTS
+from specs import GOOD, load
 
-EXPERIMENTS = sorted((Path(__file__).parents[1] / "experiments").glob("*.yaml"))
 ADAPTIVE = "study.seeds={min: 3, max: 12}"
 
 # The rule, as a plan states it.

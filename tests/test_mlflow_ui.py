@@ -16,7 +16,7 @@ import pytest
 from mlflow import MlflowClient
 
 from browser import browser, needs_browser
-from test_sweep import SPEC, Sandbox
+from sandbox import SPEC, Sandbox
 
 pytestmark = [pytest.mark.slow, needs_browser]
 

@@ -12,10 +12,11 @@ from mlflow.entities import LoggedModelStatus
 from harness.outcomes import Outcome, Phase
 from harness.tracking import Tracker, checkpoint_folder, page_address
 from harness.tracking.models import model_name
-from test_faults import mlflow_server
-from test_tracking import point, sweep_info, trial_info
+from paths import ROOT
+from servers import mlflow_server
+from stored_runs import point, sweep_info, trial_info
 
-README = Path(__file__).parents[1] / "README.md"
+README = ROOT / "README.md"
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from harness.metrics import TEST_LOSS, VAL_LOSS, VAL_PERPLEXITY
 from harness.outcomes import Outcome, Phase
 from harness.tracking.infos import ArmInfo
 from harness.tracking.notes import NOTE, NOTE_SHA256, experiment_note, note_tags, sweep_note, trial_note
-from test_tracking import sweep_info, trial_info
+from stored_runs import sweep_info, trial_info
 
 
 def test_a_sweeps_page_asks_answers_and_says_how_to_go_on() -> None:

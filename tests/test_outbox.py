@@ -19,7 +19,7 @@ from harness.outcomes import Outcome
 from harness.tracking import ARTIFACTS, Outbox, Tracker, kept_runs, load_samples
 from harness.tracking.infos import TrialInfo
 from harness.tracking.record import describe_trial
-from test_tracking import Store, point, store, sweep_info, trial_info  # noqa: F401
+from stored_runs import Store, point, store, sweep_info, trial_info  # noqa: F401
 
 
 class Place:

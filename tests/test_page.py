@@ -18,7 +18,9 @@ import example_sweep as example
 from browser import browser, faults, needs_browser, show
 from clean_sweeps import clean_sweep
 from harness.report.writer import assemble, in_order, write_files
-from test_report import ARM, BASELINE, all_runs
+from reports import all_runs
+
+ARM, BASELINE = example.LOSSES
 
 pytestmark = needs_browser
 

@@ -15,7 +15,7 @@ from harness.plan import (
     run_seconds,
     sweep_seconds,
 )
-from test_specfile import GOOD, load
+from specs import GOOD, load
 
 
 def test_a_run_costs_what_its_tokens_and_weights_say(tmp_path: Path) -> None:

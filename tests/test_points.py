@@ -15,7 +15,7 @@ from harness.tracking import Tracker, load_curves, load_frames, load_runs
 from harness.tracking import points as module
 from harness.tracking.points import read_points
 from harness.tracking.store import connect
-from test_tracking import point, sweep_info, trial_info
+from stored_runs import point, sweep_info, trial_info
 
 
 @pytest.fixture(scope="module")

@@ -14,21 +14,7 @@ from harness.metrics import Point
 from harness.outcomes import Outcome, Phase
 from harness.progress import ArmTally, QuietScreen, Screen, clock, fitted, left_in_words, make_screen, shortened
 from harness.timeleft import TimeLeft
-
-
-def console(terminal: bool = False, width: int = 120) -> Console:
-    return Console(file=io.StringIO(), force_terminal=terminal, width=width, highlight=False, color_system=None)
-
-
-def text(screen: Screen) -> str:
-    stream = screen.console.file
-    assert isinstance(stream, io.StringIO)
-    return stream.getvalue()
-
-
-def point(step: int, progress: float, val: float) -> Point:
-    found = {metrics.TRAIN_LOSS: 3.0, metrics.VAL_LOSS: val, metrics.TOKENS_PER_SECOND: 1234.0}
-    return Point(step, step * 100, progress, 1.0, found)
+from screens import console, point, text
 
 
 @pytest.mark.parametrize(

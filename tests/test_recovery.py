@@ -15,113 +15,14 @@ import pytest
 from mlflow import MlflowClient
 
 from harness import metrics
-from harness.config import RunConfig
 from harness.metrics import Point
 from harness.outcomes import Outcome, Phase
-from harness.recovery import REMADE, reconcile, set_aside
-from harness.spec import SweepSpec
-from harness.study import RUN_KEY, ArmStudy, open_storage
+from harness.recovery import REMADE, set_aside
+from harness.study import RUN_KEY
 from harness.tasks import Task, told_loss
-from harness.tracking import ArmInfo, Outbox, SweepInfo, Tracker, kept_runs, load_runs
-from test_specfile import load
-from test_tracking import DATA
-
-SPEC = """\
-name: torn
-question: Is anything lost?
-data: {corpus: sotu-1820, tokenizer: byte}
-model: {context_length: 16, emb_dim: 8, n_heads: 2, n_layers: 1}
-train: {budget: {steps: 40}, batch_tokens: 64}
-tune:
-  train.learning_rate: {log_uniform: [1e-4, 1e-2]}
-  train.weight_decay: {uniform: [0, 0.2]}
-study: {sampler: random, trials: 6, seeds: 2}
-"""
-
-
-class Torn:
-    """The stores of one sweep of one arm, in a folder; every `open` is a new process's view of them."""
-
-    def __init__(self, folder: Path, *settings: str) -> None:
-        self.folder, self.settings = folder, settings
-        folder.mkdir(exist_ok=True)
-        self.spec: SweepSpec = load(folder, SPEC, *settings)
-        [self.arm] = self.spec.arms()
-
-    @property
-    def client(self) -> MlflowClient:
-        return MlflowClient(f"sqlite:///{self.folder}/mlflow.db")
-
-    def open(self) -> tuple[ArmStudy, Tracker, Outbox]:
-        storage = open_storage(f"sqlite:///{self.folder}/optuna.db")
-        study = ArmStudy(self.spec, self.arm, self.spec.identity(), storage, 640, 2560)
-        tracker = Tracker("torn", f"sqlite:///{self.folder}/mlflow.db")
-        info = SweepInfo(
-            name="torn",
-            question="",
-            identity=self.spec.identity(),
-            spec_text="",
-            arms=(ArmInfo(self.arm.name, {}),),
-            baseline=self.arm.name,
-            compare=(),
-            tune={},
-            study={},
-            command="",
-            data=DATA,
-        )
-        return study, tracker, Outbox(tracker, tracker.open_sweep(info), self.folder / "work" / "runs")
-
-    def reconcile(self) -> str:
-        study, tracker, outbox = self.open()
-        return reconcile(self.spec, {self.arm.name: study}, tracker, outbox, {self.arm.name: DATA})
-
-    def begin(self, study: ArmStudy, outbox: Outbox, *losses: float) -> tuple[str, Task]:
-        """Ask for a trial and let it measure so much."""
-        trial, values = study.ask()
-        config = self.spec.arm_config(self.arm, values, 1)
-        task = Task(self.arm, Phase.EXPLORE, values, 1, config, study.name, trial)
-        key = outbox.begin(task.info(DATA))
-        trial.set_user_attr(RUN_KEY, key)
-        measure(outbox, key, config, *losses)
-        for number, loss in enumerate(losses[1:], 1):
-            study.report(trial, 640 * number, loss)
-        return key, task
-
-    def without(self, lost: str) -> Torn:
-        """A copy that lacks a file. (A process that has the file open would go on with it.)"""
-        target = self.folder.with_name(f"{self.folder.name}-without-{lost}")
-        shutil.copytree(self.folder, target, ignore=shutil.ignore_patterns(lost))
-        return Torn(target, *self.settings)
-
-    def stores(self) -> tuple[Any, ...]:
-        """All that Optuna, MLflow and the disk say, but for the clock and ids that are drawn."""
-        storage = f"sqlite:///{self.folder}/optuna.db"
-        trials = [
-            (name, t.number, t.state.name, t.value, t.params, t.intermediate_values, t.user_attrs.get("outcome"))
-            for name in sorted(optuna.get_all_study_names(storage))
-            for t in optuna.load_study(study_name=name, storage=storage).trials
-        ]
-        runs = []
-        experiment = self.client.get_experiment_by_name("torn")
-        assert experiment is not None
-        for run in self.client.search_runs([experiment.experiment_id]):
-            tags = {name: run.data.tags.get(f"harness.{name}") for name in ("key", "role", "outcome", "reason")}
-            points = [
-                (name, point.step, point.value)
-                for name in sorted(run.data.metrics)
-                for point in self.client.get_metric_history(run.info.run_id, name)
-            ]
-            runs.append((sorted(map(str, tags.items())), run.info.status, points, sorted(run.data.params.items())))
-        folders = sorted(path.name for path in (self.folder / "work" / "runs").glob("*"))
-        return trials, sorted(runs), folders
-
-
-def measure(outbox: Outbox, key: str, config: RunConfig, *losses: float, first: int = 0) -> None:
-    """Points ten steps apart."""
-    for number, loss in enumerate(losses, first):
-        step = 10 * number
-        measured = {metrics.VAL_LOSS: loss, metrics.TRAIN_LOSS: loss - 0.5}
-        outbox.point(key, Point(step, step * config.tokens_per_step, step / 40, float(step), measured))
+from harness.tracking import kept_runs, load_runs
+from stored_runs import DATA
+from torn_sweep import Torn, measure
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -18,55 +17,24 @@ from typer.testing import CliRunner
 
 import example_sweep as example
 from browser import CHROMIUM
-from harness.metrics import Point
 from harness.outcomes import Outcome, Phase
 from harness.problems import SpecError
 from harness.report import ReportFiles, TrackingError, compare, load_curves, load_runs, write_report
 from harness.report.__main__ import app
 from harness.report.caveats import fixed_settings
-from harness.report.writer import assemble, in_order, write_files
-from harness.tracking import ArmInfo, SweepInfo, SweepRecord, Tracker, TrialInfo
-from test_specfile import GOOD, load
+from harness.report.writer import in_order
+from harness.tracking import SweepInfo, Tracker
+from paths import ROOT, SUPPORT
+from reports import Page, all_runs, record_run, report
+from specs import GOOD, load
 
 ARM, BASELINE = example.LOSSES
-
-
-def all_runs() -> list[dict[str, Any]]:
-    return [*example.explore_runs(), *example.confirm_runs()]
-
-
-def report(
-    folder: Path, rows: list[dict[str, Any]], record: SweepRecord, samples_of: Any = example.samples_of
-) -> ReportFiles:
-    runs = in_order(example.frame(rows), record)
-    curves = example.curves_of(runs)
-    content = assemble(record, runs, curves, samples_of, "python -m mlflow ui")
-    return write_files(content, curves, folder)
 
 
 @pytest.fixture(scope="module")
 def standard(tmp_path_factory: pytest.TempPathFactory) -> ReportFiles:
     """The report of the example sweep, only to be read."""
     return report(tmp_path_factory.mktemp("standard"), all_runs(), example.record(tune=example.TUNE))
-
-
-class Page(HTMLParser):
-    """The tags, attributes and text of a page."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-    def values(self, attribute: str) -> list[str]:
-        return [value or "" for _, attributes in self.tags for name, value in attributes.items() if name == attribute]
 
 
 def test_page_holds_everything(standard: ReportFiles) -> None:
@@ -174,11 +142,11 @@ def test_the_same_runs_give_the_same_bytes_in_any_order(standard: ReportFiles, t
     report(tmp_path / "b", all_runs()[::-1], example.record(tune=example.TUNE))
     assert contents(tmp_path / "b") == first
     code = (
-        "import sys; sys.path[:0] = sys.argv[2:]; import test_report as t; from pathlib import Path;"
+        "import sys; sys.path[:0] = sys.argv[2:]; import reports as t; from pathlib import Path;"
         "t.report(Path(sys.argv[1]), t.all_runs(), t.example.record(tune=t.example.TUNE))"
     )
-    here = Path(__file__).parent
-    command = [sys.executable, "-c", code, str(tmp_path / "c"), str(here), str(here.parent)]
+    paths = [str(SUPPORT), str(ROOT)]
+    command = [sys.executable, "-c", code, str(tmp_path / "c"), *paths]
     subprocess.run(command, check=True, timeout=120, env={"PYTHONHASHSEED": "11", "TZ": "Asia/Tokyo"})
     assert contents(tmp_path / "c") == first
 
@@ -293,27 +261,6 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
         Outcome.INTERRUPTED,
     )
     return uri
-
-
-def record_run(
-    tracker: Tracker,
-    parent: str,
-    arm: ArmInfo,
-    phase: Phase,
-    seed: int,
-    loss: float,
-    outcome: Outcome = Outcome.COMPLETE,
-) -> None:
-    config = example.config({**arm.values, "train.learning_rate": 1e-3}, seed)
-    study, number = (f"dropout/{arm.name}", 0) if phase is Phase.EXPLORE else (None, None)
-    info = TrialInfo(f"{arm.name} · seed {seed}", arm.name, phase, seed, config, study, number)
-    run = tracker.start_trial(parent, info)
-    for step, now in ((0, 10.8), (16, loss)):
-        shown = {"val/loss": now, "val/bits_per_byte": now / 3, "train/loss": now - 0.1}
-        if step and phase is Phase.CONFIRM:
-            shown["test/loss"] = now + 0.25
-        tracker.log_point(run, Point(step, 512 * step, step / 16, float(step), shown, f"after {step} steps"))
-    tracker.end_trial(run, outcome, "" if outcome is Outcome.COMPLETE else "ValueError: made up")
 
 
 def test_report_of_a_stored_sweep(store: str, tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import hashlib
 import math
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.rng import derive, stream
+from paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 words = st.lists(st.one_of(st.integers(), st.text("abz./", max_size=4)), max_size=3)
 
 

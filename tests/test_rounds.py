@@ -10,7 +10,7 @@ import pytest
 from harness.outcomes import Outcome
 from harness.rounds import Rounds
 from harness.spec import SweepSpec
-from test_specfile import GOOD, load
+from specs import GOOD, load
 
 ARMS = ("drop_rate=0.0", "drop_rate=0.1", "drop_rate=0.2")
 BASE, CLEAR, OPEN = ARMS

@@ -15,7 +15,7 @@ from harness.outcomes import Outcome, Phase
 from harness.report import TrackingError, write_reports
 from harness.report.__main__ import app
 from harness.tracking import SweepInfo, Tracker
-from test_report import Page, record_run
+from reports import Page, record_run
 
 BIAS = {"qkv_bias=false": {"model.qkv_bias": False}, "qkv_bias=true": {"model.qkv_bias": True}}
 OTHER_TEXT = {"sha256": "0badf00d" * 8, "fingerprint": "1" * 64}

@@ -7,8 +7,8 @@ import pytest
 import harness
 import harness.spec
 from harness.spec import training_code
-from test_architecture import imports
-from test_specfile import GOOD, load
+from source_code import imports
+from specs import GOOD, load
 
 
 def test_arms_are_every_combination_in_the_order_of_the_file(tmp_path: Path) -> None:

@@ -11,34 +11,7 @@ from harness.config import DataConfig
 from harness.problems import SpecError
 from harness.spec import SweepSpec
 from harness.specfile import load_spec
-
-GOOD = """\
-name: dropout
-question: Does dropout help?
-data: {corpus: sotu-1820}
-model: {context_length: 32, emb_dim: 16, n_heads: 2, n_layers: 1}
-train:
-  budget: {tokens: 400_000}
-  batch_tokens: 128
-compare:
-  model.drop_rate: [0.0, 0.1]
-baseline: {model.drop_rate: 0.1}
-tune:
-  train.learning_rate: {log_uniform: [3e-4, 3e-3]}
-study: {trials: 4, seeds: 3}
-"""
-
-
-def load(tmp_path: Path, text: str, *settings: str, tokens: Mapping[str, int] | None = None):
-    path = tmp_path / "spec.yaml"
-    path.write_text(text, "utf-8")
-    return load_spec(path, settings, None if tokens is None else lambda _: tokens)
-
-
-def mistakes(tmp_path: Path, text: str, *settings: str, tokens: Mapping[str, int] | None = None) -> list[str]:
-    with pytest.raises(SpecError) as caught:
-        load(tmp_path, text, *settings, tokens=tokens)
-    return [line.replace(f"{tmp_path}/", "") for line in str(caught.value).splitlines()]
+from specs import GOOD, load, mistakes
 
 
 def test_a_good_spec_is_what_it_says(tmp_path: Path) -> None:

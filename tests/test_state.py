@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import pickle
@@ -23,11 +22,12 @@ import torch
 from safetensors.torch import load_file, save
 
 import harness.state
+from damage import Trap, rewrite
 from harness.metrics import Point
 from harness.state import FolderInUse, State, States, Surroundings
 from harness.trainer import train
 from helpers import byte_data, small_config
-from test_checkpoint import Trap
+from paths import SUPPORT
 
 CONFIG = small_config()
 HERE = Surroundings("cpu", "fp32", "2.13.0", 1, "AVX2")
@@ -251,17 +251,6 @@ def test_where_all_are_damaged_a_run_starts_anew_and_says_so(folder: Path) -> No
     assert names(folder) == files(3)
 
 
-def rewrite(folder: Path, number: int, file: bytes | None = None, **changes: Any) -> None:
-    """Other content, with checksums that fit it."""
-    path = folder / f"state-{number:06d}.json"
-    content = json.loads(path.read_text())["content"] | changes
-    if file is not None:
-        path.with_suffix(".safetensors").write_bytes(file)
-        content["tensors"] = hashlib.sha256(file).hexdigest()
-    checksum = hashlib.sha256(json.dumps(content).encode()).hexdigest()
-    path.write_text(json.dumps({"sha256": checksum, "content": content}, indent=1))
-
-
 def test_nothing_is_unpickled(folder: Path, tmp_path: Path) -> None:
     trap = tmp_path / "sprung"
     torch.save({"model.a": Trap(trap)}, tmp_path / "pickle.pt")
@@ -443,7 +432,7 @@ def test_a_full_disk_is_an_error_that_leaves_the_states_before(tmp_path: Path) -
     assert [next(points).step for _ in range(3)] == [0, 1, 2]
     points.close()  # type: ignore[attr-defined]
     assert (tmp_path / "state-000001.safetensors").stat().st_size > 100_000
-    code = FULL.format(tests=str(Path(__file__).parent), folder=str(tmp_path))
+    code = FULL.format(tests=str(SUPPORT), folder=str(tmp_path))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.stdout == f"{errno.EFBIG} {tmp_path / 'state-000002.safetensors'}\n" * 3, done.stderr
     assert names(tmp_path) == files(1)

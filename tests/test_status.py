@@ -13,8 +13,9 @@ from harness.metrics import VAL_LOSS, Point
 from harness.outcomes import Outcome, Phase
 from harness.status import read_status
 from harness.tasks import Task
-from test_recovery import DATA, SPEC, Torn, measure
-from test_specfile import load
+from specs import load
+from stored_runs import DATA
+from torn_sweep import SPEC, Torn, measure
 
 
 def status_of(torn: Torn, now: float | None = None) -> tuple[list[tuple[str, ...]], list[str]]:

@@ -11,7 +11,7 @@ from harness.outcomes import Outcome
 from harness.samplers import make_pruner
 from harness.spec import PRUNERS, SAMPLERS, SweepSpec
 from harness.study import ArmStudy, StorageError, open_storage
-from test_specfile import GOOD, load
+from specs import GOOD, load
 
 ALL_KINDS = """tune:
   train.learning_rate: {log_uniform: [1e-4, 1e-2]}

@@ -31,9 +31,8 @@ from harness.metrics import Point
 from harness.model import GPT, build_gpt
 from harness.trainer import train
 from harness.windows import training_batches
-from helpers import byte_data, counted_data, evaluator, numbers, run, small_config
+from helpers import SAMPLED, WHOLE, byte_data, counted_data, evaluator, numbers, run, small_config
 from references import Reference, book, hugging_face
-from test_evaluation import SAMPLED, WHOLE
 
 CPU = torch.device("cpu")
 EVALUATED = {

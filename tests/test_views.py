@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 
 from harness.tracking.views import PREFIX, links, view_tags
-from test_tracking import sweep_info
+from stored_runs import sweep_info
 
 
 def states(info: object, **stored: str) -> dict[str, dict[str, object]]:

@@ -13,14 +13,15 @@ from harness.report import ReportFiles, TrackingError, write_report
 from harness.report.__main__ import app
 from harness.report.watch import watch
 from harness.tracking import Tracker, read_pulse
-from test_tracking import point, sweep_info, trial_info
+from paths import SUPPORT
+from stored_runs import point, sweep_info, trial_info
 
 # Another process runs the sweep, a step for every line that it is sent: it is not to be this one, which watches.
 SWEEP = """
 import sys
 from dataclasses import replace
 sys.path.insert(0, sys.argv[2])
-from test_tracking import point, sweep_info, trial_info
+from stored_runs import point, sweep_info, trial_info
 from harness.outcomes import Outcome
 from harness.tracking import Tracker
 tracker = Tracker("watched", sys.argv[1])
@@ -46,7 +47,7 @@ wait()
 
 class Sweep:
     def __init__(self, uri: str) -> None:
-        command = [sys.executable, "-c", SWEEP, uri, str(Path(__file__).parent)]
+        command = [sys.executable, "-c", SWEEP, uri, str(SUPPORT)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def ready(self) -> None:

@@ -19,6 +19,7 @@ from harness.metrics import Point
 from harness.outcomes import Outcome
 from harness.worker import _Orders
 from harness.workers import Alive, Event, Finished, Job, Pool, Progress, Started, count_gpus, default_workers
+from paths import SUPPORT
 
 pytestmark = pytest.mark.slow
 
@@ -329,7 +330,7 @@ def test_workers_end_with_their_parent_and_save_what_they_have(tmp_path: Path) -
     script.write_text(
         "import sys, time\n"
         "from pathlib import Path\n"
-        f"sys.path[:0] = [{str(Path(__file__).parent)!r}]\n"
+        f"sys.path[:0] = [{str(SUPPORT)!r}]\n"
         "from test_workers import LONG, config, until_step\n"
         "from harness.workers import Job, Pool\n"
         "if __name__ == '__main__':\n"

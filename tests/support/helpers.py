@@ -97,3 +97,8 @@ def byte_data() -> Dataset:
 def evaluator(config: RunConfig, model: GPT, data: Dataset | None = None) -> Evaluator:
     """Of a model on the CPU, and of the bytes of the smallest corpus where no data are given."""
     return Evaluator(config, data or byte_data(), model, torch.device("cpu"), "fp32")
+
+
+SAMPLED = {metrics.VAL_SAMPLE_LOSS, metrics.VAL_SAMPLE_PERPLEXITY, metrics.VAL_SAMPLE_BITS_PER_BYTE}
+
+WHOLE = {metrics.VAL_LOSS, metrics.VAL_PERPLEXITY, metrics.VAL_BITS_PER_BYTE}

@@ -10,13 +10,12 @@ import copy
 import io
 import json
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-EXPERIMENTS = sorted((Path(__file__).parents[1] / "experiments").glob("*.yaml"))
+from paths import EXPERIMENTS
 
 # Text that terminals, HTML, file systems, YAML and patterns take for something else.
 TEXTS = [
