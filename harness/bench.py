@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli import Command, Settings, Threads, Workers, err, fail, number, out, show_table
-from harness.outcomes import Exit, Outcome
-from harness.problems import SpecError
+from harness.console.cli import Command, Settings, Threads, Workers, err, fail, number, out, show_table
+from harness.core.errors import SpecError
+from harness.core.outcomes import Exit, Outcome
 
 if TYPE_CHECKING:
-    from harness.config import RunConfig
+    from harness.config.run import RunConfig
+    from harness.config.spec import SweepSpec
     from harness.data import Dataset
-    from harness.spec import SweepSpec
 
 EVAL_TOKENS = 2048  # of the validation split and of the training sample, scored for the time of an evaluation
-STATE_SHARE = 0.02  # of the training that saved states may take; `harness.state` holds them to it
+STATE_SHARE = 0.02  # of the training that saved states may take; `harness.training.resume` holds them to it
 COLUMNS = ("Arm", "Parameters", "s/step", "Tokens/s", "MFU", "All workers", "Memory", "Evaluation", "States", "Record")
 
 NOTES = (
@@ -70,10 +70,10 @@ def main(
 
     Other work on the machine counts too, so let it be quiet.
     """
-    from harness.calibration import MeasurementError
-    from harness.inputs import Datasets
-    from harness.specfile import load_spec
-    from harness.workers import count_gpus, default_workers
+    from harness.config.load import load_spec
+    from harness.cost.calibration import MeasurementError
+    from harness.runner.datasets import Datasets
+    from harness.workers.pool import count_gpus, default_workers
 
     datasets = Datasets()
     try:
@@ -100,7 +100,7 @@ class Arm:
     Attributes:
         name: of the arm.
         config: of its runs, with the tuned values as written.
-        alone: one worker with the machine to itself, as `harness.speed.Speed` has it.
+        alone: one worker with the machine to itself, as `harness.cost.probe.Speed` has it.
         peak: FLOP/s of matrix products, the highest that was measured beside any arm.
         together: tokens a second of all workers at once; None where there is only one.
         training, evaluation, states, record: seconds of one run: in steps, in evaluations, in saving states, and of
@@ -150,7 +150,7 @@ def measure(spec: SweepSpec, datasets: Any, workers: int, threads: int, seconds:
 
     Args:
         spec: the sweep.
-        datasets: `harness.inputs.Datasets`, the corpora that are open.
+        datasets: `harness.runner.datasets.Datasets`, the corpora that are open.
         workers: that train at once.
         threads: CPU threads of each.
         seconds: of training of each model, about.
@@ -158,10 +158,10 @@ def measure(spec: SweepSpec, datasets: Any, workers: int, threads: int, seconds:
     Raises:
         MeasurementError: a process that measured failed.
     """
-    from harness.calibration import Calibration, Measured, Trial, measure_apart
-    from harness.inputs import split_sizes
-    from harness.plan import expected_rate, run_parts
-    from harness.workers import count_gpus
+    from harness.cost.calibration import Calibration, Measured, Trial, measure_apart
+    from harness.cost.estimate import expected_rate, run_parts
+    from harness.runner.datasets import split_sizes
+    from harness.workers.pool import count_gpus
 
     rate = expected_rate(threads)
     configs = {arm.name: spec.run_config(arm.values) for arm in spec.arms()}
@@ -213,9 +213,9 @@ def record_seconds(spec: SweepSpec, config: RunConfig, data: Dataset, points: in
         points: of the run.
         evaluations: how many of them are evaluated.
     """
-    from harness.inputs import data_facts, sweep_info
-    from harness.metrics import Point
-    from harness.outcomes import Phase
+    from harness.core.metrics import Point
+    from harness.core.outcomes import Phase
+    from harness.runner.datasets import data_facts, sweep_info
     from harness.tracking import Outbox, Tracker, TrialInfo
 
     light = ("train/batch_loss", "optim/learning_rate", "optim/grad_norm", "perf/tokens_per_second", "epochs")
@@ -243,8 +243,8 @@ def record_seconds(spec: SweepSpec, config: RunConfig, data: Dataset, points: in
 
 def show(spec: SweepSpec, arms: Sequence[Arm], workers: int) -> None:
     """Print what was found."""
-    from harness.calibration import machine
-    from harness.workers import count_gpus
+    from harness.cost.calibration import machine
+    from harness.workers.pool import count_gpus
 
     first, here = arms[0].alone, machine()
     out.print(f"{here['cpu']}, {here['cores']} cores, torch {here['torch']}, {workers} workers")

@@ -10,9 +10,9 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from harness import metrics
-from harness.cli import Command, Tracking, fail, out, show_table, whole
-from harness.problems import printable
+from harness.console.cli import Command, Tracking, fail, out, show_table, whole
+from harness.core import metrics
+from harness.core.errors import printable
 
 if TYPE_CHECKING:
     from harness.tracking import RunDetails
@@ -44,7 +44,7 @@ def main(
     ] = 2,
 ) -> None:
     """Print what is different between two runs: parameters, final metrics, curves, samples."""
-    from harness.places import wrong_tracking
+    from harness.console.preflight import wrong_tracking
     from harness.tracking import TrackingError, load_run, load_samples
 
     if wrong := wrong_tracking(tracking):

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from harness.cli import Command, Tracking, fail, number, out, whole
-from harness.problems import shown
+from harness.console.cli import Command, Tracking, fail, number, out, whole
+from harness.core.errors import shown
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -33,7 +33,7 @@ def main(
         fail("--prompt: found an empty text; allowed: at least one character to continue")
     if prompt != prompt.encode(errors="replace").decode():  # bytes of the command line that are none
         fail(f"--prompt: found {shown(prompt)}; allowed: a text in UTF-8")
-    from harness.places import wrong_tracking
+    from harness.console.preflight import wrong_tracking
     from harness.tracking import TrackingError, checkpoint_folder
 
     if wrong := wrong_tracking(tracking):
@@ -43,10 +43,10 @@ def main(
         folder = Path(run) if os.path.isdir(run) else checkpoint_folder(run, tracking)  # noqa: PTH112
     except TrackingError as error:
         fail(error)
-    from harness.checkpoint import CheckpointError, load_checkpoint, load_tokenizer
-    from harness.config import SampleConfig
+    from harness.config.run import SampleConfig
     from harness.data import CorpusError
-    from harness.text import continue_text
+    from harness.model.generation import continue_text
+    from harness.model.weights import CheckpointError, load_checkpoint, load_tokenizer
 
     try:
         model, _ = load_checkpoint(folder)

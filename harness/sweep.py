@@ -17,19 +17,31 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli import Command, Settings, Threads, Tracking, Workers, err, fail, number, out, show_answer, whole
-from harness.collector import importing
-from harness.inputs import Datasets, data_facts, sweep_info
-from harness.outcomes import Exit, Outcome
-from harness.problems import SpecError
+from harness.console.cli import (
+    Command,
+    Settings,
+    Threads,
+    Tracking,
+    Workers,
+    err,
+    fail,
+    number,
+    out,
+    show_answer,
+    whole,
+)
+from harness.core.errors import SpecError
+from harness.core.gc_pause import importing
+from harness.core.outcomes import Exit, Outcome
+from harness.runner.datasets import Datasets, data_facts, sweep_info
 
 if TYPE_CHECKING:
-    from harness.conductor import Ended
-    from harness.metrics import Point
-    from harness.progress import Screen
-    from harness.spec import SweepSpec
+    from harness.config.spec import SweepSpec
+    from harness.console.screen import Screen
+    from harness.core.metrics import Point
+    from harness.runner.controller import Ended
     from harness.tracking import Outbox, Tracker
-    from harness.workers import Pool
+    from harness.workers.pool import Pool
 
 DRAIN_SECONDS, DRAIN_SECONDS_STOPPED = 300.0, 10.0  # that a store gets to take what waits, at the end of a sweep
 
@@ -37,8 +49,8 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 
 
 def _seeds(text: str) -> int:
-    """A number of seeds; `harness.spec`, which knows how many may be, is imported only where it is asked."""
-    from harness.spec import MAX_SEEDS
+    """A number of seeds; `harness.config.spec`, which knows how many may be, is imported only where it is asked."""
+    from harness.config.spec import MAX_SEEDS
 
     return whole(2, MAX_SEEDS)(text)
 
@@ -82,7 +94,7 @@ def main(
 
     Running it again finishes what is missing and adds nothing.
     """
-    from harness.specfile import load_spec
+    from harness.config.load import load_spec
 
     datasets = Datasets()
     try:
@@ -92,18 +104,18 @@ def main(
     if noise_floor is not None:
         spec = spec.noise_floor(noise_floor)
     if plan:
-        from harness.preview import show_plan
-        from harness.workers import default_workers
+        from harness.cost.preview import show_plan
+        from harness.workers.pool import default_workers
 
         show_plan(spec, datasets.splits(spec), datasets.identity(spec), workers or default_workers(), threads)
         return
-    from harness.events import EventLog
-    from harness.lock import Locked, only_one
-    from harness.places import wrong_places
-    from harness.progress import make_screen
-    from harness.study import StorageError, explained
+    from harness.console.event_log import EventLog
+    from harness.console.preflight import wrong_places
+    from harness.console.screen import make_screen
+    from harness.core.locks import Locked, only_one
+    from harness.search.study import StorageError, explained
     from harness.tracking import SweepBusy, TrackingError, brief_requests
-    from harness.workers import Pool, default_workers
+    from harness.workers.pool import Pool, default_workers
 
     stores = Stores(tracking, storage, reports)
     if wrong := wrong_places(tracking, stores.optuna, reports):
@@ -112,7 +124,7 @@ def main(
         signal.signal(one, Interrupted.raised)
     try:
         if status:
-            from harness.preview import show_status
+            from harness.cost.preview import show_status
 
             identity = datasets.identity(spec)
             show_status(spec, identity, tracking, stores.optuna, work_folder(spec, identity))
@@ -178,12 +190,12 @@ class Stores:
 def run(spec: SweepSpec, datasets: Datasets, stores: Stores, pool: Pool, fresh: bool, screen: Screen) -> Ended:
     """Everything between a valid spec and its report."""
     with importing():
-        from harness.calibration import Estimates
-        from harness.conductor import Conductor
-        from harness.plan import work_per_run
-        from harness.preview import plural, runs_planned
-        from harness.recovery import reconcile, set_aside
-        from harness.study import ArmStudy, open_storage
+        from harness.cost.calibration import Estimates
+        from harness.cost.estimate import work_per_run
+        from harness.cost.preview import plural, runs_planned
+        from harness.runner.controller import Conductor
+        from harness.runner.recovery import reconcile, set_aside
+        from harness.search.study import ArmStudy, open_storage
         from harness.tracking import Outbox, SweepBusy, Tracker, TrackingError
 
     began = time.monotonic()
@@ -257,7 +269,7 @@ def wait_for_store(outbox: Outbox, stopped: int) -> bool:
 
 def draw_run(points: Sequence[Point], folder: Path) -> None:
     """Draw the curve of a run that has ended, where it has one, into the folder of what is stored with it; once."""
-    from harness.tracking.record import CURVE_FILE
+    from harness.tracking.schema import CURVE_FILE
 
     path = folder / CURVE_FILE
     if sum(point.evaluated for point in points) > 1 and not path.exists():  # it does where a store did not answer
@@ -268,8 +280,8 @@ def draw_run(points: Sequence[Point], folder: Path) -> None:
 
 def report(spec: SweepSpec, tracker: Tracker, parent: str, stores: Stores) -> None:
     """Write the report, keep it with the parent run, show its table, where everything is, and what can be done next."""
-    from harness.endings import next_steps
     from harness.report import TrackingError, write_report
+    from harness.runner.next_steps import next_steps
     from harness.tracking import page_address, ui_command
 
     try:

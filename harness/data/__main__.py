@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.cli import Command, Group
-from harness.config import VOCABULARY, DataConfig
+from harness.config.run import VOCABULARY, DataConfig
+from harness.console.cli import Command, Group
+from harness.core.errors import printable
 from harness.data import BUILTIN, SPLITS, Corpus, CorpusError, Dataset, load_corpus, open_dataset
 from harness.data.tokenizer import check_tokenizer
-from harness.problems import printable
 
 _FIRST_LINES: Final = 5
 

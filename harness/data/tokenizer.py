@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from harness.config import VOCABULARY
+from harness.config.run import VOCABULARY
+from harness.core.errors import unknown
 from harness.data.errors import CorpusError, reason
-from harness.problems import unknown
 
 if TYPE_CHECKING:
     import tiktoken

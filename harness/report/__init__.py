@@ -16,24 +16,24 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.report.comparison import compare
+    from harness.analysis.comparison import compare
+    from harness.report.combined import write_reports
     from harness.report.notebook import load_runs, pivot
-    from harness.report.several import write_reports
-    from harness.report.tables import comparison_lines
-    from harness.report.writer import ReportFiles, loss_curve, write_report
+    from harness.report.tables.table import comparison_lines
+    from harness.report.write import ReportFiles, loss_curve, write_report
     from harness.tracking import TrackingError, load_curves
 
 _HOMES = {
-    "ReportFiles": "harness.report.writer",
+    "ReportFiles": "harness.report.write",
     "TrackingError": "harness.tracking",
-    "compare": "harness.report.comparison",
-    "comparison_lines": "harness.report.tables",
+    "compare": "harness.analysis.comparison",
+    "comparison_lines": "harness.report.tables.table",
     "load_curves": "harness.tracking",
     "load_runs": "harness.report.notebook",
-    "loss_curve": "harness.report.writer",
+    "loss_curve": "harness.report.write",
     "pivot": "harness.report.notebook",
-    "write_report": "harness.report.writer",
-    "write_reports": "harness.report.several",
+    "write_report": "harness.report.write",
+    "write_reports": "harness.report.combined",
 }
 
 __all__ = [

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli import Command, Tracking, fail, out, show_answer, show_table
-from harness.collector import importing
-from harness.outcomes import Exit
+from harness.console.cli import Command, Tracking, fail, out, show_answer, show_table
+from harness.core.gc_pause import importing
+from harness.core.outcomes import Exit
 
 if TYPE_CHECKING:
     from harness.report import ReportFiles
@@ -48,7 +48,7 @@ def main(
         return
     if sweep and len(names) > 1:
         fail(f"--sweep: found it with {len(names)} names; allowed: with one, as it is one sweep's run")
-    from harness.places import wrong_tracking
+    from harness.console.preflight import wrong_tracking
 
     with importing():
         from harness.report import TrackingError, write_report, write_reports
@@ -88,7 +88,7 @@ def _watched(names: list[str], write: Callable[[], ReportFiles], uri: str | None
 
 
 def _audit() -> None:
-    from harness.report.audit import SWEEPS, audit, audit_lines
+    from harness.analysis.simulation import SWEEPS, audit, audit_lines
 
     out.print(f"{SWEEPS:,} simulated sweeps per check: this takes a few minutes.")
     checks = list(audit())

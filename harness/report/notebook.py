@@ -8,11 +8,12 @@ from collections.abc import Iterable
 import pandas as pd
 from markupsafe import escape
 
-from harness import metrics, tracking
-from harness.report.comparison import verdict_runs
-from harness.report.flaws import constant, parameters
-from harness.report.formats import listed
-from harness.report.tables import Table, trials_table
+from harness import tracking
+from harness.analysis.comparison import verdict_runs
+from harness.core import metrics
+from harness.report.tables.table import Table, trials_table
+from harness.report.text.numbers import listed
+from harness.report.warnings.kinds import constant, parameters
 
 
 class RunsFrame(pd.DataFrame):  # type: ignore[misc]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from harness.tracking import Pulse, TrackingError, read_pulse
 
 if TYPE_CHECKING:
-    from harness.report.writer import ReportFiles
+    from harness.report.write import ReportFiles
 
 EVERY: Final = 10.0  # seconds between two looks at the store
 _PATIENCE: Final = 30  # looks at a store that does not answer, before it is given up

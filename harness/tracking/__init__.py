@@ -7,12 +7,11 @@ first use: MLflow alone takes seconds.
 
 from __future__ import annotations
 
-from harness.tracking.infos import ArmInfo, Confirmed, PlanChange, Sample, SweepInfo, SweepRecord, Trial, TrialInfo
-from harness.tracking.lease import SweepState, find_sweep
-from harness.tracking.lookup import RunDetails, load_run
-from harness.tracking.outbox import ARTIFACTS, Kept, Outbox, kept_runs
-from harness.tracking.pulse import Pulse, read_pulse
-from harness.tracking.reader import (
+from harness.tracking.outbox.outbox import ARTIFACTS, Kept, Outbox, kept_runs
+from harness.tracking.ownership import SweepState, find_sweep
+from harness.tracking.reading.activity import Pulse, read_pulse
+from harness.tracking.reading.find_run import RunDetails, load_run
+from harness.tracking.reading.sweeps import (
     checkpoint_folder,
     load_curves,
     load_frames,
@@ -23,6 +22,7 @@ from harness.tracking.reader import (
     load_samples,
     load_sweep,
 )
+from harness.tracking.records import ArmInfo, Confirmed, PlanChange, Sample, SweepInfo, SweepRecord, Trial, TrialInfo
 from harness.tracking.store import (
     DEFAULT_URI,
     SweepBusy,
@@ -32,7 +32,7 @@ from harness.tracking.store import (
     page_address,
     ui_command,
 )
-from harness.tracking.writer import Tracker
+from harness.tracking.writing.sweeps import Tracker
 
 __all__ = [
     "ARTIFACTS",

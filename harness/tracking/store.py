@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from harness.tracking import record
+from harness.tracking import schema as record
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

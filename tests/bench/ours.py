@@ -17,7 +17,7 @@ from workload import CORPORA, SEED, SHAPES, Shape
 
 def config(shape: Shape, steps: int, corpus: str = "short", **train: Any) -> Any:
     """The run configuration of a shape; keywords override fields of `train`."""
-    from harness.config import RunConfig
+    from harness.config.run import RunConfig
 
     training = {
         "budget": {"steps": steps},
@@ -36,7 +36,7 @@ def config(shape: Shape, steps: int, corpus: str = "short", **train: Any) -> Any
 
 def throughput(shape: Shape, corpus: str, seconds: float, device: str) -> dict[str, float]:
     """Tokens a second of whole training steps, after the first ones, which are not counted."""
-    from harness.trainer import train
+    from harness.training.trainer import train
 
     on_gpu = device != "cpu"
     # Under 200 steps there is a point at every one; with 1,000 at every tenth, the first time that a GPU is waited for.

@@ -46,8 +46,8 @@ sys.path[:0] = [str(HERE), str(ROOT)]
 import micro  # noqa: E402
 from workload import CORPORA, SHAPES, SWEEPS  # noqa: E402
 
-from harness.processor import processor_name  # noqa: E402
-from harness.workers import WORKER_ENVIRONMENT, count_gpus  # noqa: E402
+from harness.core.hardware import processor_name  # noqa: E402
+from harness.workers.pool import WORKER_ENVIRONMENT, count_gpus  # noqa: E402
 
 PARTS = ("throughput", "sweep", "micro", "gpu")
 PEERS = ("book", "hf", "nanogpt")
@@ -215,7 +215,7 @@ def prepare(folder: Path) -> None:
     """Encode the corpora once, for the peers as arrays, for us in a cache of our own."""
     import numpy as np
 
-    from harness.config import DataConfig
+    from harness.config.run import DataConfig
     from harness.data import open_dataset
 
     for name, section in CORPORA.items():

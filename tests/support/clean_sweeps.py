@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 
 import example_sweep as example
-from harness.fields import arm_name
-from harness.report.comparison import undecided_arms
-from harness.report.statistics import detectable_effect
-from harness.report.writer import in_order
+from harness.analysis.comparison import undecided_arms
+from harness.analysis.statistics import detectable_effect
+from harness.config.fields import arm_name
+from harness.report.write import in_order
 from harness.tracking import SweepRecord
 
 DELTA = 0.02

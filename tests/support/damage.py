@@ -8,10 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from harness.checkpoint import (
-    DESCRIPTION,
-    WEIGHTS,
-)
+from harness.model.weights import DESCRIPTION, WEIGHTS
 
 
 def vouch_for(folder: Path, weights: bytes) -> None:

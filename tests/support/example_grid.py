@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 import example_sweep as example
-from harness.fields import arm_name
+from harness.config.fields import arm_name
 from harness.tracking import SweepRecord
 
 DROP, BIAS, RATE = "model.drop_rate", "model.qkv_bias", "train.learning_rate"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness.config import RunConfig
+from harness.config.run import RunConfig
 from harness.tracking import ArmInfo, SweepRecord
 
 START = datetime(2025, 3, 1, 12, 0, tzinfo=UTC)

@@ -16,8 +16,8 @@ import pandas as pd
 
 import example_sweep as example
 from clean_sweeps import DELTA, clean_sweep
-from harness.report.flaws import Flaw
-from harness.report.method import METHOD_VERSION
+from harness.report.text.plan import METHOD_VERSION
+from harness.report.warnings.kinds import Flaw
 from harness.tracking import PlanChange, SweepRecord
 
 RATE = "train.learning_rate"

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from harness import metrics
-from harness.config import DataConfig, RunConfig
+from harness.config.run import DataConfig, RunConfig
+from harness.core import metrics
+from harness.core.metrics import Point
 from harness.data import Dataset, open_dataset
-from harness.evaluation import Evaluator
-from harness.metrics import Point
-from harness.model import GPT, build_gpt
-from harness.trainer import train
+from harness.model.gpt import GPT, build_gpt
+from harness.training.evaluation import Evaluator
+from harness.training.trainer import train
 
 BYTES = DataConfig(corpus="sotu-1820", tokenizer="byte")  # 20,416 tokens, four fifths of them for training
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from harness.config import RunConfig
-from harness.model import GPT
+from harness.config.run import RunConfig
+from harness.model.gpt import GPT
 
 
 @dataclass

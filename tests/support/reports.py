@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import example_sweep as example
-from harness.metrics import Point
-from harness.outcomes import Outcome, Phase
+from harness.core.metrics import Point
+from harness.core.outcomes import Outcome, Phase
 from harness.report import ReportFiles
-from harness.report.writer import assemble, in_order, write_files
+from harness.report.write import assemble, in_order, write_files
 from harness.tracking import ArmInfo, SweepRecord, Tracker, TrialInfo
 
 

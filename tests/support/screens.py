@@ -6,9 +6,9 @@ import io
 
 from rich.console import Console
 
-from harness import metrics
-from harness.metrics import Point
-from harness.progress import Screen
+from harness.console.screen import Screen
+from harness.core import metrics
+from harness.core.metrics import Point
 
 
 def console(terminal: bool = False, width: int = 120) -> Console:

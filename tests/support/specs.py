@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.problems import SpecError
-from harness.specfile import load_spec
+from harness.config.load import load_spec
+from harness.core.errors import SpecError
 
 GOOD = """\
 name: dropout

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from harness.config import RunConfig
-from harness.metrics import Point
-from harness.outcomes import Phase
+from harness.config.run import RunConfig
+from harness.core.metrics import Point
+from harness.core.outcomes import Phase
 from harness.tracking import (
     ArmInfo,
     SweepInfo,

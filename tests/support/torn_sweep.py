@@ -9,14 +9,14 @@ from typing import Any
 import optuna
 from mlflow import MlflowClient
 
-from harness import metrics
-from harness.config import RunConfig
-from harness.metrics import Point
-from harness.outcomes import Phase
-from harness.recovery import reconcile
-from harness.spec import SweepSpec
-from harness.study import RUN_KEY, ArmStudy, open_storage
-from harness.tasks import Task
+from harness.config.run import RunConfig
+from harness.config.spec import SweepSpec
+from harness.core import metrics
+from harness.core.metrics import Point
+from harness.core.outcomes import Phase
+from harness.runner.recovery import reconcile
+from harness.runner.tasks import Task
+from harness.search.study import RUN_KEY, ArmStudy, open_storage
 from harness.tracking import ArmInfo, Outbox, SweepInfo, Tracker
 from specs import load
 from stored_runs import DATA

@@ -1,0 +1,1 @@
+"""The statistics of a sweep: comparisons, verdicts, factors, search quality. No page and no figure."""

@@ -1,0 +1,252 @@
+"""Which runs may be compared, and what a comparison of them says.
+
+Only complete confirm runs enter: explore trials were selected by the very validation loss they would be judged by,
+and a run that ended early has no result. Every figure is of the last checkpoint. The rule behind the verdicts is in
+`harness.analysis.verdicts`; what they say in words, in `harness.report.text.answer`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+import pandas as pd
+
+from harness.analysis.columns import finite
+from harness.analysis.statistics import Interval, mean_interval
+from harness.analysis.verdicts import Judgement, Verdict, judge
+from harness.config.spec import StudyConfig
+from harness.core import metrics
+from harness.core.outcomes import Outcome, Phase
+from harness.report.text.numbers import listed
+
+_TOKENIZER: Final = "data.tokenizer"
+_VOCAB: Final = "data.vocab"
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What the arms of a sweep can be compared by.
+
+    Attributes:
+        metric: the metric the comparison uses, `val/loss` or `val/bits_per_byte`.
+        ranked: whether arms may be compared with each other at all.
+        reason: why it is not the validation loss; empty where it is.
+    """
+
+    metric: str = metrics.VAL_LOSS
+    ranked: bool = True
+    reason: str = ""
+
+
+class ComparisonFrame(pd.DataFrame):  # type: ignore[misc]
+    """The frame of `compare`; a notebook shows its short table, with intervals, and not all columns."""
+
+    def _repr_html_(self) -> str:
+        from harness.report.notebook import html_table
+        from harness.report.tables.table import answer_table
+
+        return html_table(answer_table(self))
+
+
+def verdict_runs(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs that a comparison rests on: complete confirm runs, the newest of each arm and seed."""
+    complete = complete_confirm_runs(runs)
+    newest = complete.sort_values(["started", "run_id"]) if "started" in complete else complete
+    return newest.drop_duplicates(["arm", "seed"], keep="last").sort_values(["arm", "seed"], ignore_index=True)
+
+
+def complete_confirm_runs(runs: pd.DataFrame) -> pd.DataFrame:
+    """Every confirm run that was trained to its end, repetitions of one arm and seed included."""
+    return runs[(runs["phase"] == Phase.CONFIRM) & (runs["outcome"] == Outcome.COMPLETE)]
+
+
+def common_ground(runs: pd.DataFrame) -> Ground:
+    """Find what a sweep's verdict runs (all its runs, before there are any) were scored on, and so what compares them.
+
+    A loss per token compares models that predict the same tokens, whether they choose among all that the tokenizer has
+    or among those in the corpus. Other tokens of the same text: bits per byte. Another text: nothing.
+    """
+    chosen = runs if (verdict := verdict_runs(runs)).empty else verdict
+    names = [name for name in chosen if name.startswith("data.")]
+    chosen = chosen[chosen[names].notna().any(axis=1)]  # a run may fail before it knows its own data
+    text = [name for name in names if name not in (_TOKENIZER, _VOCAB)]
+    different = [name for name in text if chosen[name].astype("string").nunique(dropna=False) > 1]
+    if different:
+        reason = f"The arms were scored on different texts ({listed(different)} differ), so they are not ranked"
+        return Ground(metrics.VAL_BITS_PER_BYTE, False, reason + "; bits per byte describe each arm by itself.")
+    if _TOKENIZER in chosen and chosen[_TOKENIZER].nunique(dropna=False) > 1:
+        used = listed(sorted(str(name) for name in chosen[_TOKENIZER].unique()))
+        reason = f"The arms predict different tokens (tokenizers {used}), so a loss per token does not compare them"
+        return Ground(metrics.VAL_BITS_PER_BYTE, True, reason + "; bits per byte of the same text do.")
+    return Ground()
+
+
+def compare(
+    runs: pd.DataFrame,
+    baseline: str | None = None,
+    metric: str = metrics.VAL_LOSS,
+    arms: Sequence[str] | None = None,
+    delta: float | None = None,
+    looks: Sequence[int] | None = None,
+) -> ComparisonFrame:
+    """Compare the arms of one sweep over their complete confirm runs.
+
+    Args:
+        runs: as `load_runs` gives them, of one sweep.
+        baseline: the arm whose values are subtracted, seed by seed; None: no differences.
+        metric: a `val/…` metric; test columns use its `test/…` counterpart where it was read.
+        arms: names and order of the rows; None: as they first appear in `runs`.
+        delta: the smallest difference that matters, in nats of loss per token, whatever the metric; None: the
+            default of `study.delta`.
+        looks: seeds per arm at which the sweep looked at its verdicts, where it trained more seeds for what was
+            undecided (`SweepSpec.looks`); None: all seeds count and are looked at once.
+
+    Returns:
+        One row per arm, arms without a result included (0 seeds, NaN): `arm`, `is_baseline`, `metric`, `seeds`;
+        `mean`, `low`, `high` of the metric (95 % t interval); `perplexity`, the exponential of the mean validation
+        loss; `bits_per_byte`, a mean; `test_seeds`, `test_mean`, `test_low`, `test_high`; `common_context_mean`, …,
+        of the validation loss over the targets that every context length can be asked; `pairs`, `difference`,
+        `difference_low`, `difference_high`, arm minus baseline over the seeds both have (up to the look that
+        decided), and its standard error `difference_se`; `alpha`, `p`, `p_holm`, `sign_flip_p`, `d_z`,
+        `probability_better`, `mde`, `seeds_needed`, `verdict` as in `harness.analysis.verdicts.Judgement`, and the
+        `delta` they used, in the unit of the metric (NaN for a metric that nats have no fixed rate to); means of
+        `tokens` and `seconds` (wall time); `parameters`; `run_ids`, separated by spaces.
+
+    Raises:
+        ValueError: runs of several sweeps, an unknown baseline or metric, a delta that is not above 0, or a loss per
+            token over arms that were scored on different tokens.
+    """
+    order = list(arms) if arms is not None else list(dict.fromkeys(runs["arm"]))
+    nats = StudyConfig().delta if delta is None else delta
+    chosen = verdict_runs(runs)
+    _check(runs, order, baseline, metric, nats)
+    if (
+        baseline is not None
+        and (ground := common_ground(runs)).reason
+        and not (ground.ranked and metric == ground.metric)
+    ):
+        raise ValueError(f"metric: found {metric!r} with baseline {baseline!r}. {ground.reason}")
+    by_arm = {arm: chosen[chosen["arm"] == arm].set_index("seed") for arm in order}
+    judged: dict[str, Judgement] = {}
+    threshold = math.nan
+    if baseline is not None:
+        reference = finite(by_arm[baseline], metric)
+        seeds = _confirm_seeds(runs)
+        others = [arm for arm in order if arm != baseline]
+        differences = [finite(by_arm[arm], metric).reindex(seeds) - reference.reindex(seeds) for arm in others]
+        threshold = _in_unit(nats, metric, by_arm[baseline])
+        several = looks if looks is not None and len(looks) > 1 else None
+        judged = dict(zip(others, judge(differences, threshold, looks=several), strict=True))
+    rows = [
+        {
+            **_described(arm, by_arm[arm], arm == baseline, metric),
+            **_compared(judged.get(arm), threshold),
+            **_cost(by_arm[arm]),
+        }
+        for arm in order
+    ]
+    return ComparisonFrame(rows)
+
+
+def undecided_arms(
+    results: Sequence[Mapping[str, Any]], baseline: str, arms: Sequence[str], delta: float, looks: Sequence[int]
+) -> list[str]:
+    """The arms whose verdict more seeds may still decide: undecided ones that have a pair with the baseline at all.
+
+    Args:
+        results: confirm runs as rows of `load_runs`; no test metric is needed.
+        baseline, arms, delta, looks: as for `compare`.
+    """
+    if not results:
+        return []
+    runs = pd.DataFrame(list(results))
+    ground = common_ground(runs)
+    if not ground.ranked:  # no number of seeds makes other texts comparable
+        return []
+    table = compare(runs, baseline, ground.metric, arms, delta, looks)
+    open_still = (table["verdict"] == Verdict.UNDECIDED) & (table["pairs"] > 0)
+    return [str(arm) for arm in table.loc[open_still, "arm"]]
+
+
+def _check(runs: pd.DataFrame, order: Sequence[str], baseline: str | None, metric: str, delta: float) -> None:
+    if "sweep" in runs and runs["sweep"].nunique() > 1:
+        sweeps = ", ".join(sorted(str(name) for name in runs["sweep"].unique()))
+        raise ValueError(f"runs: found those of several sweeps ({sweeps}); allowed: one, load_runs(…, sweep=…)")
+    if baseline is not None and baseline not in order:
+        raise ValueError(f"baseline: found {baseline!r}; allowed: {' | '.join(order)}")
+    if not metric.startswith("val/"):
+        raise ValueError(f"metric: found {metric!r}; allowed: a metric of the validation split, such as val/loss")
+    if not 0 < delta < math.inf:
+        raise ValueError(f"delta: found {delta}; allowed: a number of nats above 0")
+
+
+def _confirm_seeds(runs: pd.DataFrame) -> list[int]:
+    """Every seed that any arm was confirmed on, whatever came of it: their order is the order of the looks."""
+    return sorted(int(seed) for seed in runs.loc[runs["phase"] == Phase.CONFIRM, "seed"].unique())
+
+
+def _in_unit(nats: float, metric: str, baseline: pd.DataFrame) -> float:
+    """A difference in nats per token in the unit of `metric`: for bits per byte at the baseline's tokens per byte."""
+    if metric == metrics.VAL_LOSS:
+        return nats
+    if metric == metrics.VAL_BITS_PER_BYTE:
+        rate = finite(baseline, metric) / finite(baseline, metrics.VAL_LOSS)
+        return nats * mean_interval(rate.dropna()).mean
+    return math.nan
+
+
+def _described(arm: str, runs: pd.DataFrame, is_baseline: bool, metric: str) -> dict[str, object]:
+    values, test = finite(runs, metric), finite(runs, metric.replace("val/", "test/", 1))
+    return {
+        "arm": arm,
+        "is_baseline": is_baseline,
+        "metric": metric,
+        "seeds": len(values),
+        **mean_interval(values).under("mean", "low", "high"),
+        "perplexity": metrics.perplexity(mean_interval(finite(runs, metrics.VAL_LOSS)).mean),
+        "bits_per_byte": mean_interval(finite(runs, metrics.VAL_BITS_PER_BYTE)).mean,
+        "test_seeds": len(test),
+        **mean_interval(test).under("test_mean", "test_low", "test_high"),
+        **mean_interval(finite(runs, metrics.VAL_COMMON_LOSS)).under(
+            *(f"common_context_{end}" for end in ("mean", "low", "high"))
+        ),
+    }
+
+
+_FIGURES: Final = tuple(field.name for field in fields(Judgement) if field.name not in ("pairs", "interval", "verdict"))
+
+
+def _compared(judgement: Judgement | None, delta: float) -> dict[str, object]:
+    interval = judgement.interval if judgement else Interval(math.nan, math.nan, math.nan)
+    return {
+        "pairs": judgement.pairs if judgement else 0,
+        **interval.under("difference", "difference_low", "difference_high"),
+        **{name: getattr(judgement, name) if judgement else math.nan for name in _FIGURES},
+        "verdict": str(judgement.verdict) if judgement else math.nan,
+        "delta": delta if judgement else math.nan,
+    }
+
+
+def _cost(runs: pd.DataFrame) -> dict[str, object]:
+    means = {name: mean_interval(finite(runs, name)).mean for name in ("tokens", "seconds", "parameters")}
+    return {**means, "run_ids": " ".join(runs["run_id"])}
+
+
+def intervals(comparison: pd.DataFrame, prefix: str = "") -> list[Interval]:
+    """The intervals of a comparison, one per arm: of the metric, or of its `test`, `difference`, … columns."""
+    mean = {"": "mean", "difference": "difference"}.get(prefix, f"{prefix}_mean")
+    low, high = (f"{prefix}_{end}" if prefix else end for end in ("low", "high"))
+    return [Interval(*row) for row in comparison[[mean, low, high]].itertuples(index=False, name=None)]
+
+
+def metric_name(metric: str) -> str:
+    """`validation loss` for val/loss, `validation bits per byte` for val/bits_per_byte."""
+    return metric.replace("val/", "validation ", 1).replace("_", " ")
+
+
+def unit(metric: str) -> str:
+    """The unit of a loss or of bits per byte, of whichever split."""
+    return "nats per token" if metric.endswith("/loss") else "bits per byte"

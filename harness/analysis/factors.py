@@ -1,0 +1,346 @@
+"""What each factor of a full grid of arms does, averaged over the others, and whether two factors act on each other.
+
+Every figure is worked out seed by seed and then looked at over seeds, as the differences between arms are: one number
+per seed, a t interval, a paired t test. These are the contrasts of a within-subject analysis of variance (Maxwell,
+Delaney and Kelley 2018, Designing Experiments and Analyzing Data, chapters 11 and 12), seeds being its subjects. A
+seed takes part in a figure if every arm that the figure needs has a complete run on it, so each mean is over the same
+number of runs of every arm.
+
+The verdicts on arms against the baseline are what a sweep was made for. What stands here is looked at besides, and is
+corrected by Holm on its own: once over all differences between levels, once over all interactions.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from harness.analysis.comparison import common_ground, verdict_runs
+from harness.analysis.statistics import Interval, mean_interval
+from harness.analysis.verdicts import Verdict, judge
+from harness.config.fields import arm_name, format_value, value_key
+from harness.core.outcomes import Phase
+
+if TYPE_CHECKING:
+    from harness.tracking import SweepRecord
+
+Floats = npt.NDArray[np.float64]
+
+_FIGURES: Final = ("alpha", "p", "p_holm", "sign_flip_p", "d_z", "mde", "seeds_needed")  # of a `Judgement`
+_DIFFERENCE: Final = ("difference", "difference_low", "difference_high")
+_INTERACTION: Final = ("interaction_mean", "interaction_low", "interaction_high")
+_NOTHING: Final = Interval(math.nan, math.nan, math.nan)
+# What sums that should cancel may leave, in units of the largest value: p would otherwise be that of the rounding.
+_ROUNDING: Final = 1e-12
+
+
+class Interaction(StrEnum):
+    """What may be said of an interaction, δ being the smallest one that matters to whoever asked."""
+
+    INTERACT = "interact"
+    NONE = "no interaction larger than δ"
+    UNDECIDED = "undecided"
+
+
+_INTERACTIONS: Final = {
+    Verdict.BETTER: Interaction.INTERACT,
+    Verdict.WORSE: Interaction.INTERACT,
+    Verdict.NO_DIFFERENCE: Interaction.NONE,
+    Verdict.UNDECIDED: Interaction.UNDECIDED,
+}
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The final values of all arms, one axis per factor in the order of the spec, and one for the seeds.
+
+    Attributes:
+        levels: path of a factor → its values, two or more, in the order of the spec.
+        baseline: for each factor the place of the baseline's value.
+        seeds: every seed that any arm was confirmed on, whatever came of it, rising.
+        values: shape (levels of the first factor, …, seeds); NaN where an arm has no complete run on a seed.
+        run_ids: the same shape; empty where there is no such run.
+        arms: names, shape (levels of the first factor, …).
+    """
+
+    levels: dict[str, tuple[Any, ...]]
+    baseline: tuple[int, ...]
+    seeds: tuple[int, ...]
+    values: Floats
+    run_ids: npt.NDArray[np.object_]
+    arms: npt.NDArray[np.object_]
+
+    def name(self, axis: int, level: int) -> str:
+        """A level as arms are named: `drop_rate=0.1`."""
+        path = list(self.levels)[axis]
+        return arm_name({path: self.levels[path][level]})
+
+    def others(self, axis: int) -> list[int]:
+        """The places of a factor's levels, the baseline's left out."""
+        return [level for level in range(self.values.shape[axis]) if level != self.baseline[axis]]
+
+
+def grid(runs: pd.DataFrame, record: SweepRecord, metric: str) -> Grid | None:
+    """Lay the verdict runs of a sweep out over its factors.
+
+    Args:
+        runs: as `load_runs` gives them, of one sweep.
+        record: the sweep.
+        metric: a metric of the validation split.
+
+    Returns:
+        None where fewer than two of the compared paths have two levels, and where arms are equal (an A/A sweep).
+
+    Raises:
+        ValueError: the metric does not compare these arms, or is none of the validation split.
+    """
+    keys = {arm.name: tuple(value_key(arm.values.get(path)) for path in record.compare) for arm in record.arms}
+    axes = [axis for axis in range(len(record.compare)) if len({key[axis] for key in keys.values()}) > 1]
+    if len(axes) < 2 or len(set(keys.values())) < len(record.arms):
+        return None
+    _check(runs, metric)
+    order = [list(dict.fromkeys(key[axis] for key in keys.values())) for axis in axes]
+    place = {
+        name: tuple(known.index(key[axis]) for known, axis in zip(order, axes, strict=True))
+        for name, key in keys.items()
+    }
+    shape = tuple(len(known) for known in order)
+    levels: dict[str, tuple[Any, ...]] = {}
+    for i, axis in enumerate(axes):
+        path = record.compare[axis]
+        values = {place[arm.name][i]: arm.values.get(path) for arm in record.arms}
+        levels[path] = tuple(values[level] for level in range(shape[i]))
+    arms = np.empty(shape, dtype=object)
+    for at in np.ndindex(shape):  # of a combination that is no arm, the name it would have
+        arms[at] = arm_name({path: values[i] for i, (path, values) in zip(at, levels.items(), strict=True)})
+    for name, at in place.items():
+        arms[at] = name
+    confirmed = runs.loc[runs["phase"] == Phase.CONFIRM, "seed"].dropna()
+    seeds = tuple(sorted(int(seed) for seed in confirmed.unique()))
+    final = np.full((*shape, len(seeds)), math.nan)
+    run_ids = np.full((*shape, len(seeds)), "", dtype=object)
+    chosen = verdict_runs(runs)
+    measured = pd.to_numeric(chosen[metric], errors="coerce") if metric in chosen else [math.nan] * len(chosen)
+    for arm, seed, run_id, value in zip(chosen["arm"], chosen["seed"], chosen["run_id"], measured, strict=True):
+        if arm in place and math.isfinite(value):
+            cell = (*place[arm], seeds.index(int(seed)))
+            final[cell], run_ids[cell] = value, str(run_id)
+    return Grid(levels, place[record.baseline], seeds, final, run_ids, arms)
+
+
+def _check(runs: pd.DataFrame, metric: str) -> None:
+    if not metric.startswith("val/"):
+        raise ValueError(f"metric: found {metric!r}; allowed: a metric of the validation split, such as val/loss")
+    ground = common_ground(runs)
+    if ground.reason and not (ground.ranked and metric == ground.metric):
+        raise ValueError(f"metric: found {metric!r}. {ground.reason}")
+
+
+def main_effect(values: npt.ArrayLike, factors: int, axis: int, level: int, baseline: int) -> Floats:
+    """y(level) − y(baseline) of one factor, averaged over every combination of the other factors' levels.
+
+    Args:
+        values: shape (levels of the first factor, …, levels of the last factor, *rest), usually `rest` = (seeds,).
+        factors: how many there are.
+        axis: the factor.
+        level, baseline: places of its levels.
+
+    Returns:
+        Shape rest; NaN where any arm that is needed has NaN.
+    """
+    data = np.asarray(values, dtype=np.float64)
+    by_level = np.moveaxis(data, axis, 0)
+    return _averaged(by_level[level] - by_level[baseline], factors - 1, data)
+
+
+def interaction(
+    values: npt.ArrayLike, factors: int, axes: tuple[int, int], levels: tuple[int, int], baselines: tuple[int, int]
+) -> Floats:
+    """(y(a, b) − y(a, b₀)) − (y(a₀, b) − y(a₀, b₀)) of two factors, averaged over the levels of the others.
+
+    0 where the effects add up: what b does instead of b₀ is then the same at a as at a₀.
+
+    Args:
+        values: as for `main_effect`.
+        factors: how many there are.
+        axes: the two factors.
+        levels: places of a and b.
+        baselines: places of a₀ and b₀.
+
+    Returns:
+        Shape rest; NaN where any arm that is needed has NaN.
+    """
+    data = np.asarray(values, dtype=np.float64)
+    (a, b), (a0, b0) = levels, baselines
+    cells = np.moveaxis(data, axes, (0, 1))
+    return _averaged((cells[a, b] - cells[a, b0]) - (cells[a0, b] - cells[a0, b0]), factors - 2, data)
+
+
+def _averaged(contrasts: Floats, factors: int, values: Floats) -> Floats:
+    """The mean over the axes of so many factors; 0 where all that is left is rounding."""
+    means: Floats = np.asarray(contrasts.mean(axis=tuple(range(factors))))
+    largest = np.nanmax(np.abs(values), initial=0.0)
+    return np.where(np.abs(means) <= _ROUNDING * largest, 0.0, means)
+
+
+def pair_means(found: Grid, axes: tuple[int, int]) -> Floats:
+    """The values over the levels of two factors, averaged over the others; shape (levels, levels, seeds)."""
+    cells = np.moveaxis(found.values, axes, (0, 1))
+    return np.asarray(cells.mean(axis=tuple(range(2, cells.ndim - 1))))
+
+
+def marginals(
+    runs: pd.DataFrame, record: SweepRecord, metric: str, delta: float, looks: Sequence[int] | None = None
+) -> pd.DataFrame:
+    """Compare the levels of each factor, averaged over every combination of the other factors' levels.
+
+    Args:
+        runs: as `load_runs` gives them, of one sweep.
+        record: the sweep.
+        metric: a metric of the validation split of which less is better.
+        delta: the smallest difference that matters, in the unit of the metric; NaN where there is none.
+        looks: as for `harness.analysis.comparison.compare`.
+
+    Returns:
+        One row per factor and level, in the order of the spec; empty where `grid` gives none. `factor`, its path;
+        `level` as the spec writes it; `name`, both as arms are named; `is_baseline`; `metric`; `arms`, the number of
+        arms averaged over. `seeds` on which all these arms are complete; `mean`, `low`, `high` of their averages (95 %
+        t interval). `pairs`, the seeds on which the arms of the baseline's level are complete as well (up to the look
+        that decided); `difference`, `difference_low`, `difference_high`, level minus baseline's level over these;
+        `alpha`, `p`, `p_holm` (over all such differences of all factors), `sign_flip_p`, `d_z`, `mde`, `seeds_needed`,
+        `verdict` as in `harness.analysis.verdicts.Judgement`, NaN for the baseline's level; `delta`; `run_ids` of the
+        arms averaged over, separated by spaces.
+
+    Raises:
+        ValueError: the metric does not compare these arms, or is none of the validation split.
+    """
+    found = grid(runs, record, metric)
+    if found is None:
+        return pd.DataFrame()
+    factors = len(found.levels)
+    asked = [(axis, level) for axis in range(factors) for level in found.others(axis)]
+    differences = [main_effect(found.values, factors, axis, level, found.baseline[axis]) for axis, level in asked]
+    judged = dict(zip(asked, judge(differences, delta, looks=looks), strict=True))
+    rows: list[dict[str, Any]] = []
+    for axis, (path, levels) in enumerate(found.levels.items()):
+        for level, value in enumerate(levels):
+            means = np.moveaxis(found.values, axis, 0)[level].mean(axis=tuple(range(factors - 1)))
+            known = np.flatnonzero(~np.isnan(means))
+            judgement = judged.get((axis, level))
+            rows.append(
+                {
+                    "factor": path,
+                    "level": format_value(value),
+                    "name": found.name(axis, level),
+                    "is_baseline": judgement is None,
+                    "metric": metric,
+                    "arms": found.arms.size // len(levels),
+                    "seeds": len(known),
+                    **mean_interval(means[known]).under("mean", "low", "high"),
+                    "pairs": judgement.pairs if judgement else 0,
+                    **(judgement.interval if judgement else _NOTHING).under(*_DIFFERENCE),
+                    **{name: getattr(judgement, name) if judgement else math.nan for name in _FIGURES},
+                    "verdict": str(judgement.verdict) if judgement else math.nan,
+                    "delta": delta,
+                    "run_ids": " ".join(np.moveaxis(found.run_ids, axis, 0)[level][..., known].ravel()),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def interactions(
+    runs: pd.DataFrame, record: SweepRecord, metric: str, delta: float, looks: Sequence[int] | None = None
+) -> pd.DataFrame:
+    """Ask of every two factors whether what one does depends on the other.
+
+    Args:
+        runs, record, metric, delta, looks: as for `marginals`.
+
+    Returns:
+        One row per pair of factors and pair of their levels beside the baseline's; empty where `grid` gives none.
+        `factor`, `level`, `baseline_level` (as the spec writes them) and `name`, `baseline_name` (as arms are named);
+        the same of the second factor behind `other_`; `metric`. `seeds` on which all arms that are needed are complete
+        (up to the look that decided). `effect_at_baseline` and `effect_at_level`: what `level` adds to the metric
+        against `baseline_level` where the other factor has its baseline's level and where it has `other_level`, means
+        over these seeds and over the further factors' levels. `interaction_mean`, `interaction_low`,
+        `interaction_high`: the second minus the first, with its 95 % t interval over seeds, the same whichever of the
+        two factors is asked first. `alpha`, `p`, `p_holm` (over all rows), `sign_flip_p`, `d_z`, `mde`, `seeds_needed`
+        as in `harness.analysis.verdicts.Judgement`; `verdict`, an `Interaction`; `delta`; `run_ids` of all that
+        entered.
+
+    Raises:
+        ValueError: the metric does not compare these arms, or is none of the validation split.
+    """
+    found = grid(runs, record, metric)
+    if found is None:
+        return pd.DataFrame()
+    factors = len(found.levels)
+    asked = [
+        ((i, j), (a, b))
+        for i, j in itertools.combinations(range(factors), 2)
+        for a, b in itertools.product(found.others(i), found.others(j))
+    ]
+    contrasts = []
+    for (i, j), levels in asked:
+        baselines = found.baseline[i], found.baseline[j]
+        contrasts.append(interaction(found.values, factors, (i, j), levels, baselines))
+    judged = judge(contrasts, delta, looks=looks)
+    return pd.DataFrame(
+        [
+            {
+                **_sides(found, axes, levels),
+                "metric": metric,
+                "seeds": judgement.pairs,
+                **_simple_effects(found, axes, levels, used := np.flatnonzero(~np.isnan(contrast))[: judgement.pairs]),
+                **judgement.interval.under(*_INTERACTION),
+                **{name: getattr(judgement, name) for name in _FIGURES},
+                "verdict": str(_INTERACTIONS[judgement.verdict]),
+                "delta": delta,
+                "run_ids": _corners(found, axes, levels, used),
+            }
+            for (axes, levels), contrast, judgement in zip(asked, contrasts, judged, strict=True)
+        ]
+    )
+
+
+def _sides(found: Grid, axes: tuple[int, int], levels: tuple[int, int]) -> dict[str, str]:
+    """Which levels of which factors a row is about."""
+    paths = list(found.levels)
+    row: dict[str, str] = {}
+    for prefix, axis, level in zip(("", "other_"), axes, levels, strict=True):
+        base = found.baseline[axis]
+        row |= {
+            f"{prefix}factor": paths[axis],
+            f"{prefix}level": format_value(found.levels[paths[axis]][level]),
+            f"{prefix}baseline_level": format_value(found.levels[paths[axis]][base]),
+            f"{prefix}name": found.name(axis, level),
+            f"{prefix}baseline_name": found.name(axis, base),
+        }
+    return row
+
+
+def _simple_effects(
+    found: Grid, axes: tuple[int, int], levels: tuple[int, int], used: npt.NDArray[np.intp]
+) -> dict[str, float]:
+    """What the first factor's level does at either level of the second."""
+    means = pair_means(found, axes)[..., used]
+    (a, b), (a0, b0) = levels, (found.baseline[axes[0]], found.baseline[axes[1]])
+    return {
+        "effect_at_baseline": mean_interval(means[a, b0] - means[a0, b0]).mean,
+        "effect_at_level": mean_interval(means[a, b] - means[a0, b]).mean,
+    }
+
+
+def _corners(found: Grid, axes: tuple[int, int], levels: tuple[int, int], used: npt.NDArray[np.intp]) -> str:
+    """Ids of the runs at the four combinations of two levels of two factors, over all levels of the others."""
+    runs = np.moveaxis(found.run_ids, axes, (0, 1))[..., used]
+    ends = [(found.baseline[axis], level) for axis, level in zip(axes, levels, strict=True)]
+    return " ".join(str(one) for a, b in itertools.product(*ends) for one in runs[a, b].ravel())

@@ -1,0 +1,212 @@
+"""Do verdicts keep their promises? Sweeps with a known truth, drawn at random, through the code that reports real ones.
+
+Losses are those of a baseline and five arms over common seeds: a part that all runs of one seed share, and noise of
+each run's own, normal or heavy-tailed (Student's t with 3 degrees of freedom). What is counted: sweeps without any
+true difference in which some arm is called better or worse; sweeps in which a difference of the size that the report
+prints as detectable is found; arms at a true difference of δ that are called no different; and intervals that hold
+the true mean. The same for sweeps that look several times and train more seeds for what is undecided.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from harness.analysis.comparison import compare
+from harness.analysis.significance import ALPHA, holm, look_levels, paired_t_p
+from harness.analysis.statistics import LEVEL, POWER, detectable_effect, mean_interval
+from harness.analysis.verdicts import DIFFERENT, Verdict, verdicts
+from harness.config.spec import StudyConfig
+from harness.core import metrics
+from harness.core.outcomes import Outcome, Phase
+
+Noise = Literal["normal", "t(3)"]
+Losses = npt.NDArray[np.float64]
+
+ARMS: Final = 5  # beside the baseline
+SPREAD: Final = 0.01  # standard deviation of a run's own noise, nats; what runs of one seed share has 5 times as much
+DELTA: Final = StudyConfig().delta
+SWEEPS: Final = 1000
+NOISES: Final[tuple[Noise, ...]] = ("normal", "t(3)")
+COVERED_SEEDS: Final = (3, 5, 8, 12, 30)
+LOOKS: Final = (3, 6, 12)  # of `seeds: {min: 3, max: 12}`
+_RANGE: Final = f"{LOOKS[0]}–{LOOKS[-1]}"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One promise, and the share of simulated cases that was counted. NaN where nothing is promised."""
+
+    name: str
+    noise: Noise
+    seeds: int | str
+    found: float
+    at_least: float = math.nan
+    at_most: float = math.nan
+
+    @property
+    def kept(self) -> bool:
+        """Whether the share lies where it was promised to."""
+        return not (self.found < self.at_least or self.found > self.at_most)
+
+
+def simulate(
+    generator: np.random.Generator, sweeps: int, seeds: int, noise: Noise = "normal", effect: float = 0.0
+) -> Losses:
+    """Final losses of `sweeps` sweeps, shape (sweeps, 1 + ARMS, seeds), the baseline first.
+
+    Args:
+        generator: where the numbers come from.
+        sweeps, seeds: how many.
+        noise: distribution of each run's own part; t(3) is scaled to the same standard deviation.
+        effect: nats added to the loss of the first arm beside the baseline.
+    """
+    shape = (sweeps, 1 + ARMS, seeds)
+    own = generator.normal(size=shape) if noise == "normal" else generator.standard_t(3, shape) / math.sqrt(3)
+    shared = generator.normal(5, 5 * SPREAD, (sweeps, 1, seeds))
+    losses: Losses = shared + SPREAD * own
+    losses[:, 1] += effect
+    return losses
+
+
+def as_runs(losses: Losses) -> pd.DataFrame:
+    """One simulated sweep, shape (1 + ARMS, seeds), as `load_runs` would give its confirm runs."""
+    arms, seeds = losses.shape
+    return pd.DataFrame(
+        {
+            "run_id": [f"{run:032x}" for run in range(arms * seeds)],
+            "arm": [f"arm {arm}" for arm in range(arms) for _ in range(seeds)],
+            "phase": Phase.CONFIRM,
+            "seed": list(range(1, seeds + 1)) * arms,
+            "outcome": Outcome.COMPLETE,
+            metrics.VAL_LOSS: losses.ravel(),
+        }
+    )
+
+
+def reported(losses: Losses, looks: Sequence[int] | None = None) -> list[list[str]]:
+    """For each simulated sweep the verdicts on its arms, the baseline left out, as `compare` gives them."""
+    return [list(compare(as_runs(sweep), "arm 0", looks=looks)["verdict"][1:]) for sweep in losses]
+
+
+def judged(losses: Losses, looks: Sequence[int] | None = None) -> list[list[str]]:
+    """The same by the rule alone, without frames: ten times as fast, for what takes many sweeps."""
+    return [[str(word) for word, _ in verdicts(list(sweep[1:] - sweep[0]), DELTA, looks=looks)] for sweep in losses]
+
+
+def false_alarms(sweeps: int, seeds: int, noise: Noise, generator: np.random.Generator) -> Iterator[Check]:
+    """No true difference: sweeps that call any arm different, and those that would by lowest mean loss."""
+    losses = simulate(generator, sweeps, seeds, noise)
+    called = [any(word in DIFFERENT for word in words) for words in reported(losses)]
+    limit = ALPHA + 2 * math.sqrt(ALPHA * (1 - ALPHA) / sweeps)
+    yield Check("no difference, some arm called better or worse", noise, seeds, float(np.mean(called)), at_most=limit)
+    naive = float(np.mean(losses.mean(axis=-1).argmin(axis=-1) > 0))
+    yield Check("no difference, some arm has the lowest mean loss", noise, seeds, naive)
+
+
+def finds_what_it_could(sweeps: int, seeds: int, generator: np.random.Generator) -> Check:
+    """One arm better by the detectable effect of this noise: sweeps that call it better."""
+    effect = detectable_effect(math.sqrt(2) * SPREAD, seeds, ALPHA / ARMS)
+    found = [words[0] == Verdict.BETTER for words in judged(simulate(generator, sweeps, seeds, effect=-effect))]
+    limit = POWER - 2 * math.sqrt(POWER * (1 - POWER) / sweeps)
+    return Check("detectable effect found", "normal", seeds, float(np.mean(found)), at_least=limit)
+
+
+def wrongly_equal(sweeps: int, seeds: int, noise: Noise, generator: np.random.Generator) -> Check:
+    """One arm different by exactly δ: sweeps that say it is not; by one tail of the (1 − α/m) interval, α/2m."""
+    losses = simulate(generator, sweeps, seeds, noise, effect=DELTA)
+    called = [words[0] == Verdict.NO_DIFFERENCE for words in judged(losses)]
+    share = ALPHA / (2 * ARMS)
+    limit = share + 2 * math.sqrt(share * (1 - share) / sweeps)
+    return Check("a difference of δ called none", noise, seeds, float(np.mean(called)), at_most=limit)
+
+
+def coverage(intervals: int, seeds: int, noise: Noise, generator: np.random.Generator) -> Check:
+    """Paired differences of true mean 0: 95 % intervals that hold it."""
+    losses = simulate(generator, intervals, seeds, noise)
+    held = float(np.mean([mean_interval(values).includes_zero for values in losses[:, 1] - losses[:, 0]]))
+    bounds = (LEVEL - 0.02, LEVEL + 0.02) if noise == "normal" else (math.nan, math.nan)
+    return Check("95 % interval holds the true difference", noise, seeds, held, *bounds)
+
+
+def false_alarms_in_rounds(sweeps: int, noise: Noise, generator: np.random.Generator) -> Iterator[Check]:
+    """No true difference, several looks: the same share, and that of looking as often without paying for it."""
+    losses = simulate(generator, sweeps, LOOKS[-1], noise)
+    called = [any(word in DIFFERENT for word in words) for words in reported(losses, LOOKS)]
+    limit = ALPHA + 2 * math.sqrt(ALPHA * (1 - ALPHA) / sweeps)
+    name = "no difference, some arm called better or worse"
+    yield Check(name, noise, _RANGE, float(np.mean(called)), at_most=limit)
+    unpaid = np.zeros(sweeps, dtype=bool)
+    for n in LOOKS:
+        unpaid |= (holm(paired_t_p(losses[:, 1:, :n] - losses[:, :1, :n])) <= ALPHA).any(axis=-1)
+    yield Check("the same, every look at the full level", noise, _RANGE, float(unpaid.mean()))
+
+
+def finds_what_it_could_in_rounds(sweeps: int, generator: np.random.Generator) -> Iterator[Check]:
+    """One arm better by what the last look can detect: sweeps that call it better, and the seeds that it took."""
+    level = look_levels(LOOKS)[-1] / ARMS
+    effect = detectable_effect(math.sqrt(2) * SPREAD, LOOKS[-1], level)
+    losses = simulate(generator, sweeps, LOOKS[-1], effect=-effect)
+    found = [verdicts(list(sweep[1:] - sweep[0]), DELTA, looks=LOOKS) for sweep in losses]
+    limit = POWER - 2 * math.sqrt(POWER * (1 - POWER) / sweeps)
+    better = float(np.mean([arms[0][0] == Verdict.BETTER for arms in found]))
+    yield Check("detectable effect found", "normal", _RANGE, better, at_least=limit)
+    trained = float(np.mean([pairs for arms in found for _, pairs in arms])) / LOOKS[-1]
+    yield Check(f"seeds trained, of {LOOKS[-1]} per arm", "normal", _RANGE, trained)
+
+
+def coverage_in_rounds(intervals: int, noise: Noise, generator: np.random.Generator) -> Check:
+    """Paired differences of true mean 0, more seeds until decided: intervals at the last look that hold it."""
+    losses = simulate(generator, intervals, LOOKS[-1], noise)
+    levels = dict(zip(LOOKS, look_levels(LOOKS), strict=True))
+    held = []
+    for sweep in losses:
+        differences = sweep[1] - sweep[0]
+        ((_, pairs),) = verdicts([differences], DELTA, looks=LOOKS)
+        held.append(mean_interval(differences[:pairs], 1 - levels[pairs]).includes_zero)
+    limit = LEVEL - 2 * math.sqrt(LEVEL * (1 - LEVEL) / intervals) if noise == "normal" else math.nan
+    return Check("interval at the last look holds the true difference", noise, _RANGE, float(np.mean(held)), limit)
+
+
+def audit(sweeps: int = SWEEPS, seed: int = 1) -> Iterator[Check]:
+    """Every check, each over `sweeps` simulated sweeps (coverage: ten times as many intervals), one after the other."""
+    generator = np.random.default_rng(seed)
+    for noise in NOISES:
+        for seeds in (3, 5):
+            yield from false_alarms(sweeps, seeds, noise, generator)
+    for noise in NOISES:
+        yield wrongly_equal(sweeps, 12, noise, generator)
+    for seeds in (3, 5, 8):
+        yield finds_what_it_could(sweeps, seeds, generator)
+    for noise in NOISES:
+        for seeds in COVERED_SEEDS:
+            yield coverage(10 * sweeps, seeds, noise, generator)
+    for noise in NOISES:
+        yield from false_alarms_in_rounds(sweeps, noise, generator)
+    yield from finds_what_it_could_in_rounds(sweeps, generator)
+    for noise in NOISES:
+        yield coverage_in_rounds(10 * sweeps, noise, generator)
+
+
+def audit_lines(checks: Iterable[Check]) -> list[list[str]]:
+    """Checks as a table of strings, its header first."""
+    lines = [["Check", "Noise", "Seeds", "Found", "Promised", ""]]
+    for check in checks:
+        promised = [
+            f"{word} {_percent(end)}"
+            for word, end in (("≥", check.at_least), ("≤", check.at_most))
+            if not math.isnan(end)
+        ]
+        word = ("kept" if check.kept else "BROKEN") if promised else ""
+        lines.append([check.name, check.noise, str(check.seeds), _percent(check.found), ", ".join(promised), word])
+    return lines
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"

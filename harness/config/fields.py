@@ -1,0 +1,95 @@
+"""The fields of a run by their dotted paths, such as `train.budget.tokens`: which there are, how to set and name them.
+
+What is compared, tuned, given by `--set`, stored as a parameter or shown in a table is called by these paths.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from pydantic import BaseModel
+
+from harness.config.run import RunConfig
+from harness.core.errors import printable
+
+# Fields of which one excludes the others: setting one, by an arm or from the command line, clears its siblings.
+EXCLUSIVE: Final[tuple[frozenset[str], ...]] = (
+    frozenset({"data.corpus", "data.path", "data.url"}),
+    frozenset({"train.batch_tokens", "train.batch_size"}),
+    frozenset(f"train.budget.{kind}" for kind in ("tokens", "epochs", "steps", "flops", "seconds")),
+    frozenset(f"train.eval_every.{kind}" for kind in ("tokens", "epochs", "steps")),
+)
+
+
+def override(written: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of nested mappings with `values` (dotted path → value) set and what they exclude cleared."""
+    plain = {key: _copy(part) for key, part in written.items()}
+    for path, value in values.items():
+        for group in EXCLUSIVE:
+            if path in group:
+                for other in group - {path}:
+                    _remove(plain, other)
+        if path in ("data.corpus", "data.path"):
+            _remove(plain, "data.sha256")
+        *parents, leaf = path.split(".")
+        here = plain
+        for depth, name in enumerate(parents):
+            if depth and not isinstance(here.get(name, {}), dict):  # `seeds: 4` gives way to `study.seeds.max=8`
+                here[name] = {}
+            here = here.setdefault(name, {})
+            if not isinstance(here, dict):  # `train: 3` is reported by validation, with its line
+                break
+        else:
+            here[leaf] = value
+    return plain
+
+
+def _copy(value: Any) -> Any:
+    return {key: _copy(part) for key, part in value.items()} if isinstance(value, Mapping) else value
+
+
+def _remove(plain: dict[str, Any], path: str) -> None:
+    *parents, leaf = path.split(".")
+    here: Any = plain
+    for name in parents:
+        here = here.get(name) if isinstance(here, dict) else None
+    if isinstance(here, dict):
+        here.pop(leaf, None)
+
+
+def field_paths(model: type[BaseModel] = RunConfig, prefix: str = "") -> list[str]:
+    """Dotted paths of every field that can be compared, tuned or set: `model.drop_rate`, `train.budget.tokens`, …"""
+    paths: list[str] = []
+    for name, info in model.model_fields.items():
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            paths += field_paths(info.annotation, f"{prefix}{name}.")
+        else:
+            paths.append(f"{prefix}{name}")
+    return paths if prefix else [*paths, "model.preset"]
+
+
+def short_name(path: str) -> str:
+    """The last word of a path, or its last two where one is ambiguous (`budget.tokens`, `eval_every.tokens`)."""
+    leaf = path.rpartition(".")[2]
+    twins = [other for other in field_paths() if other.rpartition(".")[2] == leaf]
+    return leaf if len(twins) < 2 else ".".join(path.split(".")[-2:])
+
+
+def format_value(value: Any) -> str:
+    """A value as YAML writes it, without loss, on one line."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    text = repr(value) if isinstance(value, float) else str(value)
+    return text if printable(text) == text else json.dumps(text)
+
+
+def arm_name(values: Mapping[str, Any]) -> str:
+    """`drop_rate=0.1, qkv_bias=true`; `all` for the only arm of a plain search."""
+    return ", ".join(f"{short_name(path)}={format_value(value)}" for path, value in values.items()) or "all"
+
+
+def value_key(value: Any) -> tuple[bool, Any]:
+    """Something that is equal for values that mean the same: 1 and 1.0 do, 1 and true do not."""
+    return isinstance(value, bool), str(value) if isinstance(value, list) else value

@@ -1,0 +1,308 @@
+"""YAML file (and `--set` values) → `SweepSpec`, or every mistake at once with its line.
+
+Nothing here stops at the first mistake: each section is checked by itself, then each compared and tuned value on
+top of the written configuration, then all of them against the corpus. Messages say what was found and what is
+allowed.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from harness.config.checks import Codec, RunChecks, SplitSizes
+from harness.config.fields import EXCLUSIVE, field_paths, format_value, override, value_key
+from harness.config.messages import explain, fitting_kinds
+from harness.config.run import PRESETS, WITHOUT_EFFECT, DataConfig, RunConfig
+from harness.config.spec import KINDS, Dimension, SeedRange, StudyConfig, SweepSpec
+from harness.config.yaml import Document, parse_value, read_yaml
+from harness.core.errors import Problem, SpecError, printable, shown, unknown
+
+SECTIONS = ("name", "question", "data", "model", "train", "compare", "baseline", "tune", "study")
+SLUG = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+MAX_ARMS = 1000
+MAX_GRID = 100_000  # points
+MAX_TEXT = 200  # characters of a compared text: an arm, its study and its runs are named after it
+_OPTIONS_SHOWN = 20
+
+
+def load_spec(
+    path: Path,
+    settings: Sequence[str] = (),
+    split_sizes: SplitSizes | None = None,
+    codec_of: Callable[[DataConfig], Codec] | None = None,
+) -> SweepSpec:
+    """Read, check and freeze a spec.
+
+    Args:
+        path: the YAML file.
+        settings: `path=value` texts of `--set`, applied in order before checking.
+        split_sizes: tells the tokens of each split, so that contexts longer than a split are found before
+            training; it may raise a ValueError with a `field` attribute. None: the corpus is not looked at.
+        codec_of: tells the ids of a corpus, for runs whose vocabulary is their corpus's: how many there are, and
+            whether the prompt can be written with them. Asked only for what `split_sizes` accepts.
+
+    Raises:
+        SpecError: with every mistake that was found.
+    """
+    return _Loader(read_yaml(path)).load(settings, split_sizes, codec_of)
+
+
+class _Loader:
+    def __init__(self, document: Document) -> None:
+        self.document = document
+        self.values = document.values
+        self.problems = list(document.problems)
+        self.settings: dict[str, str] = {}  # dotted path → the `--set` text that set it
+
+    def load(
+        self,
+        settings: Sequence[str],
+        split_sizes: SplitSizes | None,
+        codec_of: Callable[[DataConfig], Codec] | None,
+    ) -> SweepSpec:
+        self.apply_settings(settings)
+        for section in self.values:
+            if section not in SECTIONS:
+                self.report(section, unknown(section, SECTIONS, "section"))
+        name, question = self.name(), self.question()
+        written: dict[str, Any] = {k: self.values[k] for k in ("data", "model", "train") if k in self.values}
+        self.drop_unknown_preset(written)
+        base = self.run_config(written)
+        study = self.study()
+        compare, tune = self.compare(), self.tune(study)
+        for path in sorted(set(compare) & set(tune)):
+            self.report(f"tune.{path}", "is compared too; allowed: compare it or tune it, not both")
+        self.check_exclusive([*compare, *tune])
+        if study is not None and study.seeds == 0 and not tune:
+            self.report("study.seeds", "found 0; allowed: at least 1 where nothing is tuned")
+        if study is not None and isinstance(study.seeds, SeedRange) and not compare:
+            self.report("study.seeds", "found a range, and nothing is compared; allowed: a whole number")
+        baseline = self.baseline(compare)
+        if base is not None and study is not None:
+            spec = SweepSpec(name, question, written, base, compare, baseline, tune, study)
+            checks = RunChecks(self.report)
+            runs = checks.runs_of(spec)
+            if split_sizes is not None:
+                good = checks.splits(runs, split_sizes)
+                if codec_of is not None:
+                    checks.vocabularies(good, codec_of)
+        elif split_sizes is not None:
+            self.check_corpus(split_sizes)
+        if self.problems:
+            raise SpecError(self.problems)
+        return spec if codec_of is None else replace(spec, vocabulary_of=lambda data: codec_of(data).n_vocab)
+
+    def report(self, path: str, message: str) -> None:
+        setting = next((text for key, text in self.settings.items() if path == key or path.startswith(key + ".")), None)
+        if setting is not None:
+            self.problems.append(Problem(f"--set {setting}", 0, path, message))
+        else:
+            self.problems.append(Problem(self.document.file, self.document.line(path), path, message))
+
+    # sections ------------------------------------------------------------------------------------------------
+
+    def apply_settings(self, settings: Sequence[str]) -> None:
+        for setting in settings:
+            path, equals, text = setting.partition("=")
+            path = path.strip()
+            if not equals or not path:
+                self.problems.append(Problem(f"--set {setting}", 0, "", "allowed: path=value"))
+                continue
+            try:
+                value = parse_value(text)
+            except SpecError as error:
+                self.problems.append(Problem(f"--set {setting}", 0, path, error.problems[0].message))
+                continue
+            self.settings[path] = setting
+            section, _, rest = path.partition(".")
+            if section in ("compare", "baseline", "tune") and rest:  # their keys are dotted paths themselves
+                part = self.values.setdefault(section, {})
+                if isinstance(part, dict):
+                    part[rest] = value
+            elif section in ("data", "model", "train", "study") and rest:
+                self.values = override(self.values, {path: value})
+            else:
+                self.values[path] = value
+
+    def name(self) -> str:
+        name = self.values.get("name")
+        if not isinstance(name, str) or not SLUG.fullmatch(name):
+            found = "nothing" if name is None else shown(name)
+            self.report("name", f"found {found}; allowed: 1 to 64 of a-z 0-9 - _, beginning with a letter or digit")
+        elif name == "audit":
+            self.report("name", "found 'audit', which `python -m harness.report audit` means; allowed: another name")
+        return str(name)
+
+    def question(self) -> str:
+        question = self.values.get("question", "")
+        if not isinstance(question, str):
+            self.report("question", f"found {shown(question)}; allowed: a text")
+            return ""
+        line = " ".join(question.split())
+        if printable(line) != line:  # it is shown on terminals and in pages
+            self.report("question", f"found {shown(line)}; allowed: a text without control characters")
+        return line
+
+    def drop_unknown_preset(self, written: dict[str, Any]) -> None:
+        """A wrong preset is reported once, and the rest of the section is still checked."""
+        model = written.get("model")
+        if isinstance(model, dict) and "preset" in model and str(model["preset"]) not in PRESETS:
+            self.report("model.preset", unknown(str(model["preset"]), PRESETS, "preset"))
+            written["model"] = {name: value for name, value in model.items() if name != "preset"}
+
+    def run_config(self, written: Mapping[str, Any]) -> RunConfig | None:
+        try:
+            return RunConfig.model_validate(written)
+        except ValidationError as error:
+            for path, message in explain(error, RunConfig):
+                self.report(path, message)
+            return None
+
+    def study(self) -> StudyConfig | None:
+        try:
+            return StudyConfig.model_validate(self.values.get("study", {}))
+        except ValidationError as error:
+            for path, message in explain(error, StudyConfig):
+                self.report(f"study.{path}".rstrip("."), message)
+            return None
+
+    def mapping(self, section: str) -> dict[str, Any]:
+        """A section whose keys are dotted paths of fields; nested writing is refused with the right spelling."""
+        part = self.values.get(section)
+        if part is None and section not in self.values:
+            return {}
+        if not isinstance(part, dict) or not part:
+            self.report(section, f"found {shown(part)}; allowed: paths of fields, for example model.drop_rate")
+            return {}
+        known, good = field_paths(), {}
+        for path, value in part.items():
+            if path == "train.seed":
+                self.report(f"{section}.{path}", "seeds are what every arm is repeated over; allowed: study.seeds")
+            elif path in WITHOUT_EFFECT:
+                self.report(f"{section}.{path}", "changes no number of a run; allowed: a value under train")
+            elif path == "train.eval_tokens":
+                self.report(f"{section}.{path}", "decides what curves are measured on; allowed: a value under train")
+            elif path in known:
+                good[path] = value
+            else:
+                self.report(f"{section}.{path}", self._unknown_path(path, known))
+        return good
+
+    @staticmethod
+    def _unknown_path(path: str, known: Sequence[str]) -> str:
+        same_leaf = [other for other in known if other.rpartition(".")[2] == path.rpartition(".")[2]]
+        below = [other for other in known if other.startswith(path + ".")]
+        if same_leaf or below:
+            return f"unknown field {shown(path)}; did you mean {' or '.join(below or same_leaf)}?"
+        section = [other for other in known if other.split(".")[0] == path.split(".")[0]]
+        return unknown(path, section or known)
+
+    def compare(self) -> dict[str, tuple[Any, ...]]:
+        compare: dict[str, tuple[Any, ...]] = {}
+        for path, values in self.mapping("compare").items():
+            where = f"compare.{path}"
+            if not isinstance(values, list) or not values or any(isinstance(v, (dict, list)) for v in values):
+                self.report(where, f"found {shown(values)}; allowed: a list of values, for example [0.0, 0.1]")
+            elif any(isinstance(value, str) and len(value) > MAX_TEXT for value in values):
+                self.report(where, f"found a text of over {MAX_TEXT} characters; allowed: shorter ones")
+            else:
+                compare[path] = tuple(values)
+        distinct = {path: len({value_key(value) for value in values}) for path, values in compare.items()}
+        if any(count > 1 for count in distinct.values()):  # else every arm is the same: an A/A sweep
+            for path, values in list(compare.items()):
+                if distinct[path] < len(values):
+                    words = "values that differ, each is an arm (or the same everywhere: an A/A sweep)"
+                    self.report(f"compare.{path}", f"found {shown(list(values))}; allowed: {words}")
+                    del compare[path]
+        if math.prod(len(values) for values in compare.values()) > MAX_ARMS:
+            self.report("compare", f"found {math.prod(map(len, compare.values()))} arms; allowed: at most {MAX_ARMS}")
+            return {}
+        return compare
+
+    def check_exclusive(self, paths: Sequence[str]) -> None:
+        """Two paths of which one excludes the other cannot both be varied."""
+        for group in EXCLUSIVE:
+            varied = [path for path in paths if path in group]
+            for path in varied[1:]:
+                section = "compare" if path in self.values.get("compare", {}) else "tune"
+                self.report(f"{section}.{path}", f"found beside {varied[0]}; allowed: one of the two")
+
+    def baseline(self, compare: Mapping[str, tuple[Any, ...]]) -> dict[str, Any]:
+        written = self.mapping("baseline")
+        for path, value in written.items():
+            if path not in compare:
+                self.report(f"baseline.{path}", "is not compared; allowed: the paths under compare")
+            elif isinstance(value, (dict, list)) or value_key(value) not in {
+                value_key(option) for option in compare[path]
+            }:
+                options = [format_value(option) for option in compare[path]]
+                self.report(f"baseline.{path}", f"found {shown(value)}; allowed: {_one_of(options)}")
+        missing = [path for path in compare if path not in written]
+        if written and missing:
+            self.report("baseline", f"says nothing of {', '.join(missing)}; allowed: a value for every compared path")
+        return written
+
+    def tune(self, study: StudyConfig | None) -> dict[str, Dimension]:
+        tune: dict[str, Dimension] = {}
+        for path, written in self.mapping("tune").items():
+            kind = next(iter(written)) if isinstance(written, dict) and len(written) == 1 else None
+            where = f"tune.{path}"
+            if kind is None:
+                example = "{log_uniform: [3e-4, 3e-3]}"
+                self.report(where, f"found {shown(written)}; allowed: one of {', '.join(KINDS)}, for example {example}")
+            elif kind not in KINDS:
+                self.report(where, unknown(str(kind), KINDS, "kind of dimension"))
+            elif kind not in (fitting := fitting_kinds(path)):
+                self.report(where, f"found {kind}, which {path} cannot have; allowed: {' | '.join(fitting)}")
+            elif wrong := _wrong_values(kind, written[kind]):
+                self.report(where, f"found {kind} {shown(written[kind])}; allowed: {wrong}")
+            elif any(isinstance(value, str) and len(value) > MAX_TEXT for value in written[kind]):
+                self.report(where, f"found a text of over {MAX_TEXT} characters; allowed: shorter ones")
+            elif study is not None and study.sampler == "grid" and kind != "choice":
+                self.report(where, f"found {kind} with study.sampler grid; allowed: choice, the points of the grid")
+            else:
+                tune[path] = Dimension(kind, tuple(written[kind]))
+        points = math.prod(len(dimension.values) for dimension in tune.values())
+        if study is not None and study.sampler == "grid" and points > MAX_GRID:
+            self.report("tune", f"found a grid of {points:,} points; allowed: at most {MAX_GRID:,}")
+        return tune
+
+    def check_corpus(self, split_sizes: SplitSizes) -> None:
+        """With mistakes elsewhere, still say what is wrong with the corpus."""
+        try:
+            data = DataConfig.model_validate(self.values.get("data"))
+        except ValidationError:
+            return
+        RunChecks(self.report).sizes("", data, split_sizes)
+
+
+def _one_of(options: Sequence[str]) -> str:
+    return f"one of {', '.join(options[:_OPTIONS_SHOWN])}{', …' * (len(options) > _OPTIONS_SHOWN)}"
+
+
+def _wrong_values(kind: str, values: object) -> str:
+    """What is allowed, if `values` is not that; else an empty text."""
+    if not isinstance(values, list):
+        return "a list"
+    if kind == "choice":
+        if not values or any(isinstance(value, (dict, list)) for value in values):
+            return "at least one plain value"
+        return "" if len({value_key(v) for v in values}) == len(values) else "values that differ"
+    numbers = [v for v in values if type(v) is int or (isinstance(v, float) and math.isfinite(v))]
+    if len(values) != 2 or len(numbers) != 2:
+        return "[low, high], two numbers"
+    low, high = numbers
+    if low >= high:
+        return "low < high"
+    if kind == "log_uniform" and low <= 0:
+        return "low > 0, a logarithm has no value at 0"
+    if kind == "int_uniform" and any(value != int(value) for value in numbers):
+        return "two whole numbers"
+    return ""

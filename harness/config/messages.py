@@ -1,0 +1,114 @@
+"""Pydantic's errors in the words of the person who wrote the file: what was found, what is allowed."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator
+from typing import Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from harness.config.fields import field_paths, format_value
+from harness.config.run import RunConfig
+from harness.core.errors import shown, unknown
+
+_WORDS: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+_BOUNDS = {"ge": "at least", "gt": "over", "le": "at most", "lt": "under"}
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> Iterator[tuple[str, str]]:
+    """Yield (dotted path, message) for each mistake in a validation of `model`."""
+    for detail in error.errors():
+        path = [str(part) for part in detail["loc"]]
+        kind = detail["type"]
+        if kind == "extra_forbidden":
+            yield ".".join(path), _unknown_field(path, model)
+        elif kind == "value_error":
+            yield _own_message(path, str(detail["ctx"]["error"]))
+        elif kind == "missing":
+            yield ".".join(path), f"found nothing; allowed: {_allowed(path, model)}"
+        else:
+            yield ".".join(path), f"found {shown(detail['input'])}; allowed: {_allowed(path, model)}"
+
+
+def first_mistake(error: ValueError) -> str:
+    """The first mistake of a run's configuration, in one sentence."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    path, message = next(explain(error, RunConfig))
+    return f"{path}: {message}" if path else message
+
+
+def fitting_kinds(path: str) -> tuple[str, ...]:
+    """Kinds of dimension that the field at a dotted path of a run can have."""
+    *parents, leaf = path.split(".")
+    info = _model_at(parents, RunConfig).model_fields.get(leaf)
+    kinds, _ = _kinds(info.annotation) if info is not None else ([], False)
+    if kinds == [_WORDS[int]]:
+        return ("int_uniform", "choice")
+    return ("uniform", "log_uniform", "choice") if kinds == [_WORDS[float]] else ("choice",)
+
+
+def _own_message(path: list[str], message: str) -> tuple[str, str]:
+    """Our own checks may name the field they mean (`emb_dim: found …`): move it into the path."""
+    head, colon, rest = message.partition(": ")
+    if colon and " " not in head:
+        return ".".join([*path, head]), rest
+    return ".".join(path), message
+
+
+def _unknown_field(path: list[str], model: type[BaseModel]) -> str:
+    owner = _model_at(path[:-1], model)
+    names = [*owner.model_fields, "preset"] if owner.__name__ == "ModelConfig" else list(owner.model_fields)
+    elsewhere = [other for other in field_paths() if other.rpartition(".")[2] == path[-1]]
+    if elsewhere:
+        return f"unknown field {shown(path[-1])}; did you mean {' or '.join(elsewhere)}?"
+    return unknown(path[-1], names)
+
+
+def _model_at(path: list[str], model: type[BaseModel]) -> type[BaseModel]:
+    for name in path:
+        info = model.model_fields.get(name)
+        if info is None or not (isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel)):
+            break
+        model = info.annotation
+    return model
+
+
+def _allowed(path: list[str], model: type[BaseModel]) -> str:
+    for name in path:
+        info = model.model_fields.get(name)
+        if info is None:
+            break
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            model = info.annotation
+            continue
+        return _field_allowed(info)
+    return "the fields " + ", ".join(model.model_fields)
+
+
+def _field_allowed(info: FieldInfo) -> str:
+    kinds, optional = _kinds(info.annotation)
+    bounds = " and ".join(
+        f"{word} {getattr(constraint, name)}"
+        for constraint in info.metadata
+        for name, word in _BOUNDS.items()
+        if getattr(constraint, name, None) is not None
+    )
+    pattern = next((f" matching {found}" for c in info.metadata if (found := getattr(c, "pattern", None))), "")
+    text = " | ".join(kinds) + (f" {bounds}" if bounds else "") + pattern
+    return f"{text}, or null" if optional else text
+
+
+def _kinds(annotation: Any) -> tuple[list[str], bool]:
+    """Words for a type, and whether null is allowed."""
+    origin = get_origin(annotation)
+    if origin is Literal:
+        return [format_value(option) for option in get_args(annotation)], False
+    if origin in (Union, types.UnionType):
+        parts = [part for part in get_args(annotation) if part is not type(None)]
+        return [word for part in parts for word in _kinds(part)[0]], type(None) in get_args(annotation)
+    if hasattr(annotation, "__metadata__"):
+        return _kinds(annotation.__origin__)
+    return [_WORDS.get(annotation, "a text or a list of texts")], False

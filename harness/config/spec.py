@@ -1,0 +1,299 @@
+"""A question about training a GPT, as written in one YAML file: what is compared, what is tuned, what is fixed.
+
+`SweepSpec` is the validated, frozen result; `harness.config.load.load_spec` makes one from a file. A spec spans a set
+of `Arm`s (every combination of the compared values) and, inside each arm, a space of tuned `Dimension`s.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BeforeValidator, Field
+from ruamel.yaml import YAML
+
+from harness.config.fields import arm_name, override, value_key
+from harness.config.run import Config, DataConfig, RunConfig, Whole, decisive, digest_of
+from harness.core.errors import shown
+
+SAMPLERS: Final = ("tpe", "random", "grid", "qmc", "gp", "cmaes")
+PRUNERS: Final = ("none", "median", "hyperband", "successive_halving")
+# Files that decide a run's numbers.
+_TRAINING: Final = (
+    *("config/run.py", "core/hardware.py", "core/metrics.py", "core/rng.py", "data/*.py"),
+    *(f"model/{name}.py" for name in ("cross_entropy", "dropout", "gpt")),
+    *(f"training/{name}.py" for name in ("budget", "devices", "evaluation", "optimizers", "resume", "step", "trainer")),
+)
+
+KINDS: Final = ("uniform", "log_uniform", "int_uniform", "choice")
+MAX_SEEDS: Final = 1000
+# Seeds of two arms with equal values (an A/A sweep) lie this far apart: more than any sweep has seeds.
+_COPY_STRIDE: Final = 1_000_000
+
+
+class SeedRange(Config):
+    """Confirm runs per arm where their number is found out: `min` first, doubled for what is undecided, up to `max`."""
+
+    min: int
+    max: int
+
+
+def _seeds(value: object) -> int | SeedRange | None:
+    """A number of seeds, or a range as `{min: 3, max: 12}`.
+
+    Raises:
+        ValueError: it is neither, or out of range.
+    """
+    if value is None or isinstance(value, SeedRange):
+        return value
+    if not isinstance(value, Mapping):
+        return _whole(value, 0, "found", ", or {min: 3, max: 12}")
+    for name in value:
+        if name not in ("min", "max"):
+            raise ValueError(f"{name}: unknown field; allowed: min and max")
+    low = _whole(value.get("min"), 2, "min: found")
+    return SeedRange(min=low, max=_whole(value.get("max"), low + 1, "max: found"))
+
+
+def _whole(value: Any, low: int, found: str, also: str = "") -> int:
+    """A whole number (8.0 and 1e1 are) from `low` to `MAX_SEEDS`, or an error that begins with `found`."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if number and low <= value <= MAX_SEEDS and value == int(value):
+        return int(value)
+    given = "nothing" if value is None else shown(value)
+    raise ValueError(f"{found} {given}; allowed: a whole number from {low} to {MAX_SEEDS}{also}")
+
+
+class StudyConfig(Config):
+    """How an arm is searched and how its best configuration is confirmed."""
+
+    sampler: Literal[SAMPLERS] = "tpe"  # type: ignore[valid-type]
+    pruner: Literal[PRUNERS] = "none"  # type: ignore[valid-type]
+    trials: Annotated[Whole, Field(ge=1)] = 10  # per arm, as a total; of no effect where nothing is tuned
+    # Confirm runs per arm; None: 3, or 1 for a single run. A range: as many as the verdicts need.
+    seeds: Annotated[int | SeedRange | None, BeforeValidator(_seeds)] = None
+    # The smallest difference that matters, in nats of loss: 0.02 is about 2 % of perplexity. Verdicts use it.
+    delta: Annotated[float, Field(gt=0)] = 0.02
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """One tuned dimension. `values` are (low, high) for a range and the options for a choice."""
+
+    kind: str
+    values: tuple[Any, ...]
+
+    def plain(self) -> dict[str, list[Any]]:
+        """As it is written in YAML: `{log_uniform: [0.0003, 0.003]}`."""
+        return {self.kind: list(self.values)}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One combination of the compared values. Its name is what tables, studies and runs call it.
+
+    `copy` counts arms of equal values: 0 for the first, and for the only one outside A/A sweeps.
+    """
+
+    name: str
+    values: Mapping[str, Any]
+    copy: int = 0
+
+
+@dataclass(frozen=True)
+class SweepSpec:
+    """A validated spec.
+
+    Attributes:
+        written: the data, model and train sections as they were written, overrides applied.
+        base: what they are by themselves. Its vocabulary may still be open; that of `run_config` is not.
+        vocabulary_of: tells, for `data.vocab: corpus`, how many different tokens a corpus has. None: such runs cannot
+            be counted, named by a digest or trained.
+    """
+
+    name: str
+    question: str
+    written: Mapping[str, Any]
+    base: RunConfig
+    compare: Mapping[str, tuple[Any, ...]]
+    baseline: Mapping[str, Any]
+    tune: Mapping[str, Dimension]
+    study: StudyConfig
+    vocabulary_of: Callable[[DataConfig], int] | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def title(self) -> str:
+        """`dropout: Does dropout help?`, or the name alone."""
+        return f"{self.name}: {self.question}".rstrip(": ")
+
+    def arms(self) -> tuple[Arm, ...]:
+        """Every combination of the compared values, in the order of the file; one arm where nothing is compared.
+
+        In an A/A sweep, whose arms are all equal, the second is called `drop_rate=0.1 (2)`, and so on.
+        """
+        every = list(combinations(self.compare))
+        if not self.same_arms:
+            return tuple(Arm(arm_name(values), values) for values in every)
+        names = [f" ({copy + 1})" if copy else "" for copy in range(len(every))]
+        return tuple(Arm(arm_name(values) + names[copy], values, copy) for copy, values in enumerate(every))
+
+    @property
+    def same_arms(self) -> bool:
+        """Whether this is an A/A sweep: several arms that are all the same."""
+        repeated = any(len(values) > 1 for values in self.compare.values())
+        return repeated and all(len({value_key(v) for v in values}) == 1 for values in self.compare.values())
+
+    def arm_config(self, arm: Arm, values: Mapping[str, Any], seed: int) -> RunConfig:
+        """The configuration of one run of an arm: its compared values, its tuned `values`, and a seed.
+
+        All arms share their seeds, and with them initial weights and order of data, so that they can be compared in
+        pairs. Equal arms would then be equal to the last bit: the copies of an A/A sweep have seeds of their own.
+        """
+        return self.run_config({**arm.values, **values, "train.seed": seed + _COPY_STRIDE * arm.copy})
+
+    @property
+    def baseline_arm(self) -> Arm:
+        """The arm that others are compared with: as written, else the first."""
+        arms = self.arms()
+        wanted = {path: value_key(value) for path, value in self.baseline.items()}
+        for arm in arms:
+            if wanted and all(value_key(arm.values[path]) == key for path, key in wanted.items()):
+                return arm
+        return arms[0]
+
+    @property
+    def common_context(self) -> int | None:
+        """The shortest context of all arms, where they differ in it: what every arm's scored targets can have."""
+        lengths = {self.run_config(arm.values).model.context_length for arm in self.arms()}
+        return min(lengths) if len(lengths) > 1 else None
+
+    @property
+    def trials(self) -> int:
+        """Explore trials per arm: none where nothing is tuned, and for a grid at most its points (all by default)."""
+        if not self.tune:
+            return 0
+        if self.study.sampler != "grid":
+            return self.study.trials
+        points = math.prod(len(dimension.values) for dimension in self.tune.values())
+        return min(self.study.trials, points) if "trials" in self.study.model_fields_set else points
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Seeds of the confirm runs: fresh ones (the search used `train.seed`), the same in every arm.
+
+        Where their number is found out, all that may be used.
+        """
+        first = self.base.train.seed + (1 if self.tune else 0)
+        return tuple(range(first, first + self.looks[-1]))
+
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """Seeds per arm at which verdicts are read: one number, or for `{min: 3, max: 12}` 3, 6 and 12."""
+        asked = self.study.seeds
+        if asked is None:
+            return (3 if self.compare or self.tune else 1,)
+        if isinstance(asked, int):
+            return (asked,)
+        looks = [asked.min]
+        while looks[-1] < asked.max:
+            looks.append(min(2 * looks[-1], asked.max))
+        return tuple(looks)
+
+    def noise_floor(self, seeds: int) -> SweepSpec:
+        """A sweep of its own, `<name>-noise`: the baseline alone, as written, on so many seeds.
+
+        How far its results lie apart is what seeds do by themselves, and what any difference has to beat.
+        """
+        written = override(self.written, self.baseline_arm.values)
+        return SweepSpec(
+            name=f"{self.name[:58]}-noise",
+            question=f"How far do seeds alone move the baseline of {self.name}?",
+            written=written,
+            base=RunConfig.model_validate(written),
+            compare={},
+            baseline={},
+            tune={},
+            study=self.study.model_copy(update={"seeds": seeds}),
+            vocabulary_of=self.vocabulary_of,
+        )
+
+    def run_config(self, values: Mapping[str, Any]) -> RunConfig:
+        """The configuration of one run: the written sections with `values` (dotted path → value) set.
+
+        Raises:
+            pydantic.ValidationError: the values make no valid run.
+            ValueError: `model.vocab_size` is less than the corpus needs.
+        """
+        config = RunConfig.model_validate(override(self.written, values))
+        if config.data.vocab == "full" or self.vocabulary_of is None:
+            return config
+        return config.with_vocabulary(self.vocabulary_of(config.data))
+
+    def identity(self, data_sha256: str = "") -> str:
+        """SHA-256 of what decides the sweep's numbers: configuration, arms, search space, data, training code.
+
+        The name, the question, the baseline, the numbers of trials and seeds and how often a run's state is saved are
+        left out: asking for more of the same, or looking at it from another side, continues a sweep; anything else
+        begins another.
+        """
+        plain = decisive(self.plain())
+        for words in ("name", "question", "baseline"):
+            plain.pop(words, None)
+        study = {"sampler": self.study.sampler, "pruner": self.study.pruner}
+        return digest_of({**plain, "study": study, "data_sha256": data_sha256, "code": training_code()})
+
+    def plain(self) -> dict[str, Any]:
+        """The resolved spec as plain values, every default written out; loading it again gives the same sweep."""
+        sections = _written_out(self.base)
+        study = _written_out(self.study)
+        study["trials"] = self.trials or self.study.trials
+        if not isinstance(self.study.seeds, SeedRange):
+            study["seeds"] = len(self.seeds)
+        plain: dict[str, Any] = {"name": self.name, "question": self.question, **sections}
+        if self.compare:
+            plain["compare"] = {path: list(values) for path, values in self.compare.items()}
+            plain["baseline"] = dict(self.baseline_arm.values)
+        if self.tune:
+            plain["tune"] = {path: dimension.plain() for path, dimension in self.tune.items()}
+        return {**plain, "study": study}
+
+    def to_yaml(self) -> str:
+        """The resolved spec as YAML text."""
+        yaml = YAML()
+        yaml.width = 120
+        stream = io.StringIO()
+        yaml.dump(self.plain(), stream)
+        return stream.getvalue()
+
+
+@functools.cache
+def training_code() -> str:
+    """SHA-256 of the source files that a run's numbers come from, so that no sweep mixes runs of two codes."""
+    package = Path(__file__).parents[1]
+    files = [path for name in _TRAINING for path in sorted(package.glob(name))]
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()
+
+
+def _written_out(config: Config) -> dict[str, Any]:
+    """Every field as a plain value; those that are None because nothing was said are left out."""
+    plain: dict[str, Any] = {}
+    for name, info in type(config).model_fields.items():
+        value = getattr(config, name)
+        if isinstance(value, Config):
+            plain[name] = _written_out(value)
+        elif value is not None or info.default is not None:
+            plain[name] = list(value) if isinstance(value, tuple) else value
+    return plain
+
+
+def combinations(compare: Mapping[str, tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
+    """Every combination of the compared values, the last path changing fastest."""
+    for values in itertools.product(*compare.values()):
+        yield dict(zip(compare, values, strict=True))

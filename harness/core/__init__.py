@@ -1,0 +1,1 @@
+"""Words and small tools that every package may use: metrics, outcomes, errors, files, locks, hardware."""

@@ -1,0 +1,120 @@
+"""What the sweep command says without training: what would run and what it costs, and how far a sweep is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.table import Table
+
+from harness.config.spec import SweepSpec
+from harness.console.cli import out, show_table
+
+
+def runs_planned(spec: SweepSpec) -> str:
+    """`3 arms × (4 trials + 3 seeds) = 21 runs`; `3 to 12 seeds = 21 to 48 runs` where the verdicts decide."""
+    arms, trials, fewest, most = len(spec.arms()), spec.trials, spec.looks[0], spec.looks[-1]
+    seeds = plural(most, "seed") if fewest == most else f"{fewest} to {most} seeds"
+    each = f"({trials} trials + {seeds})" if trials else seeds
+    low, high = arms * (trials + fewest), arms * (trials + most)
+    return f"{plural(arms, 'arm')} × {each} = {'' if low == high else f'{low} to '}{plural(high, 'run')}"
+
+
+def plural(count: int, word: str) -> str:
+    """`1 run`, `2 runs`."""
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
+
+
+def show_plan(
+    spec: SweepSpec, splits: Mapping[str, Mapping[str, int]], identity: str, workers: int, threads: int
+) -> None:
+    """Print arms, runs, costs and the time that all of it is expected to take.
+
+    Args:
+        spec: the sweep.
+        splits: arm name → tokens of each split.
+        identity: by which the estimate is remembered until the sweep has ended.
+        workers, threads: that it will be run with.
+    """
+    from harness.cost.estimate import plan_arms
+
+    arms = plan_arms(spec, {name: sizes["train"] for name, sizes in splits.items()})
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("arm", no_wrap=True, overflow="fold")
+    for heading in ("trials", "seeds", "parameters", "tokens/run", "FLOPs/run", "memory"):
+        table.add_column(heading, justify="right")
+    for arm in arms:
+        cost = arm.cost
+        table.add_row(
+            arm.name + (" *" if spec.compare and arm.name == spec.baseline_arm.name else ""),
+            str(arm.trials),
+            f"{spec.looks[0]}–{arm.seeds}" if len(spec.looks) > 1 else str(arm.seeds),
+            f"{cost.parameters:,}",
+            f"{cost.tokens:,}" if cost.tokens is not None else f"{cost.seconds:g} s",
+            f"{cost.flops:.2e}" if cost.flops is not None else "–",
+            f"{cost.memory / 1e9:.1f} GB",
+        )
+    out.print(spec.title, style="bold", soft_wrap=True)
+    out.print(f"{runs_planned(spec)}\n")
+    out.print(table)
+    if spec.compare:
+        out.print("* the baseline")
+    out.print()
+    for path, dimension in spec.tune.items():
+        _say("tuned", f"{path}, {dimension.kind} {list(dimension.values)}")
+    if len(spec.looks) > 1:
+        looks = ", ".join(map(str, spec.looks))
+        _say("verdicts", f"read after {looks} seeds; only arms that are still undecided get more")
+    total = sum((arm.cost.flops or 0) * arm.runs for arm in arms)
+    tuned = any(not path.startswith("train.") or "budget" in path or "batch" in path for path in spec.tune)
+    _say("cost", f"{total:.2e} FLOPs" + (" of the values as written; tuned ones change it" if tuned else ""))
+    _show_time(spec, splits, identity, workers, threads)
+
+
+def _say(label: str, words: str) -> None:
+    out.print(f"{label + ':':<11} {words}", soft_wrap=True)
+
+
+def _show_time(
+    spec: SweepSpec, splits: Mapping[str, Mapping[str, int]], identity: str, workers: int, threads: int
+) -> None:
+    """How long it will take, how that is known, and how far off such estimates were before."""
+    from harness.console.screen import clock
+    from harness.cost.calibration import Estimates
+    from harness.cost.estimate import timing
+    from harness.workers.pool import count_gpus
+
+    found = timing(spec, splits, workers, threads)
+    place = "GPU" if count_gpus() else "CPU"
+    arms, known = len(spec.arms()), len(found.measured)
+    if known:
+        steps = [it.step_seconds for it in found.measured.values()]
+        span = f"{min(steps):.3g}" if max(steps) < 1.05 * min(steps) else f"{min(steps):.3g} to {max(steps):.3g}"
+        how = f"measured: {span} s a step" + (
+            "" if known == arms else f" in {known} of {arms} arms, the others by FLOPs"
+        )
+    else:
+        how = "by its FLOPs: too large for a short measurement, or that failed"
+    span = f"{clock(found.least)} to {clock(found.seconds)}" if len(spec.looks) > 1 else clock(found.seconds)
+    _say("time", f"about {span}, with {plural(workers, 'worker')} on this {place} ({how})")
+    estimates = Estimates()
+    estimates.expect(spec.name, identity, found.seconds, arms * (spec.trials + len(spec.seeds)))
+    said = [
+        f"{it.name} {'+' if error >= 0 else '−'}{abs(error):.0%}"
+        for it in estimates.past()
+        if (error := it.error) is not None
+    ]
+    if said:
+        _say("estimates", f"the last ones, against what the sweeps took: {', '.join(said)}")
+
+
+def show_status(spec: SweepSpec, identity: str, tracking: str | None, storage: str, folder: Path) -> None:
+    """Print how far a sweep is, from its stores alone."""
+    from harness.runner.status import HEADINGS, read_status
+
+    status = read_status(spec, identity, tracking, storage, folder)
+    out.print(spec.title, style="bold", soft_wrap=True)
+    if status.sweep is not None:
+        show_table([HEADINGS, *(arm.cells for arm in status.arms)])
+    for line in status.lines:
+        out.print(line, soft_wrap=True)

@@ -1,0 +1,191 @@
+"""How fast this process trains one configuration: real training steps, timed from outside by the trainer's own points.
+
+Run as `python -m harness.cost.probe` with a request as JSON on standard input, by `harness.cost.calibration`: a
+process of its
+own, in a worker's environment, so that nothing of it stays in the parent. It answers with a list of `Speed` as JSON.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.config.run import RunConfig
+from harness.data import Dataset, open_dataset
+from harness.data.batches import count_windows
+from harness.model.generation import continue_text
+from harness.model.gpt import build_gpt
+from harness.training.devices import describe, resolve_compile, resolve_device, resolve_precision, synchronize
+from harness.training.evaluation import Stopped
+from harness.training.optimizers import Optimizer
+from harness.training.resume import State, States, Surroundings, collect
+from harness.training.trainer import train
+
+WARM_UP = 2  # steps that are not counted: the first ones build what later ones use
+CPU_STEPS, GPU_STEPS = (3, 150), (40, 2000)  # at least and at most; under 200 steps there is a point at each
+SAMPLED_TOKENS = 10  # of a sample that are timed
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What was measured.
+
+    Attributes:
+        device: as it is called in logs.
+        threads: of the CPU.
+        step_seconds: of one training step, all that the trainer does for it included.
+        eval_seconds: of one evaluation over `eval_tokens` tokens, its sample of text left out.
+        eval_tokens: of the training sample and of the part of the validation split that was scored.
+        sample_seconds: to write the sample of text of an evaluation.
+        memory: bytes at most so far: of the device where it is a GPU, else of the process.
+        state_seconds: to save a state, and 0 where that was not asked for.
+        peak_flops: of matrix products in the precision of the training, per second; 0 where it was not asked for.
+    """
+
+    device: str
+    threads: int
+    step_seconds: float
+    eval_seconds: float
+    eval_tokens: int
+    sample_seconds: float
+    memory: float
+    state_seconds: float = 0.0
+    peak_flops: float = 0.0
+
+
+def measure(config: RunConfig, steps: int, eval_tokens: int, whole: bool, patience: float) -> Speed:
+    """Train `steps` steps, and evaluate before the first and after the last.
+
+    Args:
+        config: of the run; its budget and its rhythms are replaced.
+        steps: to be counted.
+        eval_tokens: to score at most, of the validation split and of the training sample each.
+        whole: measure the peak of matrix products and the saving of a state too.
+        patience: seconds after which the training is cut short; `eval_seconds` is 0 then.
+    """
+    data = open_dataset(config.data)
+    config = data.resolve(config)
+    data = dataclasses.replace(data, val=data.val[: eval_tokens + 1], test=data.test[:0])
+    device = resolve_device(config.train)
+    low, high = CPU_STEPS if device.type == "cpu" else GPU_STEPS
+    compiled = resolve_compile(config, device, count_windows(len(data.train), config.model.context_length))
+    short = _shortened(config, WARM_UP + max(low, min(high, steps)), eval_tokens, compiled)
+    deadline = time.monotonic() + patience
+    marks: list[tuple[int, float]] = []
+    whole_run = True
+    try:
+        for point in train(short, data, stop=lambda: time.monotonic() > deadline and len(marks) > WARM_UP + 1):
+            marks.append((point.step, time.perf_counter()))
+    except Stopped:
+        whole_run = False
+    light = marks[1:-1] if whole_run else marks[1:]  # without evaluations
+    pairs = list(itertools.pairwise(light[WARM_UP - 1 :] if len(light) > WARM_UP else light))
+    step_seconds = statistics.median((later - earlier) / (step - before) for (before, earlier), (step, later) in pairs)
+    (before, ended), (last, over) = marks[-2:]
+    evaluating = max(1e-6, over - ended - step_seconds * (last - before)) if whole_run else 0.0
+    sampled = min(short.train.train_eval_tokens, len(data.train))
+    return Speed(
+        device=describe(device),
+        threads=torch.get_num_threads(),
+        step_seconds=step_seconds,
+        eval_seconds=evaluating,
+        eval_tokens=len(data.val) - 1 + sampled,
+        sample_seconds=_sample_seconds(config, data, device),
+        memory=_memory(device),
+        state_seconds=_state_seconds(config, data, device) if whole else 0.0,
+        peak_flops=matmul_peak(device, resolve_precision(config.train, device)) if whole else 0.0,
+    )
+
+
+def _shortened(config: RunConfig, steps: int, eval_tokens: int, compiled: bool) -> RunConfig:
+    """Few steps of it, compiled where all of it would be."""
+    plain = config.model_dump()
+    sampled = min(config.train.train_eval_tokens, eval_tokens)
+    plain["train"] |= {"budget": {"steps": steps}, "eval_every": {"steps": 10 * steps}, "checkpoint_every": None}
+    plain["train"] |= {"train_eval_tokens": sampled, "eval_tokens": None, "sample": {"max_new_tokens": 0}}
+    plain["train"]["compile"] = compiled
+    return RunConfig.model_validate(plain)
+
+
+def _sample_seconds(config: RunConfig, data: Dataset, device: torch.device) -> float:
+    """Of one sample of text, by a model that has learnt nothing."""
+    wanted = config.train.sample
+    if wanted.max_new_tokens == 0:
+        return 0.0
+    model = build_gpt(config, device, data.vocabulary)
+    few = wanted.model_copy(update={"max_new_tokens": min(wanted.max_new_tokens, SAMPLED_TOKENS)})
+    began = time.perf_counter()
+    continue_text(model, data.codec, few, seed=0)
+    return (time.perf_counter() - began) * wanted.max_new_tokens / few.max_new_tokens
+
+
+def _memory(device: torch.device) -> float:
+    if device.type == "cuda":
+        return float(torch.cuda.max_memory_allocated(device))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1.0 if sys.platform == "darwin" else 1024.0)
+
+
+def _state_seconds(config: RunConfig, data: Dataset, device: torch.device) -> float:
+    """To write weights and optimizer to the disk, as a run does to go on from there."""
+    model = build_gpt(config, device, data.vocabulary, data.trained)
+    optimizer = Optimizer(model, config.train)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()  # moments exist only after a step
+    here = Surroundings.here(device, resolve_precision(config.train, device))
+    with tempfile.TemporaryDirectory() as folder, States(Path(folder), config, data, here) as states:
+        began = time.perf_counter()
+        states.save(State(1, collect(model, optimizer, device), {"training": 0.0}, None, ()))
+        return time.perf_counter() - began
+
+
+def matmul_peak(device: torch.device, precision: str, seconds: float = 1.0) -> float:
+    """FLOP/s of the largest of a few square matrix products, the median of as many as fit into the time."""
+    best = 0.0
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    for size in (1024,) if device.type == "cpu" else (4096, 8192):
+        a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+        took: list[float] = []
+        began = time.perf_counter()
+        with torch.no_grad():
+            while len(took) < 3 or time.perf_counter() - began < seconds:
+                synchronize(device)
+                start = time.perf_counter()
+                for _ in range(1 if device.type == "cpu" else 10):
+                    a @ b
+                synchronize(device)
+                took.append((time.perf_counter() - start) / (1 if device.type == "cpu" else 10))
+        best = max(best, 2 * size**3 / statistics.median(took))
+    return best
+
+
+def answer(request: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The speeds of the configurations that a request names, in their order, as plain values; as many as time allows.
+
+    A request has a `deadline`, in seconds since 1970: training is cut short by then, and nothing is begun after it.
+    """
+    said: list[dict[str, Any]] = []
+    for one in request["runs"]:
+        left = request["deadline"] - time.time()
+        if said and left <= 0:
+            break
+        config = RunConfig.model_validate_json(json.dumps(one["config"]))
+        speed = measure(config, one["steps"], one["eval_tokens"], request["whole"], left)
+        said.append(dataclasses.asdict(speed))
+    return said
+
+
+if __name__ == "__main__":
+    print(json.dumps(answer(json.load(sys.stdin))))

@@ -1,0 +1,179 @@
+"""Several sweeps in one report: side by side, each with its own verdicts, and none where they cannot be compared."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import pandas as pd
+from markupsafe import Markup
+
+from harness.analysis.comparison import intervals
+from harness.core import metrics
+from harness.core.files import write_text
+from harness.report.figures.drawing import Drawing
+from harness.report.page.latex import latex_table
+from harness.report.page.markdown import markdown, picture_of, table_of
+from harness.report.page.render import Content, preliminary, render_overview, render_page, render_sweep
+from harness.report.tables.differences import same_everywhere
+from harness.report.tables.table import (
+    ARM,
+    Cell,
+    Column,
+    Row,
+    Table,
+    resting_on,
+    spelled,
+    verdict_cells,
+    with_half_widths,
+)
+from harness.report.text.numbers import listed, plural, signed, significant
+from harness.report.write import ReportFiles, read_sweep, write_files
+from harness.tracking import TrackingError
+
+_SEPARATE: Final = (
+    "Each sweep has its own baseline, its own seeds and its own correction. Arms of different sweeps stand side by "
+    "side here and are not tested against each other: no plan foresaw it."
+)
+
+
+def write_reports(names: Sequence[str], uri: str | None = None, out: Path = Path("reports")) -> ReportFiles:
+    """Write one report of several sweeps into `<out>/<name>+<name>/`, and beside it, in folders, that of each.
+
+    Args:
+        names: of the sweeps, two or more; of each, the one that was started or resumed last.
+        uri: MLflow's tracking address; by default the one that sweeps use.
+        out: folder of reports, made where it is missing.
+
+    Raises:
+        TrackingError: a sweep cannot be reported (see `write_report`), or they cannot be compared; says why.
+    """
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise TrackingError(f"names: found {listed(names) if names else 'none'}; allowed: two or more different sweeps")
+    read = [read_sweep(name, uri) for name in names]
+    contents = [content for content, _ in read]
+    if reasons := list(_obstacles(contents)):
+        raise TrackingError(f"{listed(names)} cannot stand in one report: {'; '.join(reasons)}")
+    folder = out / "+".join(names)
+    for content, curves in read:
+        write_files(content, curves, folder / content.record.name)
+    return _write(contents, folder)
+
+
+def _obstacles(contents: Sequence[Content]) -> Iterator[str]:
+    """Why sweeps cannot be compared: they were not scored on the same validation targets by the same metric."""
+    first, *others = (content.record for content in contents)
+    for content in contents:
+        if content.ground.metric != metrics.VAL_LOSS or not content.ground.ranked:
+            yield f"{content.record.name} compares tokenizers or texts itself, so it has no common loss"
+    for other in others:
+        facts = (
+            ("texts", "sha256", lambda value: str(value)[:8]),
+            ("tokenizers", "tokenizer", str),
+            ("tokens of the validation split", "tokens", lambda value: f"{value['val']:,}"),
+        )
+        different = [
+            f"{what} ({spell(first.data[key])} and {spell(other.data[key])})"
+            for what, key, spell in facts
+            if spell(first.data[key]) != spell(other.data[key])
+        ]
+        if different:
+            yield f"{first.name} and {other.name} have different {listed(different)}"
+        elif first.data["fingerprint"] != other.data["fingerprint"]:
+            yield f"{first.name} and {other.name} were scored on different tokens of one text (another split)"
+
+
+def _write(contents: Sequence[Content], folder: Path) -> ReportFiles:
+    from harness.report.figures.forest import forest  # matplotlib: not before something is drawn
+
+    names = [content.record.name for content in contents]
+    comparison = pd.concat([_named(content) for content in contents], ignore_index=True)
+    drawn = forest(comparison.assign(arm=comparison["sweep"] + ": " + comparison["arm"]))
+    table = arms_table(comparison)
+    title = f"{listed(names)}: {plural(len(names), 'sweep')} side by side"
+    byline = [f"{len(contents)} sweeps", plural(len(comparison), "arm"), "the same validation text"]
+    byline = [*preliminary(content.runs for content in contents), *byline]
+    overview = render_overview(
+        [(content.record.name, content.record.question, content.answer.findings) for content in contents],
+        table,
+        _SEPARATE,
+        settings_table(contents),
+        [] if drawn is None else [drawn],
+    )
+    bodies = [overview]
+    for content in contents:
+        record = content.record
+        heading = Markup('<h2 id="{}-chapter">{}</h2>').format(record.name, record.question or record.name)
+        bodies.append(heading + render_sweep(content, f"{record.name}-", 3))
+    files = {
+        "report.html": render_page(title, byline, bodies),
+        "report.md": _markdown(title, contents, table, drawn),
+        "comparison.csv": comparison.to_csv(index=False, lineterminator="\n"),
+        "comparison.tex": latex_table(table, title),
+        **({"figures/forest.svg": drawn.file} if drawn else {}),
+    }
+    for name, text in files.items():
+        write_text(folder / name, text)
+    return ReportFiles(
+        folder=folder,
+        html=folder / "report.html",
+        markdown=folder / "report.md",
+        comparison=comparison,
+        lines=table.lines(),
+        answer=" ".join(f"{content.record.name}: {content.answer.findings}" for content in contents),
+        warnings=[f"{content.record.name}: {warning}" for content in contents for warning in content.warnings],
+    )
+
+
+def _named(content: Content) -> pd.DataFrame:
+    return content.comparison.assign(sweep=content.record.name)
+
+
+def arms_table(comparison: pd.DataFrame) -> Table:
+    """The arms of several sweeps, best mean first, each with its difference to the baseline of its own sweep."""
+    ordered = comparison.sort_values(["mean", "sweep", "arm"], ignore_index=True)
+    found = intervals(ordered, "difference")
+    columns = [
+        (Column("Sweep", numeric=False), [Cell(str(name)) for name in ordered["sweep"]]),
+        (Column(ARM, numeric=False), [Cell(str(arm)) for arm in ordered["arm"]]),
+        (Column("Seeds"), [Cell(str(n), n) for n in ordered["seeds"]]),
+        (Column("Val loss"), with_half_widths(intervals(ordered))),
+        (
+            Column("Δ to its baseline"),
+            with_half_widths(found, signed, ordered["is_baseline"], ordered["difference_se"]),
+        ),
+        (Column("Verdict", numeric=False), verdict_cells(ordered)),
+        (Column("Test loss"), with_half_widths(intervals(ordered, "test"))),
+        (Column("Perplexity", minor=True), spelled(ordered["perplexity"], significant)),
+    ]
+    return resting_on([""] * len(ordered), columns)
+
+
+def settings_table(contents: Sequence[Content]) -> Table:
+    """Parameters that are constant within each sweep and not the same in all of them."""
+    fixed = [same_everywhere(content.runs) for content in contents]
+    paths = list(dict.fromkeys(path for one in fixed for path in one))
+    rows = [
+        Row((Cell(path), *(Cell(one.get(path, "varies")) for one in fixed)))
+        for path in paths
+        if len({one.get(path, "varies") for one in fixed}) > 1
+    ]
+    columns = (Column(content.record.name, numeric=False) for content in contents)
+    return Table((Column("Parameter", numeric=False), *columns), tuple(rows))
+
+
+def _markdown(title: str, contents: Sequence[Content], table: Table, drawn: Drawing | None) -> str:
+    parts = [f"# {markdown(title)}"]
+    for content in contents:
+        name = content.record.name
+        answer = markdown(content.answer.findings)
+        parts.append(f"**[{markdown(content.record.question or name)}]({name}/report.md)** {answer}")
+    parts += [table_of(table), markdown(_SEPARATE)]
+    if drawn is not None:
+        parts.append(picture_of(drawn))
+    differing = settings_table(contents)
+    if differing.rows:
+        parts += ["## Settings that differ between the sweeps", table_of(differing)]
+    return re.sub(r"\n{3,}", "\n\n", "\n\n".join(parts)) + "\n"

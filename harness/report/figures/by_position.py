@@ -1,0 +1,61 @@
+"""What a context is worth: the loss at each position of the window, per arm."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from harness.analysis.comparison import verdict_runs
+from harness.report.figures.axes import WIDTH, legend, legend_rows, mean_and_range
+from harness.report.figures.drawing import Drawing, drawing, style
+
+
+def losses_by_position(positions: pd.DataFrame, runs: pd.DataFrame, arms: Sequence[str]) -> Drawing | None:
+    """Validation loss over the number of tokens that a target has behind it in its window, confirm runs.
+
+    Args:
+        positions: as `load_positions` gives them.
+        runs: as `load_runs` gives them.
+        arms: names, in the order of their colours.
+    """
+    chosen = positions[positions["run_id"].isin(verdict_runs(runs)["run_id"])]
+    drawn = [arm for arm in arms if (chosen["arm"] == arm).any()]
+    if not drawn:
+        return None
+    with style("loss-by-position"):
+        figure = Figure(figsize=(WIDTH, 3.4 + 0.18 * legend_rows(drawn)), layout="constrained")
+        ax = figure.subplots()
+        for arm in drawn:
+            lines = [octaves(run["loss"].to_numpy(float)) for _, run in chosen[chosen["arm"] == arm].groupby("run_id")]
+            shared = min(len(line) for line in lines)
+            losses = np.stack([line[:shared] for line in lines])
+            context = np.exp2(np.arange(shared, dtype=np.float64))
+            mean_and_range(ax, (context, losses), arm, list(arms).index(arm))
+        ax.set_xscale("log", base=2)
+        ax.xaxis.set_major_locator(LogLocator(base=2, numticks=20))
+        ax.xaxis.set_minor_formatter(NullFormatter())
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+        ax.set_xlabel("tokens of context in the window, up to")
+        ax.set_ylabel("nats per token")
+        legend(figure, ax, drawn)
+        caption = (
+            "Validation loss by the number of tokens before the target in its window, as means over 1, 2, 3 to 4, "
+            "5 to 8, … tokens. Line: mean over seeds; band: lowest to highest seed. Where a line no longer falls, "
+            "more context brings nothing to this model."
+        )
+        return drawing(figure, "loss-by-position", "Validation loss by position", caption)
+
+
+def octaves(losses: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Means of a loss by position over the positions 1, 2, 3–4, 5–8, …; shape (1 + ceil(log2 n),).
+
+    Single positions are means of few windows and too noisy to be read.
+    """
+    ends = [2**k for k in range(64) if 2**k < 2 * len(losses)]
+    starts = [0, *ends[:-1]]
+    return np.array([losses[start:end].mean() for start, end in zip(starts, ends, strict=True)])

@@ -1,0 +1,229 @@
+"""The curves of a sweep: training and validation loss and the gap between them, over what was spent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from harness.analysis.columns import numbers
+from harness.analysis.comparison import unit, verdict_runs
+from harness.core import metrics
+from harness.core.outcomes import Outcome, Phase
+from harness.report.figures.axes import WIDTH, Matrix, legend, legend_rows, loss_sides, mean_and_range, validation_side
+from harness.report.figures.drawing import Drawing, drawing, look, of_arm, style
+from harness.report.text.numbers import significant
+
+_SKIP: Final = 0.2  # share of the way whose losses may leave the frame: the fall from ln(vocabulary) hides the rest
+_FEW_POINTS: Final = 4  # so few places cannot spare their first
+_MOST_POINTS: Final = 200  # of a line: more cannot be seen
+_GAP: Final = "gap"
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What curves are drawn over.
+
+    Attributes:
+        name: a slug.
+        title: what a person chooses it by.
+        column: of the frame that `spent` gives.
+        label: of the axis, with its unit.
+    """
+
+    name: str
+    title: str
+    column: str
+    label: str
+
+
+AXES: Final = (
+    Axis("tokens", "tokens", "tokens", "training tokens"),
+    Axis("steps", "steps", "step", "optimizer steps"),
+    Axis("seconds", "seconds", "seconds", "time, s"),
+    Axis("flops", "FLOPs", "flops", "training FLOPs"),
+)
+
+
+def spent(curves: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """Curves with everything that they can be drawn over: `flops` is added, and `seconds` where it is missing (NaN)."""
+    rate = runs.set_index("run_id")["flops_per_token"] if "flops_per_token" in runs else pd.Series(dtype=float)
+    flops = numbers(curves, "tokens") * pd.to_numeric(curves["run_id"].map(rate), errors="coerce")
+    return curves.assign(tokens=numbers(curves, "tokens"), flops=flops, seconds=numbers(curves, "seconds"))
+
+
+def loss_curves(
+    curves: pd.DataFrame,
+    runs: pd.DataFrame,
+    arms: Sequence[str],
+    metric: str = metrics.VAL_LOSS,
+    axis: Axis = AXES[0],
+) -> Drawing | None:
+    """Training and validation loss and the gap between them: per arm the mean of its confirm runs and their range.
+
+    Where arms predict different tokens (`metric` is bits per byte), losses would not compare: that metric alone.
+
+    Args:
+        curves: as `load_curves` gives them.
+        runs: as `load_runs` gives them; confirm runs that ended early are drawn to where they stopped.
+        arms: names, in the order of their colours.
+        metric: what the arms are compared by.
+        axis: what they are drawn over.
+
+    Returns:
+        None where there is nothing to draw, or where nobody knows how much of `axis` was spent.
+    """
+    shown = loss_sides(curves) if metric == metrics.VAL_LOSS else (validation_side(curves, metric),)
+    confirm = spent(curves[(curves["phase"] == Phase.CONFIRM) & np.isfinite(curves["value"])], runs)
+    confirm = confirm.assign(at=confirm[axis.column].astype(float)).dropna(subset="at")
+    complete = confirm[confirm["run_id"].isin(verdict_runs(runs)["run_id"])]
+    broken = confirm[confirm["outcome"] != Outcome.COMPLETE]
+    drawn = [arm for arm in arms if (complete["arm"] == arm).any()]
+    sides = [side for side in shown if (complete["metric"] == side[0]).any()]
+    if not drawn or not sides:
+        return None
+    name = "loss-curves" if axis == AXES[0] else f"loss-curves-{axis.name}"
+    both = len(sides) > 1
+    with style(name):
+        figure = Figure(figsize=(WIDTH, 3.3 + 0.18 * legend_rows(drawn)), layout="constrained")
+        axes = figure.subplots(1, len(sides) + both, squeeze=False)[0]
+        cut = 0.0
+        for ax, (side, title) in zip(axes, sides, strict=False):
+            _means(ax, complete, side, arms)
+            ax.set_title(title)
+            cut = max(cut, _frame(ax, complete[complete["metric"] == side]))
+            _broken_off(ax, broken, side, arms)
+            if metric == metrics.VAL_LOSS:
+                _perplexities(ax)
+        if both:
+            _means(axes[2], _gaps(complete, sides[1][0]), _GAP, arms)
+            _broken_off(axes[2], _gaps(broken, sides[1][0]), _GAP, arms)
+            axes[2].set_title("Validation minus training loss")
+        axes[0].set_ylabel(f"{unit(metric)} (right: perplexity)" if metric == metrics.VAL_LOSS else unit(metric))
+        for ax in axes:
+            _spent_axis(ax, axis)
+        legend(figure, axes[len(sides) - 1], drawn)
+        titles = " and ".join(title.lower() for _, title in sides)
+        caption = _caption(titles, axis, complete, broken, cut, both)
+        return drawing(figure, name, f"{titles.capitalize()} per arm over {axis.title}", caption)
+
+
+def _caption(titles: str, axis: Axis, complete: pd.DataFrame, broken: pd.DataFrame, cut: float, both: bool) -> str:
+    several = complete.groupby("arm")["run_id"].nunique().max() > 1
+    words = [f"{titles.capitalize()} over {axis.label.removesuffix(', s')}, confirm runs."]
+    if "loss" in titles:
+        words.append("The scale on the right of each panel gives the same as perplexity, exp(loss).")
+    words.append("Line: mean over seeds; band: lowest to highest seed." if several else "One seed per arm, so no band.")
+    if len(broken):
+        who = "ended early or are still training" if broken["outcome"].isna().any() else "ended early"
+        words.append(
+            f"Dotted lines: runs that {who}, to a cross, or an open triangle where they diverged; at the upper edge "
+            "where they ended above it."
+        )
+    if both:
+        words.append("Last panel: the generalisation gap, each run's validation loss minus its training loss.")
+    if axis.name == "seconds":
+        words.append("Time includes evaluations, and other runs were trained beside these.")
+    if cut:
+        words.append(f"The frame leaves out higher losses at the beginning, up to {cut:.2f}.")
+    return " ".join(words)
+
+
+def _gaps(curves: pd.DataFrame, metric: str = metrics.VAL_LOSS) -> pd.DataFrame:
+    """Validation minus training loss of each run at the points that have both, as rows of `curves`."""
+    places = curves.set_index(["run_id", "step"])
+    validation, training = (places[places["metric"] == name] for name in (metric, metrics.TRAIN_LOSS))
+    value = (validation["value"] - training["value"]).dropna()
+    return validation.loc[value.index].assign(value=value, metric=_GAP).reset_index()
+
+
+def _means(ax: Axes, complete: pd.DataFrame, metric: str, arms: Sequence[str]) -> None:
+    for index, arm in enumerate(arms):
+        mean_and_range(ax, _matrix(complete, arm, metric), arm, index)
+
+
+def _broken_off(ax: Axes, broken: pd.DataFrame, metric: str, arms: Sequence[str]) -> None:
+    """Runs that ended early; the frame is that of the others."""
+    top = ax.get_ylim()[1]
+    ax.set_ylim(ax.get_ylim())
+    for _, run in broken[(broken["metric"] == metric) & broken["arm"].isin(list(arms))].groupby("run_id", sort=True):
+        to_the_end(ax, run.sort_values("at"), list(arms).index(run["arm"].iloc[0]), top)
+
+
+def _matrix(curves: pd.DataFrame, arm: str, metric: str) -> Matrix:
+    """Places, shape (points,), and losses, shape (runs, points), of an arm's runs on the points they share.
+
+    Runs that were evaluated at different places (a budget in seconds) are interpolated linearly, up to where the
+    shortest ends, so the mean is over the same runs everywhere.
+    """
+    chosen = curves[(curves["arm"] == arm) & (curves["metric"] == metric)]
+    lines = [run.sort_values("at")[["at", "value"]].to_numpy(float) for _, run in chosen.groupby("run_id")]
+    if not lines:
+        return np.empty(0), np.empty((0, 0))
+    grid = np.unique(np.concatenate([line[:, 0] for line in lines]))
+    grid = grid[(grid >= max(line[0, 0] for line in lines)) & (grid <= min(line[-1, 0] for line in lines))]
+    if len(grid) > _MOST_POINTS:
+        grid = grid[np.unique(np.linspace(0, len(grid) - 1, _MOST_POINTS).round().astype(int))]
+    return grid, np.stack([np.interp(grid, line[:, 0], line[:, 1]) for line in lines])
+
+
+def to_the_end(ax: Axes, run: pd.DataFrame, index: int, top: float) -> None:
+    """A run that ended early, to where it stopped: a cross, or an open triangle where it diverged.
+
+    An end above the frame is marked at its upper edge.
+
+    Args:
+        ax: where to.
+        run: its points, `at` and `value`, in order, with its `outcome`.
+        index: place of its arm among the arms.
+        top: upper edge of the frame.
+    """
+    colour = look(index)[0]
+    diverged = run["outcome"].iloc[0] == Outcome.DIVERGED
+    (line,) = ax.plot(run["at"], run["value"], color=colour, linestyle=":", linewidth=0.9)
+    last, marker = run.iloc[-1], "^" if diverged else "x"
+    (end,) = ax.plot(
+        last["at"], min(last["value"], top), marker, color=colour, markersize=5, fillstyle="none", clip_on=False
+    )
+    line.set_gid(of_arm(index))
+    end.set_gid(of_arm(index))
+
+
+def _frame(ax: Axes, curves: pd.DataFrame) -> float:
+    """Fit the loss axis to what comes after the first fall; the highest loss left out, 0 where none is."""
+    skipped = _SKIP * curves["at"].max() if curves["at"].nunique() > _FEW_POINTS else 0.0
+    later = curves[curves["at"] >= skipped]["value"]
+    low, high, highest = float(later.min()), float(later.max()), float(curves["value"].max())
+    pad = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
+    cut = highest > high + pad
+    ax.set_ylim(low - pad, high + pad if cut else highest + pad)
+    return highest if cut else 0.0
+
+
+def _perplexities(ax: Axes) -> None:
+    """A second scale on the right: exp(loss)."""
+    right = ax.secondary_yaxis("right", functions=(np.exp, lambda value: np.log(np.maximum(value, 1e-9))))
+    low, high = (float(np.exp(end)) for end in ax.get_ylim())
+    wide = high > 8 * low
+    right.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if wide else MaxNLocator(6, steps=[1, 2, 5, 10]))
+    right.yaxis.set_minor_formatter(NullFormatter())
+    right.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _grouped(value)))
+
+
+def _grouped(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else significant(float(f"{value:.3g}"), 3).rstrip("0").rstrip(".")
+
+
+def _spent_axis(ax: Axes, axis: Axis) -> None:
+    ax.set_xlabel(axis.label)
+    ax.xaxis.set_major_formatter(EngFormatter(sep=" " if axis.name != "seconds" else ""))
+    if axis.name == "seconds":
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 10 else f"{value:g}"))
+    ax.xaxis.set_major_locator(MaxNLocator(4))
+    ax.margins(x=0.02)

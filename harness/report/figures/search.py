@@ -1,0 +1,349 @@
+"""Drawings of the search inside each arm: what was tried, how much of the best is luck, which dimensions mattered.
+
+Sources: Google's deep learning tuning playbook (isolation plots), Dodge et al. 2019, "Show your work" (expected best
+of k trials).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from harness.analysis.comparison import metric_name, unit
+from harness.analysis.search_quality import Floats, expected_best, expected_best_band
+from harness.analysis.trials import option_index
+from harness.config.fields import short_name
+from harness.core import metrics
+from harness.core.outcomes import Outcome, Phase
+from harness.report.figures.axes import WIDTH, legend, legend_rows
+from harness.report.figures.drawing import INK, Drawing, drawing, label, look, marked, of_arm, style
+from harness.report.figures.loss_curves import to_the_end
+from harness.report.text.numbers import number, plural, setting
+
+if TYPE_CHECKING:
+    from harness.analysis.importance import Importance
+
+_TOGETHER: Final = 4  # more arms than this get a panel each: their bands would hide one another
+_FALL: Final = 2.0  # how much of the early fall may be seen, in units of what comes after it
+_EARLY: Final = 0.2  # share of the tokens whose losses may leave the frame
+_FEW: Final = 12  # whole numbers that are set out like options
+_STEPS: Final = (1, 2, 5, 10)  # between marks on an axis
+_PANEL: Final = 2.9  # inches, the width of one of several panels
+
+
+def tuning(
+    runs: pd.DataFrame,
+    arms: Sequence[str],
+    tune: Mapping[str, Mapping[str, Sequence[Any]]],
+    metric: str = metrics.VAL_LOSS,
+) -> Drawing | None:
+    """Final validation loss (or what else compares the arms) of every explore trial over each tuned dimension.
+
+    The best complete trial of each arm is ringed.
+
+    Args:
+        runs: as `load_runs` gives them.
+        arms: names, in the order of their colours.
+        tune: path → {kind: values}, as the spec writes it.
+        metric: what the arms are compared by.
+    """
+    explored = runs[runs["phase"] == Phase.EXPLORE]
+    paths = [path for path in tune if path in explored]
+    if not paths or metric not in explored:
+        return None
+    complete = explored[(explored["outcome"] == Outcome.COMPLETE) & explored[metric].notna()]
+    if complete.empty:
+        return None
+    columns = min(len(paths), 2)
+    rows = math.ceil(len(paths) / columns)
+    drawn = [arm for arm in arms if (explored["arm"] == arm).any()]
+    low = float(explored.loc[explored["outcome"].isin([Outcome.COMPLETE, Outcome.PRUNED]), metric].min())
+    high = float(complete[metric].max())
+    pad = 0.08 * (high - low) or 0.05 * abs(high) or 1.0
+    # What has no place in the frame stands above it, each arm in a row of its own: arms often try the same values.
+    edges = {arm: high + pad * (1 + min(0.5, 3 / len(arms)) * index) for index, arm in enumerate(arms)}
+    with style("tuning"):
+        figure = Figure(
+            figsize=(WIDTH if columns > 1 else 5.6, 2.7 * rows + 0.18 * legend_rows(drawn)), layout="constrained"
+        )
+        grid = figure.subplots(rows, columns, squeeze=False)
+        for ax, path in zip(grid.flat, paths, strict=False):
+            _dimension(ax, explored, arms, path, tune[path], metric, edges)
+            ax.set_ylim(low - pad, edges[arms[-1]] + 0.6 * pad)
+        for ax in list(grid.flat)[len(paths) :]:
+            ax.set_visible(False)
+        for ax in grid[:, 0]:
+            ax.set_ylabel(metric_name(metric))
+        legend(figure, grid[0][0], drawn)
+        return drawing(figure, "tuning", "Explore trials over each tuned dimension", _tuning_caption(explored, metric))
+
+
+def _tuning_caption(explored: pd.DataFrame, metric: str) -> str:
+    kinds = set(explored["outcome"])
+    parts = [
+        f"Explore trials: final {metric_name(metric)} over each tuned dimension. Filled marks are complete trials, "
+        "the best of each arm ringed."
+    ]
+    if Outcome.PRUNED in kinds:
+        parts.append(
+            "Crosses: pruned trials at their last value, higher ones above the rest, a row per arm; no results."
+        )
+    if Outcome.DIVERGED in kinds:
+        parts.append("Open triangles above the rest: diverged trials.")
+    return " ".join(parts)
+
+
+def _dimension(
+    ax: Axes,
+    explored: pd.DataFrame,
+    arms: Sequence[str],
+    path: str,
+    dimension: Mapping[str, Sequence[Any]],
+    metric: str,
+    edges: Mapping[str, float],
+) -> None:
+    (kind, values), *_ = dimension.items()
+    for index, arm in enumerate(arms):
+        colour, _, marker = look(index)
+        mine = explored[explored["arm"] == arm]
+        if kind == "choice":
+            options = [option_index(value, values) for value in mine[path]]
+            place = pd.Series([math.nan if at is None else float(at) for at in options], index=mine.index)
+        else:
+            place = pd.to_numeric(mine[path], errors="coerce").astype(float)
+        if kind == "choice" or (kind == "int_uniform" and values[1] - values[0] < _FEW):
+            # Arms stand side by side within an option, so that one does not hide another.
+            place = place + 0.5 * ((index + 0.5) / len(arms) - 0.5)
+        loss = mine[metric]
+        done = mine["outcome"] == Outcome.COMPLETE
+        with marked(ax, index):
+            ax.plot(
+                place[done],
+                loss[done],
+                marker,
+                color=colour,
+                markersize=5,
+                alpha=0.85,
+                markeredgewidth=0,
+                label=label(arm),
+            )
+            best = done & (loss == loss[done].min())
+            ax.plot(place[best], loss[best], "o", color=colour, markersize=10, markeredgewidth=1.1, fillstyle="none")
+            pruned = (mine["outcome"] == Outcome.PRUNED) & loss.notna()
+            ax.plot(place[pruned], loss[pruned].clip(upper=edges[arm]), "x", color=colour, markersize=4.5, alpha=0.7)
+            lost = mine["outcome"] == Outcome.DIVERGED
+            ax.plot(
+                place[lost], np.full(int(lost.sum()), edges[arm]), "^", color=colour, markersize=5, fillstyle="none"
+            )
+    ax.set_xlabel(short_name(path))
+    if kind == "choice":
+        ax.set_xticks(range(len(values)), [label(setting(value)) for value in values])
+        ax.set_xlim(-0.6, len(values) - 0.4)
+    elif kind == "log_uniform":
+        _log_axis(ax, float(values[0]), float(values[1]))
+    else:
+        margin = 0.04 * (float(values[1]) - float(values[0])) + 0.3 * (kind == "int_uniform")
+        ax.set_xlim(float(values[0]) - margin, float(values[1]) + margin)
+        ax.xaxis.set_major_locator(MaxNLocator(5, steps=_STEPS, integer=kind == "int_uniform"))
+
+
+def _log_axis(ax: Axes, low: float, high: float) -> None:
+    """A logarithmic axis over the whole range; 1, 2 and 5 are labelled where there are few decades."""
+    ax.set_xscale("log")
+    margin = (high / low) ** 0.04
+    ax.set_xlim(low / margin, high * margin)
+    few = high / low < 300
+    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: setting(float(f"{value:.3g}"))))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+
+
+def trial_curves(curves: pd.DataFrame, arms: Sequence[str], metric: str = metrics.VAL_LOSS) -> Drawing | None:
+    """Validation loss of every explore trial over training tokens, a panel per arm, each to where it ended.
+
+    Args:
+        curves: as `load_curves` gives them.
+        arms: names, in the order of their colours.
+        metric: what the arms are compared by.
+
+    Returns:
+        None where no trial has two points.
+    """
+    tried = curves[(curves["phase"] == Phase.EXPLORE) & (curves["metric"] == metric) & np.isfinite(curves["value"])]
+    tried = tried.assign(at=pd.to_numeric(tried["tokens"], errors="coerce").astype(float)).dropna(subset="at")
+    drawn = [arm for arm in arms if (tried["arm"] == arm).any()]
+    if not drawn or tried.groupby("run_id").size().max() < 2:
+        return None
+    with style("trial-curves"):
+        figure, panels = _panels(len(drawn), 2.0)
+        later = tried[tried["at"] >= _EARLY * tried["at"].max()]["value"]
+        low, high, highest = float(later.min()), float(later.max()), float(tried["value"].max())
+        pad = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
+        panels[0].set_ylim(low - pad, min(high, highest) + pad)
+        for ax, arm in zip(panels, drawn, strict=True):
+            index = arms.index(arm)
+            for _, run in tried[tried["arm"] == arm].groupby("run_id", sort=True):
+                line = run.sort_values("at")
+                if line["outcome"].iloc[0] == Outcome.COMPLETE:
+                    (done,) = ax.plot(line["at"], line["value"], color=look(index)[0], linewidth=0.9, alpha=0.75)
+                    done.set_gid(of_arm(index))
+                else:
+                    to_the_end(ax, line, index, ax.get_ylim()[1])
+            ax.set_title(label(arm))
+            ax.xaxis.set_major_formatter(EngFormatter(sep=" "))
+            ax.xaxis.set_major_locator(MaxNLocator(4))
+        _outer_labels(figure, panels, "training tokens", f"{metric_name(metric)}, {unit(metric)}")
+        caption = (
+            f"{metric_name(metric).capitalize()} of every explore trial over training tokens. Solid: complete. "
+            "Dotted, to a cross: pruned or ended early; to an open triangle: diverged."
+        )
+        if highest > high + pad:
+            caption += f" The frame leaves out higher losses at the beginning, up to {number(highest, 2)}."
+        return drawing(figure, "trial-curves", "Explore trials over training tokens", caption)
+
+
+def search_luck(
+    losses: Mapping[str, Floats], arms: Sequence[str], metric: str = metrics.VAL_LOSS, notes: Sequence[str] = ()
+) -> Drawing | None:
+    """The expected best of k trials over k, one line per arm; with more than four arms, a panel for each.
+
+    Args:
+        losses: arm → losses of the trials that count, shape (n,), each diverged one as an untrained model.
+        arms: names, in the order of their colours.
+        metric: what the arms are compared by.
+        notes: sentences for the end of the caption.
+
+    Returns:
+        None where no arm has two trials.
+    """
+    lines = {arm: expected_best(losses[arm]) for arm in arms if arm in losses and len(losses[arm])}
+    if max((len(line) for line in lines.values()), default=0) < 2:
+        return None
+    bands = {arm: expected_best_band(losses[arm]) for arm in lines}
+    with style("search-luck"):
+        if len(lines) <= _TOGETHER:
+            figure = Figure(figsize=(WIDTH * 0.75, 3.0 + 0.18 * legend_rows(list(lines))), layout="constrained")
+            panels = [figure.subplots()]
+            for arm, line in lines.items():
+                _luck(panels[0], line, bands[arm], arm, arms.index(arm))
+            legend(figure, panels[0], list(lines))
+        else:
+            figure, panels = _panels(len(lines), 1.75)
+            for ax, arm in zip(panels, lines, strict=True):
+                for other, line in lines.items():
+                    if other != arm:
+                        ax.plot(np.arange(1, len(line) + 1), line, color=INK, linewidth=0.5, alpha=0.3)
+                _luck(ax, lines[arm], bands[arm], arm, arms.index(arm))
+                ax.set_title(label(arm))
+        cut = _after_the_fall(panels[0], list(lines.values()), list(bands.values()))
+        _outer_labels(figure, panels, "trials (k)", f"expected best {metric_name(metric)}")
+        for ax in panels:
+            ax.xaxis.set_major_locator(MaxNLocator(5, steps=_STEPS, integer=True))
+        caption = [
+            "The best of k trials that one may expect, as the mean over all draws of k from the trials of an arm; a "
+            "diverged trial counts as an untrained model. A line that still falls at its end says that more trials "
+            "would help."
+        ]
+        if len(lines) > _TOGETHER:
+            caption.append("Each panel shows one arm in colour and the others in grey.")
+        if any(band.size for band in bands.values()):
+            caption.append(
+                "Band: 10 to 90 % over trials drawn anew, up to a third of the trials; beyond, it would be too narrow."
+            )
+        if cut:
+            caption.append(f"The frame leaves out higher values for few trials, up to {number(cut, 2)}.")
+        title = f"Expected best {metric_name(metric)} of k explore trials"
+        return drawing(figure, "search-luck", title, " ".join([*caption, *notes]))
+
+
+def _luck(ax: Axes, line: Floats, band: Floats, arm: str, index: int) -> None:
+    colour, dash, marker = look(index)
+    trials = np.arange(1, len(line) + 1)
+    with marked(ax, index):
+        ax.plot(
+            trials, line, color=colour, linestyle=dash, marker=marker, markersize=3.5, markevery=[-1], label=label(arm)
+        )
+        if band.size:
+            ax.fill_between(trials[: band.shape[1]], band[0], band[1], color=colour, alpha=0.14, linewidth=0)
+
+
+def _after_the_fall(ax: Axes, lines: Sequence[Floats], bands: Sequence[Floats]) -> float:
+    """Fit the loss axis to what comes after a quarter of the trials; the highest value left out, or 0."""
+    everything = [*lines, *(band.ravel() for band in bands if band.size)]
+    low, highest = min(float(x.min()) for x in everything), max(float(x.max()) for x in everything)
+    later = max(float(np.median([line[len(line) // 4] for line in lines])), max(float(line[-1]) for line in lines))
+    span = later - low or 0.02 * abs(later) or 1.0
+    cut = highest > low + _FALL * span
+    ax.set_ylim(low - 0.06 * span, low + _FALL * span if cut else highest + 0.06 * (highest - low or span))
+    return highest if cut else 0.0
+
+
+def _panels(number_of: int, height: float) -> tuple[Figure, list[Axes]]:
+    """A figure of up to three panels side by side with common axes, inches high each; it needs a style around it."""
+    columns = min(number_of, 3)
+    rows = math.ceil(number_of / columns)
+    figure = Figure(figsize=(min(WIDTH, 1.6 + _PANEL * columns), 0.35 + height * rows), layout="constrained")
+    grid = list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
+    for ax in grid[number_of:]:
+        ax.set_visible(False)
+    for above in grid[number_of - columns : number_of]:
+        above.tick_params(axis="x", labelbottom=True)  # the last of its column, though not of the last row
+    return figure, grid[:number_of]
+
+
+def _outer_labels(figure: Figure, panels: Sequence[Axes], x: str, y: str) -> None:
+    """Name both axes once."""
+    if len(panels) == 1:
+        panels[0].set_xlabel(x)
+        panels[0].set_ylabel(y)
+    else:
+        figure.supxlabel(x, fontsize="medium")
+        figure.supylabel(y, fontsize="medium")
+
+
+def importance_bars(found: Mapping[str, Importance], arms: Sequence[str]) -> Drawing | None:
+    """How much of the variance of the loss each tuned dimension explains by itself, one panel per arm.
+
+    Args:
+        found: arm → its importances; arms that have too few trials are left out.
+        arms: names, in the order of their colours.
+
+    Returns:
+        None where no arm has enough trials.
+    """
+    shown = [arm for arm in arms if arm in found and found[arm].enough]
+    if not shown:
+        return None
+    paths = list(dict.fromkeys(share.path for arm in shown for share in found[arm].shares))
+    with style("importance"):
+        figure, panels = _panels(len(shown), 0.62 + 0.24 * len(paths))
+        for ax, arm in zip(panels, shown, strict=True):
+            colour = look(arms.index(arm))[0]
+            for share in found[arm].shares:
+                row = paths.index(share.path)
+                ax.barh(row, share.main, height=0.55, color=colour, alpha=0.55, linewidth=0)
+                ax.plot([share.low, share.high], [row, row], color=INK, linewidth=1.1, solid_capstyle="butt")
+                ax.plot(share.total, row, "D", color=INK, fillstyle="none", markersize=4, markeredgewidth=0.8)
+            fit = f"R² {number(found[arm].r2, 2)}, {plural(found[arm].trials, 'trial')}"
+            ax.set_title(f"{label(arm)}\n{fit}")
+            ax.grid(axis="y", visible=False)
+            ax.tick_params(axis="y", length=0)
+            ax.set_xlim(0, 1.02)
+            ax.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"])
+        panels[0].set_yticks(range(len(paths)), [short_name(path) for path in paths])
+        panels[0].set_ylim(len(paths) - 0.5, -0.5)
+        _outer_labels(figure, panels, "share of the variance of the loss", "")
+        caption = (
+            "How much of the variance of the loss over the searched space each tuned dimension explains by itself "
+            "(bar, with its 95 % interval over trials drawn anew) and with its interactions (open mark), by a model "
+            "fitted to the complete trials of one arm; what diverged or was pruned is left out. R²: how well the model "
+            "predicts trials that it was not fitted to."
+        )
+        return drawing(figure, "importance", "Importance of each tuned dimension per arm", caption)

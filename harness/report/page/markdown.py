@@ -1,0 +1,67 @@
+"""The report as Markdown: how text, tables, code and pictures are written there."""
+
+from __future__ import annotations
+
+import re
+
+import jinja2
+
+from harness.report.figures.drawing import Drawing
+from harness.report.tables.table import Table
+from harness.report.text.numbers import short_id
+
+_RUNS_NAMED = 12  # runs that a row of a table names
+
+
+class _Raw(str):
+    """Text that is Markdown already, or stands in a code block."""
+
+    __slots__ = ()
+
+
+def prepare(environment: jinja2.Environment) -> None:
+    """Let an environment escape what it prints, and give it the filters of the Markdown template."""
+    environment.finalize = markdown
+    environment.filters |= {"fenced": _fenced, "table": table_of, "picture": picture_of, "linked": _linked}
+
+
+_SPECIAL = re.compile(r"([\\`*_{}\[\]|#~$])")
+
+
+def markdown(value: object) -> str:
+    """Escape whatever a template prints: one line, no markup, no HTML."""
+    if isinstance(value, _Raw):
+        return value
+    line = " ".join(str(value).split())
+    return _SPECIAL.sub(r"\\\1", line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
+
+
+def _fenced(text: str) -> _Raw:
+    """A code block whose fence is longer than any run of backticks inside it."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return _Raw(f"{fence}text\n{text.rstrip()}\n{fence}")
+
+
+def picture_of(drawing: Drawing) -> _Raw:
+    """A link to a drawing's file, and its caption."""
+    return _Raw(f"![{markdown(drawing.title)}](figures/{drawing.filename})\n\n{markdown(drawing.caption)}")
+
+
+def _linked(drawing: Drawing, text: str) -> _Raw:
+    return _Raw(f"[{markdown(text)}](figures/{drawing.filename})")
+
+
+def table_of(table: Table) -> _Raw:
+    """A pipe table; where rows rest on several runs, these are named in a last column."""
+    named = any(row.runs for row in table.rows)
+    header = [markdown(column.label) for column in table.columns] + ["Runs"] * named
+    rule = ["---:" if column.numeric else ":---" for column in table.columns] + [":---"] * named
+    lines = [header, rule]
+    for row in table.rows:
+        cells = [f"[{markdown(cell.text)}]({cell.href})" if cell.href else markdown(cell.text) for cell in row.cells]
+        ids = [f"`{short_id(run)}`" for run in row.runs]
+        if len(ids) > _RUNS_NAMED:
+            ids[_RUNS_NAMED - 1 :] = [f"and {len(ids) - _RUNS_NAMED + 1} more"]
+        lines.append(cells + [" ".join(ids)] * named)
+    return _Raw("\n".join(f"| {' | '.join(line)} |" for line in lines))

@@ -1,0 +1,226 @@
+"""The part of the report about a grid of arms: what each factor does, and whether two depend on each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import pandas as pd
+
+from harness.analysis.comparison import intervals, metric_name
+from harness.analysis.factors import Grid, Interaction, grid, interactions, marginals
+from harness.analysis.significance import ALPHA, holm, sign_flip_seeds
+from harness.analysis.verdicts import DIFFERENT, Verdict
+from harness.config.fields import short_name
+from harness.report.sections.section import Section
+from harness.report.tables.factors import interaction_note, interaction_table, marginal_note, marginal_table
+from harness.report.text.answer import predicate, verdict_text
+from harness.report.text.numbers import (
+    NOTHING,
+    chance,
+    decimals_for,
+    listed,
+    number,
+    plural,
+    rounded,
+    signed,
+    significant,
+)
+
+if TYPE_CHECKING:
+    from harness.tracking import SweepRecord
+
+_NAMED_IN_FULL: Final = 3  # more levels of a factor than this are summed up in groups; the table has every figure
+
+
+def factor_section(
+    runs: pd.DataFrame, record: SweepRecord, comparison: pd.DataFrame, looks: Sequence[int] | None = None
+) -> Section | None:
+    """Words, tables and a drawing about the factors of a sweep that compares several.
+
+    Args:
+        runs: as `load_runs` gives them, of one sweep.
+        record: the sweep.
+        comparison: of its arms, as `compare` gives it: its metric and its δ are used.
+        looks: as for `compare`.
+
+    Returns:
+        None where fewer than two paths are compared, where all arms are the same, and where arms are not ranked.
+    """
+    metric, delta = str(comparison["metric"].iloc[0]), float(comparison["delta"].max())
+    if comparison["verdict"].isna().all() or (found := grid(runs, record, metric)) is None:
+        return None
+    single = marginals(runs, record, metric, delta, looks)
+    crossed = interactions(runs, record, metric, delta, looks)
+    heading = "Each factor by itself, and whether they depend on each other"
+    missing = " ".join(_missing(found))
+    if not (single["pairs"].sum() or crossed["seeds"].sum()):
+        words = "No seed is complete in all the arms that an average needs, so there are no figures."
+        return Section("factors", heading, (f"{words} {missing}".strip(),))
+    from harness.report.figures.factors import interaction_drawing  # matplotlib: not before something is drawn
+
+    drawn = interaction_drawing(found, crossed)
+    text = (
+        " ".join(_interaction_words(crossed)),
+        " ".join(_marginal_words(single, crossed)),
+        " ".join(_limits(single, crossed)),
+        f"{missing} Each figure is over the seeds that all the arms it needs have." if missing else "",
+        _standing(record, len(crossed), int((~single["is_baseline"]).sum())),
+    )
+    by_factor = [rows for _, rows in single.groupby("factor", sort=False)]
+    return Section(
+        anchor="factors",
+        heading=heading,
+        text=tuple(paragraph for paragraph in text if paragraph),
+        drawings=() if drawn is None else (drawn,),
+        tables=(
+            (interaction_table(crossed), interaction_note(crossed, len(found.levels))),
+            *((marginal_table(rows), marginal_note(rows, single)) for rows in by_factor),
+        ),
+    )
+
+
+def _standing(record: SweepRecord, contrasts: int, differences: int) -> str:
+    """What all of this may be used for."""
+    tuned = "Every arm was searched by itself, so these are effects between tuned arms. " if record.tune else ""
+    return (
+        f"{tuned}This is a secondary analysis: the verdicts of the sweep are those on its arms against the baseline. "
+        f"Interactions ({plural(contrasts, 'test')}) and differences between levels ({plural(differences, 'test')}) "
+        "are two families of their own; p is corrected by Holm within each."
+    )
+
+
+def _interaction_words(crossed: pd.DataFrame) -> Iterator[str]:
+    """What was found about each pair of factors, with the largest of its contrasts."""
+    decimals = decimals_for(interval.half_width for interval in intervals(crossed, "interaction"))
+    for (first, second), pair in crossed.groupby(["factor", "other_factor"], sort=False):
+        names = f"{short_name(first)} and {short_name(second)}"
+        clear, seen = pair[pair["verdict"] == Interaction.INTERACT], pair[pair["seeds"] > 0]
+        if seen.empty:
+            yield f"Of {names} nothing can be said together: no seed is complete in all the arms that it needs."
+            continue
+        shown = clear if len(clear) else seen
+        largest = shown.loc[shown["interaction_mean"].abs().idxmax()]
+        if len(clear):
+            found = f"The effects of {names} depend on each other"
+        elif (pair["verdict"] == Interaction.NONE).all():
+            found = f"The effects of {names} add up, with {verdict_text(Interaction.NONE.value, largest['delta'])}"
+        else:
+            found = f"Whether the effects of {names} depend on each other is undecided"
+        extent = f" (in {len(clear)} of {len(pair)} contrasts)" if len(clear) and len(pair) > 1 else ""
+        which = "in the largest of them, " if extent else "in the largest contrast, " if len(pair) > 1 else ""
+        yield f"{found}{extent}: {which}{_contrast(largest, decimals)}."
+
+
+def _contrast(row: pd.Series, decimals: int) -> str:
+    """One interaction: both effects, their difference, and how sure it is."""
+    before, after = (signed(row[name], decimals) for name in ("effect_at_baseline", "effect_at_level"))
+    mean, low, high = (row[f"interaction_{part}"] for part in ("mean", "low", "high"))
+    text = (
+        f"{row['name']} instead of {row['baseline_level']} changes the {metric_name(row['metric'])} by {before} with "
+        f"{row['other_baseline_name']} and by {after} with {row['other_name']}, an interaction of "
+        f"{signed(mean, decimals)}"
+    )
+    if row["seeds"] < 2:
+        return f"{text} on the one common seed, which has no interval"
+    ends = f"{number(low, decimals)} to {number(high, decimals)}"
+    text += f" (95 % interval {ends}, {plural(row['seeds'], 'seed')}, p {chance(row['p_holm'])})"
+    small = row["verdict"] == Interaction.INTERACT and abs(mean) < row["delta"]
+    return f"{text}, less than the {rounded(row['delta'])} that matters" if small else text
+
+
+def _marginal_words(single: pd.DataFrame, crossed: pd.DataFrame) -> Iterator[str]:
+    """What was found about each factor, and where it must not be read without the others."""
+    decimals = decimals_for(interval.half_width for interval in intervals(single, "difference"))
+    factors = list(dict.fromkeys(single["factor"]))
+    for path in factors:
+        rows = single[single["factor"] == path]
+        base, levels = rows.loc[rows["is_baseline"], "name"].iloc[0], rows[rows["pairs"] > 0]
+        average = f"Averaged over {listed(short_name(other) for other in factors if other != path)}"
+        if levels.empty:
+            yield f"{average}, nothing can be said of {short_name(path)}: no seed is complete in all its arms."
+        elif len(levels) > _NAMED_IN_FULL:
+            groups = [(word, list(levels.loc[levels["verdict"] == word, "name"])) for word in Verdict]
+            delta = levels["delta"].iloc[0]
+            said = "; ".join(
+                f"{listed(names)} {predicate(word, delta, len(names) > 1)}" for word, names in groups if names
+            )
+            yield f"{average}, against {base}: {said}."
+        else:
+            said = "; ".join(_level(row, decimals) for _, row in levels.iterrows())
+            yield f"{average}, against {base}: {said}."
+    clear = crossed[crossed["verdict"] == Interaction.INTERACT]
+    if len(clear):
+        unlike = [path for path in factors if path in {*clear["factor"], *clear["other_factor"]}]
+        yield (
+            f"For {listed(short_name(path) for path in unlike)} these are averages over unlike effects: they hold for "
+            "this mixture of arms, not for each of them."
+        )
+
+
+def _level(row: pd.Series, decimals: int) -> str:
+    """One level against the baseline's: the verdict, how far apart, and how sure it is."""
+    mean, low, high = row["difference"], row["difference_low"], row["difference_high"]
+    size = f"{number(abs(mean), decimals)} {'higher' if mean > 0 else 'lower'}" if mean else "the same on average"
+    text = f"{row['name']} {predicate(row['verdict'], row['delta'])}, {size}"
+    if row["pairs"] < 2:
+        return f"{text} on the one common seed, which has no interval"
+    ends = f"{number(low, decimals)} to {number(high, decimals)}"
+    text += f" (95 % interval {ends}, {plural(row['pairs'], 'seed')}, p {chance(row['p_holm'])})"
+    small = row["verdict"] in DIFFERENT and abs(mean) < row["delta"]
+    return f"{text}, less than the {rounded(row['delta'])} that matters" if small else text
+
+
+def _limits(single: pd.DataFrame, crossed: pd.DataFrame) -> Iterator[str]:
+    """What the tests rest on, and what they could not have seen."""
+    levels = single[~single["is_baseline"]].rename(columns={"seeds": "complete", "pairs": "seeds"})
+    where = crossed["name"] + " with " + crossed["other_name"]
+    for what, rows in (("interaction", crossed.assign(name=where)), ("difference between levels", levels)):
+        scaled = rows["sign_flip_p"] * (ALPHA / rows["alpha"])  # as p_holm is, so that α is the bound at every look
+        judged = rows.assign(sign_flip_holm=np.minimum(holm(scaled), 1))
+        judged = judged[judged["seeds"] > 1]
+        if judged.empty:
+            continue
+        low, high = significant(judged["mde"].min(), 2), significant(judged["mde"].max(), 2)
+        size = low if low == high else f"{low} to {high}"
+        yield f"The smallest true {what} that these seeds find in 80 % of sweeps is {size}."
+        yield from _sign_flips(judged, what, len(rows))
+    if (crossed.loc[crossed["seeds"] > 1, "verdict"] == Interaction.UNDECIDED).any():
+        yield "An undecided interaction may be there: undecided does not mean that effects add up."
+    if max(single["pairs"].max(), crossed["seeds"].max()) < 2:
+        yield "One seed cannot tell an effect from the luck of a seed."
+
+
+def _sign_flips(judged: pd.DataFrame, what: str, tests: int) -> Iterator[str]:
+    """Where verdicts rest on normal noise, and where the test that does without it says otherwise."""
+    judged = judged.assign(
+        missing=[sign_flip_seeds(tests, a) - n for a, n in zip(judged["alpha"], judged["seeds"], strict=True)]
+    )
+    called = judged[judged["verdict"].isin([*DIFFERENT, Interaction.INTERACT])]
+    if (called["missing"] > 0).any():
+        more = plural(int(called["missing"].max()), "more seed")
+        yield f"Each {what} that was found rests on normal seed noise; {more} would check it by the sign-flip test."
+    denied = called[(called["missing"] <= 0) & (called["sign_flip_holm"] > ALPHA)]
+    if len(denied):
+        names = listed(f"{row['name']} (p {chance(row['sign_flip_holm'])})" for _, row in denied.iterrows())
+        yield f"The sign-flip test, which needs no normal noise, does not confirm the {what} of {names}."
+
+
+def _missing(found: Grid) -> Iterator[str]:
+    """Arms without a result on some seed that another arm has one on, by name."""
+    has = ~np.isnan(found.values.reshape(found.arms.size, len(found.seeds)))
+    if not has.any():
+        return
+    names = [str(name) for name in found.arms.ravel()]
+    none = [name for name, mine in zip(names, has, strict=True) if not mine.any()]
+    if none:
+        yield f"No complete confirm run: {listed(none)}. What needs such an arm is left out ({NOTHING})."
+    lacking: dict[str, list[str]] = {}
+    for name, mine in zip(names, has, strict=True):
+        lost = [str(seed) for seed, lack in zip(found.seeds, has.any(axis=0) & ~mine, strict=True) if lack]
+        if mine.any() and lost:
+            lacking.setdefault(f"seed{'s' if len(lost) > 1 else ''} {listed(lost)}", []).append(name)
+    if lacking:
+        said = "; ".join(f"{seeds} of {listed(arms)}" for seeds, arms in lacking.items())
+        yield f"Not complete: {said}."

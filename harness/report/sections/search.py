@@ -1,0 +1,277 @@
+"""The report's part on the search inside each arm: was it wide enough, long enough, and how much of its best is luck?
+
+Explore trials are described here, never ranked: an arm's result is that of its confirm runs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import pandas as pd
+
+from harness.analysis.comparison import common_ground, metric_name
+from harness.analysis.search_quality import EDGE, Floats, Nearness, crossings, expected_best, place
+from harness.analysis.trials import ArmTrials, Space, arm_trials, has_order, rate_range
+from harness.config.fields import short_name
+from harness.core import metrics
+from harness.core.outcomes import Outcome
+from harness.report.sections.section import Section
+from harness.report.tables.table import ARM, Cell, Column, Row, Table
+from harness.report.text.numbers import NOTHING, listed, number, plural, setting
+
+if TYPE_CHECKING:
+    from harness.analysis.importance import Importance
+    from harness.tracking import SweepRecord
+
+_NAMED: Final = 4  # arms or pairs that a sentence names before it only counts them,
+_CHARACTERS: Final = 180  # or fewer of long ones
+_LEARNS: Final = ("tpe", "gp", "cmaes")  # samplers whose next trial depends on the ones before
+
+
+def search_section(
+    record: SweepRecord, runs: pd.DataFrame, metric: str = metrics.VAL_LOSS, curves: pd.DataFrame | None = None
+) -> Section | None:
+    """How good the search inside each arm was; None where nothing was tuned or nothing was tried.
+
+    Args:
+        record: as `load_sweep` gives it.
+        runs: as `load_runs` gives them.
+        metric: what the arms are compared by.
+        curves: as `load_curves` gives them; None: trials are not drawn over training.
+    """
+    from harness.report.figures import search as search_figures  # matplotlib: not before something is drawn
+
+    arms = [arm.name for arm in record.arms]
+    tune = {path: dimension for path, dimension in record.tune.items() if path in runs}
+    found = list(arm_trials(runs, arms, tune, metric).values()) if tune else []
+    if not any(trials.run_ids for trials in found):
+        return None
+    counted = {trials.arm: trials.counted for trials in found}
+    ranked = common_ground(runs).ranked
+    flips = crossings(counted) if ranked else []
+    ranks = _importances(found, tune)
+    drawings = (
+        search_figures.tuning(runs, arms, tune, metric),
+        search_figures.trial_curves(curves, arms, metric) if curves is not None else None,
+        search_figures.search_luck(counted, arms, metric, _luck_notes(record, found, flips)),
+        search_figures.importance_bars({arm: rank for arm, rank in ranks.items() if rank is not None}, arms),
+    )
+    words = (
+        _edge_words(found, tune),
+        _diverged_words(found),
+        _order_words(counted, flips) if ranked else "",
+        _importance_words(found, ranks),
+    )
+    return Section(
+        anchor="search",
+        heading="The search inside each arm",
+        text=tuple(sentence for sentence in words if sentence),
+        drawings=tuple(drawing for drawing in drawings if drawing is not None),
+        tables=((search_table(found, tune, int(record.study["trials"]), metric), _table_note(found, tune, metric)),),
+    )
+
+
+def _importances(found: Sequence[ArmTrials], tune: Space) -> dict[str, Importance | None]:
+    """Arm → importances; empty for one tuned dimension, which has nothing to be ranked against."""
+    if len(tune) < 2:
+        return {}
+    from harness.analysis.importance import importance  # scikit-learn
+
+    return {trials.arm: importance(trials.complete, trials.losses, tune) for trials in found if trials.complete}
+
+
+def _some(names: Sequence[str], what: str) -> str:
+    """`a, b and c`; of a long list as many as can be read, and how many more."""
+    kept = [
+        name for place, name in enumerate(names[:_NAMED]) if not place or len("".join(names[: place + 1])) < _CHARACTERS
+    ]
+    more = len(names) - len(kept)
+    return listed([*kept, f"{more} more {what if more > 1 else what.removesuffix('s')}"] if more else kept)
+
+
+def _luck_notes(record: SweepRecord, found: Sequence[ArmTrials], flips: Sequence[tuple[str, str, int]]) -> list[str]:
+    notes = []
+    if flips:
+        pairs = [f"{first} and {second} at k = {k}" for first, second, k in flips]
+        notes.append(f"Lines that cross: {_some(pairs, 'pairs')}.")
+    if any(trials.number_of(Outcome.PRUNED) for trials in found):
+        notes.append("Pruned trials are left out, which flatters an arm of which many were pruned.")
+    sampler = str(record.study.get("sampler", ""))
+    if sampler in _LEARNS:
+        notes.append(f"The sampler {sampler} builds on earlier trials, so a shorter search would have had others.")
+    return notes
+
+
+def _edge_words(found: Sequence[ArmTrials], tune: Space) -> str:
+    sides = {trials.arm: [f"{short_name(path)} {edge.side}" for path, edge in trials.edges.items()] for trials in found}
+    at_edge = [f"{arm} ({listed(where)})" for arm, where in sides.items() if where]
+    without = [trials.arm for trials in found if not trials.complete]
+    words = []
+    if at_edge:
+        words.append(f"The best trial lies at an edge of what was searched in {_some(at_edge, 'arms')}.")
+    elif len(without) < len(found) and any(has_order(dimension) for dimension in tune.values()):
+        words.append("No arm's best trial lies at an edge of what was searched.")
+    if without:
+        words.append(f"No trial is complete in {_some(without, 'arms')}.")
+    return " ".join(words)
+
+
+def _diverged_words(found: Sequence[ArmTrials]) -> str:
+    lost = [trials for trials in found if trials.number_of(Outcome.DIVERGED)]
+    if not lost:
+        return "No trial diverged."
+    shares = [f"{trials.number_of(Outcome.DIVERGED)} of {trials.ended} in {trials.arm}" for trials in lost]
+    near = [(trials.arm, nearness) for trials in lost if (nearness := trials.nearness) is not None]
+    touched = [arm for arm, nearness in near if nearness.touches]
+    if touched:
+        where = f"; the best trial lies beside diverged ones in {_some(touched, 'arms')}"
+    else:
+        where = "; none of them lies near its arm's best trial" if near else ""
+    return f"Trials that diverged: {_some(shares, 'arms')}{where}."
+
+
+def _order_words(counted: Mapping[str, Floats], flips: Sequence[tuple[str, str, int]]) -> str:
+    """What the length of the search has to do with the order of the arms."""
+    lengths = [len(losses) for losses in counted.values() if len(losses)]
+    if len(lengths) < 2 or min(lengths) < 2:
+        return ""
+    if not flips:
+        return "The expected best of k trials puts the arms in the same order for every k."
+    pairs = len(lengths) * (len(lengths) - 1) // 2
+    if pairs == 1:
+        return "Which arm has the lower expected best of k trials depends on k."
+    leaders = _leaders(counted)
+    front = f", and so does the arm in front: {', then '.join(leaders)}" if len(leaders) > 1 else ""
+    kept = "" if len(leaders) > 1 else f"; {leaders[0]} is in front for every k"
+    return (
+        f"The order by expected best of k trials depends on k for {len(flips)} of {pairs} pairs of arms{front}{kept}."
+    )
+
+
+def _leaders(counted: Mapping[str, Floats]) -> list[str]:
+    """The arms of lowest expected best, from k = 1 on as far as every arm was searched, each once."""
+    lines = {arm: expected_best(losses) for arm, losses in counted.items() if len(losses)}
+    shared = min(len(line) for line in lines.values())
+    return list(dict.fromkeys(min(lines, key=lambda arm: float(lines[arm][k])) for k in range(shared)))
+
+
+def _importance_words(found: Sequence[ArmTrials], ranks: Mapping[str, Importance | None]) -> str:
+    short = []
+    for trials in found:
+        rank = ranks.get(trials.arm)
+        if trials.arm in ranks and rank is None:
+            short.append(f"{trials.arm} ({plural(len(trials.complete), 'trial')})")
+        elif rank is not None and not rank.enough:
+            short.append(f"{trials.arm} (out-of-sample R² {number(rank.r2, 2)} from {plural(rank.trials, 'trial')})")
+    return f"Too few trials to rank dimensions in {_some(short, 'arms')}." if short else ""
+
+
+def search_table(found: Sequence[ArmTrials], tune: Space, asked: int, metric: str = metrics.VAL_LOSS) -> Table:
+    """One row per arm: what became of its trials, where the best one lies, and how much the learning rate matters.
+
+    Args:
+        found: the explore trials of each arm.
+        tune: the space.
+        asked: trials that the spec asks for, per arm.
+        metric: what the arms are compared by.
+    """
+    name = "loss" if metric == metrics.VAL_LOSS else metric.removeprefix("val/").replace("_", " ")
+    lost = any(trials.number_of(Outcome.DIVERGED) for trials in found)
+    columns: list[tuple[Column, list[Cell]]] = [
+        (Column(ARM, numeric=False), [Cell(trials.arm) for trials in found]),
+        (Column("Asked for"), [_count(asked) for _ in found]),
+        (Column("Complete"), [_count(trials.number_of(Outcome.COMPLETE)) for trials in found]),
+        (Column("Pruned"), [_count(trials.number_of(Outcome.PRUNED)) for trials in found]),
+        (Column("Diverged"), [_share(trials) for trials in found]),
+        (Column("Failed"), [_count(trials.failed) for trials in found]),
+    ]
+    if any(trials.number_of() for trials in found):
+        columns.append((Column("Running"), [_count(trials.number_of()) for trials in found]))
+    best = [float(trials.losses.min()) if trials.complete else math.nan for trials in found]
+    columns.append((Column(f"Best val {name}"), [_figure(loss, 4) for loss in best]))
+    for path in tune:
+        if has_order(tune[path]):
+            columns.append((Column(f"{short_name(path)}, 0–1"), [_place(trials, path) for trials in found]))
+    if lost:
+        columns.append((Column("Nearest diverged"), [_nearest(trials.nearness) for trials in found]))
+    if rate_range(tune):
+        columns.append((Column("Rate sensitivity"), [_figure(trials.sensitivity, 3) for trials in found]))
+    rows = zip(*(cells for _, cells in columns), strict=True)
+    return Table(
+        tuple(column for column, _ in columns),
+        tuple(Row(cells, trials.run_ids) for cells, trials in zip(rows, found, strict=True)),
+    )
+
+
+def _count(size: int) -> Cell:
+    return Cell(str(size), size)
+
+
+def _figure(value: float, decimals: int) -> Cell:
+    return Cell(number(value, decimals), None if math.isnan(value) else value)
+
+
+def _share(trials: ArmTrials) -> Cell:
+    lost = trials.number_of(Outcome.DIVERGED)
+    share = lost / trials.ended if lost else 0.0
+    return Cell(f"{lost} ({100 * share:.0f} %)" if lost else "0", share)
+
+
+def _place(trials: ArmTrials, path: str) -> Cell:
+    """Where the best trial lies in a dimension that has an order."""
+    where = None if trials.best is None else place(trials.best[path], trials.tune[path])
+    if where is None:
+        return Cell(NOTHING)
+    edge = trials.edges.get(path)
+    word = "" if edge is None else f" {edge.side} edge{', crowded' if edge.strong else ''}"
+    return Cell(number(where, 2) + word, where)
+
+
+def _from_zero(dimension: Mapping[str, Sequence[Any]]) -> bool:
+    """Whether the low end is 0, under which no setting goes."""
+    (values,) = dimension.values()
+    return bool(min(values) == 0)
+
+
+def _nearest(found: Nearness | None) -> Cell:
+    if found is None:
+        return Cell(NOTHING)
+    return Cell(number(found.distance, 2) + (", touches" if found.touches else ""), found.distance)
+
+
+def _table_note(found: Sequence[ArmTrials], tune: Space, metric: str) -> str:
+    """What the figures of the table mean, and whose they are."""
+    unit = "nats per token" if metric == metrics.VAL_LOSS else "bits per byte"
+    words = [
+        "Trials that were asked for, per arm, and what became of them. Pruned ones were stopped early and have no "
+        "result. Diverged: also as a share of those that ended by themselves. Failed: out of memory, an exception or "
+        "an interruption.",
+        f"Best: the lowest final {metric_name(metric)} of a complete trial; it was chosen, so it is too low to be a "
+        "result.",
+    ]
+    if any(has_order(dimension) for dimension in tune.values()):
+        words.append(
+            "0–1: where the best trial lies between the low and the high end of what was searched, on that dimension's "
+            f"own scale. The outer {100 * EDGE:.0f} % are an edge, a crowded one where three of the five best trials "
+            "lie in it (after Google's tuning playbook)."
+        )
+    bounded = [short_name(path) for path, dimension in tune.items() if has_order(dimension) and _from_zero(dimension)]
+    if bounded:
+        words.append(f"Nothing lies beyond the low end of {listed(bounded)}.")
+    if any(trials.number_of(Outcome.DIVERGED) for trials in found):
+        words.append(
+            "Nearest diverged: how far the nearest diverged trial is from the best one, every dimension scaled to 0–1 "
+            "and two words 1 apart. It touches where it is no farther than neighbouring trials are from each other "
+            f"(median), or than {EDGE}."
+        )
+    rates = rate_range(tune)
+    if rates:
+        mixed = " Other tuned dimensions vary along and add to it." if len(tune) > 1 else ""
+        words.append(
+            "Rate sensitivity: how far above the best the loss lies on average over log learning rates from "
+            f"{setting(rates[0])} to {setting(rates[1])}, a diverged trial counted as an untrained model, in {unit} "
+            f"(Wortsman et al. 2023); 0 where the rate does not matter.{mixed}"
+        )
+    return " ".join(words)

@@ -1,0 +1,162 @@
+"""A passage of the validation text under two arms: how likely each token was to the model, and where they differ."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final
+
+import pandas as pd
+
+from harness.report.sections.samples import one_run_each
+from harness.report.tables.table import Cell, Column, Row, Table, sortable
+from harness.report.text.numbers import number, significant
+
+# Lower ends of the classes that tokens are coloured by, in nats.
+LEVELS: Final = (0.0, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0)
+_SHOWN: Final = 8  # tokens in the table of differences
+_BEFORE: Final = 5  # tokens of context there
+_ARMS: Final = 6  # at most, of which two are shown at a time: each is some 40 kB of the page
+
+Scored = Sequence[tuple[str, float]]  # text of a token, and the probability it was given
+PassageOf = Callable[[str], Scored]
+
+
+@dataclass(frozen=True)
+class Token:
+    """One token: its text, the class of its loss, and what is said of it when it is pointed at."""
+
+    text: str
+    level: int
+    title: str
+
+
+@dataclass(frozen=True)
+class ArmPassage:
+    """The passage as one run of an arm saw it; `mean` is its mean loss, in nats, as text."""
+
+    arm: str
+    place: int
+    run_id: str
+    mean: str
+    tokens: tuple[Token, ...]
+
+
+@dataclass(frozen=True)
+class Passage:
+    """The same passage under several arms, of which the first two are shown until others are chosen.
+
+    Attributes:
+        note: what it is and how to read it.
+        texts: by arm.
+        table: the tokens on which the first two differ most; None where there is one arm, or where they have other
+            tokens.
+    """
+
+    note: str
+    texts: tuple[ArmPassage, ...]
+    table: Table | None
+
+    @property
+    def scale(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        between = [f"{low:g} to {high:g}" for low, high in pairwise(LEVELS[1:])]
+        return (f"under {LEVELS[1]:g}", *between, f"over {LEVELS[-1]:g}")
+
+
+def passage(runs: pd.DataFrame, comparison: pd.DataFrame, arms: Sequence[str], passage_of: PassageOf) -> Passage | None:
+    """The passage under the baseline, then under the other arms, the one that lies furthest from it first.
+
+    Args:
+        runs: as `load_runs` gives them.
+        comparison: as `compare` gives it.
+        arms: names, in the order of their colours.
+        passage_of: run id → its scored tokens, none where it has none.
+
+    Returns:
+        None where no run has any.
+    """
+    chosen = one_run_each(runs, arms)
+    wanted = [arm for arm in _furthest_first(comparison) if arm in chosen][:_ARMS]
+    scored = {arm: list(passage_of(chosen[arm][0])) for arm in wanted}
+    scored = {arm: tokens for arm, tokens in scored.items() if tokens}
+    if not scored:
+        return None
+    texts = tuple(
+        ArmPassage(
+            arm,
+            list(arms).index(arm),
+            chosen[arm][0],
+            number(sum(map(_loss, tokens)) / len(tokens), 3),
+            tuple(_token(one) for one in tokens),
+        )
+        for arm, tokens in scored.items()
+    )
+    seeds = {chosen[arm][1] for arm in scored}
+    of_seed = f", seed {seeds.pop()}" if len(seeds) == 1 else ""
+    note = (
+        f"The beginning of the validation split as the last checkpoint sees it{of_seed}. The stronger the colour of a "
+        "token, the larger its loss: the less likely the model thought it, given what stands before it in its window. "
+        "Point at a token, or step through them with the arrow keys, to read the probability it was given."
+    )
+    return Passage(note, texts, _differences(scored))
+
+
+def _furthest_first(comparison: pd.DataFrame) -> list[str]:
+    base = list(comparison.loc[comparison["is_baseline"], "arm"])
+    others = comparison[~comparison["is_baseline"] & (comparison["seeds"] > 0)]
+    apart = others.loc[others["difference"].abs().sort_values(ascending=False, na_position="last").index, "arm"]
+    return [*base, *apart]
+
+
+def _loss(scored: tuple[str, float]) -> float:
+    return -math.log(max(scored[1], 1e-12))
+
+
+def _token(scored: tuple[str, float]) -> Token:
+    text, chance = scored
+    level = sum(_loss(scored) >= end for end in LEVELS) - 1
+    return Token(text, level, f"“{_shown(text)}” probability {_probability(chance)}, loss {number(_loss(scored), 2)}")
+
+
+def _shown(text: str) -> str:
+    """A token's text with what cannot be seen made visible."""
+    return text.replace("\n", "⏎").replace("\t", "⇥") if text.strip() else text.replace(" ", "␣").replace("\n", "⏎")
+
+
+def _probability(chance: float) -> str:
+    return significant(chance, 2) if chance >= 0.01 else f"{chance:.1e}".replace("e-0", "e-")
+
+
+def _differences(scored: dict[str, list[tuple[str, float]]]) -> Table | None:
+    if len(scored) < 2:
+        return None
+    (first, one), (second, other) = list(scored.items())[:2]
+    if [text for text, _ in one] != [text for text, _ in other]:
+        return None
+    apart = [_loss(b) - _loss(a) for a, b in zip(one, other, strict=True)]
+    places = sorted(range(len(apart)), key=lambda at: -abs(apart[at]))[:_SHOWN]
+    columns = (
+        Column("Token", numeric=False),
+        Column("After", numeric=False),
+        Column(f"Probability, {first}"),
+        Column(f"Probability, {second}"),
+        Column("Difference of loss, nats"),
+    )
+    rows = []
+    for at in places:
+        before = "".join(text for text, _ in one[max(0, at - _BEFORE) : at])
+        rows.append(
+            Row(
+                (
+                    Cell(_shown(one[at][0]).strip()),
+                    Cell(f"…{' '.join(before.split())}" if before.strip() else "the beginning"),
+                    sortable(one[at][1], _probability(one[at][1])),
+                    sortable(other[at][1], _probability(other[at][1])),
+                    sortable(apart[at], f"{apart[at]:+.2f}".replace("-", "−")),
+                )
+            )
+        )
+    return Table(columns, tuple(rows))

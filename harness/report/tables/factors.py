@@ -1,0 +1,135 @@
+"""The factors of a grid of arms as tables, each with the note that says what its figures mean."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pandas as pd
+
+from harness.analysis.comparison import intervals, metric_name
+from harness.analysis.significance import ALPHA
+from harness.config.fields import short_name
+from harness.core import metrics
+from harness.report.tables.table import (
+    Cell,
+    Column,
+    Table,
+    resting_on,
+    seeds_text,
+    spelled,
+    verdict_cells,
+    with_half_widths,
+)
+from harness.report.text.numbers import count, decimals_for, listed, number, probability, rounded, signed, significant
+
+_END: Final = (
+    "Sign-flip p: a test that needs no normal noise, not corrected. Detectable: what is found in 80 % of sweeps with "
+    "these seeds. All this is secondary to the verdicts on arms."
+)
+
+
+def marginal_table(rows: pd.DataFrame) -> Table:
+    """The levels of one factor, averaged over the others.
+
+    Args:
+        rows: of `harness.analysis.factors.marginals`, those of this factor.
+    """
+    metric, delta = rows["metric"].iloc[0], rounded(rows["delta"].iloc[0])
+    name = "loss" if metric == metrics.VAL_LOSS else metric.removeprefix("val/").replace("_", " ")
+    base = rows.loc[rows["is_baseline"], "level"].iloc[0]
+    uneven = (rows["pairs"] != rows["seeds"])[~rows["is_baseline"]].any()
+    return resting_on(
+        rows["run_ids"],
+        [
+            (Column(short_name(rows["factor"].iloc[0]), numeric=False), [Cell(level) for level in rows["level"]]),
+            (Column("Seeds"), spelled(rows["seeds"], count)),
+            (Column(f"Val {name}"), with_half_widths(intervals(rows), number)),
+            (Column(f"Δ to {base}"), with_half_widths(intervals(rows, "difference"), signed, rows["is_baseline"])),
+            *([(Column("Pairs"), spelled(rows["pairs"].mask(rows["is_baseline"]), count))] if uneven else []),
+            (Column("p (Holm)"), spelled(rows["p_holm"], probability)),
+            (Column("Verdict", numeric=False), verdict_cells(rows)),
+            *_evidence(rows, delta),
+        ],
+    )
+
+
+def interaction_table(rows: pd.DataFrame) -> Table:
+    """Every contrast of two levels of one factor with two of another.
+
+    Args:
+        rows: as `harness.analysis.factors.interactions` gives them.
+    """
+    decimals = decimals_for(interval.half_width for interval in intervals(rows, "interaction"))
+    changes = [
+        [
+            Cell(f"{short_name(path)} {base} → {level}")
+            for path, base, level in rows[
+                [f"{prefix}{part}" for part in ("factor", "baseline_level", "level")]
+            ].to_numpy()
+        ]
+        for prefix in ("", "other_")
+    ]
+    return resting_on(
+        rows["run_ids"],
+        [
+            (Column("Change", numeric=False), changes[0]),
+            (Column("Other change", numeric=False), changes[1]),
+            (Column("Seeds"), spelled(rows["seeds"], count)),
+            (Column("Effect before"), spelled(rows["effect_at_baseline"], lambda value: signed(value, decimals))),
+            (Column("Effect after"), spelled(rows["effect_at_level"], lambda value: signed(value, decimals))),
+            (Column("Interaction"), with_half_widths(intervals(rows, "interaction"), signed)),
+            (Column("p (Holm)"), spelled(rows["p_holm"], probability)),
+            (Column("Verdict", numeric=False), verdict_cells(rows)),
+            *_evidence(rows, rounded(rows["delta"].iloc[0])),
+        ],
+    )
+
+
+def marginal_note(rows: pd.DataFrame, single: pd.DataFrame) -> str:
+    """What stands below the table of one factor; in full below the first.
+
+    Args:
+        rows: of `single`, those of this factor.
+        single: as `harness.analysis.factors.marginals` gives them.
+    """
+    others = listed(short_name(path) for path in dict.fromkeys(single["factor"]) if path != rows["factor"].iloc[0])
+    if rows["factor"].iloc[0] != single["factor"].iloc[0]:
+        return f"As above, averaged over {others}."
+    comparisons = int((~single["is_baseline"]).sum())
+    base = rows.loc[rows["is_baseline"], "name"].iloc[0]
+    return (
+        f"The {metric_name(rows['metric'].iloc[0])}, averaged over {others} seed by seed, every combination with equal "
+        f"weight; ± is the half-width of the 95 % t interval over seeds. Δ: level minus {base}, one number per seed; "
+        f"negative is better. p (Holm): the paired t test over seeds, corrected for the {comparisons} differences of "
+        f"these tables. Verdicts by the rule for arms. {_END}"
+    )
+
+
+def interaction_note(crossed: pd.DataFrame, factors: int) -> str:
+    """What stands below the table of interactions.
+
+    Args:
+        crossed: as `harness.analysis.factors.interactions` gives them.
+        factors: how many the sweep compares.
+    """
+    further = "; averaged over the further factors (three at once are not tested)" if factors > 2 else ""
+    delta, metric = rounded(crossed["delta"].iloc[0]), metric_name(crossed["metric"].iloc[0])
+    corrected = f", corrected for the {len(crossed)} contrasts of this table" if len(crossed) > 1 else ""
+    return (
+        f"Effect before, effect after: what the first change adds to the {metric} before the other change and after "
+        "it. Interaction: the second minus the first, one number per seed, ± the half-width of its 95 % t interval; "
+        f"0 where effects add up{further}. p (Holm): the t test over seeds{corrected}. Interact: p ≤ {ALPHA}. No "
+        f"interaction larger than {delta}: not that, and the interval at the corrected level lies between −{delta} and "
+        f"{delta}. Undecided: neither. {_END}"
+    )
+
+
+def _evidence(rows: pd.DataFrame, delta: str) -> list[tuple[Column, list[Cell]]]:
+    return [
+        (Column("Sign-flip p", minor=True), spelled(rows["sign_flip_p"], probability)),
+        (Column("Detectable", minor=True), spelled(rows["mde"], lambda value: significant(value, 2))),
+        (
+            Column(f"Seeds for {delta}", minor=True),
+            spelled(rows["seeds_needed"], seeds_text),
+        ),
+    ]

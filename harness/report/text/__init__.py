@@ -1,0 +1,1 @@
+"""The sentences of a report: answer, plan, provenance, numbers as text."""

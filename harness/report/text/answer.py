@@ -1,0 +1,228 @@
+"""A comparison in plain words: the verdicts, what they rest on, and what more seeds would show."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pandas as pd
+
+from harness.analysis.comparison import Ground, intervals, metric_name, unit
+from harness.analysis.significance import ALPHA, holm, sign_flip_seeds
+from harness.analysis.statistics import Interval
+from harness.analysis.verdicts import DIFFERENT, Verdict
+from harness.report.text.numbers import (
+    chance,
+    decimals_for,
+    decimals_of_error,
+    listed,
+    number,
+    plural,
+    rounded,
+    signed,
+    significant,
+)
+
+_NAMED_IN_FULL: Final = 3  # more arms than this are summed up in groups; the table has every figure
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A comparison in plain words: what it says, and what it cannot say."""
+
+    findings: str
+    limits: str
+
+    def __str__(self) -> str:
+        return f"{self.findings} {self.limits}".strip()
+
+
+def answer(comparison: pd.DataFrame, ground: Ground) -> Answer:
+    """Put a comparison, as `compare` gives it, into words."""
+    measured = comparison[comparison["seeds"] > 0]
+    if measured.empty:
+        return Answer(
+            "No confirm run is complete, so nothing is ranked.",
+            "Explore trials were selected by the validation loss they would be judged by, and runs that ended early "
+            "have no result.",
+        )
+    parts = [ground.reason] if ground.reason else []
+    limits = ""
+    if len(comparison) == 1:
+        parts.append(_level(measured.iloc[0]))
+        limits = "There is no second arm, so nothing is compared."
+    elif ground.ranked:
+        finding, limits = _differences(comparison)
+        parts.append(finding)
+    missing = comparison.loc[comparison["seeds"] == 0, "arm"]
+    if len(missing):
+        parts.append(f"{listed(missing)}: no complete confirm run, so no result.")
+    return Answer(" ".join(parts), limits)
+
+
+def verdict_text(verdict: object, delta: float) -> str:
+    """A verdict as a table shows it, with the value of δ; empty where there is none."""
+    if not isinstance(verdict, str):
+        return ""
+    return verdict.replace("δ", rounded(delta))
+
+
+def _level(row: pd.Series) -> str:
+    own = Interval(row["mean"], row["low"], row["high"])
+    decimals = decimals_for([own.half_width])
+    text = f"The {metric_name(row['metric'])} is {number(own.mean, decimals)}"
+    if row["seeds"] < 2:
+        return f"{text}. It is one seed: nothing is known of how much another would differ."
+    return f"{text} ± {number(own.half_width, decimals)} (95 % t interval over {row['seeds']} seeds)."
+
+
+def _differences(comparison: pd.DataFrame) -> tuple[str, str]:
+    """The verdicts, and what they rest on."""
+    base = comparison[comparison["is_baseline"]].iloc[0]
+    if not base["seeds"]:
+        return f"The baseline {base['arm']} has no complete confirm run, so there are no differences to read.", ""
+    others = comparison[~comparison["is_baseline"]]
+    scaled = others["sign_flip_p"] * (ALPHA / others["alpha"])  # as p_holm is, so that α is the bound at every look
+    compared = others.assign(sign_flip_holm=np.minimum(holm(scaled), 1))
+    compared = compared[compared["pairs"] > 0]
+    if compared.empty:
+        return "No other arm shares a seed with the baseline, so there are no paired differences.", ""
+    shown = compared if len(compared) <= _NAMED_IN_FULL else _largest(compared)
+    sentences = [_sentence(row, interval, str(base["arm"]), len(others)) for row, interval in _rows(shown)]
+    if len(shown) < len(compared):
+        name = f"by {metric_name(base['metric'])}"
+        sentences = [f"Against the baseline {base['arm']}, {name}: {_grouped(compared)}.", *sentences]
+    return " ".join(sentences), " ".join(_limits(compared, len(others)))
+
+
+def _rows(compared: pd.DataFrame) -> Iterator[tuple[pd.Series, Interval]]:
+    for (_, row), interval in zip(compared.iterrows(), intervals(compared, "difference"), strict=True):
+        yield row, interval
+
+
+def _largest(compared: pd.DataFrame) -> pd.DataFrame:
+    """The arm that lies furthest from the baseline, of those found better or worse where there are any."""
+    found = compared[compared["verdict"].isin(DIFFERENT)]
+    among = found if len(found) else compared
+    return among.loc[[among["difference"].abs().idxmax()]]
+
+
+def predicate(verdict: str, delta: float, several: bool = False) -> str:
+    """`is better`, `are undecided`, `shows no difference larger than 0.02`."""
+    if verdict == Verdict.NO_DIFFERENCE:
+        return f"{'show' if several else 'shows'} {verdict_text(verdict, delta)}"
+    return f"{'are' if several else 'is'} {verdict}"
+
+
+def _sentence(row: pd.Series, interval: Interval, base: str, comparisons: int) -> str:
+    """The verdict on one arm as a sentence that can be quoted: effect, interval, pairs, test and p.
+
+    The size of an effect that was found is given without sign, as is its interval; else arm minus baseline, with sign.
+    """
+    verdict, arm = row["verdict"], row["arm"]
+    decimals = decimals_of_error([row["difference_se"]])
+    what, in_unit = _measured(str(row["metric"]))
+    mean, low, high = interval.mean, interval.low, interval.high
+    if row["pairs"] < 2:
+        apart = f"its {what} is {_size(mean, decimals, in_unit)} than that of {base} on the one common seed"
+        return f"{arm} is undecided: {apart}, which has no interval."
+    if verdict in DIFFERENT:
+        verb, ends = ("lowers", (-high, -low)) if mean < 0 else ("raises", (low, high))
+        said = f"{arm} {verb} the {what} by {number(abs(mean), decimals)}{in_unit} against {base}"
+        between = f"{number(ends[0], decimals)} to {number(ends[1], decimals)}"
+    else:
+        size = f"{_size(mean, decimals, in_unit)} than that of {base}" if mean else f"that of {base} on average"
+        said = f"{arm} {predicate(verdict, row['delta'])}: its {what} is {size}"
+        between = f"{signed(low, decimals)} to {signed(high, decimals)}"
+    over = f" over {comparisons} comparisons" if comparisons > 1 else ""
+    pairs = f"{row['pairs']} paired seeds"
+    grounds = f"(95 % CI {between}, {pairs}, paired t test, Holm p {chance(row['p_holm'])}{over})"
+    small = verdict in DIFFERENT and abs(mean) < row["delta"]
+    aside = f", which is less than the {rounded(row['delta'])} that matters" if small else ""
+    return f"{said} {grounds}{aside}."
+
+
+def _measured(metric: str) -> tuple[str, str]:
+    """What an arm is judged by, and its unit as it follows a number: none where the name is the unit."""
+    name = metric_name(metric)
+    return name, "" if name.endswith(unit(metric)) else f" {unit(metric)}"
+
+
+def _size(difference: float, decimals: int, in_unit: str = "") -> str:
+    size = number(abs(difference), decimals)
+    if float(size) == 0:
+        size = f"less than {10.0**-decimals:.{decimals}f}"
+    return f"{size}{in_unit} {'higher' if difference > 0 else 'lower'}"
+
+
+def _grouped(compared: pd.DataFrame) -> str:
+    delta = compared["delta"].iloc[0]
+    groups = [(verdict, list(compared.loc[compared["verdict"] == verdict, "arm"])) for verdict in Verdict]
+    return "; ".join(f"{listed(arms)} {predicate(word, delta, len(arms) > 1)}" for word, arms in groups if arms)
+
+
+def _limits(compared: pd.DataFrame, comparisons: int) -> Iterator[str]:
+    judged = compared[compared["pairs"] > 1]
+    if not judged.empty:
+        yield from _checks(judged, comparisons)
+        yield _detectable(judged)
+        yield from _undecided(judged[judged["verdict"] == Verdict.UNDECIDED])
+    if len(judged) < len(compared):
+        yield "One seed cannot tell an effect from the luck of a seed."
+
+
+def _checks(judged: pd.DataFrame, comparisons: int) -> Iterator[str]:
+    """Where a verdict rests on normal seed noise alone, and where the test that does without it says otherwise."""
+    enough = judged["alpha"].map(lambda alpha: sign_flip_seeds(comparisons, alpha))
+    different = judged["verdict"].isin(DIFFERENT)
+    short = (enough - judged["pairs"])[different & (judged["pairs"] < enough)]
+    for missing, arms in judged.loc[short.index, "arm"].groupby(short, sort=True):
+        more = plural(int(missing), "more seed")
+        yield f"{_verdict_on(list(arms))} on normal seed noise; {more} would check it by the sign-flip test."
+    same = judged.loc[judged["verdict"] == Verdict.NO_DIFFERENCE, "arm"]
+    if len(same):
+        yield f"{_verdict_on(list(same))} on normal seed noise."
+    checked = judged[judged["pairs"] >= enough]
+    for verdicts, found, words in (
+        (DIFFERENT, False, "The sign-flip test, which needs no normal noise, does not confirm the verdict on"),
+        ((Verdict.UNDECIDED,), True, "The sign-flip test, which needs no normal noise, finds a difference for"),
+    ):
+        disagree = checked[checked["verdict"].isin(verdicts) & ((checked["sign_flip_holm"] <= ALPHA) == found)]
+        if len(disagree):
+            arms = listed(f"{row['arm']} (p {chance(row['sign_flip_holm'])})" for _, row in disagree.iterrows())
+            yield f"{words} {arms}."
+
+
+def _verdict_on(arms: Sequence[str]) -> str:
+    return f"The verdict on {listed(arms)} rests" if len(arms) == 1 else f"The verdicts on {listed(arms)} rest"
+
+
+def _detectable(judged: pd.DataFrame) -> str:
+    fewest, most = int(judged["pairs"].min()), int(judged["pairs"].max())
+    pairs = f"{fewest} pairs" if fewest == most else f"{fewest} to {most} pairs"
+    low, high = significant(judged["mde"].min(), 2), significant(judged["mde"].max(), 2)
+    size = low if low == high else f"{low} to {high} (depending on the arm)"
+    return f"The smallest true difference that {pairs} of this spread find in 80 % of sweeps is {size}."
+
+
+def _undecided(undecided: pd.DataFrame) -> Iterator[str]:
+    """About how many seeds would decide."""
+    if undecided.empty:
+        return
+    yield "Undecided does not mean equal."
+    delta = rounded(undecided["delta"].iloc[0])
+    short = undecided[undecided["seeds_needed"] > undecided["pairs"]]
+    if len(short):
+        needed = short["seeds_needed"].max()
+        seeds = "more than a million" if math.isinf(needed) else f"about {float(f'{needed:.2g}'):,.0f}"
+        whose = "" if len(short) == len(undecided) else f" for {listed(short['arm'])}"
+        yield f"It takes {seeds} seeds per arm{whose} to find a difference of {delta} in 80 % of sweeps."
+    enough = undecided.loc[undecided["seeds_needed"] <= undecided["pairs"], "arm"]
+    if len(enough):
+        yield (
+            f"For {listed(enough)} there were seeds enough to find a difference of {delta} in 80 % of sweeps; "
+            "it takes more to tell a smaller one from none."
+        )

@@ -1,0 +1,211 @@
+"""The analysis plan: what a sweep will conclude from what, fixed before its first run, and what was changed later.
+
+The tracker stores the plan with the parent run before any trial exists, and never writes over it. A plan that could
+be fitted to the results would prove nothing, so every later change is told in the report, with what was known by then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from harness.config.fields import format_value
+from harness.config.run import decisive, digest_of
+from harness.core import metrics
+from harness.report.text.numbers import listed, plural, rounded, short_id
+
+if TYPE_CHECKING:
+    from harness.config.spec import SweepSpec
+    from harness.tracking import PlanChange, SweepRecord
+
+# Raised whenever the rule that turns runs into verdicts changes: a sweep that was planned under another one says so.
+METHOD_VERSION: Final = "2"
+
+# What the results could have tempted someone to, by the field of the plan that was changed.
+_SEEN: Final = "{their} may have been seen, and the p-values do not account for that"
+_SEARCHED_ANEW: Final = (
+    "no confirm run plays a part in choosing a configuration, but an arm whose best one changed was tested anew"
+)
+_OTHER_BASELINE: Final = "{their} may have been seen, and what is compared with what depends on it"
+_OTHER_DELTA: Final = "{their} may have been seen, and where no difference is found depends on it"
+
+# Fields of a plan that a method fixes and a spec alone does not change, in words.
+_RULES: Final[Mapping[str, str]] = {
+    "metric": "The metric of the verdicts was",
+    "arms": "The arms were",
+    "selection": "The selection of configurations was",
+    "test": "The test was",
+    "correction": "The correction was",
+    "alpha": "The level of the test was",
+    "primary_split": "The split that verdicts rest on was",
+    "test_split": "The use of the test split was",
+}
+_NAMED: Final = ("seeds", "looks", "baseline", "trials", "delta", *_RULES)
+
+
+def analysis_plan(spec: SweepSpec) -> dict[str, Any]:
+    """What will be concluded from what, as plain JSON values: known before any run, and the same for the same spec.
+
+    Returns:
+        `method` (`METHOD_VERSION`), `spec_sha256` (of the resolved spec without what changes no number), `question`,
+        `metric`, `baseline` and `arms` (names, in the order of the spec), `trials` (explore trials per arm),
+        `selection` (of an arm's configuration), `seeds` (confirm runs per arm, at most), `looks` (seeds per arm at
+        which verdicts are read), `stopping`, `test`, `correction`, `alpha` (of the whole sweep), `look_levels` (its
+        part at each look), `delta` (nats per token), `primary_split`, `test_split`.
+    """
+    from harness.analysis.significance import ALPHA, look_levels  # scipy
+
+    arms = [arm.name for arm in spec.arms()]
+    metric, ranked = _ground(spec)
+    comparisons = len(arms) - 1 if ranked else 0
+    several = len(spec.looks) > 1
+    why = "arms that are scored on different texts are not ranked" if not ranked else "there is one arm"
+    return {
+        "method": METHOD_VERSION,
+        "spec_sha256": digest_of(decisive(spec.plain())),
+        "question": spec.question,
+        "metric": metric,
+        "baseline": spec.baseline_arm.name,
+        "arms": arms,
+        "trials": spec.trials,
+        "selection": (
+            f"lowest final {metrics.VAL_LOSS} of the arm's complete explore trials"
+            if spec.tune
+            else "none: nothing is tuned"
+        ),
+        "seeds": len(spec.seeds),
+        "looks": list(spec.looks),
+        "stopping": (
+            "after each look, more seeds only for arms that are undecided, and the baseline"
+            if several
+            else "none: every arm gets all seeds"
+        ),
+        "test": "paired t test over seeds, two-sided" if comparisons else f"none: {why}",
+        "correction": f"Holm over {plural(comparisons, 'comparison')}" if comparisons else f"none: {why}",
+        "alpha": ALPHA,
+        "look_levels": list(look_levels(spec.looks, ALPHA)) if several else [ALPHA],
+        "delta": spec.study.delta,
+        "primary_split": "validation",
+        "test_split": (
+            "read once by each confirm run, after its last step; reported, decides nothing"
+            if spec.base.data.split.test
+            else "there is none"
+        ),
+    }
+
+
+def plan_digest(plan: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) of a plan, independent of the order of its fields."""
+    return digest_of(dict(plan))
+
+
+def deviations(record: SweepRecord) -> list[str]:
+    """One sentence for each thing that was changed after the first plan was stored, and for what that may have cost.
+
+    A question in other words is none. A sweep that an older harness began without a plan cannot have any, until a plan
+    is stored with it.
+    """
+    found, plan = [], record.first_plan
+    if plan and record.plan_sha256 and plan_digest(plan) != record.plan_sha256:
+        found.append("The stored analysis plan is not the one whose SHA-256 was noted before the first run.")
+    for change in record.plan_changes:
+        if plan:
+            found += _changed(plan, change)
+        else:
+            found.append(_told("The first analysis plan was stored", change, _SEEN))
+        plan = change.plan
+    planned = record.first_plan.get("method")
+    if planned is not None and planned != METHOD_VERSION:
+        found.append(
+            f"The sweep was planned under method {planned}, reported under method {METHOD_VERSION}: the rule that "
+            "turns runs into verdicts is not the planned one."
+        )
+    return found
+
+
+def plan_lines(record: SweepRecord) -> list[tuple[str, str]]:
+    """Label and value of what a report says about the plan: its digest, when it was stored, and its main points."""
+    plan = record.first_plan
+    if not plan:
+        return [("analysis plan", "none was stored before the first run")]
+    stored = f"stored {record.started:%Y-%m-%d %H:%M} UTC, before the first run"
+    changed = f"; changed {plural(len(record.plan_changes), 'time')} since" if record.plan_changes else ""
+    return [
+        ("analysis plan", f"sha256 {short_id(plan_digest(plan))}, method {plan['method']}, {stored}{changed}"),
+        ("planned", _summary(plan)),
+    ]
+
+
+def _ground(spec: SweepSpec) -> tuple[str, bool]:
+    """The metric that can compare the arms, and whether any can: `common_ground` before there are runs."""
+    data = [spec.run_config(arm.values).data for arm in spec.arms()]
+    texts = [config.model_dump(exclude={"tokenizer", "vocab"}) for config in data]
+    ranked = all(text == texts[0] for text in texts)
+    same = ranked and len({config.tokenizer for config in data}) == 1
+    return metrics.VAL_LOSS if same else metrics.VAL_BITS_PER_BYTE, ranked
+
+
+def _changed(old: Mapping[str, Any], change: PlanChange) -> Iterator[str]:
+    """The steps from one plan to the next, in the order in which a reader asks."""
+    new = change.plan
+    different = {name for name in _NAMED if name in old and name in new and old[name] != new[name]}
+    if "looks" in different and max(len(old["looks"]), len(new["looks"])) > 1:
+        what = f"Seeds per arm were changed from {_looks(old['looks'])} to {_looks(new['looks'])}"
+        yield _told(what, change, _SEEN)
+    elif "seeds" in different:
+        yield _told(_moved("Seeds per arm", old["seeds"], new["seeds"]), change, _SEEN)
+    if "baseline" in different:
+        what = f"The baseline was changed from {old['baseline']} to {new['baseline']}"
+        yield _told(what, change, _OTHER_BASELINE)
+    if "trials" in different:
+        what = _moved("Explore trials per arm", old["trials"], new["trials"])
+        yield _told(what, change, _SEARCHED_ANEW if new["trials"] > old["trials"] else "")
+    if "delta" in different:
+        sizes = f"{format_value(old['delta'])} to {format_value(new['delta'])}"
+        yield _told(f"The smallest difference that matters was changed from {sizes}", change, _OTHER_DELTA)
+    if old.get("method") != new.get("method"):  # the rule is another one, which is said once for the whole sweep
+        return
+    for name, words in _RULES.items():
+        if name in different:
+            yield _told(f"{words} changed from {_shown(old[name])} to {_shown(new[name])}", change, _SEEN)
+    explained = different or old.get("question") != new.get("question")
+    if not explained and old.get("spec_sha256") != new.get("spec_sha256"):
+        yield _told("The spec was changed in something that the plan does not name", change, _SEEN)
+
+
+def _told(what: str, change: PlanChange, consequence: str) -> str:
+    """A sentence: what was done, how many results were there by then, and what follows from that."""
+    seen = change.confirm_runs
+    if not seen:
+        return f"{what} before any confirm run was complete."
+    was, their = ("was", "its result") if seen == 1 else ("were", "their results")
+    follows = f": {consequence.format(their=their)}" if consequence else ""
+    return f"{what} after {plural(seen, 'confirm run')} {was} complete{follows}."
+
+
+def _moved(what: str, old: int, new: int) -> str:
+    return f"{what} were {'raised' if new > old else 'lowered'} from {old} to {new}"
+
+
+def _looks(looks: Sequence[int]) -> str:
+    """`4 (fixed)`, `3, 6 and 12 (adaptive)`."""
+    return f"{listed(str(seeds) for seeds in looks)} ({'adaptive' if len(looks) > 1 else 'fixed'})"
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list):
+        return listed(f"“{item}”" for item in value) if value else "nothing"
+    return f"“{value}”" if isinstance(value, str) else str(value)
+
+
+def _summary(plan: Mapping[str, Any]) -> str:
+    """A plan in one line."""
+    looks = plan["looks"]
+    seeds = f"{_looks(looks)} seeds" if len(looks) > 1 else plural(plan["seeds"], "seed")
+    trials = [plural(plan["trials"], "explore trial")] if plan["trials"] else []
+    each = " per arm" if len(plan["arms"]) > 1 else ""
+    parts = [f"{plan['metric']} of {plural(len(plan['arms']), 'arm')}", f"{listed([*trials, seeds])}{each}"]
+    if not plan["test"].startswith("none"):
+        parts += [f"baseline {plan['baseline']}", plan["test"], plan["correction"]]
+        parts += [f"α = {rounded(plan['alpha'])}", f"δ = {rounded(plan['delta'])}"]
+    return "; ".join(parts)

@@ -1,0 +1,232 @@
+"""What may be wrong with the ground that arms stand on: data, settings, budget, code and devices, and the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+import pandas as pd
+
+from harness.analysis.columns import numbers
+from harness.core.outcomes import Phase
+from harness.report.text.numbers import count, listed, plural, setting
+from harness.report.text.plan import deviations
+from harness.report.warnings.confirm import tokens_per_step
+from harness.report.warnings.kinds import Caveat, Evidence, Flaw, Note, constant, named, parameters
+
+UNEVEN: Final = 0.1  # share by which tokens may differ where a clock ends the training
+_UNMATCHED: Final = 0.05  # the same, before a note says what the budget does not match
+_HARMLESS: Final = "before any confirm run was complete."  # how `deviations` ends what no result can have led to
+# Settings that change how fast the same work is done.
+_SPEED: Final = frozenset({"train.optimizer", "train.compile", "train.precision", "train.device"})
+_COLUMNS: Final = (
+    ("commit", Flaw.COMMITS, "commits of the code"),
+    ("device", Flaw.DEVICES, "devices"),
+    ("versions", Flaw.VERSIONS, "versions of the libraries"),
+)
+_STEP: Final = ("train.batch_tokens", "train.batch_size", "model.context_length")
+_HASHES: Final = (("data_sha256", "text"), ("data_fingerprint", "tokens"))
+
+
+def parity_flaws(sweep: Evidence) -> Iterator[Caveat]:
+    """Everything that the arms should have in common, or the plan said, and that is not so."""
+    different = _differing(sweep, sweep.results)
+    yield from _targets(different)
+    yield from _hashes(sweep)
+    yield from _settings(sweep, different)
+    yield from _budget(sweep)
+    yield from _throughput(sweep)
+    yield from _provenance(sweep)
+    yield from _dropped(sweep)
+    yield from _plan(sweep)
+
+
+def _differing(sweep: Evidence, runs: pd.DataFrame) -> dict[str, pd.Series]:
+    """Parameters that should be the same in all these runs and are not."""
+    return {
+        path: values
+        for path, values in parameters(runs)
+        if path not in sweep.expected and not constant(values) and values.notna().any()
+    }
+
+
+def _described(path: str, values: pd.Series) -> str:
+    shown = sorted({"none" if pd.isna(value) is True else setting(value) for value in values.tolist()})
+    return f"{path} ({named(shown)})"
+
+
+def _targets(different: dict[str, pd.Series]) -> Iterator[Caveat]:
+    shown = [_described(path, values) for path, values in different.items() if path.startswith("data.")]
+    if shown:
+        yield Caveat(
+            Flaw.TARGETS,
+            f"Runs were not scored on the same tokens: they differ in {named(shown)}, which is neither compared nor "
+            "tuned. Losses over different targets are not comparable: train these runs anew on one text.",
+        )
+
+
+def _hashes(sweep: Evidence) -> Iterator[Caveat]:
+    """Data that changed under the same name; where texts or tokenizers are compared, inside one arm."""
+    compared = any(path.startswith("data.") for path in sweep.expected)
+    for column, what in _HASHES:
+        if column not in sweep.results:
+            continue
+        groups = sweep.results.groupby("arm", sort=False) if compared else [("the sweep", sweep.results)]
+        for name, runs in groups:
+            found = [str(value)[:8] for value in runs[column].dropna().unique()]
+            if len(found) > 1:
+                yield Caveat(
+                    Flaw.DATA_HASH,
+                    f"Runs of {name} had different {what} under the same settings (SHA-256 {listed(found)}): the data "
+                    "changed between them, so their losses are not comparable. Train the older runs anew.",
+                )
+
+
+def _settings(sweep: Evidence, different: dict[str, pd.Series]) -> Iterator[Caveat]:
+    """Other settings that differ. (The data of compared runs has a sentence of its own.)"""
+    shown = [_described(path, values) for path, values in different.items() if not path.startswith("data.")]
+    if shown:
+        yield Caveat(
+            Flaw.SETTINGS,
+            f"Besides what is compared and tuned, runs differ in {named(shown)}: a difference between arms may "
+            "come from it. Train them anew with one value, or compare it.",
+        )
+    elsewhere = [path for path in _differing(sweep, sweep.runs) if path not in different]
+    if elsewhere:
+        yield Caveat(
+            Note.SETTINGS,
+            f"Besides what is compared and tuned, runs differ in {named(elsewhere)}, but none that a result rests on.",
+        )
+
+
+def _kind(runs: pd.DataFrame) -> str:
+    """What the budget of all these runs is counted in; empty where they do not agree."""
+    kinds = [
+        kind
+        for kind in ("tokens", "epochs", "steps", "flops", "seconds")
+        if numbers(runs, f"train.budget.{kind}").notna().any()
+    ]
+    return kinds[0] if len(kinds) == 1 else ""
+
+
+def _budget(sweep: Evidence) -> Iterator[Caveat]:
+    """Whether what the budget counts is the same in every arm, to one optimizer step."""
+    runs = sweep.verdict
+    kind = _kind(runs)
+    if kind in ("", "seconds") or any(path.startswith("train.budget.") for path in sweep.expected):
+        return
+    tokens, rate = numbers(runs, "tokens"), numbers(runs, "flops_per_token")
+    sizes = [tokens_per_step(run) for run in runs[[name for name in _STEP if name in runs]].to_dict("records")]
+    step = pd.Series(sizes, index=runs.index, dtype=float)
+    spent, unit = {
+        "tokens": (tokens, step),
+        "epochs": (tokens, step),
+        "steps": (numbers(runs, "steps"), pd.Series(0.0, index=runs.index)),
+        "flops": (tokens * rate, step * rate),
+    }[kind]
+    means = spent.groupby(runs["arm"], sort=False).median().dropna()  # a single short run has a flaw of its own
+    counted = "FLOPs" if kind == "flops" else "tokens" if kind == "epochs" else kind
+    other_text = kind == "epochs" and any(path.startswith("data.") for path in sweep.expected)
+    if len(means) > 1 and means.max() - means.min() > unit.max() * (1 + 1e-9) and not other_text:
+        shown = listed(f"{arm} {count(size)}" for arm, size in means.items())
+        yield Caveat(
+            Flaw.UNEQUAL_BUDGET,
+            f"The budget is in {kind}, but the arms did not get the same {counted} per run ({shown}): who trained "
+            "longer has an advantage that is not in the settings. Train the arms anew with one budget.",
+        )
+        return
+    seen = tokens.groupby(runs["arm"], sort=False).mean().dropna()
+    if len(seen) > 1 and seen.max() > (1 + _UNMATCHED) * seen.min():
+        shown = listed(f"{arm} {count(size)}" for arm, size in seen.items())
+        yield Caveat(
+            Note.UNMATCHED, f"Arms are matched by {kind}, not by tokens; one run trained on this many: {shown}."
+        )
+
+
+def _throughput(sweep: Evidence) -> Iterator[Caveat]:
+    """Budgets in seconds: whether the same work was done at different speeds."""
+    runs = sweep.verdict
+    if _kind(runs) != "seconds":
+        return
+    tokens = numbers(runs, "tokens")
+    groups = tokens.groupby(runs["arm"], sort=False)
+    lows, highs = groups.min(), groups.max()
+    uneven = [arm for arm in lows.index if highs[arm] > (1 + UNEVEN) * lows[arm]]
+    if uneven:
+        shown = listed(f"{arm} {count(lows[arm])} to {count(highs[arm])}" for arm in uneven)
+        yield Caveat(
+            Flaw.THROUGHPUT,
+            f"The budget is in seconds, and runs of one arm trained on very different numbers of tokens ({shown}): how "
+            "busy the machine was decided how long they trained. Run with fewer workers, or give the budget in tokens.",
+        )
+    means = groups.mean()
+    if not uneven and len(means) > 1 and means.max() > (1 + UNEVEN) * means.min():
+        shown = listed(f"{arm} {count(size)}" for arm, size in means.items())
+        rates = numbers(runs, "flops_per_token")
+        if rates.max() <= 1.01 * rates.min() and not _SPEED & sweep.expected:
+            yield Caveat(
+                Flaw.THROUGHPUT,
+                f"The budget is in seconds, and arms whose tokens cost the same trained on very different numbers of "
+                f"them ({shown}): the machine was not equally fast for all. Give the budget in tokens.",
+            )
+        else:
+            yield Caveat(
+                Note.UNMATCHED,
+                f"Arms are matched by seconds on this machine, not by tokens; one run trained on this many: {shown}.",
+            )
+
+
+def _provenance(sweep: Evidence) -> Iterator[Caveat]:
+    """Code, devices and versions: an alarm where the two runs of a pair differ in one, else a note."""
+    for column, flaw, what in _COLUMNS:
+        names = sorted({str(name) for name in sweep.runs[column].dropna()}) if column in sweep.runs else []
+        if len(names) < 2:
+            continue
+        text = f"Runs come from different {what}: {listed(name[:12] if column == 'commit' else name for name in names)}"
+        mixed = _mixed_pairs(sweep, column)
+        if mixed:
+            arms = listed(f"{arm} ({plural(size, 'pair')})" for arm, size in mixed.items())
+            yield Caveat(
+                flaw,
+                f"{text}. So do the two runs of pairs of {arms} and the baseline: their differences may come from that "
+                "and not from the settings. Train one side of these pairs anew.",
+            )
+        else:
+            yield Caveat(Note.PROVENANCE, f"{text}; not so the two runs of any pair.")
+    if sweep.record.dirty:
+        yield Caveat(
+            Flaw.DIRTY,
+            "The code had uncommitted changes: the commit alone does not reproduce these runs. The changes are kept "
+            "with the sweep (dirty.patch); commit them and run again before others rely on this.",
+        )
+
+
+def _mixed_pairs(sweep: Evidence, column: str) -> dict[str, int]:
+    """How many pairs of each arm and the baseline differ in a column."""
+    values = {arm: runs.set_index("seed")[column].dropna().astype(str) for arm, runs in sweep.verdict_of.items()}
+    base = values.get(sweep.record.baseline, pd.Series(dtype=str))
+    found = {}
+    for arm in sweep.others:
+        mine = values.get(arm, base[:0])
+        common = mine.index.intersection(base.index)
+        size = int(np.sum(mine.loc[common].to_numpy() != base.loc[common].to_numpy()))
+        if size:
+            found[arm] = size
+    return found
+
+
+def _dropped(sweep: Evidence) -> Iterator[Caveat]:
+    trained = sweep.runs.loc[sweep.runs["phase"].isin(list(Phase)), "arm"].dropna()
+    gone = [str(arm) for arm in dict.fromkeys(trained) if arm not in sweep.arms]
+    if gone:
+        yield Caveat(
+            Flaw.DROPPED_ARM,
+            f"Trained in this sweep, but not among its arms: {named(gone)}. What is left out after its results are "
+            "there makes the others look better, and the correction for several arms too weak: report every arm.",
+        )
+
+
+def _plan(sweep: Evidence) -> Iterator[Caveat]:
+    for text in deviations(sweep.record):
+        yield Caveat(Note.PLAN if text.endswith(_HARMLESS) else Flaw.PLAN, text)

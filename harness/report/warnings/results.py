@@ -1,0 +1,269 @@
+"""What may be wrong with the results: losses that cannot be, that say too little, or that hang on one run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy.special import stdtr
+
+from harness.analysis.columns import numbers
+from harness.analysis.statistics import mean_interval
+from harness.analysis.verdicts import DIFFERENT, Verdict, judge
+from harness.core import metrics
+from harness.core.outcomes import Outcome
+from harness.report.text.numbers import listed, number, plural, rounded, signed, significant
+from harness.report.warnings.kinds import Caveat, Evidence, Flaw, Note, by_seed, named, parameters, seeds_named
+
+COARSE: Final = 5  # detectable effects of more than so many δ say nothing about δ
+RARE: Final = 1e-3  # share of sweeps with normal noise in which some seed, or some search, is taken for an outlier
+_ON_CPU: Final = "cpu"  # where equal runs are equal to the last bit
+
+
+def result_flaws(sweep: Evidence) -> Iterator[Caveat]:
+    """Everything that the losses themselves give reason to say."""
+    yield from _non_finite(sweep)
+    yield from _untrained(sweep)
+    yield from _nondeterministic(sweep)
+    yield from _test_missing(sweep)
+    yield from _few_seeds(sweep)
+    if sweep.ranked:
+        yield from _no_effect(sweep)
+        yield from _one_seed(sweep)
+        yield from _test_disagrees(sweep)
+    yield from _overfitted(sweep)
+    yield from _not_reproduced(sweep)
+
+
+def _non_finite(sweep: Evidence) -> Iterator[Caveat]:
+    """Runs that count as complete, but whose loss is missing or no number; means leave them out without a word."""
+    complete = sweep.runs[sweep.runs["outcome"] == Outcome.COMPLETE]
+    bad = ~np.isfinite(numbers(complete, metrics.VAL_LOSS)) | np.isinf(numbers(complete, metrics.TEST_LOSS))
+    if bad.any():
+        runs = complete[bad]
+        yield Caveat(
+            Flaw.NON_FINITE,
+            f"{plural(len(runs), 'complete run')} of {named(list(dict.fromkeys(runs['arm'])))} "
+            f"{'has' if len(runs) == 1 else 'have'} no finite loss and no part in any mean. A run without a result is "
+            "not complete: find out what happened before reading the others.",
+        )
+    marked = complete[complete["non_finite"].fillna("").astype(str) != ""] if "non_finite" in complete else complete[:0]
+    if len(marked):
+        yield Caveat(
+            Flaw.NON_FINITE,
+            f"{plural(len(marked), 'complete run')} of {named(list(dict.fromkeys(marked['arm'])))} measured values "
+            f"that were NaN or infinite ({named(sorted(set(marked['non_finite'])))}) and were not stored. The training "
+            "was not stable: look at these curves before trusting their last loss.",
+        )
+
+
+def _untrained(sweep: Evidence) -> Iterator[Caveat]:
+    runs = sweep.verdict
+    losses = numbers(runs, metrics.VAL_LOSS)
+    bad = runs[(losses >= numbers(runs, "initial_val_loss")) & np.isfinite(losses)]
+    for arm, mine in bad.groupby("arm", sort=False):
+        end, start = numbers(mine, metrics.VAL_LOSS).mean(), numbers(mine, "initial_val_loss").mean()
+        yield Caveat(
+            Flaw.UNTRAINED,
+            f"{arm}: on {seeds_named(mine['seed'])} training ended at {number(end, 3)}, no better than the "
+            f"{number(start, 3)} before its first step. This arm did not learn, so comparing it says little: look for "
+            "a learning rate at which it does.",
+        )
+
+
+def _nondeterministic(sweep: Evidence) -> Iterator[Caveat]:
+    """Equal configurations of one seed that ended differently."""
+    ended = sweep.runs[sweep.runs["outcome"].isin([Outcome.COMPLETE, Outcome.DIVERGED])]
+    paths = [path for path, _ in parameters(ended)]
+    columns = [map(str, ended[name].tolist()) for name in ("arm", "seed", *paths)]
+    keys = pd.Series(["|".join(row) for row in zip(*columns, strict=True)], index=ended.index, dtype=object)
+    again = keys.duplicated(keep=False)
+    for _, runs in ended[again].groupby(keys[again].to_numpy(), sort=False):
+        losses = numbers(runs, metrics.VAL_LOSS)
+        mixed = runs["outcome"].nunique() > 1
+        apart = 0.0 if mixed else float(losses.max() - losses.min())
+        if mixed or apart > _tolerance(sweep, runs):
+            arm, seed = runs["arm"].iloc[0], seeds_named([runs["seed"].iloc[0]])
+            what = "one diverged and one did not" if mixed else f"losses {significant(apart, 2)} apart"
+            yield Caveat(
+                Flaw.NONDETERMINISTIC,
+                f"{arm}: {len(runs)} runs of the same configuration on {seed} gave different results ({what}). Seeds "
+                "are then not the only source of chance, and the newest run is but one draw: look for what differed.",
+            )
+
+
+def _tolerance(sweep: Evidence, runs: pd.DataFrame) -> float:
+    """Nats by which equal runs may differ: none on a CPU; elsewhere sums have no fixed order, nor has a clock."""
+    devices = set(runs["device"].dropna()) if "device" in runs else {_ON_CPU}
+    timed = numbers(runs, "train.budget.seconds").notna().any()
+    return 0.0 if devices <= {_ON_CPU} and not timed else sweep.nats
+
+
+def _test_missing(sweep: Evidence) -> Iterator[Caveat]:
+    read = np.isfinite(numbers(sweep.verdict, metrics.TEST_LOSS))
+    if read.any() and not read.all():
+        blind = sweep.verdict[~read]
+        shown = [f"{arm} ({seeds_named(runs['seed'])})" for arm, runs in blind.groupby("arm", sort=False)]
+        yield Caveat(
+            Flaw.TEST_MISSING,
+            f"Some confirm runs have no test loss: {named(shown)}. Test means are over other runs than validation "
+            "means and must not be compared with them, nor between arms: train these runs again.",
+        )
+
+
+def _few_seeds(sweep: Evidence) -> Iterator[Caveat]:
+    if len(sweep.arms) == 1 and len(sweep.verdict) == 1:
+        yield Caveat(Note.ONE_SEED, "There is one seed: nothing is known of how far another would lie from it.")
+    for _, row in sweep.comparison.iterrows():
+        delta = float(row.get("delta", math.nan))
+        if any({row["arm"], sweep.record.baseline} <= set(names) for names in sweep.same):
+            continue  # an A/A sweep asks how far chance goes, and there is nothing to be missed
+        if row["pairs"] == 1:
+            yield Caveat(
+                Flaw.FEW_SEEDS,
+                f"{row['arm']} is compared with the baseline on one seed, which cannot tell an effect from the luck of "
+                "a seed. Raise study.seeds.",
+            )
+        elif row["pairs"] > 1 and row["verdict"] == Verdict.UNDECIDED and row["mde"] > COARSE * delta:
+            yield Caveat(
+                Flaw.FEW_SEEDS,
+                f"{row['arm']}: {row['pairs']} pairs could only have seen a difference of "
+                f"{significant(row['mde'], 2)}, {significant(row['mde'] / delta, 2)} times the {rounded(delta)} that "
+                "matters, so undecided means nothing here: train more seeds.",
+            )
+
+
+def _no_effect(sweep: Evidence) -> Iterator[Caveat]:
+    for arm, differences in sweep.differences(sweep.ground.metric).items():
+        if len(differences) and (differences == 0).all():
+            yield Caveat(
+                Flaw.NO_EFFECT,
+                f"{arm} and the baseline {sweep.record.baseline} have the same loss to the last digit on "
+                f"{seeds_named(list(differences.index))}: what is compared never took effect. Check that the setting "
+                "reaches the training, and that it can matter at these values.",
+            )
+
+
+def _one_seed(sweep: Evidence) -> Iterator[Caveat]:
+    """A seed whose difference does not belong to the others', by the test that is exact for normal noise."""
+    found = sweep.differences(sweep.ground.metric)
+    for index, (arm, differences) in enumerate(found.items()):
+        values = differences.to_numpy()
+        p = outlier_p(values)
+        if not (np.isfinite(p).any() and float(np.nanmin(p)) * len(values) * len(found) < RARE):
+            continue
+        place = int(np.nanargmin(p))
+        rest = np.delete(values, place)
+        all_values = [one.to_numpy() for one in found.values()]
+        without = [rest if i == index else other for i, other in enumerate(all_values)]
+        words = [judge(data, float(sweep.comparison["delta"].max()))[index].verdict for data in (all_values, without)]
+        changes = f"Without it the verdict would be {_word(words[1])}, not {_word(words[0])}"
+        same = f"The verdict is {_word(words[0])} without it too"
+        yield Caveat(
+            Flaw.ONE_SEED,
+            f"{arm}: on seed {differences.index[place]} the difference to the baseline is {signed(values[place], 3)}, "
+            f"on the other {len(rest)} it is {signed(rest.mean(), 3)} with a spread of {number(rest.std(ddof=1), 3)}: "
+            f"one seed drives the result and the noise is not normal. {changes if words[0] != words[1] else same}: "
+            "look at that pair of runs before trusting either.",
+        )
+
+
+def _word(verdict: Verdict) -> str:
+    return "no difference" if verdict is Verdict.NO_DIFFERENCE else str(verdict)
+
+
+def outlier_p(values: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """How likely each value would be, being drawn from the normal distribution of the others: two-sided p.
+
+    t = (x − mean of the others) / (their s · √(1 + 1/(n − 1))) has n − 2 degrees of freedom: the externally studentized
+    residual (Cook and Weisberg 1982), equivalent to Grubbs' test.
+
+    Args:
+        values: shape (n,), finite.
+
+    Returns:
+        shape (n,); NaN for n < 4, where hardly anything could be told, and where the others do not differ at all.
+    """
+    data = np.asarray(values, dtype=np.float64)
+    n = data.size
+    if n < 4:
+        return np.full(n, math.nan)
+    others = data[np.nonzero(~np.eye(n, dtype=bool))[1].reshape(n, n - 1)]  # (n, n - 1): all but one
+    means, spreads = others.mean(axis=1), others.std(axis=1, ddof=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = (data - means) / (spreads * math.sqrt(1 + 1 / (n - 1)))
+    return np.where(spreads > 0, 2 * stdtr(n - 2, -np.abs(t)), math.nan)
+
+
+def _test_disagrees(sweep: Evidence) -> Iterator[Caveat]:
+    metric = sweep.ground.metric.replace("val/", "test/", 1)
+    tested = sweep.differences(metric)
+    for _, row in sweep.comparison.iterrows():
+        found = mean_interval(tested[row["arm"]].to_numpy())
+        opposite = found.low > 0 if row.get("verdict") == Verdict.BETTER else found.high < 0
+        if row.get("verdict") in DIFFERENT and opposite:
+            yield Caveat(
+                Flaw.TEST_DISAGREES,
+                f"{row['arm']} is {row['verdict']} by the validation split ({signed(row['difference'], 3)}), but by "
+                f"the test split the opposite ({signed(found.mean, 3)}, 95 % interval {number(found.low, 3)} to "
+                f"{number(found.high, 3)}). The result does not carry over to other text: do not act on it.",
+            )
+
+
+def _overfitted(sweep: Evidence) -> Iterator[Caveat]:
+    """Arms whose last loss lies above their lowest by more than matters, where that moves the comparison."""
+    if sweep.ground.metric != metrics.VAL_LOSS:
+        return
+    gaps = {}
+    for arm in sweep.arms:
+        runs = sweep.verdict_of[arm]
+        end = by_seed(runs, metrics.VAL_SAMPLE_LOSS)  # the lowest is of the sample, where there is one
+        gap = (end if len(end) else by_seed(runs, metrics.VAL_LOSS)) - by_seed(runs, "best_val_loss")
+        if len(gap := gap.dropna()):
+            gaps[arm] = gap
+    base = gaps.get(sweep.record.baseline)
+    moved = []
+    for arm in sweep.others:
+        shift = (gaps[arm] - base).dropna() if arm in gaps and base is not None else pd.Series(dtype=float)
+        if len(shift) and abs(shift.mean()) > sweep.nats and abs(np.sign(shift).sum()) == len(shift):
+            final = sweep.differences(metrics.VAL_LOSS)[arm].mean()
+            moved.append(
+                f"{arm} ({signed(final - shift.mean(), 3)} at the lowest points, {signed(final, 3)} at the end)"
+            )
+    above = {arm: float(gap.mean()) for arm, gap in gaps.items() if gap.mean() > sweep.nats}
+    shown = listed(f"{arm} {number(size, 3)}" for arm, size in above.items()) if above else ""
+    if moved:
+        yield Caveat(
+            Flaw.OVERFITTED,
+            f"Some arms end above their own lowest validation loss ({shown}) and others do not, and that decides the "
+            f"difference to the baseline: {named(moved)}. Verdicts are about the last checkpoint: they hold for this "
+            "budget, and a shorter one may turn them round.",
+        )
+    elif above:
+        yield Caveat(
+            Note.OVERFITTED,
+            f"Runs end above their own lowest validation loss ({shown}): the budget is longer than this text serves.",
+        )
+
+
+def _not_reproduced(sweep: Evidence) -> Iterator[Caveat]:
+    """Arms whose chosen trial lies outside the prediction interval of their confirm runs, and far by δ."""
+    for arm in sweep.arms if sweep.record.tune else []:
+        trials = sweep.trials_of[arm]
+        confirmed = by_seed(sweep.verdict_of[arm], metrics.VAL_LOSS).to_numpy()
+        if trials.empty or len(confirmed) < 3:
+            continue
+        chosen = float(trials[metrics.VAL_LOSS].min())
+        gap = confirmed.mean() - chosen
+        p = outlier_p([*confirmed, chosen])[-1]
+        if abs(gap) > COARSE * sweep.nats and p * len(sweep.arms) < RARE:
+            yield Caveat(
+                Flaw.NOT_REPRODUCED,
+                f"{arm}: the chosen trial reached {number(chosen, 3)}, its confirm runs {number(confirmed.mean(), 3)} "
+                "on average, much farther away than seeds lie apart. Either the trial was luck, so that another "
+                "configuration may be better, or the runs differ in something: search on more seeds, or find it.",
+            )

@@ -1,0 +1,322 @@
+"""What may be wrong with the search inside each arm: how it was done, and what was taken from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from harness.analysis.columns import numbers
+from harness.analysis.search_quality import crossings, edges, expected_best, nearest_diverged, place
+from harness.config.fields import short_name
+from harness.core import metrics
+from harness.core.outcomes import Outcome
+from harness.report.text.numbers import listed, number, plural, rounded, setting
+from harness.report.warnings.kinds import Caveat, Evidence, Flaw, Note, constant, named, seeds_named, values_named
+
+MANY_DIVERGED: Final = 0.25  # share of an arm's trials
+STARTUP: Final = 10  # trials that Optuna's TPE draws at random before it models anything
+
+
+def search_flaws(sweep: Evidence) -> Iterator[Caveat]:
+    """Everything that the explore trials, and what was confirmed of them, give reason to say."""
+    yield from _test_read(sweep)
+    if not sweep.record.tune:
+        return
+    yield from _unequal(sweep)
+    yield from _few(sweep)
+    yield from _mostly_pruned(sweep)
+    yield from _other_seeds(sweep)
+    yield from _outside(sweep)
+    yield from _at_an_edge(sweep)
+    yield from _diverged(sweep)
+    yield from _order_flips(sweep)
+    yield from _chosen(sweep)
+
+
+def _test_read(sweep: Evidence) -> Iterator[Caveat]:
+    columns = [name for name in sweep.explored if str(name).startswith("test/")]
+    readers = sweep.explored[sweep.explored[columns].notna().any(axis=1)]
+    if len(readers):
+        yield Caveat(
+            Flaw.TEST_READ,
+            f"{plural(len(readers), 'explore trial')} of {_arms(readers)} read the test split while configurations "
+            "were being chosen. Test losses are then no longer of text that nobody has seen: confirm on another split.",
+        )
+
+
+def _sizes(sweep: Evidence, trials: pd.DataFrame) -> dict[str, int]:
+    sizes = trials["arm"].value_counts()
+    return {arm: int(sizes.get(arm, 0)) for arm in sweep.arms}
+
+
+def _unequal(sweep: Evidence) -> Iterator[Caveat]:
+    searched = _sizes(sweep, sweep.searched)
+    complete = _sizes(sweep, sweep.complete_trials)
+    asked = int(sweep.record.study.get("trials") or 0)
+    if 0 < max(searched.values()) < asked:
+        yield Caveat(
+            Flaw.SEARCH_UNFINISHED,
+            f"The spec asks for {plural(asked, 'explore trial')} per arm; fewer came to an end ({_shown(searched)}). "
+            "The search may not have found what suits each arm: run the command again, which goes on with it.",
+        )
+    if len(set(searched.values())) > 1:
+        yield Caveat(
+            Flaw.UNEQUAL_TRIALS,
+            f"The arms had unequal numbers of explore trials ({_shown(searched)}): more trials find a better "
+            "configuration by luck. Finish the search of every arm before trusting the comparison.",
+        )
+    elif len(set(complete.values())) > 1:
+        yield Caveat(
+            Note.UNEQUAL_COMPLETE,
+            f"Arms had equal numbers of explore trials, but unequal numbers came to their end ({_shown(complete)}).",
+        )
+
+
+def _few(sweep: Evidence) -> Iterator[Caveat]:
+    """Fewer trials than could have one on each side of the best in every dimension, and the best itself."""
+    record = sweep.record
+    needed = 1 + sum(_sides(dimension) for dimension in record.tune.values())
+    options = [values for dimension in record.tune.values() for kind, values in dimension.items() if kind == "choice"]
+    points = math.prod(len(values) for values in options) if len(options) == len(record.tune) else math.inf
+    sizes = _sizes(sweep, sweep.searched)
+    tried = {arm: _distinct(sweep, sweep.searched[sweep.searched["arm"] == arm]) for arm in sizes}
+    few = {arm: size for arm, size in tried.items() if size < min(needed, points)}
+    if few:
+        dimensions = plural(len(record.tune), "tuned dimension")
+        yield Caveat(
+            Flaw.FEW_TRIALS,
+            f"For {dimensions} there were too few different explore trials ({_shown(few)}): {needed} is the fewest "
+            "that could have one on each side of the best in every dimension. Raise study.trials, or tune less.",
+        )
+    elif record.study.get("sampler") == "tpe" and 0 < min(sizes.values()) < STARTUP and max(tried.values()) < points:
+        yield Caveat(
+            Note.RANDOM_SEARCH,
+            f"With {plural(min(sizes.values()), 'trial')} per arm this was a random search: Optuna's TPE draws its "
+            f"first {STARTUP} at random.",
+        )
+
+
+def _sides(dimension: Mapping[str, Sequence[Any]]) -> int:
+    """Trials beside the best that show it to be the best: its two sides, or every other option."""
+    ((kind, values),) = dimension.items()
+    return len(values) - 1 if kind == "choice" and place(values[0], dimension) is None else 2
+
+
+def _distinct(sweep: Evidence, trials: pd.DataFrame) -> int:
+    """How many configurations were tried, repetitions left out."""
+    if len(sweep.tuned) < len(sweep.record.tune):  # a preset, which no column tells
+        return len(trials)
+    return len(trials[sweep.tuned].astype("string").drop_duplicates())
+
+
+def _mostly_pruned(sweep: Evidence) -> Iterator[Caveat]:
+    searched, complete = _sizes(sweep, sweep.searched), _sizes(sweep, sweep.complete_trials)
+    pruned = _sizes(sweep, sweep.explored[sweep.explored["outcome"] == Outcome.PRUNED])
+    mostly = {arm: size for arm, size in pruned.items() if 2 * size > searched[arm]}
+    uneven = [arm for arm in mostly if 2 * complete[arm] <= max(complete.values())]
+    if uneven:
+        shown = listed(f"{arm} ({mostly[arm]} of {searched[arm]})" for arm in uneven)
+        yield Caveat(
+            Flaw.MOSTLY_PRUNED,
+            f"Most explore trials were pruned in {shown}, and far fewer in other arms: the configuration was chosen "
+            "from fewer results, by losses early in training. Search again without a pruner.",
+        )
+    elif mostly:
+        yield Caveat(
+            Note.PRUNED,
+            f"Most explore trials were pruned in {named(list(mostly))}: configurations that start slowly may have been "
+            "given up too early.",
+        )
+
+
+def _other_seeds(sweep: Evidence) -> Iterator[Caveat]:
+    seeds = sorted(numbers(sweep.searched, "seed").dropna().unique())
+    if len(seeds) > 1:
+        yield Caveat(
+            Flaw.SEARCH_SEEDS,
+            f"Explore trials ran on {len(seeds)} {seeds_named(seeds)}: a trial may have won by its seed and not by its "
+            "values. Search every arm on one seed.",
+        )
+
+
+def _outside(sweep: Evidence) -> Iterator[Caveat]:
+    for path in sweep.tuned:
+        ((kind, values),) = sweep.record.tune[path].items()
+        trials = sweep.searched[sweep.searched[path].notna()]
+        strays = _where(trials, [not _inside(value, kind, values) for value in trials[path]])
+        if len(strays):
+            found = named(sorted({setting(value) for value in strays[path]}))
+            yield Caveat(
+                Flaw.OUTSIDE_SPACE,
+                f"{plural(len(strays), 'explore trial')} of {_arms(strays)} had a {short_name(path)} of {found}, "
+                f"outside what is declared ({kind} {listed(setting(value) for value in values)}): arms were not "
+                "searched in the space that the spec names. Search them anew in one space.",
+            )
+
+
+def _inside(value: Any, kind: str, values: Sequence[Any]) -> bool:
+    if kind == "choice":
+        return any(value == (tuple(option) if isinstance(option, list) else option) for option in values)
+    low, high = values
+    return bool(low * (1 - 1e-9) <= value <= high * (1 + 1e-9)) if low >= 0 else bool(low <= value <= high)
+
+
+def _rows(sweep: Evidence, trials: pd.DataFrame) -> list[dict[str, Any]]:
+    """Tuned values of trials, path → value."""
+    columns = [trials[path].tolist() for path in sweep.tuned]
+    rows = zip(*columns, strict=True) if columns else [()] * len(trials)
+    return [dict(zip(sweep.tuned, row, strict=True)) for row in rows]
+
+
+def _placed(sweep: Evidence, trials: pd.DataFrame, arm: str) -> pd.DataFrame:
+    """The trials of one arm that lie in the declared space."""
+    mine = trials[trials["arm"] == arm]
+    space = {path: next(iter(sweep.record.tune[path].items())) for path in sweep.tuned}
+    inside = [
+        all(not _missing(row[path]) and _inside(row[path], *space[path]) for path in space)
+        for row in _rows(sweep, mine)
+    ]
+    return _where(mine, inside)
+
+
+def _at_an_edge(sweep: Evidence) -> Iterator[Caveat]:
+    space = {path: sweep.record.tune[path] for path in sweep.tuned}
+    for arm in sweep.arms:
+        trials = _placed(sweep, sweep.complete_trials, arm)
+        rows, losses = _rows(sweep, trials), trials[metrics.VAL_LOSS].to_numpy(float)
+        for edge in edges(rows, losses, space):
+            ((kind, values),) = space[edge.path].items()
+            if edge.side == "low" and min(values) == 0:  # nothing lies beyond: no setting is negative
+                continue
+            strong = edge.strong or kind == "choice"  # each option is tried for its own sake, not by chance
+            best = setting(rows[int(losses.argmin())][edge.path])
+            crowd = ", as do most of its best trials" if edge.strong else ""
+            yield Caveat(
+                Flaw.EDGE if strong else Note.EDGE,
+                f"{arm}: the best {short_name(edge.path)} ({best}) lies at the {edge.side} end of what was "
+                f"searched{crowd}; a better one may lie beyond, so widen the range before trusting this arm's result.",
+            )
+
+
+def _diverged(sweep: Evidence) -> Iterator[Caveat]:
+    searched = _sizes(sweep, sweep.searched)
+    failed = sweep.searched[sweep.searched["outcome"] == Outcome.DIVERGED]
+    sizes = _sizes(sweep, failed)
+    many = [arm for arm, size in sizes.items() if size and size >= MANY_DIVERGED * searched[arm]]
+    if many:
+        shown = listed(f"{sizes[arm]} of {searched[arm]} in {arm}" for arm in many)
+        yield Caveat(
+            Flaw.DIVERGED_TRIALS,
+            f"Many explore trials diverged ({shown}): the configuration was chosen from what was left, in a range that "
+            "reaches far into what cannot be trained. Narrow the range, or warm up for longer, and search again.",
+        )
+    space = {path: sweep.record.tune[path] for path in sweep.tuned}
+    beside = []
+    for arm in sweep.arms:
+        trials, lost = _placed(sweep, sweep.complete_trials, arm), _placed(sweep, failed, arm)
+        losses = trials[metrics.VAL_LOSS].to_numpy(float)
+        near = nearest_diverged(_rows(sweep, trials), losses, _rows(sweep, lost), space) if space else None
+        if near is not None and near.touches:
+            best = _rows(sweep, trials)[int(losses.argmin())]
+            beside.append(f"{arm} ({values_named(best)})")
+    if beside:
+        yield Caveat(
+            Flaw.BESIDE_DIVERGED,
+            f"The best trial lies beside diverged ones in {named(beside)}: with another seed or a longer run it may "
+            "diverge too. Prefer a configuration farther from there, or stabilise the training.",
+        )
+
+
+def _order_flips(sweep: Evidence) -> Iterator[Caveat]:
+    """Arms that change places with the number of trials; an alarm where the second half of the search changed it."""
+    losses = {arm: trials[metrics.VAL_LOSS].to_numpy(float) for arm, trials in sweep.trials_of.items()}
+    late: list[str] = []
+    early: list[str] = []
+    for first, second, count in crossings(losses):
+        n = min(len(losses[first]), len(losses[second]))
+        gaps = expected_best(losses[first])[:n] - expected_best(losses[second])[:n]
+        half, end = gaps[(n - 1) // 2], gaps[-1]
+        settled = half * end >= 0 or min(abs(half), abs(end)) < sweep.nats
+        (early if settled else late).append(f"{first} and {second} change places at k = {count}")
+    words = "By the expected best of k explore trials, "
+    if late:
+        yield Caveat(
+            Flaw.ORDER_FLIPS,
+            f"{words}{named(late)}, by more than {rounded(sweep.nats)} either way and in the second half of the "
+            "search: which one the search prefers depends on how long it is. Search longer before comparing.",
+        )
+    if early:
+        which = "which one the search prefers depends on how long it is"
+        yield Caveat(Note.ORDER_FLIPS, f"{words}{named(early)}: {which}.")
+
+
+def _chosen(sweep: Evidence) -> Iterator[Caveat]:
+    """Whether what was confirmed is the best of what was tried."""
+    for arm, runs in sweep.verdict_of.items():
+        if runs.empty or not sweep.tuned:
+            continue
+        if not all(constant(runs[path]) or runs[path].isna().all() for path in sweep.tuned):
+            groups = runs.groupby(runs[sweep.tuned].astype("string").agg("|".join, axis=1), sort=False)
+            shown = listed(
+                f"{values_named(_rows(sweep, group)[0])} on {seeds_named(group['seed'])}" for _, group in groups
+            )
+            yield Caveat(
+                Flaw.SPLIT_ARM,
+                f"The confirm runs of {arm} have different tuned values ({shown}): their mean is that of no "
+                "configuration. Confirm the best one on every seed.",
+            )
+            continue
+        values = _rows(sweep, runs)[0]
+        yield from _is_best(sweep, arm, values)
+
+
+def _is_best(sweep: Evidence, arm: str, values: dict[str, Any]) -> Iterator[Caveat]:
+    trials = sweep.trials_of[arm]
+    equal = [all(_same(row[path], values[path]) for path in values) for row in _rows(sweep, trials)]
+    tried = _where(trials, equal)
+    if tried.empty:
+        yield Caveat(
+            Flaw.UNTRIED,
+            f"{arm} was confirmed with {values_named(values)}, which no complete explore trial of it had: its "
+            "configuration was not chosen by the search that the other arms had. Confirm the best trial.",
+        )
+        return
+    own, lowest = float(tried[metrics.VAL_LOSS].min()), float(trials[metrics.VAL_LOSS].min())
+    if own > lowest:
+        best = trials.loc[trials[metrics.VAL_LOSS].idxmin()]
+        better = values_named({path: best[path] for path in sweep.tuned})
+        yield Caveat(
+            Flaw.NOT_BEST,
+            f"{arm} was confirmed with {values_named(values)}, whose trial reached {number(own, 4)}; its best trial "
+            f"({better}) reached {number(lowest, 4)}. Its configuration was not chosen by the rule: confirm the best.",
+        )
+
+
+def _where(runs: pd.DataFrame, wanted: Sequence[bool]) -> pd.DataFrame:
+    return runs.loc[np.asarray(wanted, dtype=bool)]
+
+
+def _missing(value: Any) -> bool:
+    return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two values of a setting mean the same: numbers to the last digits that text keeps."""
+    if _missing(one) or _missing(other):
+        return _missing(one) and _missing(other)
+    try:
+        return math.isclose(float(one), float(other), rel_tol=1e-9)
+    except (TypeError, ValueError):
+        return str(one) == str(other)
+
+
+def _shown(sizes: Mapping[str, int]) -> str:
+    return listed(f"{arm} {size}" for arm, size in sizes.items())
+
+
+def _arms(runs: pd.DataFrame) -> str:
+    return named(list(dict.fromkeys(runs["arm"])))

@@ -1,0 +1,1 @@
+"""Optuna: one study per arm, samplers and pruners by name."""

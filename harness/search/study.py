@@ -1,0 +1,302 @@
+"""One Optuna study per arm: what to try next, when to stop a trial early, which configuration was best.
+
+Arms never share a study, so no arm is pruned against another or searched with more trials. Trials are asked for
+and told about one by one; nothing here trains.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.exceptions import StorageInternalError
+from optuna.storages import BaseStorage, RDBStorage
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+from sqlalchemy.exc import SQLAlchemyError
+
+from harness.config.spec import Arm, SweepSpec
+from harness.core.outcomes import Again, Outcome
+from harness.search.samplers import distribution, make_pruner, make_sampler
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+# User attributes of studies and trials, beside Optuna's own values and intermediate values.
+IDENTITY = "identity"
+ARM = "arm"
+OUTCOME = "outcome"
+RUN_KEY = "run_key"  # the MLflow run's tag `harness.key`
+RUN_ID = "mlflow_run_id"
+REASON = "reason"
+
+
+class StorageError(ValueError):
+    """Optuna's storage cannot be opened, read or written."""
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turn the storage's errors, such as a full disk, into a `StorageError` of one sentence."""
+    try:
+        yield
+    except (StorageInternalError, SQLAlchemyError) as error:
+        first = str(error.__cause__ or error).strip().splitlines()[0]
+        raise StorageError(f"Optuna: {first}; the same command goes on once its storage can be used") from error
+
+
+def open_storage(url: str) -> BaseStorage:
+    """Optuna's storage at an SQLAlchemy address; an SQLite file is made where it is missing.
+
+    Raises:
+        StorageError: nothing can be stored there.
+    """
+    try:
+        return RDBStorage(url)
+    except (SQLAlchemyError, ImportError, RuntimeError) as error:
+        raise StorageError(f"--storage: found {url!r}, which cannot be opened: {str(error).splitlines()[0]}") from error
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best finished trial of an arm: its tuned values, validation loss and trial number."""
+
+    values: Mapping[str, Any]
+    loss: float
+    number: int
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a trial without its study: from its MLflow run, say."""
+
+    number: int
+    values: Mapping[str, Any]
+    outcome: Outcome
+    loss: float | None  # that it is told with; None where there is none
+    losses: Mapping[int, float]  # training tokens → validation loss, as it was reported
+    reason: str = ""
+    key: str = ""  # of its run
+
+
+class ArmStudy:
+    """The search of one arm, in storage.
+
+    A trial whose run was interrupted is WAITING: the next that is asked for is this one, with its number and values.
+
+    Args:
+        spec: names the study, its sampler, its pruner and the space.
+        arm: the arm that is searched.
+        identity: hash of the sweep; a study of the same name with another identity is left alone and the search
+            gets a name of its own, `<name>/<arm>@<identity>`.
+        storage: Optuna's.
+        first_evaluation: tokens at the first evaluation, the least a pruner can judge by.
+        budget: tokens of a whole trial, or None.
+    """
+
+    def __init__(
+        self,
+        spec: SweepSpec,
+        arm: Arm,
+        identity: str,
+        storage: BaseStorage,
+        first_evaluation: int,
+        budget: int | None,
+    ) -> None:
+        self.arm = arm
+        self.space = spec.tune
+        self.trials = spec.trials
+        self.sampler = spec.study.sampler
+        self.seed = spec.arm_config(arm, {}, spec.base.train.seed).train.seed
+        self.storage = storage
+        pruner = make_pruner(spec.study.pruner, spec.trials, first_evaluation, budget)
+        name = study_name(storage, spec.name, arm.name, identity)
+        self.study = optuna.create_study(
+            storage=storage, study_name=name, direction="minimize", pruner=pruner, load_if_exists=True
+        )
+        self.study.set_user_attr(IDENTITY, identity)
+        self.study.set_user_attr(ARM, dict(arm.values))
+
+    @property
+    def name(self) -> str:
+        """The study's name in storage."""
+        return self.study.study_name
+
+    @property
+    def known(self) -> list[FrozenTrial]:
+        """All trials, in the order of their numbers."""
+        return self.study.get_trials(deepcopy=False)
+
+    def missing(self) -> int:
+        """Trials still to be finished; failed and interrupted ones do not count as finished."""
+        return max(0, self.trials - sum(_counts(trial) for trial in self.known))
+
+    def ask(self) -> tuple[Trial, dict[str, Any]]:
+        """The trial that waits longest, else a new one, and its tuned values (dotted path → value)."""
+        if self.sampler == "grid":
+            self._give_failed_point_another_turn()
+        known = self.known
+        waiting = next((trial for trial in known if trial.state is TrialState.WAITING), None)
+        sampler = make_sampler(self.sampler, self.seed, waiting.number if waiting else len(known), self.space)
+        distributions = {path: distribution(dimension) for path, dimension in self.space.items()}
+        if waiting is not None and 0 < len(waiting.params) < len(self.space):
+            # A process was killed while it asked. What it drew is stored; drawn again, what follows is the same.
+            relative = sampler.infer_relative_search_space(self.study, waiting)
+            for path in [path for path in self.space if path in waiting.params and path not in relative]:
+                sampler.sample_independent(self.study, waiting, path, distributions[path])
+        self.study.sampler = sampler
+        trial = self.study.ask(distributions)
+        return trial, {path: trial.params[path] for path in self.space}
+
+    def report(self, trial: Trial, tokens: int, loss: float) -> bool:
+        """Report a validation loss after so many tokens; True if the pruner wants the trial stopped."""
+        if tokens not in self.storage.get_trial(self._id(trial.number)).intermediate_values:  # by an earlier process
+            trial.report(loss, step=tokens)
+        return trial.should_prune()
+
+    def tell(self, number: int, outcome: Outcome, loss: float | None, reason: str = "") -> None:
+        """Record how a trial ended, unless that is known already. An interrupted one waits for its turn again.
+
+        A diverged trial counts as no better than an untrained model: it is told with the loss at initialisation
+        (`loss`), so samplers learn to keep away. Failed ones tell a sampler nothing.
+        """
+        trial = self.known[number]
+        if trial.state.is_finished():
+            return
+        if outcome.again is Again.GOES_ON:
+            self.storage.set_trial_state_values(self._id(number), TrialState.WAITING)
+            return
+        if trial.state is TrialState.WAITING:
+            self.storage.set_trial_state_values(self._id(number), TrialState.RUNNING)
+        self.storage.set_trial_user_attr(self._id(number), OUTCOME, str(outcome))
+        if reason:
+            self.storage.set_trial_user_attr(self._id(number), REASON, reason.splitlines()[0])
+        state, value = _state_and_value(outcome, loss)
+        self.study.tell(number, value, state)
+
+    def recover(self) -> int:
+        """Let what an earlier process left running wait for its turn; gives how many trials that were."""
+        left = [trial.number for trial in self.known if trial.state is TrialState.RUNNING]
+        for number in left:
+            self.tell(number, Outcome.INTERRUPTED, None)
+        return len(left)
+
+    def restore(self, trials: Sequence[Known]) -> None:
+        """Fill a study that is empty, because its storage was lost, with the trials that are known from elsewhere.
+
+        Numbers stay what they were; one in between that nothing is known of becomes a failed trial.
+        """
+        assert not self.known, f"{self.name} is not empty"
+        distributions = {path: distribution(dimension) for path, dimension in self.space.items()}
+        by_number = {trial.number: trial for trial in trials}
+        for number in range(max(by_number, default=-1) + 1):
+            trial = by_number.get(number)
+            if trial is None:
+                self.study.add_trial(create_trial(state=TrialState.FAIL, user_attrs={REASON: "its record was lost"}))
+                continue
+            state, value = _state_and_value(trial.outcome, trial.loss)
+            if state is TrialState.PRUNED and trial.losses:
+                value = trial.losses[max(trial.losses)]
+            ended = {OUTCOME: str(trial.outcome)} | ({REASON: trial.reason} if trial.reason else {})
+            known = {RUN_KEY: trial.key} if trial.key else {}
+            self.study.add_trial(
+                create_trial(
+                    state=state,
+                    value=value,
+                    params={path: trial.values[path] for path in self.space},
+                    distributions=distributions,
+                    user_attrs=known | (ended if state.is_finished() else {}),
+                    intermediate_values=dict(trial.losses),
+                )
+            )
+
+    def best(self) -> Best | None:
+        """The finished trial with the lowest validation loss at its end; None where no trial finished."""
+        finished = [trial for trial in self.known if _finished(trial)]
+        if not finished:
+            return None
+        trial = min(finished, key=lambda t: (t.value if t.value is not None else math.inf, t.number))
+        assert trial.value is not None
+        return Best({path: trial.params[path] for path in self.space}, trial.value, trial.number)
+
+    def _give_failed_point_another_turn(self) -> None:
+        """Where no point of the grid is left, enqueue the one that failed least often, if any only failed.
+
+        The sampler takes failed points for visited, and would draw any other once more. They come last, as one that
+        fails every time would otherwise take the turns of all others.
+        """
+        states: dict[tuple[Any, ...], list[TrialState]] = {}
+        for trial in self.known:
+            if set(trial.params) == set(self.space):
+                states.setdefault(tuple(trial.params[path] for path in self.space), []).append(trial.state)
+        untried = len(states) < math.prod(len(dimension.values) for dimension in self.space.values())
+        failed = [point for point, ends in states.items() if set(ends) == {TrialState.FAIL}]
+        if failed and not untried and not any(trial.state is TrialState.WAITING for trial in self.known):
+            point = min(failed, key=lambda point: len(states[point]))
+            self.study.enqueue_trial(dict(zip(self.space, point, strict=True)))
+
+    def _id(self, number: int) -> int:
+        study = self.storage.get_study_id_from_name(self.name)
+        return self.storage.get_trial_id_from_study_id_trial_number(study, number)
+
+
+def study_name(storage: BaseStorage, sweep: str, arm: str, identity: str) -> str:
+    """`<sweep>/<arm>`, with `@<identity>` behind it where that name belongs to a different or older sweep."""
+    summaries = optuna.get_all_study_summaries(storage=storage, include_best_trial=False)
+    owners = {one.study_name: one.user_attrs.get(IDENTITY) for one in summaries}
+    # A process was killed between making the study and signing it.
+    unsigned = {one.study_name for one in summaries if not (one.user_attrs or one.n_trials)}
+    name, own = f"{sweep}/{arm}", f"{sweep}/{arm}@{identity[:8]}"
+    names = itertools.chain([name, own], (f"{own}-{number}" for number in itertools.count(2)))
+    return next(one for one in names if one in unsigned or owners.get(one, identity) == identity)
+
+
+def read_studies(url: str, spec: SweepSpec, identity: str) -> dict[str, dict[int, tuple[str, float | None]]]:
+    """Arm name → trial number → Optuna's state and the loss it was told. Makes nothing, not even a file.
+
+    Raises:
+        StorageError: the storage cannot be read.
+    """
+    if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///").partition("?")[0]).exists():
+        return {}
+    storage, found = open_storage(url), {}
+    summaries = optuna.get_all_study_summaries(storage=storage, include_best_trial=False)
+    names = {one.study_name for one in summaries if one.user_attrs.get(IDENTITY) == identity}
+    for arm in spec.arms():
+        name = study_name(storage, spec.name, arm.name, identity)
+        if name in names:
+            trials = optuna.load_study(storage=storage, study_name=name).get_trials(deepcopy=False)
+            found[arm.name] = {trial.number: (trial.state.name, trial.value) for trial in trials}
+    return found
+
+
+def set_studies_aside(storage: BaseStorage, sweep: str, identity: str) -> list[str]:
+    """Take the studies of a sweep away from it, so that it begins anew; gives their names. Nothing is deleted."""
+    names = []
+    for one in optuna.get_all_study_summaries(storage=storage, include_best_trial=False):
+        if one.study_name.startswith(f"{sweep}/") and one.user_attrs.get(IDENTITY) == identity:
+            study = optuna.load_study(storage=storage, study_name=one.study_name)
+            study.set_user_attr(IDENTITY, f"{identity} (set aside)")
+            names.append(one.study_name)
+    return names
+
+
+def _state_and_value(outcome: Outcome, loss: float | None) -> tuple[TrialState, float | None]:
+    """What Optuna is told; a COMPLETE one needs a value, and a PRUNED one takes its last report."""
+    state = TrialState[outcome.optuna_state]
+    if state is not TrialState.COMPLETE:
+        return state, None
+    known = loss is not None and math.isfinite(loss)
+    return (state, loss) if known else (TrialState.FAIL, None)
+
+
+def _counts(trial: FrozenTrial) -> bool:
+    return trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+def _finished(trial: FrozenTrial) -> bool:
+    return trial.state is TrialState.COMPLETE and trial.user_attrs.get(OUTCOME) == Outcome.COMPLETE

@@ -1,0 +1,1 @@
+"""Runs on disk, and their way to MLflow."""

@@ -1,0 +1,1 @@
+"""Reads sweeps and runs back from MLflow as pandas frames."""

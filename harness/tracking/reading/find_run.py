@@ -1,0 +1,109 @@
+"""One run of the store, found by its id, the beginning of it, or its name; and all that is known of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from harness.core import metrics
+from harness.tracking import schema as record
+from harness.tracking.store import TrackingError, configured_uri, connect, explained, history, pages, search_runs
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+_PREFIX_LENGTH: Final = 4  # shortest beginning of a run id that is looked up
+_AMBIGUOUS_SHOWN: Final = 5
+
+
+@dataclass(frozen=True)
+class RunDetails:
+    """A run as the store has it.
+
+    Attributes:
+        run_id, name: MLflow's.
+        experiment: the name of its sweep.
+        outcome: how it ended; "running" where it has not.
+        arm, phase: as its tags say; empty for a run that is none of a sweep.
+        data: what identifies the tokens that it was scored on; empty where it does not say.
+        params: dotted name → value, in its own type.
+        final: metric → last value.
+        curves: metric → (tokens, value) of every point, in the order of steps.
+    """
+
+    run_id: str
+    name: str
+    experiment: str
+    outcome: str
+    arm: str
+    phase: str
+    data: str
+    params: Mapping[str, Any]
+    final: Mapping[str, float]
+    curves: Mapping[str, tuple[tuple[int, float], ...]]
+
+
+@explained()
+def load_run(run: str, uri: str | None = None, curves: tuple[str, ...] = ()) -> RunDetails:
+    """Everything about one run that two runs are compared by.
+
+    Args:
+        run: its id, the first 4 or more characters of one, or its exact name.
+        uri: MLflow's tracking address; by default the one that sweeps use.
+        curves: the metrics whose points are read.
+
+    Raises:
+        TrackingError: no such store or run, or several runs.
+    """
+    client = connect(configured_uri(uri))
+    found = find_run(client, run)
+    tags, last = found.data.tags, found.data.metrics
+    tokens = {point.step: int(point.value) for point in history(client, found, metrics.TOKENS)}
+    return RunDetails(
+        run_id=found.info.run_id,
+        name=found.info.run_name,
+        experiment=client.get_experiment(found.info.experiment_id).name,
+        outcome=tags.get(record.OUTCOME, "running"),
+        arm=tags.get(record.ARM, ""),
+        phase=tags.get(record.PHASE, ""),
+        data=tags.get(record.DATA_FINGERPRINT, ""),
+        params={name: record.decode_param(text) for name, text in sorted(found.data.params.items())},
+        final={name: last[name] for name in sorted(last)},
+        curves={
+            name: tuple((tokens.get(point.step, point.step), point.value) for point in history(client, found, name))
+            for name in curves
+        },
+    )
+
+
+def find_run(client: MlflowClient, run: str) -> Run:
+    """The run that a person means.
+
+    Raises:
+        TrackingError: there is none, or there are several.
+    """
+    found = _matches(client, run)
+    if not found:
+        raise TrackingError(
+            f"found no run {run!r}; allowed: a run's id, {_PREFIX_LENGTH} or more of its first characters, "
+            "or its exact name"
+        )
+    if len(found) > 1:
+        shown = ", ".join(f"{one.info.run_id} ({one.info.run_name})" for one in found[:_AMBIGUOUS_SHOWN])
+        raise TrackingError(f"found {len(found)} runs for {run!r}; allowed: the id of one of them, such as {shown}")
+    return found[0]
+
+
+def _matches(client: MlflowClient, run: str) -> list[Run]:
+    conditions = []
+    quote = '"' if "'" in run else "'"
+    if quote not in run:
+        conditions.append(f"attributes.run_name = {quote}{run}{quote}")
+    if len(run) >= _PREFIX_LENGTH and re.fullmatch("[0-9a-f]+", run):
+        conditions.append(f"attributes.run_id LIKE '{run}%'")
+    experiments = [one.experiment_id for one in pages(client.search_experiments)]
+    matches = [one for condition in conditions for one in search_runs(client, experiments, condition)]
+    return list({one.info.run_id: one for one in matches}.values())

@@ -1,0 +1,194 @@
+"""Runs of MLflow's as rows of pandas frames: which columns there are, of which type, and where values are from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from harness.core import metrics
+from harness.tracking import schema as record
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from mlflow.entities import Run
+
+# Columns that a frame has even without rows, with their type; None: as the values are.
+RUN_COLUMNS: Final[Mapping[str, str | None]] = {
+    "run_id": None,
+    "name": None,
+    "sweep": None,
+    "arm": None,
+    "phase": None,
+    "seed": None,
+    "outcome": None,
+    "reason": None,
+    "status": None,
+    "study": None,
+    "trial_number": "Int64",
+    "started": "datetime64[ms, UTC]",
+    "seconds": "float64",
+    "device": None,
+    "commit": None,
+    "config_sha256": None,
+    "data_sha256": None,
+    "data_fingerprint": None,
+    "versions": None,
+    "non_finite": None,
+    record.PARAMETERS: None,
+    record.FLOPS_PER_TOKEN: "float64",
+    "tokens": None,
+    "steps": None,
+    "initial_val_loss": "float64",
+    "best_val_loss": "float64",
+}
+CURVE_COLUMNS: Final[Mapping[str, str | None]] = {
+    "run_id": None,
+    "arm": None,
+    "phase": None,
+    "seed": None,
+    "outcome": None,
+    "step": "int64",
+    "tokens": None,
+    "seconds": "float64",
+    "metric": None,
+    "value": "float64",
+}
+
+
+POSITION_COLUMNS: Final[Mapping[str, str | None]] = {
+    "run_id": None,
+    "arm": None,
+    "phase": None,
+    "seed": "int64",
+    "position": "int64",
+    "loss": "float64",
+}
+
+
+# The metrics whose points `rows_of` reads.
+ROW_METRICS: Final = (metrics.TOKENS, metrics.VAL_LOSS, metrics.VAL_SAMPLE_LOSS)
+
+
+def rows_of(runs: Sequence[Run], points: pd.DataFrame) -> pd.DataFrame:
+    """Runs as `load_runs` gives them; `points` are at least those of `ROW_METRICS`, as `read_points` gives them."""
+    found = [_by_run(points[points["metric"] == name]) for name in ROW_METRICS]
+    return frame([_row(run, *(one.get(place, {}) for one in found)) for place, run in enumerate(runs)], RUN_COLUMNS)
+
+
+def _by_run(points: pd.DataFrame) -> dict[int, dict[int, float]]:
+    """A metric's values by run and step."""
+    values: dict[int, dict[int, float]] = {}
+    for run, step, value in zip(*(points[key].tolist() for key in ("run", "step", "value")), strict=True):
+        values.setdefault(run, {})[step] = value
+    return values
+
+
+def _row(run: Run, tokens: dict[int, float], losses: dict[int, float], sampled: dict[int, float]) -> dict[str, Any]:
+    """A run's row, from its tokens and validation losses (whole and sampled) by step, ascending."""
+    info, tags = run.info, run.data.tags
+    params = {name: record.decode_param(run.data.params[name]) for name in sorted(run.data.params)}
+    last = {name: run.data.metrics[name] for name in sorted(run.data.metrics)}
+    steps = next(reversed(tokens), None)
+    if sampled and losses and max(losses) < max(sampled):  # it ended early: what it has is of its start
+        last = {name: value for name, value in last.items() if not name.startswith("val/")}
+    return {
+        **_run_facts(run),
+        "name": info.run_name,
+        "sweep": tags.get(record.PARENT_RUN),
+        "reason": tags.get(record.REASON, ""),
+        "status": info.status,
+        "study": tags.get(record.STUDY),
+        "trial_number": _whole(tags.get(record.TRIAL_NUMBER)),
+        "started": utc(info.start_time),
+        "seconds": (info.end_time - info.start_time) / 1000 if info.end_time else None,
+        "device": tags.get(record.DEVICE),
+        "commit": tags.get(record.COMMIT),
+        "config_sha256": tags.get(record.CONFIG_SHA256),
+        "data_sha256": tags.get(record.DATA_SHA256),
+        "data_fingerprint": tags.get(record.DATA_FINGERPRINT),
+        "versions": _versions(tags),
+        "non_finite": tags.get(record.NON_FINITE, ""),
+        "initial_val_loss": losses.get(0),
+        "best_val_loss": min((sampled or losses).values(), default=None),
+        **last,
+        **params,
+        "tokens": None if steps is None else int(tokens[steps]),
+        "steps": steps,
+    }
+
+
+def _versions(tags: Mapping[str, str]) -> str:
+    """`python 3.11.9, torch 2.13.0`, of everything whose version a run recorded."""
+    start = len(record.VERSION_PREFIX)
+    known = sorted((name[start:], tags[name]) for name in tags if name.startswith(record.VERSION_PREFIX))
+    return ", ".join(f"{name} {version}" for name, version in known)
+
+
+def curves_of(runs: Sequence[Run], points: pd.DataFrame) -> pd.DataFrame:
+    """Points as `load_curves` gives them: tokens and time in columns of their own, and what is known of the run."""
+    own = points["metric"].isin([metrics.TOKENS, metrics.SECONDS])  # they have their own columns
+    if own.all():  # no curve at all
+        return frame([], CURVE_COLUMNS)
+    tokens = points[points["metric"] == metrics.TOKENS].rename(columns={"value": "tokens"})
+    curves = points[~own].merge(tokens[["run", "step", "tokens"]], on=["run", "step"], how="left")
+    curves = curves.merge(_seconds(points), on=["run", "step"], how="left")
+    known = curves["tokens"].notna()
+    if known.any():
+        curves["tokens"] = curves["tokens"].astype("int64" if known.all() else "Int64")
+    facts = frame([_run_facts(run) for run in runs], {})
+    facts = facts.take(curves.pop("run")).reset_index(drop=True)
+    return facts.join(curves)[list(CURVE_COLUMNS)]
+
+
+def _seconds(points: pd.DataFrame) -> pd.DataFrame:
+    """Time since a run began at each step, by the trainer's clock; by MLflow's time stamps for runs that lack it.
+
+    Returns:
+        columns run, step and seconds.
+    """
+    import pandas as pd
+
+    measured = points[points["metric"] == metrics.SECONDS]
+    stamped = points[(points["metric"] == metrics.TOKENS) & ~points["run"].isin(measured["run"])]
+    times = pd.concat([measured["value"], stamped["timestamp"] / 1000])  # by the index of `points`
+    found = points.loc[times.index, ["run", "step"]]
+    return found.assign(seconds=times - times.groupby(found["run"]).transform("first"))
+
+
+def _run_facts(run: Run) -> dict[str, Any]:
+    tags = run.data.tags
+    return {
+        "run_id": run.info.run_id,
+        "arm": tags.get(record.ARM),
+        "phase": tags.get(record.PHASE),
+        "seed": _whole(tags.get(record.SEED)),
+        "outcome": tags.get(record.OUTCOME),
+    }
+
+
+def frame(rows: list[dict[str, Any]], columns: Mapping[str, str | None]) -> pd.DataFrame:
+    """Rows as a frame: the given columns first, then the others in the order in which rows bring them."""
+    import pandas as pd
+
+    names = dict.fromkeys([*columns, *(name for row in rows for name in row)])
+    series = {name: _series([row.get(name) for row in rows], columns.get(name)) for name in names}
+    return pd.DataFrame(series, columns=list(names))
+
+
+def _series(values: list[Any], dtype: str | None) -> pd.Series[Any]:
+    import pandas as pd
+
+    present = [value for value in values if value is not None]
+    if dtype is None and len(present) < len(values) and present and all(type(value) is int for value in present):
+        dtype = "Int64"  # else pandas would make floats of them
+    return pd.Series(values, dtype=dtype or (None if values else "object"))
+
+
+def _whole(text: str | None) -> int | None:
+    return int(text) if text else None
+
+
+def utc(milliseconds: int) -> datetime:
+    """A time of MLflow's, which are in milliseconds since 1970."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)

@@ -1,0 +1,248 @@
+"""Sweeps read back from MLflow: tidy pandas frames, descriptions, samples, checkpoints."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.core import metrics
+from harness.core.gc_pause import uncollected
+from harness.core.outcomes import Outcome
+from harness.tracking import schema as record
+from harness.tracking.models import model_folder
+from harness.tracking.reading.find_run import find_run
+from harness.tracking.reading.frames import POSITION_COLUMNS, ROW_METRICS, curves_of, frame, rows_of, utc
+from harness.tracking.reading.histories import read_points
+from harness.tracking.records import PlanChange, Sample, SweepRecord
+from harness.tracking.store import (
+    TrackingError,
+    configured_uri,
+    connect,
+    explained,
+    local_artifact,
+    pages,
+    sweeps_of,
+    trials_of,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+
+@explained()
+@uncollected()
+def load_runs(experiment: str, uri: str | None = None, sweep: str | None = None) -> pd.DataFrame:
+    """One row per trial of a sweep, oldest first.
+
+    Columns: run_id, name, sweep (its parent run), arm, phase, seed, outcome (missing while it runs), reason, status,
+    study, trial_number, started (UTC), seconds (missing while it runs), device, commit, config_sha256, data_sha256 (of
+    the text), data_fingerprint (of its tokens), versions (one text), non_finite (metrics that were NaN or infinite),
+    parameters, flops_per_token, tokens, steps, initial_val_loss (at step 0), best_val_loss (the lowest of the curve,
+    with train.eval_tokens that of val_sample/loss); then every metric's last value under the metric's name, and every
+    parameter under its dotted name in its own type (a list as a tuple). With train.eval_tokens, a run that ended early
+    has no val/ metrics, only val_sample/. Whole numbers that some runs lack are of pandas' type Int64.
+
+    Args:
+        experiment: name of the sweep.
+        uri: MLflow's tracking address; by default the one that sweeps use.
+        sweep: a parent run's id; by default the sweep that was started or resumed last; "all" for every one.
+
+    Raises:
+        TrackingError: no such store, experiment or sweep.
+    """
+    client, runs = _trials(experiment, uri, sweep)
+    return rows_of(runs, read_points(client, runs, ROW_METRICS))
+
+
+@explained()
+@uncollected()
+def load_curves(
+    experiment: str, uri: str | None = None, sweep: str | None = None, only: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """Every point of a sweep's curves, tidy, sorted by run (oldest first), metric and step.
+
+    Columns: run_id, arm, phase, seed, outcome, step, tokens (trained on until that step), seconds (since the run's
+    first point, evaluations included; what lies between two parts of an interrupted run is not counted), metric, value.
+
+    Args:
+        experiment, uri, sweep: as for `load_runs`, which also says what is raised.
+        only: names of the metrics to read, which is quicker than all of them.
+    """
+    client, runs = _trials(experiment, uri, sweep)
+    wanted = None if only is None else {*only, metrics.TOKENS, metrics.SECONDS}
+    return curves_of(runs, read_points(client, runs, wanted))
+
+
+@explained()
+@uncollected()
+def load_frames(experiment: str, uri: str | None = None, sweep: str | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """What `load_runs` and `load_curves` give, read once and so of one moment, also while the sweep goes on."""
+    client, runs = _trials(experiment, uri, sweep)
+    points = read_points(client, runs)
+    return rows_of(runs, points), curves_of(runs, points)
+
+
+@explained()
+def load_samples(run_id: str, uri: str | None = None) -> list[Sample]:
+    """The texts that a run generated, in the order of training; they are stored when the run ends.
+
+    Raises:
+        TrackingError: no such store or run.
+    """
+    client = connect(configured_uri(uri))
+    text = _read_text(client, client.get_run(run_id), record.SAMPLES_FILE)
+    return [Sample(**sample) for sample in json.loads(text)] if text else []
+
+
+@explained()
+def load_passage(run_id: str, uri: str | None = None) -> list[tuple[str, float]]:
+    """The first tokens of the validation split as a confirm run's last checkpoint sees them: text and probability.
+
+    Empty for a run without a checkpoint, and for one of an older harness.
+
+    Raises:
+        TrackingError: no such store or run.
+    """
+    client = connect(configured_uri(uri))
+    text = _read_text(client, client.get_run(run_id), record.PASSAGE_FILE)
+    return [(one["text"], one["probability"]) for one in json.loads(text)] if text else []
+
+
+@explained()
+def load_patch(run_id: str, uri: str | None = None) -> str:
+    """What was changed on top of the commit when a sweep was last started, as a diff; empty where nothing was.
+
+    Args:
+        run_id: the sweep's parent run.
+        uri: as for `load_runs`.
+
+    Raises:
+        TrackingError: no such store or run.
+    """
+    client = connect(configured_uri(uri))
+    return _read_text(client, client.get_run(run_id), record.PATCH_FILE) or ""
+
+
+@explained()
+def load_positions(experiment: str, uri: str | None = None, sweep: str | None = None) -> pd.DataFrame:
+    """Mean validation loss at each position of the window, at the end of every complete run, as a tidy frame.
+
+    Args:
+        experiment, uri, sweep: as for `load_runs`, which also says what is raised.
+
+    Returns:
+        columns run_id, arm, phase, seed, position (tokens of context, from 1) and loss (nats).
+    """
+    client, runs = _trials(experiment, uri, sweep)
+    rows = []
+    for run in runs:
+        tags = run.data.tags
+        if tags.get(record.OUTCOME) != Outcome.COMPLETE:
+            continue
+        text = _read_text(client, run, record.POSITIONS_FILE)
+        facts = {"run_id": run.info.run_id, "arm": tags.get(record.ARM), "phase": tags.get(record.PHASE)}
+        facts |= {"seed": int(tags[record.SEED])}
+        rows += [facts | {"position": i, "loss": loss} for i, loss in enumerate(json.loads(text or "[]"), 1)]
+    return frame(rows, POSITION_COLUMNS)
+
+
+@explained()
+def load_sweep(experiment: str, uri: str | None = None, sweep: str | None = None) -> SweepRecord:
+    """A sweep's description and state; by default of the sweep that was started or resumed last.
+
+    Raises:
+        TrackingError: no such store, experiment or sweep, or the sweep's description is gone.
+    """
+    client, _, parents = parent_runs(experiment, uri, sweep)
+    run = parents[-1]
+    text = _read_text(client, run, record.SWEEP_FILE)
+    if text is None:
+        raise TrackingError(f"found no {record.SWEEP_FILE} among the artifacts of the sweep {run.info.run_id}")
+    tags, prefix = run.data.tags, record.VERSION_PREFIX
+    first_plan, plan_changes = stored_plans(client, run)
+    return SweepRecord(
+        **record.parse_sweep(text),
+        run_id=run.info.run_id,
+        commit=tags[record.COMMIT],
+        dirty=tags[record.DIRTY] == "true",
+        versions={name.removeprefix(prefix): tags[name] for name in sorted(tags) if name.startswith(prefix)},
+        started=utc(run.info.start_time),
+        status=run.info.status,
+        outcome=tags.get(record.OUTCOME),
+        first_plan=first_plan,
+        plan_sha256=tags.get(record.PLAN_SHA256, ""),
+        plan_changes=plan_changes,
+        experiment_id=str(run.info.experiment_id),
+        host=tags.get(record.PROCESS, "").rsplit(":", 2)[0],
+    )
+
+
+def stored_plans(client: MlflowClient, run: Run) -> tuple[dict[str, Any], tuple[PlanChange, ...]]:
+    """The analysis plan that a parent run began with (empty where none was stored), and its changes since then."""
+    first = _read_text(client, run, record.PLAN_FILE)
+    changes = _read_text(client, run, record.PLAN_CHANGES_FILE)
+    return json.loads(first or "{}"), record.parse_changes(changes or "[]")
+
+
+@explained()
+def checkpoint_folder(run: str, uri: str | None = None) -> Path:
+    """The local folder with a run's checkpoint; a server's is downloaded into a temporary folder.
+
+    Args:
+        run: a run's id, the first 4 or more characters of one, or a run's exact name.
+        uri: as for `load_runs`.
+
+    Raises:
+        TrackingError: no such store or run, several runs, or a run without a checkpoint.
+    """
+    client = connect(configured_uri(uri))
+    one = find_run(client, run)
+    if (folder := model_folder(client, one.info.experiment_id, one.info.run_id)) is not None:
+        return folder
+    local = local_artifact(one, record.CHECKPOINT_FOLDER)
+    if local is not None:  # as the harness kept them until they were models
+        return local
+    if not client.list_artifacts(one.info.run_id, record.CHECKPOINT_FOLDER):
+        raise TrackingError(f"found no checkpoint in the run {one.info.run_id} ({one.info.run_name})")
+    return Path(client.download_artifacts(one.info.run_id, record.CHECKPOINT_FOLDER))
+
+
+def _trials(experiment: str, uri: str | None, sweep: str | None) -> tuple[MlflowClient, list[Run]]:
+    client, experiment_id, parents = parent_runs(experiment, uri, sweep)
+    chosen = parents if sweep == "all" else parents[-1:]
+    return client, [run for parent in chosen for run in trials_of(client, experiment_id, parent.info.run_id)]
+
+
+def parent_runs(experiment: str, uri: str | None, sweep: str | None) -> tuple[MlflowClient, str, list[Run]]:
+    """The parent runs that `sweep` can mean, at least one, the one opened last at the end."""
+    client = connect(configured_uri(uri))
+    found = client.get_experiment_by_name(experiment)
+    if found is None or found.lifecycle_stage == "deleted":
+        names = sorted(one.name for one in pages(client.search_experiments) if one.name != "Default")
+        allowed = ", ".join(names) or "none yet, run a sweep first"
+        raise TrackingError(f"found no experiment {experiment!r}; allowed: {allowed}")
+    parents = sweeps_of(client, found.experiment_id)
+    if not parents:
+        raise TrackingError(f"found no sweep in the experiment {experiment!r}; run one first")
+    chosen = parents if sweep in (None, "all") else [run for run in parents if run.info.run_id == sweep]
+    if not chosen:
+        allowed = ", ".join(run.info.run_id for run in parents)
+        raise TrackingError(f"found no sweep {sweep!r} in the experiment {experiment!r}; allowed: {allowed}")
+    return client, found.experiment_id, chosen
+
+
+def _read_text(client: MlflowClient, run: Run, path: str) -> str | None:
+    """A text among the artifacts of a run, or None where it is missing."""
+    local = local_artifact(run, path)
+    if local is not None:
+        return local.read_text("utf-8", "replace")  # a diff may hold any bytes
+    folder = path.rpartition("/")[0] or None
+    if all(file.path != path for file in client.list_artifacts(run.info.run_id, folder)):
+        return None
+    with tempfile.TemporaryDirectory() as here:
+        return Path(client.download_artifacts(run.info.run_id, path, here)).read_text("utf-8", "replace")

@@ -1,0 +1,1 @@
+"""Writes sweeps and runs to MLflow."""

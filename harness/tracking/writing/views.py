@@ -1,0 +1,134 @@
+"""Views of a sweep, prepared for MLflow's pages: which runs, columns and charts its table and charts tab open with.
+
+MLflow 3 keeps saved views as tags of the experiment; a view is the page's own state as JSON. Its page fills in what a
+view leaves out, and shows the metrics that no chart was declared for in the section of their prefix.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from harness.core import metrics
+from harness.core.outcomes import Phase
+from harness.tracking.records import SweepInfo
+from harness.tracking.schema import ARM, OUTCOME, PARENT_RUN, PHASE, SEED
+
+PREFIX: Final = "mlflow.sharedViewState."
+_SECTIONS: Final = ("val", "train", "test", "optim", "perf", "Model metrics", "System metrics")
+_COLUMN_WIDTH: Final = 150  # pixels
+_VERDICT: Final = "harness-verdict"
+_SEARCH: Final = "harness-search"
+_RUNS: Final = "harness-runs"
+_NAMES: Final = {_VERDICT: "Verdict: confirm runs by arm", _SEARCH: "Search: tuned values", _RUNS: "All runs"}
+
+
+def view_tags(info: SweepInfo, parent: str, stored: Mapping[str, str], now: int) -> dict[str, str]:
+    """The experiment's tags that hold the views of a sweep, as far as they differ from those stored.
+
+    Args:
+        info: the sweep.
+        parent: its run, to whose children the views are limited.
+        stored: the experiment's tags.
+        now: milliseconds since 1970.
+    """
+    tags = {}
+    for place, (key, state) in enumerate(reversed(list(_states(info, parent)))):  # the newest is listed first
+        text = json.dumps(state)
+        envelope = {"name": _NAMES[key], "createdAt": now + place, "updatedAt": now + place, "state": text}
+        if _state(stored.get(PREFIX + key, "")) != text:
+            tags[PREFIX + key] = json.dumps(envelope, ensure_ascii=False)
+    return tags
+
+
+def links(info: SweepInfo, experiment: str) -> list[tuple[str, str]]:
+    """Name and address of each view, relative to wherever MLflow's pages are."""
+    page = f"#/experiments/{experiment}/runs?workflowType=machine_learning"
+    modes = {_RUNS: "TABLE"}
+    return [
+        (_NAMES[key], f"{page}&compareRunsMode={modes.get(key, 'CHART')}&viewStateShareKey={key}")
+        for key, _ in _states(info, "")
+    ]
+
+
+def _states(info: SweepInfo, parent: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Key and state of each view that makes sense for a sweep."""
+    of_sweep = f"tags.`{PARENT_RUN}` = '{parent}'"
+    finals = [f"metrics.`{name}`" for name in (metrics.VAL_LOSS, metrics.TEST_LOSS, metrics.VAL_BITS_PER_BYTE)]
+    compared, tuned = ([f"params.`{path}`" for path in paths] for paths in (info.compare, info.tune))
+    confirm = f"{of_sweep} and tags.`{PHASE}` = '{Phase.CONFIRM}'"
+    grouped = {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": ARM}]}
+    yield (
+        _VERDICT,
+        {
+            **_table(confirm, [f"tags.`{ARM}`", f"tags.`{SEED}`", *finals, *tuned]),
+            **_charts([], over_tokens=False),  # of a group, MLflow averages the tokens of other points than the losses
+            "groupBy": grouped,
+            "runsHiddenMode": "SHOW_ALL",
+        },
+    )
+    if info.tune:
+        explore = f"{of_sweep} and tags.`{PHASE}` = '{Phase.EXPLORE}'"
+        columns = [*tuned, finals[0], f"tags.`{ARM}`", f"tags.`{OUTCOME}`"]
+        yield _SEARCH, {**_table(explore, columns), **_charts([*info.compare, *info.tune])}
+    outcome = [f"tags.`{name}`" for name in (ARM, PHASE, SEED, OUTCOME)]
+    yield _RUNS, {**_table(of_sweep, [*outcome, *finals, *compared, *tuned]), **_charts([])}
+
+
+def _table(condition: str, columns: Sequence[str]) -> dict[str, Any]:
+    """Runs that meet a condition, the lowest validation loss first."""
+    return {
+        "searchFilter": condition,
+        "orderByKey": f"metrics.`{metrics.VAL_LOSS}`",
+        "orderByAsc": True,
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "datasetsFilter": [],
+        "modelVersionFilter": "All Runs",
+        "selectedColumns": list(columns),
+        "columnWidths": dict.fromkeys(columns, _COLUMN_WIDTH),
+        "runsHiddenMode": "FIRST_20_RUNS",
+    }
+
+
+def _charts(parameters: Sequence[str], over_tokens: bool = True) -> dict[str, Any]:
+    """Charts over tokens or steps, losses first; before them the parallel coordinates of `parameters`, if any."""
+    sections = [{"uuid": name, "name": name, "display": True, "isReordered": True} for name in _SECTIONS]
+    cards: list[dict[str, Any]] = []
+    if parameters:
+        place = "Tuned values against validation loss"
+        sections.insert(0, {"uuid": place, "name": place, "display": True, "isReordered": True})
+        cards.append(
+            {
+                "uuid": "parallel",
+                "type": "PARALLEL",
+                "metricSectionId": place,
+                "runsCountToCompare": 500,
+                "deleted": False,
+                "isGenerated": False,
+                "selectedParams": list(parameters),
+                "selectedMetrics": [metrics.VAL_LOSS],
+                "showAllRuns": True,
+            }
+        )
+    return {
+        "compareRunCharts": cards,
+        "compareRunSections": sections,
+        "isAccordionReordered": True,
+        "hideEmptyCharts": True,
+        "globalLineChartConfig": {
+            "xAxisKey": "metric" if over_tokens else "step",
+            "selectedXAxisMetricKey": metrics.TOKENS if over_tokens else "",
+            "lineSmoothness": 0,
+        },
+    }
+
+
+def _state(envelope: str) -> str | None:
+    """The state inside a stored view; None where there is none that can be read."""
+    try:
+        found = json.loads(envelope)
+    except ValueError:
+        return None
+    return found.get("state") if isinstance(found, dict) else None

@@ -1,0 +1,1 @@
+"""Where runs train: a pool of processes that stream points to the parent."""

@@ -1,0 +1,123 @@
+"""The verdicts' promises, on simulated sweeps of five arms and a baseline whose truth is known."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from harness.analysis import simulation as audit
+from harness.analysis.significance import holm, paired_t_p
+from harness.analysis.simulation import ARMS, SPREAD, Check, Noise, simulate
+from harness.analysis.statistics import detectable_effect
+from harness.report.__main__ import app
+
+
+@pytest.mark.parametrize(("seeds", "noise"), [(3, "normal"), (5, "t(3)")])
+def test_reports_of_sweeps_without_a_difference_declare_few_winners(seeds: int, noise: Noise) -> None:
+    alarms, naive = audit.false_alarms(200, seeds, noise, np.random.default_rng(11))
+    assert alarms.at_most == pytest.approx(0.05 + 2 * math.sqrt(0.05 * 0.95 / 200)) and alarms.kept, alarms
+    assert naive.found > 0.7  # the lowest mean is another arm's in 5 of 6 sweeps
+
+
+def test_the_rule_alone_gives_the_verdicts_of_the_report() -> None:
+    generator = np.random.default_rng(12)
+    for seeds, effect in ((2, 0.0), (5, 0.05), (8, -0.03)):
+        losses = simulate(generator, 8, seeds, effect=effect)
+        words = audit.judged(losses)
+        assert words == audit.reported(losses)
+        if effect:
+            assert [sweep[0] for sweep in words].count("worse" if effect > 0 else "better") >= 6
+
+
+def adjusted(losses: audit.Losses) -> np.ndarray:
+    """Holm-adjusted p of every arm, shape (sweeps, ARMS), as the verdicts use them."""
+    return holm(paired_t_p(losses[:, 1:] - losses[:, :1]))
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5, 12])
+@pytest.mark.parametrize("noise", audit.NOISES)
+def test_no_winner_in_many_sweeps_without_a_difference(seeds: int, noise: Noise) -> None:
+    losses = simulate(np.random.default_rng(seeds), 20_000, seeds, noise)
+    alarms = (adjusted(losses) <= 0.05).any(axis=-1).mean()
+    assert alarms <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 20_000)
+    # Without the correction there would be more, so the line above can fail.
+    assert (paired_t_p(losses[:, 1:] - losses[:, :1]) <= 0.05).any(axis=-1).mean() > 2 * alarms
+
+
+@pytest.mark.parametrize("seeds", [3, 5, 8, 12])
+def test_the_detectable_effect_is_found(seeds: int) -> None:
+    effect = detectable_effect(math.sqrt(2) * SPREAD, seeds, 0.05 / ARMS)
+    generator = np.random.default_rng(seeds)
+    found = (adjusted(simulate(generator, 20_000, seeds, effect=-effect))[:, 0] <= 0.05).mean()
+    assert found >= 0.8 - 2 * math.sqrt(0.8 * 0.2 / 20_000)
+    # Half of it is not: what is printed is no mere upper bound.
+    assert (adjusted(simulate(generator, 20_000, seeds, effect=-effect / 2))[:, 0] <= 0.05).mean() < 0.5
+
+
+def test_the_detectable_effect_is_found_through_the_rule() -> None:
+    assert audit.finds_what_it_could(400, 5, np.random.default_rng(13)).kept
+
+
+@pytest.mark.parametrize("noise", audit.NOISES)
+def test_a_difference_that_matters_is_seldom_called_none(noise: Noise) -> None:
+    assert audit.wrongly_equal(300, 12, noise, np.random.default_rng(14)).kept
+    # With this many seeds most arms that do not differ are said not to.
+    words = audit.judged(simulate(np.random.default_rng(15), 50, 12, noise))
+    assert np.mean([word == "no difference larger than δ" for sweep in words for word in sweep]) > 0.5
+
+
+@pytest.mark.parametrize("seeds", audit.COVERED_SEEDS)
+def test_intervals_cover(seeds: int) -> None:
+    check = audit.coverage(4000, seeds, "normal", np.random.default_rng(seeds))
+    assert (check.at_least, check.at_most) == pytest.approx((0.93, 0.97)) and check.kept, check
+    heavy = audit.coverage(2000, seeds, "t(3)", np.random.default_rng(seeds))
+    assert 0.93 < heavy.found < 0.98  # nothing is promised; heavy tails make the t interval somewhat wide
+
+
+@pytest.mark.parametrize("noise", audit.NOISES)
+def test_looking_several_times_declares_as_few_winners(noise: Noise) -> None:
+    alarms, unpaid = audit.false_alarms_in_rounds(200, noise, np.random.default_rng(17))
+    assert alarms.at_most == pytest.approx(0.05 + 2 * math.sqrt(0.05 * 0.95 / 200)) and alarms.kept, alarms
+    assert unpaid.found > alarms.found  # looking as often without paying for it
+
+
+def test_looking_several_times_without_paying_breaks_the_promise() -> None:
+    _, unpaid = audit.false_alarms_in_rounds(400, "normal", np.random.default_rng(18))
+    assert unpaid.found > 0.05 + 2 * math.sqrt(0.05 * 0.95 / 400)
+
+
+def test_rounds_keep_their_promises_through_the_rule() -> None:
+    generator = np.random.default_rng(19)
+    found, trained = audit.finds_what_it_could_in_rounds(300, generator)
+    assert found.kept and 0.5 < trained.found < 1, (found, trained)
+    held = audit.coverage_in_rounds(2000, "normal", generator)
+    assert held.at_least == pytest.approx(0.95 - 2 * math.sqrt(0.95 * 0.05 / 2000)) and held.kept, held
+
+
+def test_the_rule_in_rounds_gives_the_verdicts_of_the_report() -> None:
+    losses = simulate(np.random.default_rng(20), 8, 12, effect=0.02)
+    assert audit.judged(losses, audit.LOOKS) == audit.reported(losses, audit.LOOKS)
+
+
+def test_both_noises_have_the_same_spread() -> None:
+    for noise in audit.NOISES:
+        losses = simulate(np.random.default_rng(16), 40_000, 3, noise, effect=0.5)
+        own = losses[:, 2] - losses[:, 3]
+        assert own.std() == pytest.approx(math.sqrt(2) * SPREAD, rel=0.05)
+        assert (losses[:, 1] - losses[:, 2]).mean() == pytest.approx(0.5, abs=1e-3)
+        assert losses[:, 0].std() > 4 * own.std() / math.sqrt(2)  # most of a run's loss is shared by its seed
+
+
+def test_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = list(audit.audit(10))
+    assert len(few) == 2 * 2 * 2 + 2 + 3 + 2 * len(audit.COVERED_SEEDS) + 4 + 2 + 2
+    kept = Check("a promise", "normal", 3, 0.04, at_most=0.06)
+    monkeypatch.setattr(audit, "audit", lambda: iter([kept]))
+    done = CliRunner().invoke(app, ["audit"])
+    assert done.exit_code == 0 and "4.0 %" in done.output and "≤ 6.0 %" in done.output and "kept" in done.output
+    monkeypatch.setattr(audit, "audit", lambda: iter([kept, Check("another", "t(3)", 3, 0.07, at_most=0.06)]))
+    done = CliRunner().invoke(app, ["audit"])
+    assert done.exit_code == 1 and "BROKEN" in done.output and "1 of 2 checks" in done.stderr

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from rich.cells import cell_len
+from typer.testing import CliRunner
+
+from harness.compare import app, curve_lines, different_params, metric_rows, sparkline
+from harness.console.cli import out
+from harness.core.outcomes import Outcome
+from harness.tracking import Tracker, load_run
+from stored_runs import point, sweep_info, trial_info
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[str]]:
+    uri = f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}"
+    tracker = Tracker("compared", uri)
+    parent = tracker.open_sweep(sweep_info("compared"))
+    runs = []
+    for seed, rate, loss in ((1, 1e-3, 3.0), (2, 2.5e-3, 2.75), (2, 1e-3, 9.0)):
+        run = tracker.start_trial(parent, trial_info(f"seed {seed}", seed=seed, learning_rate=rate))
+        for step in range(0, 41, 10):
+            tracker.log_point(run, point(step, f"text {seed} at {step}", val__loss=5.5 - (5.5 - loss) * step / 40))
+        tracker.end_trial(run, Outcome.COMPLETE)
+        runs.append(run)
+    return uri, runs
+
+
+def compared(store: tuple[str, list[str]], *arguments: str, width: int = 100) -> tuple[int, str, str]:
+    with pytest.MonkeyPatch.context() as window:
+        window.setattr(out, "_width", width)  # which an environment with COLUMNS has fixed by now
+        done = CliRunner().invoke(app, [*arguments, "--tracking", store[0]])
+    return done.exit_code, done.stdout, done.stderr
+
+
+def test_two_runs_are_told_apart(store: tuple[str, list[str]]) -> None:
+    code, text, _ = compared(store, "seed 1", store[1][1])
+    assert code == 0
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert f"A {store[1][0][:12]} seed 1 (compared, confirm, complete)" in lines
+    assert "train.learning_rate 0.001 0.0025" in lines
+    assert "train.seed 1 2" in lines
+    assert not [line for line in lines if line.startswith("model.")]  # those are the same
+    assert "val/loss 3.0000 2.7500 −0.2500" in lines
+    assert any(line.startswith("val/loss A █") and line.endswith("5.5000 → 3.0000") for line in lines)
+    assert "text 1 at 40 text 2 at 40" in lines
+    assert "text 1 at 0" not in text  # the last two only
+
+
+def test_texts_stand_below_each_other_in_a_narrow_window(store: tuple[str, list[str]]) -> None:
+    _, text, _ = compared(store, *store[1][:2], "--samples", "1", width=50)
+    tail = [line for line in text.split("Samples")[1].splitlines() if line]
+    assert tail == ["A  2,560 tokens", "text 1 at 40", "B  2,560 tokens", "text 2 at 40"]
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "said"),
+    [
+        ("nobody", "seed 1", "found no run 'nobody'; allowed: a run's id"),
+        ("seed 1", "seed 2", "found 2 runs for 'seed 2'; allowed: the id of one of them"),
+        ("seed 1", "seed 1", "which is the same run"),
+    ],
+)
+def test_a_run_that_cannot_be_meant_is_one_line(store: tuple[str, list[str]], a: str, b: str, said: str) -> None:
+    code, text, error = compared(store, a, b)
+    assert (code, text) == (2, "")
+    assert said in error
+    assert len(error.splitlines()) == 1
+
+
+def test_a_store_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    code, _, error = compared((f"sqlite:///{tmp_path / 'none.db'}", []), "a", "b")
+    assert code == 2
+    assert "found no MLflow store at" in error
+
+
+def test_other_tokens_are_said_so(store: tuple[str, list[str]]) -> None:
+    a, b = (load_run(run, store[0], ("val/loss",)) for run in store[1][:2])
+    assert a.curves["val/loss"] == ((0, 5.5), (640, 4.875), (1280, 4.25), (1920, 3.625), (2560, 3.0))
+    for width in (50, 80, 200):
+        assert max(map(cell_len, curve_lines(a, b, width))) <= width
+    from dataclasses import replace
+
+    from harness.compare import heads
+
+    assert len(list(heads(a, b))) == 2
+    assert "scored on other tokens" in list(heads(a, replace(b, data="else")))[2]
+
+
+def test_parameters_and_metrics_that_one_run_lacks() -> None:
+    assert different_params({"a": 1, "b": None, "same": 2}, {"a": 10_000, "same": 2}) == [
+        ["a", "1", "10,000"],
+        ["b", "None", "–"],
+    ]
+    rows = metric_rows({"tokens": 1e6, "val/loss": 3.0}, {"tokens": 1e6 + 2000, "train/loss": 2.0})
+    assert rows == [
+        ["val/loss", "3.0000", "–", "–"],
+        ["train/loss", "–", "2.0000", "–"],
+        ["tokens", "1,000,000", "1,002,000", "+2,000"],
+    ]
+
+
+def test_a_sparkline_has_the_means_of_its_shares_and_ends_where_the_curve_does() -> None:
+    assert sparkline([(0, 0.0), (50, 4.0), (60, 6.0), (100, 10.0)], 100, 0.0, 10.0, 4) == "▁▁▅█"
+    assert sparkline([(0, 9.0), (25, 1.0)], 100, 0.0, 4.0, 4) == "█▃  "
+    assert sparkline([(0, 1.0)], 0, 1.0, 1.0, 3) == "▁  "
+
+
+def test_what_a_run_has_is_read_in_its_own_types(store: tuple[str, list[str]]) -> None:
+    run = load_run(store[1][1][:8], store[0])
+    assert (run.experiment, run.arm, run.phase) == ("compared", "drop_rate=0.0", "confirm")
+    assert run.params["train.learning_rate"] == 0.0025
+    assert json.loads(json.dumps(dict(run.final)))["tokens"] == 2560

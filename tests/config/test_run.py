@@ -1,0 +1,363 @@
+"""The run configuration: the ordered preset, counts against other counts, budgets by hand, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+import pickle
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from torch.utils.flop_counter import FlopCounterMode
+
+from harness.config.run import PRESETS, ModelConfig, RunConfig, decisive, digest_of, flatten
+from harness.model.gpt import GPT, build_gpt
+from helpers import small_config
+
+
+def plain(**changes: Any) -> dict[str, Any]:
+    """A valid run as plain values, with `section__field` changed."""
+    tree: dict[str, Any] = {
+        "data": {"corpus": "sotu-1820"},
+        "model": {"context_length": 8, "emb_dim": 8, "n_heads": 2, "n_layers": 1},
+        "train": {"budget": {"steps": 10}, "batch_size": 2},
+    }
+    for path, value in changes.items():
+        section, field = path.split("__")
+        tree[section][field] = value
+    return tree
+
+
+def preset(name: str = "gpt2-124m", **fields: Any) -> RunConfig:
+    return RunConfig.model_validate({**plain(), "model": {"preset": name, **fields}})
+
+
+def counted(config: RunConfig) -> int:
+    """Parameters of the module itself."""
+    with torch.device("meta"):
+        model = GPT(config.model, config.vocab_size)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+# The preset
+
+
+def test_the_preset_has_the_ordered_values() -> None:
+    model = preset().resolved()["model"]
+    assert model.pop("tie_embeddings") is False
+    assert model == {
+        "vocab_size": 50257,
+        "context_length": 256,
+        "emb_dim": 768,
+        "n_heads": 12,
+        "n_layers": 12,
+        "drop_rate": 0.1,
+        "qkv_bias": False,
+    }
+
+
+def test_the_presets_parameters() -> None:
+    assert preset().parameters == 162_419_712
+    assert preset(context_length=1024).parameters == 163_009_536
+
+
+def test_fields_beside_a_preset_win() -> None:
+    assert preset(n_layers=3, drop_rate=0.0).model == preset().model.model_copy(
+        update={"n_layers": 3, "drop_rate": 0.0}
+    )
+
+
+# What OpenAI's released weights have: tied, with biases, 1024 positions (parameter counts of the "gpt2" to "gpt2-xl"
+# models as transformers reports them).
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [
+        ("gpt2-124m", 124_439_808),
+        ("gpt2-355m", 354_823_168),
+        ("gpt2-774m", 774_030_080),
+        ("gpt2-1558m", 1_557_611_200),
+    ],
+)
+def test_presets_have_the_published_sizes(name: str, published: int) -> None:
+    config = preset(name, tie_embeddings=True, qkv_bias=True, context_length=1024)
+    assert config.parameters == published == counted(config)
+
+
+def test_every_preset_is_tested() -> None:
+    assert set(PRESETS) == {"gpt2-124m", "gpt2-355m", "gpt2-774m", "gpt2-1558m"}
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("shape", [(256, 768, 12, 12, None), (5, 6, 3, 2, 50300), (1, 1, 1, 1, None)])
+def test_the_count_is_the_modules_own(tied: bool, bias: bool, shape: tuple[int, int, int, int, int | None]) -> None:
+    context, dim, heads, layers, vocab = shape
+    model = {
+        "context_length": context,
+        "emb_dim": dim,
+        "n_heads": heads,
+        "n_layers": layers,
+        "vocab_size": vocab,
+        "tie_embeddings": tied,
+        "qkv_bias": bias,
+    }
+    config = RunConfig.model_validate({**plain(), "model": model})
+    assert config.parameters == counted(config)
+
+
+# FLOPs
+
+
+def test_flops_per_token_by_hand() -> None:
+    # emb_dim 2, one layer, three positions, 256 byte tokens. Block: attention 4·2·2 + 2 = 18, feed-forward 8·2·2 +
+    # 5·2 = 42, norms 4·2 = 8, together 68; final norm 4; head 512. 6·584 + 12·1·2·3 = 3,576.
+    shape = {"context_length": 3, "emb_dim": 2, "n_heads": 1, "n_layers": 1}
+    assert small_config(model=shape).flops_per_token == 3576.0
+    assert small_config(model={**shape, "tie_embeddings": True}).flops_per_token == 3576.0  # the head still multiplies
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_flops_per_token_are_three_forward_passes_as_torch_counts_them(bias: bool) -> None:
+    # A backward pass costs two forward ones. torch counts matrix products only, so the biases and norms, which
+    # 6·N counts as if they were multiplied, are what may differ: exactly 6 FLOPs for each of them.
+    config = small_config(model={"context_length": 32, "emb_dim": 64, "n_heads": 4, "n_layers": 2, "qkv_bias": bias})
+    model = build_gpt(config).eval()
+    tokens = torch.zeros(3, 32, dtype=torch.int64)
+    plain_attention = torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)
+    with torch.no_grad(), plain_attention, FlopCounterMode(display=False) as counter:
+        model(tokens)
+    vectors = sum(parameter.numel() for parameter in model.parameters() if parameter.dim() == 1)
+    forward = counter.get_total_flops() / tokens.numel()
+    assert config.flops_per_token - 6 * vectors == 3 * forward
+    assert config.flops_per_token == pytest.approx(3 * forward, rel=0.02)  # so the formula is no more than 2 % off
+
+
+# Budgets
+
+
+@pytest.mark.parametrize(
+    ("budget", "steps"),
+    [
+        ({"steps": 7}, 7),
+        ({"tokens": 640}, 10),  # 4 sequences of 16 tokens: 64 a step
+        ({"tokens": 600}, 9),  # 9.4
+        ({"tokens": 610}, 10),  # 9.5
+        ({"tokens": 1}, 1),  # one step is always taken
+        ({"tokens": 6.4e2}, 10),
+        ({"epochs": 1}, 25),  # 100 windows, 4 a step
+        ({"epochs": 2.5}, 62),  # 250 windows are 62 steps and a half
+        ({"epochs": 0.01}, 1),
+    ],
+)
+def test_steps_of_a_budget_by_hand(budget: dict[str, float], steps: int) -> None:
+    assert small_config(budget=budget).total_steps(train_windows=100) == steps
+
+
+def test_steps_of_a_budget_in_flops_by_hand() -> None:
+    shape = {"context_length": 3, "emb_dim": 2, "n_heads": 1, "n_layers": 1}  # 3,576 FLOPs a token, see above
+    config = small_config(model=shape, batch_size=5, budget={"flops": 3576.0 * 15 * 20})  # 15 tokens a step
+    assert config.total_steps(train_windows=100) == 20
+
+
+def test_a_budget_in_seconds_has_no_steps_beforehand() -> None:
+    assert small_config(budget={"seconds": 1}).total_steps(train_windows=100) is None
+
+
+@given(
+    tokens=st.integers(1, 10**10),
+    context=st.sampled_from([1, 16, 256]),
+    size=st.integers(1, 64),
+    epochs=st.integers(1, 9),
+)
+def test_a_budget_is_met_to_half_a_step(tokens: int, context: int, size: int, epochs: int) -> None:
+    config = small_config(model={"context_length": context}, batch_size=size, budget={"tokens": tokens})
+    steps = config.total_steps(train_windows=100)
+    assert steps is not None and steps >= 1
+    assert steps == 1 or abs(steps * config.tokens_per_step - tokens) <= config.tokens_per_step / 2
+    by_epochs = small_config(batch_size=size, budget={"epochs": epochs}).total_steps(train_windows=1000)
+    assert by_epochs is not None
+    assert 0 <= epochs * 1000 - by_epochs * size < size  # never more than was asked for, less than a step missing
+
+
+@pytest.mark.parametrize(
+    ("every", "steps"),
+    [({"steps": 3}, 3), ({"tokens": 640}, 10), ({"tokens": 1}, 1), ({"epochs": 1}, 25), ({"epochs": 0.5}, 12)],
+)
+def test_steps_between_evaluations_by_hand(every: dict[str, float], steps: int) -> None:
+    assert small_config(eval_every=every).eval_steps(train_windows=100) == steps
+
+
+@pytest.mark.parametrize(
+    ("train", "rhythm"),
+    [
+        ({"budget": {"steps": 12}, "eval_every": {"steps": 5}}, (320, 768)),
+        ({"budget": {"steps": 3}, "eval_every": {"steps": 5}}, (192, 192)),  # the last step comes first
+        ({"budget": {"epochs": 2}, "eval_every": {"epochs": 1}}, (1600, 3200)),
+        ({"budget": {"seconds": 9}, "eval_every": {"tokens": 640}}, (640, None)),
+    ],
+)
+def test_the_rhythm_in_tokens_by_hand(train: dict[str, Any], rhythm: tuple[int, int | None]) -> None:
+    # 1601 tokens are 100 windows of 16 and the last one's last target; a step takes 4 of them, 64 tokens
+    assert small_config(**train).rhythm(train_tokens=1601) == rhythm
+
+
+def test_batch_tokens_hold_the_tokens_of_a_step_equal() -> None:
+    for context, sequences in [(16, 8), (32, 4), (64, 2), (128, 1)]:
+        config = small_config(model={"context_length": context}, batch_tokens=128)
+        assert (config.sequences_per_step, config.tokens_per_step) == (sequences, 128)
+
+
+# One run, one digest
+
+
+def test_equal_runs_have_equal_digests() -> None:
+    written = RunConfig.model_validate(
+        {
+            **plain(),
+            "model": {"emb_dim": 768, "n_heads": 12, "n_layers": 12, "context_length": 256, "vocab_size": 50257},
+        }
+    )
+    implied = RunConfig.model_validate({**plain(), "model": {}})
+    assert written.digest() == implied.digest() == preset().digest()
+    assert RunConfig.model_validate(plain(train__learning_rate=1)).digest() == (
+        RunConfig.model_validate(plain(train__learning_rate=1.0)).digest()
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"data__tokenizer": "r50k_base"},
+        {"data__split": {"val": 0.2, "test": 0.1}},
+        {"model__vocab_size": 50304},
+        {"model__context_length": 16},
+        {"model__emb_dim": 16},
+        {"model__n_heads": 4},
+        {"model__n_layers": 2},
+        {"model__drop_rate": 0.2},
+        {"model__qkv_bias": True},
+        {"model__tie_embeddings": True},
+        {"train__budget": {"steps": 11}},
+        {"train__batch_size": 3},
+        {"train__optimizer": "muon"},
+        {"train__learning_rate": 2e-3},
+        {"train__schedule": "wsd"},
+        {"train__warmup": 0.0},
+        {"train__weight_decay": 0.0},
+        {"train__grad_clip": None},
+        {"train__seed": 2},
+        {"train__precision": "bf16"},
+    ],
+)
+def test_another_value_is_another_digest(change: dict[str, Any]) -> None:
+    assert RunConfig.model_validate(plain(**change)).digest() != RunConfig.model_validate(plain()).digest()
+
+
+@pytest.mark.parametrize("every", [0.5, 600, None])
+def test_how_often_states_are_saved_is_no_part_of_the_digest(every: float | None) -> None:
+    config = RunConfig.model_validate(plain(train__checkpoint_every=every))
+    assert config.train.checkpoint_every == every != RunConfig.model_validate(plain()).train.checkpoint_every == 60
+    assert config.digest() == RunConfig.model_validate(plain()).digest()
+    assert config.resolved()["train"]["checkpoint_every"] == every  # it is logged all the same
+
+
+def test_a_run_survives_json_and_pickle() -> None:
+    config = small_config(budget={"epochs": 0.5}, grad_clip=None)
+    again = RunConfig.model_validate_json(json.dumps(config.resolved()))
+    assert again.digest() == config.digest() == digest_of(decisive(config.resolved()))
+    assert again.resolved() == config.resolved()
+    assert pickle.loads(pickle.dumps(config)) == config
+
+
+def test_flat_names_every_value_once() -> None:
+    flat = small_config(grad_clip=None).flat()
+    assert flat["model.vocab_size"] == 256  # the tokenizer's, resolved
+    assert flat["train.budget.steps"] == 6
+    assert flat["train.learning_rate"] == 1e-3
+    assert "train.grad_clip" not in flat and "train.budget.tokens" not in flat
+    assert dict(flatten({"a": {"b": 1, "c": None}, "d": []})) == {"a.b": 1, "d": []}
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model__emb_dim": 10, "model__n_heads": 4}, r"emb_dim: found 10 with n_heads 4; allowed: .*multiple"),
+        ({"model__drop_rate": 1.0}, "less than 1"),
+        ({"model__drop_rate": math.nan}, "finite"),
+        ({"model__n_layers": 0}, "greater than or equal to 1"),
+        ({"model__n_layers": True}, "valid integer"),
+        ({"model__n_layers": 1.5}, "valid integer"),
+        ({"model__vocab_size": 256}, "model.vocab_size: found 256; allowed: at least the 50257 of tokenizer gpt2"),
+        ({"model__embed_dim": 8}, "embed_dim"),
+        ({"model__preset": "gpt3"}, r"preset: found 'gpt3'; allowed: gpt2-124m \| "),
+        ({"model__preset": ["gpt2-124m"]}, r"preset: found \['gpt2-124m'\]; allowed: gpt2-124m \| "),
+        ({"train__budget": {}}, r"found none; allowed: exactly one budget of tokens \| epochs"),
+        ({"train__budget": {"steps": 1, "tokens": 1}}, "found tokens and steps; allowed: exactly one budget"),
+        ({"train__budget": {"seconds": math.inf}}, "finite"),
+        ({"train__batch_tokens": 16}, "found batch_tokens and batch_size; allowed: exactly one batch"),
+        ({"train__batch_size": None}, "found none; allowed: exactly one batch"),
+        (
+            {"train__batch_size": None, "train__batch_tokens": 20},
+            "train.batch_tokens: found 20 with model.context_length 8; allowed: a multiple of context_length",
+        ),
+        ({"train__eval_every": {"steps": 0}}, "greater than 0"),
+        ({"train__checkpoint_every": 0}, "greater than 0"),
+        ({"train__schedule": "step"}, "'constant', 'cosine', 'linear' or 'wsd'"),
+        ({"train__warmup": 1.0}, "less than 1"),
+        ({"train__learning_rate": "1e-3"}, "valid number"),
+        ({"train__sample": {"prompt": ""}}, "at least 1 character"),
+        ({"data__path": "a.txt"}, "found corpus and path; allowed: exactly one source"),
+        ({"data__split": {"val": 0.5, "test": 0.5}}, r"found val 0.5 \+ test 0.5; allowed: a sum under 1"),
+        ({"data__sha256": "0" * 64}, "url and sha256"),
+        ({"data__tokenizer": "gpt5"}, "'gpt2'"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_what_is_allowed(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        RunConfig.model_validate(plain(**change))
+
+
+def test_scientific_notation_is_a_whole_number_where_one_is_meant() -> None:
+    config = RunConfig.model_validate(plain(train__budget={"tokens": 4e5}))
+    assert config.train.budget.tokens == 400_000 and isinstance(config.train.budget.tokens, int)
+
+
+def test_a_configuration_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        ModelConfig().drop_rate = 0.5  # type: ignore[misc]
+
+
+def test_a_corpus_vocabulary_is_known_only_with_the_corpus() -> None:
+    config = RunConfig.model_validate(plain(data__vocab="corpus"))
+    for ask in (RunConfig.resolved, RunConfig.digest, RunConfig.flat):
+        with pytest.raises(ValueError, match=r"model\.vocab_size: found nothing with data\.vocab corpus; allowed"):
+            ask(config)
+    for name in ("vocab_size", "parameters", "flops_per_token"):
+        with pytest.raises(ValueError, match=r"model\.vocab_size: found nothing"):
+            getattr(config, name)
+    known = config.with_vocabulary(300)
+    full = RunConfig.model_validate(plain())
+    width = full.model.emb_dim
+    assert known.flat()["model.vocab_size"] == known.vocab_size == 300
+    assert full.parameters - known.parameters == 2 * width * (50257 - 300)
+    assert full.flops_per_token - known.flops_per_token == 6 * width * (50257 - 300)
+    assert known.digest() not in (full.digest(), config.with_vocabulary(301).digest())
+    assert RunConfig.model_validate(known.resolved()) == known
+    assert full.with_vocabulary(300) is full
+    padded = RunConfig.model_validate(plain(data__vocab="corpus", model__vocab_size=320))
+    assert padded.with_vocabulary(300).vocab_size == 320
+    with pytest.raises(ValueError, match=r"model\.vocab_size: found 320; allowed: at least the 321 tokens that occur"):
+        padded.with_vocabulary(321)
+
+
+def test_a_preset_leaves_the_vocabulary_to_the_data() -> None:
+    assert preset().vocab_size == 50257
+    small = RunConfig.model_validate({**plain(data__vocab="corpus"), "model": {"preset": "gpt2-124m"}})
+    assert small.with_vocabulary(4000).vocab_size == 4000

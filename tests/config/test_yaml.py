@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.config.yaml import MAX_VALUES, parse_value, parse_yaml, read_yaml
+from harness.core.errors import SpecError
+
+
+def test_yaml_1_2_scalars() -> None:
+    values = parse_yaml("a: 400_000\nb: 1e-3\nc: no\nd: true\ne: null\nf: 0o17\n", "f").values
+    assert values == {"a": 400_000, "b": 1e-3, "c": "no", "d": True, "e": None, "f": 15}
+    assert isinstance(values["b"], float)
+
+
+def test_lines_of_nested_keys() -> None:
+    document = parse_yaml("a: 1\n\nb:\n  c: 2\n  d: {e: 3}\n", "f")
+    assert document.lines == {"a": 1, "b": 3, "b.c": 4, "b.d": 5, "b.d.e": 5}
+    assert document.line("b.d.missing") == 5
+    assert document.line("nowhere") == 1
+
+
+def test_duplicate_keys_are_all_reported_with_both_lines() -> None:
+    document = parse_yaml("a: 1\nb: {x: 1, x: 2}\na: 3\n", "f.yaml")
+    assert [str(problem) for problem in document.problems] == [
+        "f.yaml:2: b.x: found twice (first on line 2); allowed: once",
+        "f.yaml:3: a: found twice (first on line 1); allowed: once",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "f:1: found nothing"),
+        ("- 1", "f:1: found a list"),
+        ("hello", "f:1: found a single value"),
+        ("a: [1\nb: 2", "f:2: is no valid YAML: expected ',' or ']'"),
+        ("a: *nobody", "f:1: is no valid YAML: found undefined alias"),
+        ("\ta: 1", "f:1: is no valid YAML"),
+        ("# no\r%YAML 1.1\r---\ra: no", "f:2: found '%YAML 1.1'; allowed: YAML 1.2"),
+        ("# no\n%YAML 1.1\n---\na: no", "f:2: found '%YAML 1.1'; allowed: YAML 1.2"),
+        ("a: 1\n---\nb: 2", "is no valid YAML"),
+    ],
+)
+def test_what_is_no_mapping_is_one_sentence(text: str, message: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        parse_yaml(text, "f")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_values_that_are_not_what_they_look_like_are_reported_with_the_rest() -> None:
+    document = parse_yaml("a: 2024-13-45\nb: !!int abc\nc: 1\nc: 2\n", "f")
+    assert [str(problem) for problem in document.problems] == [
+        "f:1: a: found '2024-13-45', which cannot be read as what it looks like",
+        "f:2: b: found 'abc', which cannot be read as what it looks like",
+        "f:4: c: found twice (first on line 3); allowed: once",
+    ]
+    with pytest.raises(SpecError, match="nested too deeply"):
+        parse_yaml("a: " + "[" * 5000, "f")
+
+
+@pytest.mark.parametrize(
+    "tagged", ["!!python/object/apply:os.system [x]", "!!python/name:os.system x", "!!set {x}", "!a 1"]
+)
+def test_tagged_values_are_not_plain_and_do_nothing(tagged: str) -> None:
+    document = parse_yaml(f"a: 1\nb: {tagged}\nc: 2\nc: 3", "f")
+    tag = tagged.split()[0].replace("!!", "tag:yaml.org,2002:")
+    assert [str(problem) for problem in document.problems] == [
+        f"f:2: b: found a value tagged {tag}; allowed: plain values",
+        "f:4: c: found twice (first on line 3); allowed: once",
+    ]
+
+
+def test_an_anchor_may_be_used_again(recwarn: pytest.WarningsRecorder) -> None:
+    assert parse_yaml("a: &x 1\nb: *x\nc: &x 2\nd: *x", "f").values == {"a": 1, "b": 1, "c": 2, "d": 2}
+    assert not recwarn.list  # a warning of ruamel's would be printed beside the command's own words
+
+
+def test_values_that_their_tag_does_not_fit_are_reported() -> None:
+    document = parse_yaml("a: !!bool maybe\nb: !!int x\nc: !!float y\nd: !!timestamp z", "f")
+    assert [problem.field for problem in document.problems] == ["a", "b", "c", "d"]
+
+
+def test_alias_bombs_and_loops_end() -> None:
+    bomb = "a: &a [x, x, x, x, x, x, x, x, x]\n"
+    for last, this in zip("abcdefghi", "bcdefghij", strict=True):
+        bomb += f"{this}: &{this} [{', '.join(['*' + last] * 9)}]\n"
+    for text in (bomb, "a: &x [*x]"):
+        with pytest.raises(SpecError, match=f"more than {MAX_VALUES:,} values"):
+            parse_yaml(text, "f")
+
+
+def test_an_alias_is_its_value() -> None:
+    assert parse_yaml("a: &x [1, 2]\nb: *x\n", "f").values == {"a": [1, 2], "b": [1, 2]}
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    latin = tmp_path / "latin.yaml"
+    latin.write_bytes("a: 1\nb: caf\xe9\n".encode("latin-1"))
+    huge = tmp_path / "huge.yaml"
+    huge.write_bytes(b"# " + b"x" * 1_000_001)
+    for path, message in [
+        (tmp_path / "missing.yaml", "missing.yaml: cannot be read: No such file"),
+        (tmp_path, "cannot be read: Is a directory"),
+        (latin, "latin.yaml:2: byte 11 is no UTF-8"),
+        (huge, "is larger than 1,000,000 bytes"),
+    ]:
+        with pytest.raises(SpecError) as caught:
+            read_yaml(path)
+        assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("50_000", 50_000), ("1e-3", 1e-3), ("[0.0, 0.1]", [0.0, 0.1]), ("muon", "muon"), ("true", True), ("", None)],
+)
+def test_values_from_the_command_line(text: str, value: object) -> None:
+    assert parse_value(text) == value

@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from harness.console.event_log import EventLog
+
+
+def test_each_event_is_a_line_with_its_time_first_and_earlier_lines_stay(tmp_path: Path) -> None:
+    path = tmp_path / "mlruns" / "x.log"
+    EventLog(path).write("began 3 runs")
+    EventLog(path).write("ended failed a\nTraceback …\n  line")
+    first, second = path.read_text("utf-8").splitlines()
+    when, _, text = first.partition(" ")
+    assert datetime.fromisoformat(when).tzinfo is not None
+    assert text == "began 3 runs"
+    assert second.endswith(" ended failed a Traceback … line")
+
+
+def test_a_log_that_cannot_be_written_is_no_reason_to_stop(tmp_path: Path) -> None:
+    log = EventLog(tmp_path)
+    log.write("x")
+    assert log.trouble.startswith(str(tmp_path))
+    EventLog(None).write("nowhere")

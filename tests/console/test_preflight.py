@@ -1,0 +1,72 @@
+"""Stores and folders that cannot be used: one line each, before anything is written."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from harness.console.preflight import wrong_places, wrong_tracking
+from harness.core.errors import shown
+
+STORAGE = "sqlite:///mlruns/optuna.db"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "text.db").write_text("no database")
+    (tmp_path / "database.db").touch()
+    with sqlite3.connect(tmp_path / "full.db") as database:
+        database.execute("create table a (b)")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        *(None, "sqlite:///database.db", "sqlite:///full.db", "sqlite:///new/folder/x.db", "http://127.0.0.1:5000"),
+        *("https://example.org/mlflow", "databricks", "databricks://profile"),
+    ],
+)
+def test_places_that_are_right_and_what_is_left_there(uri: str | None, folder: Path) -> None:
+    before = sorted(folder.iterdir())
+    assert wrong_places(uri, STORAGE, Path("reports/of/mine")) == []
+    assert sorted(folder.iterdir()) == before
+
+
+@pytest.mark.parametrize("option", ["--tracking", "--storage"])
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("nonsense", "found 'nonsense'"),
+        ("nonsense://", "found 'nonsense://'"),
+        ("no\nsense\x1b[31m", r"found 'no\nsense\x1b[31m'"),
+        ("sqlite:///text.db", "found 'text.db', which is no SQLite database; allowed: one, or a new file"),
+        ("sqlite:////", "found the folder '/'; allowed: a file"),
+        ("sqlite:///text.db/x.db", "found '{folder}/text.db' (Not a directory); allowed: a folder that can be written"),
+        ("postgresql+nodriver://host/x", "found 'postgresql+nodriver://host/x' (Can't load plugin"),
+    ],
+)
+def test_addresses_that_are_none(option: str, url: str, message: str, folder: Path) -> None:
+    given = (url, STORAGE) if option == "--tracking" else (None, url)
+    (line,) = wrong_places(*given, Path("reports"))
+    expected = message.format(folder=folder)
+    if (long := f"{folder}/text.db") in expected:
+        expected = expected.replace(repr(long), shown(long))
+    assert line.startswith(f"{option}: {expected}")
+    assert "; allowed: " in line and line.isprintable()
+
+
+def test_the_environments_address_is_named_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "file:///mlruns")
+    (line,) = wrong_tracking(None)
+    assert line.startswith("MLFLOW_TRACKING_URI: found 'file:///mlruns'; allowed: sqlite:///FILE, ")
+
+
+def test_every_place_that_is_wrong_is_named() -> None:
+    Path("mlruns").touch()
+    lines = wrong_places(None, STORAGE, Path("text.db"))
+    assert [line.partition(":")[0] for line in lines] == ["MLFLOW_TRACKING_URI", "--storage", "--reports"]

@@ -1,0 +1,131 @@
+"""Files that are whole or not there, whatever ends the writing, and safetensors that another reader reads."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from harness.core.files import safetensors_chunks, sha256_of, write_text, write_whole
+
+
+def test_what_was_written_is_there_with_its_checksum(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    found = write_whole(path, [b"one ", bytearray(b"two "), memoryview(b"three"), b""])
+    assert path.read_bytes() == b"one two three"
+    assert found == sha256_of(path) == hashlib.sha256(b"one two three").hexdigest()
+    assert write_whole(path, [b"other"]) == hashlib.sha256(b"other").hexdigest()
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+def test_short_writes_are_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda file, view: write(file, view[:3]))
+    write_whole(tmp_path / "file", [b"abcdefgh", b"ij"])
+    assert (tmp_path / "file").read_bytes() == b"abcdefghij"
+
+
+def test_the_disk_is_told_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file must be on the disk before its name says so, and its name before the next file's."""
+    told = []
+    for name in ("write", "fsync", "replace"):
+        plain = getattr(os, name)
+
+        def spy(*arguments: Any, name: str = name, plain=plain) -> object:  # type: ignore[no-untyped-def]
+            folder = name == "fsync" and stat.S_ISDIR(os.fstat(arguments[0]).st_mode)
+            told.append("fsync folder" if folder else name)
+            return plain(*arguments)
+
+        monkeypatch.setattr(os, name, spy)
+    write_whole(tmp_path / "file", [b"a", b"b"])
+    assert told == ["write", "write", "fsync", "replace", "fsync folder"]
+
+
+@pytest.mark.parametrize("name", ["write", "fsync", "replace"])
+@pytest.mark.parametrize("kind", [OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), KeyboardInterrupt()], ids=repr)
+def test_a_failure_leaves_the_old_file_and_nothing_else(
+    name: str, kind: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    write_whole(path, [b"old"])
+
+    def fail(*_: object) -> None:
+        raise kind
+
+    monkeypatch.setattr(os, name, fail)
+    with pytest.raises(type(kind)) as caught:
+        write_whole(path, [b"new"])
+    if isinstance(caught.value, OSError):
+        assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(path))
+    assert path.read_bytes() == b"old"
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_failure_between_two_pieces_leaves_nothing(tmp_path: Path) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield b"one"
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        write_whole(tmp_path / "file", pieces())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_text_replaces_another_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "new folder" / "page.html"
+    write_text(path, "über\r\n")
+    write_text(path, "half \ud83d of a pair\n")
+    assert path.read_bytes() == b"half ? of a pair\n"
+
+    def refuse(_part: Path, target: Path) -> None:
+        assert target == path and path.read_bytes() == b"half ? of a pair\n"
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(PermissionError):
+        write_text(path, "new")
+    assert [file.name for file in path.parent.iterdir()] == ["page.html"]
+    assert path.read_bytes() == b"half ? of a pair\n"
+
+
+def test_processes_may_write_the_same_text_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "page"
+    script = "import sys; from pathlib import Path; from harness.core.files import write_text\n"
+    script += "for _ in range(300): write_text(Path(sys.argv[1]), sys.argv[2] * 50_000)\n"
+    script += "assert 'torch' not in sys.modules"
+    writers = [subprocess.Popen([sys.executable, "-c", script, str(path), letter]) for letter in "ab"]
+    while any(writer.poll() is None for writer in writers):
+        if path.exists():
+            assert path.read_text("utf-8") in ("a" * 50_000, "b" * 50_000)
+    assert [writer.returncode for writer in writers] == [0, 0]
+    assert [file.name for file in tmp_path.iterdir()] == ["page"]
+
+
+def test_another_reader_reads_the_tensors(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    tensors = {
+        "b": torch.randn(3, 5, generator=generator),
+        "a": torch.randn(4, 2, generator=generator).T,  # not contiguous
+        "step": torch.tensor(7.0),
+        "rng": torch.randint(256, (5,), generator=generator, dtype=torch.uint8),
+        "grad": torch.nn.Parameter(torch.ones(2)),
+    }
+    path = tmp_path / "file.safetensors"
+    write_whole(path, safetensors_chunks(tensors))
+    again = load_file(path)
+    assert again.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert again[name].dtype == tensor.dtype and torch.equal(again[name], tensor), name
+    with safe_open(path, "pt") as lazily:
+        assert torch.equal(lazily.get_tensor("rng"), tensors["rng"])

@@ -1,0 +1,39 @@
+"""One process at a time, with real processes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.core.locks import Locked, only_one
+
+HOLD = """
+import sys
+from harness.core.locks import only_one
+with only_one("tiny"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_second_process_is_told_who_holds_the_lock_and_gets_it_when_the_first_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    first = subprocess.Popen(
+        [sys.executable, "-c", HOLD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=tmp_path, text=True
+    )
+    assert first.stdout is not None
+    assert first.stdout.readline() == "held\n"
+    held = f"^tiny is being run already, by process {first.pid}; wait for it or stop it$"
+    with pytest.raises(Locked, match=held), only_one("tiny"):
+        pass
+    with only_one("other"):
+        pass
+    first.kill()  # SIGKILL: it cannot clean up
+    first.wait()
+    with only_one("tiny"):
+        pass

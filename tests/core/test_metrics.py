@@ -1,0 +1,66 @@
+"""Loss, perplexity and bits per byte against values worked by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from harness.core import metrics
+from harness.core.metrics import Point, bits_per_byte, perplexity, split_metrics
+from harness.core.outcomes import Outcome, Phase
+
+
+def test_perplexity_of_equal_choices_is_their_number() -> None:
+    assert perplexity(math.log(50257)) == pytest.approx(50257, rel=1e-12)
+    assert perplexity(0.0) == 1.0
+
+
+def test_perplexity_too_large_for_a_float_is_infinite() -> None:
+    assert perplexity(709.0) < math.inf  # exp(709) = 8.2e307
+    assert perplexity(710.0) == math.inf
+
+
+def test_bits_per_byte_by_hand() -> None:
+    # four tokens, each one of eight equally likely: 3 bits each, 12 bits over 6 bytes
+    assert bits_per_byte(4 * math.log(8), 6) == pytest.approx(2.0, rel=1e-12)
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_bits_per_byte_needs_bytes(size: int) -> None:
+    with pytest.raises(ValueError, match=f"total_bytes must be positive, found {size}"):
+        bits_per_byte(1.0, size)
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_split_metrics_by_hand(split: str) -> None:
+    # 5 tokens with probabilities 1/2, 1/4, 1/8, 1/8, 1/2: 10 bits, 2 a token, over 4 bytes
+    nats = -sum(math.log(p) for p in (1 / 2, 1 / 4, 1 / 8, 1 / 8, 1 / 2))
+    scores = split_metrics(split, nats, tokens=5, total_bytes=4)
+    assert scores == pytest.approx(
+        {f"{split}/loss": 2 * math.log(2), f"{split}/perplexity": 4.0, f"{split}/bits_per_byte": 2.5}, rel=1e-12
+    )
+
+
+def test_split_metrics_use_the_declared_names() -> None:
+    assert set(split_metrics("val", 1.0, 1, 1)) == {
+        metrics.VAL_LOSS,
+        metrics.VAL_PERPLEXITY,
+        metrics.VAL_BITS_PER_BYTE,
+    }
+    assert set(split_metrics("test", 1.0, 1, 1)) == {
+        metrics.TEST_LOSS,
+        metrics.TEST_PERPLEXITY,
+        metrics.TEST_BITS_PER_BYTE,
+    }
+
+
+def test_a_point_is_evaluated_when_it_carries_a_validation_loss() -> None:
+    assert Point(1, 8, 0.5, 0.1, {metrics.VAL_LOSS: 2.0}).evaluated
+    assert not Point(1, 8, 0.5, 0.1, {metrics.BATCH_LOSS: 2.0}).evaluated
+
+
+def test_words_are_plain_text_and_unlike_each_other() -> None:
+    names = [value for name, value in vars(metrics).items() if name.isupper() and isinstance(value, str)]
+    assert len(names) == len(set(names)) > 10
+    assert f"{Outcome.COMPLETE} {Phase.CONFIRM}" == "complete confirm"

@@ -1,0 +1,31 @@
+"""What follows from an outcome has to be a state that Optuna has and a status that MLflow has."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+from mlflow.entities import RunStatus
+from optuna.trial import TrialState
+
+from harness.core.outcomes import Again, Exit, Outcome
+
+
+@pytest.mark.parametrize("outcome", Outcome)
+def test_both_stores_know_every_outcome(outcome: Outcome) -> None:
+    status = RunStatus.from_string(outcome.mlflow_status)
+    assert RunStatus.is_terminated(status)  # no run is left RUNNING
+    state = TrialState[outcome.optuna_state]
+    assert state.is_finished() is (outcome is not Outcome.INTERRUPTED)
+    assert state is not TrialState.RUNNING
+
+
+def test_only_what_can_change_is_trained_again() -> None:
+    assert {outcome for outcome in Outcome if outcome.again is Again.GOES_ON} == {Outcome.INTERRUPTED}
+    assert {outcome for outcome in Outcome if outcome.again is Again.ANOTHER} == {Outcome.OOM, Outcome.FAILED}
+    assert {outcome for outcome in Outcome if outcome.is_result} == {Outcome.COMPLETE, Outcome.DIVERGED}
+    assert {outcome for outcome in Outcome if outcome.is_failure} == {Outcome.OOM, Outcome.FAILED}
+
+
+def test_exit_codes_are_those_of_a_shell() -> None:
+    assert [int(code) for code in Exit] == [1, 2, 3, 128 + signal.SIGINT, 128 + signal.SIGTERM]

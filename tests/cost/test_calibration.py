@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.cost import calibration
+from harness.cost.calibration import Calibration, Estimates, Measured, MeasurementError, Trial, measure_apart
+from helpers import small_config
+
+
+def test_a_process_of_its_own_trains_the_configuration() -> None:
+    config = small_config(sample={"prompt": "a", "max_new_tokens": 2}, train_eval_tokens=64)
+    ((speed,), (other,)) = measure_apart([Trial(config, 5, 200)], copies=2, patience=300)
+    for one in (speed, other):
+        assert one["device"] == "cpu"
+        assert one["threads"] == 1
+        assert 0 < one["step_seconds"] < 60
+        assert one["eval_seconds"] > 0 and one["sample_seconds"] > 0
+        assert one["eval_tokens"] == 200 + 64
+        assert 5e7 < one["memory"] < 1e11
+        assert one["state_seconds"] == one["peak_flops"] == 0  # not asked for
+
+
+def test_a_process_that_fails_is_an_error_with_its_last_words() -> None:
+    with pytest.raises(MeasurementError, match="unknown corpus"):
+        measure_apart([Trial(small_config(data={"corpus": "sotu-9999", "tokenizer": "byte"}), 1, 10)])
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[Trial]]:
+    """What was measured; every step takes the 0.25 s that two workers found on average, every evaluation 3 s."""
+    calls: list[Sequence[Trial]] = []
+
+    def measure(trials: Sequence[Trial], **_: Any) -> list[list[dict[str, Any]]]:
+        calls.append(trials)
+        return [
+            [{"step_seconds": step, "eval_seconds": 3.0, "eval_tokens": 100, "sample_seconds": 0.5} for _ in trials]
+            for step in (0.2, 0.3)
+        ]
+
+    monkeypatch.setattr(calibration, "measure_apart", measure)
+    return calls
+
+
+def test_what_was_measured_is_known_to_the_next_process(tmp_path: Path, asked: list[Sequence[Trial]]) -> None:
+    config = small_config()
+    first = Calibration(2, 1, tmp_path)
+    assert first.known(config) is None
+    first.learn([Trial(config, 5, 100), Trial(config, 5, 100)])
+    assert [len(trials) for trials in asked] == [1]  # the same model twice
+    assert Calibration(2, 1, tmp_path).known(config) == Measured(0.25, 3.0, 100, 0.5)
+    Calibration(2, 1, tmp_path).learn([Trial(config, 5, 100)])
+    assert len(asked) == 1
+
+
+def test_a_speed_belongs_to_its_shape_and_to_the_number_of_workers(
+    tmp_path: Path, asked: list[Sequence[Trial]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Calibration(2, 1, tmp_path).learn([Trial(small_config(), 5, 100)])
+    known = Calibration(2, 1, tmp_path).known
+    assert known(small_config(learning_rate=0.5, seed=9, budget={"steps": 77})) is not None  # of no effect on speed
+    assert known(small_config(batch_size=8)) is None
+    assert known(small_config(model={"emb_dim": 32})) is None
+    assert known(small_config(optimizer="muon")) is None
+    assert Calibration(3, 1, tmp_path).known(small_config()) is None
+    assert Calibration(2, 2, tmp_path).known(small_config()) is None
+    monkeypatch.setattr(calibration, "training_code", lambda: "other code")
+    assert Calibration(2, 1, tmp_path).known(small_config()) is None
+
+
+def test_a_measurement_that_fails_or_is_cut_short_leaves_the_model_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise MeasurementError("no")
+
+    monkeypatch.setattr(calibration, "measure_apart", fails)
+    Calibration(1, 1, tmp_path).learn([Trial(small_config(), 5, 100)])
+    cut = {"step_seconds": 9.0, "eval_seconds": 0.0, "eval_tokens": 100, "sample_seconds": 1.0}
+    monkeypatch.setattr(calibration, "measure_apart", lambda *_, **__: [[cut]])
+    Calibration(1, 1, tmp_path).learn([Trial(small_config(), 5, 100), Trial(small_config(batch_size=8), 5, 100)])
+    assert Calibration(1, 1, tmp_path).known(small_config()) is None
+
+
+def test_a_damaged_cache_is_an_empty_one(tmp_path: Path) -> None:
+    for text in ("{", "[]", '{"estimates": [{"of": "another version"}]}'):
+        for name in ("speeds.json", "estimates.json"):
+            (tmp_path / name).write_text(text)
+        assert Calibration(1, 1, tmp_path).known(small_config()) is None
+        assert Estimates(tmp_path).past() == []
+
+
+def test_estimates_are_compared_by_the_run(tmp_path: Path) -> None:
+    Estimates(tmp_path).expect("one", "1d", seconds=100.0, runs=10)
+    Estimates(tmp_path).expect("one", "1d", seconds=120.0, runs=10)  # planned again: the later one counts
+    assert Estimates(tmp_path).past() == []
+    Estimates(tmp_path).took("other", 50.0, 5)  # nobody asked what it would take
+    Estimates(tmp_path).took("1d", 48.0, 6)  # six of the ten were enough: 8 s a run, where 12 were expected
+    (past,) = Estimates(tmp_path).past()
+    assert (past.name, past.error) == ("one", pytest.approx(0.5))
+    Estimates(tmp_path).took("1d", 1.0, 1)  # the same sweep again: it was compared already
+    assert Estimates(tmp_path).past() == [past]
+    for number in range(60):
+        Estimates(tmp_path).expect(f"n{number}", f"{number}", 1.0, 1)
+        Estimates(tmp_path).took(f"{number}", 2.0, 1)
+    assert [one.name for one in Estimates(tmp_path).past()] == ["n59", "n58", "n57"]
+    assert len(json.loads((tmp_path / "estimates.json").read_text())["estimates"]) == calibration.KEPT_ESTIMATES
+
+
+@pytest.mark.slow
+def test_a_plan_tells_how_far_off_the_last_one_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sandbox import SPEC, Sandbox
+
+    monkeypatch.setenv("GPT_HARNESS_CACHE", str(tmp_path / "cache"))
+    sandbox = Sandbox(tmp_path / "here", SPEC.replace("[0.0, 0.2]", "[0.0]").replace("trials: 2", "trials: 1"))
+    first = sandbox.run("tiny.yaml", "--plan")
+    assert first.returncode == 0, first.stderr
+    assert "about " in first.stdout and " on this CPU (" in first.stdout
+    assert "estimates:" not in first.stdout
+    assert sandbox.run().returncode == 0
+    second = sandbox.run("tiny.yaml", "--plan").stdout
+    (said,) = [line for line in second.splitlines() if line.startswith("estimates:")]
+    ended = json.loads((tmp_path / "cache" / "estimates.json").read_text())["estimates"][0]
+    assert (ended["name"], ended["runs"], ended["done"]) == ("tiny", 3, 3)
+    error = ended["seconds"] / ended["actual"] - 1
+    assert said.endswith(f"tiny {'+' if error >= 0 else '−'}{abs(error):.0%}")

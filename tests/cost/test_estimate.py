@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.cost.calibration import Measured
+from harness.cost.estimate import (
+    EVALUATION_SHARE,
+    START_SECONDS,
+    measure_flops,
+    memory,
+    plan_arms,
+    run_cost,
+    run_seconds,
+    sweep_seconds,
+)
+from specs import GOOD, load
+
+
+def test_a_run_costs_what_its_tokens_and_weights_say(tmp_path: Path) -> None:
+    config = load(tmp_path, GOOD).base  # 400,000 tokens in steps of 128, one layer of width 16, context 32
+    cost = run_cost(config, 4000)
+    weights = 12 * 16 * 16 + 16 + 5 * 16 + 4 * 16 + 2 * 16 + 50257 * 16  # block, norms and head; no embeddings
+    assert cost.tokens == 400_000
+    assert cost.parameters == weights + (50257 + 32) * 16
+    assert cost.flops == pytest.approx(400_000 * (6 * weights + 12 * 1 * 16 * 32), rel=1e-12)
+    assert cost.seconds is None
+
+
+def test_a_budget_in_seconds_has_no_tokens(tmp_path: Path) -> None:
+    cost = run_cost(load(tmp_path, GOOD, "train.budget.seconds=90").base, 4000)
+    assert (cost.tokens, cost.flops, cost.seconds) == (None, None, 90)
+
+
+def test_epochs_follow_the_corpus(tmp_path: Path) -> None:
+    config = load(tmp_path, GOOD, "train.budget.epochs=3").base
+    # 4,000 tokens hold 124 windows of 32 (the last needs a target too); 372 windows are 93 steps of four
+    assert run_cost(config, 4000).tokens == 93 * 128
+
+
+def test_a_plan_has_every_arm_with_equal_runs(tmp_path: Path) -> None:
+    spec = load(tmp_path, GOOD)
+    arms = plan_arms(spec, {arm.name: 4000 for arm in spec.arms()})
+    assert [(arm.name, arm.trials, arm.seeds, arm.runs) for arm in arms] == [
+        ("drop_rate=0.0", 4, 3, 7),
+        ("drop_rate=0.1", 4, 3, 7),
+    ]
+
+
+def test_memory_grows_with_what_it_holds(tmp_path: Path) -> None:
+    base = load(tmp_path, GOOD).base
+    wider = load(tmp_path, GOOD, "model.emb_dim=512").base
+    assert memory(wider) - memory(base) > 16 * (wider.parameters - base.parameters)
+    assert memory(base) < memory(load(tmp_path, GOOD, "train.batch_tokens=4096").base)
+
+
+SPLITS = {"train": 4000, "val": 501, "test": 101}
+
+
+def test_a_run_takes_its_steps_and_its_evaluations(tmp_path: Path) -> None:
+    config = load(
+        tmp_path, GOOD, "train.budget.steps=100", "train.eval_every.steps=20", "train.train_eval_tokens=100"
+    ).base  # 128 tokens a step
+    measured = Measured(step_seconds=0.5, eval_seconds=1.8, eval_tokens=900, sample_seconds=0.2)
+    # before the first step and after every twentieth: six evaluations
+    splits = {"train": 4000, "val": 901 - config.train.train_eval_tokens, "test": 0}
+    assert run_seconds(config, splits, measured, 1.0) == pytest.approx(100 * 0.5 + 6 * 2.0)
+    # Scoring is in proportion to the tokens, the sample of text is not.
+    assert run_seconds(config, {**splits, "val": 2601}, measured, 1.0) == pytest.approx(100 * 0.5 + 6 * 5.6)
+    flops = config.flops_per_token * 128
+    # a step of 128 tokens takes a second, so an evaluation of 1,280 takes 10 times 0.4
+    by_flops = run_seconds(config, {**splits, "val": 1181}, None, flops)
+    assert by_flops == pytest.approx(100 * 1.0 + 6 * 4.0)
+
+
+def test_a_budget_in_seconds_takes_them_and_its_evaluations(tmp_path: Path) -> None:
+    config = load(
+        tmp_path, GOOD, "train.budget.seconds=60", "train.eval_every.steps=30", "train.train_eval_tokens=100"
+    ).base
+    measured = Measured(step_seconds=1.0, eval_seconds=4.0, eval_tokens=1000, sample_seconds=1.0)
+    assert run_seconds(config, {"train": 4000, "val": 901, "test": 0}, measured, 1.0) == pytest.approx(60 + 3 * 5.0)
+
+
+def test_evaluations_on_a_sample_are_cheaper_but_for_the_two_at_the_ends(tmp_path: Path) -> None:
+    settings = ("train.budget.steps=100", "train.eval_every.steps=20", "train.train_eval_tokens=100")
+    config = load(tmp_path, GOOD, *settings, "train.eval_tokens=200").base
+    measured = Measured(step_seconds=0.5, eval_seconds=1.0, eval_tokens=100, sample_seconds=0.0)
+    splits = {"train": 4000, "val": 901, "test": 0}
+    # two of 900 whole, 200 sampled and 100 of the training split; four of 200 and 100
+    assert run_seconds(config, splits, measured, 1.0) == pytest.approx(50 + 2 * 12 + 4 * 3)
+
+
+def test_a_sweep_takes_its_runs_over_the_workers_that_can_help(tmp_path: Path) -> None:
+    spec = load(tmp_path, GOOD, "train.budget.steps=100", "train.eval_every.steps=20")  # 2 arms, 4 trials and 3 seeds
+    splits = {arm.name: SPLITS for arm in spec.arms()}
+    scored = 500 + spec.base.train.train_eval_tokens
+    measured = {arm.name: Measured(0.5, 2.0, scored, 0.0) for arm in spec.arms()}
+    tested = 101 * 0.5 / 128 * EVALUATION_SHARE
+    alone = 2 * (7 * (100 * 0.5 + 6 * 2.0) + 3 * tested)
+    assert sweep_seconds(spec, splits, 1, measured, 1.0) == pytest.approx(START_SECONDS + alone)
+    assert sweep_seconds(spec, splits, 2, measured, 1.0) == pytest.approx(START_SECONDS + alone / 2)
+    assert sweep_seconds(spec, splits, 99, measured, 1.0) == pytest.approx(START_SECONDS + alone / 14)
+
+
+def test_the_speed_of_this_machine_is_believable() -> None:
+    assert 1e8 < measure_flops(0.05) < 1e13

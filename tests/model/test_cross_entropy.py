@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from harness.model import cross_entropy as loss
+from harness.model.cross_entropy import linear_cross_entropy, padded_logits, token_losses
+
+
+def drawn(count: int, dim: int, size: int, seed: int = 0, scale: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+    """Features, a head and targets."""
+    generator = torch.Generator().manual_seed(seed)
+    x = scale * torch.randn(count, dim, generator=generator)
+    weight = torch.randn(size, dim, generator=generator) / dim**0.5
+    return x, weight, torch.randint(size, (count,), generator=generator)
+
+
+def by_definition(x: Tensor, weight: Tensor, targets: Tensor, factor: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+    """The mean loss and the gradients of `factor` times it, in float64, from whole logits."""
+    x, weight = x.double().requires_grad_(), weight.double().requires_grad_()
+    value = F.cross_entropy(x @ weight.T, targets)
+    (factor * value).backward()
+    assert x.grad is not None
+    assert weight.grad is not None
+    return value.detach(), x.grad, weight.grad
+
+
+def by_us(x: Tensor, weight: Tensor, targets: Tensor, factor: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+    x, weight = x.clone().requires_grad_(), weight.clone().requires_grad_()
+    value = linear_cross_entropy(x, weight, targets)
+    (factor * value).backward()
+    assert x.grad is not None
+    assert weight.grad is not None
+    return value.detach(), x.grad, weight.grad
+
+
+def assert_equal(found: tuple[Tensor, ...], expected: tuple[Tensor, ...], within: float = 1e-5) -> None:
+    """Within so much of the largest element, each."""
+    for one, other in zip(found, expected, strict=True):
+        assert (one - other).abs().max() <= within * other.abs().max() + 1e-6
+
+
+# One row and one column; whole blocks; a row, a column more than whole blocks; GPT-2's vocabulary.
+SHAPES = [(1, 3, 1), (512, 8, 1024), (513, 8, 1025), (1100, 16, 700), (1100, 200, 700), (5, 4, 50257)]
+
+
+@pytest.mark.parametrize(("count", "dim", "size"), SHAPES)
+@pytest.mark.parametrize("factor", [1.0, 0.25])
+def test_loss_and_gradients_are_those_of_the_definition(count: int, dim: int, size: int, factor: float) -> None:
+    drawing = drawn(count, dim, size)
+    assert_equal(by_us(*drawing, factor), by_definition(*drawing, factor))
+
+
+@settings(deadline=None, derandomize=True, max_examples=30)
+@given(
+    *(st.integers(1, 40), st.integers(1, 9), st.integers(2, 40), st.integers(0, 99), st.sampled_from([0.1, 3.0, 20.0])),
+    *(st.sampled_from([0, 192]), st.booleans()),
+)
+def test_blocks_of_any_size_give_the_same_whatever_the_processor(
+    count: int, dim: int, size: int, seed: int, scale: float, wide: int, in_place: bool
+) -> None:
+    drawing = drawn(count, dim, size, seed, scale)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loss, "ROWS", 7)
+        patch.setattr(loss, "VOCABULARY", 5)
+        patch.setattr(loss, "_WIDE", wide)
+        patch.setattr(loss, "_IN_PLACE", in_place)
+        found = by_us(*drawing)
+        each = token_losses(*drawing)
+    expected = by_definition(*drawing)
+    assert abs(found[0] - expected[0]) <= 1e-5 * (1 + expected[0])
+    for one, other in zip(found[1:], expected[1:], strict=True):
+        assert (one - other).abs().max() <= 1e-5 * (1 + other.abs().max())
+    assert (each.double().mean() - expected[0]).abs() <= 1e-5 * (1 + expected[0])
+
+
+@pytest.mark.parametrize("scale", [1e3, 1e4])
+def test_logits_too_large_to_be_exponentiated_are_taken_as_well(scale: float) -> None:
+    drawing = drawn(600, 8, 900, scale=scale)
+    assert (drawing[0] @ drawing[1].T).max() > 89  # exp(89) is infinite in float32
+    assert_equal(by_us(*drawing), by_definition(*drawing), within=1e-4)  # float32 has four digits after such points
+    assert token_losses(*drawing).double().mean().item() == pytest.approx(by_definition(*drawing)[0].item(), rel=1e-6)
+
+
+def test_logits_so_low_that_all_exponentials_vanish_are_taken_as_well() -> None:
+    x, weight, targets = drawn(3, 4, 50)
+    x, weight = torch.cat([x, torch.full((3, 1), 200.0)], 1), torch.cat([weight, torch.full((50, 1), -1.0)], 1)
+    assert (x @ weight.T).exp().sum() == 0
+    found, expected = by_us(x, weight, targets), by_definition(x, weight, targets)
+    assert found[0].item() == pytest.approx(expected[0].item(), rel=1e-4)  # the logits have so few digits left
+    assert token_losses(x, weight, targets).mean().item() == pytest.approx(expected[0].item(), rel=1e-4)
+
+
+def test_what_is_not_a_number_stays_so() -> None:
+    x, weight, targets = drawn(4, 3, 9)
+    x[1, 1] = torch.nan
+    assert by_us(x, weight, targets)[0].isnan()
+    assert token_losses(x, weight, targets)[1].isnan()
+
+
+def test_each_token_has_the_loss_of_the_definition() -> None:
+    x, weight, targets = drawn(1030, 16, 1030)
+    expected = F.cross_entropy(x.double() @ weight.double().T, targets, reduction="none")
+    assert (token_losses(x, weight, targets) - expected).abs().max() < 1e-5
+
+
+def test_the_same_twice_and_memory_is_used_again() -> None:
+    drawing = drawn(700, 8, 3000)
+    first = by_us(*drawing)
+    memory = loss._scratch.take(1).untyped_storage().data_ptr()
+    assert all(map(torch.equal, first, by_us(*drawing)))
+    assert loss._scratch.take(1).untyped_storage().data_ptr() == memory
+    kept = first[2].clone()
+    token_losses(*drawn(50, 8, 3000, seed=3))  # uses that memory too
+    assert torch.equal(first[2], kept)
+
+
+def test_a_head_that_is_also_the_embedding_gets_both_gradients() -> None:
+    _, weight, targets = drawn(20, 8, 30)
+    weight.requires_grad_()
+    linear_cross_entropy(weight[targets] * 2, weight, targets.roll(1)).backward()
+    ours, weight.grad = weight.grad, None
+    F.cross_entropy((weight[targets] * 2) @ weight.T, targets.roll(1)).backward()
+    assert ours is not None
+    assert weight.grad is not None
+    assert (ours - weight.grad).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("size", [1, 63, 64, 65, 300])
+def test_padding_is_not_seen(size: int) -> None:
+    x, weight, targets = drawn(7, 5, size)
+    found, expected = (t.clone().requires_grad_() for t in (weight, weight))
+    assert padded_logits(x, found).shape == (7, size)
+    F.cross_entropy(padded_logits(x, found), targets).backward()
+    F.cross_entropy(x @ expected.T, targets).backward()
+    assert found.grad is not None
+    assert expected.grad is not None
+    assert (found.grad - expected.grad).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("size", [1, 63, 64, 65, 300])
+def test_padding_is_not_seen_where_it_stays(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, weight, targets = drawn(7, 5, size)
+    found, expected = (t.clone().requires_grad_() for t in (weight, weight))
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    logits = padded_logits(x, found)
+    assert logits.shape == (7, -(-size // 64) * 64)
+    loss = F.cross_entropy(logits, targets)
+    loss.backward()
+    wanted = F.cross_entropy(x @ expected.T, targets)
+    wanted.backward()
+    assert loss.item() == pytest.approx(wanted.item(), rel=1e-6)
+    assert found.grad is not None
+    assert expected.grad is not None
+    assert (found.grad - expected.grad).abs().max() < 1e-6

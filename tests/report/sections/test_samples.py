@@ -1,0 +1,30 @@
+"""Generated texts side by side: which moments and runs are shown, and how what cannot be read well is shown."""
+
+from __future__ import annotations
+
+import example_sweep as example
+from harness.report.sections.samples import side_by_side
+
+
+def test_the_first_the_last_and_some_between_of_one_seed_that_all_arms_have() -> None:
+    runs = example.frame(example.confirm_runs({"drop_rate=0.0": {2: 5.2, 3: 5.3}, "drop_rate=0.1": {3: 5.4, 4: 5.5}}))
+    seeds = dict(zip(runs["run_id"], runs["seed"], strict=True))
+
+    def samples_of(run_id: str) -> list[tuple[int, int, str]]:
+        return [(step, 512 * step, f"seed {seeds[run_id]}, step {step}") for step in range(9)]
+
+    moments, seed = side_by_side(runs, list(example.ARMS), samples_of)
+    assert seed == 3
+    assert [[text.text for text in moment.texts] for moment in moments] == [
+        [f"seed 3, step {step}"] * 2 for step in (0, 2, 4, 6, 8)
+    ]
+    assert [text.place for text in moments[0].texts] == [0, 1]
+    assert moments[2].when == "after 2,048 training tokens"
+
+
+def test_rows_of_line_ends_are_counted_and_controls_made_visible() -> None:
+    runs = example.frame(example.confirm_runs({"drop_rate=0.0": {2: 5.2}}))
+    written = ["one\n\ntwo\n", "moves you of the" + "\n" * 20, "a\n\n\nb\x1b[31m"]
+    moments, _ = side_by_side(runs, ["drop_rate=0.0"], lambda _: [(n, n, text) for n, text in enumerate(written)])
+    shown = [moment.texts[0].text for moment in moments]
+    assert shown == ["one\n\ntwo", "moves you of the ⏎ × 20", "a ⏎ × 3\nb\\x1b[31m"]

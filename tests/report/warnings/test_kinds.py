@@ -1,0 +1,182 @@
+"""Every flaw of a sweep is named by its report, and a sweep without one raises no alarm."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from html import unescape
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from scipy.optimize import brentq
+from statsmodels.api import OLS
+from statsmodels.stats.outliers_influence import OLSInfluence
+
+import example_sweep as example
+from clean_sweeps import clean_sweep
+from flawed_sweeps import PLANTS, Plant, confirm, other
+from harness.report.page.render import render_html, render_markdown
+from harness.report.warnings.collect import caveats
+from harness.report.warnings.kinds import Caveat, Flaw, seeds_named
+from harness.report.warnings.results import outlier_p
+from harness.report.write import assemble
+from harness.tracking import SweepRecord
+
+NUMBERS = (3, 4)  # of the clean sweeps that every flaw is planted in
+RENDERED = (
+    "optimum_at_the_end_of_the_range",
+    "the_search_reads_the_test_split",
+    "a_diverged_seed_left_out",
+    "far_too_much_noise",
+    "another_validation_split",
+    "an_arm_of_another_commit",
+    "seeds_added_after_a_look",
+)
+
+
+def alarms(record: SweepRecord, runs: pd.DataFrame) -> list[Caveat]:
+    return [caveat for caveat in caveats(record, runs) if caveat.alarm]
+
+
+def naming(plant: Plant, found: Iterable[Caveat], words: Iterable[str]) -> list[str]:
+    """The sentences on a planted flaw that have all the words in them."""
+    texts = [caveat.text for caveat in found if caveat.kind is plant.flaw]
+    return [text for text in texts if all(word in text for word in words)]
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+@pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.name)
+def test_a_flawed_sweep_names_its_flaw(plant: Plant, number: int) -> None:
+    record, runs, words = plant.flawed(number)
+    found = alarms(record, runs)
+    assert naming(plant, found, words), f"no alarm {plant.flaw.name} with {words} in {found}"
+    assert {caveat.kind for caveat in found} <= {plant.flaw, *plant.also}  # and nothing else is blamed
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_without_its_flaw_the_same_sweep_raises_no_alarm(number: int) -> None:
+    twins = {tuple(plant.base.items()): plant for plant in PLANTS}
+    for plant in twins.values():
+        assert alarms(*plant.clean(number)) == [], plant.base
+
+
+def test_every_flaw_has_a_sweep_that_has_it() -> None:
+    assert {plant.flaw for plant in PLANTS} == set(Flaw)
+    assert len({plant.name for plant in PLANTS}) == len(PLANTS) >= 20
+    assert set(RENDERED) <= {plant.name for plant in PLANTS}
+
+
+@pytest.mark.parametrize("tens", range(20))
+def test_clean_sweeps_raise_no_alarm(tens: int) -> None:
+    for number in range(100 + 10 * tens, 110 + 10 * tens):
+        drawn = {0: {"looks": (3, 6, 12)}, 5: {"equal": True}}.get(number % 10, {})
+        assert alarms(*clean_sweep(number, **drawn)) == [], (number, drawn)
+
+
+def test_clean_sweeps_are_of_every_kind() -> None:
+    """What the test above rests on: an alarm that never had a chance would prove nothing."""
+    sweeps = [clean_sweep(number) for number in range(100, 140)]
+    assert {len(record.arms) for record, _ in sweeps} >= {2, 3, 4, 5, 6}
+    assert {len(record.tune) for record, _ in sweeps} == {0, 1, 2}
+    seeds = {record.study["seeds"] for record, _ in sweeps}
+    assert min(seeds) == 3 and max(seeds) == 12
+    outcomes = {outcome for _, runs in sweeps for outcome in runs["outcome"]}
+    assert outcomes == {"complete", "pruned", "diverged", "failed"}
+    assert {phase for _, runs in sweeps for phase in runs["phase"]} == {"explore", "confirm", "superseded"}
+    budgets = {name for _, runs in sweeps for name in runs if name.startswith("train.budget.")}
+    assert budgets == {f"train.budget.{kind}" for kind in ("tokens", "steps", "epochs", "seconds")}
+
+
+@pytest.mark.parametrize("name", RENDERED)
+def test_the_report_shows_a_flaw_as_a_warning_and_before_the_notes(name: str) -> None:
+    plant = next(plant for plant in PLANTS if plant.name == name)
+    record, runs, words = plant.flawed(NUMBERS[0])
+    content = assemble(record, runs, example.curves_of(runs), lambda _: [], "python -m mlflow ui")
+    (sentence,) = naming(plant, alarms(record, runs), words)
+    markdown = unescape(re.sub(r"\\(.)", r"\1", render_markdown(content)))
+    assert f"- **Warning:** {sentence}\n" in markdown
+    assert markdown.rindex("**Warning:**") < markdown.index("The intervals are over seeds")
+    assert f'<li class="alarm"><b>Warning:</b> {sentence}</li>' in unescape(render_html(content))
+
+
+def test_a_clean_report_has_no_warning() -> None:
+    record, runs = clean_sweep(3, arms=2, seeds=4, dimensions=1, mishaps=False)
+    content = assemble(record, runs, example.curves_of(runs), lambda _: [], "python -m mlflow ui")
+    assert "Warning:" not in render_markdown(content) and "Warning:" not in render_html(content)
+
+
+# the outlier test ----------------------------------------------------------------------------------------------
+
+
+def test_outlier_p_is_that_of_externally_studentized_residuals() -> None:
+    values = np.random.default_rng(1).normal(size=7)
+    values[3] += 5
+    found = OLSInfluence(OLS(values, np.ones(7)).fit()).resid_studentized_external
+    assert outlier_p(values) == pytest.approx(2 * stats.t.sf(np.abs(found), 5), rel=1e-9)
+    assert int(np.argmin(outlier_p(values))) == 3
+
+
+def test_outlier_p_by_hand() -> None:
+    # x = 5 against 0, 1, 2: mean 1, s = 1, t = 4 / √(4/3) = 3.4641; P(|T(2)| > t) = 1 − t/√(2 + t²) = 1 − √(6/7)
+    assert outlier_p([0.0, 1.0, 2.0, 5.0])[3] == pytest.approx(1 - math.sqrt(6 / 7), rel=1e-12)
+    assert np.isnan(outlier_p([0.0, 1.0, 9.0])).all()
+    assert math.isnan(outlier_p([0.0, 0.0, 0.0, 1.0])[3])
+
+
+def test_normal_noise_gives_uniform_p() -> None:
+    drawn = np.random.default_rng(2).normal(size=(4000, 5))
+    p = np.array([outlier_p(values)[0] for values in drawn])
+    assert stats.kstest(p, "uniform").pvalue > 0.01
+
+
+# thresholds ----------------------------------------------------------------------------------------------------
+
+
+def test_a_seed_is_an_outlier_only_where_normal_noise_hardly_gives_it() -> None:
+    record, runs = clean_sweep(3, arms=2, seeds=6, dimensions=0, budget="tokens", mishaps=False)
+    rows, base = confirm(runs, other(record)), confirm(runs, record.baseline)
+    losses = ["val/loss", "test/loss", "best_val_loss"]
+
+    def found(last: float) -> set[Flaw]:
+        runs.loc[rows, losses] = (
+            runs.loc[base, losses].to_numpy() + np.array([[-2], [-1], [0], [1], [2], [last]]) / 1000
+        )
+        return {caveat.kind for caveat in alarms(record, runs)}
+
+    # The others have mean 0 and s = √2.5 / 1000; p · 6 = 0.001 at t(4) = 13.65, which is t · s · √(6/5) = 0.02365.
+    limit = stats.t.isf(0.001 / 6 / 2, 4) * math.sqrt(2.5) * math.sqrt(6 / 5)
+    assert Flaw.ONE_SEED not in found(0.99 * limit)
+    assert Flaw.ONE_SEED in found(1.01 * limit)
+
+
+def test_the_detectable_effect_is_held_against_five_times_delta() -> None:
+    record, runs = clean_sweep(3, arms=2, seeds=4, dimensions=0, budget="tokens", mishaps=False)
+    rows, base = confirm(runs, other(record)), confirm(runs, record.baseline)
+    losses = ["val/loss", "test/loss", "best_val_loss"]
+
+    def found(scale: float) -> bool:
+        noise = scale * np.array([[-1], [1], [-1.2], [1.3]])
+        runs.loc[rows, losses] = runs.loc[base, losses].to_numpy() + noise
+        return any(caveat.kind is Flaw.FEW_SEEDS for caveat in alarms(record, runs))
+
+    # 5 δ = 0.1 = λ · s / √4, where a noncentral t with 3 degrees of freedom and λ exceeds its quantile in 80 % of draws
+    size = brentq(lambda found: stats.nct.sf(stats.t.isf(0.025, 3), 3, found) - 0.8, 2, 8)
+    limit = 0.1 * 2 / size / float(np.std([-1, 1, -1.2, 1.3], ddof=1))
+    assert not found(0.99 * limit)
+    assert found(1.01 * limit)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "words"),
+    [
+        ([3], "seed 3"),
+        ([3, 2], "seeds 2 and 3"),
+        ([4, 2, 3, 9], "seeds 2 to 4 and 9"),
+        ([1, 3, 5, 7, 9, 11], "seeds 1, 3, 5, 7 and 2 more"),
+    ],
+)
+def test_seeds_are_named_briefly(seeds: list[int], words: str) -> None:
+    assert seeds_named(seeds) == words

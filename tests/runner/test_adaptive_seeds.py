@@ -1,0 +1,97 @@
+"""More seeds for what is undecided: who gets them, when it ends, and that nothing of the test split is seen."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from harness.config.spec import SweepSpec
+from harness.core.outcomes import Outcome
+from harness.runner.adaptive_seeds import Rounds
+from specs import GOOD, load
+
+ARMS = ("drop_rate=0.0", "drop_rate=0.1", "drop_rate=0.2")
+BASE, CLEAR, OPEN = ARMS
+LOSSES = {  # by place of the seed
+    BASE: [5.0, 5.1, 4.9, 5.0, 5.2, 4.8, 5.0, 5.0],
+    CLEAR: [5.5, 5.61, 5.39, 9.0, 9.0, 9.0, 9.0, 9.0],
+    OPEN: [5.0, 5.2, 4.85, 5.01, 5.1, 4.9, 5.1, 4.9],
+}
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> SweepSpec:
+    text = GOOD.replace("[0.0, 0.1]", "[0.0, 0.1, 0.2]").replace("baseline: {model.drop_rate: 0.1}", "")
+    return load(tmp_path, text.replace("seeds: 3", "seeds: {min: 3, max: 8}"))
+
+
+def train(rounds: Rounds, spec: SweepSpec, arm: str, outcome: Outcome = Outcome.COMPLETE, **others: float) -> None:
+    """Let an arm have its runs of this round."""
+    for seed in rounds.seeds:
+        loss = LOSSES[arm][spec.seeds.index(seed)]
+        config = spec.arm_config(next(a for a in spec.arms() if a.name == arm), {"train.learning_rate": 1e-3}, seed)
+        measured = {"val/loss": loss, "val/bits_per_byte": loss / 3, **others}
+        rounds.record(arm, seed, config, outcome, measured, f"{arm}{seed}")
+
+
+def test_only_undecided_arms_and_the_baseline_get_more_seeds(spec: SweepSpec) -> None:
+    rounds = Rounds(spec)
+    assert rounds.seeds == spec.seeds[:3]
+    for arm in ARMS:
+        train(rounds, spec, arm)
+    assert rounds.undecided() == [OPEN]
+    assert [arm.name for arm in rounds.more()] == [BASE, OPEN]
+    assert rounds.seeds == spec.seeds[3:6] and (rounds.before, rounds.after) == (3, 6)
+    assert rounds.has(BASE, spec.seeds[2]) and not rounds.has(BASE, spec.seeds[3])
+    for arm in (BASE, OPEN):
+        train(rounds, spec, arm)
+    assert [arm.name for arm in rounds.more()] == [BASE, OPEN]
+    for arm in (BASE, OPEN):
+        train(rounds, spec, arm)
+    assert rounds.undecided() == [OPEN]  # 0.05 of spread, 8 pairs: still open
+    assert rounds.more() == []  # the last look has been taken
+
+
+def test_it_ends_where_everything_is_decided(spec: SweepSpec) -> None:
+    rounds = Rounds(spec)
+    for arm in (BASE, CLEAR):
+        train(rounds, spec, arm)
+    for seed in rounds.seeds:
+        config = spec.arm_config(spec.arms()[2], {}, seed)
+        place = spec.seeds.index(seed)
+        same = {"val/loss": LOSSES[BASE][place] + 1e-4 * place}
+        rounds.record(OPEN, seed, config, Outcome.COMPLETE, same, str(seed))
+    assert rounds.undecided() == [] and rounds.more() == []
+
+
+def test_test_metrics_are_not_even_kept(spec: SweepSpec) -> None:
+    plain, tempting = Rounds(spec), Rounds(spec)
+    for arm in ARMS:
+        train(plain, spec, arm)
+        train(tempting, spec, arm, **{"test/loss": 1.0 if arm == OPEN else 9.0, "test/bits_per_byte": 0.1})
+    assert "test/" not in repr(tempting.__dict__["_results"])
+    assert tempting.undecided() == plain.undecided()
+
+
+def test_arms_without_a_pair_get_no_more_seeds(spec: SweepSpec) -> None:
+    rounds = Rounds(spec)
+    train(rounds, spec, BASE)
+    train(rounds, spec, CLEAR)
+    train(rounds, spec, OPEN, Outcome.DIVERGED)
+    assert rounds.undecided() == []
+    alone = Rounds(spec)
+    train(alone, spec, OPEN)  # the baseline has no result
+    assert alone.undecided() == [] and Rounds(spec).undecided() == []
+
+
+def test_other_texts_are_not_compared_and_get_no_more_seeds(tmp_path: Path) -> None:
+    text = GOOD.replace("model.drop_rate: [0.0, 0.1]", "data.split.val: [0.1, 0.2]").replace("baseline: {model", "#")
+    spec = load(tmp_path, text.replace("seeds: 3", "seeds: {min: 2, max: 4}"))
+    rounds = Rounds(spec)
+    for arm in spec.arms():
+        for seed in rounds.seeds:
+            loss = {"val/loss": 5 + 0.1 * seed * arm.copy + math.sin(seed)}
+            rounds.record(arm.name, seed, spec.arm_config(arm, {}, seed), Outcome.COMPLETE, loss, f"{arm.name}{seed}")
+    assert rounds.more() == []

@@ -1,0 +1,779 @@
+"""The faults that a sweep outlives, each injected for real and each named after its number.
+
+| | what happens | what is left afterwards |
+| --- | --- | --- |
+| 1 | a worker is killed while it trains | its run, finished by another worker in the same trial, bit by bit equal |
+| 2 | the sweep's own process is killed | no process; the next command finishes every run that was open |
+| 3 | a save is killed at any of its writes, flushes and renames | a state that loads |
+| 4 | the disk is full, for a worker or for the sweep | one failed run, or a sweep that goes on once there is room |
+| 5 | a byte of a state is changed or lost | the state before, and a sentence about it |
+| 6 | a checkpoint is a trap | a refusal; the trap is not sprung |
+| 7 | a run goes on with more threads | its numbers, and a tag that they may differ in the last bits |
+| 8 | a loss is NaN | a diverged run that counts as the worst and is not trained again |
+| 9 | memory runs out | a run marked so, twice more at most, and all other runs |
+| 10 | Ctrl-C, twice, or SIGTERM | saved states, runs closed as KILLED, the command to go on with, 130 or 143 |
+| 11 | a trial raises an exception | its traceback with its run, all other runs, 1 |
+| 12 | a worker hangs | its run, taken up by another; a failed run where every worker hangs |
+| 13 | a second process is given the same sweep | the first, undisturbed; the second ends with 3 and names it |
+| 14 | the search is interrupted and goes on | the points of a search that was not, none of them twice |
+| 15 | the command is given again when all is done | exactly the runs that were asked for |
+| 16 | MLflow's server is down for a while | everything, once and in order; training has gone on |
+| 17 | steps are trained a second time after a kill | one stored point a step |
+| 18 | a metric is infinite | a tag that names it, and no number in its place |
+| 19 | the spec is edited and keeps its name | both sweeps, apart |
+| 20 | names, texts and paths are hostile | a refusal, or text that stays text |
+| 21 | a corpus cannot be used | one sentence, before anything is written |
+| 22 | the YAML is odd | every mistake with its line |
+| 23 | stored tokens are damaged, half-written or written by two at once | the right tokens |
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+import torch
+from mlflow.entities import Run
+
+from damage import Trap, rewrite, vouch_for
+from harness.config.run import DataConfig, RunConfig
+from harness.data import open_dataset
+from harness.tracking import checkpoint_folder
+from harness.tracking.outbox.journal import TAG, Journal
+from harness.training.trainer import train
+from paths import SUPPORT
+from sandbox import PATIENCE, SPEC, Command, Sandbox, exact_curves, saved
+from servers import mlflow_server
+
+pytestmark = pytest.mark.slow
+
+# Runs of a second or two, whose states are saved several times in that.
+SAVING = SPEC.replace("  batch_tokens", "  checkpoint_every: 0.2\n  batch_tokens")
+SMALL = SAVING.replace("6_144", "80_000").replace("tokens: 2_048", "tokens: 16_000").replace("seeds: 2", "seeds: 1")
+ENDLESS = SAVING.replace("6_144", "40_000_000").replace("tokens: 2_048", "tokens: 400_000")
+ENDLESS = ENDLESS.replace("trials: 2, seeds: 2", "trials: 1, seeds: 1")
+TESTS = str(SUPPORT)
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> Sandbox:
+    """A sweep that nothing disturbed, for comparison."""
+    sandbox = Sandbox(tmp_path_factory.mktemp("calm"), SMALL)
+    done = sandbox.run("tiny.yaml", "--workers", "2")
+    assert done.returncode == 0, done.stderr
+    return sandbox
+
+
+def stored_metrics(database: Path) -> pd.DataFrame:
+    """MLflow's table of points as it is in SQLite, in the order in which they were stored."""
+    with sqlite3.connect(database) as connection:
+        return pd.read_sql("select run_uuid, key, step, value, is_nan from metrics order by rowid", connection)
+
+
+def flipped(content: bytes, place: int) -> bytes:
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+# One sweep to which all of this happens: a worker killed and another hung, its own process killed, a state damaged.
+
+
+@dataclass(frozen=True)
+class Battered:
+    """What was seen.
+
+    Attributes:
+        sandbox: where; the second command has ended.
+        first, again: what the two commands said.
+        code: exit code of the second.
+        statuses, trials: MLflow's and Optuna's, counted, when the parent had been killed.
+        states: the states of the run whose newest one was damaged, as they were before.
+        damaged: the name of the damaged file.
+        config: of that run.
+    """
+
+    sandbox: Sandbox
+    first: str
+    statuses: Counter[str]
+    trials: Counter[str]
+    states: Path
+    damaged: str
+    config: RunConfig
+    again: str
+    code: int
+
+
+@pytest.fixture(scope="module")
+def battered(tmp_path_factory: pytest.TempPathFactory) -> Battered:
+    sandbox = Sandbox(tmp_path_factory.mktemp("battered"), SMALL)
+    with sandbox.start("tiny.yaml", "--workers", "2", "--patience", "4") as sweep:
+        sweep.until(lambda: len(sandbox.under_way(states=1)) == 2)
+        killed, hung = sweep.workers
+        killed.kill()
+        hung.suspend()
+        sweep.until(lambda: "no progress for" in sweep.said and sweep.said.count(": goes on from step ") >= 2)
+        sweep.until(lambda: sandbox.under_way(states=2))
+        workers = sweep.workers
+        sweep.process.kill()
+        sweep.ended()
+        psutil.wait_procs(workers, timeout=PATIENCE)
+        assert not any(worker.is_running() for worker in workers)
+        first = sweep.said
+    statuses = Counter(run.info.status for run in sandbox.runs()[1])
+    trials = sandbox.trials()
+    [(folder, kept), *_] = sandbox.under_way(states=2)
+    states = tmp_path_factory.mktemp("states")
+    shutil.copytree(folder / "state", states, dirs_exist_ok=True)
+    damaged = saved(folder)[-1].with_suffix(".safetensors")
+    damaged.write_bytes(flipped(damaged.read_bytes(), -100 + damaged.stat().st_size))
+    again = sandbox.run("tiny.yaml", "--workers", "2")
+    output = again.stdout + again.stderr
+    return Battered(sandbox, first, statuses, trials, states, damaged.name, kept.info.config, output, again.returncode)
+
+
+def test_01_sigkill_of_a_worker_mid_step(battered: Battered, calm: Sandbox) -> None:
+    assert re.search(r"worker process \d+ ended by signal SIGKILL; another takes it up", battered.first)
+    assert re.search(r": goes on from step [1-9]", battered.first)
+    assert battered.sandbox.outcomes() == calm.outcomes()
+    pd.testing.assert_frame_equal(exact_curves(battered.sandbox.uri), exact_curves(calm.uri), check_exact=True)
+
+
+def test_02_sigkill_of_the_parent(battered: Battered, calm: Sandbox) -> None:
+    assert battered.statuses["RUNNING"] == 2 or battered.trials["RUNNING"] == 2  # as MLflow and Optuna leave them
+    assert battered.code == 0, battered.again
+    assert re.search(r"taking up what an earlier process left: \d runs? that had been interrupted", battered.again)
+    assert battered.sandbox.trials() == {"COMPLETE": 4}
+    assert battered.sandbox.outcomes() == {
+        ("explore", "complete", "FINISHED"): 4,
+        ("confirm", "complete", "FINISHED"): 2,
+    }
+    assert [run.info.status for run in battered.sandbox.runs()[0]] == ["FINISHED"]
+    pd.testing.assert_frame_equal(exact_curves(battered.sandbox.uri), exact_curves(calm.uri), check_exact=True)
+    assert not battered.sandbox.work.exists()
+
+
+SAVE_AND_DIE = """
+import json, os, shutil, signal, sys
+from pathlib import Path
+sys.path[:0] = [{tests!r}]
+import torch
+torch.set_num_threads(1)
+from harness.tracking import checkpoint_folder
+from harness.tracking.outbox.journal import TAG, Journal
+from harness.training.trainer import train
+from helpers import small_config
+
+config = small_config(model={{"drop_rate": 0.2}})
+
+def until(folder, step):
+    points = train(config, state=folder, after=-1)
+    while next(points).step < step:
+        pass
+    points.close()
+
+def loss(folder):
+    *_, last = train(config, state=folder, after=-1)
+    return last.metrics["val/loss"]
+
+def dies_at(number, name, plain):
+    def call(*arguments):
+        calls.append(name)
+        if len(calls) == number:
+            if name == "write":
+                plain(arguments[0], arguments[1][: len(arguments[1]) // 2])
+            os.kill(os.getpid(), signal.SIGKILL)
+        return plain(*arguments)
+    return call
+
+base = Path({folder!r}) / "base"
+until(base, 1)
+until(base, 2)
+number, killed = 0, True
+while killed:
+    number += 1
+    folder = base.with_name(str(number))
+    shutil.copytree(base, folder)
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        calls = []
+        for name in ("write", "fsync", "replace", "unlink"):
+            setattr(os, name, dies_at(number, name, getattr(os, name)))
+        until(folder, 3)
+        os._exit(0)
+    killed = os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    said = []
+    points = train(config, state=folder, after=-1, began=lambda step, note: said.append((step, note)))
+    next(points)
+    points.close()
+    print(json.dumps([killed, *said[0], loss(folder)]))
+print(loss(base.with_name("whole")))
+"""
+
+
+def test_03_sigkill_at_every_write_of_a_save(tmp_path: Path) -> None:
+    """A process is killed in its first write, flush, rename or removal, the next in its second, and so on."""
+    script = SAVE_AND_DIE.format(tests=TESTS, folder=str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr
+    *lines, whole = map(json.loads, done.stdout.splitlines())
+    assert len(lines) > 20
+    steps = [step for _, step, _, _ in lines]
+    assert [killed for killed, *_ in lines] == [True] * (len(lines) - 1) + [False]
+    assert steps == [2] * steps.count(2) + [3] * steps.count(3)
+    assert steps.count(2) > 15 and steps.count(3) > 2
+    half = "state-000003.json is missing; went on from the state before, of step 2"
+    assert {note for _, _, note, _ in lines} == {"", half}
+    assert {loss for *_, loss in lines} == {whole}
+
+
+def limited(process: psutil.Process, size: int) -> None:
+    """Let no file that a process writes grow beyond so many bytes: to it, the disk is full."""
+    process.rlimit(psutil.RLIMIT_FSIZE, (size, psutil.RLIM_INFINITY))
+
+
+@pytest.mark.skipif(not hasattr(psutil.Process, "rlimit"), reason="only Linux can limit another process")
+def test_04_disk_full(tmp_path: Path) -> None:
+    longer = SMALL.replace("80_000", "160_000").replace("[0.0, 0.2]", "[0.0]").replace("trials: 2", "trials: 1")
+    sandbox = Sandbox(tmp_path, longer)
+    with sandbox.start("tiny.yaml", "--workers", "1") as sweep:
+        sweep.until(lambda: sandbox.under_way(states=1))
+        [worker] = sweep.workers
+        limited(worker, 100)
+        sweep.until(lambda: "✗" in sweep.said)
+        limited(worker, psutil.RLIM_INFINITY)
+        [(folder, _)] = sweep.until(lambda: sandbox.under_way(states=1))  # the trial in its place
+        limited(psutil.Process(sweep.process.pid), 2000)
+        assert sweep.ended() == 1
+        assert re.search(r"✗ 1/\d .* failed: disk: File too large: \S+/state-\d+\.\w+", sweep.said)
+        full = f"disk: File too large: {(folder / 'journal.jsonl').relative_to(tmp_path)}; the same command goes on"
+        assert full in sweep.said
+        assert "Traceback" not in sweep.said
+    again = sandbox.run("tiny.yaml", "--workers", "1")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert re.search(r": goes on from step [1-9]", again.stdout)
+    assert "damaged" not in again.stdout
+    assert sandbox.outcomes() == {
+        ("explore", "failed", "FAILED"): 1,
+        ("explore", "complete", "FINISHED"): 1,
+        ("confirm", "complete", "FINISHED"): 1,
+    }
+    [failed] = [run for run in sandbox.runs()[1] if run.info.status == "FAILED"]
+    assert failed.data.tags["harness.reason"].startswith("disk: File too large: ")
+    assert "val/loss" in failed.data.metrics  # what it had measured before
+
+
+def regions(states: Path) -> Iterator[tuple[Path, int]]:
+    """A place in every part of the newest state: its header's length, its header, every tensor, and its description."""
+    description = sorted(states.glob("*.json"))[-1]
+    tensors = description.with_suffix(".safetensors")
+    content = tensors.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    yield from ((tensors, place) for place in (0, 7, 8, 8 + length // 2, 8 + length - 1))
+    for entry in json.loads(content[8 : 8 + length]).values():
+        begin, end = entry["data_offsets"]
+        yield tensors, 8 + length + (begin + end) // 2
+    yield tensors, len(content) - 1
+    size = description.stat().st_size
+    yield from ((description, place) for place in [*range(0, size, size // 12), size - 1])
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["flipped", "missing"])
+def test_05_a_byte_of_a_checkpoint(lost: bool, battered: Battered, tmp_path: Path) -> None:
+    said = f"{battered.damaged} is damaged; went on from the state before, of step "
+    assert said in battered.again  # and the run's curves are those of test 1 all the same
+    [info] = [
+        run.data.tags["harness.resumed"]
+        for run in battered.sandbox.runs()[1]
+        if "damaged" in run.data.tags.get("harness.resumed", "")
+    ]
+    assert said in info
+    count = 0
+    for number, (file, place) in enumerate(regions(battered.states)):
+        folder = tmp_path / str(number)
+        shutil.copytree(battered.states, folder)
+        content = file.read_bytes()
+        damaged = content[:place] + content[place + 1 :] if lost else flipped(content, place)
+        (folder / file.name).write_bytes(damaged)
+        notes: list[str] = []
+        points = train(battered.config, state=folder, began=lambda _, note, notes=notes: notes.append(note))
+        next(points)
+        assert notes[0].startswith(f"{file.name} is damaged; went on from the state before"), (file.name, place)
+        count += 1
+    assert count > 40
+
+
+# A sweep without an end that is stopped three times, and is given a state that is a trap.
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """What was seen.
+
+    Attributes:
+        sandbox: where.
+        running, between: what `--status` said while the sweep was running, and after the first stop.
+        second: a second process on the same sweep, while the first was running.
+        pid: of the first.
+        codes, said: of the three commands.
+        statuses: after each: MLflow's statuses of the sweep's run and of its trials, and Optuna's states, counted.
+        trap: what the trap would have made.
+        trapped: the name of its state.
+    """
+
+    sandbox: Sandbox
+    running: str
+    between: str
+    second: subprocess.CompletedProcess[str]
+    pid: int
+    codes: list[int]
+    said: list[str]
+    statuses: list[Counter[str]]
+    trap: Path
+    trapped: str
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Stopped:
+    sandbox = Sandbox(tmp_path_factory.mktemp("stopped"), ENDLESS)
+    trap = sandbox.folder / "sprung"
+    codes, said, statuses = [], [], []
+
+    def ended(sweep: Command) -> None:
+        codes.append(sweep.ended())
+        said.append(sweep.said)
+        [parent], children = sandbox.runs()
+        found = Counter(f"sweep {parent.info.status}" for _ in range(1))
+        found.update(f"run {run.info.status}" for run in children)
+        found.update(f"trial {state}" for state in sandbox.trials().elements())
+        statuses.append(found)
+
+    with sandbox.start("tiny.yaml", "--workers", "2") as sweep:
+        sweep.until(lambda: len(sandbox.under_way(states=2)) == 2)
+        pid = sweep.process.pid
+        second = sandbox.run("tiny.yaml", "--workers", "1")
+        running = sandbox.run("tiny.yaml", "--status").stdout
+        os.killpg(pid, signal.SIGINT)  # as a terminal does, to the workers too
+        ended(sweep)
+    between = sandbox.run("tiny.yaml", "--status").stdout
+
+    [(folder, _), *_] = sandbox.open_runs()
+    newest = saved(folder)[-1]
+    torch.save({"model.tok_emb.weight": Trap(trap)}, sandbox.folder / "pickle.pt")
+    rewrite(newest.parent, int(newest.stem[-6:]), (sandbox.folder / "pickle.pt").read_bytes())
+    with sandbox.start("tiny.yaml", "--workers", "2", "--threads", "2") as sweep:
+        sweep.until(lambda: sweep.said.count(": goes on from step ") == 2)
+        sweep.process.send_signal(signal.SIGTERM)
+        ended(sweep)
+
+    with sandbox.start("tiny.yaml", "--workers", "1") as sweep:
+        sweep.until(lambda: ": goes on from step " in sweep.said)
+        [worker] = sweep.workers
+        worker.suspend()  # it takes no notice of the first Ctrl-C
+        sweep.process.send_signal(signal.SIGINT)
+        sweep.until(lambda: "again to stop at once" in sweep.said)
+        sweep.process.send_signal(signal.SIGINT)
+        ended(sweep)
+        assert not worker.is_running()
+    return Stopped(sandbox, running, between, second, pid, codes, said, statuses, trap, newest.stem)
+
+
+def test_06_a_malicious_checkpoint(stopped: Stopped, calm: Sandbox, tmp_path: Path) -> None:
+    assert f"{stopped.trapped} does not fit; went on from the state before, of step " in stopped.said[1]
+    assert not stopped.trap.exists()
+    run = next(run for run in calm.runs()[1] if run.data.tags["harness.phase"] == "confirm")
+    good = str(shutil.copytree(checkpoint_folder(run.info.run_id, calm.uri), tmp_path / "checkpoint"))
+    torch.save({"tok_emb.weight": Trap(stopped.trap)}, tmp_path / "pickle.pt")
+    vouch_for(Path(good), (tmp_path / "pickle.pt").read_bytes())
+    refused = calm.run(good, module="harness.generate")
+    assert refused.returncode == 2
+    assert len(refused.stderr.splitlines()) == 1 and "model.safetensors" in refused.stderr, refused.stderr
+    assert not stopped.trap.exists()
+    torch.load(tmp_path / "pickle.pt", weights_only=False)
+    assert stopped.trap.exists()  # the trap works
+
+
+def test_07_another_number_of_threads(stopped: Stopped) -> None:
+    said = "resumed with 2 threads, was 1: not bit-equal"
+    assert stopped.said[1].count(said) == 2
+    assert "not bit-equal" not in stopped.said[0]
+    resumed = [run.data.tags["harness.resumed"] for run in stopped.sandbox.runs()[1]]
+    assert any("resumed with 1 thread, was 2: not bit-equal" in tag for tag in resumed)
+    assert any(said in tag for tag in resumed)
+
+
+def test_10_ctrl_c_and_sigterm(stopped: Stopped) -> None:
+    assert stopped.codes == [130, 143, 130]
+    command = "the same command goes on from here: python -m harness.sweep tiny.yaml --workers"
+    assert f"stopped; {command} 2" in stopped.said[0]
+    assert f"stopped; {command} 2 --threads 2" in stopped.said[1]
+    assert f"stopped at once; {command} 1" in stopped.said[2]
+    assert not any("Traceback" in said for said in stopped.said)
+    closed = {"sweep KILLED": 1, "run KILLED": 2, "trial WAITING": 2}
+    assert stopped.statuses == [closed] * 3
+    assert all("interrupted" in key for key in map(str, stopped.sandbox.outcomes()))
+    for said in stopped.said[1:]:
+        assert "2 runs that had been interrupted to go on with" in said
+
+
+# A sweep in which much goes wrong: two thirds of its learning rates are too high, every other trial wants a GPU that
+# is not there, and one of its arms would need 64 TiB.
+
+ILL = """\
+name: tiny
+question: What goes wrong?
+data: {corpus: sotu-1820, tokenizer: byte}
+model: {context_length: 32, n_heads: 2, n_layers: 1}
+train:
+  budget: {tokens: 6_144}
+  batch_tokens: 256
+  eval_every: {tokens: 2_048}
+  train_eval_tokens: 512
+  sample: {max_new_tokens: 8}
+  warmup: 0.0
+  grad_clip: null
+compare:
+  model.emb_dim: [32, 4194304]
+tune:
+  train.learning_rate: {choice: [5e-3, 1e30, 20.0]}
+  train.device: {choice: [cpu, cuda]}
+study: {sampler: grid, seeds: 1}
+"""
+TRIALS, MORE = 6, 2  # of each arm, and in place of failed ones
+Ill = tuple[Sandbox, Command]
+
+
+@pytest.fixture(scope="module")
+def ill(tmp_path_factory: pytest.TempPathFactory) -> Ill:
+    sandbox = Sandbox(tmp_path_factory.mktemp("ill"), ILL)
+    with sandbox.start("tiny.yaml", "--workers", "1", environment={**os.environ, "CUDA_VISIBLE_DEVICES": ""}) as sweep:
+        sweep.ended()
+    return sandbox, sweep
+
+
+def runs_of(sandbox: Sandbox, outcome: str) -> list[Run]:
+    return [run for run in sandbox.runs()[1] if run.data.tags["harness.outcome"] == outcome]
+
+
+def test_08_a_loss_that_is_nan(ill: Ill) -> None:
+    sandbox, _ = ill
+    [run] = runs_of(sandbox, "diverged")
+    assert run.info.status == "FAILED"
+    assert run.data.tags["harness.reason"] in ("loss is nan at step 2", "loss is inf at step 2")  # the first ruined it
+    assert float(run.data.params["train.learning_rate"]) == 1e30
+    trials = sandbox.studies()["tiny/emb_dim=32"].trials
+    [trial] = [trial for trial in trials if trial.params.get("train.learning_rate") == 1e30 and trial.value]
+    assert trial.state.name == "COMPLETE" and trial.value == pytest.approx(5.545, abs=0.1)  # as bad as no training
+    confirmed = [run for run in sandbox.runs()[1] if run.data.tags["harness.phase"] == "confirm"]
+    assert [float(run.data.params["train.learning_rate"]) for run in confirmed] == [5e-3]
+
+
+def test_09_out_of_memory(ill: Ill) -> None:
+    sandbox, _ = ill
+    runs = runs_of(sandbox, "oom")
+    assert 3 <= len(runs) <= 3 + MORE
+    assert all("can't allocate memory" in run.data.tags["harness.reason"] for run in runs)
+    assert {run.info.status for run in runs} == {"FAILED"}
+    study = sandbox.studies()["tiny/emb_dim=4194304"]
+    assert [trial.state.name for trial in study.trials] == ["FAIL"] * (TRIALS + MORE)
+    first = {tuple(trial.params.values()) for trial in study.trials[:TRIALS]}
+    assert len(first) == TRIALS  # none had another turn before all had one
+    first_end = min(run.info.end_time for run in runs)
+    assert any(run.info.start_time > first_end for run in runs_of(sandbox, "complete"))  # in the same worker
+
+
+def test_11_an_exception_in_a_trial(ill: Ill) -> None:
+    sandbox, sweep = ill
+    runs = runs_of(sandbox, "failed")
+    assert 6 <= len(runs) <= 6 + 2 * MORE
+    reason = "DeviceError: train.device: found cuda; allowed on this machine: auto, cpu"
+    for run in runs:
+        assert (run.info.status, run.data.tags["harness.reason"]) == ("FAILED", reason)
+        text = sandbox.client.download_artifacts(run.info.run_id, "traceback.txt")
+        assert Path(text).read_text("utf-8").count("Traceback (most recent call last)") == 1
+    assert len(runs_of(sandbox, "complete")) == 3  # the two learning rates that come to an end, and the best confirmed
+    assert sweep.process.returncode == 1
+    assert sweep.said.count("failed: emb_dim=32 · learning_rate=") >= 3
+    assert "Traceback" not in sweep.said
+
+
+def test_18_a_metric_that_is_infinite(ill: Ill) -> None:
+    sandbox, _ = ill
+    [run] = [run for run in sandbox.runs()[1] if "harness.non_finite" in run.data.tags]
+    assert run.data.tags["harness.non_finite"] == "train/perplexity, val/perplexity"
+    assert (run.data.tags["harness.outcome"], float(run.data.params["train.learning_rate"])) == ("complete", 20.0)
+    points = stored_metrics(sandbox.folder / "mlruns" / "mlflow.db")
+    assert not points["is_nan"].any() and np.isfinite(points["value"]).all() and points["value"].abs().max() < 1e300
+    losses = points[(points["run_uuid"] == run.info.run_id) & (points["key"] == "val/loss")]
+    assert list(losses["step"]) == [0, 8, 16, 24] and losses["value"].max() > 710  # whose exponential no float holds
+
+
+# The command, and a signal that comes while Python runs a callback of a weak reference.
+DROPPED = """\
+import os, runpy, signal, weakref
+import harness.tracking as tracking
+
+class Thing: pass
+
+def opened(self, info, _open=tracking.Tracker.open_sweep):
+    thing = Thing()
+    reference = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.{name}))
+    del thing
+    return _open(self, info)
+
+tracking.Tracker.open_sweep = opened
+runpy.run_module("harness.sweep", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_10_a_signal_that_python_drops(name: str, tmp_path: Path) -> None:
+    sandbox = Sandbox(tmp_path)
+    command = [sys.executable, "-c", DROPPED.format(name=name), "tiny.yaml"]
+    with Command(command, sandbox.folder) as sweep:
+        assert sweep.ended() == 128 + getattr(signal, name)
+    assert "Exception ignored" in sweep.said
+    assert "stopped at once; the same command goes on from here" in sweep.said
+    (parent,), trials = sandbox.runs()
+    assert (parent.info.status, trials) == ("KILLED", [])
+
+
+def begun(sandbox: Sandbox) -> int:
+    """How often a worker has said that it begins with a run."""
+    records = [Journal(path.parent).read() for path in sandbox.work.glob("*/*/journal.jsonl")]
+    return sum(entry.kind == TAG and "device" in entry.content for record in records for entry in record)
+
+
+def test_12_a_worker_that_hangs(battered: Battered, tmp_path: Path) -> None:
+    assert re.search(r": no progress for \d+ s; another takes it up", battered.first)  # and went on, as in test 1
+    wide = "{context_length: 256, emb_dim: 256, n_heads: 4, n_layers: 4}"  # the first evaluation takes a second
+    spec = SPEC[: SPEC.index("compare:")].replace("{context_length: 32, emb_dim: 32, n_heads: 2, n_layers: 1}", wide)
+    sandbox = Sandbox(tmp_path, spec.replace("train_eval_tokens: 512", "train_eval_tokens: 16_000"))
+    with sandbox.start("tiny.yaml", "--workers", "1", "--patience", "3") as sweep:
+        hung: list[psutil.Process] = []
+        for number in range(4):  # the first, and three that take it up
+            sweep.until(lambda number=number: begun(sandbox) > number)
+            hung += sweep.workers
+            hung[-1].suspend()
+            if number < 3:
+                sweep.until(lambda number=number: sweep.said.count("; another takes it up") > number)
+        assert sweep.ended() == 1
+        assert not any(worker.is_running() for worker in hung)
+    assert sandbox.outcomes() == {("confirm", "failed", "FAILED"): 1}
+    assert re.fullmatch(r"no progress for \d+ s", sandbox.runs()[1][0].data.tags["harness.reason"])
+
+
+def test_13_two_parents_on_one_sweep(stopped: Stopped) -> None:
+    assert stopped.second.returncode == 3
+    assert stopped.second.stderr == f"tiny is being run already, by process {stopped.pid}; wait for it or stop it\n"
+    assert re.search(rf"^running for \S+ s?, by process \S+:{stopped.pid}:", stopped.running, re.MULTILINE)
+    assert len(re.findall(r"^drop_rate=0.\d +0/1 +0/1 +1 +0 +0 +1 ", stopped.running, re.MULTILINE)) == 2
+    assert "not running: interrupted; the same command goes on" in stopped.between
+    assert len(re.findall(r"^drop_rate=0.\d +0/1 +0/1 +0 +1 +0 +1 ", stopped.between, re.MULTILINE)) == 2
+
+
+def test_14_a_search_that_was_interrupted_repeats_no_point(battered: Battered, calm: Sandbox) -> None:
+    """Each command has a sampler of its own, from the same seed."""
+    assert "taking up" in battered.again
+    for name, study in battered.sandbox.studies().items():
+        points = [trial.params["train.learning_rate"] for trial in study.trials]
+        assert len(points) == len(set(points)) == 2
+        assert points == [trial.params["train.learning_rate"] for trial in calm.studies()[name].trials]
+
+
+def test_15_a_command_that_is_given_again(calm: Sandbox) -> None:
+    before = sorted(run.info.run_id for run in calm.runs()[1])
+    assert len(before) == 2 * (2 + 1)
+    again = calm.run("tiny.yaml", "--workers", "3")
+    assert again.returncode == 0, again.stderr
+    assert sorted(run.info.run_id for run in calm.runs()[1]) == before
+    assert calm.trials() == {"COMPLETE": 4}
+    status = calm.run("tiny.yaml", "--status").stdout
+    assert status.splitlines()[-1] == "complete"
+    assert len(re.findall(r"^drop_rate=0.\d +2/2 +1/1 +0 +0 +0 +0 ", status, re.MULTILINE)) == 2
+
+
+def test_16_a_tracking_server_that_is_down_for_a_while(calm: Sandbox, tmp_path: Path) -> None:
+    sandbox = Sandbox(tmp_path / "sweep", SMALL)
+    folder = tmp_path / "server"
+    folder.mkdir()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    uri = f"http://127.0.0.1:{port}"
+    with ExitStack() as stack:
+        with mlflow_server(folder, port):
+            sweep = stack.enter_context(sandbox.start("tiny.yaml", "--workers", "1", "--tracking", uri))
+            sweep.until(lambda: len(stored_metrics(folder / "server.db")))
+        done, stored = sweep.said.count("✓"), len(stored_metrics(folder / "server.db"))
+        sweep.until(lambda: "what is measured waits on disk, as MLflow cannot take it" in sweep.said)
+        sweep.until(lambda: sweep.said.count("✓") >= done + 2)  # training has not waited
+        assert len(stored_metrics(folder / "server.db")) == stored
+        with mlflow_server(folder, port):
+            assert sweep.ended() == 0, sweep.said
+            pd.testing.assert_frame_equal(exact_curves(uri), exact_curves(calm.uri), check_exact=True)
+    assert "Traceback" not in sweep.said
+    stored_once_and_in_order(folder / "server.db")
+    with sqlite3.connect(folder / "server.db") as connection:
+        assert connection.execute("select status, count(*) from runs group by status").fetchall() == [("FINISHED", 7)]
+    assert not sandbox.work.exists()
+
+
+def stored_once_and_in_order(database: Path) -> None:
+    points = stored_metrics(database)
+    assert len(points) > 1000
+    assert not points.duplicated(["run_uuid", "key", "step"]).any()
+    for _, curve in points.groupby(["run_uuid", "key"]):
+        assert curve["step"].is_monotonic_increasing
+
+
+def test_17_steps_that_are_trained_twice(battered: Battered) -> None:
+    assert battered.again.count(": goes on from step ") == 2
+    stored_once_and_in_order(battered.sandbox.folder / "mlruns" / "mlflow.db")
+
+
+def test_19_an_edited_spec_of_the_same_name(stopped: Stopped) -> None:
+    sandbox = stopped.sandbox
+    old, studies = sandbox.outcomes(), set(sandbox.studies())
+    states = sorted(sandbox.work.rglob("state-*"))
+    small = ["--set", "train.budget.tokens=2_048", "--set", "compare={model.drop_rate: [0.0]}", "--workers", "1"]
+    edited = sandbox.run("tiny.yaml", *small)
+    assert edited.returncode == 0, edited.stdout + edited.stderr
+    said = "the spec, its data or the code has changed since the last sweep of this name: this is another one"
+    assert said in " ".join(edited.stdout.split())
+    new = Counter({("explore", "complete", "FINISHED"): 1, ("confirm", "complete", "FINISHED"): 1})
+    assert sandbox.outcomes() == old + new
+    assert len(sandbox.runs()[0]) == 2
+    [added] = set(sandbox.studies()) - studies
+    assert added.startswith("tiny/drop_rate=0.0@")
+    assert states == sorted(sandbox.work.rglob("state-*")) != []
+    assert len(pd.read_csv(sandbox.folder / "reports" / "tiny" / "runs.csv")) == 2
+
+    fresh = sandbox.run("tiny.yaml", *small, "--fresh")  # and once more from the beginning
+    assert fresh.returncode == 0, fresh.stdout + fresh.stderr
+    aside = rf"set aside, and begun anew: 1 Optuna studies \({added}\); the MLflow run \w+ with all its runs"
+    assert re.search(aside, fresh.stdout), fresh.stdout
+    assert sandbox.outcomes() == old + new + new
+    assert len(sandbox.runs()[0]) == 3
+
+
+def refused(sandbox: Sandbox, *arguments: str, module: str = "harness.sweep") -> list[str]:
+    """What a command says that is answered with exit code 2 and leaves nothing behind."""
+    before = sorted(path.name for path in sandbox.folder.rglob("*"))
+    done = sandbox.run(*arguments, module=module)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr and not done.stdout, done.stdout
+    assert sorted(path.name for path in sandbox.folder.rglob("*")) == before
+    return done.stderr.splitlines()
+
+
+@pytest.mark.parametrize("name", ["../../etc", "<script>alert(1)</script>", "/tmp/x", "..", "", "é"])
+def test_20_hostile_names(name: str, tmp_path: Path) -> None:
+    sandbox = Sandbox(tmp_path / "in", SPEC.replace("name: tiny", f"name: {name!r}"))
+    [said] = refused(sandbox)
+    assert said.startswith(f"tiny.yaml:1: name: found {name!r}; allowed: 1 to 64 of a-z 0-9 - _"), said
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["in", "tiny.yaml"]
+
+
+def test_20_hostile_text(tmp_path: Path) -> None:
+    bad = "<script>alert(1)</script><img src=x onerror=alert(2)>&amp; [b]{{ 7*7 }} `id` $(id)"
+    sandbox = Sandbox(tmp_path, SPEC.replace("corpus: sotu-1820, ", ""))
+    corpus = tmp_path / "<img src=x onerror=alert(3)> {{ 7*7 }}.txt"
+    corpus.write_text((bad + " and so on.\n") * 400, "utf-8")
+    settings = {"question": bad, "data.path": corpus.name, "train.sample.prompt": bad, "train.budget.tokens": 2048}
+    options = [f"--set={path}={json.dumps(value)}" for path, value in settings.items()]
+    options += ["--set=compare={model.drop_rate: [0.0]}", "--set=study.trials=1", "--set=study.seeds=1"]
+    done = sandbox.run("tiny.yaml", "--workers", "1", *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith(f"tiny: {bad}\n")
+    page = (tmp_path / "reports" / "tiny" / "report.html").read_text("utf-8")
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;&lt;img src=x" in page
+    assert "<script>alert" not in page and "<img src=x" not in page
+    assert "{{ 7*7 }}" in page
+
+
+CORPORA: dict[str, tuple[Callable[[Path], object], str]] = {
+    "missing": (lambda file: None, "found no file for 'text.txt'"),
+    "a folder": (Path.mkdir, "found the folder 'text.txt'"),
+    "empty": (lambda file: file.write_bytes(b""), "found no text in 1 file: text.txt"),
+    "white space": (lambda file: file.write_text(" \n" * 5000), "found no text in 1 file: text.txt"),
+    "binary": (lambda file: file.write_bytes(b"abc\0def" * 900), "found a NUL at byte offset 3 of 'text.txt'"),
+    "not UTF-8": (lambda file: file.write_bytes(b"caf\xe9 " * 900), "found 0xe9 at byte offset 3 of 'text.txt'"),
+    "tiny": (lambda file: file.write_text("ab"), "byte tokens in "),
+    "shorter than the context": (
+        lambda file: file.write_text("a" * 38),
+        "found 32; allowed: under 30, the tokens of the train split",
+    ),
+    "unreadable": (lambda file: file.symlink_to("/proc/self/mem"), "'text.txt', which cannot be read (Input/output"),
+    "huge": (lambda file: (file.touch(), os.truncate(file, 1 << 42)), "found 4,398.0 GB in 1 file"),  # a hole
+}
+
+
+@pytest.mark.parametrize("kind", CORPORA)
+def test_21_a_corpus_that_cannot_be_used(kind: str, tmp_path: Path) -> None:
+    if kind == "unreadable" and not Path("/proc/self/mem").exists():
+        pytest.skip("needs a file that even root cannot read")
+    make, words = CORPORA[kind]
+    sandbox = Sandbox(tmp_path, SPEC.replace("corpus: sotu-1820", "path: text.txt"))
+    make(tmp_path / "text.txt")
+    said, *more = refused(sandbox)
+    assert re.match(r"tiny.yaml:\d+: (data\.\w+|model.context_length): ", said), said
+    assert words in said and "; allowed: " in said, said
+    assert not more or kind == "shorter than the context"  # than each of the three splits
+
+
+def test_22_odd_yaml(tmp_path: Path) -> None:
+    odd = (
+        SPEC.replace("emb_dim: 32", "emb_dim: wide, widht: 7")
+        .replace("budget", "budgte")
+        .replace("heads: 2", "heads: 0")
+    )
+    lines = refused(Sandbox(tmp_path, odd))
+    assert {("tiny.yaml:4", "model.emb_dim"), ("tiny.yaml:4", "model.n_heads")} <= {
+        tuple(line.split(": ")[:2]) for line in lines
+    }
+    assert any(line.startswith("tiny.yaml:4: model.widht: ") for line in lines), lines
+    assert any(line.startswith("tiny.yaml:6: train.budgte: ") and "budget" in line for line in lines), lines
+    [twice] = refused(Sandbox(tmp_path, SPEC + "name: other\n"))
+    assert twice == "tiny.yaml:17: name: found twice (first on line 1); allowed: once"
+    levels = [f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]" for n in range(1, 12)]
+    lines = refused(Sandbox(tmp_path, "\n".join([SPEC + "l0: &l0 [x]", *levels])))
+    assert lines and all(len(line) < 500 for line in lines), lines
+
+
+def test_23_stored_tokens_that_are_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("GPT_HARNESS_CACHE", str(cache))
+    sandbox = Sandbox(tmp_path / "sweep")
+    both = [sandbox.start("tiny.yaml", "--plan") for _ in range(2)]  # at once, into the same empty folder
+    assert [one.ended() for one in both] == [0, 0]
+    [folder] = (cache / "tokens").iterdir()
+    whole = {file.name: file.read_bytes() for file in folder.iterdir()}
+    assert len(whole) == 5
+    for content in (flipped(whole["train.npy"], 500), whole["train.npy"][:-50], None):
+        if content is None:
+            (folder / "meta.json").unlink()  # as a process leaves it that was killed while it wrote
+            (folder / "val.npy").write_bytes(whole["val.npy"][:300])
+        else:
+            (folder / "train.npy").write_bytes(content)
+        assert sandbox.run("tiny.yaml", "--plan").returncode == 0
+        assert {file.name: file.read_bytes() for file in folder.iterdir()} == whole
+    tokens = open_dataset(DataConfig(corpus="sotu-1820", tokenizer="byte"))
+    text = b"".join(bytes(tokens.tokens(split).tolist()) for split in ("train", "val", "test"))
+    assert hashlib.sha256(text).hexdigest() == tokens.sha256  # bytes are their own tokens

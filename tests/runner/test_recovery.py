@@ -1,0 +1,256 @@
+"""Three stores that disagree are brought into one truth, also where whoever does it is killed at any step of it."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from mlflow import MlflowClient
+
+from harness.core import metrics
+from harness.core.metrics import Point
+from harness.core.outcomes import Outcome, Phase
+from harness.runner.recovery import REMADE, set_aside
+from harness.runner.tasks import Task, told_loss
+from harness.search.study import RUN_KEY
+from harness.tracking import kept_runs, load_runs
+from stored_runs import DATA
+from torn_sweep import Torn, measure
+
+
+@pytest.fixture(scope="module")
+def torn(tmp_path_factory: pytest.TempPathFactory) -> Torn:
+    """What a killed process left: one of each.
+
+    Trial 0 is complete everywhere. Trial 1 ended, and neither Optuna nor MLflow knows. Trial 2 was being trained, and
+    MLflow has its first point only. Trial 3 was being trained, and its folder is gone. Trial 4 had just been asked for.
+    A confirm run was being trained.
+    """
+    torn = Torn(tmp_path_factory.mktemp("torn"))
+    study, _, outbox = torn.open()
+    key, task = torn.begin(study, outbox, 5.0, 4.0, 3.0)
+    outbox.end(key, Outcome.COMPLETE, "")
+    assert task.trial is not None
+    study.tell(task.trial.number, Outcome.COMPLETE, 3.0)
+    outbox.send()
+    ended, _ = torn.begin(study, outbox, 5.0, 9.0)
+    running, task = torn.begin(study, outbox, 5.0)
+    bare, _ = torn.begin(study, outbox, 5.0, 4.5)
+    outbox.send()
+    outbox.end(ended, Outcome.DIVERGED, "NaN")
+    measure(outbox, running, task.config, 4.2, 4.1, first=1)
+    shutil.rmtree(outbox.folder_of(bare))
+    study.ask()
+    confirm = outbox.begin(Task(torn.arm, Phase.CONFIRM, task.values, 2, task.config).info(DATA))
+    measure(outbox, confirm, task.config, 5.0)
+    return torn
+
+
+@pytest.fixture
+def copied(torn: Torn, tmp_path: Path) -> Callable[[], Torn]:
+    """Makes copies of the torn stores."""
+    numbers = itertools.count()
+
+    def copy() -> Torn:
+        target = tmp_path / f"copy{next(numbers)}"
+        shutil.copytree(torn.folder, target)
+        return Torn(target)
+
+    return copy
+
+
+def test_three_stores_are_brought_into_one_truth(copied: Callable[[], Torn]) -> None:
+    torn = copied()
+    kept = {run.info.number: run.key for run in kept_runs(torn.folder / "work" / "runs")}
+    said = torn.reconcile()
+    assert said == (
+        "2 runs that had been interrupted to go on with; 1 run whose end MLflow had not heard of; "
+        "1 run left open and without a record, to be trained anew"
+    )
+    trials, _, folders = torn.stores()
+    assert [(number, state, value, outcome) for _, number, state, value, _, _, outcome in trials] == [
+        (0, "COMPLETE", 3.0, "complete"),
+        (1, "COMPLETE", 5.0, "diverged"),  # told as the loss at initialisation
+        (2, "WAITING", None, None),
+        (3, "WAITING", None, None),
+        (4, "WAITING", None, None),
+    ]
+    assert folders == sorted([kept[2], kept[None]])  # what can be gone on with
+    statuses = {}
+    for run in torn.client.search_runs(["1"], "tags.`harness.role` = 'trial'"):
+        losses = [point.value for point in torn.client.get_metric_history(run.info.run_id, metrics.VAL_LOSS)]
+        number = run.data.tags.get("harness.trial_number")
+        statuses[number] = (run.info.status, run.data.tags["harness.outcome"], losses)
+    assert statuses == {
+        "0": ("FINISHED", "complete", [5.0, 4.0, 3.0]),
+        "1": ("FAILED", "diverged", [5.0, 9.0]),
+        "2": ("KILLED", "interrupted", [5.0, 4.2, 4.1]),
+        "3": ("KILLED", "interrupted", [5.0, 4.5]),
+        None: ("KILLED", "interrupted", [5.0]),
+    }
+    study, *_ = torn.open()
+    before = {number: params for _, number, _, _, params, *_ in trials}
+    for number in (2, 3, 4):  # they are the next to be asked for, with their values
+        trial, values = study.ask()
+        assert trial.number == number
+        assert values == before[number]
+
+
+def test_doing_it_again_changes_nothing(copied: Callable[[], Torn]) -> None:
+    torn = copied()
+    torn.reconcile()
+    once = torn.stores()
+    assert torn.reconcile() == "2 runs that had been interrupted to go on with"
+    assert torn.stores() == once
+
+
+class Killed(BaseException):
+    """No handler of errors takes it, as none takes SIGKILL."""
+
+
+@pytest.mark.slow
+def test_being_killed_at_any_write_changes_nothing_in_the_end(
+    copied: Callable[[], Torn], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = copied()
+    whole.reconcile()
+    expected = whole.stores()
+    writes = [
+        *((MlflowClient, name) for name in ("create_run", "log_batch", "log_inputs", "log_artifacts", "delete_tag")),
+        *((MlflowClient, name) for name in ("update_run", "set_terminated")),
+        *((optuna.storages.RDBStorage, name) for name in ("set_trial_state_values", "set_trial_user_attr")),
+        (os, "write"),
+        (os, "truncate"),
+        (shutil, "rmtree"),
+    ]
+    for kill_at in itertools.count(1):
+        torn = copied()
+        calls = itertools.count(1)
+        with monkeypatch.context() as patch:
+            for owner, name in writes:
+                original = getattr(owner, name)
+
+                def write(
+                    *args: Any, _original: Any = original, _calls: Any = calls, _at: int = kill_at, **kw: Any
+                ) -> Any:
+                    if next(_calls) == _at:
+                        raise Killed
+                    return _original(*args, **kw)
+
+                patch.setattr(owner, name, write)
+            try:
+                torn.reconcile()
+            except Killed:
+                pass
+            else:
+                break
+        torn.reconcile()
+        assert torn.stores() == expected, f"killed at write {kill_at}"
+    assert kill_at > 25
+
+
+def test_lost_studies_are_made_again_from_mlflow_and_the_disk(copied: Callable[[], Torn]) -> None:
+    torn = copied()
+    torn.reconcile()
+    before, _, _ = torn.stores()
+    torn = torn.without("optuna.db")
+    assert "4 runs of Optuna restored from MLflow" in torn.reconcile()
+    after, _, _ = torn.stores()
+    # Trial 4 had no run: nothing knows of it, and it is drawn anew with the same values.
+    assert [trial[:5] + trial[6:] for trial in after] == [trial[:5] + trial[6:] for trial in before[:4]]
+    assert [trial[5] for trial in after] == [{640: 4.0, 1280: 3.0}, {640: 9.0}, {640: 4.2, 1280: 4.1}, {640: 4.5}]
+    study, *_ = torn.open()
+    for number in (2, 3, 4):
+        trial, values = study.ask()
+        assert (trial.number, values) == (number, before[number][4])
+
+
+def test_lost_runs_are_made_again_from_optuna(copied: Callable[[], Torn]) -> None:
+    torn = copied()
+    torn.reconcile()
+    torn = torn.without("mlflow.db")
+    assert "2 runs of MLflow restored from Optuna" in torn.reconcile()
+    runs = torn.client.search_runs(["1"], "tags.`harness.role` = 'trial'")
+    found = {run.data.tags.get("harness.trial_number"): run for run in runs}
+    assert found.keys() == {"0", "1", "2", None}  # of trials 3 and 4 there is nothing but their values
+    done = found["0"]
+    history = torn.client.get_metric_history(done.info.run_id, metrics.VAL_LOSS)
+    assert [(point.step, point.value) for point in history] == [(10, 4.0), (20, 3.0)]
+    assert (done.info.status, done.data.tags["harness.note"]) == ("FINISHED", REMADE)
+    assert [float(done.data.params[path]) for path in torn.spec.tune] == list(torn.stores()[0][0][4].values())
+    once = torn.stores()
+    torn.reconcile()
+    assert torn.stores() == once
+
+
+def test_a_sweep_set_aside_is_kept_and_another_begins(copied: Callable[[], Torn]) -> None:
+    torn = copied()
+    torn.reconcile()
+    identity, folder = torn.spec.identity(), torn.folder / "work" / "runs"
+    study, tracker, outbox = torn.open()
+    tracker.close_sweep(outbox.parent, Outcome.INTERRUPTED)
+    before, _, folders = torn.stores()
+    said = set_aside(torn.spec, identity, study.storage, tracker, folder)
+    assert study.name in said
+    assert outbox.parent in said
+    [aside] = folder.parent.iterdir()
+    assert str(aside) in said
+    assert sorted(path.name for path in aside.iterdir()) == folders
+    assert torn.stores()[0] == before
+    other, tracker, fresh = torn.open()
+    assert fresh.parent != outbox.parent
+    assert other.name == f"{study.name}@{identity[:8]}"
+    assert other.missing() == 6
+    assert torn.reconcile() == ""
+    assert set_aside(torn.spec, "f" * 64, study.storage, tracker, folder) == ""  # there is none of that identity
+
+
+def test_of_sampled_curves_both_losses_are_brought_back(tmp_path: Path) -> None:
+    """Pruning goes by the sample, results by the whole split, whichever store was lost."""
+    torn = Torn(tmp_path / "torn", "train.eval_tokens=64")
+    study, _, outbox = torn.open()
+    for whole, outcome in (([5.0, None, 3.0], Outcome.COMPLETE), ([5.0, None], Outcome.PRUNED)):
+        trial, values = study.ask()
+        config = torn.spec.arm_config(torn.arm, values, 1)
+        key = outbox.begin(Task(torn.arm, Phase.EXPLORE, values, 1, config, study.name, trial).info(DATA))
+        trial.set_user_attr(RUN_KEY, key)
+        points = []
+        for number, (loss, sampled) in enumerate(zip(whole, (5.1, 4.1, 3.1), strict=False)):
+            measured = {metrics.VAL_SAMPLE_LOSS: sampled} | ({} if loss is None else {metrics.VAL_LOSS: loss})
+            points.append(Point(10 * number, 640 * number, number / 4, float(number), measured))
+            outbox.point(key, points[-1])
+            if number:
+                study.report(trial, 640 * number, sampled)
+        outbox.end(key, outcome, "")
+        study.tell(trial.number, outcome, told_loss(points, outcome))
+    outbox.send()
+    trials = torn.stores()[0]
+    assert [(state, value, seen) for _, _, state, value, _, seen, _ in trials] == [
+        ("COMPLETE", 3.0, {640: 4.1, 1280: 3.1}),
+        ("PRUNED", 4.1, {640: 4.1}),
+    ]
+
+    lost = torn.without("optuna.db")
+    lost.reconcile()
+    assert lost.stores()[0] == trials
+
+    lost = torn.without("mlflow.db")
+    lost.reconcile()
+    remade, names = {}, (metrics.VAL_LOSS, metrics.VAL_SAMPLE_LOSS)
+    for run in lost.client.search_runs(["1"], "tags.`harness.role` = 'trial'"):
+        histories = [lost.client.get_metric_history(run.info.run_id, name) for name in names]
+        remade[run.data.tags["harness.outcome"]] = [{one.step: one.value for one in found} for found in histories]
+    assert remade == {"complete": [{20: 3.0}, {10: 4.1, 20: 3.1}], "pruned": [{}, {10: 4.1}]}
+
+    frame = load_runs("torn", f"sqlite:///{torn.folder}/mlflow.db").set_index("outcome")
+    assert frame.loc["complete", [*names, "best_val_loss"]].tolist() == [3.0, 3.1, 3.1]
+    assert frame["initial_val_loss"].tolist() == [5.0, 5.0]
+    assert math.isnan(frame.loc["pruned", metrics.VAL_LOSS])  # what it had at its start is not its last loss
+    assert frame.loc["pruned", metrics.VAL_SAMPLE_LOSS] == 4.1

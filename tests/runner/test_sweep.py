@@ -1,0 +1,277 @@
+"""Whole sweeps, as a person runs them: the command, then what MLflow, Optuna and pandas find by themselves."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from harness.core.metrics import Point
+from harness.sweep import draw_run
+from sandbox import SPEC, Sandbox
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sandbox, subprocess.CompletedProcess[str]]:
+    sandbox = Sandbox(tmp_path_factory.mktemp("sweep"))
+    return sandbox, sandbox.run()
+
+
+Swept = tuple[Sandbox, subprocess.CompletedProcess[str]]
+
+
+def test_the_command_ends_with_a_table_the_report_and_the_way_to_the_ui(swept: Swept) -> None:
+    _, done = swept
+    assert done.returncode == 0, done.stderr
+    assert "2 arms × (2 trials + 2 seeds) = 8 runs" in done.stdout
+    assert len(re.findall(r"✓ \d/8  drop_rate=0.\d · learning_rate=\S+ · seed 1", done.stdout)) == 4
+    assert len(re.findall(r"✓ \d/8  drop_rate=0.\d · seed [23]", done.stdout)) == 4
+    assert re.search(r"^drop_rate=0.2 +2 +\d", done.stdout, re.MULTILINE)
+    assert "report:     reports/tiny/report.html" in done.stdout
+    assert re.search(r"MLflow UI:  .*mlflow ui .*--backend-store-uri sqlite:///mlruns/mlflow.db", done.stdout)
+    assert "Traceback" not in done.stderr
+
+
+def test_mlflow_holds_every_run_as_it_was(swept: Swept) -> None:
+    sandbox, _ = swept
+    (parent,), children = sandbox.runs()
+    assert parent.info.status == "FINISHED"
+    assert sandbox.outcomes() == {
+        ("explore", "complete", "FINISHED"): 4,
+        ("confirm", "complete", "FINISHED"): 4,
+    }
+    for run in children:
+        params, tags = run.data.params, run.data.tags
+        assert tags["mlflow.parentRunId"] == parent.info.run_id
+        assert float(params["model.drop_rate"]) in (0.0, 0.2)
+        assert 1e-3 <= float(params["train.learning_rate"]) <= 1e-2
+        assert int(params["train.budget.tokens"]) == 6144
+        assert tags["harness.arm"] == f"drop_rate={params['model.drop_rate']}"
+        history = {name: sandbox.client.get_metric_history(run.info.run_id, name) for name in run.data.metrics}
+        for name in ("train/loss", "train/perplexity", "val/loss", "val/perplexity", "val/bits_per_byte"):
+            assert [point.step for point in history[name]] == [0, 8, 16, 24], name
+        assert [point.value for point in history["tokens"]][-1] == 6144
+        assert {"optim/learning_rate", "optim/grad_norm", "perf/tokens_per_second"} <= set(history)
+        assert {"system/cpu_utilization_percentage", "system/process_memory_megabytes"} <= set(history)
+        first, *_, last = history["val/loss"]
+        assert abs(first.value - 5.545) < 0.1  # ln 256
+        assert last.value < first.value - 1
+        assert ("test/loss" in history) is (tags["harness.phase"] == "confirm")
+        assert run.inputs.dataset_inputs[0].dataset.name == "sotu-1820"
+        files = {file.path for file in sandbox.client.list_artifacts(run.info.run_id)}
+        assert {"samples.md", "loss_curve.svg"} <= files
+        models = run.outputs.model_outputs if run.outputs else []
+        assert len(models) == (tags["harness.phase"] == "confirm")
+    assert {"spec.yaml", "report"} <= {file.path for file in sandbox.client.list_artifacts(parent.info.run_id)}
+
+
+def test_optuna_holds_one_study_per_arm_with_equal_trials(swept: Swept) -> None:
+    sandbox, _ = swept
+    studies = sandbox.studies()
+    assert sorted(studies) == ["tiny/drop_rate=0.0", "tiny/drop_rate=0.2"]
+    by_run = {run.info.run_id: run for run in sandbox.runs()[1]}
+    for study in studies.values():
+        assert [trial.state.name for trial in study.trials] == ["COMPLETE", "COMPLETE"]
+        for trial in study.trials:
+            run = by_run[trial.user_attrs["mlflow_run_id"]]
+            assert trial.value == run.data.metrics["val/loss"]
+            assert float(run.data.params["train.learning_rate"]) == trial.params["train.learning_rate"]
+            assert sorted(trial.intermediate_values) == [2048, 4096, 6144]
+    first, second = studies.values()
+    assert [t.params for t in first.trials] == [t.params for t in second.trials]
+
+
+def test_confirm_runs_share_fresh_seeds_and_the_best_values(swept: Swept) -> None:
+    sandbox, _ = swept
+    studies = sandbox.studies()
+    for arm in ("drop_rate=0.0", "drop_rate=0.2"):
+        confirms = [
+            run
+            for run in sandbox.runs()[1]
+            if run.data.tags["harness.arm"] == arm and run.data.tags["harness.phase"] == "confirm"
+        ]
+        assert sorted(int(run.data.params["train.seed"]) for run in confirms) == [2, 3]
+        best = studies[f"tiny/{arm}"].best_trial.params["train.learning_rate"]
+        assert {float(run.data.params["train.learning_rate"]) for run in confirms} == {best}
+
+
+def test_the_report_is_what_pandas_reads(swept: Swept) -> None:
+    sandbox, _ = swept
+    folder = sandbox.folder / "reports" / "tiny"
+    comparison = pd.read_csv(folder / "comparison.csv")
+    runs, curves = pd.read_csv(folder / "runs.csv"), pd.read_csv(folder / "curves.csv")
+    assert list(comparison["arm"]) == ["drop_rate=0.0", "drop_rate=0.2"]
+    confirm = runs[runs["phase"] == "confirm"]
+    means = confirm.groupby("arm")["val/loss"].mean()
+    for _, row in comparison.iterrows():
+        assert row["mean"] == pytest.approx(means[row["arm"]], abs=1e-9)
+    assert len(runs) == 8
+    assert set(curves["run_id"]) == set(runs["run_id"])
+    assert (folder / "report.html").read_text("utf-8").count("Does dropout help a tiny GPT?") >= 1
+    assert "drop_rate=0.2" in (folder / "report.md").read_text("utf-8").replace("\\", "")
+    assert list((folder / "figures").glob("*.svg"))
+
+
+def test_running_again_adds_nothing_and_asking_for_more_adds_just_that(swept: Swept) -> None:
+    sandbox, _ = swept
+    before = {run.info.run_id for run in sandbox.runs()[1]}
+    assert sandbox.run().returncode == 0
+    assert {run.info.run_id for run in sandbox.runs()[1]} == before
+    more = sandbox.run("tiny.yaml", "--set", "study.seeds=3")
+    assert more.returncode == 0
+    # Seeds that are added after a look at the results are told: the plan was two.
+    warned = " ".join(more.stdout.split())
+    assert "warning: Seeds per arm were raised from 2 to 3 after 4 confirm runs were complete" in warned
+    parents, children = sandbox.runs()
+    assert len(parents) == 1
+    new = [run for run in children if run.info.run_id not in before]
+    assert sorted((r.data.tags["harness.arm"], r.data.params["train.seed"]) for r in new) == [
+        ("drop_rate=0.0", "4"),
+        ("drop_rate=0.2", "4"),
+    ]
+
+
+def test_a_tracked_run_continues_a_text(swept: Swept) -> None:
+    sandbox, _ = swept
+    confirm = next(run for run in sandbox.runs()[1] if run.data.tags["harness.phase"] == "confirm")
+    options = ["--prompt", "Fellow [b]citizens[/b] ", "--max-new-tokens", "12"]
+    by_id = sandbox.run(confirm.info.run_id[:8], *options, module="harness.generate")
+    assert by_id.returncode == 0, by_id.stderr
+    assert by_id.stdout.startswith("Fellow [b]citizens[/b] ")
+    assert len(by_id.stdout) > len("Fellow [b]citizens[/b] ") + 2
+    by_name = sandbox.run(confirm.info.run_name, *options, module="harness.generate")
+    assert by_name.stdout == by_id.stdout  # greedy: the same text
+    sampled = [*options, "--temperature", "1.0", "--seed", "5"]
+    twice = [sandbox.run(confirm.info.run_id, *sampled, module="harness.generate").stdout for _ in range(2)]
+    assert twice[0] == twice[1] != by_id.stdout
+    unknown = sandbox.run("nothing-of-that-name", module="harness.generate")
+    assert unknown.returncode == 2
+    assert "nothing-of-that-name" in unknown.stderr
+    assert "Traceback" not in unknown.stderr
+
+
+def test_an_edited_spec_is_another_sweep_and_leaves_the_old_one_alone(swept: Swept) -> None:
+    sandbox, _ = swept
+    old = {run.info.run_id for run in sandbox.runs()[1]}
+    edited = sandbox.run("tiny.yaml", "--set", "train.budget.tokens=2048", "--set", "study.trials=1")
+    assert edited.returncode == 0
+    parents, children = sandbox.runs()
+    assert len(parents) == 2
+    assert len([run for run in children if run.info.run_id not in old]) == 2 * (1 + 2)
+    assert len(sandbox.studies()) == 4
+
+
+def test_a_plan_trains_nothing(tmp_path: Path) -> None:
+    sandbox = Sandbox(tmp_path)
+    done = sandbox.run("tiny.yaml", "--plan", "--workers", "2")
+    assert done.returncode == 0, done.stderr
+    assert "2 arms × (2 trials + 2 seeds) = 8 runs" in done.stdout
+    parameters = 2 * 256 * 32 + 32 * 32 + (4 * 32 * 32 + 32 + 8 * 32 * 32 + 5 * 32 + 4 * 32) + 2 * 32
+    assert f"{parameters:,}" in done.stdout
+    assert "6,144" in done.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
+
+
+def test_a_wrong_spec_leaves_nothing_behind(tmp_path: Path) -> None:
+    sandbox = Sandbox(tmp_path, SPEC.replace("sotu-1820", "sotu-1821").replace("emb_dim: 32", "emb_dim: 33"))
+    done = sandbox.run()
+    assert done.returncode == 2
+    assert [line.split(": ")[1] for line in done.stderr.splitlines()] == ["data.corpus", "model.emb_dim"]
+    assert done.stderr.startswith("tiny.yaml:3: data.corpus: ")
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
+
+
+def test_a_worker_that_always_dies_fails_its_trial_only(tmp_path: Path) -> None:
+    long = SPEC.replace("6_144", "4_000_000").replace("tokens: 2_048", "tokens: 500_000")
+    sandbox = Sandbox(tmp_path, long.replace("trials: 2, seeds: 2", "trials: 1, seeds: 0"))
+    with sandbox.start("tiny.yaml", "--workers", "1", "--set", "compare={model.drop_rate: [0.0]}") as sweep:
+        sweep.until(sandbox.under_way)
+        for deaths in range(4):  # once, and three restarts
+            assert sweep.said.count("another takes it up") == deaths
+            sweep.until(lambda: sweep.workers)[0].kill()
+            sweep.until(lambda deaths=deaths: sweep.said.count("by signal SIGKILL") > deaths)
+        sweep.process.send_signal(signal.SIGINT)
+        sweep.ended()
+    assert sandbox.outcomes()[("explore", "failed", "FAILED")] == 1, sweep.said
+
+
+def test_a_better_configuration_supersedes_the_old_confirm_runs(tmp_path: Path) -> None:
+    sandbox = Sandbox(tmp_path, SPEC.replace("[0.0, 0.2]", "[0.0]"))
+    assert sandbox.run("tiny.yaml", "--set", "study.trials=1").returncode == 0
+    assert sandbox.run("tiny.yaml", "--set", "study.trials=2", "--set", "study.seeds=1").returncode == 0
+    (study,) = sandbox.studies().values()
+    assert study.best_trial.number == 1  # the second learning rate is the better one here
+    confirms = {"confirm": [], "superseded": []}
+    for run in sandbox.runs()[1]:
+        if (phase := run.data.tags["harness.phase"]) in confirms:
+            confirms[phase].append((run.data.params["train.seed"], float(run.data.params["train.learning_rate"])))
+    old, new = (trial.params["train.learning_rate"] for trial in study.trials)
+    assert confirms["confirm"] == [("2", new)]
+    assert sorted(confirms["superseded"]) == [("2", old), ("3", old)]
+
+
+def test_a_tuned_combination_that_makes_no_gpt_fails_its_trial_and_not_the_sweep(tmp_path: Path) -> None:
+    wide = "model.emb_dim: {int_uniform: [16, 9008]}"  # too many to try all: most are no multiple of two heads
+    sandbox = Sandbox(tmp_path, SPEC.replace("train.learning_rate: {log_uniform: [1e-3, 1e-2]}", wide))
+    done = sandbox.run("tiny.yaml", "--set", "model.n_heads=16", "--set", "study.seeds=0", "--workers", "1")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "allowed: its multiples" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not [t for study in sandbox.studies().values() for t in study.trials if t.state.name == "RUNNING"]
+
+
+def test_diverged_and_pruned_trials_are_told_as_such(tmp_path: Path) -> None:
+    spec = SPEC.replace("log_uniform: [1e-3, 1e-2]", "choice: [5e-3, 1e30, 4e-3, 3e-3, 1e-6, 2e-6]")
+    spec = spec.replace("sampler: random, trials: 2, seeds: 2", "sampler: grid, pruner: median, seeds: 1")
+    spec = spec.replace("[0.0, 0.2]", "[0.0]").replace(
+        "  batch_tokens", "  warmup: 0.0\n  grad_clip: null\n  batch_tokens"
+    )
+    sandbox = Sandbox(tmp_path, spec)
+    done = sandbox.run("tiny.yaml", "--workers", "1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    outcomes = sandbox.outcomes()
+    assert outcomes[("explore", "diverged", "FAILED")] == 1
+    assert outcomes[("confirm", "complete", "FINISHED")] == 1
+    (study,) = sandbox.studies().values()
+    assert len(study.trials) == 6
+    diverged = next(t for t in study.trials if t.params["train.learning_rate"] == 1e30)
+    assert diverged.state.name == "COMPLETE"
+    assert diverged.value == pytest.approx(5.545, abs=0.1)  # as bad as a model that was never trained
+    pruned = [t for t in study.trials if t.state.name == "PRUNED"]
+    assert outcomes[("explore", "pruned", "KILLED")] == len(pruned)
+    confirm = next(run for run in sandbox.runs()[1] if run.data.tags["harness.phase"] == "confirm")
+    assert 3e-3 <= float(confirm.data.params["train.learning_rate"]) <= 5e-3
+
+
+def test_three_samplers_of_optuna_run_a_plain_search(tmp_path: Path) -> None:
+    plain = SPEC[: SPEC.index("compare:")] + SPEC[SPEC.index("tune:") :]
+    sandbox = Sandbox(tmp_path, plain.replace("seeds: 2", "seeds: 1").replace("6_144", "2_048"))
+    for sampler in ("tpe", "cmaes", "gp"):
+        done = sandbox.run("tiny.yaml", "--set", f"study.sampler={sampler}")
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert sandbox.outcomes() == {
+        ("explore", "complete", "FINISHED"): 6,
+        ("confirm", "complete", "FINISHED"): 3,
+    }
+    config = json.loads(json.dumps(sandbox.runs()[1][0].data.params))
+    assert config["train.optimizer"] == "adamw"
+
+
+def test_the_curve_of_a_run_is_drawn_once(tmp_path: Path) -> None:
+    begin, middle, end = (Point(step, step, step / 2, 0.0, {"val/loss": 5.0 - step}) for step in range(3))
+    draw_run([begin], tmp_path / "artifacts")
+    draw_run([begin, Point(1, 1, 0.5, 0.0, {"train/batch_loss": 4.0})], tmp_path / "artifacts")
+    assert not (tmp_path / "artifacts").exists()  # one evaluation makes no curve
+    draw_run([begin, middle, end], tmp_path / "artifacts")
+    curve = tmp_path / "artifacts" / "loss_curve.svg"
+    assert curve.read_text("utf-8").rstrip().endswith("</svg>")
+    curve.write_text("drawn before the store failed")
+    draw_run([begin, middle, end], tmp_path / "artifacts")
+    assert curve.read_text("utf-8") == "drawn before the store failed"

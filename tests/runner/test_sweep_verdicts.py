@@ -1,0 +1,135 @@
+"""Whole sweeps, and whether their verdicts come about as METHOD says: rounds, A/A arms, an unseen test split."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from harness.analysis.comparison import undecided_arms
+from harness.config.run import DataConfig
+from harness.data import load_corpus
+from harness.report import load_runs
+from sandbox import SPEC, Sandbox
+
+pytestmark = pytest.mark.slow
+
+ROUNDS = SPEC[: SPEC.index("compare:")] + (
+    "compare: {model.drop_rate: [0.0, 0.02, 0.5]}\nstudy: {seeds: {min: 2, max: 5}}\n"
+)
+
+
+def runs_of(sandbox: Sandbox, name: str = "tiny") -> pd.DataFrame:
+    return load_runs(name, f"sqlite:///{sandbox.folder}/mlruns/mlflow.db")
+
+
+def test_only_what_is_undecided_gets_more_seeds(tmp_path: Path) -> None:
+    sandbox = Sandbox(tmp_path, ROUNDS)
+    done = sandbox.run()
+    assert done.returncode == 0, done.stderr
+    assert "3 arms × 2 to 5 seeds = 6 to 15 runs" in done.stdout
+    runs = runs_of(sandbox)
+    looks, baseline, arms = (2, 4, 5), "drop_rate=0.0", ["drop_rate=0.0", "drop_rate=0.02", "drop_rate=0.5"]
+    seeds = {arm: sorted(runs.loc[runs["arm"] == arm, "seed"]) for arm in arms}
+    assert all(seeds[arm] == list(range(1, len(seeds[arm]) + 1)) and len(seeds[arm]) in looks for arm in arms)
+    assert len(seeds[baseline]) == max(len(seeds[arm]) for arm in arms)
+    for arm in arms[1:]:
+        for look in looks:
+            rows = runs[runs["seed"] <= look].to_dict("records")
+            still = arm in undecided_arms(rows, baseline, arms, 0.02, looks)
+            # An arm went on exactly as long as its verdict was open.
+            assert still == (len(seeds[arm]) > look or (look == looks[-1] and still)), (arm, look)
+    said = re.findall(r"^undecided after (\d) seeds: (.*); up to (\d) seeds$", done.stdout, re.MULTILINE)
+    assert [int(after) for _, _, after in said] == [look for look in looks[1:] if look <= len(seeds[baseline])]
+
+    assert sandbox.run().returncode == 0
+    assert len(runs_of(sandbox)) == len(runs)  # the same verdicts, so nothing to add
+
+
+def test_a_sweep_in_rounds_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
+    whole, parts = Sandbox(tmp_path / "whole", ROUNDS), Sandbox(tmp_path / "parts", ROUNDS)
+    assert whole.run().returncode == 0
+    # The first round of a sweep of two seeds is that of the sweep in rounds.
+    assert parts.run("tiny.yaml", "--set", "study.seeds=2").returncode == 0
+    assert parts.run().returncode == 0
+    columns = ["arm", "seed", "val/loss", "test/loss"]
+    ends = [runs_of(one)[columns].sort_values(columns[:2], ignore_index=True) for one in (whole, parts)]
+    pd.testing.assert_frame_equal(*ends)
+
+
+def test_equal_arms_are_trained_on_seeds_of_their_own_and_come_out_undecided(tmp_path: Path) -> None:
+    sandbox = Sandbox(tmp_path, SPEC.replace("[0.0, 0.2]", "[0.0, 0.0]"))
+    done = sandbox.run()
+    assert done.returncode == 0, done.stderr
+    runs = runs_of(sandbox)
+    assert set(runs["arm"]) == {"drop_rate=0.0", "drop_rate=0.0 (2)"}
+    assert len(runs) == 8 and runs["val/loss"].nunique() == 8  # nothing is shared, so nothing is equal
+    confirm = runs[runs["phase"] == "confirm"]
+    assert confirm.groupby("arm")["seed"].agg(list).map(sorted).tolist() == [[2, 3], [2, 3]]
+    assert sorted(confirm["train.seed"]) == [2, 3, 1_000_002, 1_000_003]
+    assert re.search(r"^drop_rate=0.0 \(2\) +2 .* undecided ", done.stdout, re.MULTILINE)
+    assert sandbox.run().returncode == 0 and len(runs_of(sandbox)) == 8
+
+
+def test_nothing_that_is_decided_depends_on_the_test_split(tmp_path: Path) -> None:
+    text = load_corpus(DataConfig(corpus="sotu-1820")).text
+    tail = len(text) * 95 // 100  # the test split is the last tenth
+    other = text[:tail] + re.sub("[a-z]", "x", text[tail:])
+    found = []
+    for name, words in (("one", text), ("other", other)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "corpus.txt").write_text(words, "utf-8")
+        spec = SPEC.replace("corpus: sotu-1820", "path: corpus.txt").replace("seeds: 2", "seeds: {min: 2, max: 4}")
+        sandbox = Sandbox(tmp_path / name, spec)
+        done = sandbox.run()
+        assert done.returncode == 0, done.stderr
+        columns = ["arm", "phase", "seed", "trial_number", "train.learning_rate", "val/loss", "test/loss"]
+        found.append(runs_of(sandbox)[columns].sort_values(columns[:4], ignore_index=True))
+    pd.testing.assert_frame_equal(found[0].drop(columns="test/loss"), found[1].drop(columns="test/loss"))
+    confirm = found[0]["phase"] == "confirm"
+    assert (found[0].loc[confirm, "test/loss"] != found[1].loc[confirm, "test/loss"]).all()
+    assert found[0].loc[~confirm, "test/loss"].isna().all()  # and explore runs never read it
+
+
+VOCABULARIES = """\
+name: tiny
+data: {corpus: sotu-1820}
+model: {context_length: 32, emb_dim: 16, n_heads: 2, n_layers: 1}
+train:
+  budget: {tokens: 2_048}
+  batch_tokens: 128
+  eval_every: {tokens: 1_024}
+  eval_tokens: 128
+  train_eval_tokens: 256
+  sample: {prompt: " the publication", max_new_tokens: 4}
+compare:
+  data.vocab: [full, corpus]
+  train.learning_rate: [1e-3, 1e-2]
+study: {seeds: 3}
+"""
+
+
+def test_a_large_effect_has_the_same_sign_in_both_vocabularies(tmp_path: Path) -> None:
+    sandbox = Sandbox(tmp_path, VOCABULARIES)
+    done = sandbox.run()
+    assert done.returncode == 0, done.stderr
+    runs = runs_of(sandbox)
+    losses = runs.pivot(index="seed", columns="arm", values="val/loss")
+    for vocab in ("full", "corpus"):
+        slow, fast = (losses[f"vocab={vocab}, learning_rate={rate}"] for rate in (0.001, 0.01))
+        assert (fast < slow - 0.02).all()
+    # The same targets: a loss in nats is the same multiple of bits per byte in every run, and arms are ranked by it.
+    ratios = runs["val/loss"] / runs["val/bits_per_byte"]
+    assert ratios.max() == pytest.approx(ratios.min(), rel=1e-9)
+    sizes = runs.groupby("data.vocab")["model.vocab_size"].unique()
+    assert [size.tolist() for size in sizes[["full", "corpus"]]] == [[50257], [1200]]
+    page = (sandbox.folder / "reports/tiny/report.md").read_text("utf-8")
+    assert "the validation loss by" in page and "not ranked" not in page
+    assert sandbox.run().returncode == 0
+    assert len(runs_of(sandbox)) == len(runs)  # the same configurations, so nothing to add
+    own = runs[runs["data.vocab"] == "corpus"].iloc[0]
+    options = ("--prompt", " the publication", "--max-new-tokens", "3")
+    written = sandbox.run(own["run_id"], *options, module="harness.generate")
+    assert (written.returncode, written.stdout[:16]) == (0, " the publication")

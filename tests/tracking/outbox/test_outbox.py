@@ -1,0 +1,282 @@
+"""From the disk to MLflow: everything arrives, once, in order, however often the store fails or a process ends."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+
+from harness.core.metrics import VAL_LOSS, Point
+from harness.core.outcomes import Outcome
+from harness.tracking import ARTIFACTS, Outbox, Tracker, kept_runs, load_samples
+from harness.tracking.records import TrialInfo
+from harness.tracking.schema import describe_trial
+from stored_runs import Store, point, sweep_info, trial_info
+
+
+class Place:
+    """One sweep in the shared store, and its folder."""
+
+    def __init__(self, store: Store, name: str, folder: Path) -> None:
+        self.store, self.name, self.folder = store, name, folder / "work" / "runs"
+
+    def open(self, *draw: Callable[[Sequence[Point], Path], None]) -> Outbox:
+        """As a new process would."""
+        tracker = Tracker(self.name, self.store.uri)
+        return Outbox(tracker, tracker.open_sweep(sweep_info(self.name)), self.folder, *draw)
+
+    def runs(self) -> list[Run]:
+        client = self.store.client
+        experiment = client.get_experiment_by_name(self.name)
+        assert experiment is not None
+        found = client.search_runs([experiment.experiment_id], "tags.`harness.role` = 'trial'")
+        return sorted(found, key=lambda run: run.info.start_time)
+
+    def history(self, run: Run, metric: str = VAL_LOSS) -> list[tuple[int, float]]:
+        return [(one.step, one.value) for one in self.store.client.get_metric_history(run.info.run_id, metric)]
+
+
+@pytest.fixture
+def place(store: Store, tmp_path: Path, request: pytest.FixtureRequest) -> Place:
+    return Place(store, request.node.name[:90].replace("[", "-").replace("]", ""), tmp_path)
+
+
+def test_a_run_arrives_and_its_folder_goes(place: Place) -> None:
+    with place.open() as outbox:
+        key = outbox.begin(trial_info())
+        for step in range(3):
+            outbox.point(key, point(step, sample=f"text {step}", val__loss=3.0 - step))
+        outbox.tag(key, device="cpu")
+        artifacts = outbox.folder_of(key) / ARTIFACTS / "deep"
+        artifacts.mkdir(parents=True)
+        (artifacts / "file.txt").write_text("kept")
+        outbox.end(key, Outcome.COMPLETE, "")
+        assert outbox.drain(30)
+        assert outbox.waiting == 0
+        assert not outbox.folder_of(key).exists()
+    assert not place.folder.exists()
+    [run] = place.runs()
+    assert run.info.status == "FINISHED"
+    assert place.history(run) == [(0, 3.0), (1, 2.0), (2, 1.0)]
+    assert run.data.tags["harness.key"] == key
+    assert run.data.tags["harness.device"] == "cpu"
+    assert float(run.data.tags["harness.seconds"]) == 0.2  # as the last point says
+    assert (
+        Path(MlflowClient(place.store.uri).download_artifacts(run.info.run_id, "deep/file.txt")).read_text() == "kept"
+    )
+    assert [sample.text for sample in load_samples(run.info.run_id, place.store.uri)] == ["text 0", "text 1", "text 2"]
+
+
+def test_what_is_drawn_of_a_run_is_stored_with_it_also_by_another_process(place: Place) -> None:
+    drawn_by = []
+
+    def draw(points: Sequence[Point], folder: Path) -> None:
+        drawn_by.append(threading.current_thread().name)
+        folder.mkdir(parents=True)
+        (folder / "curve.txt").write_text(" ".join(str(one.metrics[VAL_LOSS]) for one in points))
+
+    outbox = place.open()
+    keys = [outbox.begin(trial_info(seed=seed)) for seed in (1, 2, 3)]
+    for number, key in enumerate(keys):
+        for step in range(2):
+            outbox.point(key, point(step, val__loss=10.0 * number + step))
+    outbox.end(keys[0], Outcome.PRUNED, "")
+    outbox.pause(keys[1], "stopped")  # not over: nothing is drawn of it
+    outbox.end(keys[2], Outcome.COMPLETE, "")  # and then the process dies before its thread has sent anything
+    with place.open(draw) as later:
+        for kept in later.kept():
+            later.settle(kept)
+        assert later.drain(30)
+    assert drawn_by == ["outbox", "outbox"]
+    found = {}
+    for run in place.runs():
+        files = [file.path for file in place.store.client.list_artifacts(run.info.run_id)]
+        if "curve.txt" in files:
+            path = place.store.client.download_artifacts(run.info.run_id, "curve.txt")
+            found[run.data.tags["harness.key"]] = Path(path).read_text()
+    assert found == {keys[0]: "0.0 1.0", keys[2]: "20.0 21.0"}
+
+
+def test_points_come_within_seconds_without_being_asked_for(place: Place) -> None:
+    with place.open() as outbox:
+        key = outbox.begin(trial_info())
+        outbox.point(key, point(1, val__loss=3.0))
+        until = time.monotonic() + 30
+        while not (place.runs() and VAL_LOSS in place.runs()[0].data.metrics):
+            assert time.monotonic() < until
+            time.sleep(0.2)
+        assert outbox.run_id(key) == place.runs()[0].info.run_id
+
+
+class Unreliable:
+    """A client that fails at some calls, before or after it has done what it was asked."""
+
+    def __init__(self, client: MlflowClient, fails: Callable[[int], bool], after: bool) -> None:
+        self.client, self.fails, self.after, self.calls = client, fails, after, 0
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self.client, name)
+        if not callable(method):
+            return method
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self.calls += 1
+            failing = self.fails(self.calls)
+            if failing and not self.after:
+                raise MlflowException("the server is down")
+            result = method(*args, **kwargs)
+            if failing:
+                raise MlflowException("the answer was lost")
+            return result
+
+        return call
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_every_call_may_fail_and_all_arrives_once_in_order(place: Place, after: bool) -> None:
+    outbox = place.open()
+    chance = random.Random(4)
+    client = Unreliable(outbox.tracker._client, lambda _: chance.random() < 0.3, after)
+    outbox.tracker._client = client  # type: ignore[assignment]
+    keys = [outbox.begin(trial_info(f"run {number}", seed=number)) for number in range(2)]
+    for step in range(4):
+        for key in keys:
+            outbox.point(key, point(step, val__loss=3.0 - step))
+    for key in keys:
+        outbox.end(key, Outcome.DIVERGED, "NaN")
+    failures = 0
+    for _ in range(200):
+        try:
+            outbox.send()
+        except ValueError as error:
+            assert str(error).startswith("MLflow: the ")
+            failures += 1
+            continue
+        break
+    assert 5 < failures < 200
+    runs = place.runs()
+    assert sorted(run.data.tags["harness.key"] for run in runs) == sorted(keys)
+    for run in runs:
+        assert place.history(run) == [(0, 3.0), (1, 2.0), (2, 1.0), (3, 0.0)]
+        assert run.info.status == "FAILED"
+        assert run.data.tags["harness.outcome"] == "diverged"
+    assert kept_runs(place.folder) == []
+
+
+def test_a_run_that_cannot_be_begun_holds_up_no_other(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    outbox = place.open()
+    begin = outbox.tracker.start_trial
+
+    def refusing(parent: str, info: TrialInfo, *rest: Any) -> str:
+        if info.seed == 1:
+            raise MlflowException("no such run for you")
+        return begin(parent, info, *rest)
+
+    monkeypatch.setattr(outbox.tracker, "start_trial", refusing)
+    keys = [outbox.begin(trial_info(seed=seed)) for seed in (1, 2)]
+    for key in keys:
+        outbox.point(key, point(1, val__loss=3.0))
+    outbox.end(keys[1], Outcome.COMPLETE, "")
+    for _ in range(3):
+        with pytest.raises(MlflowException):
+            outbox.send()
+    [run] = place.runs()
+    assert (run.data.tags["harness.key"], run.info.status) == (keys[1], "FINISHED")
+    assert place.history(run) == [(1, 3.0)]
+    assert [kept.key for kept in kept_runs(place.folder)] == [keys[0]]
+
+
+def test_the_thread_tries_on_until_the_store_answers(place: Place) -> None:
+    down = [True]
+    outbox = place.open()
+    outbox.tracker._client = Unreliable(outbox.tracker._client, lambda _: down[0], False)  # type: ignore[assignment]
+    with outbox:
+        key = outbox.begin(trial_info())
+        outbox.point(key, point(1, val__loss=3.0))
+        assert not outbox.drain(2.0)
+        assert outbox.trouble == "MLflow: the server is down"
+        assert outbox.waiting == 1
+        down[0] = False
+        outbox.end(key, Outcome.COMPLETE, "")
+        assert outbox.drain(30)
+        assert outbox.trouble == ""
+    assert place.history(place.runs()[0]) == [(1, 3.0)]
+
+
+@pytest.mark.parametrize("sent", [0, 2, 4])
+def test_another_process_sends_what_one_could_not_and_goes_on(place: Place, sent: int) -> None:
+    first = place.open()
+    key = first.begin(trial_info())
+    for step in range(4):
+        if step == sent:
+            first.send()
+        first.point(key, point(step, val__loss=3.0 - step))
+    if sent == 4:
+        first.send()
+    # It is killed here: nothing is closed.
+    second = place.open()
+    [kept] = second.kept()
+    assert (kept.key, kept.outcome, [one.step for one in kept.points]) == (key, None, [0, 1, 2, 3])
+    assert describe_trial(kept.info) == describe_trial(trial_info())
+    second.settle(kept)
+    second.send()
+    [run] = place.runs()
+    assert (run.info.status, run.data.tags["harness.outcome"]) == ("KILLED", "interrupted")
+    assert place.history(run) == [(0, 3.0), (1, 2.0), (2, 1.0), (3, 0.0)]
+    second.take_up(kept)
+    second.point(key, point(4, val__loss=-1.0))
+    second.send()
+    [run] = place.runs()
+    assert run.info.status == "RUNNING"
+    second.end(key, Outcome.COMPLETE, "")
+    second.send()
+    [run] = place.runs()
+    assert run.info.status == "FINISHED"
+    assert place.history(run) == [(0, 3.0), (1, 2.0), (2, 1.0), (3, 0.0), (4, -1.0)]
+    assert second.kept() == []
+
+
+def test_a_run_whose_folder_is_lost_is_gone_on_with_by_its_key(place: Place) -> None:
+    first = place.open()
+    key = first.begin(trial_info())
+    first.point(key, point(0, val__loss=3.0))
+    first.pause(key, "stopped")
+    first.send()
+    first.drop(first.kept()[0])
+    second = place.open()
+    assert second.begin(trial_info(), key) == key
+    for step, loss in enumerate((3.0, 2.0)):  # trained anew, it gives the same points
+        second.point(key, point(step, val__loss=loss))
+    second.end(key, Outcome.COMPLETE, "")
+    second.send()
+    [run] = place.runs()
+    assert run.info.status == "FINISHED"
+    assert place.history(run) == [(0, 3.0), (1, 2.0)]
+
+
+def test_a_sweep_that_another_process_has_taken_is_let_go(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.tracking.outbox.outbox._BEAT_SECONDS", 0.0)
+    outbox = place.open()
+    outbox.begin(trial_info())
+    outbox.tracker.tag(outbox.parent, process="another-machine:17:1.00")
+    with outbox:
+        until = time.monotonic() + 20
+        while not outbox.taken_by:
+            assert time.monotonic() < until
+            time.sleep(0.1)
+    assert outbox.taken_by == "another-machine:17:1.00"
+    assert place.runs() == []  # nothing is written into what is another's
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr("harness.tracking.outbox.outbox._LONGEST_PAUSE", 0.2)
+    yield

@@ -1,0 +1,92 @@
+"""Points read in bulk from a database and through MLflow's client are the same."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from mlflow.entities import Metric
+from sqlalchemy import create_engine, text
+
+from harness.core.outcomes import Outcome
+from harness.tracking import Tracker, load_curves, load_frames, load_runs
+from harness.tracking.reading import histories as module
+from harness.tracking.reading.histories import read_points
+from harness.tracking.store import connect
+from stored_runs import point, sweep_info, trial_info
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A sweep of three runs: one whole, one with a step stored twice and a NaN, one without a point."""
+    uri = f"sqlite:///{tmp_path_factory.mktemp('points')}/mlflow.db"
+    tracker = Tracker("points", uri)
+    parent = tracker.open_sweep(sweep_info("points"))
+    whole, mended, none = (tracker.start_trial(parent, trial_info(seed=seed)) for seed in (1, 2, 3))
+    for step in (0, 1, 2):
+        tracker.log_point(whole, point(step, train__batch_loss=3.0 - step, val__loss=2.5 + (step - 1) ** 2))
+    tracker.log_point(mended, point(0, val__loss=5.0, train__batch_loss=1e300))
+    tracker.flush()
+    again = [Metric("val/loss", 4.0, 2**42, 0), Metric("val/loss", 4.5, 2**42, 7), Metric("tokens", 64.0, 2**42, 0)]
+    tracker._client.log_batch(mended, metrics=[*again, Metric("optim/grad_norm", float("nan"), 2**42, 7)])
+    for run_id in (whole, mended, none):
+        tracker.end_trial(run_id, Outcome.COMPLETE)
+    return uri
+
+
+def through_the_client(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(module, "_database", lambda client: None)
+
+
+@pytest.mark.parametrize(("only", "count"), [(None, 10), (["val/loss"], 5), (["nothing/of/that/name"], 0), ([], 0)])
+def test_both_ways_give_equal_frames(
+    uri: str, monkeypatch: pytest.MonkeyPatch, only: list[str] | None, count: int
+) -> None:
+    runs, curves = load_runs("points", uri), load_curves("points", uri, only=only)
+    through_the_client(monkeypatch)
+    pd.testing.assert_frame_equal(load_runs("points", uri), runs)
+    pd.testing.assert_frame_equal(load_curves("points", uri, only=only), curves)
+    assert len(curves) == count
+
+
+def test_both_frames_of_one_reading_are_those_of_two(uri: str) -> None:
+    frozen = gc.get_freeze_count()
+    runs, curves = load_frames("points", uri)
+    assert gc.isenabled() and gc.get_freeze_count() == frozen  # in a notebook, what is garbage later must be found
+    pd.testing.assert_frame_equal(runs, load_runs("points", uri))
+    pd.testing.assert_frame_equal(curves, load_curves("points", uri))
+
+
+def test_the_later_of_two_values_of_a_step_counts(uri: str) -> None:
+    curves = load_curves("points", uri, only=["val/loss"])
+    mended = curves[curves["seed"] == 2]
+    assert mended[["step", "value"]].values.tolist() == [[0, 4.0], [7, 4.5]]
+    assert mended["tokens"].tolist() == [64, pd.NA]
+    runs = load_runs("points", uri).set_index("seed")
+    assert runs["initial_val_loss"].to_dict() == pytest.approx({1: 3.5, 2: 4.0, 3: float("nan")}, nan_ok=True)
+    assert runs["best_val_loss"].to_dict() == pytest.approx({1: 2.5, 2: 4.0, 3: float("nan")}, nan_ok=True)
+    assert runs["steps"].tolist() == [2, 0, pd.NA]
+
+
+def test_many_runs_are_read_in_few_queries(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = connect(uri)
+    runs = list(client.search_runs([client.get_experiment_by_name("points").experiment_id]))
+    whole = read_points(client, runs)
+    monkeypatch.setattr(module, "_RUNS_AT_ONCE", 1)
+    pd.testing.assert_frame_equal(read_points(client, runs), whole)
+    monkeypatch.setattr(type(client), "get_metric_history", lambda *_: pytest.fail("asked for a single metric"))
+    pd.testing.assert_frame_equal(read_points(client, runs), whole)
+
+
+def test_a_table_of_another_shape_is_left_to_the_client(uri: str, tmp_path: Path) -> None:
+    client = connect(uri)
+    engine = module._database(client)
+    assert engine is not None
+    engine.dispose()
+    other = create_engine(f"sqlite:///{tmp_path}/other.db")
+    with other.begin() as connection:
+        connection.execute(text("CREATE TABLE metrics (run_uuid TEXT, key TEXT, step INT, value FLOAT)"))
+    for address in (f"sqlite:///{tmp_path}/other.db", "http://127.0.0.1:5000"):
+        assert module._database(type("Client", (), {"tracking_uri": address})()) is None

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+from harness.tracking.writing.views import PREFIX, links, view_tags
+from stored_runs import sweep_info
+
+
+def states(info: object, **stored: str) -> dict[str, dict[str, object]]:
+    tags = view_tags(info, "abc", stored, 1000)  # type: ignore[arg-type]
+    return {name.removeprefix(PREFIX): json.loads(json.loads(text)["state"]) for name, text in tags.items()}
+
+
+def test_the_views_of_a_sweep_are_limited_to_its_runs_and_sorted_by_validation_loss() -> None:
+    found = states(sweep_info("x"))
+    assert set(found) == {"harness-verdict", "harness-search", "harness-runs"}
+    for state in found.values():
+        assert str(state["searchFilter"]).startswith("tags.`mlflow.parentRunId` = 'abc'")
+        assert (state["orderByKey"], state["orderByAsc"]) == ("metrics.`val/loss`", True)
+    assert "`harness.phase` = 'confirm'" in str(found["harness-verdict"]["searchFilter"])
+    grouped = {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": "harness.arm"}]}
+    assert found["harness-verdict"]["groupBy"] == grouped
+
+
+def test_parallel_coordinates_are_of_the_compared_and_the_tuned_values() -> None:
+    (chart,) = states(sweep_info("x"))["harness-search"]["compareRunCharts"]  # type: ignore[misc]
+    assert chart["selectedParams"] == ["model.drop_rate", "train.learning_rate"]
+    assert chart["selectedMetrics"] == ["val/loss"]
+
+
+def test_without_a_search_there_is_no_view_of_one() -> None:
+    info = replace(sweep_info("x"), tune={})
+    assert set(states(info)) == {"harness-verdict", "harness-runs"}
+    assert [name for name, _ in links(info, "1")] == ["Verdict: confirm runs by arm", "All runs"]
+
+
+def test_views_are_written_once_and_listed_in_the_order_of_their_use() -> None:
+    info = sweep_info("x")
+    tags = view_tags(info, "abc", {}, 1000)
+    assert view_tags(info, "abc", tags, 2000) == {}
+    changed = view_tags(info, "another parent", {**tags, PREFIX + "harness-runs": "not JSON"}, 2000)
+    assert set(changed) == set(tags)
+    newest = max(tags, key=lambda name: json.loads(tags[name])["createdAt"])
+    assert newest == PREFIX + "harness-verdict"
+    assert all(len(text) < 20_000 for text in tags.values())  # what MLflow stores in a tag of an experiment

@@ -1,0 +1,304 @@
+"""Schedules and optimizer steps worked by hand, groups that cover the model, and the shape of Muon's update."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import harness.training.optimizers
+from harness.config.run import TrainConfig
+from harness.core import metrics
+from harness.model.gpt import GPT, build_gpt
+from harness.training.optimizers import Optimizer, clip_gradients, learning_rate_factor
+from helpers import lively_gpt, random_tokens, run, small_config, text_data
+
+SCHEDULES = ("constant", "cosine", "linear", "wsd")
+
+
+def schedule(name: str, **fields: Any) -> TrainConfig:
+    return small_config(schedule=name, **fields).train
+
+
+# Schedules
+
+
+@pytest.mark.parametrize(
+    ("name", "factors"),
+    [
+        # warm-up over the first fifth to 1, down to 0.1 at the end; wsd falls over the last quarter
+        ("constant", {0.1: 0.5, 0.2: 1.0, 0.6: 1.0, 0.8: 1.0, 1.0: 1.0}),
+        ("linear", {0.1: 0.5, 0.2: 1.0, 0.6: 0.55, 0.8: 0.325, 1.0: 0.1}),
+        # a quarter of the way down, the cosine stands at (1 + √½)/2
+        ("cosine", {0.1: 0.5, 0.2: 1.0, 0.4: 0.1 + 0.9 * (1 + math.sqrt(0.5)) / 2, 0.6: 0.55, 1.0: 0.1}),
+        ("wsd", {0.1: 0.5, 0.2: 1.0, 0.6: 1.0, 0.75: 1.0, 0.875: 0.55, 1.0: 0.1}),
+    ],
+)
+def test_schedules_by_hand(name: str, factors: dict[float, float]) -> None:
+    config = schedule(name, warmup=0.2, final_fraction=0.1, decay=0.25)
+    found = {progress: learning_rate_factor(progress, config) for progress in factors}
+    assert found == pytest.approx(factors, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_without_warmup_the_first_step_is_near_the_peak(name: str) -> None:
+    assert learning_rate_factor(1e-9, schedule(name, warmup=0.0)) == pytest.approx(1.0, abs=1e-8)
+
+
+def test_wsd_does_not_fall_before_its_warmup_ends() -> None:
+    config = schedule("wsd", warmup=0.6, decay=0.9, final_fraction=0.0)
+    found = [learning_rate_factor(progress, config) for progress in (0.3, 0.6, 0.8, 1.0)]
+    assert found == pytest.approx([0.5, 1.0, 0.5, 0.0], abs=1e-12)
+
+
+shares = st.floats(0, 1)
+configs = st.builds(
+    schedule,
+    st.sampled_from(SCHEDULES),
+    warmup=st.floats(0, 0.999),
+    final_fraction=shares,
+    decay=st.floats(0.001, 1),
+)
+
+
+@given(configs, st.floats(1e-6, 1), st.floats(1e-6, 1))
+def test_a_schedule_rises_stays_under_its_peak_and_ends_where_it_should(
+    config: TrainConfig, one: float, two: float
+) -> None:
+    earlier, later = sorted((one, two))
+    early, late = learning_rate_factor(earlier, config), learning_rate_factor(later, config)
+    assert 0 <= early <= 1 + 1e-12 and 0 <= late <= 1 + 1e-12
+    if later < config.warmup:
+        assert early <= late
+    if earlier >= config.warmup:
+        assert early >= late - 1e-12 and late >= min(1.0, config.final_fraction) - 1e-12
+    end = 1.0 if config.schedule == "constant" else config.final_fraction
+    assert learning_rate_factor(1.0, config) == pytest.approx(end, abs=1e-12)
+
+
+# Groups
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("tied", [False, True])
+def test_every_parameter_belongs_to_one_group_and_only_matrices_are_decayed(optimizer: str, tied: bool) -> None:
+    config = small_config(
+        model={"tie_embeddings": tied, "qkv_bias": True, "n_layers": 2}, optimizer=optimizer, weight_decay=0.3
+    )
+    model = build_gpt(config)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    inner = Optimizer(model, config.train)._optimizers
+    groups = [(type(one).__name__, group) for one in inner for group in one.param_groups]
+    owners = {}
+    for kind, group in groups:
+        for parameter in group["params"]:
+            assert group["weight_decay"] == (0.3 if parameter.dim() == 2 else 0.0), names[id(parameter)]
+            assert id(parameter) not in owners
+            owners[id(parameter)] = kind
+    assert owners.keys() == names.keys()
+    for key, kind in owners.items():
+        in_a_block = names[key].startswith("trf_blocks") and names[key].endswith("weight") and "norm" not in names[key]
+        assert kind == ("Muon" if optimizer == "muon" and in_a_block else "AdamW"), names[key]
+
+
+def test_the_learning_rate_reaches_every_group() -> None:
+    config = small_config(optimizer="muon", learning_rate=0.02)
+    optimizer = Optimizer(build_gpt(config), config.train)
+    assert optimizer.set_learning_rate(0.25) == pytest.approx(0.005)
+    groups = [group for one in optimizer._optimizers for group in one.param_groups]
+    assert [group["lr"] for group in groups] == pytest.approx([0.005] * 3)
+
+
+def test_gradients_are_gone_after_a_step() -> None:
+    config = small_config(optimizer="muon")
+    model = build_gpt(config)
+    optimizer = Optimizer(model, config.train)
+    model.loss(random_tokens(1, 8), random_tokens(1, 8)).backward()
+    optimizer.step()
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+# Steps by hand
+
+
+def give_gradients(model: GPT, value: float) -> None:
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, value)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_what_optimizers_remember_can_be_taken_to_another_model(name: str, tied: bool) -> None:
+    config = small_config(model={"tie_embeddings": tied, "qkv_bias": True}, optimizer=name)
+
+    def step(model: GPT, optimizer: Optimizer, seed: int) -> None:
+        model.loss(random_tokens(2, 16, seed=seed), random_tokens(2, 16, seed=seed + 1)).backward()
+        optimizer.step()
+
+    model, other = lively_gpt(config), lively_gpt(config, seed=1)
+    optimizer, another = Optimizer(model, config.train), Optimizer(other, config.train)
+    assert optimizer.tensors() == {}
+    for seed in range(3):
+        step(model, optimizer, seed)
+    remembered = optimizer.tensors()
+    assert {name: tuple(tensor.shape) for name, tensor in remembered.items()} == optimizer.shapes() == another.shapes()
+    moments = {key.rpartition(".")[2] for key in remembered}
+    assert moments == {"step", "exp_avg", "exp_avg_sq"} | ({"momentum_buffer"} if name == "muon" else set())
+    assert len(remembered) == sum(
+        1 if name == "muon" and path.startswith("trf_blocks") and parameter.dim() == 2 else 3
+        for path, parameter in model.named_parameters()
+    )
+
+    another.restore(remembered)
+    other.load_state_dict(model.state_dict())
+    for seed in (7, 8):  # copies: the first model's steps do not move them
+        step(model, optimizer, seed)
+    for seed in (7, 8):
+        step(other, another, seed)
+    for (path, one), two in zip(model.named_parameters(), other.parameters(), strict=True):
+        assert torch.equal(one, two), path
+    assert all(torch.equal(tensor, another.tensors()[path]) for path, tensor in optimizer.tensors().items())
+
+
+def test_two_adamw_steps_by_hand() -> None:
+    # Loshchilov & Hutter 2019, algorithm 2, for one weight of a matrix (decayed) and one bias (not), with the
+    # gradients 0.5 and then -0.2. float32 keeps 7 digits.
+    config = small_config(learning_rate=0.1, weight_decay=0.3, beta1=0.8, beta2=0.9)
+    model = build_gpt(config)
+    with torch.no_grad():
+        model.out_head.weight.fill_(2.0)
+        model.final_norm.bias.fill_(2.0)
+    optimizer = Optimizer(model, config.train)
+    matrix = vector = 2.0
+    first = second = 0.0
+    for step, gradient in enumerate((0.5, -0.2), start=1):
+        rate = optimizer.set_learning_rate(1 / step)  # 0.1, then 0.05
+        give_gradients(model, gradient)
+        optimizer.step()
+        first = 0.8 * first + 0.2 * gradient
+        second = 0.9 * second + 0.1 * gradient**2
+        moved = rate * (first / (1 - 0.8**step)) / (math.sqrt(second / (1 - 0.9**step)) + 1e-8)
+        vector -= moved
+        matrix = matrix * (1 - rate * 0.3) - moved
+        assert model.final_norm.bias[0].item() == pytest.approx(vector, abs=1e-6)
+        assert model.out_head.weight[0, 0].item() == pytest.approx(matrix, abs=1e-6)
+    # the same in figures: first step 0.1·sign(g) = 0.1; second 0.05·(0.04/0.36)/√(0.0265/0.19) = 0.0148758
+    assert vector == pytest.approx(2 - 0.1 - 0.05 * (0.04 / 0.36) / math.sqrt(0.0265 / 0.19), abs=1e-7)
+
+
+def test_muon_moves_a_matrix_by_nearly_its_orthogonal_factor() -> None:
+    # Five Newton–Schulz steps with Jordan's coefficients bring singular values into about 0.7 to 1.2 instead of to
+    # 1, in bf16; 0.6 to 1.3 leaves room for its rounding. Scaled by 0.2·√(larger side) (Liu et al. 2025, eq. 4).
+    config = small_config(model={"emb_dim": 32}, optimizer="muon", learning_rate=0.01, weight_decay=0.0)
+    model = build_gpt(config)
+    weight = model.get_parameter("trf_blocks.0.ff.contract.weight")  # (32, 128)
+    before = weight.detach().clone()
+    optimizer = Optimizer(model, config.train)
+    give_gradients(model, 1.0)
+    weight.grad = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)) * 7  # its size must not matter
+    left, _, right = torch.linalg.svd(weight.grad, full_matrices=False)
+    optimizer.step()
+    direction = (before - weight.detach()) / (0.01 * 0.2 * math.sqrt(128))
+    values = torch.linalg.svdvals(direction)
+    assert values.min() > 0.6 and values.max() < 1.3
+    inside = left.T @ direction @ right.T  # the gradient's own singular vectors are kept: all but diagonal
+    assert (inside - inside.diag().diag()).abs().max() < 0.05
+    assert inside.diag().min() > 0.6
+
+
+def test_muon_decays_like_adamw() -> None:
+    # Zero gradients: Muon's direction is zero (0/ε), and AdamW's too, so only p ← p·(1 - rate·decay) is left.
+    config = small_config(optimizer="muon", learning_rate=0.1, weight_decay=0.5)
+    model = lively_gpt(config)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    optimizer = Optimizer(model, config.train)
+    give_gradients(model, 0.0)
+    optimizer.step()
+    for name, parameter in model.named_parameters():
+        factor = 0.95 if parameter.dim() == 2 else 1.0
+        torch.testing.assert_close(parameter.detach(), before[name] * factor, msg=name)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_text_that_repeats_itself_is_learned(optimizer: str, tmp_path: Any) -> None:
+    # After "b" always "c": a model that has learned this pays next to nothing. Untrained it pays ln 256 = 5.5 nats.
+    data = text_data(tmp_path, "abcdefghijklmnopqrstuvwxyz" * 40)
+    config = small_config(data=data, budget={"steps": 60}, learning_rate=2e-2, optimizer=optimizer)
+    points = run(config)
+    assert points[0].metrics[metrics.VAL_LOSS] > 5
+    assert points[-1].metrics[metrics.VAL_LOSS] < 0.05
+
+
+# Clipping
+
+
+def three_four() -> list[torch.Tensor]:
+    """Two weights with gradients (3, 0) and (0, 4): together of length 5."""
+    parameters = [torch.zeros(2, requires_grad=True) for _ in range(2)]
+    parameters[0].grad, parameters[1].grad = torch.tensor([3.0, 0.0]), torch.tensor([0.0, 4.0])
+    return parameters
+
+
+@pytest.mark.parametrize(("limit", "factor"), [(1.0, 0.2), (2.5, 0.5), (5.5, 1.0), (None, 1.0)])
+def test_clipping_by_hand(limit: float | None, factor: float) -> None:
+    parameters = three_four()
+    assert clip_gradients(parameters, limit).item() == pytest.approx(5.0)
+    found = [parameter.grad.tolist() for parameter in parameters if parameter.grad is not None]
+    assert found == [pytest.approx([3 * factor, 0], rel=1e-6), pytest.approx([0, 4 * factor], rel=1e-6)]
+
+
+@pytest.mark.parametrize("bad", [None, math.nan, math.inf])
+@pytest.mark.parametrize("limit", [4.9, 5.0, 5.0000005, 5.000001, 5.1])
+def test_clipping_is_torchs_bit_for_bit(limit: float, bad: float | None) -> None:
+    ours, theirs = three_four(), three_four()
+    if bad is not None:
+        for parameters in (ours, theirs):
+            assert parameters[0].grad is not None
+            parameters[0].grad[1] = bad
+    norm = torch.nn.utils.clip_grad_norm_(theirs, limit)
+    assert torch.equal(clip_gradients(ours, limit).view(torch.int32), norm.view(torch.int32))
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.grad is not None
+        assert other.grad is not None
+        torch.testing.assert_close(one.grad, other.grad, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("limit", [0.01, 1e6, None])
+def test_adamw_that_divides_gradients_itself_does_what_clipping_does(limit: float | None) -> None:
+    config = small_config()
+    moved = []
+    for itself in (False, True):
+        model = build_gpt(config)
+        optimizer = Optimizer(model, config.train)
+        assert not optimizer.recordable  # on a CPU
+        optimizer.recordable = itself
+        norms = []
+        for value in (0.5, -0.25):
+            give_gradients(model, value)
+            norms.append(optimizer.clipped_step(limit).item())
+        assert norms[0] == pytest.approx(0.5 * math.sqrt(config.parameters), rel=1e-5)
+        moved.append([parameter.detach().clone() for parameter in model.parameters()])
+    for one, other in zip(*moved, strict=True):
+        assert torch.allclose(one, other, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", ["AdamW", "Muon"])
+def test_without_the_compiler_an_optimizer_is_torchs_bit_for_bit(name: str) -> None:
+    own, torchs = getattr(harness.training.optimizers, name), getattr(torch.optim, name)
+    options = {"lr": 0.1, "weight_decay": 0.1}
+    ended = []
+    for kind in (own, torchs):
+        weight = random_tokens(6, 4).float().requires_grad_()
+        optimizer = kind([weight], **options)
+        for step in range(3):
+            (weight**2 * (step + 1)).sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            assert weight.grad is None
+        ended.append(weight)
+    assert torch.equal(*ended)
+    assert not torch.equal(ended[0], random_tokens(6, 4).float())

@@ -1,0 +1,460 @@
+"""States on disk: whatever ends a save or damages a file, the newest whole state of this run is found."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import pickle
+import random
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save
+
+import harness.training.resume
+from damage import Trap, rewrite
+from harness.core.metrics import Point
+from harness.training.resume import FolderInUse, State, States, Surroundings
+from harness.training.trainer import train
+from helpers import byte_data, small_config
+from paths import SUPPORT
+
+CONFIG = small_config()
+HERE = Surroundings("cpu", "fp32", "2.13.0", 1, "AVX2")
+POINT = Point(0, 0, 0.0, 1.5, {"val/loss": 5.0}, "Every “effort”\ud800", (1.0, 2.0))
+
+
+def states(folder: Path | None, surroundings: Surroundings = HERE, **train: Any) -> States:
+    return States(folder, small_config(**train), byte_data(), surroundings)
+
+
+def state(step: int, value: float | None = None) -> State:
+    """A small state; its weights are `value`."""
+    tensors = {
+        "model.a": torch.full((20, 10), float(step if value is None else value)),
+        "optimizer.a.exp_avg": torch.arange(200.0).reshape(20, 10),
+        "optimizer.a.step": torch.tensor(float(step)),
+        "rng.cpu": torch.arange(50, dtype=torch.uint8),
+    }
+    return State(step, tensors, {"training": step / 10, "steps": step}, {"optim/grad_norm": 0.1}, (POINT,) * step)
+
+
+def good(_: State) -> bool:
+    return True
+
+
+def newest(folder: Path, **options: Any) -> tuple[int | None, str]:
+    """Step of the state that is found, and what is said; its content is checked."""
+    found, note = states(folder, **options).newest(good)
+    if found is None:
+        return None, note
+    wanted = state(found.step)
+    assert (found.clock, found.pending, found.points) == (wanted.clock, wanted.pending, wanted.points)
+    assert found.tensors.keys() == wanted.tensors.keys()
+    assert all(torch.equal(tensor, wanted.tensors[name]) for name, tensor in found.tensors.items())
+    return found.step, note
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two whole states, of steps 1 and 2."""
+    with states(tmp_path / "state") as saving:
+        saving.save(state(1))
+        saving.save(state(2))
+    return tmp_path / "state"
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.name != "lock")
+
+
+def files(*numbers: int) -> list[str]:
+    return [f"state-{number:06d}.{kind}" for number in numbers for kind in ("json", "safetensors")]
+
+
+def test_what_was_saved_is_found(folder: Path) -> None:
+    assert newest(folder) == (2, "")
+    assert names(folder) == files(1, 2)
+    description = json.loads((folder / "state-000002.json").read_text())["content"]
+    assert description["step"] == 2 and description["owner"]["config"] == CONFIG.digest()
+    assert load_file(folder / "state-000002.safetensors").keys() == state(2).tensors.keys()
+
+
+def test_an_empty_folder_has_nothing_and_says_nothing(tmp_path: Path) -> None:
+    with states(tmp_path / "new" / "state") as empty:
+        assert empty.newest(good) == (None, "")
+    with states(None) as nowhere:
+        nowhere.save(state(1))
+        assert nowhere.newest(good) == (None, "") and not nowhere.due(1e9)
+
+
+def test_the_newest_two_are_kept(folder: Path) -> None:
+    for step in (3, 4, 5):
+        with states(folder) as saving:
+            assert saving.newest(good)[0].step == step - 1  # type: ignore[union-attr]
+            saving.save(state(step))
+        assert names(folder) == files(step - 1, step)
+
+
+def test_a_state_that_is_there_is_not_written_again(folder: Path) -> None:
+    with states(folder) as saving:
+        saving.newest(good)
+        saving.save(state(2))
+    assert names(folder) == files(1, 2)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_weights_that_are_not_finite_are_not_written(value: float, folder: Path) -> None:
+    with states(folder) as saving:
+        saving.newest(good)
+        saving.save(state(3, value))
+        assert names(folder) == files(1, 2)
+        saving.save(state(3, 3e38))  # the sum is infinite, no weight is
+        assert names(folder) == files(2, 3)
+
+
+# What a kill leaves
+
+
+def test_a_save_that_is_killed_at_any_moment_leaves_a_state(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGKILL leaves the folder as it is at that moment: it is kept before and inside of everything a save does."""
+    moments: list[str] = []
+
+    def remember(what: str) -> None:
+        shutil.copytree(folder, tmp_path / f"moment {len(moments)}")
+        moments.append(what)
+
+    def watched(name: str) -> Callable[..., Any]:
+        plain = getattr(os, name)
+
+        def act(*arguments: Any) -> Any:
+            remember(f"before {name}")
+            if name == "write":
+                half = plain(arguments[0], arguments[1][: len(arguments[1]) // 2 + 1])
+                remember("inside write")
+                return half
+            return plain(*arguments)
+
+        return act
+
+    with states(folder) as saving:
+        saving.newest(good)
+        with monkeypatch.context() as patch:
+            for name in ("write", "fsync", "replace", "unlink"):
+                patch.setattr(os, name, watched(name))
+            saving.save(state(3))
+        remember("after")
+    kinds = {what: moments.count(what) for what in moments}
+    assert kinds["before fsync"] == 4 and kinds["before replace"] == 2  # two files, each with its folder
+    assert kinds["before unlink"] >= 2 and kinds["before write"] > 10
+    found = []
+    for number in range(len(moments)):
+        step, note = newest(tmp_path / f"moment {number}")
+        found.append(step)
+        half = "state-000003.json is missing; went on from the state before, of step 2"
+        assert note in (["", half] if step == 2 else [""])
+    first = found.index(3)
+    assert found == [2] * first + [3] * (len(found) - first)
+    assert moments[first - 1] == "before replace"  # the description's: from then on it is the new one
+    for number in (0, first - 1, first, len(moments) - 1):  # and the next save cleans up
+        left = tmp_path / f"moment {number}"
+        with states(left) as saving:
+            before = saving.newest(good)[0]
+            saving.save(state(9))
+        assert newest(left) == (9, "")
+        assert len(names(left)) == 4 and before is not None and not list(left.glob("*.part"))
+
+
+# Damage
+
+
+def flips(path: Path, count: int) -> list[int]:
+    """Positions all over a file: both ends, and the rest by chance."""
+    size = path.stat().st_size
+    return [0, 1, 7, 8, 9, size - 2, size - 1, *random.Random(0).sample(range(size), count)]
+
+
+@pytest.mark.parametrize(("kind", "count"), [("json", 120), ("safetensors", 80)])
+def test_a_flipped_bit_anywhere_is_noticed_and_said(kind: str, count: int, folder: Path) -> None:
+    path = folder / f"state-000002.{kind}"
+    whole = path.read_bytes()
+    for position in flips(path, count):
+        for bit in (0, 5):
+            damaged = bytearray(whole)
+            damaged[position] ^= 1 << bit
+            path.write_bytes(damaged)
+            assert newest(folder) == (1, f"{path.name} is damaged; went on from the state before, of step 1")
+    path.write_bytes(whole)
+    assert newest(folder) == (2, "")
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "missing": Path.unlink,
+    "empty": lambda path: path.write_bytes(b""),
+    "one byte short": lambda path: path.write_bytes(path.read_bytes()[:-1]),
+    "half": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "one byte missing": lambda path: path.write_bytes(path.read_bytes()[:100] + path.read_bytes()[101:]),
+    "one byte more": lambda path: path.write_bytes(path.read_bytes() + b" "),
+    "zeros": lambda path: path.write_bytes(bytes(path.stat().st_size)),
+    "nested": lambda path: path.write_bytes(b"[" * 100_000),
+    "a list": lambda path: path.write_text("[]"),
+    "nothing known": lambda path: path.write_text('{"content": {}}'),
+    "not text": lambda path: path.write_bytes(b"\xff\xfe"),
+}
+
+
+@pytest.mark.parametrize("kind", ["json", "safetensors"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_state_is_passed_over(damage: str, kind: str, folder: Path) -> None:
+    name = f"state-000002.{kind}"
+    DAMAGES[damage](folder / name)
+    what = "missing" if damage == "missing" else "damaged"
+    assert newest(folder) == (1, f"{name} is {what}; went on from the state before, of step 1")
+    with states(folder) as saving:  # the damaged one does not count as one of the two, and goes
+        saving.newest(good)
+        saving.save(state(3))
+    assert names(folder) == files(1, 3) and newest(folder) == (3, "")
+
+
+def test_a_folder_where_a_file_should_be_is_passed_over(folder: Path) -> None:
+    (folder / "state-000002.json").unlink()
+    (folder / "state-000002.json").mkdir()
+    assert newest(folder) == (
+        1,
+        "state-000002.json cannot be read (Is a directory); went on from the state before, of step 1",
+    )
+    with states(folder) as saving:
+        saving.newest(good)
+        saving.save(state(3))
+    assert newest(folder) == (3, "")
+
+
+def test_where_all_are_damaged_a_run_starts_anew_and_says_so(folder: Path) -> None:
+    (folder / "state-000001.safetensors").unlink()
+    (folder / "state-000002.json").write_bytes(b"")
+    said = "state-000002.json is damaged; state-000001.safetensors is missing; started from the beginning"
+    assert newest(folder) == (None, said)
+    with states(folder) as saving:
+        saving.save(state(1))
+    assert names(folder) == files(3)
+
+
+def test_nothing_is_unpickled(folder: Path, tmp_path: Path) -> None:
+    trap = tmp_path / "sprung"
+    torch.save({"model.a": Trap(trap)}, tmp_path / "pickle.pt")
+    for content in (pickle.dumps(Trap(trap)), (tmp_path / "pickle.pt").read_bytes()):
+        (folder / "state-000002.safetensors").write_bytes(content)
+        assert newest(folder)[0] == 1
+        rewrite(folder, 2, content)  # also where the checksums vouch for it
+        assert newest(folder) == (1, "state-000002 does not fit; went on from the state before, of step 1")
+        (folder / "state-000002.json").write_bytes(content)
+        assert newest(folder)[0] == 1
+        rewrite(folder, 1)
+        shutil.copy(folder / "state-000001.json", folder / "state-000002.json")
+    assert not trap.exists()
+    pickle.loads(pickle.dumps(Trap(trap)))
+    assert trap.exists()  # the trap works
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"points": [{}]}, {"points": 3}, {"surroundings": {}}, {"surroundings": 5}, {"tensors": None}, {"owner": []}],
+    ids=str,
+)
+def test_a_description_that_says_something_else_is_passed_over(changes: dict[str, Any], folder: Path) -> None:
+    rewrite(folder, 2, **changes)
+    step, note = newest(folder)
+    assert step == 1 and note.startswith("state-000002")
+
+
+@pytest.mark.parametrize("what", ["nothing", "one less", "one more", "another shape", "no moments"])
+def test_tensors_that_do_not_fit_the_model_are_passed_over(what: str, tmp_path: Path) -> None:
+    for step in (1, 2):
+        points = train(small_config(), state=tmp_path)
+        while next(points).step < step:
+            pass
+        points.close()  # type: ignore[attr-defined]
+    tensors = load_file(tmp_path / "state-000002.safetensors")
+    wrong: dict[str, dict[str, torch.Tensor]] = {
+        "nothing": {},
+        "one less": {name: tensor for name, tensor in tensors.items() if name != "model.final_norm.bias"},
+        "one more": {**tensors, "model.other": torch.zeros(1)},
+        "another shape": {**tensors, "model.final_norm.bias": torch.zeros(17)},
+        "no moments": {name: tensor for name, tensor in tensors.items() if not name.startswith("optimizer.")},
+    }
+    rewrite(tmp_path, 2, save(wrong[what]))
+    said: list[tuple[int, str]] = []
+    next(train(small_config(), state=tmp_path, began=lambda *words: said.append(words)))
+    assert said == [(1, "state-000002 does not fit; went on from the state before, of step 1")]
+
+
+# Whose it is, and where it was made
+
+
+def test_states_of_another_run_are_passed_over_and_kept(folder: Path) -> None:
+    refused = "state-000002 is of another configuration; state-000001 is of another configuration"
+    assert newest(folder, learning_rate=2e-3) == (None, f"{refused}; started from the beginning")
+    with states(folder, learning_rate=2e-3) as other:
+        other.save(state(5))
+        other.save(state(6))
+        other.save(state(7))
+    assert names(folder) == files(1, 2, 4, 5)
+    assert newest(folder, learning_rate=2e-3) == (7, "")
+    assert newest(folder)[0] == 2
+    assert newest(folder, checkpoint_every=5)[0] == 2  # how often one is saved makes no other run
+
+
+def test_a_state_of_another_format_is_passed_over(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(harness.training.resume, "FORMAT", "2")
+    assert newest(folder)[1].startswith("state-000002 is of another file format; ")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, ""),
+        ({"threads": 2}, "resumed with 2 threads, was 1: not bit-equal"),
+        ({"instructions": "AVX512"}, "resumed on a CPU with AVX512, was AVX2: not bit-equal"),
+        ({"version": "2.14.0"}, "resumed with torch 2.14.0, was 2.13.0: not bit-equal"),
+        ({"device": "NVIDIA H200", "threads": 2}, "resumed on NVIDIA H200, was cpu: not bit-equal"),
+        (
+            {"device": "NVIDIA H200", "precision": "bf16"},
+            "resumed on NVIDIA H200, was cpu and in bf16, was fp32: not bit-equal",
+        ),
+    ],
+)
+def test_other_surroundings_are_allowed_and_said(changes: dict[str, Any], said: str, folder: Path) -> None:
+    here = Surroundings(**{**vars(HERE), **changes})
+    assert newest(folder, surroundings=here) == (2, said)
+
+
+def test_surroundings_are_those_of_this_process() -> None:
+    here = Surroundings.here(torch.device("cpu"), "bf16")
+    assert (here.device, here.precision, here.version, here.threads) == ("cpu", "bf16", torch.__version__, 1)
+
+
+# One process at a time
+
+
+def test_a_folder_belongs_to_one_process(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(harness.training.resume, "LOCK_SECONDS", 0.1)
+    with states(folder), pytest.raises(FolderInUse, match="another process trains on these states"), states(folder):
+        pass
+    with states(folder):
+        pass
+
+
+def test_a_process_that_is_about_to_end_is_waited_for(folder: Path) -> None:
+    ending = states(folder)
+    ending.__enter__()
+    thread = threading.Timer(0.3, ending.__exit__)
+    thread.start()
+    began = time.monotonic()
+    with states(folder):
+        assert time.monotonic() - began > 0.2
+    thread.join()
+
+
+# How often
+
+
+def test_saving_takes_at_most_two_per_cent_of_the_training(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(
+        harness.training.resume, "time", SimpleNamespace(perf_counter=lambda: now, monotonic=time.monotonic)
+    )
+    write = harness.training.resume.write_whole
+
+    def slow(*arguments: Any) -> str:
+        nonlocal now
+        now += 4.0
+        return write(*arguments)
+
+    monkeypatch.setattr(harness.training.resume, "write_whole", slow)
+    with states(folder) as saving:
+        found, _ = saving.newest(good)
+        assert found is not None
+        start = found.clock["training"]  # by another process, whose saves do not count either
+        assert not saving.due(1000.0)  # a minute has to pass at first
+        now += 59.9
+        assert not saving.due(1000.0)
+        now += 0.2
+        assert saving.due(1000.0)
+        saved = state(3)
+        saving.save(State(3, saved.tensors, {"training": 100.0}, None, ()))
+        assert now == pytest.approx(1068.1)  # two files, eight seconds
+        now += 10_000.0  # however long evaluations take
+        assert not saving.due(start + 50 * (8 + 8) - 0.1)  # the one that was saved, and the one that would be
+        assert saving.due(start + 50 * (8 + 8) + 0.1)
+        saving.save(State(4, saved.tensors, {"training": 900.0}, None, ()))
+        now += 10_000.0
+        assert not saving.due(start + 50 * (8 + 8 + 8) - 0.1)
+        assert saving.due(start + 50 * (8 + 8 + 8) + 0.1)
+        now -= 9_950.0
+        assert not saving.due(1e9)  # and never more often than was asked for
+    with states(folder, checkpoint_every=None) as never:
+        now += 1e9
+        assert not never.due(1e9)
+
+
+# A full disk
+
+FULL = """
+import resource, sys
+from pathlib import Path
+sys.path[:0] = [{tests!r}]
+from helpers import small_config
+from harness.training.trainer import train
+for size in (0, 5_000, 100_000):
+    points = train(small_config(), state=Path({folder!r}))
+    next(points)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+    try:
+        points.close()
+    except OSError as error:
+        print(error.errno, error.filename)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+"""
+
+
+def test_a_full_disk_is_an_error_that_leaves_the_states_before(tmp_path: Path) -> None:
+    points = train(small_config(), state=tmp_path)
+    assert [next(points).step for _ in range(3)] == [0, 1, 2]
+    points.close()  # type: ignore[attr-defined]
+    assert (tmp_path / "state-000001.safetensors").stat().st_size > 100_000
+    code = FULL.format(tests=str(SUPPORT), folder=str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout == f"{errno.EFBIG} {tmp_path / 'state-000002.safetensors'}\n" * 3, done.stderr
+    assert names(tmp_path) == files(1)
+    assert [point.step for point in train(small_config(), state=tmp_path)] == [3, 4, 5, 6]
+
+
+def test_a_disk_that_is_full_between_the_two_files_leaves_neither(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = os.write
+
+    def full(file: int, view: memoryview) -> int:
+        if bytes(view[:1]) == b"{" and b"sha256" in bytes(view[:20]):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(file, view)
+
+    with states(folder) as saving:
+        saving.newest(good)
+        monkeypatch.setattr(os, "write", full)
+        with pytest.raises(OSError, match="No space left on device") as caught:
+            saving.save(state(3))
+    assert caught.value.errno == errno.ENOSPC and str(caught.value.filename).endswith("state-000003.json")
+    assert names(folder) == files(1, 2) and newest(folder) == (2, "")
