@@ -71,9 +71,9 @@ def main(
     Other work on the machine counts too, so let it be quiet.
     """
     from harness.config.load import load_spec
+    from harness.core.hardware import count_gpus, default_workers
     from harness.cost.calibration import MeasurementError
     from harness.runner.datasets import Datasets
-    from harness.workers.pool import count_gpus, default_workers
 
     datasets = Datasets()
     try:
@@ -158,10 +158,10 @@ def measure(spec: SweepSpec, datasets: Any, workers: int, threads: int, seconds:
     Raises:
         MeasurementError: a process that measured failed.
     """
+    from harness.core.hardware import count_gpus
     from harness.cost.calibration import Calibration, Measured, Trial, measure_apart
     from harness.cost.estimate import expected_rate, run_parts
     from harness.runner.datasets import split_sizes
-    from harness.workers.pool import count_gpus
 
     rate = expected_rate(threads)
     configs = {arm.name: spec.run_config(arm.values) for arm in spec.arms()}
@@ -215,7 +215,8 @@ def record_seconds(spec: SweepSpec, config: RunConfig, data: Dataset, points: in
     """
     from harness.core.metrics import Point
     from harness.core.outcomes import Phase
-    from harness.runner.datasets import data_facts, sweep_info
+    from harness.runner.datasets import data_facts
+    from harness.runner.describe import sweep_info
     from harness.tracking import Outbox, Tracker, TrialInfo
 
     light = ("train/batch_loss", "optim/learning_rate", "optim/grad_norm", "perf/tokens_per_second", "epochs")
@@ -243,8 +244,8 @@ def record_seconds(spec: SweepSpec, config: RunConfig, data: Dataset, points: in
 
 def show(spec: SweepSpec, arms: Sequence[Arm], workers: int) -> None:
     """Print what was found."""
+    from harness.core.hardware import count_gpus
     from harness.cost.calibration import machine
-    from harness.workers.pool import count_gpus
 
     first, here = arms[0].alone, machine()
     out.print(f"{here['cpu']}, {here['cores']} cores, torch {here['torch']}, {workers} workers")

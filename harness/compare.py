@@ -12,7 +12,7 @@ from rich.text import Text
 
 from harness.console.cli import Command, Tracking, fail, out, show_table, whole
 from harness.core import metrics
-from harness.core.errors import printable
+from harness.core.text import printable
 
 if TYPE_CHECKING:
     from harness.tracking import RunDetails

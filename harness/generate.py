@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from harness.console.cli import Command, Tracking, fail, number, out, whole
-from harness.core.errors import shown
+from harness.core.text import shown
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 

@@ -33,7 +33,8 @@ from harness.console.cli import (
 from harness.core.errors import SpecError
 from harness.core.gc_pause import importing
 from harness.core.outcomes import Exit, Outcome
-from harness.runner.datasets import Datasets, data_facts, sweep_info
+from harness.runner.datasets import Datasets, data_facts
+from harness.runner.describe import sweep_info
 
 if TYPE_CHECKING:
     from harness.config.spec import SweepSpec
@@ -104,18 +105,19 @@ def main(
     if noise_floor is not None:
         spec = spec.noise_floor(noise_floor)
     if plan:
+        from harness.core.hardware import default_workers
         from harness.cost.preview import show_plan
-        from harness.workers.pool import default_workers
 
         show_plan(spec, datasets.splits(spec), datasets.identity(spec), workers or default_workers(), threads)
         return
+    from harness.console.choose import make_screen
     from harness.console.event_log import EventLog
     from harness.console.preflight import wrong_places
-    from harness.console.screen import make_screen
+    from harness.core.hardware import default_workers
     from harness.core.locks import Locked, only_one
     from harness.search.study import StorageError, explained
     from harness.tracking import SweepBusy, TrackingError, brief_requests
-    from harness.workers.pool import Pool, default_workers
+    from harness.workers.pool import Pool
 
     stores = Stores(tracking, storage, reports)
     if wrong := wrong_places(tracking, stores.optuna, reports):
@@ -124,7 +126,7 @@ def main(
         signal.signal(one, Interrupted.raised)
     try:
         if status:
-            from harness.cost.preview import show_status
+            from harness.runner.status import show_status
 
             identity = datasets.identity(spec)
             show_status(spec, identity, tracking, stores.optuna, work_folder(spec, identity))
@@ -190,8 +192,8 @@ class Stores:
 def run(spec: SweepSpec, datasets: Datasets, stores: Stores, pool: Pool, fresh: bool, screen: Screen) -> Ended:
     """Everything between a valid spec and its report."""
     with importing():
-        from harness.cost.calibration import Estimates
         from harness.cost.estimate import work_per_run
+        from harness.cost.history import Estimates
         from harness.cost.preview import plural, runs_planned
         from harness.runner.controller import Conductor
         from harness.runner.recovery import reconcile, set_aside

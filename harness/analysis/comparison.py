@@ -20,7 +20,7 @@ from harness.analysis.verdicts import Judgement, Verdict, judge
 from harness.config.spec import StudyConfig
 from harness.core import metrics
 from harness.core.outcomes import Outcome, Phase
-from harness.report.text.numbers import listed
+from harness.core.text import listed
 
 _TOKENIZER: Final = "data.tokenizer"
 _VOCAB: Final = "data.vocab"
@@ -39,16 +39,6 @@ class Ground:
     metric: str = metrics.VAL_LOSS
     ranked: bool = True
     reason: str = ""
-
-
-class ComparisonFrame(pd.DataFrame):  # type: ignore[misc]
-    """The frame of `compare`; a notebook shows its short table, with intervals, and not all columns."""
-
-    def _repr_html_(self) -> str:
-        from harness.report.notebook import html_table
-        from harness.report.tables.table import answer_table
-
-        return html_table(answer_table(self))
 
 
 def verdict_runs(runs: pd.DataFrame) -> pd.DataFrame:
@@ -91,7 +81,7 @@ def compare(
     arms: Sequence[str] | None = None,
     delta: float | None = None,
     looks: Sequence[int] | None = None,
-) -> ComparisonFrame:
+) -> pd.DataFrame:
     """Compare the arms of one sweep over their complete confirm runs.
 
     Args:
@@ -148,7 +138,7 @@ def compare(
         }
         for arm in order
     ]
-    return ComparisonFrame(rows)
+    return pd.DataFrame(rows)
 
 
 def undecided_arms(
@@ -250,3 +240,16 @@ def metric_name(metric: str) -> str:
 def unit(metric: str) -> str:
     """The unit of a loss or of bits per byte, of whichever split."""
     return "nats per token" if metric.endswith("/loss") else "bits per byte"
+
+
+def one_run_each(runs: pd.DataFrame, arms: Sequence[str]) -> dict[str, tuple[str, int]]:
+    """Arm → run id and seed of one of its verdict runs: of the first seed that all arms have, else of its own first."""
+    chosen = verdict_runs(runs)
+    own_runs = {arm: chosen[chosen["arm"] == arm] for arm in arms}
+    having = {arm: dict(zip(own["seed"], own["run_id"], strict=True)) for arm, own in own_runs.items() if len(own)}
+    common = set.intersection(*(set(own) for own in having.values())) if having else set()
+    found = {}
+    for arm, own in having.items():
+        seed = min(common or own)
+        found[arm] = (str(own[seed]), int(seed))
+    return found

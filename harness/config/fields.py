@@ -12,7 +12,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from harness.config.run import RunConfig
-from harness.core.errors import printable
+from harness.core.text import printable
 
 # Fields of which one excludes the others: setting one, by an arm or from the command line, clears its siblings.
 EXCLUSIVE: Final[tuple[frozenset[str], ...]] = (

@@ -18,11 +18,13 @@ from pydantic import ValidationError
 
 from harness.config.checks import Codec, RunChecks, SplitSizes
 from harness.config.fields import EXCLUSIVE, field_paths, format_value, override, value_key
+from harness.config.fingerprint import WITHOUT_EFFECT
 from harness.config.messages import explain, fitting_kinds
-from harness.config.run import PRESETS, WITHOUT_EFFECT, DataConfig, RunConfig
+from harness.config.run import PRESETS, DataConfig, RunConfig
 from harness.config.spec import KINDS, Dimension, SeedRange, StudyConfig, SweepSpec
 from harness.config.yaml import Document, parse_value, read_yaml
-from harness.core.errors import Problem, SpecError, printable, shown, unknown
+from harness.core.errors import Problem, SpecError
+from harness.core.text import printable, shown, unknown
 
 SECTIONS = ("name", "question", "data", "model", "train", "compare", "baseline", "tune", "study")
 SLUG = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")

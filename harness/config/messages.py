@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 
 from harness.config.fields import field_paths, format_value
 from harness.config.run import RunConfig
-from harness.core.errors import shown, unknown
+from harness.core.text import shown, unknown
 
 _WORDS: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 _BOUNDS = {"ge": "at least", "gt": "over", "le": "at most", "lt": "under"}

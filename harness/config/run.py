@@ -7,15 +7,14 @@ fail by themselves; what needs the corpus (is a split long enough?) is checked w
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from harness.core.errors import shown
+from harness.config.fingerprint import decisive, digest_of
+from harness.core.text import shown
 
 # Vocabulary sizes of tiktoken's encodings (`Encoding.n_vocab`) and of plain bytes. Kept here because a spec is
 # checked before any tokenizer is loaded; a test holds the table against tiktoken's own definitions.
@@ -41,9 +40,6 @@ PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {
 _PRESET_COMMON: Final[Mapping[str, Any]] = {"context_length": 256, "drop_rate": 0.1, "qkv_bias": False}
 
 MAX_LOG_STEPS: Final = 50  # optimizer steps between two points at most
-
-# Fields that change no number of a run: no part of what it is known by, and nothing to compare or to tune.
-WITHOUT_EFFECT: Final = ("train.checkpoint_every",)
 
 
 _LARGEST = 2**62
@@ -380,18 +376,3 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield from flatten(value, f"{path}.")
         elif value is not None:
             yield path, value
-
-
-def decisive(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of plain sections (`train`, `data`, …) without the fields that change no number of a run."""
-    kept = dict(plain)
-    for path in WITHOUT_EFFECT:
-        section, _, name = path.partition(".")
-        kept[section] = {key: value for key, value in kept[section].items() if key != name}
-    return kept
-
-
-def digest_of(plain: object) -> str:
-    """SHA-256 (hex) of a JSON value, independent of key order and white space."""
-    text = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()

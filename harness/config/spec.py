@@ -6,31 +6,23 @@ of `Arm`s (every combination of the compared values) and, inside each arm, a spa
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import io
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field
 from ruamel.yaml import YAML
 
 from harness.config.fields import arm_name, override, value_key
-from harness.config.run import Config, DataConfig, RunConfig, Whole, decisive, digest_of
-from harness.core.errors import shown
+from harness.config.fingerprint import decisive, digest_of, training_code
+from harness.config.run import Config, DataConfig, RunConfig, Whole
+from harness.core.text import shown
 
 SAMPLERS: Final = ("tpe", "random", "grid", "qmc", "gp", "cmaes")
 PRUNERS: Final = ("none", "median", "hyperband", "successive_halving")
-# Files that decide a run's numbers.
-_TRAINING: Final = (
-    *("config/run.py", "core/hardware.py", "core/metrics.py", "core/rng.py", "data/*.py"),
-    *(f"model/{name}.py" for name in ("cross_entropy", "dropout", "gpt")),
-    *(f"training/{name}.py" for name in ("budget", "devices", "evaluation", "optimizers", "resume", "step", "trainer")),
-)
 
 KINDS: Final = ("uniform", "log_uniform", "int_uniform", "choice")
 MAX_SEEDS: Final = 1000
@@ -271,14 +263,6 @@ class SweepSpec:
         stream = io.StringIO()
         yaml.dump(self.plain(), stream)
         return stream.getvalue()
-
-
-@functools.cache
-def training_code() -> str:
-    """SHA-256 of the source files that a run's numbers come from, so that no sweep mixes runs of two codes."""
-    package = Path(__file__).parents[1]
-    files = [path for name in _TRAINING for path in sorted(package.glob(name))]
-    return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()
 
 
 def _written_out(config: Config) -> dict[str, Any]:

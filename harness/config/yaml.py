@@ -17,7 +17,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from harness.core.errors import Problem, SpecError, shown
+from harness.core.errors import Problem, SpecError
+from harness.core.text import shown
 
 # A spec has some dozens of values. The bound is what stops nested aliases ("billion laughs") and endless loops.
 MAX_VALUES = 5000

@@ -14,8 +14,8 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperCommand, TyperGroup
 
-from harness.core.errors import printable, shown
 from harness.core.outcomes import Exit
+from harness.core.text import printable, shown
 
 # At its end Python looks through everything for garbage, though the system takes it all back: half a second and more
 # after a command that has imported MLflow.

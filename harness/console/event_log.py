@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
-from harness.core.errors import printable
+from harness.core.text import printable
 
 
 class EventLog:

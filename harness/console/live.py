@@ -16,7 +16,9 @@ from rich.live import Live
 from rich.text import Text
 
 from harness.console.event_log import EventLog
-from harness.console.screen import ArmTally, Run, Screen, clock, fitted, left_in_words, shortened
+from harness.console.screen import Screen
+from harness.console.state import ArmTally, Run
+from harness.console.text import clock, fitted, left_in_words, shortened
 from harness.core import metrics
 from harness.core.metrics import Point
 from harness.core.outcomes import Outcome, Phase

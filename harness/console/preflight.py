@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from harness.core.errors import shown
-from harness.tracking.store import configured_uri
+from harness.core.paths import configured_uri
+from harness.core.text import shown
 
 _SQLITE: Final = "sqlite:///"
 _SQLITE_BEGINS: Final = b"SQLite format 3\0"

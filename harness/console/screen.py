@@ -5,19 +5,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Final
 
-from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
 from harness.console.eta import TimeLeft, time_left
 from harness.console.event_log import EventLog
-from harness.core import metrics
-from harness.core.errors import printable
+from harness.console.state import ArmTally, Run
+from harness.console.text import clock, fitted, left_in_words
 from harness.core.metrics import Point
 from harness.core.outcomes import Outcome, Phase
+from harness.core.text import printable
 
 _MARKS: Final = {
     Outcome.COMPLETE: ("✓", "green"),
@@ -26,108 +25,6 @@ _MARKS: Final = {
     Outcome.INTERRUPTED: ("■", "yellow"),
 }
 _SEEN_FROM: Final = 0.05  # share of its work from which a running run's speed counts
-
-
-def clock(seconds: float | None) -> str:
-    """`4 s`, `2:05`, `1:02:33`; `–` where it is not known."""
-    if seconds is None:
-        return "–"
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    minutes, rest = divmod(whole, 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def left_in_words(left: TimeLeft | None) -> str:
-    """`about 3:20 left (2:50 to 4:10)`; `time left not known yet`."""
-    if left is None:
-        return "time left not known yet"
-    about = f"about {clock(left.seconds)} left"
-    if left.low is None or clock(left.low) == clock(left.high):
-        return about
-    return f"{about} ({clock(left.low)} to {clock(left.high)})"
-
-
-@dataclass
-class ArmTally:
-    """One arm, in earlier processes and in this one.
-
-    Attributes:
-        name: of the arm.
-        trials, seeds: runs of each kind that there are to be.
-        explored, confirmed: those that are done.
-        best: lowest validation loss at the end of a trial; None before there is one.
-        losses: validation losses of its confirm runs.
-    """
-
-    name: str
-    trials: int
-    seeds: int
-    explored: int = 0
-    confirmed: int = 0
-    best: float | None = None
-    losses: list[float] = field(default_factory=list)
-
-    @property
-    def confirmed_loss(self) -> float | None:
-        """The mean over confirm runs."""
-        return sum(self.losses) / len(self.losses) if self.losses else None
-
-    def ended(self, phase: Phase, outcome: Outcome, loss: float | None) -> None:
-        """Count a run."""
-        complete = outcome is Outcome.COMPLETE and loss is not None
-        if phase is Phase.CONFIRM:
-            self.confirmed += outcome.is_result
-            self.losses += [loss] if complete and loss is not None else []
-        else:
-            self.explored += outcome.is_result or outcome is Outcome.PRUNED
-            if complete and loss is not None:
-                self.best = loss if self.best is None else min(self.best, loss)
-
-
-@dataclass
-class Run:
-    """A run that a worker trains now, or the last of it."""
-
-    name: str
-    arm: str
-    phase: Phase
-    work: float
-    warm: bool  # whether its worker had trained before, so that no time goes to starting it
-    began: float
-    last: Point | None = None
-    train_loss: float | None = None
-    val_loss: float | None = None
-    sampled: bool = False  # whether the validation loss is of a sample
-    taken_up_at: float = 0.0
-
-    @property
-    def val_name(self) -> str:
-        """What its validation loss is called."""
-        return "val sample" if self.sampled else "val"
-
-    @property
-    def progress(self) -> float:
-        """Share of the budget that is spent."""
-        return self.last.progress if self.last else 0.0
-
-    @property
-    def done(self) -> float:
-        """Share of the budget that was spent since it began here: a run may have gone on from a state."""
-        return self.progress - self.taken_up_at
-
-    def take(self, point: Point, now: float) -> None:
-        """Take a point; a first one that a new process had to be started for begins the clock."""
-        if self.last is None:
-            self.taken_up_at = point.progress if point.step else 0.0
-            self.began = self.began if self.warm else now
-        self.last = point
-        self.train_loss = point.metrics.get(metrics.TRAIN_LOSS, self.train_loss)
-        if point.evaluated:  # of the whole split where there is one; at the end there is
-            self.val_loss = point.metrics.get(metrics.VAL_LOSS, point.curve_loss)
-            self.sampled = metrics.VAL_LOSS not in point.metrics
 
 
 class Screen:
@@ -270,49 +167,3 @@ class QuietScreen(Screen):
     def note(self, text: str, style: str = "") -> None:
         """Into the log only."""
         self.log.write(f"note {text}")
-
-
-def fitted(name: str, rest: str, room: int) -> tuple[str, str]:
-    """A name and what follows it, in `room` cells: the name is cut in its middle, and only then the rest at its end."""
-    least = min(cell_len(name), 12)
-    rest = shortened_end(rest, max(0, room - least))
-    return shortened(name, max(0, room - cell_len(rest))), rest
-
-
-def shortened(text: str, room: int) -> str:
-    """`text` in at most `room` cells, with … in place of its middle: its end tells runs apart."""
-    if cell_len(text) <= room:
-        return text
-    if room < 2:
-        return "…"[:room]
-    head = (room - 1) // 2
-    tail = room - 1 - head
-    end = text
-    while cell_len(end) > tail:
-        end = end[1:]
-    return f"{set_cell_size(text, head).rstrip()}…{end}"
-
-
-def shortened_end(text: str, room: int) -> str:
-    """`text` in at most `room` cells, with … where it was cut."""
-    if cell_len(text) <= room:
-        return text
-    return set_cell_size(text, room - 1).rstrip() + "…" if room > 0 else ""
-
-
-def make_screen(console: Console, log: EventLog | None = None, *, plain: bool = False, quiet: bool = False) -> Screen:
-    """A live table where the console is a terminal that can move its cursor, plain lines elsewhere.
-
-    Args:
-        console: where to write. (`NO_COLOR` and `TERM=dumb` are the console's to know.)
-        log: one line per event.
-        plain: lines in any case.
-        quiet: nothing but failures.
-    """
-    if quiet:
-        return QuietScreen(console, log)
-    if plain or not console.is_terminal or console.is_dumb_terminal:
-        return Screen(console, log)
-    from harness.console.live import LiveScreen
-
-    return LiveScreen(console, log)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import platform
+import shutil
+import subprocess
 from functools import cache
 from pathlib import Path
 
@@ -17,3 +21,28 @@ def processor_name() -> str:
     except OSError:
         names = []
     return next(filter(None, names), platform.processor() or platform.machine())
+
+
+def default_workers() -> int:
+    """One worker per GPU, or where there is none one per CPU core this process may use."""
+    if gpus := count_gpus():
+        return gpus
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def count_gpus() -> int:
+    """NVIDIA GPUs that a worker would see, found without importing torch."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([name for name in visible.split(",") if name.strip() not in ("", "-1")])
+    tool = shutil.which("nvidia-smi")
+    return _listed_gpus(tool) if tool else 0
+
+
+@functools.cache  # a plan asks several times, and without a daemon that keeps the driver awake it takes a second
+def _listed_gpus(tool: str) -> int:
+    try:
+        listed = subprocess.run([tool, "-L"], capture_output=True, text=True, timeout=20, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    return sum(line.startswith("GPU ") for line in listed.splitlines())

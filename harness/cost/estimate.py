@@ -10,8 +10,8 @@ import numpy as np
 
 from harness.config.run import RunConfig
 from harness.config.spec import SweepSpec
+from harness.core.hardware import count_gpus
 from harness.cost.calibration import Calibration, Measured, Trial
-from harness.workers.pool import count_gpus
 
 # Share of a matrix product's speed that training reached in the shipped experiments (4 layers, width 64 to 128, GPT-2's
 # vocabulary, one thread a worker). What is missing goes to the optimizer, the loss over the vocabulary and memory.

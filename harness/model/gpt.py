@@ -6,26 +6,19 @@ names are kept. Shapes in comments: B sequences, T positions, C = emb_dim, H hea
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
-from harness.config.run import VOCABULARY, ModelConfig, RunConfig
-from harness.core.rng import stream
+from harness.config.run import ModelConfig
 from harness.model.cross_entropy import linear_cross_entropy, padded_logits, token_losses
+from harness.model.dispatch import is_plain
 from harness.model.dropout import causal_attention, dropout
-from harness.training.devices import is_plain
+from harness.model.embedding import TrainedRows
 
 SCORED_ROWS = {"cpu": 256, "cuda": 8192, "mps": 8192}  # of logits, held at once where the head is a whole product
-MOST_ROWS = 0.8  # of a token embedding: where more are trained, all are
-INIT_STD = 0.02  # GPT-2's; the output projections of the 2·n_layers residual branches get it over √(2·n_layers)
 
 
 class Attention(nn.Module):
@@ -90,48 +83,6 @@ class Block(nn.Module):
         """(B, T, C) → (B, T, C)."""
         x = x + dropout(self.att(self.norm1(x)), self.drop_rate, self.training)
         return x + dropout(self.ff(self.norm2(x)), self.drop_rate, self.training)
-
-
-class TrainedRows(nn.Module):
-    """A token embedding whose rows for tokens that no training window holds are no parameters.
-
-    Their gradient is zero at every step, so all that AdamW does to them is to decay them, by one factor for all. With a
-    small corpus these are nine tenths of a large vocabulary, and gradient, moments and update of a row that is trained
-    and of one that is not cost the same.
-
-    Args:
-        whole: the embedding as it begins, (V, C).
-        rows: the ids that are trained, ascending, (R,) int64.
-
-    Attributes:
-        weight: the trained rows, (R, C).
-        decay: what is left of the others.
-    """
-
-    rows: Tensor
-    others: Tensor
-    places: Tensor
-
-    def __init__(self, whole: nn.Embedding, rows: Tensor) -> None:
-        super().__init__()
-        begun = whole.weight.detach()
-        self.weight = nn.Parameter(begun[rows].clone())
-        self.decay = 1.0
-        self.register_buffer("rows", rows)
-        self.register_buffer("others", begun)
-        self.register_buffer("places", torch.full((len(begun),), -1).index_put_((rows,), torch.arange(len(rows))))
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Token ids (B, T), in training such as are trained → (B, T, C)."""
-        places = self.places[tokens]
-        if self.training:
-            return F.embedding(places, self.weight)
-        trained = F.embedding(places.clamp(min=0), self.weight)
-        return torch.where(places[..., None] < 0, self.others[tokens] * self.decay, trained)
-
-    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
-        """The whole embedding, as `nn.Embedding` has it."""
-        destination[f"{prefix}weight"] = (self.others * self.decay).index_put_((self.rows,), self.weight.detach())
 
 
 class GPT(nn.Module):
@@ -209,72 +160,3 @@ class GPT(nn.Module):
             for part, wanted in zip(x.split(rows), targets.flatten().split(rows), strict=True)
         ]
         return torch.cat(losses).view_as(targets)
-
-
-class Undrawn(TorchFunctionMode):
-    """Inside, modules do not draw their weights: of large ones it takes seconds, and they are overwritten at once."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        """Leave a tensor as it is instead of drawing it; do everything else."""
-        if func in (nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_):
-            return kwargs["tensor"] if kwargs and "tensor" in kwargs else args[0]
-        return func(*args, **(kwargs or {}))
-
-
-def build_gpt(
-    config: RunConfig,
-    device: torch.device | str = "cpu",
-    vocabulary: npt.NDArray[np.integer] | None = None,
-    trained: npt.NDArray[np.integer] | None = None,
-) -> GPT:
-    """A GPT with the initial weights that belong to `config.train.seed`, in training mode, on `device`.
-
-    Args:
-        config: of the run, resolved.
-        device: where it is to be.
-        vocabulary: the tokenizer's id of each of the dataset's ids, where they differ. A token then begins with the
-            weights that it has in a GPT with the tokenizer's whole vocabulary.
-        trained: the ids that occur in training, ascending. Where they are so few that it pays, the embedding's other
-            rows are no parameters. None: whatever may occur.
-    """
-    with Undrawn():
-        model = GPT(config.model, config.vocab_size)
-    rows = None
-    if vocabulary is not None:
-        unused = VOCABULARY[config.data.tokenizer] + np.arange(config.vocab_size - len(vocabulary))
-        rows = np.concatenate([vocabulary, unused])
-    initialise(model, config.train.seed, rows)
-    tied = config.model.tie_embeddings  # then all rows are the head's, and trained
-    if trained is not None and len(trained) < MOST_ROWS * config.vocab_size and not tied:
-        model.train_rows(torch.from_numpy(trained.astype(np.int64)))
-    return model.to(device)
-
-
-def initialise(model: GPT, seed: int, rows: npt.NDArray[np.integer] | None = None) -> None:
-    """Set every weight: GPT-2's scheme, each tensor from a stream of its own, named by the parameter.
-
-    Two models with one seed therefore share every tensor they have in common bit for bit, whether or not the other
-    has biases in its attention, more layers or a longer context (whose position table begins with the shorter
-    one's rows). Only the residual projections differ between depths, by GPT-2's factor 1/√(2·n_layers).
-
-    Args:
-        model: any GPT.
-        seed: of the run.
-        rows: which rows of a table of all tokens the rows of the embedding and of the head are; None: its first ones.
-    """
-    residual_std = INIT_STD / math.sqrt(2 * len(model.trf_blocks))
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.dim() == 1:
-                parameter.fill_(1.0 if "norm" in name and name.endswith("weight") else 0.0)
-                continue
-            std = residual_std if name.endswith(("att.out_proj.weight", "ff.contract.weight")) else INIT_STD
-            shape = tuple(parameter.shape)
-            if rows is not None and name in ("tok_emb.weight", "out_head.weight"):
-                all_rows = stream(seed, "init", name).standard_normal((rows.max() + 1, shape[1]), dtype=np.float32)
-                normal = all_rows[rows]
-            else:
-                normal = stream(seed, "init", name).standard_normal(shape, dtype=np.float32)
-            parameter.copy_(torch.from_numpy(normal).mul_(std))

@@ -20,7 +20,8 @@ from safetensors.torch import load
 from harness.config.run import VOCABULARY, RunConfig
 from harness.core.files import safetensors_chunks, write_whole
 from harness.data import Tokenizer, get_tokenizer
-from harness.model.gpt import GPT, Undrawn
+from harness.model.gpt import GPT
+from harness.model.init import Undrawn
 
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "checkpoint.json"

@@ -16,18 +16,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.analysis.comparison import compare
     from harness.report.combined import write_reports
-    from harness.report.notebook import load_runs, pivot
-    from harness.report.tables.table import comparison_lines
+    from harness.report.notebook import compare, load_runs, pivot
+    from harness.report.tables.comparison import comparison_lines
     from harness.report.write import ReportFiles, loss_curve, write_report
     from harness.tracking import TrackingError, load_curves
 
 _HOMES = {
     "ReportFiles": "harness.report.write",
     "TrackingError": "harness.tracking",
-    "compare": "harness.analysis.comparison",
-    "comparison_lines": "harness.report.tables.table",
+    "compare": "harness.report.notebook",
+    "comparison_lines": "harness.report.tables.comparison",
     "load_curves": "harness.tracking",
     "load_runs": "harness.report.notebook",
     "loss_curve": "harness.report.write",

@@ -13,23 +13,16 @@ from markupsafe import Markup
 from harness.analysis.comparison import intervals
 from harness.core import metrics
 from harness.core.files import write_text
+from harness.core.text import listed, plural
 from harness.report.figures.drawing import Drawing
+from harness.report.page.content import Content
 from harness.report.page.latex import latex_table
 from harness.report.page.markdown import markdown, picture_of, table_of
-from harness.report.page.render import Content, preliminary, render_overview, render_page, render_sweep
+from harness.report.page.render import preliminary, render_overview, render_page, render_sweep
+from harness.report.tables.comparison import verdict_cells
 from harness.report.tables.differences import same_everywhere
-from harness.report.tables.table import (
-    ARM,
-    Cell,
-    Column,
-    Row,
-    Table,
-    resting_on,
-    spelled,
-    verdict_cells,
-    with_half_widths,
-)
-from harness.report.text.numbers import listed, plural, signed, significant
+from harness.report.tables.table import ARM, Cell, Column, Row, Table, resting_on, spelled, with_half_widths
+from harness.report.text.numbers import signed, significant
 from harness.report.write import ReportFiles, read_sweep, write_files
 from harness.tracking import TrackingError
 

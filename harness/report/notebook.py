@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 from markupsafe import escape
 
 from harness import tracking
+from harness.analysis import comparison
+from harness.analysis.columns import constant, parameters
 from harness.analysis.comparison import verdict_runs
 from harness.core import metrics
-from harness.report.tables.table import Table, trials_table
-from harness.report.text.numbers import listed
-from harness.report.warnings.kinds import constant, parameters
+from harness.core.text import listed
+from harness.report.tables.comparison import answer_table
+from harness.report.tables.runs import trials_table
+from harness.report.tables.table import Table
 
 
 class RunsFrame(pd.DataFrame):  # type: ignore[misc]
@@ -78,3 +81,22 @@ def html_table(table: Table) -> str:
     head = row((column.label for column in table.columns), "th")
     body = "\n".join(row((cell.text for cell in one.cells), "td") for one in table.rows)
     return f"<table>\n<thead>{head}</thead>\n<tbody>\n{body}\n</tbody></table>"
+
+
+class ComparisonFrame(pd.DataFrame):  # type: ignore[misc]
+    """The frame of `compare`; a notebook shows its short table, with intervals, and not all columns."""
+
+    def _repr_html_(self) -> str:
+        return html_table(answer_table(self))
+
+
+def compare(
+    runs: pd.DataFrame,
+    baseline: str | None = None,
+    metric: str = metrics.VAL_LOSS,
+    arms: Sequence[str] | None = None,
+    delta: float | None = None,
+    looks: Sequence[int] | None = None,
+) -> ComparisonFrame:
+    """Compare the arms of one sweep, as `harness.analysis.comparison.compare` does."""
+    return ComparisonFrame(comparison.compare(runs, baseline, metric, arms, delta, looks))

@@ -25,7 +25,8 @@ from harness.runner.scheduler import Agenda
 from harness.runner.tasks import Running, Task
 from harness.search.study import RUN_ID, RUN_KEY, ArmStudy
 from harness.tracking import ARTIFACTS, Kept, Outbox, SweepBusy, Tracker
-from harness.workers.pool import Event, Finished, Job, Pool, Progress, Started
+from harness.workers.messages import Event, Finished, Job, Progress, Started
+from harness.workers.pool import Pool
 
 MAX_FAULTS = 3  # times in a row, without a point in between, that a run whose worker died is given to another
 RUN_ID_SECONDS = 10.0  # that a trial which took less waits for MLflow to give it an id, to tell Optuna

@@ -9,7 +9,6 @@ if TYPE_CHECKING:
     from harness.config.run import DataConfig
     from harness.config.spec import SweepSpec
     from harness.data import Dataset, Tokenizer
-    from harness.tracking import SweepInfo
 
 
 class Datasets:
@@ -63,29 +62,3 @@ def data_facts(data: Dataset) -> dict[str, Any]:
         "tokens": split_sizes(data),
         "bytes": dict(data.bytes),
     }
-
-
-def sweep_info(spec: SweepSpec, identity: str, data: Dataset, command: str = "") -> SweepInfo:
-    """What the tracker keeps about the sweep as a whole; `command` is the one that it was started by."""
-    from harness.report.text.plan import analysis_plan
-    from harness.tracking import ArmInfo, SweepInfo
-
-    return SweepInfo(
-        name=spec.name,
-        question=spec.question,
-        identity=identity,
-        spec_text=spec.to_yaml(),
-        arms=tuple(ArmInfo(arm.name, arm.values) for arm in spec.arms()),
-        baseline=spec.baseline_arm.name,
-        compare=tuple(spec.compare),
-        tune={path: dimension.plain() for path, dimension in spec.tune.items()},
-        study={
-            **spec.study.model_dump(),
-            "trials": spec.trials,
-            "seeds": len(spec.seeds),
-            "looks": list(spec.looks),
-        },
-        command=command,
-        data=data_facts(data),
-        plan=analysis_plan(spec),
-    )

@@ -12,7 +12,8 @@ from typing import Any, Final
 from harness.config.fields import arm_name
 from harness.config.messages import first_mistake
 from harness.config.spec import Arm, SweepSpec
-from harness.console.screen import ArmTally, Screen
+from harness.console.screen import Screen
+from harness.console.state import ArmTally
 from harness.core import metrics
 from harness.core.outcomes import Again, Outcome, Phase
 from harness.runner.adaptive_seeds import Rounds

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from harness.config.spec import SweepSpec
-from harness.console.screen import clock
+from harness.console.cli import out, show_table
+from harness.console.text import clock
 from harness.core import metrics
 from harness.core.outcomes import Outcome, Phase
 from harness.search.study import read_studies
@@ -171,3 +172,15 @@ def _arm(
         left=max(0, spec.trials - explored - going + open_confirms) + max(0, seeds - confirmed - open_confirms),
         best=min(losses, default=None),
     )
+
+
+def show_status(spec: SweepSpec, identity: str, tracking: str | None, storage: str, folder: Path) -> None:
+    """Print how far a sweep is, from its stores alone."""
+    from harness.runner.status import HEADINGS, read_status
+
+    status = read_status(spec, identity, tracking, storage, folder)
+    out.print(spec.title, style="bold", soft_wrap=True)
+    if status.sweep is not None:
+        show_table([HEADINGS, *(arm.cells for arm in status.arms)])
+    for line in status.lines:
+        out.print(line, soft_wrap=True)

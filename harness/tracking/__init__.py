@@ -7,6 +7,7 @@ first use: MLflow alone takes seconds.
 
 from __future__ import annotations
 
+from harness.core.paths import DEFAULT_URI
 from harness.tracking.outbox.outbox import ARTIFACTS, Kept, Outbox, kept_runs
 from harness.tracking.ownership import SweepState, find_sweep
 from harness.tracking.reading.activity import Pulse, read_pulse
@@ -24,7 +25,6 @@ from harness.tracking.reading.sweeps import (
 )
 from harness.tracking.records import ArmInfo, Confirmed, PlanChange, Sample, SweepInfo, SweepRecord, Trial, TrialInfo
 from harness.tracking.store import (
-    DEFAULT_URI,
     SweepBusy,
     TrackingError,
     brief_requests,

@@ -6,9 +6,10 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from harness.core.paths import configured_uri, sqlite_file
 from harness.tracking import provenance
 from harness.tracking import schema as record
-from harness.tracking.store import configured_uri, connect, explained, sqlite_file, sweeps_of
+from harness.tracking.store import connect, explained, sweeps_of
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from harness.core.paths import _SQLITE, DEFAULT_URI, cache_folder, configured_uri, sqlite_file
 from harness.tracking import schema as record
 
 if TYPE_CHECKING:
@@ -27,9 +28,6 @@ os.environ["DO_NOT_TRACK"] = "true"
 # Nor does MLflow print addresses and progress bars into a sweep's own display.
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-
-DEFAULT_URI: Final = "sqlite:///mlruns/mlflow.db"
-_SQLITE: Final = "sqlite:///"
 _WEB: Final = ("http://", "https://")
 _LOCAL_PAGES: Final = "http://127.0.0.1:5000"
 _PAGE: Final = 1000  # runs or experiments asked for at once
@@ -47,11 +45,6 @@ def default_tracking_uri() -> str:
     if uri == DEFAULT_URI:
         Path("mlruns").mkdir(exist_ok=True)
     return uri
-
-
-def configured_uri(uri: str | None = None) -> str:
-    """`uri`, else the environment's, else the default; makes nothing."""
-    return uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
 
 
 def ui_command(uri: str | None = None) -> str:
@@ -144,11 +137,6 @@ def page_address(run_id: str, uri: str | None = None) -> str:
     return f"{base}/#/experiments/{experiment}/runs/{run_id}?workflowType=machine_learning"
 
 
-def sqlite_file(uri: str) -> Path | None:
-    """The absolute path of the file behind a SQLite address; None for any other address."""
-    return Path(uri.removeprefix(_SQLITE).partition("?")[0]).absolute() if uri.startswith(_SQLITE) else None
-
-
 def _create_store(file: Path) -> None:
     """Create the store under another name, then move it into place.
 
@@ -158,8 +146,6 @@ def _create_store(file: Path) -> None:
     """
     from mlflow import MlflowClient
     from mlflow.version import VERSION
-
-    from harness.data import cache_folder
 
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # it announces every migration
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -109,12 +109,6 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Non
     return torch.autocast(device.type, torch.bfloat16)
 
 
-def is_plain(x: torch.Tensor) -> bool:
-    """Whether what is done with `x` is done in float32, eagerly, on the CPU: where this project has code of its own."""
-    on_cpu = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    return on_cpu and not torch.compiler.is_compiling()
-
-
 def peak_flops(device: torch.device) -> float | None:
     """The device's peak in FLOP/s (dense bf16), or None where it is not known."""
     if device.type != "cuda":

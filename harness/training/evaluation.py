@@ -5,7 +5,6 @@ Nothing here draws a random number or changes a weight, so how often a model is 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,13 +13,15 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from harness.config.run import RunConfig, digest_of
+from harness.config.fingerprint import digest_of
+from harness.config.run import RunConfig
 from harness.core import metrics
 from harness.data import Dataset
 from harness.data.batches import Tokens, fixed_sample, scoring_batches, strided_batches, take_windows
 from harness.model.generation import continue_text
 from harness.model.gpt import GPT
 from harness.training.devices import autocast
+from harness.training.errors import Stopped, check_finite
 from harness.training.token_losses import save_passage
 
 # Fields that do not matter before the first step: a run's first point is that of every run that differs in them only.
@@ -30,22 +31,6 @@ NOT_YET: Final = (
 )
 
 EVAL_TOKENS = 8192  # tokens scored at once; the result does not depend on it
-
-
-class Diverged(ArithmeticError):
-    """Loss or gradient became NaN or infinite; the weights are worthless from here on."""
-
-
-class Stopped(Exception):
-    """The caller's `stop` ended the training before its budget was spent. The state is saved."""
-
-
-def check_finite(step: int, **values: Tensor | float) -> None:
-    """Raise `Diverged` naming the first value that is NaN or infinite."""
-    for name, value in values.items():
-        number = value.item() if isinstance(value, Tensor) else value
-        if not math.isfinite(number):
-            raise Diverged(f"{name} is {number} at step {step}")
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from harness.config.fingerprint import training_code
 from harness.config.run import RunConfig
-from harness.config.spec import training_code
 from harness.core.files import safetensors_chunks, sha256_of, write_whole
 from harness.core.metrics import Point
 from harness.data import Dataset

@@ -19,13 +19,15 @@ from harness.core.metrics import Point
 from harness.core.rng import derive
 from harness.data import CorpusError, Dataset, open_dataset
 from harness.data.batches import count_windows, staged, training_batches
-from harness.model.gpt import build_gpt
+from harness.model.init import build_gpt
 from harness.model.weights import save_checkpoint
 from harness.training.budget import Clock
 from harness.training.devices import peak_flops, resolve_compile, resolve_device, resolve_precision, settle_products
-from harness.training.evaluation import Evaluator, Measured, Stopped, check_finite
-from harness.training.optimizers import Optimizer, learning_rate_factor
+from harness.training.errors import Stopped, check_finite
+from harness.training.evaluation import Evaluator, Measured
+from harness.training.optimizers import Optimizer
 from harness.training.resume import State, States, Surroundings, collect, fits, put_back
+from harness.training.schedule import learning_rate_factor
 from harness.training.step import training_step
 
 logger = logging.getLogger(__name__)

@@ -11,25 +11,20 @@ Importing this module imports no torch.
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 import multiprocessing
 import os
-import shutil
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import Final
 
-from harness.config.run import RunConfig
-from harness.core.metrics import Point
 from harness.core.outcomes import Outcome
+from harness.workers.messages import Alive, Event, Finished, Job, Leaving, Stop
 
 # glibc gives every fresh 100 MB tensor of logits back to the kernel and faults it in again, which was 40 % of all
 # CPU time of small models; with these the same losses, bit for bit, came 2.4 times faster. They are read when a
@@ -41,82 +36,6 @@ WORKER_ENVIRONMENT = {
 }
 _STOPPED_SECONDS: Final = 5.0  # without a look at the workers: this process did not run
 FIRST_WORD_SECONDS: Final = 120.0  # that a new worker gets at least, to import torch and open its data
-
-
-@dataclass(frozen=True)
-class Job:
-    """One run for a worker: what to train, what to score at its end, where final weights go (see `train`).
-
-    Attributes:
-        state: folder for the run's states; whoever submits the job removes it when the run is over.
-        after: the last step whose point is known already, from an earlier part of the run; see `train`.
-    """
-
-    id: int
-    config: RunConfig
-    read_test: bool = False
-    common_context: int | None = None
-    checkpoint: Path | None = None
-    state: Path | None = None
-    after: int | None = None
-
-
-@dataclass(frozen=True)
-class Started:
-    """A worker has begun a job, on this device.
-
-    Attributes:
-        resumed_from: the step of the state that it goes on from; 0 where it starts from the beginning.
-        note: what there is to say about that: a state that was damaged, a number of threads that is another one now.
-    """
-
-    job: int
-    device: str
-    resumed_from: int = 0
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """A worker measured a point of its job."""
-
-    job: int
-    point: Point
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A job ended. `reason` is empty for COMPLETE; for exceptions its first line is short and a traceback follows.
-
-    It begins with "disk: " where a file could not be written for want of space. The state of an INTERRUPTED job is
-    saved by then, if the job has a folder for it. `lost` says that the worker ended and not the job: given again, it
-    goes on.
-    """
-
-    job: int
-    outcome: Outcome
-    reason: str = ""
-    lost: bool = False
-
-
-Event = Started | Progress | Finished
-
-
-@dataclass(frozen=True)
-class Stop:
-    """Said by the parent: this job is to end."""
-
-    job: int
-
-
-@dataclass(frozen=True)
-class Alive:
-    """A job gets on: it has done a step, or a batch of an evaluation."""
-
-
-@dataclass(frozen=True)
-class Leaving:
-    """The worker was told to end by somebody else, and does so after its job."""
 
 
 @dataclass
@@ -268,31 +187,6 @@ class Pool:
         how = f"by signal {signal.Signals(-code).name}" if code is not None and code < 0 else f"with exit code {code}"
         reason = reason or f"worker process {worker.process.pid} ended {how}"
         return [Finished(worker.job.id, Outcome.FAILED, reason, lost=True)]
-
-
-def default_workers() -> int:
-    """One worker per GPU, or where there is none one per CPU core this process may use."""
-    if gpus := count_gpus():
-        return gpus
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def count_gpus() -> int:
-    """NVIDIA GPUs that a worker would see, found without importing torch."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return len([name for name in visible.split(",") if name.strip() not in ("", "-1")])
-    tool = shutil.which("nvidia-smi")
-    return _listed_gpus(tool) if tool else 0
-
-
-@functools.cache  # a plan asks several times, and without a daemon that keeps the driver awake it takes a second
-def _listed_gpus(tool: str) -> int:
-    try:
-        listed = subprocess.run([tool, "-L"], capture_output=True, text=True, timeout=20, check=False).stdout
-    except (OSError, subprocess.TimeoutExpired):
-        return 0
-    return sum(line.startswith("GPU ") for line in listed.splitlines())
 
 
 @contextlib.contextmanager

@@ -26,7 +26,7 @@ from harness.core.gc_pause import importing
 from harness.core.metrics import Point
 from harness.core.outcomes import Outcome
 from harness.data import Dataset, open_dataset
-from harness.workers.pool import Alive, Finished, Job, Leaving, Progress, Started, Stop
+from harness.workers.messages import Alive, Finished, Job, Leaving, Progress, Started, Stop
 
 if TYPE_CHECKING:
     from harness.training.evaluation import Measured
@@ -117,7 +117,7 @@ def _train(job: Job, orders: _Orders, index: int, memory: _Memory) -> Finished:
     import torch
 
     from harness.training.devices import describe, release_memory, resolve_device
-    from harness.training.evaluation import Diverged, Stopped
+    from harness.training.errors import Diverged, Stopped
     from harness.training.trainer import train
 
     connection = orders.connection

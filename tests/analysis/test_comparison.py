@@ -9,7 +9,9 @@ import example_sweep as example
 from harness.analysis.comparison import common_ground, verdict_runs
 from harness.report import compare, comparison_lines
 from harness.report.page.latex import latex_table
-from harness.report.tables.table import Cell, Column, Row, Table, answer_table, best_table, trials_table
+from harness.report.tables.comparison import answer_table
+from harness.report.tables.runs import best_table, trials_table
+from harness.report.tables.table import Cell, Column, Row, Table
 from harness.report.text import numbers as formats
 from harness.report.text.answer import answer
 

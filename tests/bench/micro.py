@@ -259,7 +259,8 @@ class sweep_store:
         from harness.config.load import load_spec
         from harness.core.outcomes import Phase
         from harness.data import open_dataset
-        from harness.runner.datasets import data_facts, sweep_info
+        from harness.runner.datasets import data_facts
+        from harness.runner.describe import sweep_info
         from harness.tracking import Tracker, TrialInfo
 
         spec = load_spec(self.folder / "many.yaml")
@@ -418,7 +419,7 @@ def trial_memory(shape: str) -> Figure:
 
     from harness.data import open_dataset
     from harness.model.cross_entropy import ROWS
-    from harness.model.gpt import build_gpt
+    from harness.model.init import build_gpt
     from harness.training.devices import resolve_device
     from harness.training.trainer import train
 
@@ -475,7 +476,8 @@ def growth(quick: bool) -> Figure:
     """
     from ours import config
 
-    from harness.workers.pool import Finished, Job, Pool, Progress
+    from harness.workers.messages import Finished, Job, Progress
+    from harness.workers.pool import Pool
 
     trials = 12 if quick else 100
     some, warm = trials // 5, trials // 10

@@ -46,8 +46,8 @@ sys.path[:0] = [str(HERE), str(ROOT)]
 import micro  # noqa: E402
 from workload import CORPORA, SHAPES, SWEEPS  # noqa: E402
 
-from harness.core.hardware import processor_name  # noqa: E402
-from harness.workers.pool import WORKER_ENVIRONMENT, count_gpus  # noqa: E402
+from harness.core.hardware import count_gpus, processor_name  # noqa: E402
+from harness.workers.pool import WORKER_ENVIRONMENT  # noqa: E402
 
 PARTS = ("throughput", "sweep", "micro", "gpu")
 PEERS = ("book", "hf", "nanogpt")

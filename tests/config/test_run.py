@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch.utils.flop_counter import FlopCounterMode
 
-from harness.config.run import PRESETS, ModelConfig, RunConfig, decisive, digest_of, flatten
-from harness.model.gpt import GPT, build_gpt
+from harness.config.fingerprint import decisive, digest_of
+from harness.config.run import PRESETS, ModelConfig, RunConfig, flatten
+from harness.model.gpt import GPT
+from harness.model.init import build_gpt
 from helpers import small_config
 
 

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-import harness
-import harness.config.spec
-from harness.config.spec import training_code
+from harness.config import fingerprint
+from harness.config.fingerprint import training_code
 from source_code import PACKAGE, imports, modules
 from specs import GOOD, load
 
@@ -131,10 +130,10 @@ def test_what_trains_counts_as_training_code() -> None:
 
     visit("harness.training.trainer")
     files = {every[name].relative_to(PACKAGE) for name in found}
-    counted = {path for path in files if any(path.match(pattern) for pattern in harness.config.spec._TRAINING)}
+    counted = {path for path in files if any(path.match(pattern) for pattern in fingerprint._TRAINING)}
     left = {str(path.with_suffix("")) for path in files - counted if path.name != "__init__.py"}
     assert left == {
-        *("config/fields", "config/spec", "core/errors", "core/files", "model/generation", "model/weights"),
-        *("training/token_losses",),
+        *("config/fingerprint", "core/files", "core/paths"),
+        *("core/text", "model/generation", "model/weights", "training/token_losses"),
     }
-    assert all(any(path.match(pattern) for path in files) for pattern in harness.config.spec._TRAINING)
+    assert all(any(path.match(pattern) for path in files) for pattern in fingerprint._TRAINING)

@@ -12,8 +12,9 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from harness.console.choose import make_screen
 from harness.console.live import LiveScreen, bar, run_line
-from harness.console.screen import ArmTally, Run, make_screen
+from harness.console.state import ArmTally, Run
 from harness.core.outcomes import Outcome, Phase
 from paths import SUPPORT
 from screens import NAMES, console, point, text
@@ -107,7 +108,8 @@ from rich.console import Console
 sys.path.insert(0, {tests!r})
 from screens import NAMES, point
 from harness.core.outcomes import Outcome
-from harness.console.screen import ArmTally, make_screen
+from harness.console.choose import make_screen
+from harness.console.state import ArmTally
 with make_screen(Console(highlight=False)) as screen:
     screen.sweep_began(6, 600.0, [ArmTally("drop_rate=0.0", 2, 1), ArmTally("drop_rate=0.2", 2, 1)])
     for key, name in enumerate(NAMES):

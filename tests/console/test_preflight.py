@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.console.preflight import wrong_places, wrong_tracking
-from harness.core.errors import shown
+from harness.core.text import shown
 
 STORAGE = "sqlite:///mlruns/optuna.db"
 

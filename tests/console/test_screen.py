@@ -7,10 +7,13 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from harness.console.choose import make_screen
 from harness.console.eta import TimeLeft
 from harness.console.event_log import EventLog
 from harness.console.live import LiveScreen
-from harness.console.screen import ArmTally, QuietScreen, Screen, clock, fitted, left_in_words, make_screen, shortened
+from harness.console.screen import QuietScreen, Screen
+from harness.console.state import ArmTally
+from harness.console.text import clock, fitted, left_in_words, shortened
 from harness.core import metrics
 from harness.core.metrics import Point
 from harness.core.outcomes import Outcome, Phase

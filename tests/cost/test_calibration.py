@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from harness.cost import calibration
-from harness.cost.calibration import Calibration, Estimates, Measured, MeasurementError, Trial, measure_apart
+from harness.cost.calibration import Calibration, Measured, MeasurementError, Trial, measure_apart
+from harness.cost.history import KEPT_ESTIMATES, Estimates
 from helpers import small_config
 
 
@@ -108,7 +109,7 @@ def test_estimates_are_compared_by_the_run(tmp_path: Path) -> None:
         Estimates(tmp_path).expect(f"n{number}", f"{number}", 1.0, 1)
         Estimates(tmp_path).took(f"{number}", 2.0, 1)
     assert [one.name for one in Estimates(tmp_path).past()] == ["n59", "n58", "n57"]
-    assert len(json.loads((tmp_path / "estimates.json").read_text())["estimates"]) == calibration.KEPT_ESTIMATES
+    assert len(json.loads((tmp_path / "estimates.json").read_text())["estimates"]) == KEPT_ESTIMATES
 
 
 @pytest.mark.slow

@@ -17,7 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import harness.data.dataset
-from harness.config.run import DataConfig, Split, digest_of
+from harness.config.fingerprint import digest_of
+from harness.config.run import DataConfig, Split
 from harness.data import SPLITS, CorpusError, Dataset, get_tokenizer, load_corpus, open_dataset
 from harness.data.dataset import cut
 from helpers import BYTES, byte_data, small_config

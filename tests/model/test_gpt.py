@@ -16,7 +16,8 @@ from harness.config.run import DataConfig, ModelConfig, RunConfig
 from harness.core.metrics import perplexity
 from harness.data import open_dataset
 from harness.model.cross_entropy import ROWS
-from harness.model.gpt import GPT, INIT_STD, Attention, Block, build_gpt
+from harness.model.gpt import GPT, Attention, Block
+from harness.model.init import INIT_STD, build_gpt
 from helpers import lively_gpt, random_tokens, small_config
 from references import Reference, book, hugging_face
 

@@ -7,9 +7,9 @@ import pytest
 
 import example_sweep as example
 from harness.report import compare, pivot
+from harness.report.assemble import in_order
 from harness.report.notebook import RunsFrame
-from harness.report.tables.table import answer_table, evidence_table
-from harness.report.write import in_order
+from harness.report.tables.comparison import answer_table, evidence_table
 
 ARM, BASELINE = example.LOSSES
 

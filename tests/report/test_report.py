@@ -21,8 +21,8 @@ from harness.core.errors import SpecError
 from harness.core.outcomes import Outcome, Phase
 from harness.report import ReportFiles, TrackingError, compare, load_curves, load_runs, write_report
 from harness.report.__main__ import app
+from harness.report.assemble import in_order
 from harness.report.warnings.collect import fixed_settings
-from harness.report.write import in_order
 from harness.tracking import SweepInfo, Tracker
 from paths import ROOT, SUPPORT
 from reports import Page, all_runs, record_run, report

@@ -13,7 +13,7 @@ import example_sweep as example
 from harness.analysis.comparison import undecided_arms
 from harness.analysis.statistics import detectable_effect
 from harness.config.fields import arm_name
-from harness.report.write import in_order
+from harness.report.assemble import in_order
 from harness.tracking import SweepRecord
 
 DELTA = 0.02

@@ -16,7 +16,7 @@ import pandas as pd
 
 import example_sweep as example
 from clean_sweeps import DELTA, clean_sweep
-from harness.report.text.plan import METHOD_VERSION
+from harness.analysis.plan import METHOD_VERSION
 from harness.report.warnings.kinds import Flaw
 from harness.tracking import PlanChange, SweepRecord
 

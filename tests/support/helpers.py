@@ -13,7 +13,8 @@ from harness.config.run import DataConfig, RunConfig
 from harness.core import metrics
 from harness.core.metrics import Point
 from harness.data import Dataset, open_dataset
-from harness.model.gpt import GPT, build_gpt
+from harness.model.gpt import GPT
+from harness.model.init import build_gpt
 from harness.training.evaluation import Evaluator
 from harness.training.trainer import train
 

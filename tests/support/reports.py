@@ -10,7 +10,8 @@ import example_sweep as example
 from harness.core.metrics import Point
 from harness.core.outcomes import Outcome, Phase
 from harness.report import ReportFiles
-from harness.report.write import assemble, in_order, write_files
+from harness.report.assemble import assemble, in_order
+from harness.report.write import write_files
 from harness.tracking import ArmInfo, SweepRecord, Tracker, TrialInfo
 
 

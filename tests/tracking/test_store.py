@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from mlflow.version import VERSION
 
-from harness.tracking.store import TrackingError, connect, sqlite_file
+from harness.core.paths import sqlite_file
+from harness.tracking.store import TrackingError, connect
 
 TEMPLATE = f"mlflow-{VERSION}.db"
 

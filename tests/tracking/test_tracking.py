@@ -26,7 +26,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import tracking
-from harness.config.run import digest_of
+from harness.config.fingerprint import digest_of
 from harness.core.metrics import SECONDS, TOKENS, VAL_LOSS, VAL_PERPLEXITY, Point
 from harness.core.outcomes import Outcome, Phase
 from harness.tracking import (

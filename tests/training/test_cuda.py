@@ -17,14 +17,14 @@ import pytest
 import torch
 from torch import Tensor
 
-import harness.model.gpt
+import harness.model.init
 import harness.training.optimizers
 import harness.training.resume
 import harness.training.step
 from harness.config.run import RunConfig
 from harness.core import metrics
 from harness.core.metrics import Point
-from harness.training.evaluation import Stopped
+from harness.training.errors import Stopped
 from harness.training.trainer import train
 from helpers import lively_gpt, numbers, random_tokens, run, small_config
 
@@ -124,7 +124,7 @@ def test_a_recorded_step_is_the_launched_one(
 ) -> None:
     model = {"drop_rate": rate, "qkv_bias": True, "n_layers": 2}
     config = on_gpu(budget={"steps": 12}, batch_size=rows, precision="auto", compile=compiled, model=model)
-    monkeypatch.setattr(harness.model.gpt, "MOST_ROWS", 0)  # the gradient of so few rows is added up in no fixed order
+    monkeypatch.setattr(harness.model.init, "MOST_ROWS", 0)  # the gradient of so few rows is added up in no fixed order
     recorded = run(config)
     assert not [line for line in caplog.messages if "could not be recorded" in line]
     monkeypatch.setattr(harness.training.step, "RECORDED_AFTER", 1000)

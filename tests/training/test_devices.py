@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from harness.model.gpt import build_gpt
+from harness.model.init import build_gpt
 from harness.training.devices import (
     DeviceError,
     autocast,

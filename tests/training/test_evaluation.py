@@ -16,7 +16,8 @@ import harness.training.evaluation
 from harness.core import metrics
 from harness.data import get_tokenizer, open_dataset
 from harness.data.batches import fixed_sample, take_windows
-from harness.model.gpt import GPT, build_gpt
+from harness.model.gpt import GPT
+from harness.model.init import build_gpt
 from helpers import SAMPLED, WHOLE, byte_data, evaluator, lively_gpt, small_config
 
 

@@ -21,7 +21,7 @@ from harness.config.run import RunConfig
 from harness.core import metrics
 from harness.core.metrics import Point
 from harness.training.budget import Clock
-from harness.training.evaluation import Diverged, Stopped
+from harness.training.errors import Diverged, Stopped
 from harness.training.trainer import train
 from helpers import byte_data, counted_data, numbers, run, small_config
 

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 import harness.training.optimizers
 from harness.config.run import TrainConfig
 from harness.core import metrics
-from harness.model.gpt import GPT, build_gpt
-from harness.training.optimizers import Optimizer, clip_gradients, learning_rate_factor
+from harness.model.gpt import GPT
+from harness.model.init import build_gpt
+from harness.training.optimizers import Optimizer, clip_gradients
+from harness.training.schedule import learning_rate_factor
 from helpers import lively_gpt, random_tokens, run, small_config, text_data
 
 SCHEDULES = ("constant", "cosine", "linear", "wsd")

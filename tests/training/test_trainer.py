@@ -26,10 +26,12 @@ from harness.core import metrics
 from harness.core.metrics import Point
 from harness.data import CorpusError, Dataset, get_tokenizer, load_corpus, open_dataset
 from harness.data.batches import training_batches
-from harness.model.gpt import GPT, build_gpt
+from harness.model.gpt import GPT
+from harness.model.init import build_gpt
 from harness.model.weights import load_checkpoint
 from harness.training.budget import Clock
-from harness.training.evaluation import Diverged, Evaluator
+from harness.training.errors import Diverged
+from harness.training.evaluation import Evaluator
 from harness.training.trainer import train
 from helpers import SAMPLED, WHOLE, byte_data, counted_data, evaluator, numbers, run, small_config
 from references import Reference, book, hugging_face
@@ -636,7 +638,7 @@ def test_training_the_rows_that_occur_is_training_them_all(
     )
     saved, points = [], []
     for share in (0.8, 0.0):
-        monkeypatch.setattr("harness.model.gpt.MOST_ROWS", share)
+        monkeypatch.setattr("harness.model.init.MOST_ROWS", share)
         points.append(run(config, data, checkpoint=tmp_path / str(share)))
         model, _ = load_checkpoint(tmp_path / str(share))
         saved.append(model.state_dict())

@@ -15,9 +15,11 @@ import pytest
 
 from harness.config.run import RunConfig
 from harness.core import metrics
+from harness.core.hardware import count_gpus, default_workers
 from harness.core.metrics import Point
 from harness.core.outcomes import Outcome
-from harness.workers.pool import Alive, Event, Finished, Job, Pool, Progress, Started, count_gpus, default_workers
+from harness.workers.messages import Alive, Event, Finished, Job, Progress, Started
+from harness.workers.pool import Pool
 from harness.workers.process import _Orders
 from paths import SUPPORT
 

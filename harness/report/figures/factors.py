@@ -17,9 +17,10 @@ from harness.analysis.comparison import metric_name
 from harness.analysis.factors import Floats, Grid, pair_means
 from harness.analysis.statistics import mean_interval
 from harness.config.fields import format_value, short_name
+from harness.core.text import plural
 from harness.report.figures.axes import WIDTH
 from harness.report.figures.drawing import Drawing, drawing, label, look, style
-from harness.report.text.numbers import plural, setting
+from harness.report.text.numbers import setting
 
 _PANELS: Final = 4
 _DODGE: Final = 0.07  # between two lines, so that their bars stand beside each other; levels are 1 apart

@@ -22,10 +22,11 @@ from harness.analysis.trials import option_index
 from harness.config.fields import short_name
 from harness.core import metrics
 from harness.core.outcomes import Outcome, Phase
+from harness.core.text import plural
 from harness.report.figures.axes import WIDTH, legend, legend_rows
 from harness.report.figures.drawing import INK, Drawing, drawing, label, look, marked, of_arm, style
 from harness.report.figures.loss_curves import to_the_end
-from harness.report.text.numbers import number, plural, setting
+from harness.report.text.numbers import number, setting
 
 if TYPE_CHECKING:
     from harness.analysis.importance import Importance

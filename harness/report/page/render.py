@@ -7,8 +7,6 @@ import hashlib
 import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,99 +14,26 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from harness.analysis.comparison import Ground
 from harness.analysis.significance import ALPHA, EXACT_UP_TO, RANDOM_FLIPS, look_levels
 from harness.core import metrics
 from harness.core.outcomes import Phase
+from harness.core.text import listed, plural
 from harness.report.figures.drawing import Drawing, renamed
 from harness.report.page import markdown
-from harness.report.sections.samples import Moment
-from harness.report.sections.section import Section
-from harness.report.sections.token_losses import Passage
+from harness.report.page.content import Content
+from harness.report.tables.comparison import answer_table, evidence_table
 from harness.report.tables.differences import arm_differences, run_values
-from harness.report.tables.table import Row, Table, answer_table, evidence_table, trials_table
-from harness.report.text.answer import Answer, answer
-from harness.report.text.numbers import count, listed, plural, rounded, short_id, significant
-from harness.report.text.provenance import Opening, provenance
-from harness.report.warnings.collect import caveats, fixed_settings
-from harness.report.warnings.kinds import Caveat
+from harness.report.tables.runs import trials_table
+from harness.report.tables.table import Row, Table
+from harness.report.text.numbers import count, rounded, short_id, significant
+from harness.report.text.provenance import provenance
+from harness.report.warnings.collect import fixed_settings
 
 if TYPE_CHECKING:
-    from harness.report.figures.loss_curves import Axis
     from harness.tracking import SweepRecord
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _PATCH_SHOWN = 100_000  # characters
-
-
-@dataclass(frozen=True)
-class Content:
-    """Everything a report of one sweep is made of.
-
-    Attributes:
-        record, runs, comparison, ground: the sweep, its runs, and what compares its arms.
-        leading: drawings beside the answer.
-        curves: what the loss curves are drawn over, and the drawing; the first is the one that is shown.
-        drawings: further drawings of losses.
-        resting: drawings beside the evidence.
-        sections: parts that only some sweeps have.
-        moments, sample_seed: generated texts, and the seed of their runs.
-        passage: the coloured validation text, where runs have one.
-        opening: how a run is looked at in MLflow.
-        patch: what was changed on top of the commit; empty where nothing was.
-    """
-
-    record: SweepRecord
-    runs: pd.DataFrame
-    comparison: pd.DataFrame
-    ground: Ground
-    leading: Sequence[Drawing]
-    curves: Sequence[tuple[Axis, Drawing]]
-    drawings: Sequence[Drawing]
-    resting: Sequence[Drawing]
-    sections: Sequence[Section]
-    moments: Sequence[Moment]
-    sample_seed: int | None
-    passage: Passage | None
-    opening: Opening
-    patch: str = ""
-
-    @property
-    def every_drawing(self) -> list[Drawing]:
-        """All drawings, in the order they are read."""
-        curves = [drawing for _, drawing in self.curves]
-        parts = [drawing for section in self.sections for drawing in section.drawings]
-        return [*self.leading, *curves, *self.drawings, *self.resting, *parts]
-
-    @property
-    def every_table(self) -> dict[str, Table]:
-        """All tables but the wide ones of runs and curves, by the name of their file."""
-        found = {"answer": answer_table(self.comparison)}
-        if (evidence := evidence_table(self.comparison)) is not None:
-            found["evidence"] = evidence
-        for section in self.sections:
-            several = len(section.tables) > 1
-            for place, (table, _) in enumerate(section.tables, 1):
-                found[f"{section.anchor}-{place}" if several else section.anchor] = table
-        if self.passage is not None and self.passage.table is not None:
-            found["passage"] = self.passage.table
-        differing = arm_differences(self.runs, [arm.name for arm in self.record.arms])
-        return found | {"trials": trials_table(self.runs, list(self.record.tune)), "differences": differing}
-
-    @cached_property
-    def caveats(self) -> list[Caveat]:
-        """What limits the comparison, alarms first."""
-        return caveats(self.record, self.runs)
-
-    @property
-    def warnings(self) -> list[str]:
-        """The caveats that may change what the sweep concludes."""
-        return [caveat.text for caveat in self.caveats if caveat.alarm]
-
-    @property
-    def answer(self) -> Answer:
-        """The comparison in words."""
-        return answer(self.comparison, self.ground)
 
 
 def render_html(content: Content) -> str:

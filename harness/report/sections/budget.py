@@ -13,9 +13,10 @@ from harness.analysis.columns import numbers
 from harness.analysis.comparison import verdict_runs
 from harness.core import metrics
 from harness.core.outcomes import Phase
+from harness.core.text import listed
 from harness.report.sections.section import Section
 from harness.report.tables.table import ARM, Cell, Column, Table, resting_on, spelled
-from harness.report.text.numbers import count, duration, listed, setting, significant
+from harness.report.text.numbers import count, duration, setting, significant
 
 if TYPE_CHECKING:
     from harness.tracking import SweepRecord

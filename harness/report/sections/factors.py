@@ -13,20 +13,11 @@ from harness.analysis.factors import Grid, Interaction, grid, interactions, marg
 from harness.analysis.significance import ALPHA, holm, sign_flip_seeds
 from harness.analysis.verdicts import DIFFERENT, Verdict
 from harness.config.fields import short_name
+from harness.core.text import listed, plural
 from harness.report.sections.section import Section
 from harness.report.tables.factors import interaction_note, interaction_table, marginal_note, marginal_table
 from harness.report.text.answer import predicate, verdict_text
-from harness.report.text.numbers import (
-    NOTHING,
-    chance,
-    decimals_for,
-    listed,
-    number,
-    plural,
-    rounded,
-    signed,
-    significant,
-)
+from harness.report.text.numbers import NOTHING, chance, decimals_for, number, rounded, signed, significant
 
 if TYPE_CHECKING:
     from harness.tracking import SweepRecord

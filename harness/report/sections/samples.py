@@ -10,8 +10,8 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from harness.analysis.comparison import verdict_runs
-from harness.core.errors import printable
+from harness.analysis.comparison import one_run_each
+from harness.core.text import printable
 from harness.report.text.numbers import count
 
 _MOMENTS: Final = 5  # evaluations that are shown, the first and the last included
@@ -67,16 +67,3 @@ def side_by_side(runs: pd.DataFrame, arms: Sequence[str], samples_of: SamplesOf)
 def _close(text: str) -> str:
     """The text with three and more line ends in a row counted, `⏎ × 20`: small models may write little else."""
     return re.sub(r"\n{3,}", lambda found: f" ⏎ × {len(found[0])}\n", text).removesuffix("\n")
-
-
-def one_run_each(runs: pd.DataFrame, arms: Sequence[str]) -> dict[str, tuple[str, int]]:
-    """Arm → run id and seed of one of its verdict runs: of the first seed that all arms have, else of its own first."""
-    chosen = verdict_runs(runs)
-    own_runs = {arm: chosen[chosen["arm"] == arm] for arm in arms}
-    having = {arm: dict(zip(own["seed"], own["run_id"], strict=True)) for arm, own in own_runs.items() if len(own)}
-    common = set.intersection(*(set(own) for own in having.values())) if having else set()
-    found = {}
-    for arm, own in having.items():
-        seed = min(common or own)
-        found[arm] = (str(own[seed]), int(seed))
-    return found

@@ -17,9 +17,10 @@ from harness.analysis.trials import ArmTrials, Space, arm_trials, has_order, rat
 from harness.config.fields import short_name
 from harness.core import metrics
 from harness.core.outcomes import Outcome
+from harness.core.text import listed, plural
 from harness.report.sections.section import Section
 from harness.report.tables.table import ARM, Cell, Column, Row, Table
-from harness.report.text.numbers import NOTHING, listed, number, plural, setting
+from harness.report.text.numbers import NOTHING, number, setting
 
 if TYPE_CHECKING:
     from harness.analysis.importance import Importance

@@ -4,29 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import pandas as pd
-from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from harness.analysis.columns import finite
 from harness.analysis.comparison import metric_name, unit, verdict_runs
+from harness.analysis.seed_noise import Spread, spread_of
 from harness.analysis.significance import ALPHA
 from harness.analysis.statistics import (
-    Interval,
     detectable_effect,
-    deviation_interval,
-    mean_interval,
-    seed_difference,
     seeds_to_detect,
     unpaired_detectable_effect,
 )
 from harness.config.spec import StudyConfig
 from harness.core import metrics
-from harness.report.figures.axes import WIDTH
-from harness.report.figures.drawing import INK, Drawing, drawing, look, style
+from harness.report.figures.seed_noise import _sizes
 from harness.report.sections.section import Section
 from harness.report.tables.table import Cell, Column, Row, Table, spelled
 from harness.report.text.numbers import decimals_for, number, rounded, significant
@@ -36,7 +29,6 @@ if TYPE_CHECKING:
 
 SEEDS: Final = (1, 3, 5, 8, 12, 20)  # per arm, the rows of the table of sizes
 _SHOWN: Final = (metrics.VAL_LOSS, metrics.VAL_BITS_PER_BYTE, metrics.TEST_LOSS, metrics.TEST_BITS_PER_BYTE)
-_TICKS: Final = (3, 5, 8, 12, 20, 30, 50, 100, 200)
 _HEADING: Final = "What seeds alone do"
 _SPREAD_NOTE: Final = (
     "Standard deviation over seeds, with its 95 % chi-square interval. Two runs: what the difference of two new runs "
@@ -44,39 +36,6 @@ _SPREAD_NOTE: Final = (
     "variance is known from these seeds only: t(0.975, n − 1) · √2 standard deviations. Both rest on seed noise that "
     "is about normal."
 )
-
-
-@dataclass(frozen=True)
-class Spread:
-    """What the seeds of one configuration do to one metric.
-
-    Attributes:
-        metric: its name.
-        values: one per seed, in the metric's unit.
-        deviation: standard deviation with its 95 % interval.
-        two_runs: the size that the difference of two new runs with different seeds stays below in 95 % of cases.
-    """
-
-    metric: str
-    values: tuple[float, ...]
-    deviation: Interval
-    two_runs: float
-
-    @property
-    def mean(self) -> float:
-        """Mean over seeds."""
-        return mean_interval(self.values).mean
-
-
-def spread_of(values: Sequence[float], metric: str = metrics.VAL_LOSS) -> Spread:
-    """Measure the spread of the final values of one configuration.
-
-    Args:
-        values: one per seed, at least two, finite.
-        metric: what they are.
-    """
-    deviation = deviation_interval(values)
-    return Spread(metric, tuple(values), deviation, seed_difference(deviation.mean, len(values)))
 
 
 def noise_section(record: SweepRecord, runs: pd.DataFrame, metric: str = metrics.VAL_LOSS) -> Section | None:
@@ -192,43 +151,3 @@ def _sizes_note(spread: Spread) -> str:
         f"One seed per arm finds nothing (–). By the interval of the spread, each may be {low} to {high} times as "
         "large."
     )
-
-
-def _sizes(spread: Spread, delta: float) -> Drawing:
-    """The smallest difference found in 80 % of sweeps over the seeds per arm, with the one that matters."""
-    needed = seeds_to_detect(delta, spread.deviation.mean, ALPHA, detectable=unpaired_detectable_effect)
-    last = _TICKS[-1] if needed > _TICKS[-1] else next(tick for tick in _TICKS if tick >= max(20, needed))
-    seeds = list(range(_TICKS[0], last + 1))
-    with style("seed-noise"):
-        figure = Figure(figsize=(0.85 * WIDTH, 3.0), layout="constrained")
-        ax = figure.subplots()
-        for index, (found, name) in enumerate(
-            ((unpaired_detectable_effect, "other seeds in each arm"), (detectable_effect, "same seeds, half shared"))
-        ):
-            colour, dash, _ = look(index)
-            of_one = [found(1.0, n, ALPHA) for n in seeds]
-            estimate, low, high = ([value * size for size in of_one] for value in spread.deviation)
-            ax.plot(seeds, estimate, dash, color=colour, label=name)
-            if not index:
-                ax.fill_between(seeds, low, high, color=colour, alpha=0.14, linewidth=0)
-        if not math.isnan(delta):
-            ax.axhline(delta, color=INK, linewidth=0.8, linestyle="--", label=f"what matters, {rounded(delta)}")
-        ax.axhline(spread.two_runs, color=INK, linewidth=0.8, linestyle=":", label="two single runs may differ so")
-        ax.set_xscale("log")
-        ax.set_yscale("log")
-        ax.xaxis.set_major_locator(FixedLocator([tick for tick in _TICKS if tick <= last]))
-        ax.xaxis.set_minor_locator(NullLocator())
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}"))
-        ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: rounded(value)))
-        ax.yaxis.set_minor_formatter(NullFormatter())
-        ax.set_xlim(seeds[0], last)
-        ax.set_xlabel("seeds per arm")
-        ax.set_ylabel(f"difference, {unit(spread.metric)}")
-        figure.legend(loc="outside right upper")
-        caption = (
-            f"The smallest true difference in {metric_name(spread.metric)} found in 80 % of sweeps, over the seeds "
-            "that each arm has. Band: by the 95 % interval of the spread. Dotted: below it, two single runs may differ "
-            "by their seed alone."
-        )
-        return drawing(figure, "seed-noise", "Differences that so many seeds find", caption)

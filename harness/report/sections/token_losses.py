@@ -10,7 +10,7 @@ from typing import Final
 
 import pandas as pd
 
-from harness.report.sections.samples import one_run_each
+from harness.analysis.comparison import one_run_each
 from harness.report.tables.table import Cell, Column, Row, Table, sortable
 from harness.report.text.numbers import number, significant
 

@@ -8,11 +8,11 @@ from typing import Final
 
 import pandas as pd
 
+from harness.analysis.columns import SEED, constant, parameters
+from harness.analysis.comparison import one_run_each
 from harness.core import metrics
-from harness.report.sections.samples import one_run_each
 from harness.report.tables.table import Cell, Column, Row, Table
 from harness.report.text.numbers import NOTHING, duration, number, setting, short_id
-from harness.report.warnings.kinds import SEED, constant, parameters
 
 _LOSSES: Final = (metrics.TRAIN_LOSS, metrics.VAL_LOSS, metrics.TEST_LOSS)
 

@@ -10,17 +10,10 @@ from harness.analysis.comparison import intervals, metric_name
 from harness.analysis.significance import ALPHA
 from harness.config.fields import short_name
 from harness.core import metrics
-from harness.report.tables.table import (
-    Cell,
-    Column,
-    Table,
-    resting_on,
-    seeds_text,
-    spelled,
-    verdict_cells,
-    with_half_widths,
-)
-from harness.report.text.numbers import count, decimals_for, listed, number, probability, rounded, signed, significant
+from harness.core.text import listed
+from harness.report.tables.comparison import verdict_cells
+from harness.report.tables.table import Cell, Column, Table, resting_on, seeds_text, spelled, with_half_widths
+from harness.report.text.numbers import count, decimals_for, number, probability, rounded, signed, significant
 
 _END: Final = (
     "Sign-flip p: a test that needs no normal noise, not corrected. Detectable: what is found in 80 % of sweeps with "

@@ -14,17 +14,8 @@ from harness.analysis.comparison import Ground, intervals, metric_name, unit
 from harness.analysis.significance import ALPHA, holm, sign_flip_seeds
 from harness.analysis.statistics import Interval
 from harness.analysis.verdicts import DIFFERENT, Verdict
-from harness.report.text.numbers import (
-    chance,
-    decimals_for,
-    decimals_of_error,
-    listed,
-    number,
-    plural,
-    rounded,
-    signed,
-    significant,
-)
+from harness.core.text import listed, plural
+from harness.report.text.numbers import chance, decimals_for, decimals_of_error, number, rounded, signed, significant
 
 _NAMED_IN_FULL: Final = 3  # more arms than this are summed up in groups; the table has every figure
 

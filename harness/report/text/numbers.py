@@ -116,14 +116,3 @@ def setting(value: object) -> str:
 def short_id(run_id: str) -> str:
     """The first eight characters of a run's id: enough to find it by."""
     return run_id[:8]
-
-
-def listed(words: Iterable[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
-    *most, last = words
-    return f"{', '.join(most)} and {last}" if most else last
-
-
-def plural(number_of: int, word: str) -> str:
-    """`1 run`, `3 runs`."""
-    return f"{number_of} {word}" + ("" if number_of == 1 else "s")

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 import pandas as pd
 
-from harness.report.text.numbers import count, duration, plural
+from harness.core.text import plural
+from harness.report.text.numbers import count, duration
 from harness.report.text.plan import plan_lines
 
 if TYPE_CHECKING:

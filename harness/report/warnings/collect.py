@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from harness.analysis.columns import compact, constant, parameters
 from harness.analysis.comparison import complete_confirm_runs, verdict_runs
+from harness.analysis.evidence import Evidence
 from harness.config.fields import short_name
 from harness.core.outcomes import Outcome, Phase
-from harness.report.text.numbers import listed, plural, setting
+from harness.core.text import listed, plural
+from harness.report.text.numbers import setting
 from harness.report.warnings.confirm import confirm_flaws
-from harness.report.warnings.kinds import Caveat, Evidence, Note, compact, constant, parameters
+from harness.report.warnings.kinds import Caveat, Note
 from harness.report.warnings.parity import parity_flaws
 from harness.report.warnings.results import result_flaws
 from harness.report.warnings.search import search_flaws

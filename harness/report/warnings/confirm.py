@@ -8,12 +8,15 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from harness.analysis.columns import numbers
+from harness.analysis.columns import SEED, numbers, training_seeds
+from harness.analysis.evidence import Evidence
 from harness.analysis.verdicts import Verdict
 from harness.core import metrics
 from harness.core.outcomes import Outcome
-from harness.report.text.numbers import count, listed, plural
-from harness.report.warnings.kinds import SEED, Caveat, Evidence, Flaw, named, seeds_named, training_seeds
+from harness.core.text import listed, plural
+from harness.report.text.names import named, seeds_named
+from harness.report.text.numbers import count
+from harness.report.warnings.kinds import Caveat, Flaw
 
 _LOST: Final = (Outcome.DIVERGED, Outcome.OOM, Outcome.FAILED)
 _RESULTS: Final = (Outcome.COMPLETE, Outcome.DIVERGED)

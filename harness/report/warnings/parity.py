@@ -8,12 +8,15 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from harness.analysis.columns import numbers
+from harness.analysis.columns import constant, numbers, parameters
+from harness.analysis.evidence import Evidence
 from harness.core.outcomes import Phase
-from harness.report.text.numbers import count, listed, plural, setting
+from harness.core.text import listed, plural
+from harness.report.text.names import named
+from harness.report.text.numbers import count, setting
 from harness.report.text.plan import deviations
 from harness.report.warnings.confirm import tokens_per_step
-from harness.report.warnings.kinds import Caveat, Evidence, Flaw, Note, constant, named, parameters
+from harness.report.warnings.kinds import Caveat, Flaw, Note
 
 UNEVEN: Final = 0.1  # share by which tokens may differ where a clock ends the training
 _UNMATCHED: Final = 0.05  # the same, before a note says what the budget does not match

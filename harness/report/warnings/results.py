@@ -11,13 +11,16 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.special import stdtr
 
-from harness.analysis.columns import numbers
+from harness.analysis.columns import by_seed, numbers, parameters
+from harness.analysis.evidence import Evidence
 from harness.analysis.statistics import mean_interval
 from harness.analysis.verdicts import DIFFERENT, Verdict, judge
 from harness.core import metrics
 from harness.core.outcomes import Outcome
-from harness.report.text.numbers import listed, number, plural, rounded, signed, significant
-from harness.report.warnings.kinds import Caveat, Evidence, Flaw, Note, by_seed, named, parameters, seeds_named
+from harness.core.text import listed, plural
+from harness.report.text.names import named, seeds_named
+from harness.report.text.numbers import number, rounded, signed, significant
+from harness.report.warnings.kinds import Caveat, Flaw, Note
 
 COARSE: Final = 5  # detectable effects of more than so many δ say nothing about δ
 RARE: Final = 1e-3  # share of sweeps with normal noise in which some seed, or some search, is taken for an outlier

@@ -9,13 +9,16 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from harness.analysis.columns import numbers
+from harness.analysis.columns import constant, numbers
+from harness.analysis.evidence import Evidence
 from harness.analysis.search_quality import crossings, edges, expected_best, nearest_diverged, place
 from harness.config.fields import short_name
 from harness.core import metrics
 from harness.core.outcomes import Outcome
-from harness.report.text.numbers import listed, number, plural, rounded, setting
-from harness.report.warnings.kinds import Caveat, Evidence, Flaw, Note, constant, named, seeds_named, values_named
+from harness.core.text import listed, plural
+from harness.report.text.names import named, seeds_named, values_named
+from harness.report.text.numbers import number, rounded, setting
+from harness.report.warnings.kinds import Caveat, Flaw, Note
 
 MANY_DIVERGED: Final = 0.25  # share of an arm's trials
 STARTUP: Final = 10  # trials that Optuna's TPE draws at random before it models anything

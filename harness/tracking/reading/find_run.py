@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from harness.core import metrics
+from harness.core.paths import configured_uri
 from harness.tracking import schema as record
-from harness.tracking.store import TrackingError, configured_uri, connect, explained, history, pages, search_runs
+from harness.tracking.store import TrackingError, connect, explained, history, pages, search_runs
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.core import metrics
 from harness.core.gc_pause import uncollected
 from harness.core.outcomes import Outcome
+from harness.core.paths import configured_uri
 from harness.tracking import schema as record
+from harness.tracking.artifacts import _read_text, stored_plans
 from harness.tracking.models import model_folder
 from harness.tracking.reading.find_run import find_run
 from harness.tracking.reading.frames import POSITION_COLUMNS, ROW_METRICS, curves_of, frame, rows_of, utc
 from harness.tracking.reading.histories import read_points
-from harness.tracking.records import PlanChange, Sample, SweepRecord
-from harness.tracking.store import (
-    TrackingError,
-    configured_uri,
-    connect,
-    explained,
-    local_artifact,
-    pages,
-    sweeps_of,
-    trials_of,
-)
+from harness.tracking.records import Sample, SweepRecord
+from harness.tracking.store import TrackingError, connect, explained, local_artifact, pages, sweeps_of, trials_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -182,13 +174,6 @@ def load_sweep(experiment: str, uri: str | None = None, sweep: str | None = None
     )
 
 
-def stored_plans(client: MlflowClient, run: Run) -> tuple[dict[str, Any], tuple[PlanChange, ...]]:
-    """The analysis plan that a parent run began with (empty where none was stored), and its changes since then."""
-    first = _read_text(client, run, record.PLAN_FILE)
-    changes = _read_text(client, run, record.PLAN_CHANGES_FILE)
-    return json.loads(first or "{}"), record.parse_changes(changes or "[]")
-
-
 @explained()
 def checkpoint_folder(run: str, uri: str | None = None) -> Path:
     """The local folder with a run's checkpoint; a server's is downloaded into a temporary folder.
@@ -234,15 +219,3 @@ def parent_runs(experiment: str, uri: str | None, sweep: str | None) -> tuple[Ml
         allowed = ", ".join(run.info.run_id for run in parents)
         raise TrackingError(f"found no sweep {sweep!r} in the experiment {experiment!r}; allowed: {allowed}")
     return client, found.experiment_id, chosen
-
-
-def _read_text(client: MlflowClient, run: Run, path: str) -> str | None:
-    """A text among the artifacts of a run, or None where it is missing."""
-    local = local_artifact(run, path)
-    if local is not None:
-        return local.read_text("utf-8", "replace")  # a diff may hold any bytes
-    folder = path.rpartition("/")[0] or None
-    if all(file.path != path for file in client.list_artifacts(run.info.run_id, folder)):
-        return None
-    with tempfile.TemporaryDirectory() as here:
-        return Path(client.download_artifacts(run.info.run_id, path, here)).read_text("utf-8", "replace")

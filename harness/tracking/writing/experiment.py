@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from harness.core.paths import sqlite_file
 from harness.tracking import schema as record
-from harness.tracking.store import TrackingError, connect, default_tracking_uri, explained, sqlite_file
+from harness.tracking.store import TrackingError, connect, default_tracking_uri, explained
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric

@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.config.run import digest_of
+from harness.config.fingerprint import digest_of
 from harness.core import metrics
 from harness.core.outcomes import Outcome, Phase
 from harness.tracking import provenance
 from harness.tracking import schema as record
+from harness.tracking.artifacts import stored_plans
 from harness.tracking.ownership import holder_of
-from harness.tracking.reading.sweeps import stored_plans
 from harness.tracking.records import Confirmed, PlanChange, SweepInfo, Trial, TrialInfo
 from harness.tracking.store import SweepBusy, explained, history, sweeps_of, trials_of
 from harness.tracking.writing import descriptions as notes

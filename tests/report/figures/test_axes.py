@@ -13,10 +13,11 @@ import example_sweep as example
 from harness.core import metrics
 from harness.core.metrics import Point
 from harness.report import compare, loss_curve
-from harness.report.figures.axes import final_losses, run_curve
 from harness.report.figures.drawing import PALETTE, Drawing, label, look
+from harness.report.figures.final_losses import final_losses
 from harness.report.figures.forest import forest
 from harness.report.figures.loss_curves import AXES, _gaps, _matrix, loss_curves, spent
+from harness.report.figures.run_curve import run_curve
 
 ARM, BASELINE = example.LOSSES
 ARMS = [ARM, BASELINE]

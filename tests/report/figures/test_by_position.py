@@ -9,9 +9,10 @@ import pytest
 import example_sweep as example
 from harness.analysis.comparison import compare, intervals
 from harness.core import metrics
+from harness.report.assemble import assemble
 from harness.report.figures.by_position import losses_by_position, octaves
-from harness.report.tables.table import comparison_lines
-from harness.report.write import assemble, write_files
+from harness.report.tables.comparison import comparison_lines
+from harness.report.write import write_files
 
 FIRST, SECOND = example.ARMS
 

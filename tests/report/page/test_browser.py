@@ -17,7 +17,8 @@ import pytest
 import example_sweep as example
 from browser import browser, faults, needs_browser, show
 from clean_sweeps import clean_sweep
-from harness.report.write import assemble, in_order, write_files
+from harness.report.assemble import assemble, in_order
+from harness.report.write import write_files
 from reports import all_runs
 
 ARM, BASELINE = example.LOSSES

@@ -13,8 +13,9 @@ from scipy import stats
 from statsmodels.stats.power import TTestIndPower, TTestPower
 
 import example_sweep as example
+from harness.analysis.seed_noise import spread_of
 from harness.report.sections.section import Section
-from harness.report.sections.seed_noise import SEEDS, noise_section, spread_of
+from harness.report.sections.seed_noise import SEEDS, noise_section
 from harness.report.tables.table import Table
 from harness.tracking import SweepRecord
 

@@ -14,12 +14,13 @@ import pytest
 
 import example_sweep as example
 from harness.analysis.comparison import common_ground
+from harness.analysis.plan import METHOD_VERSION, analysis_plan, plan_digest
+from harness.config.fingerprint import decisive, digest_of
 from harness.config.load import load_spec
-from harness.config.run import decisive, digest_of
 from harness.config.spec import SweepSpec
 from harness.data import open_dataset
-from harness.report.text.plan import METHOD_VERSION, analysis_plan, deviations, plan_digest, plan_lines
-from harness.runner.datasets import sweep_info
+from harness.report.text.plan import deviations, plan_lines
+from harness.runner.describe import sweep_info
 from harness.tracking import PlanChange, SweepRecord, Tracker, load_sweep
 from paths import EXPERIMENTS
 from specs import GOOD, load
@@ -149,7 +150,7 @@ def test_the_plan_of_every_shipped_experiment_is_plain_and_stable(path: Path) ->
 
 def test_making_a_plan_needs_nothing_heavy() -> None:
     code = (
-        "import sys, harness.report.text.plan as method; early = {'scipy', 'numpy'} & set(sys.modules)\n"
+        "import sys, harness.analysis.plan as method; early = {'scipy', 'numpy'} & set(sys.modules)\n"
         "from pathlib import Path; from harness.config.load import load_spec\n"
         f"method.analysis_plan(load_spec(Path({str(EXPERIMENTS[0])!r})))\n"
         "print(early, {'torch', 'pandas', 'matplotlib', 'mlflow', 'optuna'} & set(sys.modules))"

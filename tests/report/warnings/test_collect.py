@@ -11,7 +11,7 @@ import pytest
 import example_sweep as example
 from clean_sweeps import clean_sweep
 from flawed_sweeps import RATE, confirm, copied, end, other, trials
-from harness.report.text.plan import METHOD_VERSION
+from harness.analysis.plan import METHOD_VERSION
 from harness.report.warnings.collect import caveats, fixed_settings
 from harness.report.warnings.kinds import Caveat, Flaw, Note
 from harness.tracking import PlanChange, SweepRecord

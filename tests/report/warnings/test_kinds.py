@@ -18,11 +18,12 @@ from statsmodels.stats.outliers_influence import OLSInfluence
 import example_sweep as example
 from clean_sweeps import clean_sweep
 from flawed_sweeps import PLANTS, Plant, confirm, other
+from harness.report.assemble import assemble
 from harness.report.page.render import render_html, render_markdown
+from harness.report.text.names import seeds_named
 from harness.report.warnings.collect import caveats
-from harness.report.warnings.kinds import Caveat, Flaw, seeds_named
+from harness.report.warnings.kinds import Caveat, Flaw
 from harness.report.warnings.results import outlier_p
-from harness.report.write import assemble
 from harness.tracking import SweepRecord
 
 NUMBERS = (3, 4)  # of the clean sweeps that every flaw is planted in

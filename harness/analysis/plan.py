@@ -1,0 +1,82 @@
+"""The analysis plan: stored before the first run of a sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from harness.config.fingerprint import decisive, digest_of
+from harness.core import metrics
+from harness.core.text import plural
+
+if TYPE_CHECKING:
+    from harness.config.spec import SweepSpec
+
+
+# Raised whenever the rule that turns runs into verdicts changes: a sweep that was planned under another one says so.
+METHOD_VERSION: Final = "2"
+
+
+def analysis_plan(spec: SweepSpec) -> dict[str, Any]:
+    """What will be concluded from what, as plain JSON values: known before any run, and the same for the same spec.
+
+    Returns:
+        `method` (`METHOD_VERSION`), `spec_sha256` (of the resolved spec without what changes no number), `question`,
+        `metric`, `baseline` and `arms` (names, in the order of the spec), `trials` (explore trials per arm),
+        `selection` (of an arm's configuration), `seeds` (confirm runs per arm, at most), `looks` (seeds per arm at
+        which verdicts are read), `stopping`, `test`, `correction`, `alpha` (of the whole sweep), `look_levels` (its
+        part at each look), `delta` (nats per token), `primary_split`, `test_split`.
+    """
+    from harness.analysis.significance import ALPHA, look_levels  # scipy
+
+    arms = [arm.name for arm in spec.arms()]
+    metric, ranked = _ground(spec)
+    comparisons = len(arms) - 1 if ranked else 0
+    several = len(spec.looks) > 1
+    why = "arms that are scored on different texts are not ranked" if not ranked else "there is one arm"
+    return {
+        "method": METHOD_VERSION,
+        "spec_sha256": digest_of(decisive(spec.plain())),
+        "question": spec.question,
+        "metric": metric,
+        "baseline": spec.baseline_arm.name,
+        "arms": arms,
+        "trials": spec.trials,
+        "selection": (
+            f"lowest final {metrics.VAL_LOSS} of the arm's complete explore trials"
+            if spec.tune
+            else "none: nothing is tuned"
+        ),
+        "seeds": len(spec.seeds),
+        "looks": list(spec.looks),
+        "stopping": (
+            "after each look, more seeds only for arms that are undecided, and the baseline"
+            if several
+            else "none: every arm gets all seeds"
+        ),
+        "test": "paired t test over seeds, two-sided" if comparisons else f"none: {why}",
+        "correction": f"Holm over {plural(comparisons, 'comparison')}" if comparisons else f"none: {why}",
+        "alpha": ALPHA,
+        "look_levels": list(look_levels(spec.looks, ALPHA)) if several else [ALPHA],
+        "delta": spec.study.delta,
+        "primary_split": "validation",
+        "test_split": (
+            "read once by each confirm run, after its last step; reported, decides nothing"
+            if spec.base.data.split.test
+            else "there is none"
+        ),
+    }
+
+
+def plan_digest(plan: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) of a plan, independent of the order of its fields."""
+    return digest_of(dict(plan))
+
+
+def _ground(spec: SweepSpec) -> tuple[str, bool]:
+    """The metric that can compare the arms, and whether any can: `common_ground` before there are runs."""
+    data = [spec.run_config(arm.values).data for arm in spec.arms()]
+    texts = [config.model_dump(exclude={"tokenizer", "vocab"}) for config in data]
+    ranked = all(text == texts[0] for text in texts)
+    same = ranked and len({config.tokenizer for config in data}) == 1
+    return metrics.VAL_LOSS if same else metrics.VAL_BITS_PER_BYTE, ranked

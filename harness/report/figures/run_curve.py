@@ -1,0 +1,40 @@
+"""The loss curve of one run."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator
+
+from harness.report.figures.axes import loss_sides
+from harness.report.figures.drawing import Drawing, drawing, look, style
+
+
+def run_curve(curves: pd.DataFrame) -> Drawing:
+    """Training and validation loss of one run over its tokens.
+
+    Args:
+        curves: one row per point and metric with `tokens`, `metric`, `value`.
+
+    Raises:
+        ValueError: there is neither a training nor a validation loss to draw.
+    """
+    finite = curves[np.isfinite(curves["value"])]
+    sides = [side for side in loss_sides(finite) if (finite["metric"] == side[0]).any()]
+    if not sides:
+        raise ValueError("curves: found no train/loss and no val/loss; allowed: the points of a run that was evaluated")
+    with style("loss-curve"):
+        figure = Figure(figsize=(4.6, 2.8), layout="constrained")
+        ax = figure.subplots()
+        for index, (metric, name) in enumerate(reversed(sides)):
+            line = finite[finite["metric"] == metric].sort_values("tokens")
+            colour, _, marker = look(index)
+            ax.plot(line["tokens"], line["value"], color=colour, marker=marker, markersize=3, label=name)
+        ax.set_ylabel("nats per token")
+        ax.set_xlabel("training tokens")
+        ax.xaxis.set_major_formatter(EngFormatter(sep=" "))
+        ax.xaxis.set_major_locator(MaxNLocator(5))
+        ax.margins(x=0.02)
+        ax.legend()
+        return drawing(figure, "loss-curve", "Loss over training tokens", "")

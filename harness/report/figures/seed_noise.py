@@ -1,0 +1,67 @@
+"""The spread over seeds, as a figure."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+from harness.analysis.comparison import metric_name, unit
+from harness.analysis.seed_noise import Spread
+from harness.analysis.significance import ALPHA
+from harness.analysis.statistics import (
+    detectable_effect,
+    seeds_to_detect,
+    unpaired_detectable_effect,
+)
+from harness.report.figures.axes import WIDTH
+from harness.report.figures.drawing import INK, Drawing, drawing, look, style
+from harness.report.text.numbers import rounded
+
+if TYPE_CHECKING:
+    pass
+
+
+_TICKS: Final = (3, 5, 8, 12, 20, 30, 50, 100, 200)
+
+
+def _sizes(spread: Spread, delta: float) -> Drawing:
+    """The smallest difference found in 80 % of sweeps over the seeds per arm, with the one that matters."""
+    needed = seeds_to_detect(delta, spread.deviation.mean, ALPHA, detectable=unpaired_detectable_effect)
+    last = _TICKS[-1] if needed > _TICKS[-1] else next(tick for tick in _TICKS if tick >= max(20, needed))
+    seeds = list(range(_TICKS[0], last + 1))
+    with style("seed-noise"):
+        figure = Figure(figsize=(0.85 * WIDTH, 3.0), layout="constrained")
+        ax = figure.subplots()
+        for index, (found, name) in enumerate(
+            ((unpaired_detectable_effect, "other seeds in each arm"), (detectable_effect, "same seeds, half shared"))
+        ):
+            colour, dash, _ = look(index)
+            of_one = [found(1.0, n, ALPHA) for n in seeds]
+            estimate, low, high = ([value * size for size in of_one] for value in spread.deviation)
+            ax.plot(seeds, estimate, dash, color=colour, label=name)
+            if not index:
+                ax.fill_between(seeds, low, high, color=colour, alpha=0.14, linewidth=0)
+        if not math.isnan(delta):
+            ax.axhline(delta, color=INK, linewidth=0.8, linestyle="--", label=f"what matters, {rounded(delta)}")
+        ax.axhline(spread.two_runs, color=INK, linewidth=0.8, linestyle=":", label="two single runs may differ so")
+        ax.set_xscale("log")
+        ax.set_yscale("log")
+        ax.xaxis.set_major_locator(FixedLocator([tick for tick in _TICKS if tick <= last]))
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}"))
+        ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: rounded(value)))
+        ax.yaxis.set_minor_formatter(NullFormatter())
+        ax.set_xlim(seeds[0], last)
+        ax.set_xlabel("seeds per arm")
+        ax.set_ylabel(f"difference, {unit(spread.metric)}")
+        figure.legend(loc="outside right upper")
+        caption = (
+            f"The smallest true difference in {metric_name(spread.metric)} found in 80 % of sweeps, over the seeds "
+            "that each arm has. Band: by the 95 % interval of the spread. Dotted: below it, two single runs may differ "
+            "by their seed alone."
+        )
+        return drawing(figure, "seed-noise", "Differences that so many seeds find", caption)

@@ -1,0 +1,83 @@
+"""The tables that compare arms."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from harness.analysis.comparison import intervals
+from harness.core import metrics
+from harness.report.tables.table import ARM, Cell, Column, Table, resting_on, seeds_text, spelled, with_half_widths
+from harness.report.text.answer import verdict_text
+from harness.report.text.numbers import (
+    NOTHING,
+    count,
+    number,
+    probability,
+    rounded,
+    signed,
+    significant,
+)
+
+
+def comparison_lines(comparison: pd.DataFrame) -> list[list[str]]:
+    """A comparison as a short table of strings for a terminal, its header first."""
+    return answer_table(comparison).lines()
+
+
+def answer_table(comparison: pd.DataFrame) -> Table:
+    """One row per arm: what `compare` found, each figure with the half-width of its 95 % t interval."""
+    metric = comparison["metric"].iloc[0]
+    tested = comparison["test_seeds"].sum() > 0
+    differs = comparison["pairs"].sum() > 0
+    name = "loss" if metric == metrics.VAL_LOSS else metric.removeprefix("val/").replace("_", " ")
+    columns: list[tuple[Column, list[Cell]]] = [
+        (Column(ARM, numeric=False), [Cell(str(arm)) for arm in comparison["arm"]]),
+        (Column("Seeds"), [Cell(str(n), n) for n in comparison["seeds"]]),
+        (Column(f"Val {name}"), with_half_widths(intervals(comparison))),
+    ]
+    if differs:
+        found = intervals(comparison, "difference")
+        columns += [
+            (
+                Column("Δ to baseline"),
+                with_half_widths(found, signed, comparison["is_baseline"], comparison["difference_se"]),
+            ),
+            (Column("p (Holm)"), spelled(comparison["p_holm"], probability)),
+            (Column("Verdict", numeric=False), verdict_cells(comparison)),
+        ]
+    if comparison["common_context_mean"].notna().any():
+        columns.append((Column("Common context"), with_half_widths(intervals(comparison, "common_context"))))
+    if tested:
+        columns.append((Column(f"Test {name}"), with_half_widths(intervals(comparison, "test"))))
+    columns.append((Column("Perplexity", minor=True), spelled(comparison["perplexity"], significant)))
+    if metric != metrics.VAL_BITS_PER_BYTE and comparison["bits_per_byte"].notna().any():
+        columns.append(
+            (Column("Bits/byte", minor=True), spelled(comparison["bits_per_byte"], lambda value: number(value, 4)))
+        )
+    return resting_on(comparison["run_ids"], columns)
+
+
+def evidence_table(comparison: pd.DataFrame) -> Table | None:
+    """One row per arm but the baseline: what its verdict rests on. None where there is nothing to compare."""
+    compared = comparison[comparison["pairs"] > 0]
+    if compared.empty:
+        return None
+    delta = rounded(compared["delta"].iloc[0])
+    columns = [
+        (Column(ARM, numeric=False), [Cell(str(arm)) for arm in compared["arm"]]),
+        (Column("Pairs"), spelled(compared["pairs"], count)),
+        (Column("p"), spelled(compared["p"], probability)),
+        (Column("p (Holm)"), spelled(compared["p_holm"], probability)),
+        (Column("Sign-flip p"), spelled(compared["sign_flip_p"], probability)),
+        (Column("d_z"), spelled(compared["d_z"], lambda value: number(value, 2))),
+        (Column("P(better)"), spelled(compared["probability_better"], lambda value: number(value, 2))),
+        (Column("Detectable"), spelled(compared["mde"], lambda value: significant(value, 2))),
+        (Column(f"Seeds for {delta}"), spelled(compared["seeds_needed"], seeds_text)),
+    ]
+    return resting_on(compared["run_ids"], columns)
+
+
+def verdict_cells(compared: pd.DataFrame) -> list[Cell]:
+    """The verdicts of rows that have `verdict` and `delta`; a dash where there is none."""
+    words = zip(compared["verdict"], compared["delta"], strict=True)
+    return [Cell(verdict_text(word, delta) or NOTHING) for word, delta in words]

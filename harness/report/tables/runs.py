@@ -1,0 +1,142 @@
+"""The tables of runs and trials."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import pandas as pd
+
+from harness.analysis.comparison import verdict_runs
+from harness.config.fields import short_name
+from harness.core import metrics
+from harness.core.outcomes import Outcome, Phase
+from harness.report.tables.table import ARM, Cell, Column, Row, Table, sortable
+from harness.report.text.numbers import (
+    NOTHING,
+    count,
+    duration,
+    number,
+    setting,
+    short_id,
+)
+
+
+def best_table(runs: pd.DataFrame, arms: Sequence[str], tune: Sequence[str]) -> Table:
+    """The tuned values each arm was confirmed with, and the explore trial they come from.
+
+    Before an arm has confirm runs: its complete explore trial of lowest final validation loss.
+    """
+    columns = [
+        Column(ARM, numeric=False),
+        *(Column(short_name(path)) for path in tune),
+        Column("Explore val loss"),
+        Column("Trial"),
+        Column("Confirmed", numeric=False),
+    ]
+    rows = []
+    for arm in arms:
+        chosen, confirmed = _chosen(runs[runs["arm"] == arm], tune)
+        if chosen is None:
+            nothing = [Cell(NOTHING)] * (len(columns) - 1)
+            rows.append(Row((Cell(arm), *nothing)))
+            continue
+        cells = [Cell(arm), *(_setting_cell(chosen.get(path)) for path in tune)]
+        if chosen["phase"] == Phase.EXPLORE:
+            trial = _as_float(chosen.get("trial_number"))
+            cells += [_loss_cell(chosen), sortable(trial, number(trial, 0))]
+        else:
+            cells += [Cell(NOTHING), Cell(NOTHING)]
+        rows.append(Row((*cells, Cell("yes" if confirmed else "not yet")), (str(chosen["run_id"]),)))
+    return Table(tuple(columns), tuple(rows))
+
+
+def _chosen(runs: pd.DataFrame, tune: Sequence[str]) -> tuple[pd.Series | None, bool]:
+    """The run whose tuned values are the arm's configuration, and whether they were confirmed."""
+    explored = runs[(runs["phase"] == Phase.EXPLORE) & (runs["outcome"] == Outcome.COMPLETE)]
+    if metrics.VAL_LOSS in explored:
+        explored = explored.sort_values([metrics.VAL_LOSS, "run_id"])
+    confirm = runs[runs["phase"] == Phase.CONFIRM]
+    if confirm.empty:
+        return (None if explored.empty else explored.iloc[0]), False
+    wanted = _settings(confirm.iloc[0], tune)
+    same = [index for index, row in explored.iterrows() if _settings(row, tune) == wanted]
+    return (explored.loc[same[0]] if same else confirm.iloc[0]), not verdict_runs(runs).empty
+
+
+def _settings(row: pd.Series, tune: Sequence[str]) -> list[str | float]:
+    """Tuned values that are equal when they mean the same: `"0.001"` and 0.001."""
+    return [value if math.isfinite(value := _as_float(row.get(path))) else str(row.get(path)) for path in tune]
+
+
+def _as_float(value: object) -> float:
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return math.nan
+
+
+def _setting_cell(value: object) -> Cell:
+    if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
+        return Cell(NOTHING)
+    return sortable(_as_float(value), setting(value))
+
+
+def _loss_cell(run: pd.Series, metric: str = metrics.VAL_LOSS) -> Cell:
+    """A run's last loss; in brackets, and sorted after all results, where the run did not complete.
+
+    Runs whose curves are of a sample have no other loss before their end.
+    """
+    loss = _as_float(run.get(metric))
+    if math.isnan(loss):
+        loss = _as_float(run.get(metrics.of_sample(metric)))
+    text = number(loss, 4)
+    if run["outcome"] == Outcome.COMPLETE or math.isnan(loss):
+        return sortable(loss, text)
+    return Cell(f"({text})")
+
+
+def trials_table(runs: pd.DataFrame, tune: Sequence[str], address: Callable[[str], str] | None = None) -> Table:
+    """Every run of the sweep, failures included, with the reason of each that did not complete.
+
+    Args:
+        runs: as `load_runs` gives them.
+        tune: paths that were tuned.
+        address: run id → its page in MLflow, where there is a server that has one.
+    """
+    tested = metrics.TEST_LOSS in runs and bool(runs[metrics.TEST_LOSS].notna().any())
+    explained = "reason" in runs and bool(runs["reason"].fillna("").ne("").any())
+    columns = [
+        Column("Run", numeric=False),
+        Column(ARM, numeric=False),
+        Column("Phase", numeric=False),
+        Column("Trial"),
+        Column("Seed"),
+        *(Column(short_name(path)) for path in tune),
+        Column("Val loss"),
+        *([Column("Test loss")] if tested else []),
+        Column("Tokens"),
+        Column("Time"),
+        Column("Outcome", numeric=False),
+        *([Column("Reason", numeric=False, long=True)] if explained else []),
+    ]
+    rows = []
+    for _, run in runs.iterrows():
+        trial, seed = _as_float(run.get("trial_number")), _as_float(run.get("seed"))
+        tokens, seconds = _as_float(run.get("tokens")), _as_float(run.get("seconds"))
+        cells = (
+            Cell(short_id(str(run["run_id"])), href=address(str(run["run_id"])) if address else ""),
+            Cell(str(run["arm"])),
+            Cell(str(run["phase"])),
+            sortable(trial, number(trial, 0)),
+            sortable(seed, number(seed, 0)),
+            *(_setting_cell(run.get(path)) for path in tune),
+            _loss_cell(run),
+            *([_loss_cell(run, metrics.TEST_LOSS)] if tested else []),
+            sortable(tokens, count(tokens)),
+            sortable(seconds, duration(seconds)),
+            Cell(run["outcome"] if isinstance(run["outcome"], str) else "running"),
+            *([Cell(str(run["reason"] or ""))] if explained else []),
+        )
+        rows.append(Row(cells, run=str(run["run_id"]), result=run["outcome"] == Outcome.COMPLETE))
+    return Table(tuple(columns), tuple(rows))

@@ -1,0 +1,37 @@
+"""Settings, seeds and values as a report names them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, Final
+
+from harness.config.fields import short_name
+from harness.core.text import listed
+from harness.report.text.numbers import setting
+
+if TYPE_CHECKING:
+    pass
+
+
+_NAMED: Final = 4  # names that a sentence lists before it only counts
+
+
+def named(words: Sequence[str]) -> str:
+    """`a, b and c`; of many only the first few: `a, b, c, d and 3 more`."""
+    extra = len(words) - _NAMED
+    return listed(words if extra < 2 else [*words[:_NAMED], f"{extra} more"])
+
+
+def seeds_named(seeds: Iterable[Any], word: str = "seed") -> str:
+    """`seed 3`, `seeds 2 and 3`, `seeds 2 to 5 and 9`."""
+    known = sorted({int(seed) for seed in seeds})
+    # Consecutive seeds keep the same distance from their place in the order.
+    runs = [[seed for _, seed in group] for _, group in groupby(enumerate(known), lambda pair: pair[1] - pair[0])]
+    parts = [[f"{run[0]} to {run[-1]}"] if len(run) > 2 else list(map(str, run)) for run in runs]
+    return f"{word}{'s' if len(known) > 1 else ''} {named([text for part in parts for text in part])}"
+
+
+def values_named(values: dict[str, Any]) -> str:
+    """Tuned values as `learning_rate=1.2e-3, weight_decay=0.1`."""
+    return ", ".join(f"{short_name(path)}={setting(value)}" for path, value in values.items())
