@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from harness.config.spec import SweepSpec
     from harness.console.screen import Screen
     from harness.core.metrics import Point
-    from harness.runner.controller import Ended
+    from harness.runner.controller import SweepResult
     from harness.tracking import Outbox, Tracker
     from harness.workers.pool import Pool
 
@@ -189,13 +189,13 @@ class Stores:
         return self.storage or "sqlite:///mlruns/optuna.db"
 
 
-def run(spec: SweepSpec, datasets: Datasets, stores: Stores, pool: Pool, fresh: bool, screen: Screen) -> Ended:
+def run(spec: SweepSpec, datasets: Datasets, stores: Stores, pool: Pool, fresh: bool, screen: Screen) -> SweepResult:
     """Everything between a valid spec and its report."""
     with importing():
         from harness.cost.estimate import work_per_run
         from harness.cost.history import Estimates
         from harness.cost.preview import plural, runs_planned
-        from harness.runner.controller import Conductor
+        from harness.runner.controller import SweepController
         from harness.runner.recovery import reconcile, set_aside
         from harness.search.study import ArmStudy, open_storage
         from harness.tracking import Outbox, SweepBusy, Tracker, TrackingError
@@ -231,7 +231,7 @@ def run(spec: SweepSpec, datasets: Datasets, stores: Stores, pool: Pool, fresh: 
         with outbox:
             with screen, pool:
                 Interrupted.check()
-                ended = Conductor(spec, studies, tracker, outbox, pool, screen, work, facts).run()
+                ended = SweepController(spec, studies, tracker, outbox, pool, screen, work, facts).run()
             sent = wait_for_store(outbox, ended.signal)
         outcome = ended.outcome
         screen.log.write(f"sweep {outcome}")

@@ -27,7 +27,7 @@ _VOCAB: Final = "data.vocab"
 
 
 @dataclass(frozen=True)
-class Ground:
+class Comparability:
     """What the arms of a sweep can be compared by.
 
     Attributes:
@@ -53,7 +53,7 @@ def complete_confirm_runs(runs: pd.DataFrame) -> pd.DataFrame:
     return runs[(runs["phase"] == Phase.CONFIRM) & (runs["outcome"] == Outcome.COMPLETE)]
 
 
-def common_ground(runs: pd.DataFrame) -> Ground:
+def comparability(runs: pd.DataFrame) -> Comparability:
     """Find what a sweep's verdict runs (all its runs, before there are any) were scored on, and so what compares them.
 
     A loss per token compares models that predict the same tokens, whether they choose among all that the tokenizer has
@@ -66,12 +66,12 @@ def common_ground(runs: pd.DataFrame) -> Ground:
     different = [name for name in text if chosen[name].astype("string").nunique(dropna=False) > 1]
     if different:
         reason = f"The arms were scored on different texts ({listed(different)} differ), so they are not ranked"
-        return Ground(metrics.VAL_BITS_PER_BYTE, False, reason + "; bits per byte describe each arm by itself.")
+        return Comparability(metrics.VAL_BITS_PER_BYTE, False, reason + "; bits per byte describe each arm by itself.")
     if _TOKENIZER in chosen and chosen[_TOKENIZER].nunique(dropna=False) > 1:
         used = listed(sorted(str(name) for name in chosen[_TOKENIZER].unique()))
         reason = f"The arms predict different tokens (tokenizers {used}), so a loss per token does not compare them"
-        return Ground(metrics.VAL_BITS_PER_BYTE, True, reason + "; bits per byte of the same text do.")
-    return Ground()
+        return Comparability(metrics.VAL_BITS_PER_BYTE, True, reason + "; bits per byte of the same text do.")
+    return Comparability()
 
 
 def compare(
@@ -115,7 +115,7 @@ def compare(
     _check(runs, order, baseline, metric, nats)
     if (
         baseline is not None
-        and (ground := common_ground(runs)).reason
+        and (ground := comparability(runs)).reason
         and not (ground.ranked and metric == ground.metric)
     ):
         raise ValueError(f"metric: found {metric!r} with baseline {baseline!r}. {ground.reason}")
@@ -153,7 +153,7 @@ def undecided_arms(
     if not results:
         return []
     runs = pd.DataFrame(list(results))
-    ground = common_ground(runs)
+    ground = comparability(runs)
     if not ground.ranked:  # no number of seeds makes other texts comparable
         return []
     table = compare(runs, baseline, ground.metric, arms, delta, looks)

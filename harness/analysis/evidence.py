@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from harness.analysis.columns import by_seed, numbers
-from harness.analysis.comparison import Ground, common_ground, compare, verdict_runs
+from harness.analysis.comparison import Comparability, comparability, compare, verdict_runs
 from harness.config.fields import EXCLUSIVE
 from harness.config.spec import StudyConfig
 from harness.core import metrics
@@ -128,9 +128,9 @@ class Evidence:
         return len(self.looks) > 1
 
     @cached_property
-    def ground(self) -> Ground:
+    def ground(self) -> Comparability:
         """What the arms are compared by."""
-        return common_ground(self.runs)
+        return comparability(self.runs)
 
     @property
     def nats(self) -> float:

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from harness.analysis.comparison import common_ground, verdict_runs
+from harness.analysis.comparison import comparability, verdict_runs
 from harness.analysis.statistics import Interval, mean_interval
 from harness.analysis.verdicts import Verdict, judge
 from harness.config.fields import arm_name, format_value, value_key
@@ -139,7 +139,7 @@ def grid(runs: pd.DataFrame, record: SweepRecord, metric: str) -> Grid | None:
 def _check(runs: pd.DataFrame, metric: str) -> None:
     if not metric.startswith("val/"):
         raise ValueError(f"metric: found {metric!r}; allowed: a metric of the validation split, such as val/loss")
-    ground = common_ground(runs)
+    ground = comparability(runs)
     if ground.reason and not (ground.ranked and metric == ground.metric):
         raise ValueError(f"metric: found {metric!r}. {ground.reason}")
 

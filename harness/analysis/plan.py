@@ -74,7 +74,7 @@ def plan_digest(plan: Mapping[str, Any]) -> str:
 
 
 def _ground(spec: SweepSpec) -> tuple[str, bool]:
-    """The metric that can compare the arms, and whether any can: `common_ground` before there are runs."""
+    """The metric that can compare the arms, and whether any can: `comparability` before there are runs."""
     data = [spec.run_config(arm.values).data for arm in spec.arms()]
     texts = [config.model_dump(exclude={"tokenizer", "vocab"}) for config in data]
     ranked = all(text == texts[0] for text in texts)

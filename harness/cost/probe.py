@@ -30,7 +30,7 @@ from harness.model.init import build_gpt
 from harness.training.devices import describe, resolve_compile, resolve_device, resolve_precision, synchronize
 from harness.training.errors import Stopped
 from harness.training.optimizers import Optimizer
-from harness.training.resume import State, States, Surroundings, collect
+from harness.training.resume import Environment, State, States, collect
 from harness.training.trainer import train
 
 WARM_UP = 2  # steps that are not counted: the first ones build what later ones use
@@ -144,7 +144,7 @@ def _state_seconds(config: RunConfig, data: Dataset, device: torch.device) -> fl
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()  # moments exist only after a step
-    here = Surroundings.here(device, resolve_precision(config.train, device))
+    here = Environment.here(device, resolve_precision(config.train, device))
     with tempfile.TemporaryDirectory() as folder, States(Path(folder), config, data, here) as states:
         began = time.perf_counter()
         states.save(State(1, collect(model, optimizer, device), {"training": 0.0}, None, ()))

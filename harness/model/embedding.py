@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class TrainedRows(nn.Module):
+class SparseEmbedding(nn.Module):
     """A token embedding whose rows for tokens that no training window holds are no parameters.
 
     Their gradient is zero at every step, so all that AdamW does to them is to decay them, by one factor for all. With a

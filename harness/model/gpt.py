@@ -16,7 +16,7 @@ from harness.config.run import ModelConfig
 from harness.model.cross_entropy import linear_cross_entropy, padded_logits, token_losses
 from harness.model.dispatch import is_plain
 from harness.model.dropout import causal_attention, dropout
-from harness.model.embedding import TrainedRows
+from harness.model.embedding import SparseEmbedding
 
 SCORED_ROWS = {"cpu": 256, "cuda": 8192, "mps": 8192}  # of logits, held at once where the head is a whole product
 
@@ -97,7 +97,7 @@ class GPT(nn.Module):
         super().__init__()
         self.context_length = config.context_length
         self.drop_rate = config.drop_rate
-        self.tok_emb: nn.Embedding | TrainedRows = nn.Embedding(vocab_size, config.emb_dim)
+        self.tok_emb: nn.Embedding | SparseEmbedding = nn.Embedding(vocab_size, config.emb_dim)
         self.pos_emb = nn.Embedding(config.context_length, config.emb_dim)
         self.trf_blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.final_norm = nn.LayerNorm(config.emb_dim)
@@ -108,16 +108,16 @@ class GPT(nn.Module):
     def train_rows(self, rows: Tensor) -> None:
         """Make the rows of the token embedding that are not in `rows`, ids (R,) int64 ascending, no parameters."""
         assert isinstance(self.tok_emb, nn.Embedding)
-        self.tok_emb = TrainedRows(self.tok_emb, rows)
+        self.tok_emb = SparseEmbedding(self.tok_emb, rows)
 
     @property
     def untrained_decay(self) -> float | None:
         """What weight decay has left of the embedding's rows that are no parameters; None where all are."""
-        return self.tok_emb.decay if isinstance(self.tok_emb, TrainedRows) else None
+        return self.tok_emb.decay if isinstance(self.tok_emb, SparseEmbedding) else None
 
     @untrained_decay.setter
     def untrained_decay(self, left: float) -> None:
-        assert isinstance(self.tok_emb, TrainedRows)
+        assert isinstance(self.tok_emb, SparseEmbedding)
         self.tok_emb.decay = left
 
     def hidden(self, tokens: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ MOST_ROWS = 0.8  # of a token embedding: where more are trained, all are
 INIT_STD = 0.02  # GPT-2's; the output projections of the 2·n_layers residual branches get it over √(2·n_layers)
 
 
-class Undrawn(TorchFunctionMode):
+class skip_init(TorchFunctionMode):
     """Inside, modules do not draw their weights: of large ones it takes seconds, and they are overwritten at once."""
 
     def __torch_function__(
@@ -49,7 +49,7 @@ def build_gpt(
         trained: the ids that occur in training, ascending. Where they are so few that it pays, the embedding's other
             rows are no parameters. None: whatever may occur.
     """
-    with Undrawn():
+    with skip_init():
         model = GPT(config.model, config.vocab_size)
     rows = None
     if vocabulary is not None:

@@ -21,7 +21,7 @@ from harness.config.run import VOCABULARY, RunConfig
 from harness.core.files import safetensors_chunks, write_whole
 from harness.data import Tokenizer, get_tokenizer
 from harness.model.gpt import GPT
-from harness.model.init import Undrawn
+from harness.model.init import skip_init
 
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "checkpoint.json"
@@ -69,7 +69,7 @@ def load_checkpoint(folder: Path, device: torch.device | str = "cpu") -> tuple[G
         tensors.pop(IDS, None)
         if sum(tensor.numel() for tensor in tensors.values()) != config.parameters:  # before a billion layers are built
             raise KeyError(WEIGHTS)
-        with torch.device("meta"), Undrawn():
+        with torch.device("meta"), skip_init():
             model = GPT(config.model, config.vocab_size)
         if config.model.tie_embeddings:
             tensors["out_head.weight"] = tensors["tok_emb.weight"]

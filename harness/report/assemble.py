@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import pandas as pd
 
-from harness.analysis.comparison import common_ground, compare
+from harness.analysis.comparison import comparability, compare
 from harness.core.outcomes import Phase
 from harness.report.page.content import Content
 from harness.report.sections import token_losses as passages
@@ -72,7 +72,7 @@ def assemble(
     from harness.report.figures.loss_curves import AXES, loss_curves
 
     arms = [arm.name for arm in record.arms]
-    ground = common_ground(runs)
+    ground = comparability(runs)
     baseline = record.baseline if len(arms) > 1 and ground.ranked else None
     comparison = compare(runs, baseline, ground.metric, arms, record.study.get("delta"), record.study.get("looks"))
     moments, seed = side_by_side(runs, arms, samples_of)
@@ -88,7 +88,7 @@ def assemble(
         leading=_there(lead if lead is not None else seeds),
         curves=[(axis, drawing) for axis, drawing in over if drawing is not None],
         drawings=_there(by_position),
-        resting=_there(seeds if lead is not None else None),
+        evidence_figures=_there(seeds if lead is not None else None),
         sections=_sections(record, runs, comparison, curves),
         moments=moments,
         sample_seed=seed,

@@ -16,7 +16,7 @@ from harness.config.spec import Arm, SweepSpec
 from harness.core.outcomes import Outcome, Phase
 
 
-class Rounds:
+class AdaptiveSeeds:
     """The confirm rounds of one sweep.
 
     Args:

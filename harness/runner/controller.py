@@ -21,10 +21,10 @@ from harness.config.spec import SweepSpec
 from harness.console.screen import Screen
 from harness.core.metrics import Point
 from harness.core.outcomes import Again, Outcome, Phase
-from harness.runner.scheduler import Agenda
+from harness.runner.scheduler import Scheduler
 from harness.runner.tasks import Running, Task
 from harness.search.study import RUN_ID, RUN_KEY, ArmStudy
-from harness.tracking import ARTIFACTS, Kept, Outbox, SweepBusy, Tracker
+from harness.tracking import ARTIFACTS, Outbox, SweepBusy, Tracker, UnfinishedRun
 from harness.workers.messages import Event, Finished, Job, Progress, Started
 from harness.workers.pool import Pool
 
@@ -34,7 +34,7 @@ GRACE_SECONDS = 10.0  # what running trials get to stop by themselves
 
 
 @dataclass(frozen=True)
-class Ended:
+class SweepResult:
     """How a sweep ended: by which signal it was stopped (0: none), and which runs did not do their work."""
 
     signal: int
@@ -48,7 +48,7 @@ class Ended:
         return Outcome.FAILED if self.failed else Outcome.COMPLETE
 
 
-class Conductor:
+class SweepController:
     """Runs what is missing of a sweep to its end.
 
     Args:
@@ -75,7 +75,7 @@ class Conductor:
     ) -> None:
         self.spec, self.studies, self.outbox = spec, studies, outbox
         self.pool, self.screen, self.work, self.data = pool, screen, work, data
-        self.agenda = Agenda(spec, studies, tracker.confirmed(outbox.parent), self._supersede, screen, work)
+        self.scheduler = Scheduler(spec, studies, tracker.confirmed(outbox.parent), self._supersede, screen, work)
         self.running: dict[int, Running] = {}
         self._signal = 0
         self._jobs = 0
@@ -84,13 +84,13 @@ class Conductor:
         self._common_context = spec.common_context
         self._trouble = ""
 
-    def run(self) -> Ended:
+    def run(self) -> SweepResult:
         """Train everything that is missing; returns when it is done or a signal stopped it.
 
         Raises:
             SweepBusy: another process has taken the sweep over.
         """
-        self.screen.sweep_began(*self.agenda.remaining(), self.agenda.tallies())
+        self.screen.sweep_began(*self.scheduler.remaining(), self.scheduler.tallies())
         handlers = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             while not self._signal:
@@ -101,7 +101,7 @@ class Conductor:
             if self._signal:
                 self._stop_all()
             else:
-                for kept in filter(self.agenda.supersedes, self._kept.values()):
+                for kept in filter(self.scheduler.supersedes, self._kept.values()):
                     self.outbox.drop(kept)
         finally:
             try:
@@ -109,11 +109,11 @@ class Conductor:
             finally:
                 for number, handler in handlers.items():
                     signal.signal(number, handler)
-        return Ended(self._signal, tuple(self.agenda.failed))
+        return SweepResult(self._signal, tuple(self.scheduler.failed))
 
     def _fill_workers(self) -> None:
         while self.pool.free:
-            task = self.agenda.next(self.running.values())
+            task = self.scheduler.next(self.running.values())
             if task is None:
                 return
             self._begin(task)
@@ -227,7 +227,7 @@ class Conductor:
             self.outbox.pause(running.key, reason)
         else:
             self._record_end(running, outcome, reason)
-        self.agenda.ended(running, outcome, reason)
+        self.scheduler.ended(running, outcome, reason)
         self.screen.run_ended(event.job, outcome, reason)
 
     def _record_end(self, running: Running, outcome: Outcome, reason: str) -> None:
@@ -266,7 +266,7 @@ class Conductor:
             raise errors[0]
 
 
-def _same(run: Task | Kept) -> tuple[object, ...]:
+def _same(run: Task | UnfinishedRun) -> tuple[object, ...]:
     """What tells whether a task and a record are of the same run."""
     if isinstance(run, Task):
         return (run.study, run.trial.number) if run.trial else (run.arm.name, run.seed, run.config.digest())

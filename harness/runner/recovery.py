@@ -18,8 +18,8 @@ from harness.core import metrics
 from harness.core.metrics import Point
 from harness.core.outcomes import Outcome, Phase
 from harness.runner.tasks import run_name, told_loss
-from harness.search.study import OUTCOME, RUN_KEY, ArmStudy, Known, set_studies_aside
-from harness.tracking import Kept, Outbox, Tracker, Trial, TrialInfo
+from harness.search.study import OUTCOME, RUN_KEY, ArmStudy, StoredTrial, set_studies_aside
+from harness.tracking import Outbox, Tracker, Trial, TrialInfo, UnfinishedRun
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -98,7 +98,7 @@ def set_aside(spec: SweepSpec, identity: str, storage: BaseStorage, tracker: Tra
     return "; ".join(said)
 
 
-def _restore(study: ArmStudy, spec: SweepSpec, stored: list[Trial], kept: list[Kept]) -> int:
+def _restore(study: ArmStudy, spec: SweepSpec, stored: list[Trial], kept: list[UnfinishedRun]) -> int:
     """Fill an empty study from MLflow and, newer, the disk; gives how many trials it got."""
     if study.known:
         return 0
@@ -108,21 +108,21 @@ def _restore(study: ArmStudy, spec: SweepSpec, stored: list[Trial], kept: list[K
     return len({trial.number for trial in trials})
 
 
-def _from_mlflow(run: Trial, spec: SweepSpec) -> Known:
+def _from_mlflow(run: Trial, spec: SweepSpec) -> StoredTrial:
     at_start, at_end = run.losses.get(0), run.losses[max(run.losses)] if run.losses else None
     loss = at_start if run.outcome is Outcome.DIVERGED else at_end
     values = {path: run.params[path] for path in spec.tune}
     losses = {tokens: value for tokens, value in run.curve.items() if tokens}
-    return Known(run.number, values, run.outcome, loss, losses, run.reason, run.key)
+    return StoredTrial(run.number, values, run.outcome, loss, losses, run.reason, run.key)
 
 
-def _from_disk(run: Kept, spec: SweepSpec) -> Known:
+def _from_disk(run: UnfinishedRun, spec: SweepSpec) -> StoredTrial:
     outcome = run.outcome or Outcome.INTERRUPTED
     assert run.info.number is not None
     written = run.info.config.flat()
     values = {path: written[path] for path in spec.tune}
     losses = {it.tokens: it.curve_loss for it in run.points if it.curve_loss is not None and it.step}
-    return Known(run.info.number, values, outcome, told_loss(run.points, outcome), losses, run.reason, run.key)
+    return StoredTrial(run.info.number, values, outcome, told_loss(run.points, outcome), losses, run.reason, run.key)
 
 
 def _ends(studies: Mapping[str, ArmStudy]) -> dict[str, Outcome]:

@@ -16,15 +16,15 @@ from harness.console.screen import Screen
 from harness.console.state import ArmTally
 from harness.core import metrics
 from harness.core.outcomes import Again, Outcome, Phase
-from harness.runner.adaptive_seeds import Rounds
+from harness.runner.adaptive_seeds import AdaptiveSeeds
 from harness.runner.tasks import Running, Task, told_loss
 from harness.search.study import ArmStudy
-from harness.tracking import Confirmed, Kept
+from harness.tracking import Confirmed, UnfinishedRun
 
 MAX_REPLACEMENTS: Final = 2  # trials per arm and command that are asked for in place of failed ones
 
 
-class Agenda:
+class Scheduler:
     """What is still to be trained, as far as it is known; it grows by what is found out.
 
     Args:
@@ -55,7 +55,7 @@ class Agenda:
         self._replacements = {arm.name: MAX_REPLACEMENTS for arm in self.arms}
         self._to_confirm: list[Task] = []
         self._best: dict[str, Mapping[str, Any] | None] = {}  # by arm whose search is over: what is confirmed
-        self._rounds = Rounds(spec)
+        self._rounds = AdaptiveSeeds(spec)
         self._confirmed = confirmed
 
     def remaining(self) -> tuple[int, float]:
@@ -115,7 +115,7 @@ class Agenda:
             else:
                 self.failed.append(failure)
 
-    def supersedes(self, kept: Kept) -> bool:
+    def supersedes(self, kept: UnfinishedRun) -> bool:
         """Whether an interrupted confirm run is of values that are no longer the best of its arm."""
         info = kept.info
         values = self._best.get(info.arm)

@@ -15,7 +15,7 @@ from harness.console.text import clock
 from harness.core import metrics
 from harness.core.outcomes import Outcome, Phase
 from harness.search.study import read_studies
-from harness.tracking import Kept, SweepState, find_sweep, kept_runs, load_runs
+from harness.tracking import SweepState, UnfinishedRun, find_sweep, load_runs, unfinished_runs
 
 HEADINGS: Final = ("Arm", "Explored", "Confirmed", "Running", "Interrupted", "Failed", "Left", "Best val loss")
 
@@ -68,7 +68,7 @@ class Status:
 
     sweep: SweepState | None
     arms: Sequence[ArmStatus]
-    open_runs: Sequence[Kept]
+    open_runs: Sequence[UnfinishedRun]
     unsent: int
     now: float
 
@@ -117,7 +117,7 @@ def read_status(
     now = time.time() if now is None else now
     sweep = find_sweep(spec.name, identity, tracking)
     studies = read_studies(storage, spec, identity) if sweep else {}
-    kept = kept_runs(folder) if sweep else []
+    kept = unfinished_runs(folder) if sweep else []
     confirms: dict[str, list[tuple[str, float | None]]] = {}
     if sweep:
         runs = load_runs(spec.name, tracking, sweep.run_id)
@@ -142,7 +142,7 @@ def _arm(
     spec: SweepSpec,
     trials: Mapping[int, tuple[str, float | None]],
     confirms: Sequence[tuple[str, float | None]],
-    kept: Sequence[Kept],
+    kept: Sequence[UnfinishedRun],
     alive: bool,
 ) -> ArmStatus:
     """Count an arm's runs. What is on disk is newer than what MLflow knows, so it is believed first."""

@@ -71,7 +71,7 @@ class Best:
 
 
 @dataclass(frozen=True)
-class Known:
+class StoredTrial:
     """What is known of a trial without its study: from its MLflow run, say."""
 
     number: int
@@ -185,7 +185,7 @@ class ArmStudy:
             self.tell(number, Outcome.INTERRUPTED, None)
         return len(left)
 
-    def restore(self, trials: Sequence[Known]) -> None:
+    def restore(self, trials: Sequence[StoredTrial]) -> None:
         """Fill a study that is empty, because its storage was lost, with the trials that are known from elsewhere.
 
         Numbers stay what they were; one in between that nothing is known of becomes a failed trial.

@@ -8,7 +8,7 @@ first use: MLflow alone takes seconds.
 from __future__ import annotations
 
 from harness.core.paths import DEFAULT_URI
-from harness.tracking.outbox.outbox import ARTIFACTS, Kept, Outbox, kept_runs
+from harness.tracking.outbox.outbox import ARTIFACTS, Outbox, UnfinishedRun, unfinished_runs
 from harness.tracking.ownership import SweepState, find_sweep
 from harness.tracking.reading.activity import Pulse, read_pulse
 from harness.tracking.reading.find_run import RunDetails, load_run
@@ -39,7 +39,6 @@ __all__ = [
     "DEFAULT_URI",
     "ArmInfo",
     "Confirmed",
-    "Kept",
     "Outbox",
     "PlanChange",
     "Pulse",
@@ -53,11 +52,11 @@ __all__ = [
     "TrackingError",
     "Trial",
     "TrialInfo",
+    "UnfinishedRun",
     "brief_requests",
     "checkpoint_folder",
     "default_tracking_uri",
     "find_sweep",
-    "kept_runs",
     "load_curves",
     "load_frames",
     "load_passage",
@@ -70,4 +69,5 @@ __all__ = [
     "page_address",
     "read_pulse",
     "ui_command",
+    "unfinished_runs",
 ]

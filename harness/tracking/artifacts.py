@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.tracking import schema as record
+from harness.tracking import schema
 from harness.tracking.records import PlanChange
 from harness.tracking.store import local_artifact
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 def stored_plans(client: MlflowClient, run: Run) -> tuple[dict[str, Any], tuple[PlanChange, ...]]:
     """The analysis plan that a parent run began with (empty where none was stored), and its changes since then."""
-    first = _read_text(client, run, record.PLAN_FILE)
-    changes = _read_text(client, run, record.PLAN_CHANGES_FILE)
-    return json.loads(first or "{}"), record.parse_changes(changes or "[]")
+    first = _read_text(client, run, schema.PLAN_FILE)
+    changes = _read_text(client, run, schema.PLAN_CHANGES_FILE)
+    return json.loads(first or "{}"), schema.parse_changes(changes or "[]")
 
 
 def _read_text(client: MlflowClient, run: Run, path: str) -> str | None:

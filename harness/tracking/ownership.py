@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from harness.core.paths import configured_uri, sqlite_file
-from harness.tracking import provenance
-from harness.tracking import schema as record
+from harness.tracking import provenance, schema
 from harness.tracking.store import connect, explained, sweeps_of
 
 if TYPE_CHECKING:
@@ -42,12 +41,12 @@ def holder_of(run: Run) -> str | None:
     One of this machine can be looked for; one of another is believed for some minutes after it last said so.
     """
     tags = run.data.tags
-    owner = tags.get(record.PROCESS, "")
+    owner = tags.get(schema.PROCESS, "")
     if run.info.status != "RUNNING" or owner == provenance.process_name():
         return None
     if provenance.is_here(owner):
         return owner if provenance.is_running(owner) else None
-    silence = time.time() - int(tags.get(record.BEAT, 0)) / 1000
+    silence = time.time() - int(tags.get(schema.BEAT, 0)) / 1000
     return owner if silence < LEASE_SECONDS else None
 
 
@@ -68,7 +67,7 @@ def find_sweep(experiment: str, identity: str, uri: str | None = None) -> SweepS
         return None
     for run in reversed(sweeps_of(client, found.experiment_id)):
         tags = run.data.tags
-        if tags.get(record.IDENTITY) == identity:
-            opened = int(tags[record.OPENED])
-            return SweepState(run.info.run_id, run.info.status, tags.get(record.OUTCOME), holder_of(run), opened)
+        if tags.get(schema.IDENTITY) == identity:
+            opened = int(tags[schema.OPENED])
+            return SweepState(run.info.run_id, run.info.status, tags.get(schema.OUTCOME), holder_of(run), opened)
     return None

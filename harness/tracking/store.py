@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from harness.core.paths import _SQLITE, DEFAULT_URI, cache_folder, configured_uri, sqlite_file
-from harness.tracking import schema as record
+from harness.tracking import schema
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -203,13 +203,13 @@ def _check_server(client: MlflowClient, uri: str) -> None:
 
 def sweeps_of(client: MlflowClient, experiment_id: str) -> list[Run]:
     """The parent runs of an experiment, the one started or resumed last at the end."""
-    runs = search_runs(client, [experiment_id], f"tags.`{record.ROLE}` = '{record.SWEEP}'")
-    return sorted(runs, key=lambda run: int(run.data.tags[record.OPENED]))
+    runs = search_runs(client, [experiment_id], f"tags.`{schema.ROLE}` = '{schema.SWEEP}'")
+    return sorted(runs, key=lambda run: int(run.data.tags[schema.OPENED]))
 
 
 def trials_of(client: MlflowClient, experiment_id: str, parent: str) -> list[Run]:
     """The child runs of a sweep, oldest first."""
-    runs = search_runs(client, [experiment_id], f"tags.`{record.PARENT_RUN}` = '{parent}'")
+    runs = search_runs(client, [experiment_id], f"tags.`{schema.PARENT_RUN}` = '{parent}'")
     return sorted(runs, key=lambda run: int(run.info.start_time))
 
 

@@ -65,7 +65,7 @@ class Evaluator:
     device: torch.device
     precision: str
     stop: Callable[[], bool] = lambda: False  # asked before every batch whether to end now
-    beginnings: dict[str, Measured] = field(default_factory=dict)  # see `train`
+    step0_cache: dict[str, Measured] = field(default_factory=dict)  # see `train`
     by_position: tuple[float, ...] = ()  # mean validation loss at each position, of the last pass
 
     @property
@@ -78,9 +78,9 @@ class Evaluator:
         if step > 0:
             return self.evaluate(step, read_test, whole), self.sample()
         key = self._beginning()
-        if key not in self.beginnings:
-            self.beginnings[key] = self.evaluate(step), self.sample()
-        scores, sample = self.beginnings[key]
+        if key not in self.step0_cache:
+            self.step0_cache[key] = self.evaluate(step), self.sample()
+        scores, sample = self.step0_cache[key]
         return dict(scores), sample
 
     def _beginning(self) -> str:

@@ -76,7 +76,7 @@ class State:
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class Environment:
     """What the last bits of a run's numbers depend on beside its configuration, its data and its code."""
 
     device: str
@@ -86,12 +86,12 @@ class Surroundings:
     instructions: str  # the CPU's widest vectors, which torch chooses its kernels by
 
     @classmethod
-    def here(cls, device: torch.device, precision: str) -> Surroundings:
+    def here(cls, device: torch.device, precision: str) -> Environment:
         """Those of this process."""
         instructions = torch.backends.cpu.get_cpu_capability()
         return cls(describe(device), precision, torch.__version__, torch.get_num_threads(), instructions)
 
-    def changes(self, before: Surroundings) -> str:
+    def changes(self, before: Environment) -> str:
         """`resumed with 2 threads, was 1: not bit-equal`; empty where nothing that matters is different."""
         words = {"device": "on", "precision": "in", "version": "with torch"}
         if self.device == before.device == "cpu":
@@ -157,7 +157,7 @@ class States:
         surroundings: of this process.
     """
 
-    def __init__(self, folder: Path | None, config: RunConfig, data: Dataset, surroundings: Surroundings) -> None:
+    def __init__(self, folder: Path | None, config: RunConfig, data: Dataset, surroundings: Environment) -> None:
         self.folder = folder
         self.every = config.train.checkpoint_every if folder is not None else None
         self.surroundings = surroundings
@@ -266,7 +266,7 @@ class States:
             raise StateError(f"{path.name} is damaged")
         return content
 
-    def _read(self, number: int) -> tuple[State, Surroundings]:
+    def _read(self, number: int) -> tuple[State, Environment]:
         content = self._description(number)
         path, _ = self._files(number)
         for name, words in _OTHER.items():
@@ -277,7 +277,7 @@ class States:
                 raise StateError(f"{path.name} is damaged")
             points = tuple(Point.from_plain(point) for point in content["points"])
             state = State(content["step"], load_file(path), content["clock"], content["pending"], points)
-            return state, Surroundings(**content["surroundings"])
+            return state, Environment(**content["surroundings"])
         except OSError as error:
             raise StateError(f"{path.name} {_trouble(error)}") from error
         except (SafetensorError, LookupError, TypeError) as error:

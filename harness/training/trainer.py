@@ -26,7 +26,7 @@ from harness.training.devices import peak_flops, resolve_compile, resolve_device
 from harness.training.errors import Stopped, check_finite
 from harness.training.evaluation import Evaluator, Measured
 from harness.training.optimizers import Optimizer
-from harness.training.resume import State, States, Surroundings, collect, fits, put_back
+from harness.training.resume import Environment, State, States, collect, fits, put_back
 from harness.training.schedule import learning_rate_factor
 from harness.training.step import training_step
 
@@ -45,7 +45,7 @@ def train(
     after: int | None = None,
     began: Callable[[int, str], None] | None = None,
     stop: Callable[[], bool] = lambda: False,
-    beginnings: dict[str, Measured] | None = None,
+    step0_cache: dict[str, Measured] | None = None,
 ) -> Generator[Point, None, None]:
     """Train the GPT that `config` describes and yield points of its curves.
 
@@ -74,7 +74,7 @@ def train(
         began: told, before the first point, the step that training goes on from (0: from the beginning), and what
             there is to say about it, such as "resumed with 2 threads, was 1: not bit-equal". By default it is logged.
         stop: asked before every step and during evaluations whether to end now.
-        beginnings: kept by the caller from run to run: what untrained models were measured to be. Runs that begin
+        step0_cache: kept by the caller from run to run: what untrained models were measured to be. Runs that begin
             with the same weights, as all trials of a search do, then measure them once.
 
     Raises:
@@ -102,7 +102,7 @@ def train(
     train_on = training_step(
         model, optimizer, config.train, device, precision, resolve_compile(config, device, windows)
     )
-    evaluator = Evaluator(config, data, model, device, precision, stop, {} if beginnings is None else beginnings)
+    evaluator = Evaluator(config, data, model, device, precision, stop, {} if step0_cache is None else step0_cache)
     clock = Clock(config, config.total_steps(windows))
     eval_steps = config.eval_steps(windows)
     log_steps = config.log_steps(windows)
@@ -118,7 +118,7 @@ def train(
         clock.settle(device)
         return State(step, collect(model, optimizer, device), clock.state(), pending, tuple(points))
 
-    with States(state, config, data, Surroundings.here(device, precision)) as states:
+    with States(state, config, data, Environment.here(device, precision)) as states:
         found, note = states.newest(lambda it: fits(it, model, optimizer))
         if found is not None:
             step, pending, points = found.step, found.pending, list(found.points)

@@ -72,7 +72,7 @@ class _Memory:
     """What a worker keeps from run to run: open corpora, and what untrained models were measured to be."""
 
     datasets: dict[DataConfig, Dataset] = field(default_factory=dict)
-    beginnings: dict[str, Measured] = field(default_factory=dict)
+    step0_cache: dict[str, Measured] = field(default_factory=dict)
 
     def dataset(self, config: DataConfig) -> Dataset:
         """The tokens, opened once."""
@@ -143,7 +143,7 @@ def _train(job: Job, orders: _Orders, index: int, memory: _Memory) -> Finished:
             after=job.after,
             began=began,
             stop=orders.stop,
-            beginnings=memory.beginnings,
+            step0_cache=memory.step0_cache,
         )
         with contextlib.closing(points):  # a parent that is gone takes no points, but the state is worth saving
             for point in points:

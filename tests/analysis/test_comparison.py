@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 import example_sweep as example
-from harness.analysis.comparison import common_ground, verdict_runs
+from harness.analysis.comparison import comparability, verdict_runs
 from harness.report import compare, comparison_lines
 from harness.report.page.latex import latex_table
 from harness.report.tables.comparison import answer_table
@@ -79,7 +79,7 @@ def test_an_arm_without_result_keeps_its_row() -> None:
     runs = example.frame([*example.confirm_runs({BASELINE: {2: 5.1}}), *example.explore_runs()])
     table = compare(runs, BASELINE, arms=[ARM, BASELINE])
     assert list(table["arm"]) == [ARM, BASELINE] and list(table["seeds"]) == [0, 1]
-    assert f"{ARM}: no complete confirm run" in str(answer(table, common_ground(runs)))
+    assert f"{ARM}: no complete confirm run" in str(answer(table, comparability(runs)))
 
 
 def test_mistakes_are_named() -> None:
@@ -104,7 +104,7 @@ def tokenizer_runs(**other: object) -> pd.DataFrame:
 
 def test_other_tokens_are_compared_by_bits_per_byte() -> None:
     runs = tokenizer_runs()
-    ground = common_ground(runs)
+    ground = comparability(runs)
     assert ground.ranked and ground.metric == "val/bits_per_byte" and "byte and gpt2" in ground.reason
     with pytest.raises(ValueError, match="predict different tokens"):
         compare(runs, BASELINE)
@@ -118,7 +118,7 @@ def test_other_tokens_are_compared_by_bits_per_byte() -> None:
 
 def test_other_texts_are_not_ranked() -> None:
     runs = tokenizer_runs(**{"data.corpus": "sotu-early"})
-    ground = common_ground(runs)
+    ground = comparability(runs)
     assert not ground.ranked and "data.corpus" in ground.reason
     for metric in ("val/loss", "val/bits_per_byte"):
         with pytest.raises(ValueError, match="different texts"):
@@ -128,20 +128,20 @@ def test_other_texts_are_not_ranked() -> None:
 
 
 def test_same_data_compares_by_loss() -> None:
-    assert common_ground(example.frame(example.confirm_runs())).reason == ""
+    assert comparability(example.frame(example.confirm_runs())).reason == ""
     lost = example.run(700, ARM, {}, outcome="failed")
     lost |= dict.fromkeys([name for name in lost if name.startswith("data.")])  # failed before it knew its parameters
-    assert common_ground(example.frame([*example.explore_runs(), lost])).reason == ""
+    assert comparability(example.frame([*example.explore_runs(), lost])).reason == ""
 
 
 def test_ground_is_known_before_there_is_a_result() -> None:
     runs = tokenizer_runs().assign(phase="explore")
-    assert common_ground(runs).metric == "val/bits_per_byte"
+    assert comparability(runs).metric == "val/bits_per_byte"
 
 
 def words_for(losses: dict[str, dict[int, float]], baseline: str | None = BASELINE) -> str:
     runs = example.frame(example.confirm_runs(losses))
-    return str(answer(compare(runs, baseline), common_ground(runs)))
+    return str(answer(compare(runs, baseline), comparability(runs)))
 
 
 def test_answer_names_verdict_size_and_grounds() -> None:
@@ -190,7 +190,7 @@ def test_answer_corrects_for_the_number_of_arms() -> None:
     runs = example.frame(example.confirm_runs(differing(0.005, 0.005)))
     table = compare(runs, BASELINE)
     assert list(table["p_holm"][1:]) == pytest.approx([2 * table["p"][1:].min()] * 2, rel=1e-6)
-    words = str(answer(table, common_ground(runs)))
+    words = str(answer(table, comparability(runs)))
     assert words.count(" over 2 comparisons)") == 2
     alone = compare(runs, BASELINE, arms=[BASELINE, "drop_rate=0.2"]).iloc[1]
     assert alone["p_holm"] == alone["p"] == pytest.approx(table["p"][1])
@@ -225,7 +225,7 @@ def test_no_difference_needs_the_interval_within_delta() -> None:
     assert compared(runs, delta=end * 0.99).loc["drop_rate=0.2", "verdict"] == "undecided"
     two = example.frame(example.confirm_runs(differing(0.0, 0.0, noise=(0.002, -0.002, 0.001, -0.001))))
     assert compared(two, delta=end * 1.01).loc["drop_rate=0.2", "verdict"] == "undecided"  # corrected for two
-    assert "shows no difference larger than 0.02" in str(answer(compare(runs, BASELINE), common_ground(runs)))
+    assert "shows no difference larger than 0.02" in str(answer(compare(runs, BASELINE), comparability(runs)))
 
 
 def test_a_real_difference_may_be_smaller_than_what_matters() -> None:
@@ -275,10 +275,10 @@ def test_answer_of_one_seed_one_arm_and_none() -> None:
     alone = words_for({"all": {2: 5.25}}, None)
     assert "The validation loss is 5.2500. It is one seed" in alone and "nothing is compared" in alone
     runs = example.frame(example.explore_runs())
-    assert "nothing is ranked" in str(answer(compare(runs, BASELINE), common_ground(runs)))
+    assert "nothing is ranked" in str(answer(compare(runs, BASELINE), comparability(runs)))
     no_base = example.frame([*example.confirm_runs({ARM: {2: 5.2}}), *example.explore_runs()])
     assert "baseline drop_rate=0.1 has no complete confirm run" in str(
-        answer(compare(no_base, BASELINE), common_ground(no_base))
+        answer(compare(no_base, BASELINE), comparability(no_base))
     )
 
 
@@ -392,4 +392,4 @@ def test_the_check_without_normal_noise_pays_for_its_looks_too() -> None:
     assert (first["alpha"], last["alpha"]) == pytest.approx((0.05, 0.025))
     assert last["p"] == first["p"] == first["p_holm"] and last["p_holm"] == pytest.approx(2 * first["p"])
     assert last["sign_flip_p"] == first["sign_flip_p"] < 0.05
-    assert "sign-flip" not in str(answer(several, common_ground(runs)))  # both tests leave it open
+    assert "sign-flip" not in str(answer(several, comparability(runs)))  # both tests leave it open

@@ -316,7 +316,7 @@ def fill(folder: Path, trials: int, seeds: int, points: int) -> int:
     import sqlite3
 
     from harness.core.outcomes import Outcome
-    from harness.tracking import schema as record
+    from harness.tracking import schema
 
     with sweep_store(folder, trials, seeds) as (tracker, parent, infos):
         written: dict[str, str] = {}
@@ -347,9 +347,9 @@ def fill(folder: Path, trials: int, seeds: int, points: int) -> int:
                 db.execute(f"INSERT INTO {table} (run_uuid, {names}) {copied}", pair)
             rows = "SELECT key, value, :new FROM tags WHERE run_uuid = :old AND key NOT IN " + kept
             db.execute(f"INSERT INTO tags (key, value, run_uuid) {rows}", pair)
-            own = {k: v for k, v in record.trial_tags(parent, info).items() if f"'{k}'" in kept}
+            own = {k: v for k, v in schema.trial_tags(parent, info).items() if f"'{k}'" in kept}
             db.executemany("INSERT INTO tags VALUES (?, ?, ?)", [(k, v, new) for k, v in own.items()])
-            params = record.trial_params(info.config)
+            params = schema.trial_params(info.config)
             db.executemany("INSERT INTO params VALUES (?, ?, ?)", [(k, v, new) for k, v in params.items()])
     return len(written) + len(copies)
 

@@ -12,7 +12,7 @@ Parts: `throughput` (tokens a second of one trial's training steps), `sweep` (th
 trials, from the command to its end), `micro` (this harness alone: shares of tracking and checkpoints, start-up,
 report, memory) and `gpu` (the 124M preset against nanoGPT's compiled step, where there is a GPU). Every measurement is
 a fresh process. Peers run twice: `plain`, as their users run them, and `malloc`, with the memory settings that our
-workers are started with. Rounds are interleaved, and each starts with another one.
+workers are started with. AdaptiveSeeds are interleaved, and each starts with another one.
 
 Each measurement is appended to --out as a line of JSON as soon as it is made. What is there already is not measured
 again, so an interrupted command goes on where it was; --fresh sets the file aside and begins anew. Times from a machine

@@ -9,7 +9,7 @@ import pytest
 
 from harness.config.spec import SweepSpec
 from harness.core.outcomes import Outcome
-from harness.runner.adaptive_seeds import Rounds
+from harness.runner.adaptive_seeds import AdaptiveSeeds
 from specs import GOOD, load
 
 ARMS = ("drop_rate=0.0", "drop_rate=0.1", "drop_rate=0.2")
@@ -27,7 +27,9 @@ def spec(tmp_path: Path) -> SweepSpec:
     return load(tmp_path, text.replace("seeds: 3", "seeds: {min: 3, max: 8}"))
 
 
-def train(rounds: Rounds, spec: SweepSpec, arm: str, outcome: Outcome = Outcome.COMPLETE, **others: float) -> None:
+def train(
+    rounds: AdaptiveSeeds, spec: SweepSpec, arm: str, outcome: Outcome = Outcome.COMPLETE, **others: float
+) -> None:
     """Let an arm have its runs of this round."""
     for seed in rounds.seeds:
         loss = LOSSES[arm][spec.seeds.index(seed)]
@@ -37,7 +39,7 @@ def train(rounds: Rounds, spec: SweepSpec, arm: str, outcome: Outcome = Outcome.
 
 
 def test_only_undecided_arms_and_the_baseline_get_more_seeds(spec: SweepSpec) -> None:
-    rounds = Rounds(spec)
+    rounds = AdaptiveSeeds(spec)
     assert rounds.seeds == spec.seeds[:3]
     for arm in ARMS:
         train(rounds, spec, arm)
@@ -55,7 +57,7 @@ def test_only_undecided_arms_and_the_baseline_get_more_seeds(spec: SweepSpec) ->
 
 
 def test_it_ends_where_everything_is_decided(spec: SweepSpec) -> None:
-    rounds = Rounds(spec)
+    rounds = AdaptiveSeeds(spec)
     for arm in (BASE, CLEAR):
         train(rounds, spec, arm)
     for seed in rounds.seeds:
@@ -67,7 +69,7 @@ def test_it_ends_where_everything_is_decided(spec: SweepSpec) -> None:
 
 
 def test_test_metrics_are_not_even_kept(spec: SweepSpec) -> None:
-    plain, tempting = Rounds(spec), Rounds(spec)
+    plain, tempting = AdaptiveSeeds(spec), AdaptiveSeeds(spec)
     for arm in ARMS:
         train(plain, spec, arm)
         train(tempting, spec, arm, **{"test/loss": 1.0 if arm == OPEN else 9.0, "test/bits_per_byte": 0.1})
@@ -76,20 +78,20 @@ def test_test_metrics_are_not_even_kept(spec: SweepSpec) -> None:
 
 
 def test_arms_without_a_pair_get_no_more_seeds(spec: SweepSpec) -> None:
-    rounds = Rounds(spec)
+    rounds = AdaptiveSeeds(spec)
     train(rounds, spec, BASE)
     train(rounds, spec, CLEAR)
     train(rounds, spec, OPEN, Outcome.DIVERGED)
     assert rounds.undecided() == []
-    alone = Rounds(spec)
+    alone = AdaptiveSeeds(spec)
     train(alone, spec, OPEN)  # the baseline has no result
-    assert alone.undecided() == [] and Rounds(spec).undecided() == []
+    assert alone.undecided() == [] and AdaptiveSeeds(spec).undecided() == []
 
 
 def test_other_texts_are_not_compared_and_get_no_more_seeds(tmp_path: Path) -> None:
     text = GOOD.replace("model.drop_rate: [0.0, 0.1]", "data.split.val: [0.1, 0.2]").replace("baseline: {model", "#")
     spec = load(tmp_path, text.replace("seeds: 3", "seeds: {min: 2, max: 4}"))
-    rounds = Rounds(spec)
+    rounds = AdaptiveSeeds(spec)
     for arm in spec.arms():
         for seed in rounds.seeds:
             loss = {"val/loss": 5 + 0.1 * seed * arm.copy + math.sin(seed)}

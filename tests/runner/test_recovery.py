@@ -20,7 +20,7 @@ from harness.core.outcomes import Outcome, Phase
 from harness.runner.recovery import REMADE, set_aside
 from harness.runner.tasks import Task, told_loss
 from harness.search.study import RUN_KEY
-from harness.tracking import kept_runs, load_runs
+from harness.tracking import load_runs, unfinished_runs
 from stored_runs import DATA
 from torn_sweep import Torn, measure
 
@@ -68,7 +68,7 @@ def copied(torn: Torn, tmp_path: Path) -> Callable[[], Torn]:
 
 def test_three_stores_are_brought_into_one_truth(copied: Callable[[], Torn]) -> None:
     torn = copied()
-    kept = {run.info.number: run.key for run in kept_runs(torn.folder / "work" / "runs")}
+    kept = {run.info.number: run.key for run in unfinished_runs(torn.folder / "work" / "runs")}
     said = torn.reconcile()
     assert said == (
         "2 runs that had been interrupted to go on with; 1 run whose end MLflow had not heard of; "

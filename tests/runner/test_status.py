@@ -101,6 +101,8 @@ def test_points_without_an_evaluation_have_no_loss_to_show(tmp_path: Path) -> No
 
 def kept_metrics(torn: Torn) -> set[str]:
     """Names of all metrics in the record on disk."""
-    from harness.tracking import kept_runs
+    from harness.tracking import unfinished_runs
 
-    return {name for run in kept_runs(torn.folder / "work" / "runs") for one in run.points for name in one.metrics}
+    return {
+        name for run in unfinished_runs(torn.folder / "work" / "runs") for one in run.points for name in one.metrics
+    }

@@ -17,7 +17,7 @@ import pandas as pd
 import example_sweep as example
 from clean_sweeps import DELTA, clean_sweep
 from harness.analysis.plan import METHOD_VERSION
-from harness.report.warnings.kinds import Flaw
+from harness.report.warnings.kinds import WarningKind
 from harness.tracking import PlanChange, SweepRecord
 
 RATE = "train.learning_rate"
@@ -39,8 +39,8 @@ class Plant:
     """
 
     name: str
-    flaw: Flaw
-    also: frozenset[Flaw]
+    flaw: WarningKind
+    also: frozenset[WarningKind]
     base: dict[str, Any]
     plant: Planting
 
@@ -57,7 +57,7 @@ class Plant:
 PLANTS: list[Plant] = []
 
 
-def planted(flaw: Flaw, *also: Flaw, **base: Any) -> Callable[[Planting], Planting]:
+def planted(flaw: WarningKind, *also: WarningKind, **base: Any) -> Callable[[Planting], Planting]:
     """Register a fault for three arms, six seeds and nothing tuned, or as `base` says otherwise."""
 
     def register(plant: Planting) -> Planting:
@@ -107,7 +107,7 @@ def seed_of(runs: pd.DataFrame, row: Any) -> str:
 # the search ----------------------------------------------------------------------------------------------------
 
 
-@planted(Flaw.EDGE, dimensions=1)
+@planted(WarningKind.EDGE, dimensions=1)
 def optimum_at_the_end_of_the_range(record, runs):
     arm = other(record)
     for place, row in enumerate(trials(runs, arm)[:5]):
@@ -116,7 +116,7 @@ def optimum_at_the_end_of_the_range(record, runs):
     return record, runs, (arm, "learning_rate", "3.03e-4", "low end", "most of its best trials")
 
 
-@planted(Flaw.EDGE, dimensions=1)
+@planted(WarningKind.EDGE, dimensions=1)
 def best_option_of_a_grid_is_its_last(record, runs):
     options = [2e-3, 1e-3, 5e-4]
     for one in record.arms:
@@ -134,21 +134,21 @@ def best_option_of_a_grid_is_its_last(record, runs):
     return record, runs, (record.arms[0].name, "learning_rate", "2e-3", "high end")
 
 
-@planted(Flaw.UNEQUAL_TRIALS, dimensions=1)
+@planted(WarningKind.UNEQUAL_TRIALS, dimensions=1)
 def one_arm_searched_less(record, runs):
     arm = other(record)
     size = int(((runs["arm"] == arm) & runs["outcome"].isin(["complete", "pruned", "diverged"])).sum()) - 6
     return record, runs.drop(index=trials(runs, arm)[-2:]), (f"{arm} {size - 2}", "by luck")
 
 
-@planted(Flaw.SEARCH_UNFINISHED, dimensions=1)
+@planted(WarningKind.SEARCH_UNFINISHED, dimensions=1)
 def a_search_that_was_stopped(record, runs):
     size = record.study["trials"]
     asked = replace(record, study={**record.study, "trials": size + 5})
     return asked, runs, (f"{size + 5} explore trials per arm", f"{other(record)} {size}")
 
 
-@planted(Flaw.FEW_TRIALS, Flaw.SEARCH_UNFINISHED, dimensions=2)
+@planted(WarningKind.FEW_TRIALS, WarningKind.SEARCH_UNFINISHED, dimensions=2)
 def three_trials_for_two_dimensions(record, runs):
     kept = {row for one in record.arms for row in trials(runs, one.name)[:3]}
     explored = runs[runs["phase"] == "explore"].index
@@ -156,14 +156,14 @@ def three_trials_for_two_dimensions(record, runs):
     return record, runs, (f"{other(record)} 3", "2 tuned dimensions", "5 is the fewest")
 
 
-@planted(Flaw.MOSTLY_PRUNED, Flaw.ORDER_FLIPS, dimensions=1)
+@planted(WarningKind.MOSTLY_PRUNED, WarningKind.ORDER_FLIPS, dimensions=1)
 def one_arm_mostly_pruned(record, runs):
     arm = other(record)
     runs.loc[trials(runs, arm)[2:], "outcome"] = "pruned"
     return record, runs, (arm, "pruned")
 
 
-@planted(Flaw.DIVERGED_TRIALS, dimensions=1)
+@planted(WarningKind.DIVERGED_TRIALS, dimensions=1)
 def a_third_of_the_trials_diverged(record, runs):
     arm = other(record)
     mine = trials(runs, arm)
@@ -173,7 +173,7 @@ def a_third_of_the_trials_diverged(record, runs):
     return record, runs, (arm, "diverged", "Narrow the range")
 
 
-@planted(Flaw.BESIDE_DIVERGED, Flaw.DIVERGED_TRIALS, dimensions=1)
+@planted(WarningKind.BESIDE_DIVERGED, WarningKind.DIVERGED_TRIALS, dimensions=1)
 def divergence_beside_the_best(record, runs):
     arm = other(record)
     best, *_, worst = trials(runs, arm)
@@ -182,7 +182,7 @@ def divergence_beside_the_best(record, runs):
     return record, runs, (arm, "beside diverged ones", "learning_rate=")
 
 
-@planted(Flaw.ORDER_FLIPS, arms=2, dimensions=1)
+@planted(WarningKind.ORDER_FLIPS, arms=2, dimensions=1)
 def a_lucky_last_trial(record, runs):
     lucky, steady = other(record), record.baseline
     first, second = trials(runs, lucky), trials(runs, steady)
@@ -194,21 +194,21 @@ def a_lucky_last_trial(record, runs):
     return record, runs, (lucky, steady, "change places", "second half")
 
 
-@planted(Flaw.OUTSIDE_SPACE, dimensions=1)
+@planted(WarningKind.OUTSIDE_SPACE, dimensions=1)
 def a_trial_outside_the_space(record, runs):
     arm = other(record)
     runs.loc[trials(runs, arm)[-1], RATE] = 0.05
     return record, runs, (arm, "1 explore trial", "0.05", "log_uniform")
 
 
-@planted(Flaw.SEARCH_SEEDS, dimensions=1)
+@planted(WarningKind.SEARCH_SEEDS, dimensions=1)
 def one_arm_searched_on_another_seed(record, runs):
     mine = (runs["phase"] == "explore") & (runs["arm"] == other(record))
     runs.loc[mine, ["seed", "train.seed"]] = 77
     return record, runs, ("2 seeds 1 and 77",)
 
 
-@planted(Flaw.TEST_READ, dimensions=1)
+@planted(WarningKind.TEST_READ, dimensions=1)
 def the_search_reads_the_test_split(record, runs):
     arm = other(record)
     rows = trials(runs, arm)[:2]
@@ -216,7 +216,7 @@ def the_search_reads_the_test_split(record, runs):
     return record, runs, (arm, "2 explore trials", "test split")
 
 
-@planted(Flaw.NOT_BEST, dimensions=1)
+@planted(WarningKind.NOT_BEST, dimensions=1)
 def the_second_best_was_confirmed(record, runs):
     arm = other(record)
     first, second = trials(runs, arm)[:2]
@@ -224,14 +224,14 @@ def the_second_best_was_confirmed(record, runs):
     return record, runs, (arm, f"{runs.loc[first, 'val/loss']:.4f}", f"{runs.loc[second, 'val/loss']:.4f}")
 
 
-@planted(Flaw.UNTRIED, dimensions=1)
+@planted(WarningKind.UNTRIED, dimensions=1)
 def untried_values_were_confirmed(record, runs):
     arm = other(record)
     runs.loc[confirm(runs, arm), RATE] = 1.23e-3
     return record, runs, (arm, "learning_rate=1.23e-3")
 
 
-@planted(Flaw.SPLIT_ARM, dimensions=1)
+@planted(WarningKind.SPLIT_ARM, dimensions=1)
 def one_seed_has_other_tuned_values(record, runs):
     arm = other(record)
     row = confirm(runs, arm)[2]
@@ -242,19 +242,19 @@ def one_seed_has_other_tuned_values(record, runs):
 # the confirm runs ----------------------------------------------------------------------------------------------
 
 
-@planted(Flaw.RUNNING, Flaw.UNFINISHED)
+@planted(WarningKind.RUNNING, WarningKind.UNFINISHED)
 def still_running(record, runs):
     end(runs, confirm(runs, other(record))[-1:], None)
     return record, runs, ("1 run had not ended",)
 
 
-@planted(Flaw.UNFINISHED)
+@planted(WarningKind.UNFINISHED)
 def fewer_seeds_than_asked(record, runs):
     arm = other(record)
     return record, runs.drop(index=confirm(runs, arm)[-1:]), (f"{arm} (5)", "6 confirm runs")
 
 
-@planted(Flaw.UNFINISHED, Flaw.FEW_SEEDS, looks=(3, 6, 12), factor="train.beta2")
+@planted(WarningKind.UNFINISHED, WarningKind.FEW_SEEDS, looks=(3, 6, 12), factor="train.beta2")
 def an_open_verdict_without_its_seeds(record, runs):
     for one in record.arms:
         runs = runs.drop(index=confirm(runs, one.name)[3:])
@@ -265,19 +265,19 @@ def an_open_verdict_without_its_seeds(record, runs):
     return record, runs, (f"{arm} (3)", "3 to 12 confirm runs")
 
 
-@planted(Flaw.NO_BASELINE, Flaw.UNFINISHED)
+@planted(WarningKind.NO_BASELINE, WarningKind.UNFINISHED)
 def no_baseline(record, runs):
     return record, runs.drop(index=confirm(runs, record.baseline)), (record.baseline,)
 
 
-@planted(Flaw.DIVERGED_ARM)
+@planted(WarningKind.DIVERGED_ARM)
 def an_arm_that_diverged(record, runs):
     arm = other(record)
     end(runs, confirm(runs, arm), "diverged")
     return record, runs, (arm, "6 confirm runs", "diverged")
 
 
-@planted(Flaw.DIVERGED_ARM, Flaw.UNFINISHED, Flaw.DIVERGED_TRIALS, dimensions=1)
+@planted(WarningKind.DIVERGED_ARM, WarningKind.UNFINISHED, WarningKind.DIVERGED_TRIALS, dimensions=1)
 def an_arm_without_a_trial(record, runs):
     arm = other(record)
     runs = runs.drop(index=confirm(runs, arm))
@@ -286,7 +286,7 @@ def an_arm_without_a_trial(record, runs):
     return record, runs, (arm, f"{int(mine.sum())} explore trials")
 
 
-@planted(Flaw.SURVIVORS)
+@planted(WarningKind.SURVIVORS)
 def a_diverged_seed_left_out(record, runs):
     arm = other(record)
     row = confirm(runs, arm)[1]
@@ -294,7 +294,7 @@ def a_diverged_seed_left_out(record, runs):
     return record, runs, (arm, f"{seed_of(runs, row)} (diverged)", "5 seeds that survived")
 
 
-@planted(Flaw.SURVIVORS, Flaw.UNFINISHED)
+@planted(WarningKind.SURVIVORS, WarningKind.UNFINISHED)
 def a_failed_seed_left_out(record, runs):
     arm = other(record)
     row = confirm(runs, arm)[1]
@@ -302,7 +302,7 @@ def a_failed_seed_left_out(record, runs):
     return record, runs, (arm, f"{seed_of(runs, row)} (failed)")
 
 
-@planted(Flaw.PRUNED_CONFIRM, Flaw.UNFINISHED)
+@planted(WarningKind.PRUNED_CONFIRM, WarningKind.UNFINISHED)
 def a_pruned_confirm_run(record, runs):
     arm = other(record)
     row = confirm(runs, arm)[0]
@@ -310,7 +310,7 @@ def a_pruned_confirm_run(record, runs):
     return record, runs, (arm, seed_of(runs, row))
 
 
-@planted(Flaw.SEARCHED_SEED, dimensions=1)
+@planted(WarningKind.SEARCHED_SEED, dimensions=1)
 def confirmed_on_the_seed_of_the_search(record, runs):
     for one in record.arms:
         row = confirm(runs, one.name)[0]
@@ -319,14 +319,14 @@ def confirmed_on_the_seed_of_the_search(record, runs):
     return record, runs, (f"{other(record)} on seed 1",)
 
 
-@planted(Flaw.FALSE_PAIRS)
+@planted(WarningKind.FALSE_PAIRS)
 def labels_are_not_seeds(record, runs):
     arm = other(record)
     runs.loc[confirm(runs, arm), "train.seed"] += 50
     return record, runs, (arm, "51 to 56")
 
 
-@planted(Flaw.COUNTED_TWICE)
+@planted(WarningKind.COUNTED_TWICE)
 def one_result_under_two_seeds(record, runs):
     arm = other(record)
     first, second = confirm(runs, arm)[:2]
@@ -334,35 +334,35 @@ def one_result_under_two_seeds(record, runs):
     return record, runs, (arm, "seeds 1 and 2")
 
 
-@planted(Flaw.COUNTED_TWICE, Flaw.FALSE_PAIRS)
+@planted(WarningKind.COUNTED_TWICE, WarningKind.FALSE_PAIRS)
 def one_seed_under_two_labels(record, runs):
     arm = other(record)
     runs.loc[confirm(runs, arm)[1], "train.seed"] = 1
     return record, runs, (arm, "seeds 1 and 2")
 
 
-@planted(Flaw.UNPAIRED)
+@planted(WarningKind.UNPAIRED)
 def an_arm_on_its_own_seeds(record, runs):
     arm = other(record)
     runs.loc[confirm(runs, arm)[:2], ["seed", "train.seed"]] += 100
     return record, runs, (arm, "seeds 1, 2, 101 and 102", "4 pairs")
 
 
-@planted(Flaw.UNPAIRED)
+@planted(WarningKind.UNPAIRED)
 def a_seed_more_for_one_arm(record, runs):
     arm = other(record)
     extra = {"seed": 40, "train.seed": 40, "val/loss": 4.9, "best_val_loss": 4.9}
     return record, copied(runs, confirm(runs, arm)[-1:], **extra), (arm, "seed 40")
 
 
-@planted(Flaw.OFF_LOOK, Flaw.UNFINISHED, Flaw.FEW_SEEDS, looks=(3, 6, 12), factor="train.beta2")
+@planted(WarningKind.OFF_LOOK, WarningKind.UNFINISHED, WarningKind.FEW_SEEDS, looks=(3, 6, 12), factor="train.beta2")
 def stopped_between_two_looks(record, runs):
     arm = max((one.name for one in record.arms), key=lambda name: len(confirm(runs, name)))
     size = len(confirm(runs, arm)) - 1
     return record, runs.drop(index=confirm(runs, arm)[-1:]), (f"{arm} {size}", "3, 6 and 12")
 
 
-@planted(Flaw.SHORT)
+@planted(WarningKind.SHORT)
 def a_run_that_stopped_before_its_budget(record, runs):
     arm = other(record)
     row = confirm(runs, arm)[3]
@@ -370,7 +370,7 @@ def a_run_that_stopped_before_its_budget(record, runs):
     return record, runs, (arm, seed_of(runs, row), "7,168 of 8,192 tokens")
 
 
-@planted(Flaw.SHORT, budget="epochs")
+@planted(WarningKind.SHORT, budget="epochs")
 def a_run_that_stopped_before_its_siblings(record, runs):
     arm = other(record)
     row = confirm(runs, arm)[3]
@@ -378,7 +378,7 @@ def a_run_that_stopped_before_its_siblings(record, runs):
     return record, runs, (arm, seed_of(runs, row), "4,096 of 8,192 tokens")
 
 
-@planted(Flaw.SHORT, dimensions=1, budget="steps")
+@planted(WarningKind.SHORT, dimensions=1, budget="steps")
 def a_trial_that_stopped_before_its_budget(record, runs):
     arm = other(record)
     row = trials(runs, arm)[-1]
@@ -389,7 +389,7 @@ def a_trial_that_stopped_before_its_budget(record, runs):
 # the results ---------------------------------------------------------------------------------------------------
 
 
-@planted(Flaw.FEW_SEEDS)
+@planted(WarningKind.FEW_SEEDS)
 def far_too_much_noise(record, runs):
     arm = other(record)
     rows = confirm(runs, arm)
@@ -398,13 +398,13 @@ def far_too_much_noise(record, runs):
     return record, runs, (arm, "6 pairs", f"the {DELTA} that matters")
 
 
-@planted(Flaw.FEW_SEEDS)
+@planted(WarningKind.FEW_SEEDS)
 def one_seed(record, runs):
     runs = runs.drop(index=[row for one in record.arms for row in confirm(runs, one.name)[1:]])
     return replace(record, study={**record.study, "seeds": 1, "looks": [1]}), runs, (other(record), "one seed")
 
 
-@planted(Flaw.ONE_SEED, Flaw.FEW_SEEDS)
+@planted(WarningKind.ONE_SEED, WarningKind.FEW_SEEDS)
 def a_seed_far_from_the_others(record, runs):
     arm = other(record)
     row = confirm(runs, arm)[4]
@@ -412,14 +412,14 @@ def a_seed_far_from_the_others(record, runs):
     return record, runs, (arm, seed_of(runs, row), "one seed drives the result")
 
 
-@planted(Flaw.NO_EFFECT)
+@planted(WarningKind.NO_EFFECT)
 def a_setting_that_does_nothing(record, runs):
     arm = other(record)
     runs.loc[confirm(runs, arm), LOSSES] = runs.loc[confirm(runs, record.baseline), LOSSES].to_numpy()
     return record, runs, (arm, record.baseline, "to the last digit")
 
 
-@planted(Flaw.NOT_REPRODUCED, dimensions=1)
+@planted(WarningKind.NOT_REPRODUCED, dimensions=1)
 def confirm_runs_far_from_the_trial(record, runs):
     arm = other(record)
     before = runs.loc[trials(runs, arm)[0], "val/loss"]
@@ -427,7 +427,7 @@ def confirm_runs_far_from_the_trial(record, runs):
     return record, runs, (arm, f"{before:.3f}")
 
 
-@planted(Flaw.NONDETERMINISTIC)
+@planted(WarningKind.NONDETERMINISTIC)
 def a_run_repeated_with_another_result(record, runs):
     arm = other(record)
     row = confirm(runs, arm)[0]
@@ -435,7 +435,7 @@ def a_run_repeated_with_another_result(record, runs):
     return record, copied(runs, pd.Index([row]), **{"val/loss": worse}), (arm, seed_of(runs, row), "0.050 apart")
 
 
-@planted(Flaw.NONDETERMINISTIC)
+@planted(WarningKind.NONDETERMINISTIC)
 def a_run_that_diverged_once(record, runs):
     arm = other(record)
     row = confirm(runs, arm)[0]
@@ -443,14 +443,14 @@ def a_run_that_diverged_once(record, runs):
     return record, twice, (arm, seed_of(runs, row), "one diverged and one did not")
 
 
-@planted(Flaw.NON_FINITE)
+@planted(WarningKind.NON_FINITE)
 def complete_without_a_loss(record, runs):
     arm = other(record)
     runs.loc[confirm(runs, arm)[0], "val/loss"] = math.inf
     return record, runs, (arm, "1 complete run", "no finite loss")
 
 
-@planted(Flaw.NON_FINITE)
+@planted(WarningKind.NON_FINITE)
 def infinite_values_on_the_way(record, runs):
     arm = other(record)
     runs["non_finite"] = None
@@ -458,21 +458,21 @@ def infinite_values_on_the_way(record, runs):
     return record, runs, (arm, "optim/grad_norm")
 
 
-@planted(Flaw.UNTRAINED)
+@planted(WarningKind.UNTRAINED)
 def an_arm_that_did_not_learn(record, runs):
     arm = other(record)
     runs.loc[confirm(runs, arm), LOSSES] += 6.5
     return record, runs, (arm, "did not learn")
 
 
-@planted(Flaw.OVERFITTED)
+@planted(WarningKind.OVERFITTED)
 def one_arm_overfits(record, runs):
     arm = other(record)
     runs.loc[confirm(runs, arm), ["val/loss", "test/loss"]] += 0.15
     return record, runs, (f"{arm} 0.15", "last checkpoint")
 
 
-@planted(Flaw.TEST_DISAGREES)
+@planted(WarningKind.TEST_DISAGREES)
 def the_test_split_says_the_opposite(record, runs):
     arm = other(record)
     rows, base = confirm(runs, arm), confirm(runs, record.baseline)
@@ -483,7 +483,7 @@ def the_test_split_says_the_opposite(record, runs):
     return record, runs, (f"{arm} is better", "the opposite (+0.105")
 
 
-@planted(Flaw.TEST_MISSING)
+@planted(WarningKind.TEST_MISSING)
 def a_run_that_did_not_read_the_test_split(record, runs):
     arm = other(record)
     row = confirm(runs, arm)[2]
@@ -494,13 +494,13 @@ def a_run_that_did_not_read_the_test_split(record, runs):
 # what the arms have in common ----------------------------------------------------------------------------------
 
 
-@planted(Flaw.TARGETS)
+@planted(WarningKind.TARGETS)
 def another_validation_split(record, runs):
     runs.loc[confirm(runs, other(record)), "data.split.val"] = 0.2
     return record, runs, ("data.split.val (0.1 and 0.2)",)
 
 
-@planted(Flaw.TARGETS, Flaw.SETTINGS)
+@planted(WarningKind.TARGETS, WarningKind.SETTINGS)
 def a_run_with_another_tokenizer(record, runs):
     row = confirm(runs, other(record))[0]
     runs.loc[row, ["data.tokenizer", "model.vocab_size"]] = ["byte", 256]
@@ -508,41 +508,41 @@ def a_run_with_another_tokenizer(record, runs):
     return record, runs, ("data.tokenizer", "byte", "gpt2")
 
 
-@planted(Flaw.DATA_HASH)
+@planted(WarningKind.DATA_HASH)
 def the_text_changed_in_between(record, runs):
     runs["data_sha256"] = "aca588c1" * 8
     runs.loc[confirm(runs, other(record)), "data_sha256"] = "0badf00d" * 8
     return record, runs, ("aca588c1", "0badf00d")
 
 
-@planted(Flaw.SETTINGS)
+@planted(WarningKind.SETTINGS)
 def another_setting_differs(record, runs):
     runs.loc[confirm(runs, other(record)), "train.beta2"] = 0.99
     return record, runs, ("train.beta2 (0.95 and 0.99)",)
 
 
-@planted(Flaw.UNEQUAL_BUDGET)
+@planted(WarningKind.UNEQUAL_BUDGET)
 def one_arm_trained_for_longer(record, runs):
     arm = other(record)
     runs.loc[confirm(runs, arm), ["tokens", "steps"]] = [10240, 20]
     return record, runs, (f"{arm} 10.2 k", "8,192")
 
 
-@planted(Flaw.THROUGHPUT, budget="seconds")
+@planted(WarningKind.THROUGHPUT, budget="seconds")
 def a_busy_machine(record, runs):
     arm = other(record)
     runs.loc[confirm(runs, arm)[:2], ["tokens", "steps"]] = [102_400, 200]
     return record, runs, (f"{arm} 102 k to",)
 
 
-@planted(Flaw.THROUGHPUT, budget="seconds")
+@planted(WarningKind.THROUGHPUT, budget="seconds")
 def a_slower_time_of_day(record, runs):
     arm = other(record)
     runs.loc[confirm(runs, arm), ["tokens", "steps"]] = [102_400, 200]
     return record, runs, (f"{arm} 102 k", "not equally fast")
 
 
-@planted(Flaw.COMMITS)
+@planted(WarningKind.COMMITS)
 def an_arm_of_another_commit(record, runs):
     arm = other(record)
     runs["commit"] = "db73c1e0" * 5
@@ -550,7 +550,7 @@ def an_arm_of_another_commit(record, runs):
     return record, runs, (f"{arm} (6 pairs)", "aaaaaaaaaaaa")
 
 
-@planted(Flaw.DEVICES)
+@planted(WarningKind.DEVICES)
 def an_arm_on_another_device(record, runs):
     arm = other(record)
     runs["device"] = "cpu"
@@ -558,7 +558,7 @@ def an_arm_on_another_device(record, runs):
     return record, runs, (f"{arm} (2 pairs)", "NVIDIA H200")
 
 
-@planted(Flaw.VERSIONS)
+@planted(WarningKind.VERSIONS)
 def an_arm_with_another_torch(record, runs):
     arm = other(record)
     runs["versions"] = "torch 2.13.0"
@@ -566,18 +566,18 @@ def an_arm_with_another_torch(record, runs):
     return record, runs, (f"{arm} (6 pairs)", "torch 2.12.1")
 
 
-@planted(Flaw.DIRTY)
+@planted(WarningKind.DIRTY)
 def uncommitted_changes(record, runs):
     return replace(record, dirty=True), runs, ("uncommitted changes", "dirty.patch")
 
 
-@planted(Flaw.DROPPED_ARM)
+@planted(WarningKind.DROPPED_ARM)
 def an_arm_that_disappeared(record, runs):
     arm = other(record)
     return replace(record, arms=tuple(one for one in record.arms if one.name != arm)), runs, (arm,)
 
 
-@planted(Flaw.PLAN)
+@planted(WarningKind.PLAN)
 def seeds_added_after_a_look(record, runs):
     names = [one.name for one in record.arms]
     plan = {"method": METHOD_VERSION, "metric": "val/loss", "baseline": record.baseline, "arms": names, "trials": 0}

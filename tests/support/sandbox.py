@@ -16,7 +16,7 @@ import psutil
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from harness.tracking import Kept, kept_runs, load_curves, load_runs
+from harness.tracking import UnfinishedRun, load_curves, load_runs, unfinished_runs
 
 SPEC = """\
 name: tiny
@@ -143,13 +143,13 @@ class Sandbox:
         """Where runs lie until they are done."""
         return self.folder / "mlruns" / "tiny.work"
 
-    def open_runs(self) -> list[tuple[Path, Kept]]:
+    def open_runs(self) -> list[tuple[Path, UnfinishedRun]]:
         """The runs on disk that have not ended, with their folders."""
         folders = sorted(self.work.iterdir()) if self.work.is_dir() else []
-        found = [(folder / kept.key, kept) for folder in folders for kept in kept_runs(folder)]
+        found = [(folder / kept.key, kept) for folder in folders for kept in unfinished_runs(folder)]
         return [(folder, kept) for folder, kept in found if kept.outcome is None]
 
-    def under_way(self, steps: int = 1, states: int = 0) -> list[tuple[Path, Kept]]:
+    def under_way(self, steps: int = 1, states: int = 0) -> list[tuple[Path, UnfinishedRun]]:
         """The open runs that have come so far: to a point of that step, and with so many states saved."""
         return [
             (folder, kept)

@@ -45,10 +45,8 @@ from harness.tracking import (
     load_samples,
     load_sweep,
     provenance,
+    schema,
     ui_command,
-)
-from harness.tracking import (
-    schema as record,
 )
 from harness.tracking.ownership import LEASE_SECONDS
 from harness.tracking.store import SweepBusy
@@ -298,8 +296,8 @@ json_values = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=Fa
 
 @given(json_values | st.lists(json_values, max_size=3).map(tuple))
 def test_a_parameter_comes_back_with_its_type(value: object) -> None:
-    text = record.encode_param(value)
-    back = record.decode_param(text)
+    text = schema.encode_param(value)
+    back = schema.decode_param(text)
     assert (type(back), back) == (type(value), value)
     assert text.isprintable()
 
@@ -308,7 +306,7 @@ def test_a_parameter_comes_back_with_its_type(value: object) -> None:
     "value", ["1e-3", "true", "null", "NaN", '"quoted"', "[", "[" * 100_000, " 1", "", "a\nb", "é"]
 )
 def test_a_string_that_looks_like_something_else_stays_a_string(value: str) -> None:
-    assert record.decode_param(record.encode_param(value)) == value
+    assert schema.decode_param(schema.encode_param(value)) == value
 
 
 # Sweeps.
@@ -432,7 +430,7 @@ def test_a_sweep_made_before_there_were_plans_has_none_and_can_still_be_read_and
     info = replace(sweep_info("old"), plan={})
     tracker = Tracker("old", store.uri)
     parent = tracker.open_sweep(info)
-    written = json.loads(record.describe(info))
+    written = json.loads(schema.describe(info))
     del written["plan"]
     tracker.log_text(parent, json.dumps(written), "sweep.json")
     tracker.end_trial(tracker.start_trial(parent, trial_info()), Outcome.COMPLETE)

@@ -24,17 +24,17 @@ from safetensors.torch import load_file, save
 import harness.training.resume
 from damage import Trap, rewrite
 from harness.core.metrics import Point
-from harness.training.resume import FolderInUse, State, States, Surroundings
+from harness.training.resume import Environment, FolderInUse, State, States
 from harness.training.trainer import train
 from helpers import byte_data, small_config
 from paths import SUPPORT
 
 CONFIG = small_config()
-HERE = Surroundings("cpu", "fp32", "2.13.0", 1, "AVX2")
+HERE = Environment("cpu", "fp32", "2.13.0", 1, "AVX2")
 POINT = Point(0, 0, 0.0, 1.5, {"val/loss": 5.0}, "Every “effort”\ud800", (1.0, 2.0))
 
 
-def states(folder: Path | None, surroundings: Surroundings = HERE, **train: Any) -> States:
+def states(folder: Path | None, surroundings: Environment = HERE, **train: Any) -> States:
     return States(folder, small_config(**train), byte_data(), surroundings)
 
 
@@ -336,12 +336,12 @@ def test_a_state_of_another_format_is_passed_over(folder: Path, monkeypatch: pyt
     ],
 )
 def test_other_surroundings_are_allowed_and_said(changes: dict[str, Any], said: str, folder: Path) -> None:
-    here = Surroundings(**{**vars(HERE), **changes})
+    here = Environment(**{**vars(HERE), **changes})
     assert newest(folder, surroundings=here) == (2, said)
 
 
 def test_surroundings_are_those_of_this_process() -> None:
-    here = Surroundings.here(torch.device("cpu"), "bf16")
+    here = Environment.here(torch.device("cpu"), "bf16")
     assert (here.device, here.precision, here.version, here.threads) == ("cpu", "bf16", torch.__version__, 1)
 
 

@@ -211,10 +211,10 @@ def test_runs_that_begin_alike_measure_their_beginning_once(
     monkeypatch.setattr(Evaluator, "evaluate", counted)
     alone = run(small_config(**change))
     assert passes == [0, 6]
-    beginnings: dict[str, Any] = {}
-    run(small_config(), beginnings=beginnings)
+    step0_cache: dict[str, Any] = {}
+    run(small_config(), step0_cache=step0_cache)
     passes.clear()
-    points = run(small_config(**change), beginnings=beginnings)
+    points = run(small_config(**change), step0_cache=step0_cache)
     assert passes == ([6] if shared else [0, 6])
     assert numbers(points) == numbers(alone)
     assert [point.sample for point in points] == [point.sample for point in alone]

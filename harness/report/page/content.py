@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from harness.analysis.comparison import Ground
+from harness.analysis.comparison import Comparability
 from harness.report.figures.drawing import Drawing
 from harness.report.sections.samples import Moment
 from harness.report.sections.section import Section
@@ -20,8 +20,8 @@ from harness.report.tables.runs import trials_table
 from harness.report.tables.table import Table
 from harness.report.text.answer import Answer, answer
 from harness.report.text.provenance import Opening
-from harness.report.warnings.collect import caveats
-from harness.report.warnings.kinds import Caveat
+from harness.report.warnings.collect import report_warnings
+from harness.report.warnings.kinds import ReportWarning
 
 if TYPE_CHECKING:
     from harness.report.figures.loss_curves import Axis
@@ -37,7 +37,7 @@ class Content:
         leading: drawings beside the answer.
         curves: what the loss curves are drawn over, and the drawing; the first is the one that is shown.
         drawings: further drawings of losses.
-        resting: drawings beside the evidence.
+        evidence_figures: drawings beside the evidence.
         sections: parts that only some sweeps have.
         moments, sample_seed: generated texts, and the seed of their runs.
         passage: the coloured validation text, where runs have one.
@@ -48,11 +48,11 @@ class Content:
     record: SweepRecord
     runs: pd.DataFrame
     comparison: pd.DataFrame
-    ground: Ground
+    ground: Comparability
     leading: Sequence[Drawing]
     curves: Sequence[tuple[Axis, Drawing]]
     drawings: Sequence[Drawing]
-    resting: Sequence[Drawing]
+    evidence_figures: Sequence[Drawing]
     sections: Sequence[Section]
     moments: Sequence[Moment]
     sample_seed: int | None
@@ -65,7 +65,7 @@ class Content:
         """All drawings, in the order they are read."""
         curves = [drawing for _, drawing in self.curves]
         parts = [drawing for section in self.sections for drawing in section.drawings]
-        return [*self.leading, *curves, *self.drawings, *self.resting, *parts]
+        return [*self.leading, *curves, *self.drawings, *self.evidence_figures, *parts]
 
     @property
     def every_table(self) -> dict[str, Table]:
@@ -83,14 +83,14 @@ class Content:
         return found | {"trials": trials_table(self.runs, list(self.record.tune)), "differences": differing}
 
     @cached_property
-    def caveats(self) -> list[Caveat]:
+    def report_warnings(self) -> list[ReportWarning]:
         """What limits the comparison, alarms first."""
-        return caveats(self.record, self.runs)
+        return report_warnings(self.record, self.runs)
 
     @property
     def warnings(self) -> list[str]:
-        """The caveats that may change what the sweep concludes."""
-        return [caveat.text for caveat in self.caveats if caveat.alarm]
+        """The warnings that may change what the sweep concludes."""
+        return [caveat.text for caveat in self.report_warnings if caveat.alarm]
 
     @property
     def answer(self) -> Answer:

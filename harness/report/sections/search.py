@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
 
-from harness.analysis.comparison import common_ground, metric_name
+from harness.analysis.comparison import comparability, metric_name
 from harness.analysis.search_quality import EDGE, Floats, Nearness, crossings, expected_best, place
 from harness.analysis.trials import ArmTrials, Space, arm_trials, has_order, rate_range
 from harness.config.fields import short_name
@@ -50,7 +50,7 @@ def search_section(
     if not any(trials.run_ids for trials in found):
         return None
     counted = {trials.arm: trials.counted for trials in found}
-    ranked = common_ground(runs).ranked
+    ranked = comparability(runs).ranked
     flips = crossings(counted) if ranked else []
     ranks = _importances(found, tune)
     drawings = (

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from harness.analysis.comparison import Ground, intervals, metric_name, unit
+from harness.analysis.comparison import Comparability, intervals, metric_name, unit
 from harness.analysis.significance import ALPHA, holm, sign_flip_seeds
 from harness.analysis.statistics import Interval
 from harness.analysis.verdicts import DIFFERENT, Verdict
@@ -31,7 +31,7 @@ class Answer:
         return f"{self.findings} {self.limits}".strip()
 
 
-def answer(comparison: pd.DataFrame, ground: Ground) -> Answer:
+def answer(comparison: pd.DataFrame, ground: Comparability) -> Answer:
     """Put a comparison, as `compare` gives it, into words."""
     measured = comparison[comparison["seeds"] > 0]
     if measured.empty:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     pass
 
 
-class Flaw(StrEnum):
+class WarningKind(StrEnum):
     """What may change the conclusion of a sweep, by where it went wrong."""
 
     # The search.
@@ -95,7 +95,7 @@ class Note(StrEnum):
 
 
 @dataclass(frozen=True)
-class Caveat:
+class ReportWarning:
     """One thing that a reader must know before trusting a comparison.
 
     Attributes:
@@ -103,13 +103,13 @@ class Caveat:
         text: what it is, where, what it means for the conclusion and what to do, in one to three sentences.
     """
 
-    kind: Flaw | Note
+    kind: WarningKind | Note
     text: str
 
     @property
     def alarm(self) -> bool:
         """Whether it may change the conclusion."""
-        return isinstance(self.kind, Flaw)
+        return isinstance(self.kind, WarningKind)
 
     def __str__(self) -> str:
         return self.text

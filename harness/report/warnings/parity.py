@@ -16,7 +16,7 @@ from harness.report.text.names import named
 from harness.report.text.numbers import count, setting
 from harness.report.text.plan import deviations
 from harness.report.warnings.confirm import tokens_per_step
-from harness.report.warnings.kinds import Caveat, Flaw, Note
+from harness.report.warnings.kinds import Note, ReportWarning, WarningKind
 
 UNEVEN: Final = 0.1  # share by which tokens may differ where a clock ends the training
 _UNMATCHED: Final = 0.05  # the same, before a note says what the budget does not match
@@ -24,15 +24,15 @@ _HARMLESS: Final = "before any confirm run was complete."  # how `deviations` en
 # Settings that change how fast the same work is done.
 _SPEED: Final = frozenset({"train.optimizer", "train.compile", "train.precision", "train.device"})
 _COLUMNS: Final = (
-    ("commit", Flaw.COMMITS, "commits of the code"),
-    ("device", Flaw.DEVICES, "devices"),
-    ("versions", Flaw.VERSIONS, "versions of the libraries"),
+    ("commit", WarningKind.COMMITS, "commits of the code"),
+    ("device", WarningKind.DEVICES, "devices"),
+    ("versions", WarningKind.VERSIONS, "versions of the libraries"),
 )
 _STEP: Final = ("train.batch_tokens", "train.batch_size", "model.context_length")
 _HASHES: Final = (("data_sha256", "text"), ("data_fingerprint", "tokens"))
 
 
-def parity_flaws(sweep: Evidence) -> Iterator[Caveat]:
+def parity_flaws(sweep: Evidence) -> Iterator[ReportWarning]:
     """Everything that the arms should have in common, or the plan said, and that is not so."""
     different = _differing(sweep, sweep.results)
     yield from _targets(different)
@@ -59,17 +59,17 @@ def _described(path: str, values: pd.Series) -> str:
     return f"{path} ({named(shown)})"
 
 
-def _targets(different: dict[str, pd.Series]) -> Iterator[Caveat]:
+def _targets(different: dict[str, pd.Series]) -> Iterator[ReportWarning]:
     shown = [_described(path, values) for path, values in different.items() if path.startswith("data.")]
     if shown:
-        yield Caveat(
-            Flaw.TARGETS,
+        yield ReportWarning(
+            WarningKind.TARGETS,
             f"Runs were not scored on the same tokens: they differ in {named(shown)}, which is neither compared nor "
             "tuned. Losses over different targets are not comparable: train these runs anew on one text.",
         )
 
 
-def _hashes(sweep: Evidence) -> Iterator[Caveat]:
+def _hashes(sweep: Evidence) -> Iterator[ReportWarning]:
     """Data that changed under the same name; where texts or tokenizers are compared, inside one arm."""
     compared = any(path.startswith("data.") for path in sweep.expected)
     for column, what in _HASHES:
@@ -79,25 +79,25 @@ def _hashes(sweep: Evidence) -> Iterator[Caveat]:
         for name, runs in groups:
             found = [str(value)[:8] for value in runs[column].dropna().unique()]
             if len(found) > 1:
-                yield Caveat(
-                    Flaw.DATA_HASH,
+                yield ReportWarning(
+                    WarningKind.DATA_HASH,
                     f"Runs of {name} had different {what} under the same settings (SHA-256 {listed(found)}): the data "
                     "changed between them, so their losses are not comparable. Train the older runs anew.",
                 )
 
 
-def _settings(sweep: Evidence, different: dict[str, pd.Series]) -> Iterator[Caveat]:
+def _settings(sweep: Evidence, different: dict[str, pd.Series]) -> Iterator[ReportWarning]:
     """Other settings that differ. (The data of compared runs has a sentence of its own.)"""
     shown = [_described(path, values) for path, values in different.items() if not path.startswith("data.")]
     if shown:
-        yield Caveat(
-            Flaw.SETTINGS,
+        yield ReportWarning(
+            WarningKind.SETTINGS,
             f"Besides what is compared and tuned, runs differ in {named(shown)}: a difference between arms may "
             "come from it. Train them anew with one value, or compare it.",
         )
     elsewhere = [path for path in _differing(sweep, sweep.runs) if path not in different]
     if elsewhere:
-        yield Caveat(
+        yield ReportWarning(
             Note.SETTINGS,
             f"Besides what is compared and tuned, runs differ in {named(elsewhere)}, but none that a result rests on.",
         )
@@ -113,7 +113,7 @@ def _kind(runs: pd.DataFrame) -> str:
     return kinds[0] if len(kinds) == 1 else ""
 
 
-def _budget(sweep: Evidence) -> Iterator[Caveat]:
+def _budget(sweep: Evidence) -> Iterator[ReportWarning]:
     """Whether what the budget counts is the same in every arm, to one optimizer step."""
     runs = sweep.verdict
     kind = _kind(runs)
@@ -133,8 +133,8 @@ def _budget(sweep: Evidence) -> Iterator[Caveat]:
     other_text = kind == "epochs" and any(path.startswith("data.") for path in sweep.expected)
     if len(means) > 1 and means.max() - means.min() > unit.max() * (1 + 1e-9) and not other_text:
         shown = listed(f"{arm} {count(size)}" for arm, size in means.items())
-        yield Caveat(
-            Flaw.UNEQUAL_BUDGET,
+        yield ReportWarning(
+            WarningKind.UNEQUAL_BUDGET,
             f"The budget is in {kind}, but the arms did not get the same {counted} per run ({shown}): who trained "
             "longer has an advantage that is not in the settings. Train the arms anew with one budget.",
         )
@@ -142,12 +142,12 @@ def _budget(sweep: Evidence) -> Iterator[Caveat]:
     seen = tokens.groupby(runs["arm"], sort=False).mean().dropna()
     if len(seen) > 1 and seen.max() > (1 + _UNMATCHED) * seen.min():
         shown = listed(f"{arm} {count(size)}" for arm, size in seen.items())
-        yield Caveat(
+        yield ReportWarning(
             Note.UNMATCHED, f"Arms are matched by {kind}, not by tokens; one run trained on this many: {shown}."
         )
 
 
-def _throughput(sweep: Evidence) -> Iterator[Caveat]:
+def _throughput(sweep: Evidence) -> Iterator[ReportWarning]:
     """Budgets in seconds: whether the same work was done at different speeds."""
     runs = sweep.verdict
     if _kind(runs) != "seconds":
@@ -158,8 +158,8 @@ def _throughput(sweep: Evidence) -> Iterator[Caveat]:
     uneven = [arm for arm in lows.index if highs[arm] > (1 + UNEVEN) * lows[arm]]
     if uneven:
         shown = listed(f"{arm} {count(lows[arm])} to {count(highs[arm])}" for arm in uneven)
-        yield Caveat(
-            Flaw.THROUGHPUT,
+        yield ReportWarning(
+            WarningKind.THROUGHPUT,
             f"The budget is in seconds, and runs of one arm trained on very different numbers of tokens ({shown}): how "
             "busy the machine was decided how long they trained. Run with fewer workers, or give the budget in tokens.",
         )
@@ -168,19 +168,19 @@ def _throughput(sweep: Evidence) -> Iterator[Caveat]:
         shown = listed(f"{arm} {count(size)}" for arm, size in means.items())
         rates = numbers(runs, "flops_per_token")
         if rates.max() <= 1.01 * rates.min() and not _SPEED & sweep.expected:
-            yield Caveat(
-                Flaw.THROUGHPUT,
+            yield ReportWarning(
+                WarningKind.THROUGHPUT,
                 f"The budget is in seconds, and arms whose tokens cost the same trained on very different numbers of "
                 f"them ({shown}): the machine was not equally fast for all. Give the budget in tokens.",
             )
         else:
-            yield Caveat(
+            yield ReportWarning(
                 Note.UNMATCHED,
                 f"Arms are matched by seconds on this machine, not by tokens; one run trained on this many: {shown}.",
             )
 
 
-def _provenance(sweep: Evidence) -> Iterator[Caveat]:
+def _provenance(sweep: Evidence) -> Iterator[ReportWarning]:
     """Code, devices and versions: an alarm where the two runs of a pair differ in one, else a note."""
     for column, flaw, what in _COLUMNS:
         names = sorted({str(name) for name in sweep.runs[column].dropna()}) if column in sweep.runs else []
@@ -190,16 +190,16 @@ def _provenance(sweep: Evidence) -> Iterator[Caveat]:
         mixed = _mixed_pairs(sweep, column)
         if mixed:
             arms = listed(f"{arm} ({plural(size, 'pair')})" for arm, size in mixed.items())
-            yield Caveat(
+            yield ReportWarning(
                 flaw,
                 f"{text}. So do the two runs of pairs of {arms} and the baseline: their differences may come from that "
                 "and not from the settings. Train one side of these pairs anew.",
             )
         else:
-            yield Caveat(Note.PROVENANCE, f"{text}; not so the two runs of any pair.")
+            yield ReportWarning(Note.PROVENANCE, f"{text}; not so the two runs of any pair.")
     if sweep.record.dirty:
-        yield Caveat(
-            Flaw.DIRTY,
+        yield ReportWarning(
+            WarningKind.DIRTY,
             "The code had uncommitted changes: the commit alone does not reproduce these runs. The changes are kept "
             "with the sweep (dirty.patch); commit them and run again before others rely on this.",
         )
@@ -219,17 +219,17 @@ def _mixed_pairs(sweep: Evidence, column: str) -> dict[str, int]:
     return found
 
 
-def _dropped(sweep: Evidence) -> Iterator[Caveat]:
+def _dropped(sweep: Evidence) -> Iterator[ReportWarning]:
     trained = sweep.runs.loc[sweep.runs["phase"].isin(list(Phase)), "arm"].dropna()
     gone = [str(arm) for arm in dict.fromkeys(trained) if arm not in sweep.arms]
     if gone:
-        yield Caveat(
-            Flaw.DROPPED_ARM,
+        yield ReportWarning(
+            WarningKind.DROPPED_ARM,
             f"Trained in this sweep, but not among its arms: {named(gone)}. What is left out after its results are "
             "there makes the others look better, and the correction for several arms too weak: report every arm.",
         )
 
 
-def _plan(sweep: Evidence) -> Iterator[Caveat]:
+def _plan(sweep: Evidence) -> Iterator[ReportWarning]:
     for text in deviations(sweep.record):
-        yield Caveat(Note.PLAN if text.endswith(_HARMLESS) else Flaw.PLAN, text)
+        yield ReportWarning(Note.PLAN if text.endswith(_HARMLESS) else WarningKind.PLAN, text)

@@ -20,14 +20,14 @@ from harness.core.outcomes import Outcome
 from harness.core.text import listed, plural
 from harness.report.text.names import named, seeds_named
 from harness.report.text.numbers import number, rounded, signed, significant
-from harness.report.warnings.kinds import Caveat, Flaw, Note
+from harness.report.warnings.kinds import Note, ReportWarning, WarningKind
 
 COARSE: Final = 5  # detectable effects of more than so many δ say nothing about δ
 RARE: Final = 1e-3  # share of sweeps with normal noise in which some seed, or some search, is taken for an outlier
 _ON_CPU: Final = "cpu"  # where equal runs are equal to the last bit
 
 
-def result_flaws(sweep: Evidence) -> Iterator[Caveat]:
+def result_flaws(sweep: Evidence) -> Iterator[ReportWarning]:
     """Everything that the losses themselves give reason to say."""
     yield from _non_finite(sweep)
     yield from _untrained(sweep)
@@ -42,43 +42,43 @@ def result_flaws(sweep: Evidence) -> Iterator[Caveat]:
     yield from _not_reproduced(sweep)
 
 
-def _non_finite(sweep: Evidence) -> Iterator[Caveat]:
+def _non_finite(sweep: Evidence) -> Iterator[ReportWarning]:
     """Runs that count as complete, but whose loss is missing or no number; means leave them out without a word."""
     complete = sweep.runs[sweep.runs["outcome"] == Outcome.COMPLETE]
     bad = ~np.isfinite(numbers(complete, metrics.VAL_LOSS)) | np.isinf(numbers(complete, metrics.TEST_LOSS))
     if bad.any():
         runs = complete[bad]
-        yield Caveat(
-            Flaw.NON_FINITE,
+        yield ReportWarning(
+            WarningKind.NON_FINITE,
             f"{plural(len(runs), 'complete run')} of {named(list(dict.fromkeys(runs['arm'])))} "
             f"{'has' if len(runs) == 1 else 'have'} no finite loss and no part in any mean. A run without a result is "
             "not complete: find out what happened before reading the others.",
         )
     marked = complete[complete["non_finite"].fillna("").astype(str) != ""] if "non_finite" in complete else complete[:0]
     if len(marked):
-        yield Caveat(
-            Flaw.NON_FINITE,
+        yield ReportWarning(
+            WarningKind.NON_FINITE,
             f"{plural(len(marked), 'complete run')} of {named(list(dict.fromkeys(marked['arm'])))} measured values "
             f"that were NaN or infinite ({named(sorted(set(marked['non_finite'])))}) and were not stored. The training "
             "was not stable: look at these curves before trusting their last loss.",
         )
 
 
-def _untrained(sweep: Evidence) -> Iterator[Caveat]:
+def _untrained(sweep: Evidence) -> Iterator[ReportWarning]:
     runs = sweep.verdict
     losses = numbers(runs, metrics.VAL_LOSS)
     bad = runs[(losses >= numbers(runs, "initial_val_loss")) & np.isfinite(losses)]
     for arm, mine in bad.groupby("arm", sort=False):
         end, start = numbers(mine, metrics.VAL_LOSS).mean(), numbers(mine, "initial_val_loss").mean()
-        yield Caveat(
-            Flaw.UNTRAINED,
+        yield ReportWarning(
+            WarningKind.UNTRAINED,
             f"{arm}: on {seeds_named(mine['seed'])} training ended at {number(end, 3)}, no better than the "
             f"{number(start, 3)} before its first step. This arm did not learn, so comparing it says little: look for "
             "a learning rate at which it does.",
         )
 
 
-def _nondeterministic(sweep: Evidence) -> Iterator[Caveat]:
+def _nondeterministic(sweep: Evidence) -> Iterator[ReportWarning]:
     """Equal configurations of one seed that ended differently."""
     ended = sweep.runs[sweep.runs["outcome"].isin([Outcome.COMPLETE, Outcome.DIVERGED])]
     paths = [path for path, _ in parameters(ended)]
@@ -92,8 +92,8 @@ def _nondeterministic(sweep: Evidence) -> Iterator[Caveat]:
         if mixed or apart > _tolerance(sweep, runs):
             arm, seed = runs["arm"].iloc[0], seeds_named([runs["seed"].iloc[0]])
             what = "one diverged and one did not" if mixed else f"losses {significant(apart, 2)} apart"
-            yield Caveat(
-                Flaw.NONDETERMINISTIC,
+            yield ReportWarning(
+                WarningKind.NONDETERMINISTIC,
                 f"{arm}: {len(runs)} runs of the same configuration on {seed} gave different results ({what}). Seeds "
                 "are then not the only source of chance, and the newest run is but one draw: look for what differed.",
             )
@@ -106,52 +106,52 @@ def _tolerance(sweep: Evidence, runs: pd.DataFrame) -> float:
     return 0.0 if devices <= {_ON_CPU} and not timed else sweep.nats
 
 
-def _test_missing(sweep: Evidence) -> Iterator[Caveat]:
+def _test_missing(sweep: Evidence) -> Iterator[ReportWarning]:
     read = np.isfinite(numbers(sweep.verdict, metrics.TEST_LOSS))
     if read.any() and not read.all():
         blind = sweep.verdict[~read]
         shown = [f"{arm} ({seeds_named(runs['seed'])})" for arm, runs in blind.groupby("arm", sort=False)]
-        yield Caveat(
-            Flaw.TEST_MISSING,
+        yield ReportWarning(
+            WarningKind.TEST_MISSING,
             f"Some confirm runs have no test loss: {named(shown)}. Test means are over other runs than validation "
             "means and must not be compared with them, nor between arms: train these runs again.",
         )
 
 
-def _few_seeds(sweep: Evidence) -> Iterator[Caveat]:
+def _few_seeds(sweep: Evidence) -> Iterator[ReportWarning]:
     if len(sweep.arms) == 1 and len(sweep.verdict) == 1:
-        yield Caveat(Note.ONE_SEED, "There is one seed: nothing is known of how far another would lie from it.")
+        yield ReportWarning(Note.ONE_SEED, "There is one seed: nothing is known of how far another would lie from it.")
     for _, row in sweep.comparison.iterrows():
         delta = float(row.get("delta", math.nan))
         if any({row["arm"], sweep.record.baseline} <= set(names) for names in sweep.same):
             continue  # an A/A sweep asks how far chance goes, and there is nothing to be missed
         if row["pairs"] == 1:
-            yield Caveat(
-                Flaw.FEW_SEEDS,
+            yield ReportWarning(
+                WarningKind.FEW_SEEDS,
                 f"{row['arm']} is compared with the baseline on one seed, which cannot tell an effect from the luck of "
                 "a seed. Raise study.seeds.",
             )
         elif row["pairs"] > 1 and row["verdict"] == Verdict.UNDECIDED and row["mde"] > COARSE * delta:
-            yield Caveat(
-                Flaw.FEW_SEEDS,
+            yield ReportWarning(
+                WarningKind.FEW_SEEDS,
                 f"{row['arm']}: {row['pairs']} pairs could only have seen a difference of "
                 f"{significant(row['mde'], 2)}, {significant(row['mde'] / delta, 2)} times the {rounded(delta)} that "
                 "matters, so undecided means nothing here: train more seeds.",
             )
 
 
-def _no_effect(sweep: Evidence) -> Iterator[Caveat]:
+def _no_effect(sweep: Evidence) -> Iterator[ReportWarning]:
     for arm, differences in sweep.differences(sweep.ground.metric).items():
         if len(differences) and (differences == 0).all():
-            yield Caveat(
-                Flaw.NO_EFFECT,
+            yield ReportWarning(
+                WarningKind.NO_EFFECT,
                 f"{arm} and the baseline {sweep.record.baseline} have the same loss to the last digit on "
                 f"{seeds_named(list(differences.index))}: what is compared never took effect. Check that the setting "
                 "reaches the training, and that it can matter at these values.",
             )
 
 
-def _one_seed(sweep: Evidence) -> Iterator[Caveat]:
+def _one_seed(sweep: Evidence) -> Iterator[ReportWarning]:
     """A seed whose difference does not belong to the others', by the test that is exact for normal noise."""
     found = sweep.differences(sweep.ground.metric)
     for index, (arm, differences) in enumerate(found.items()):
@@ -166,8 +166,8 @@ def _one_seed(sweep: Evidence) -> Iterator[Caveat]:
         words = [judge(data, float(sweep.comparison["delta"].max()))[index].verdict for data in (all_values, without)]
         changes = f"Without it the verdict would be {_word(words[1])}, not {_word(words[0])}"
         same = f"The verdict is {_word(words[0])} without it too"
-        yield Caveat(
-            Flaw.ONE_SEED,
+        yield ReportWarning(
+            WarningKind.ONE_SEED,
             f"{arm}: on seed {differences.index[place]} the difference to the baseline is {signed(values[place], 3)}, "
             f"on the other {len(rest)} it is {signed(rest.mean(), 3)} with a spread of {number(rest.std(ddof=1), 3)}: "
             f"one seed drives the result and the noise is not normal. {changes if words[0] != words[1] else same}: "
@@ -202,22 +202,22 @@ def outlier_p(values: npt.ArrayLike) -> npt.NDArray[np.float64]:
     return np.where(spreads > 0, 2 * stdtr(n - 2, -np.abs(t)), math.nan)
 
 
-def _test_disagrees(sweep: Evidence) -> Iterator[Caveat]:
+def _test_disagrees(sweep: Evidence) -> Iterator[ReportWarning]:
     metric = sweep.ground.metric.replace("val/", "test/", 1)
     tested = sweep.differences(metric)
     for _, row in sweep.comparison.iterrows():
         found = mean_interval(tested[row["arm"]].to_numpy())
         opposite = found.low > 0 if row.get("verdict") == Verdict.BETTER else found.high < 0
         if row.get("verdict") in DIFFERENT and opposite:
-            yield Caveat(
-                Flaw.TEST_DISAGREES,
+            yield ReportWarning(
+                WarningKind.TEST_DISAGREES,
                 f"{row['arm']} is {row['verdict']} by the validation split ({signed(row['difference'], 3)}), but by "
                 f"the test split the opposite ({signed(found.mean, 3)}, 95 % interval {number(found.low, 3)} to "
                 f"{number(found.high, 3)}). The result does not carry over to other text: do not act on it.",
             )
 
 
-def _overfitted(sweep: Evidence) -> Iterator[Caveat]:
+def _overfitted(sweep: Evidence) -> Iterator[ReportWarning]:
     """Arms whose last loss lies above their lowest by more than matters, where that moves the comparison."""
     if sweep.ground.metric != metrics.VAL_LOSS:
         return
@@ -240,20 +240,20 @@ def _overfitted(sweep: Evidence) -> Iterator[Caveat]:
     above = {arm: float(gap.mean()) for arm, gap in gaps.items() if gap.mean() > sweep.nats}
     shown = listed(f"{arm} {number(size, 3)}" for arm, size in above.items()) if above else ""
     if moved:
-        yield Caveat(
-            Flaw.OVERFITTED,
+        yield ReportWarning(
+            WarningKind.OVERFITTED,
             f"Some arms end above their own lowest validation loss ({shown}) and others do not, and that decides the "
             f"difference to the baseline: {named(moved)}. Verdicts are about the last checkpoint: they hold for this "
             "budget, and a shorter one may turn them round.",
         )
     elif above:
-        yield Caveat(
+        yield ReportWarning(
             Note.OVERFITTED,
             f"Runs end above their own lowest validation loss ({shown}): the budget is longer than this text serves.",
         )
 
 
-def _not_reproduced(sweep: Evidence) -> Iterator[Caveat]:
+def _not_reproduced(sweep: Evidence) -> Iterator[ReportWarning]:
     """Arms whose chosen trial lies outside the prediction interval of their confirm runs, and far by δ."""
     for arm in sweep.arms if sweep.record.tune else []:
         trials = sweep.trials_of[arm]
@@ -264,8 +264,8 @@ def _not_reproduced(sweep: Evidence) -> Iterator[Caveat]:
         gap = confirmed.mean() - chosen
         p = outlier_p([*confirmed, chosen])[-1]
         if abs(gap) > COARSE * sweep.nats and p * len(sweep.arms) < RARE:
-            yield Caveat(
-                Flaw.NOT_REPRODUCED,
+            yield ReportWarning(
+                WarningKind.NOT_REPRODUCED,
                 f"{arm}: the chosen trial reached {number(chosen, 3)}, its confirm runs {number(confirmed.mean(), 3)} "
                 "on average, much farther away than seeds lie apart. Either the trial was luck, so that another "
                 "configuration may be better, or the runs differ in something: search on more seeds, or find it.",

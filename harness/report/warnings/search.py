@@ -18,13 +18,13 @@ from harness.core.outcomes import Outcome
 from harness.core.text import listed, plural
 from harness.report.text.names import named, seeds_named, values_named
 from harness.report.text.numbers import number, rounded, setting
-from harness.report.warnings.kinds import Caveat, Flaw, Note
+from harness.report.warnings.kinds import Note, ReportWarning, WarningKind
 
 MANY_DIVERGED: Final = 0.25  # share of an arm's trials
 STARTUP: Final = 10  # trials that Optuna's TPE draws at random before it models anything
 
 
-def search_flaws(sweep: Evidence) -> Iterator[Caveat]:
+def search_flaws(sweep: Evidence) -> Iterator[ReportWarning]:
     """Everything that the explore trials, and what was confirmed of them, give reason to say."""
     yield from _test_read(sweep)
     if not sweep.record.tune:
@@ -40,12 +40,12 @@ def search_flaws(sweep: Evidence) -> Iterator[Caveat]:
     yield from _chosen(sweep)
 
 
-def _test_read(sweep: Evidence) -> Iterator[Caveat]:
+def _test_read(sweep: Evidence) -> Iterator[ReportWarning]:
     columns = [name for name in sweep.explored if str(name).startswith("test/")]
     readers = sweep.explored[sweep.explored[columns].notna().any(axis=1)]
     if len(readers):
-        yield Caveat(
-            Flaw.TEST_READ,
+        yield ReportWarning(
+            WarningKind.TEST_READ,
             f"{plural(len(readers), 'explore trial')} of {_arms(readers)} read the test split while configurations "
             "were being chosen. Test losses are then no longer of text that nobody has seen: confirm on another split.",
         )
@@ -56,30 +56,30 @@ def _sizes(sweep: Evidence, trials: pd.DataFrame) -> dict[str, int]:
     return {arm: int(sizes.get(arm, 0)) for arm in sweep.arms}
 
 
-def _unequal(sweep: Evidence) -> Iterator[Caveat]:
+def _unequal(sweep: Evidence) -> Iterator[ReportWarning]:
     searched = _sizes(sweep, sweep.searched)
     complete = _sizes(sweep, sweep.complete_trials)
     asked = int(sweep.record.study.get("trials") or 0)
     if 0 < max(searched.values()) < asked:
-        yield Caveat(
-            Flaw.SEARCH_UNFINISHED,
+        yield ReportWarning(
+            WarningKind.SEARCH_UNFINISHED,
             f"The spec asks for {plural(asked, 'explore trial')} per arm; fewer came to an end ({_shown(searched)}). "
             "The search may not have found what suits each arm: run the command again, which goes on with it.",
         )
     if len(set(searched.values())) > 1:
-        yield Caveat(
-            Flaw.UNEQUAL_TRIALS,
+        yield ReportWarning(
+            WarningKind.UNEQUAL_TRIALS,
             f"The arms had unequal numbers of explore trials ({_shown(searched)}): more trials find a better "
             "configuration by luck. Finish the search of every arm before trusting the comparison.",
         )
     elif len(set(complete.values())) > 1:
-        yield Caveat(
+        yield ReportWarning(
             Note.UNEQUAL_COMPLETE,
             f"Arms had equal numbers of explore trials, but unequal numbers came to their end ({_shown(complete)}).",
         )
 
 
-def _few(sweep: Evidence) -> Iterator[Caveat]:
+def _few(sweep: Evidence) -> Iterator[ReportWarning]:
     """Fewer trials than could have one on each side of the best in every dimension, and the best itself."""
     record = sweep.record
     needed = 1 + sum(_sides(dimension) for dimension in record.tune.values())
@@ -90,13 +90,13 @@ def _few(sweep: Evidence) -> Iterator[Caveat]:
     few = {arm: size for arm, size in tried.items() if size < min(needed, points)}
     if few:
         dimensions = plural(len(record.tune), "tuned dimension")
-        yield Caveat(
-            Flaw.FEW_TRIALS,
+        yield ReportWarning(
+            WarningKind.FEW_TRIALS,
             f"For {dimensions} there were too few different explore trials ({_shown(few)}): {needed} is the fewest "
             "that could have one on each side of the best in every dimension. Raise study.trials, or tune less.",
         )
     elif record.study.get("sampler") == "tpe" and 0 < min(sizes.values()) < STARTUP and max(tried.values()) < points:
-        yield Caveat(
+        yield ReportWarning(
             Note.RANDOM_SEARCH,
             f"With {plural(min(sizes.values()), 'trial')} per arm this was a random search: Optuna's TPE draws its "
             f"first {STARTUP} at random.",
@@ -116,45 +116,45 @@ def _distinct(sweep: Evidence, trials: pd.DataFrame) -> int:
     return len(trials[sweep.tuned].astype("string").drop_duplicates())
 
 
-def _mostly_pruned(sweep: Evidence) -> Iterator[Caveat]:
+def _mostly_pruned(sweep: Evidence) -> Iterator[ReportWarning]:
     searched, complete = _sizes(sweep, sweep.searched), _sizes(sweep, sweep.complete_trials)
     pruned = _sizes(sweep, sweep.explored[sweep.explored["outcome"] == Outcome.PRUNED])
     mostly = {arm: size for arm, size in pruned.items() if 2 * size > searched[arm]}
     uneven = [arm for arm in mostly if 2 * complete[arm] <= max(complete.values())]
     if uneven:
         shown = listed(f"{arm} ({mostly[arm]} of {searched[arm]})" for arm in uneven)
-        yield Caveat(
-            Flaw.MOSTLY_PRUNED,
+        yield ReportWarning(
+            WarningKind.MOSTLY_PRUNED,
             f"Most explore trials were pruned in {shown}, and far fewer in other arms: the configuration was chosen "
             "from fewer results, by losses early in training. Search again without a pruner.",
         )
     elif mostly:
-        yield Caveat(
+        yield ReportWarning(
             Note.PRUNED,
             f"Most explore trials were pruned in {named(list(mostly))}: configurations that start slowly may have been "
             "given up too early.",
         )
 
 
-def _other_seeds(sweep: Evidence) -> Iterator[Caveat]:
+def _other_seeds(sweep: Evidence) -> Iterator[ReportWarning]:
     seeds = sorted(numbers(sweep.searched, "seed").dropna().unique())
     if len(seeds) > 1:
-        yield Caveat(
-            Flaw.SEARCH_SEEDS,
+        yield ReportWarning(
+            WarningKind.SEARCH_SEEDS,
             f"Explore trials ran on {len(seeds)} {seeds_named(seeds)}: a trial may have won by its seed and not by its "
             "values. Search every arm on one seed.",
         )
 
 
-def _outside(sweep: Evidence) -> Iterator[Caveat]:
+def _outside(sweep: Evidence) -> Iterator[ReportWarning]:
     for path in sweep.tuned:
         ((kind, values),) = sweep.record.tune[path].items()
         trials = sweep.searched[sweep.searched[path].notna()]
         strays = _where(trials, [not _inside(value, kind, values) for value in trials[path]])
         if len(strays):
             found = named(sorted({setting(value) for value in strays[path]}))
-            yield Caveat(
-                Flaw.OUTSIDE_SPACE,
+            yield ReportWarning(
+                WarningKind.OUTSIDE_SPACE,
                 f"{plural(len(strays), 'explore trial')} of {_arms(strays)} had a {short_name(path)} of {found}, "
                 f"outside what is declared ({kind} {listed(setting(value) for value in values)}): arms were not "
                 "searched in the space that the spec names. Search them anew in one space.",
@@ -186,7 +186,7 @@ def _placed(sweep: Evidence, trials: pd.DataFrame, arm: str) -> pd.DataFrame:
     return _where(mine, inside)
 
 
-def _at_an_edge(sweep: Evidence) -> Iterator[Caveat]:
+def _at_an_edge(sweep: Evidence) -> Iterator[ReportWarning]:
     space = {path: sweep.record.tune[path] for path in sweep.tuned}
     for arm in sweep.arms:
         trials = _placed(sweep, sweep.complete_trials, arm)
@@ -198,22 +198,22 @@ def _at_an_edge(sweep: Evidence) -> Iterator[Caveat]:
             strong = edge.strong or kind == "choice"  # each option is tried for its own sake, not by chance
             best = setting(rows[int(losses.argmin())][edge.path])
             crowd = ", as do most of its best trials" if edge.strong else ""
-            yield Caveat(
-                Flaw.EDGE if strong else Note.EDGE,
+            yield ReportWarning(
+                WarningKind.EDGE if strong else Note.EDGE,
                 f"{arm}: the best {short_name(edge.path)} ({best}) lies at the {edge.side} end of what was "
                 f"searched{crowd}; a better one may lie beyond, so widen the range before trusting this arm's result.",
             )
 
 
-def _diverged(sweep: Evidence) -> Iterator[Caveat]:
+def _diverged(sweep: Evidence) -> Iterator[ReportWarning]:
     searched = _sizes(sweep, sweep.searched)
     failed = sweep.searched[sweep.searched["outcome"] == Outcome.DIVERGED]
     sizes = _sizes(sweep, failed)
     many = [arm for arm, size in sizes.items() if size and size >= MANY_DIVERGED * searched[arm]]
     if many:
         shown = listed(f"{sizes[arm]} of {searched[arm]} in {arm}" for arm in many)
-        yield Caveat(
-            Flaw.DIVERGED_TRIALS,
+        yield ReportWarning(
+            WarningKind.DIVERGED_TRIALS,
             f"Many explore trials diverged ({shown}): the configuration was chosen from what was left, in a range that "
             "reaches far into what cannot be trained. Narrow the range, or warm up for longer, and search again.",
         )
@@ -227,14 +227,14 @@ def _diverged(sweep: Evidence) -> Iterator[Caveat]:
             best = _rows(sweep, trials)[int(losses.argmin())]
             beside.append(f"{arm} ({values_named(best)})")
     if beside:
-        yield Caveat(
-            Flaw.BESIDE_DIVERGED,
+        yield ReportWarning(
+            WarningKind.BESIDE_DIVERGED,
             f"The best trial lies beside diverged ones in {named(beside)}: with another seed or a longer run it may "
             "diverge too. Prefer a configuration farther from there, or stabilise the training.",
         )
 
 
-def _order_flips(sweep: Evidence) -> Iterator[Caveat]:
+def _order_flips(sweep: Evidence) -> Iterator[ReportWarning]:
     """Arms that change places with the number of trials; an alarm where the second half of the search changed it."""
     losses = {arm: trials[metrics.VAL_LOSS].to_numpy(float) for arm, trials in sweep.trials_of.items()}
     late: list[str] = []
@@ -247,17 +247,17 @@ def _order_flips(sweep: Evidence) -> Iterator[Caveat]:
         (early if settled else late).append(f"{first} and {second} change places at k = {count}")
     words = "By the expected best of k explore trials, "
     if late:
-        yield Caveat(
-            Flaw.ORDER_FLIPS,
+        yield ReportWarning(
+            WarningKind.ORDER_FLIPS,
             f"{words}{named(late)}, by more than {rounded(sweep.nats)} either way and in the second half of the "
             "search: which one the search prefers depends on how long it is. Search longer before comparing.",
         )
     if early:
         which = "which one the search prefers depends on how long it is"
-        yield Caveat(Note.ORDER_FLIPS, f"{words}{named(early)}: {which}.")
+        yield ReportWarning(Note.ORDER_FLIPS, f"{words}{named(early)}: {which}.")
 
 
-def _chosen(sweep: Evidence) -> Iterator[Caveat]:
+def _chosen(sweep: Evidence) -> Iterator[ReportWarning]:
     """Whether what was confirmed is the best of what was tried."""
     for arm, runs in sweep.verdict_of.items():
         if runs.empty or not sweep.tuned:
@@ -267,8 +267,8 @@ def _chosen(sweep: Evidence) -> Iterator[Caveat]:
             shown = listed(
                 f"{values_named(_rows(sweep, group)[0])} on {seeds_named(group['seed'])}" for _, group in groups
             )
-            yield Caveat(
-                Flaw.SPLIT_ARM,
+            yield ReportWarning(
+                WarningKind.SPLIT_ARM,
                 f"The confirm runs of {arm} have different tuned values ({shown}): their mean is that of no "
                 "configuration. Confirm the best one on every seed.",
             )
@@ -277,13 +277,13 @@ def _chosen(sweep: Evidence) -> Iterator[Caveat]:
         yield from _is_best(sweep, arm, values)
 
 
-def _is_best(sweep: Evidence, arm: str, values: dict[str, Any]) -> Iterator[Caveat]:
+def _is_best(sweep: Evidence, arm: str, values: dict[str, Any]) -> Iterator[ReportWarning]:
     trials = sweep.trials_of[arm]
     equal = [all(_same(row[path], values[path]) for path in values) for row in _rows(sweep, trials)]
     tried = _where(trials, equal)
     if tried.empty:
-        yield Caveat(
-            Flaw.UNTRIED,
+        yield ReportWarning(
+            WarningKind.UNTRIED,
             f"{arm} was confirmed with {values_named(values)}, which no complete explore trial of it had: its "
             "configuration was not chosen by the search that the other arms had. Confirm the best trial.",
         )
@@ -292,8 +292,8 @@ def _is_best(sweep: Evidence, arm: str, values: dict[str, Any]) -> Iterator[Cave
     if own > lowest:
         best = trials.loc[trials[metrics.VAL_LOSS].idxmin()]
         better = values_named({path: best[path] for path in sweep.tuned})
-        yield Caveat(
-            Flaw.NOT_BEST,
+        yield ReportWarning(
+            WarningKind.NOT_BEST,
             f"{arm} was confirmed with {values_named(values)}, whose trial reached {number(own, 4)}; its best trial "
             f"({better}) reached {number(lowest, 4)}. Its configuration was not chosen by the rule: confirm the best.",
         )

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from harness.core.metrics import Point
 from harness.core.outcomes import Outcome
-from harness.tracking import schema as record
+from harness.tracking import schema
 from harness.tracking.outbox import journal
 from harness.tracking.outbox.journal import Entry, Journal
 from harness.tracking.records import TrialInfo
@@ -35,7 +35,7 @@ _BEAT_SECONDS: Final = 45.0
 
 
 @dataclass(frozen=True)
-class Kept:
+class UnfinishedRun:
     """A run that is on disk: interrupted, or ended and not yet wholly in MLflow.
 
     Attributes:
@@ -111,9 +111,9 @@ class Outbox:
 
     # the record ----------------------------------------------------------------------------------------------
 
-    def kept(self) -> list[Kept]:
+    def kept(self) -> list[UnfinishedRun]:
         """The runs on disk that an earlier process left, oldest first."""
-        return kept_runs(self.folder)
+        return unfinished_runs(self.folder)
 
     def folder_of(self, key: str) -> Path:
         """A run's own folder, which goes with the run."""
@@ -129,15 +129,15 @@ class Outbox:
         again, key = bool(key), key or uuid.uuid4().hex[:12]
         run = _Run(key, info, Journal(self.folder_of(key)), again=again)
         run.journal.path.unlink(missing_ok=True)  # one that cannot be read
-        self._add(run, [run.journal.append(journal.BEGIN, record.describe_trial(info))])
+        self._add(run, [run.journal.append(journal.BEGIN, schema.describe_trial(info))])
         return run.key
 
-    def take_up(self, kept: Kept) -> None:
+    def take_up(self, kept: UnfinishedRun) -> None:
         """Go on with a run that was interrupted; what MLflow does not have of it is sent."""
         run = _Run(kept.key, kept.info, Journal(self.folder_of(kept.key)), again=True)
         self._add(run, [entry for entry in run.journal.read(mend=True) if entry.kind != journal.PAUSE])
 
-    def settle(self, kept: Kept) -> None:
+    def settle(self, kept: UnfinishedRun) -> None:
         """Let MLflow have the whole record of a run that an earlier process left, and its real end.
 
         One that ended is ended, and its folder goes; any other was interrupted, and its folder stays.
@@ -148,7 +148,7 @@ class Outbox:
             entries.append(run.journal.append(journal.PAUSE, {"reason": "its process ended without closing it"}))
         self._add(run, entries)
 
-    def drop(self, kept: Kept) -> None:
+    def drop(self, kept: UnfinishedRun) -> None:
         """Give up a run that nobody will go on with."""
         shutil.rmtree(self.folder_of(kept.key), ignore_errors=True)
 
@@ -287,7 +287,7 @@ class Outbox:
                     del self._runs[run.key]
 
 
-def kept_runs(folder: Path) -> list[Kept]:
+def unfinished_runs(folder: Path) -> list[UnfinishedRun]:
     """The runs whose folders are in `folder`, oldest first. What is no run's record is passed over."""
     found = []
     for one in sorted(folder.iterdir()) if folder.is_dir() else []:
@@ -301,13 +301,13 @@ def _points(entries: list[Entry]) -> tuple[Point, ...]:
     return tuple(Point.from_plain(entry.content) for entry in journal.points_of(entries))
 
 
-def _kept(key: str, entries: list[Entry]) -> Kept | None:
+def _kept(key: str, entries: list[Entry]) -> UnfinishedRun | None:
     try:
-        info = record.parse_trial(entries[0].content)
+        info = schema.parse_trial(entries[0].content)
         points = _points(entries)
         last = entries[-1]
         if last.kind != journal.END:
-            return Kept(key, info, points, None, "")
-        return Kept(key, info, points, Outcome(last.content["outcome"]), last.content["reason"])
+            return UnfinishedRun(key, info, points, None, "")
+        return UnfinishedRun(key, info, points, Outcome(last.content["outcome"]), last.content["reason"])
     except (ValueError, TypeError, LookupError):  # of another version of the harness
         return None

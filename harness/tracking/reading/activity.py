@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 
 from harness.core import metrics
-from harness.tracking import schema as record
+from harness.tracking import schema
 from harness.tracking.ownership import holder_of
 from harness.tracking.reading.sweeps import parent_runs
 from harness.tracking.store import explained, trials_of
@@ -48,10 +48,10 @@ def read_pulse(experiment: str, uri: str | None = None, sweep: str | None = None
     parent = parents[-1]
     digest = hashlib.sha256(f"{parent.info.run_id} {parent.info.status}".encode())
     runs = trials_of(client, experiment_id, parent.info.run_id)
-    open_runs = [run for run in runs if record.OUTCOME not in run.data.tags]
+    open_runs = [run for run in runs if schema.OUTCOME not in run.data.tags]
     for run in runs:
         losses = [run.data.metrics.get(name) for name in (metrics.VAL_LOSS, metrics.VAL_SAMPLE_LOSS)]
-        digest.update(f"{run.info.run_id} {run.data.tags.get(record.OUTCOME)} {losses}".encode())
+        digest.update(f"{run.info.run_id} {run.data.tags.get(schema.OUTCOME)} {losses}".encode())
     return Pulse(
         run_id=parent.info.run_id,
         going=holder_of(parent) is not None,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from harness.core import metrics
 from harness.core.paths import configured_uri
-from harness.tracking import schema as record
+from harness.tracking import schema
 from harness.tracking.store import TrackingError, connect, explained, history, pages, search_runs
 
 if TYPE_CHECKING:
@@ -67,11 +67,11 @@ def load_run(run: str, uri: str | None = None, curves: tuple[str, ...] = ()) -> 
         run_id=found.info.run_id,
         name=found.info.run_name,
         experiment=client.get_experiment(found.info.experiment_id).name,
-        outcome=tags.get(record.OUTCOME, "running"),
-        arm=tags.get(record.ARM, ""),
-        phase=tags.get(record.PHASE, ""),
-        data=tags.get(record.DATA_FINGERPRINT, ""),
-        params={name: record.decode_param(text) for name, text in sorted(found.data.params.items())},
+        outcome=tags.get(schema.OUTCOME, "running"),
+        arm=tags.get(schema.ARM, ""),
+        phase=tags.get(schema.PHASE, ""),
+        data=tags.get(schema.DATA_FINGERPRINT, ""),
+        params={name: schema.decode_param(text) for name, text in sorted(found.data.params.items())},
         final={name: last[name] for name in sorted(last)},
         curves={
             name: tuple((tokens.get(point.step, point.step), point.value) for point in history(client, found, name))

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from harness.core import metrics
-from harness.tracking import schema as record
+from harness.tracking import schema
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,8 +35,8 @@ RUN_COLUMNS: Final[Mapping[str, str | None]] = {
     "data_fingerprint": None,
     "versions": None,
     "non_finite": None,
-    record.PARAMETERS: None,
-    record.FLOPS_PER_TOKEN: "float64",
+    schema.PARAMETERS: None,
+    schema.FLOPS_PER_TOKEN: "float64",
     "tokens": None,
     "steps": None,
     "initial_val_loss": "float64",
@@ -87,7 +87,7 @@ def _by_run(points: pd.DataFrame) -> dict[int, dict[int, float]]:
 def _row(run: Run, tokens: dict[int, float], losses: dict[int, float], sampled: dict[int, float]) -> dict[str, Any]:
     """A run's row, from its tokens and validation losses (whole and sampled) by step, ascending."""
     info, tags = run.info, run.data.tags
-    params = {name: record.decode_param(run.data.params[name]) for name in sorted(run.data.params)}
+    params = {name: schema.decode_param(run.data.params[name]) for name in sorted(run.data.params)}
     last = {name: run.data.metrics[name] for name in sorted(run.data.metrics)}
     steps = next(reversed(tokens), None)
     if sampled and losses and max(losses) < max(sampled):  # it ended early: what it has is of its start
@@ -95,20 +95,20 @@ def _row(run: Run, tokens: dict[int, float], losses: dict[int, float], sampled: 
     return {
         **_run_facts(run),
         "name": info.run_name,
-        "sweep": tags.get(record.PARENT_RUN),
-        "reason": tags.get(record.REASON, ""),
+        "sweep": tags.get(schema.PARENT_RUN),
+        "reason": tags.get(schema.REASON, ""),
         "status": info.status,
-        "study": tags.get(record.STUDY),
-        "trial_number": _whole(tags.get(record.TRIAL_NUMBER)),
+        "study": tags.get(schema.STUDY),
+        "trial_number": _whole(tags.get(schema.TRIAL_NUMBER)),
         "started": utc(info.start_time),
         "seconds": (info.end_time - info.start_time) / 1000 if info.end_time else None,
-        "device": tags.get(record.DEVICE),
-        "commit": tags.get(record.COMMIT),
-        "config_sha256": tags.get(record.CONFIG_SHA256),
-        "data_sha256": tags.get(record.DATA_SHA256),
-        "data_fingerprint": tags.get(record.DATA_FINGERPRINT),
+        "device": tags.get(schema.DEVICE),
+        "commit": tags.get(schema.COMMIT),
+        "config_sha256": tags.get(schema.CONFIG_SHA256),
+        "data_sha256": tags.get(schema.DATA_SHA256),
+        "data_fingerprint": tags.get(schema.DATA_FINGERPRINT),
         "versions": _versions(tags),
-        "non_finite": tags.get(record.NON_FINITE, ""),
+        "non_finite": tags.get(schema.NON_FINITE, ""),
         "initial_val_loss": losses.get(0),
         "best_val_loss": min((sampled or losses).values(), default=None),
         **last,
@@ -120,8 +120,8 @@ def _row(run: Run, tokens: dict[int, float], losses: dict[int, float], sampled: 
 
 def _versions(tags: Mapping[str, str]) -> str:
     """`python 3.11.9, torch 2.13.0`, of everything whose version a run recorded."""
-    start = len(record.VERSION_PREFIX)
-    known = sorted((name[start:], tags[name]) for name in tags if name.startswith(record.VERSION_PREFIX))
+    start = len(schema.VERSION_PREFIX)
+    known = sorted((name[start:], tags[name]) for name in tags if name.startswith(schema.VERSION_PREFIX))
     return ", ".join(f"{name} {version}" for name, version in known)
 
 
@@ -160,10 +160,10 @@ def _run_facts(run: Run) -> dict[str, Any]:
     tags = run.data.tags
     return {
         "run_id": run.info.run_id,
-        "arm": tags.get(record.ARM),
-        "phase": tags.get(record.PHASE),
-        "seed": _whole(tags.get(record.SEED)),
-        "outcome": tags.get(record.OUTCOME),
+        "arm": tags.get(schema.ARM),
+        "phase": tags.get(schema.PHASE),
+        "seed": _whole(tags.get(schema.SEED)),
+        "outcome": tags.get(schema.OUTCOME),
     }
 
 

@@ -11,7 +11,7 @@ from harness.core import metrics
 from harness.core.gc_pause import uncollected
 from harness.core.outcomes import Outcome
 from harness.core.paths import configured_uri
-from harness.tracking import schema as record
+from harness.tracking import schema
 from harness.tracking.artifacts import _read_text, stored_plans
 from harness.tracking.models import model_folder
 from harness.tracking.reading.find_run import find_run
@@ -87,7 +87,7 @@ def load_samples(run_id: str, uri: str | None = None) -> list[Sample]:
         TrackingError: no such store or run.
     """
     client = connect(configured_uri(uri))
-    text = _read_text(client, client.get_run(run_id), record.SAMPLES_FILE)
+    text = _read_text(client, client.get_run(run_id), schema.SAMPLES_FILE)
     return [Sample(**sample) for sample in json.loads(text)] if text else []
 
 
@@ -101,7 +101,7 @@ def load_passage(run_id: str, uri: str | None = None) -> list[tuple[str, float]]
         TrackingError: no such store or run.
     """
     client = connect(configured_uri(uri))
-    text = _read_text(client, client.get_run(run_id), record.PASSAGE_FILE)
+    text = _read_text(client, client.get_run(run_id), schema.PASSAGE_FILE)
     return [(one["text"], one["probability"]) for one in json.loads(text)] if text else []
 
 
@@ -117,7 +117,7 @@ def load_patch(run_id: str, uri: str | None = None) -> str:
         TrackingError: no such store or run.
     """
     client = connect(configured_uri(uri))
-    return _read_text(client, client.get_run(run_id), record.PATCH_FILE) or ""
+    return _read_text(client, client.get_run(run_id), schema.PATCH_FILE) or ""
 
 
 @explained()
@@ -134,11 +134,11 @@ def load_positions(experiment: str, uri: str | None = None, sweep: str | None = 
     rows = []
     for run in runs:
         tags = run.data.tags
-        if tags.get(record.OUTCOME) != Outcome.COMPLETE:
+        if tags.get(schema.OUTCOME) != Outcome.COMPLETE:
             continue
-        text = _read_text(client, run, record.POSITIONS_FILE)
-        facts = {"run_id": run.info.run_id, "arm": tags.get(record.ARM), "phase": tags.get(record.PHASE)}
-        facts |= {"seed": int(tags[record.SEED])}
+        text = _read_text(client, run, schema.POSITIONS_FILE)
+        facts = {"run_id": run.info.run_id, "arm": tags.get(schema.ARM), "phase": tags.get(schema.PHASE)}
+        facts |= {"seed": int(tags[schema.SEED])}
         rows += [facts | {"position": i, "loss": loss} for i, loss in enumerate(json.loads(text or "[]"), 1)]
     return frame(rows, POSITION_COLUMNS)
 
@@ -152,25 +152,25 @@ def load_sweep(experiment: str, uri: str | None = None, sweep: str | None = None
     """
     client, _, parents = parent_runs(experiment, uri, sweep)
     run = parents[-1]
-    text = _read_text(client, run, record.SWEEP_FILE)
+    text = _read_text(client, run, schema.SWEEP_FILE)
     if text is None:
-        raise TrackingError(f"found no {record.SWEEP_FILE} among the artifacts of the sweep {run.info.run_id}")
-    tags, prefix = run.data.tags, record.VERSION_PREFIX
+        raise TrackingError(f"found no {schema.SWEEP_FILE} among the artifacts of the sweep {run.info.run_id}")
+    tags, prefix = run.data.tags, schema.VERSION_PREFIX
     first_plan, plan_changes = stored_plans(client, run)
     return SweepRecord(
-        **record.parse_sweep(text),
+        **schema.parse_sweep(text),
         run_id=run.info.run_id,
-        commit=tags[record.COMMIT],
-        dirty=tags[record.DIRTY] == "true",
+        commit=tags[schema.COMMIT],
+        dirty=tags[schema.DIRTY] == "true",
         versions={name.removeprefix(prefix): tags[name] for name in sorted(tags) if name.startswith(prefix)},
         started=utc(run.info.start_time),
         status=run.info.status,
-        outcome=tags.get(record.OUTCOME),
+        outcome=tags.get(schema.OUTCOME),
         first_plan=first_plan,
-        plan_sha256=tags.get(record.PLAN_SHA256, ""),
+        plan_sha256=tags.get(schema.PLAN_SHA256, ""),
         plan_changes=plan_changes,
         experiment_id=str(run.info.experiment_id),
-        host=tags.get(record.PROCESS, "").rsplit(":", 2)[0],
+        host=tags.get(schema.PROCESS, "").rsplit(":", 2)[0],
     )
 
 
@@ -189,12 +189,12 @@ def checkpoint_folder(run: str, uri: str | None = None) -> Path:
     one = find_run(client, run)
     if (folder := model_folder(client, one.info.experiment_id, one.info.run_id)) is not None:
         return folder
-    local = local_artifact(one, record.CHECKPOINT_FOLDER)
+    local = local_artifact(one, schema.CHECKPOINT_FOLDER)
     if local is not None:  # as the harness kept them until they were models
         return local
-    if not client.list_artifacts(one.info.run_id, record.CHECKPOINT_FOLDER):
+    if not client.list_artifacts(one.info.run_id, schema.CHECKPOINT_FOLDER):
         raise TrackingError(f"found no checkpoint in the run {one.info.run_id} ({one.info.run_name})")
-    return Path(client.download_artifacts(one.info.run_id, record.CHECKPOINT_FOLDER))
+    return Path(client.download_artifacts(one.info.run_id, schema.CHECKPOINT_FOLDER))
 
 
 def _trials(experiment: str, uri: str | None, sweep: str | None) -> tuple[MlflowClient, list[Run]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from harness.core.paths import sqlite_file
-from harness.tracking import schema as record
+from harness.tracking import schema
 from harness.tracking.store import TrackingError, connect, default_tracking_uri, explained
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Experiment:
             try:
                 return str(
                     self._client.create_experiment(
-                        self.experiment, self._artifact_location(), tags={record.EXPERIMENT_KIND: record.MODEL_TRAINING}
+                        self.experiment, self._artifact_location(), tags={schema.EXPERIMENT_KIND: schema.MODEL_TRAINING}
                     )
                 )
             except MlflowException:  # another sweep was quicker, or the store refuses
@@ -80,8 +80,8 @@ class Experiment:
     def tag(self, run_id: str, tags: Mapping[str, str] | None = None, **named: str) -> None:
         """Set tags by their names after `harness.`: `tag(run, device="cpu")`. MLflow's own names stay as they are."""
         given = {**(tags or {}), **named}
-        own = (record.PREFIX, "mlflow.")
-        full = {key if key.startswith(own) else record.PREFIX + key: str(text) for key, text in given.items()}
+        own = (schema.PREFIX, "mlflow.")
+        full = {key if key.startswith(own) else schema.PREFIX + key: str(text) for key, text in given.items()}
         self._send(run_id, full)
 
     @explained()
@@ -103,4 +103,4 @@ class Experiment:
 
 def clipped_tags(tags: Mapping[str, str]) -> dict[str, str]:
     """Tags, cut to the length that MLflow stores."""
-    return {name: record.clipped(value, record.TAG_LIMIT) for name, value in tags.items()}
+    return {name: schema.clipped(value, schema.TAG_LIMIT) for name, value in tags.items()}

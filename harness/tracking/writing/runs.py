@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from harness.core import metrics
 from harness.core.metrics import Point
 from harness.core.outcomes import Outcome
-from harness.tracking import schema as record
+from harness.tracking import schema
 from harness.tracking.models import MODEL_FILES, keep_checkpoint
 from harness.tracking.records import Sample, TrialInfo
 from harness.tracking.store import explained, search_runs
@@ -67,15 +67,15 @@ class RunWriter(Experiment):
 
         known = self._by_key(key) if again else None
         if known is None:
-            name = record.clipped(info.name, record.NAME_LIMIT)
+            name = schema.clipped(info.name, schema.NAME_LIMIT)
             known = self._client.create_run(self._experiment_id, tags=clipped_tags(tags), run_name=name)
             run_id = str(known.info.run_id)
         else:
             run_id = str(known.info.run_id)
             self._reopen(known, tags)
-        live = _LiveRun(info, tags.get(record.PARENT_RUN, ""), stored=self._stored(known))
+        live = _LiveRun(info, tags.get(schema.PARENT_RUN, ""), stored=self._stored(known))
         self._send(run_id, note_tags(trial_note(info, self._experiment_id, live.parent), known.data.tags))
-        params = [Param(name, value) for name, value in record.trial_params(info.config).items()]
+        params = [Param(name, value) for name, value in schema.trial_params(info.config).items()]
         self._client.log_batch(run_id, params=params)
         if not (known.inputs and known.inputs.dataset_inputs):
             self._client.log_inputs(run_id, datasets=[dataset_input(data)])
@@ -83,13 +83,13 @@ class RunWriter(Experiment):
         return run_id
 
     def _by_key(self, key: str) -> Run | None:
-        runs = search_runs(self._client, [self._experiment_id], f"tags.`{record.KEY}` = '{key}'")
+        runs = search_runs(self._client, [self._experiment_id], f"tags.`{schema.KEY}` = '{key}'")
         return runs[0] if runs else None
 
     def _reopen(self, run: Run, tags: Mapping[str, str]) -> None:
         """Let a run that was closed, or left open, be a running one of this process."""
         run_id = run.info.run_id
-        for ended in run.data.tags.keys() & {record.OUTCOME, record.REASON}:
+        for ended in run.data.tags.keys() & {schema.OUTCOME, schema.REASON}:
             self._client.delete_tag(run_id, ended)
         self._send(run_id, tags)
         if run.info.status != "RUNNING":
@@ -145,7 +145,7 @@ class RunWriter(Experiment):
         live = self._live[run_id]
         self._send_waiting(run_id, {})  # the model's losses are the run's last ones, and points are stored in order
         for path in sorted(folder.iterdir()):
-            if path.name != record.CHECKPOINT_FOLDER:
+            if path.name != schema.CHECKPOINT_FOLDER:
                 self.log_artifact(run_id, path, path.name if path.is_dir() else None)
                 continue
             for file in sorted(path.glob("*.json")):
@@ -158,8 +158,8 @@ class RunWriter(Experiment):
                 run_id,
                 path,
                 name=f"{info.arm} seed {info.seed}",
-                params=record.trial_params(info.config),
-                tags={record.ARM: info.arm, record.SEED: str(info.seed)},
+                params=schema.trial_params(info.config),
+                tags={schema.ARM: info.arm, schema.SEED: str(info.seed)},
                 losses=live.last.values(),
             )
 
@@ -177,27 +177,27 @@ class RunWriter(Experiment):
         live = self._live[run_id]
         if live.samples:
             prompt = live.info.config.train.sample.prompt
-            page = record.samples_page(live.info.name, prompt, live.samples)
+            page = schema.samples_page(live.info.name, prompt, live.samples)
             plain = json.dumps([sample._asdict() for sample in live.samples], indent=2)
-            self._put(run_id, {record.SAMPLES_FILE: plain, record.SAMPLES_PAGE: page})
+            self._put(run_id, {schema.SAMPLES_FILE: plain, schema.SAMPLES_PAGE: page})
         if live.by_position:
-            self._put(run_id, {record.POSITIONS_FILE: json.dumps(live.by_position)})
+            self._put(run_id, {schema.POSITIONS_FILE: json.dumps(live.by_position)})
         self._end(run_id, outcome, reason, at)
         del self._live[run_id]
 
     def _end(self, run_id: str, outcome: Outcome, reason: str, at: int | None = None) -> None:
         live = self._live.get(run_id)
-        tags = {record.OUTCOME: str(outcome)}
+        tags = {schema.OUTCOME: str(outcome)}
         if live is not None and live.seconds is not None:
-            tags[record.SECONDS] = f"{live.seconds:.3f}"
+            tags[schema.SECONDS] = f"{live.seconds:.3f}"
         if reason.strip():
-            tags[record.REASON] = record.summary(reason)
+            tags[schema.REASON] = schema.summary(reason)
         if live is not None:
             last = {name: metric.value for name, metric in live.last.items()}
             note = trial_note(live.info, self._experiment_id, live.parent, run_id, outcome, reason, last)
             tags |= note_tags(note, self._client.get_run(run_id).data.tags)
         if "\n" in reason.strip():
-            self._put(run_id, {record.TRACEBACK_FILE: reason})
+            self._put(run_id, {schema.TRACEBACK_FILE: reason})
         self._send_waiting(run_id, tags)
         self._client.set_terminated(run_id, outcome.mlflow_status, end_time=at)
 
@@ -211,7 +211,7 @@ class RunWriter(Experiment):
         if live.doubtful:
             live.stored |= self._stored(self._client.get_run(run_id))
             live.waiting = [metric for metric in live.waiting if (metric.key, metric.step) not in live.stored]
-        named = {record.NON_FINITE: ", ".join(sorted(live.non_finite))} if live.non_finite else {}
+        named = {schema.NON_FINITE: ", ".join(sorted(live.non_finite))} if live.non_finite else {}
         live.doubtful = True
         self._send(run_id, {**named, **tags}, live.waiting)
         live.waiting.clear()
@@ -236,10 +236,10 @@ def dataset_input(data: Mapping[str, Any]) -> DatasetInput:
     kind, key = ("http", "url") if source.startswith(("http://", "https://")) else ("local", "uri")
     profile = {name: value for name, value in data.items() if name not in ("name", "source")}
     dataset = Dataset(
-        name=record.clipped(str(data["name"]), _DATASET_NAME),
+        name=schema.clipped(str(data["name"]), _DATASET_NAME),
         digest=str(data["fingerprint"])[:_DATASET_DIGEST],
         source_type=kind,
         source=json.dumps({key: source}),
         profile=json.dumps(profile, default=dict),
     )
-    return DatasetInput(dataset, tags=[InputTag(record.DATASET_CONTEXT, "training")])
+    return DatasetInput(dataset, tags=[InputTag(schema.DATASET_CONTEXT, "training")])

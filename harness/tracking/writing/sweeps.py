@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 from harness.config.fingerprint import digest_of
 from harness.core import metrics
 from harness.core.outcomes import Outcome, Phase
-from harness.tracking import provenance
-from harness.tracking import schema as record
+from harness.tracking import provenance, schema
 from harness.tracking.artifacts import stored_plans
 from harness.tracking.ownership import holder_of
 from harness.tracking.records import Confirmed, PlanChange, SweepInfo, Trial, TrialInfo
@@ -50,7 +49,7 @@ class Tracker(RunWriter):
         self._shared = _shared_tags(code, info.command)
         self.refuse_if_held(info.identity)
         known = self._known_sweep(info.identity)
-        tags = clipped_tags({**self._shared, **record.sweep_tags(info), record.OPENED: str(milliseconds())})
+        tags = clipped_tags({**self._shared, **schema.sweep_tags(info), schema.OPENED: str(milliseconds())})
         if known is None:
             self.other_sweeps = len(sweeps_of(self._client, self._experiment_id))
             run = self._client.create_run(self._experiment_id, tags=tags, run_name=info.name)
@@ -59,7 +58,7 @@ class Tracker(RunWriter):
             self._client.log_inputs(parent, datasets=[dataset_input(info.data)])
         else:
             parent = str(known.info.run_id)
-            for ended in known.data.tags.keys() & {record.OUTCOME, record.REASON}:
+            for ended in known.data.tags.keys() & {schema.OUTCOME, schema.REASON}:
                 self._client.delete_tag(parent, ended)
             self._send(parent, tags)
             self._client.update_run(parent, status="RUNNING")
@@ -67,9 +66,9 @@ class Tracker(RunWriter):
         self._sweeps[parent] = info
         self._describe(parent)
         self.beat(parent)
-        self._put(parent, {record.SWEEP_FILE: record.describe(info), record.SPEC_FILE: info.spec_text})
+        self._put(parent, {schema.SWEEP_FILE: schema.describe(info), schema.SPEC_FILE: info.spec_text})
         if code.dirty:
-            self._put(parent, {record.PATCH_FILE: code.patch})
+            self._put(parent, {schema.PATCH_FILE: code.patch})
         return parent
 
     @explained()
@@ -82,17 +81,17 @@ class Tracker(RunWriter):
             report: the report's folder.
             verdicts: arm → verdict, of the arms that have one; a tag, by which sweeps are found.
         """
-        self.log_artifact(parent, report, record.REPORT_FOLDER)
+        self.log_artifact(parent, report, schema.REPORT_FOLDER)
         found = "; ".join(f"{arm}: {verdict}" for arm, verdict in verdicts.items())
-        self._send(parent, {record.VERDICT: found or "none", record.ANSWER: answer, record.REPORT: str(report)})
+        self._send(parent, {schema.VERDICT: found or "none", schema.ANSWER: answer, schema.REPORT: str(report)})
         self._describe(parent)
 
     def _describe(self, parent: str) -> None:
         """Write what the pages of a sweep and of its experiment say, and the views they offer."""
         info, client = self._sweeps[parent], self._client
         tags = client.get_run(parent).data.tags
-        answer = tags.get(record.ANSWER, "")
-        note = notes.sweep_note(info, self._experiment_id, parent, answer, tags.get(record.REPORT, ""))
+        answer = tags.get(schema.ANSWER, "")
+        note = notes.sweep_note(info, self._experiment_id, parent, answer, tags.get(schema.REPORT, ""))
         self._send(parent, notes.note_tags(note, tags))
         stored = client.get_experiment(self._experiment_id).tags
         texts = notes.note_tags(notes.experiment_note(info, self._experiment_id, parent, answer), stored)
@@ -109,16 +108,16 @@ class Tracker(RunWriter):
         first, changes = stored_plans(self._client, run)
         trials = trials_of(self._client, self._experiment_id, parent)
         if not (first or trials):  # new, or its process died before it could store one
-            self._send(parent, {record.PLAN_SHA256: digest_of(plan)})
-            self._put(parent, {record.PLAN_FILE: json.dumps(plan, ensure_ascii=False, indent=2)})
+            self._send(parent, {schema.PLAN_SHA256: digest_of(plan)})
+            self._put(parent, {schema.PLAN_FILE: json.dumps(plan, ensure_ascii=False, indent=2)})
         elif digest_of(plan) != digest_of(changes[-1].plan if changes else first):
             change = PlanChange(datetime.now(UTC), sum(map(_was_confirmed, trials)), plan)
-            self._put(parent, {record.PLAN_CHANGES_FILE: record.describe_changes([*changes, change])})
+            self._put(parent, {schema.PLAN_CHANGES_FILE: schema.describe_changes([*changes, change])})
 
     def _known_sweep(self, identity: str) -> Run | None:
         known = None
         for run in sweeps_of(self._client, self._experiment_id):
-            if run.data.tags.get(record.IDENTITY) == identity:
+            if run.data.tags.get(schema.IDENTITY) == identity:
                 known = run
             elif run.info.status == "RUNNING" and holder_of(run) is None:
                 self.close_left(run.info.run_id)
@@ -139,10 +138,10 @@ class Tracker(RunWriter):
         Returns:
             the process that has taken the sweep over since then; None where it is still this one's.
         """
-        owner = self._client.get_run(parent).data.tags.get(record.PROCESS)
+        owner = self._client.get_run(parent).data.tags.get(schema.PROCESS)
         if owner not in (None, provenance.process_name()):
             return owner
-        self._send(parent, {record.BEAT: str(milliseconds())})
+        self._send(parent, {schema.BEAT: str(milliseconds())})
         return None
 
     @explained()
@@ -157,7 +156,7 @@ class Tracker(RunWriter):
         for run in found:
             self.close_left(run.info.run_id)
             when = datetime.now(UTC).isoformat(timespec="seconds")
-            tags = {record.IDENTITY: f"{identity} (set aside)", record.SET_ASIDE: when}
+            tags = {schema.IDENTITY: f"{identity} (set aside)", schema.SET_ASIDE: when}
             self._send(run.info.run_id, tags)
             if run.info.status == "RUNNING":
                 self._client.set_terminated(run.info.run_id, Outcome.INTERRUPTED.mlflow_status)
@@ -173,9 +172,9 @@ class Tracker(RunWriter):
             again: whether a run of this key may be there; it is gone on with, and what it has is not stored twice.
         """
         data = info.data or self._sweeps[parent].data
-        tags = {**self._shared, **record.data_tags(data), **record.trial_tags(parent, info)}
+        tags = {**self._shared, **schema.data_tags(data), **schema.trial_tags(parent, info)}
         if key:
-            tags[record.KEY] = key
+            tags[schema.KEY] = key
         return self._open_run(info, tags, data, key, again)
 
     @explained()
@@ -192,25 +191,25 @@ class Tracker(RunWriter):
         found = []
         for run in trials_of(self._client, self._experiment_id, parent):
             tags = run.data.tags
-            outcome = Outcome(tags.get(record.OUTCOME, Outcome.INTERRUPTED))
-            if outcome.is_result and tags.get(record.PHASE) == Phase.CONFIRM:
-                seed, digest = int(tags[record.SEED]), tags[record.CONFIG_SHA256]
+            outcome = Outcome(tags.get(schema.OUTCOME, Outcome.INTERRUPTED))
+            if outcome.is_result and tags.get(schema.PHASE) == Phase.CONFIRM:
+                seed, digest = int(tags[schema.SEED]), tags[schema.CONFIG_SHA256]
                 validation = {name: value for name, value in run.data.metrics.items() if name.startswith("val/")}
-                found.append(Confirmed(tags[record.ARM], seed, digest, run.info.run_id, outcome, validation))
+                found.append(Confirmed(tags[schema.ARM], seed, digest, run.info.run_id, outcome, validation))
         return found
 
     @explained()
     def interrupted(self, parent: str) -> dict[tuple[str, str], str]:
         """Configuration's digest and phase → key of the sweep's runs that can be gone on with."""
         runs = trials_of(self._client, self._experiment_id, parent)
-        left = (run.data.tags for run in runs if run.data.tags.get(record.OUTCOME) == Outcome.INTERRUPTED)
-        return {(one[record.CONFIG_SHA256], one[record.PHASE]): one[record.KEY] for one in left if one.get(record.KEY)}
+        left = (run.data.tags for run in runs if run.data.tags.get(schema.OUTCOME) == Outcome.INTERRUPTED)
+        return {(one[schema.CONFIG_SHA256], one[schema.PHASE]): one[schema.KEY] for one in left if one.get(schema.KEY)}
 
     @explained()
     def trials(self, parent: str, losses: bool) -> list[Trial]:
         """The sweep's runs that belong to a study of Optuna's, oldest first; reading their `losses` takes its time."""
         runs = trials_of(self._client, self._experiment_id, parent)
-        searched = (run for run in runs if record.TRIAL_NUMBER in run.data.tags)
+        searched = (run for run in runs if schema.TRIAL_NUMBER in run.data.tags)
         return [_trial(run, *(self._losses(run) if losses else ({}, {}))) for run in searched]
 
     def _losses(self, run: Run) -> tuple[dict[int, float], dict[int, float]]:
@@ -232,13 +231,13 @@ class Tracker(RunWriter):
         """
         left = [one for one in trials_of(self._client, self._experiment_id, parent) if one.info.status == "RUNNING"]
         for run in (left := [run for run in left if run.info.run_id not in self._live]):
-            self._end_left(run, (ends or {}).get(run.data.tags.get(record.KEY, "")))
+            self._end_left(run, (ends or {}).get(run.data.tags.get(schema.KEY, "")))
         return len(left)
 
     def _end_left(self, run: Run, outcome: Outcome | None) -> None:
         reason = "" if outcome else "its process ended without closing it"
         outcome = outcome or Outcome.INTERRUPTED
-        self._send(run.info.run_id, {record.OUTCOME: str(outcome), record.REASON: reason})
+        self._send(run.info.run_id, {schema.OUTCOME: str(outcome), schema.REASON: reason})
         # It ended with its last point, as far as we can know, not when it was found.
         last = max((point.timestamp for point in history(self._client, run, metrics.TOKENS)), default=None)
         self._client.set_terminated(run.info.run_id, outcome.mlflow_status, end_time=last)
@@ -247,22 +246,22 @@ class Tracker(RunWriter):
 def _was_confirmed(run: Run) -> bool:
     """Whether a run gave a result that may have been seen, also where a later one has taken its place."""
     tags = run.data.tags
-    return tags.get(record.OUTCOME) == Outcome.COMPLETE and tags.get(record.PHASE) in (Phase.CONFIRM, Phase.SUPERSEDED)
+    return tags.get(schema.OUTCOME) == Outcome.COMPLETE and tags.get(schema.PHASE) in (Phase.CONFIRM, Phase.SUPERSEDED)
 
 
 def _identity(run: Run) -> str | None:
-    return run.data.tags.get(record.IDENTITY)
+    return run.data.tags.get(schema.IDENTITY)
 
 
 def _trial(run: Run, losses: Mapping[int, float], curve: Mapping[int, float]) -> Trial:
     tags = run.data.tags
     return Trial(
-        key=tags.get(record.KEY, ""),
-        study=tags.get(record.STUDY, ""),
-        number=int(tags[record.TRIAL_NUMBER]),
-        params={name: record.decode_param(value) for name, value in run.data.params.items()},
-        outcome=Outcome(tags.get(record.OUTCOME, Outcome.INTERRUPTED)),
-        reason=tags.get(record.REASON, ""),
+        key=tags.get(schema.KEY, ""),
+        study=tags.get(schema.STUDY, ""),
+        number=int(tags[schema.TRIAL_NUMBER]),
+        params={name: schema.decode_param(value) for name, value in run.data.params.items()},
+        outcome=Outcome(tags.get(schema.OUTCOME, Outcome.INTERRUPTED)),
+        reason=tags.get(schema.REASON, ""),
         losses=losses,
         curve=curve,
     )
@@ -270,13 +269,13 @@ def _trial(run: Run, losses: Mapping[int, float], curve: Mapping[int, float]) ->
 
 def _shared_tags(code: provenance.CodeVersion, command: str) -> dict[str, str]:
     tags = {
-        record.PROCESS: provenance.process_name(),
-        record.COMMIT: code.commit,
-        record.DIRTY: str(code.dirty).lower(),
-        record.USER: provenance.user(),
-        record.SOURCE_NAME: command,
-        record.SOURCE_TYPE: "LOCAL",
+        schema.PROCESS: provenance.process_name(),
+        schema.COMMIT: code.commit,
+        schema.DIRTY: str(code.dirty).lower(),
+        schema.USER: provenance.user(),
+        schema.SOURCE_NAME: command,
+        schema.SOURCE_TYPE: "LOCAL",
     }
     if code.commit != provenance.UNKNOWN:
-        tags[record.SOURCE_COMMIT] = code.commit
-    return tags | {record.VERSION_PREFIX + name: found for name, found in provenance.versions().items()}
+        tags[schema.SOURCE_COMMIT] = code.commit
+    return tags | {schema.VERSION_PREFIX + name: found for name, found in provenance.versions().items()}

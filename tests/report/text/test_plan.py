@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import example_sweep as example
-from harness.analysis.comparison import common_ground
+from harness.analysis.comparison import comparability
 from harness.analysis.plan import METHOD_VERSION, analysis_plan, plan_digest
 from harness.config.fingerprint import decisive, digest_of
 from harness.config.load import load_spec
@@ -104,7 +104,7 @@ def test_the_planned_metric_is_the_one_that_runs_will_be_compared_by(
         }
         for number, arm in enumerate(spec.arms())
     ]
-    ground = common_ground(example.frame(rows))
+    ground = comparability(example.frame(rows))
     assert (plan["metric"], plan["test"].startswith("paired")) == (ground.metric, ground.ranked) == (metric, ranked)
 
 

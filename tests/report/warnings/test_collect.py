@@ -12,20 +12,20 @@ import example_sweep as example
 from clean_sweeps import clean_sweep
 from flawed_sweeps import RATE, confirm, copied, end, other, trials
 from harness.analysis.plan import METHOD_VERSION
-from harness.report.warnings.collect import caveats, fixed_settings
-from harness.report.warnings.kinds import Caveat, Flaw, Note
+from harness.report.warnings.collect import fixed_settings, report_warnings
+from harness.report.warnings.kinds import Note, ReportWarning, WarningKind
 from harness.tracking import PlanChange, SweepRecord
 
 FIRST, SECOND = example.ARMS
 
 
-def kinds(record: SweepRecord, runs: pd.DataFrame) -> set[Flaw | Note]:
-    return {caveat.kind for caveat in caveats(record, runs)}
+def kinds(record: SweepRecord, runs: pd.DataFrame) -> set[WarningKind | Note]:
+    return {caveat.kind for caveat in report_warnings(record, runs)}
 
 
-def text(record: SweepRecord, runs: pd.DataFrame, kind: Flaw | Note) -> str:
+def text(record: SweepRecord, runs: pd.DataFrame, kind: WarningKind | Note) -> str:
     """The only caveat of a kind."""
-    (found,) = [caveat.text for caveat in caveats(record, runs) if caveat.kind is kind]
+    (found,) = [caveat.text for caveat in report_warnings(record, runs) if caveat.kind is kind]
     return found
 
 
@@ -55,14 +55,14 @@ def plain(number: int = 3, **drawn: Any) -> tuple[SweepRecord, pd.DataFrame]:
 
 
 def test_a_caveat_is_its_sentence_and_a_flaw_is_an_alarm() -> None:
-    assert str(Caveat(Flaw.DIRTY, "The code was dirty.")) == "The code was dirty."
-    assert Caveat(Flaw.DIRTY, "").alarm and not Caveat(Note.UNTUNED, "").alarm
-    assert not {str(kind) for kind in Flaw} & {str(kind) for kind in Note}
+    assert str(ReportWarning(WarningKind.DIRTY, "The code was dirty.")) == "The code was dirty."
+    assert ReportWarning(WarningKind.DIRTY, "").alarm and not ReportWarning(Note.UNTUNED, "").alarm
+    assert not {str(kind) for kind in WarningKind} & {str(kind) for kind in Note}
 
 
 def test_alarms_come_first_and_the_note_on_seeds_last() -> None:
     record, runs = plain(dimensions=1)
-    found = caveats(replace(record, dirty=True), runs.drop(index=confirm(runs, other(record))[:1]))
+    found = report_warnings(replace(record, dirty=True), runs.drop(index=confirm(runs, other(record))[:1]))
     marks = [caveat.alarm for caveat in found]
     assert sum(marks) == 2 and marks == sorted(marks, reverse=True)
     assert found[-1].kind is Note.SEEDS_ONLY
@@ -73,11 +73,11 @@ def test_alarms_come_first_and_the_note_on_seeds_last() -> None:
 
 def test_an_optimum_at_the_end_of_the_range_is_named_with_its_arm_and_side() -> None:
     inside = [(3e-4, 5.5), (1e-3, 5.0), (3e-3, 5.2)]
-    assert not kinds(*searched({FIRST: inside, SECOND: inside})) & {Flaw.EDGE, Note.EDGE}
+    assert not kinds(*searched({FIRST: inside, SECOND: inside})) & {WarningKind.EDGE, Note.EDGE}
     crowded = [(2.9e-3, 4.5), (2.8e-3, 4.6), (2.7e-3, 4.7), (1e-3, 5.0)]
     single = [(3e-4, 4.5), (1e-3, 5.0), (2e-3, 5.2), (1.5e-3, 5.4)]
     sweep = searched({FIRST: crowded, SECOND: single})
-    assert text(*sweep, Flaw.EDGE) == (
+    assert text(*sweep, WarningKind.EDGE) == (
         f"{FIRST}: the best learning_rate (2.9e-3) lies at the high end of what was searched, as do most of its best "
         "trials; a better one may lie beyond, so widen the range before trusting this arm's result."
     )
@@ -103,9 +103,9 @@ def test_nothing_lies_below_zero() -> None:
         for trial, rate in enumerate((0.001, 0.002, 0.01, 0.1, 0.2))
     ]
     runs = pd.concat([runs, example.frame(rows)], ignore_index=True)
-    assert not kinds(replace(record, tune=tune), runs) & {Flaw.EDGE, Note.EDGE}
+    assert not kinds(replace(record, tune=tune), runs) & {WarningKind.EDGE, Note.EDGE}
     higher = {"model.drop_rate": {"uniform": [0.001, 0.3]}}
-    assert Flaw.EDGE in kinds(replace(record, tune=higher), runs)
+    assert WarningKind.EDGE in kinds(replace(record, tune=higher), runs)
 
 
 # the search ----------------------------------------------------------------------------------------------------
@@ -118,24 +118,27 @@ def test_arms_that_change_places_with_the_number_of_trials_are_named() -> None:
     assert f"{FIRST} and {SECOND} change places at k = 2:" in text(
         *searched({FIRST: steady, SECOND: lucky}), Note.ORDER_FLIPS
     )
-    assert not kinds(*searched({FIRST: steady, SECOND: steady})) & {Flaw.ORDER_FLIPS, Note.ORDER_FLIPS}
+    assert not kinds(*searched({FIRST: steady, SECOND: steady})) & {WarningKind.ORDER_FLIPS, Note.ORDER_FLIPS}
     # E[min_k] of (6, 6, 6, 4.4) is 5.6, 5.3, 5.075, 4.906: behind 5 at k = 2, ahead at k = 4, by more than δ each time
     late = [(6e-4, 6.0), (8e-4, 6.0), (1e-3, 6.0), (1.2e-3, 4.4)]
     assert "change places at k = 4, by more than 0.02 either way" in text(
-        *searched({FIRST: steady, SECOND: late}), Flaw.ORDER_FLIPS
+        *searched({FIRST: steady, SECOND: late}), WarningKind.ORDER_FLIPS
     )
 
 
 def test_trials_are_counted_against_what_could_show_an_optimum() -> None:
     three = [(6e-4, 5.2), (1e-3, 5.0), (2e-3, 5.2)]
     record, runs = searched({FIRST: three, SECOND: three})
-    assert Flaw.FEW_TRIALS not in kinds(record, runs)
+    assert WarningKind.FEW_TRIALS not in kinds(record, runs)
     assert "this was a random search" in text(record, runs, Note.RANDOM_SEARCH)
-    assert "0.0 2 and drop_rate=0.1 2" in text(*searched({FIRST: three[:2], SECOND: three[:2]}), Flaw.FEW_TRIALS)
+    assert "0.0 2 and drop_rate=0.1 2" in text(*searched({FIRST: three[:2], SECOND: three[:2]}), WarningKind.FEW_TRIALS)
     repeated = [three[1], three[0], three[0]]  # three trials of two configurations
-    assert Flaw.FEW_TRIALS in kinds(*searched({FIRST: repeated, SECOND: repeated}))
+    assert WarningKind.FEW_TRIALS in kinds(*searched({FIRST: repeated, SECOND: repeated}))
     both = {RATE: {"choice": [6e-4, 1e-3]}}  # all there is
-    assert not kinds(*searched({FIRST: three[:2], SECOND: three[:2]}, both)) & {Flaw.FEW_TRIALS, Note.RANDOM_SEARCH}
+    assert not kinds(*searched({FIRST: three[:2], SECOND: three[:2]}, both)) & {
+        WarningKind.FEW_TRIALS,
+        Note.RANDOM_SEARCH,
+    }
 
 
 def test_pruning_that_is_the_same_in_every_arm_is_a_note() -> None:
@@ -143,7 +146,7 @@ def test_pruning_that_is_the_same_in_every_arm_is_a_note() -> None:
     for arm in record.arms:
         runs.loc[trials(runs, arm.name)[2:], "outcome"] = "pruned"
     found = kinds(record, runs)
-    assert Note.PRUNED in found and Flaw.MOSTLY_PRUNED not in found
+    assert Note.PRUNED in found and WarningKind.MOSTLY_PRUNED not in found
 
 
 def test_a_tuned_preset_has_no_column_and_does_no_harm() -> None:
@@ -162,9 +165,9 @@ def test_arms_of_an_adaptive_sweep_may_have_fewer_seeds() -> None:
     ]
     assert uneven
     for record, runs in uneven:
-        assert not any(caveat.alarm for caveat in caveats(record, runs))
+        assert not any(caveat.alarm for caveat in report_warnings(record, runs))
         fixed = replace(record, study={**record.study, "looks": None})
-        assert {Flaw.UNFINISHED} <= kinds(fixed, runs)
+        assert {WarningKind.UNFINISHED} <= kinds(fixed, runs)
 
 
 def test_equal_arms_are_a_note_and_their_own_seeds_no_flaw() -> None:
@@ -172,17 +175,17 @@ def test_equal_arms_are_a_note_and_their_own_seeds_no_flaw() -> None:
     first, second = (arm.name for arm in record.arms)
     assert second == f"{first} (2)"
     assert f"The arms {first} and {second} are the same configuration" in text(record, runs, Note.SAME_ARMS)
-    assert not kinds(record, runs) & {*Flaw, Note.UNTUNED}
+    assert not kinds(record, runs) & {*WarningKind, Note.UNTUNED}
     noise = 0.3 * (-1.0) ** np.arange(6)  # however much: an A/A sweep asks for it
     runs.loc[confirm(runs, second), ["val/loss", "test/loss", "best_val_loss"]] += noise[:, None]
-    assert not kinds(record, runs) & {*Flaw}
+    assert not kinds(record, runs) & {*WarningKind}
 
 
 def test_a_run_that_failed_and_was_trained_again_is_no_missing_seed() -> None:
     record, runs = plain()
     row = confirm(runs, other(record))[:1]
     again = copied(runs, row, outcome="failed", **{"val/loss": math.nan})
-    found = caveats(record, again)
+    found = report_warnings(record, again)
     assert not any(caveat.alarm for caveat in found)
     assert f"{other(record)}: of 7 confirm runs, 6 complete and 1 failed." in map(str, found)
 
@@ -193,11 +196,11 @@ def test_equal_runs_are_equal_to_the_bit_on_a_cpu_only(device: str, flawed: bool
     runs["device"] = device
     row = confirm(runs, other(record))[:1]
     close = copied(runs, row, **{"val/loss": runs.loc[row[0], "val/loss"] + 0.001})
-    assert (Flaw.NONDETERMINISTIC in kinds(record, close)) == flawed
+    assert (WarningKind.NONDETERMINISTIC in kinds(record, close)) == flawed
     far = copied(runs, row, **{"val/loss": runs.loc[row[0], "val/loss"] + 0.021})  # more than δ
-    assert Flaw.NONDETERMINISTIC in kinds(record, far)
+    assert WarningKind.NONDETERMINISTIC in kinds(record, far)
     same = copied(runs, row)
-    assert Flaw.NONDETERMINISTIC not in kinds(record, same)
+    assert WarningKind.NONDETERMINISTIC not in kinds(record, same)
     assert "1 older confirm run was replaced" in text(record, same, Note.REPLACED)
 
 
@@ -205,15 +208,15 @@ def test_a_budget_is_spent_to_one_step() -> None:
     record, runs = plain()
     rows = confirm(runs, other(record))
     runs["train.budget.tokens"] = 8300  # 16.2 steps of 512 tokens, of which 16 were trained
-    assert not any(caveat.alarm for caveat in caveats(record, runs))
+    assert not any(caveat.alarm for caveat in report_warnings(record, runs))
     runs.loc[rows[0], "tokens"] = 7788  # one step less
-    assert "7,788 of 8,300" in text(record, runs, Flaw.SHORT)
+    assert "7,788 of 8,300" in text(record, runs, WarningKind.SHORT)
 
 
 def test_one_seed_of_one_arm_is_a_note() -> None:
     record = example.record(arms={FIRST: example.ARMS[FIRST]}, study={"seeds": 1})
     runs = example.frame(example.confirm_runs({FIRST: {2: 5.2}}))
-    found = caveats(record, runs)
+    found = report_warnings(record, runs)
     assert Note.ONE_SEED in {caveat.kind for caveat in found} and not any(caveat.alarm for caveat in found)
 
 
@@ -227,21 +230,21 @@ def test_what_both_runs_of_a_pair_share_is_a_note() -> None:
         "Runs come from different commits of the code: aaaaaaaaaaaa and db73c1e0db73; not so the two runs of any pair."
     )
     runs.loc[confirm(runs, other(record))[-1], "commit"] = "db73c1e0" * 5
-    assert "(1 pair)" in text(record, runs, Flaw.COMMITS)
+    assert "(1 pair)" in text(record, runs, WarningKind.COMMITS)
 
 
 def test_what_follows_from_the_compared_setting_is_no_confound() -> None:
     record, runs = plain()
     rows = confirm(runs, other(record))
     runs.loc[rows, "model.emb_dim"] = 96
-    assert "model.emb_dim (64 and 96)" in text(record, runs, Flaw.SETTINGS)
-    assert Flaw.SETTINGS not in kinds(replace(record, compare=("model.preset",)), runs)
+    assert "model.emb_dim (64 and 96)" in text(record, runs, WarningKind.SETTINGS)
+    assert WarningKind.SETTINGS not in kinds(replace(record, compare=("model.preset",)), runs)
     runs.loc[rows, ["model.emb_dim", "model.vocab_size", "data.tokenizer"]] = [64, 256, "byte"]
     runs["val/bits_per_byte"] = runs["val/loss"] / 3
-    assert {Flaw.TARGETS, Flaw.SETTINGS} <= kinds(record, runs)
+    assert {WarningKind.TARGETS, WarningKind.SETTINGS} <= kinds(record, runs)
     assert not kinds(replace(record, compare=("model.drop_rate", "data.tokenizer")), runs) & {
-        Flaw.TARGETS,
-        Flaw.SETTINGS,
+        WarningKind.TARGETS,
+        WarningKind.SETTINGS,
     }
 
 
@@ -250,7 +253,7 @@ def test_settings_of_runs_without_a_result_are_a_note() -> None:
     row = confirm(runs, other(record))[:1]
     older = copied(runs, row, phase="superseded", **{"train.beta2": 0.99})
     assert "runs differ in train.beta2, but none that" in text(record, older, Note.SETTINGS)
-    assert Flaw.SETTINGS not in kinds(record, older)
+    assert WarningKind.SETTINGS not in kinds(record, older)
 
 
 def test_the_budget_is_what_has_to_match() -> None:
@@ -259,9 +262,9 @@ def test_the_budget_is_what_has_to_match() -> None:
     runs.loc[rows, ["train.batch_tokens", "tokens"]] = [1024, 16384]
     compared = replace(record, compare=("train.batch_tokens",))
     assert "matched by steps, not by tokens" in text(compared, runs, Note.UNMATCHED)
-    assert Flaw.UNEQUAL_BUDGET not in kinds(compared, runs)
+    assert WarningKind.UNEQUAL_BUDGET not in kinds(compared, runs)
     runs.loc[rows, "steps"] = 17
-    assert f"{other(record)} 17" in text(compared, runs, Flaw.UNEQUAL_BUDGET)
+    assert f"{other(record)} 17" in text(compared, runs, WarningKind.UNEQUAL_BUDGET)
 
 
 def test_overfitting_of_every_arm_alike_is_a_note() -> None:
@@ -269,7 +272,7 @@ def test_overfitting_of_every_arm_alike_is_a_note() -> None:
     for arm in record.arms:
         runs.loc[confirm(runs, arm.name), "best_val_loss"] -= 0.3
     found = kinds(record, runs)
-    assert Note.OVERFITTED in found and Flaw.OVERFITTED not in found
+    assert Note.OVERFITTED in found and WarningKind.OVERFITTED not in found
 
 
 def test_a_plan_changed_before_any_result_is_a_note() -> None:
@@ -279,8 +282,8 @@ def test_a_plan_changed_before_any_result_is_a_note() -> None:
     late = PlanChange(example.START, 5, {**plan, "trials": 8, "seeds": 6, "looks": [6]})
     planned = replace(record, first_plan=plan, plan_changes=(early, late))
     assert text(planned, runs, Note.PLAN).startswith("Explore trials per arm were raised from 4 to 8 before any")
-    assert "raised from 3 to 6 after 5 confirm runs" in text(planned, runs, Flaw.PLAN)
-    assert not kinds(replace(planned, plan_changes=(early,)), runs) & {*Flaw}
+    assert "raised from 3 to 6 after 5 confirm runs" in text(planned, runs, WarningKind.PLAN)
+    assert not kinds(replace(planned, plan_changes=(early,)), runs) & {*WarningKind}
 
 
 # notes ---------------------------------------------------------------------------------------------------------
@@ -291,7 +294,7 @@ def test_what_is_missing_or_uneven_is_told_in_words() -> None:
     rows = [one for one in [*example.explore_runs(), *example.confirm_runs()] if one["run_id"] not in lost]
     rows.append(example.run(800, SECOND, {}, phase="superseded", seed=2, loss=5.0))
     rows[-1] |= {"train.beta2": 0.99, "commit": "a" * 40}
-    words = "\n".join(map(str, caveats(example.record(tune=example.TUNE, dirty=True), example.frame(rows))))
+    words = "\n".join(map(str, report_warnings(example.record(tune=example.TUNE, dirty=True), example.frame(rows))))
     assert "The spec asks for 3 confirm runs per arm; fewer are complete for drop_rate=0.0 (2)." in words
     assert "unequal numbers of explore trials (drop_rate=0.0 3 and drop_rate=0.1 4)" in words
     assert "drop_rate=0.1: of 4 explore runs, 2 complete, 1 pruned and 1 diverged." in words
@@ -326,27 +329,27 @@ def test_runs_that_know_nothing_of_themselves() -> None:
     ]
     for rows in ([failed], [running], [failed, running], bare):
         found = kinds(record, example.frame(rows))
-        assert Note.SEEDS_ONLY in found and Flaw.UNFINISHED in found
+        assert Note.SEEDS_ONLY in found and WarningKind.UNFINISHED in found
 
 
 def test_columns_that_older_stores_lack() -> None:
     record, runs = plain(dimensions=1)
     few = runs[["run_id", "arm", "phase", "seed", "outcome", "trial_number", "val/loss", RATE]]
-    assert not any(caveat.alarm for caveat in caveats(record, few))
+    assert not any(caveat.alarm for caveat in report_warnings(record, few))
     study = {name: record.study[name] for name in ("sampler", "pruner", "trials", "seeds")}
-    assert not any(caveat.alarm for caveat in caveats(replace(record, study=study), runs))
+    assert not any(caveat.alarm for caveat in report_warnings(replace(record, study=study), runs))
 
 
 def test_nothing_confirmed_on_purpose() -> None:
     record, runs = plain(dimensions=1)
     explored = runs[runs["phase"] == "explore"]
     study = {**record.study, "seeds": 0, "looks": [0]}
-    assert not any(caveat.alarm for caveat in caveats(replace(record, study=study), explored))
+    assert not any(caveat.alarm for caveat in report_warnings(replace(record, study=study), explored))
 
 
 def test_everything_lost() -> None:
     record, runs = plain(dimensions=1)
     end(runs, runs.index, "diverged")
     found = kinds(record, runs)
-    assert {Flaw.DIVERGED_ARM, Flaw.DIVERGED_TRIALS} <= found
+    assert {WarningKind.DIVERGED_ARM, WarningKind.DIVERGED_TRIALS} <= found
     assert np.isnan(runs["val/loss"]).all()

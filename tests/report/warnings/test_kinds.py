@@ -21,8 +21,8 @@ from flawed_sweeps import PLANTS, Plant, confirm, other
 from harness.report.assemble import assemble
 from harness.report.page.render import render_html, render_markdown
 from harness.report.text.names import seeds_named
-from harness.report.warnings.collect import caveats
-from harness.report.warnings.kinds import Caveat, Flaw
+from harness.report.warnings.collect import report_warnings
+from harness.report.warnings.kinds import ReportWarning, WarningKind
 from harness.report.warnings.results import outlier_p
 from harness.tracking import SweepRecord
 
@@ -38,11 +38,11 @@ RENDERED = (
 )
 
 
-def alarms(record: SweepRecord, runs: pd.DataFrame) -> list[Caveat]:
-    return [caveat for caveat in caveats(record, runs) if caveat.alarm]
+def alarms(record: SweepRecord, runs: pd.DataFrame) -> list[ReportWarning]:
+    return [caveat for caveat in report_warnings(record, runs) if caveat.alarm]
 
 
-def naming(plant: Plant, found: Iterable[Caveat], words: Iterable[str]) -> list[str]:
+def naming(plant: Plant, found: Iterable[ReportWarning], words: Iterable[str]) -> list[str]:
     """The sentences on a planted flaw that have all the words in them."""
     texts = [caveat.text for caveat in found if caveat.kind is plant.flaw]
     return [text for text in texts if all(word in text for word in words)]
@@ -65,7 +65,7 @@ def test_without_its_flaw_the_same_sweep_raises_no_alarm(number: int) -> None:
 
 
 def test_every_flaw_has_a_sweep_that_has_it() -> None:
-    assert {plant.flaw for plant in PLANTS} == set(Flaw)
+    assert {plant.flaw for plant in PLANTS} == set(WarningKind)
     assert len({plant.name for plant in PLANTS}) == len(PLANTS) >= 20
     assert set(RENDERED) <= {plant.name for plant in PLANTS}
 
@@ -141,7 +141,7 @@ def test_a_seed_is_an_outlier_only_where_normal_noise_hardly_gives_it() -> None:
     rows, base = confirm(runs, other(record)), confirm(runs, record.baseline)
     losses = ["val/loss", "test/loss", "best_val_loss"]
 
-    def found(last: float) -> set[Flaw]:
+    def found(last: float) -> set[WarningKind]:
         runs.loc[rows, losses] = (
             runs.loc[base, losses].to_numpy() + np.array([[-2], [-1], [0], [1], [2], [last]]) / 1000
         )
@@ -149,8 +149,8 @@ def test_a_seed_is_an_outlier_only_where_normal_noise_hardly_gives_it() -> None:
 
     # The others have mean 0 and s = √2.5 / 1000; p · 6 = 0.001 at t(4) = 13.65, which is t · s · √(6/5) = 0.02365.
     limit = stats.t.isf(0.001 / 6 / 2, 4) * math.sqrt(2.5) * math.sqrt(6 / 5)
-    assert Flaw.ONE_SEED not in found(0.99 * limit)
-    assert Flaw.ONE_SEED in found(1.01 * limit)
+    assert WarningKind.ONE_SEED not in found(0.99 * limit)
+    assert WarningKind.ONE_SEED in found(1.01 * limit)
 
 
 def test_the_detectable_effect_is_held_against_five_times_delta() -> None:
@@ -161,7 +161,7 @@ def test_the_detectable_effect_is_held_against_five_times_delta() -> None:
     def found(scale: float) -> bool:
         noise = scale * np.array([[-1], [1], [-1.2], [1.3]])
         runs.loc[rows, losses] = runs.loc[base, losses].to_numpy() + noise
-        return any(caveat.kind is Flaw.FEW_SEEDS for caveat in alarms(record, runs))
+        return any(caveat.kind is WarningKind.FEW_SEEDS for caveat in alarms(record, runs))
 
     # 5 δ = 0.1 = λ · s / √4, where a noncentral t with 3 degrees of freedom and λ exceeds its quantile in 80 % of draws
     size = brentq(lambda found: stats.nct.sf(stats.t.isf(0.025, 3), 3, found) - 0.8, 2, 8)

@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 
 from harness.core.metrics import VAL_LOSS, Point
 from harness.core.outcomes import Outcome
-from harness.tracking import ARTIFACTS, Outbox, Tracker, kept_runs, load_samples
+from harness.tracking import ARTIFACTS, Outbox, Tracker, load_samples, unfinished_runs
 from harness.tracking.records import TrialInfo
 from harness.tracking.schema import describe_trial
 from stored_runs import Store, point, sweep_info, trial_info
@@ -168,7 +168,7 @@ def test_every_call_may_fail_and_all_arrives_once_in_order(place: Place, after: 
         assert place.history(run) == [(0, 3.0), (1, 2.0), (2, 1.0), (3, 0.0)]
         assert run.info.status == "FAILED"
         assert run.data.tags["harness.outcome"] == "diverged"
-    assert kept_runs(place.folder) == []
+    assert unfinished_runs(place.folder) == []
 
 
 def test_a_run_that_cannot_be_begun_holds_up_no_other(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,7 +191,7 @@ def test_a_run_that_cannot_be_begun_holds_up_no_other(place: Place, monkeypatch:
     [run] = place.runs()
     assert (run.data.tags["harness.key"], run.info.status) == (keys[1], "FINISHED")
     assert place.history(run) == [(1, 3.0)]
-    assert [kept.key for kept in kept_runs(place.folder)] == [keys[0]]
+    assert [kept.key for kept in unfinished_runs(place.folder)] == [keys[0]]
 
 
 def test_the_thread_tries_on_until_the_store_answers(place: Place) -> None:
