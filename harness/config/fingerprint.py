@@ -1,16 +1,34 @@
-"""SHA-256 of configurations and of the code that decides a run's numbers."""
+"""SHA-256 of a configuration, and of the code that decides a run's numbers.
+
+The code is hashed by content and not by path: every statement at the top of a module that decides numbers is reduced
+to its syntax tree, without comments, docstrings, positions, imports from the harness and the words of error messages.
+So moving a statement to another file, renaming a module or rewording a docstring gives the same hash.
+"""
 
 from __future__ import annotations
 
+import ast
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
-# Fields that change no number of a run: no part of what it is known by, and nothing to compare or to tune.
+# Fields that change no number of a run: they are left out of its digest, and cannot be compared or tuned.
 WITHOUT_EFFECT: Final = ("train.checkpoint_every",)
+
+_PACKAGE: Final = Path(__file__).parents[1]
+
+# Files of the package that decide a run's numbers, and those in the same folders that do not: they only store, read
+# back or describe what was trained.
+DECIDES_NUMBERS: Final = (
+    *("config/run.py", "core/hardware.py", "core/metrics.py", "core/rng.py"),  # hardware: its kernel for the head
+    *("data/*.py", "model/*.py", "training/*.py"),
+)
+DECIDES_NO_NUMBER: Final = frozenset(
+    {"data/__main__.py", "model/generation.py", "model/weights.py", "training/token_losses.py"}
+)
 
 
 def decisive(plain: Mapping[str, Any]) -> dict[str, Any]:
@@ -28,18 +46,99 @@ def digest_of(plain: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-# Files that decide a run's numbers.
-_TRAINING: Final = (
-    *("config/run.py", "core/hardware.py", "core/metrics.py", "core/rng.py", "data/*.py"),
-    *(f"model/{name}.py" for name in ("cross_entropy", "dispatch", "dropout", "embedding", "gpt", "init")),
-    *(f"training/{name}.py" for name in ("budget", "devices", "errors", "evaluation", "optimizers", "resume")),
-    *(f"training/{name}.py" for name in ("schedule", "step", "trainer")),
-)
-
-
 @functools.cache
 def training_code() -> str:
-    """SHA-256 of the source files that a run's numbers come from, so that no sweep mixes runs of two codes."""
-    package = Path(__file__).parents[1]
-    files = [path for name in _TRAINING for path in sorted(package.glob(name))]
-    return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()
+    """SHA-256 (hex) of the code that decides a run's numbers, so that no sweep mixes runs of two versions of it."""
+    return code_digest(path.read_text("utf-8") for path in training_files())
+
+
+def training_files() -> list[Path]:
+    """The source files that `training_code` covers."""
+    found = (path for pattern in DECIDES_NUMBERS for path in _PACKAGE.glob(pattern))
+    return sorted(path for path in found if path.relative_to(_PACKAGE).as_posix() not in DECIDES_NO_NUMBER)
+
+
+def code_digest(sources: Iterable[str]) -> str:
+    """SHA-256 (hex) of the statements in the texts of some modules, whatever their order and their files."""
+    statements = {text for source in sources for text in _statements(ast.parse(source))}
+    return hashlib.sha256("\n".join(sorted(statements)).encode()).hexdigest()
+
+
+def _statements(module: ast.Module) -> Iterator[str]:
+    """Each statement at the top of a module as normalised text."""
+    names: dict[str, str | None] = {}
+    for statement in module.body:
+        if _is_own_import(statement):
+            names |= _imported_names(statement)
+        elif isinstance(statement, ast.Import | ast.ImportFrom):
+            source = statement.module if isinstance(statement, ast.ImportFrom) else None
+            yield from (f"import {source} {alias.name} {alias.asname}" for alias in statement.names)
+        elif not _is_left_out(statement):
+            words: list[str] = []
+            _write(statement, names, words)
+            yield " ".join(words)
+
+
+def _write(node: ast.AST, names: dict[str, str | None], words: list[str]) -> None:
+    """Append a syntax tree to `words`: only what is there, so that Python versions with more fields agree.
+
+    Args:
+        node: its root.
+        names: those imported from the harness: local name → name where it was defined, None for a module.
+        words: of the statement so far.
+    """
+    if isinstance(node, ast.Name):
+        words.append(names.get(node.id) or node.id)
+    elif isinstance(node, ast.Constant):
+        words.append(repr(node.value))
+    elif isinstance(node, ast.Attribute) and names.get(getattr(node.value, "id", ""), "") is None:
+        words.append(node.attr)  # `metrics.VAL_LOSS` and `VAL_LOSS` are the same
+    elif isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+        words.append("Raise")  # messages decide nothing
+        _write(node.exc.func, names, words)
+    else:
+        words.append(type(node).__name__)
+        for name in node._fields:
+            value = getattr(node, name, None)
+            if isinstance(value, list):
+                _write_list(name, value, names, words)
+            elif isinstance(value, ast.AST):
+                if not isinstance(value, ast.expr_context):
+                    words.append(name)
+                    _write(value, names, words)
+            elif value is not None:
+                words.append(f"{name}={value!r}")
+
+
+def _write_list(name: str, parts: list[Any], names: dict[str, str | None], words: list[str]) -> None:
+    if not parts:
+        return
+    words.append(f"{name} [")
+    for part in parts:
+        if not isinstance(part, ast.AST):
+            words.append(repr(part))
+        elif _is_own_import(part):
+            names |= _imported_names(part)
+        elif not _is_left_out(part):
+            _write(part, names, words)
+    words.append("]")
+
+
+def _is_own_import(node: ast.AST) -> TypeGuard[ast.ImportFrom]:
+    return isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == _PACKAGE.name
+
+
+def _is_left_out(node: ast.AST) -> bool:
+    """Whether it is a docstring, or imports for a type checker only."""
+    if isinstance(node, ast.Expr):
+        return isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def _imported_names(statement: ast.ImportFrom) -> dict[str, str | None]:
+    folder = _PACKAGE.parent.joinpath(*(statement.module or "").split("."))
+    names: dict[str, str | None] = {}
+    for alias in statement.names:
+        is_module = (folder / alias.name).is_dir() or (folder / f"{alias.name}.py").is_file()
+        names[alias.asname or alias.name] = None if is_module else alias.name
+    return names

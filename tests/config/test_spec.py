@@ -2,11 +2,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
-from harness.config import fingerprint
-from harness.config.fingerprint import training_code
-from source_code import PACKAGE, imports, modules
 from specs import GOOD, load
 
 
@@ -108,32 +103,3 @@ def test_an_aa_sweep_has_equal_arms_on_seeds_of_their_own(tmp_path: Path) -> Non
     assert not load(tmp_path, GOOD).same_arms
     seeds = [load(tmp_path, GOOD).arm_config(arm, {}, 5).train.seed for arm in load(tmp_path, GOOD).arms()]
     assert seeds == [5, 5]  # arms that differ share theirs
-
-
-def test_another_training_code_is_another_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = load(tmp_path, GOOD).identity("data")
-    assert training_code() == training_code()
-    monkeypatch.setattr("harness.config.spec.training_code", lambda: "other")
-    assert load(tmp_path, GOOD).identity("data") != before
-
-
-def test_what_trains_counts_as_training_code() -> None:
-    """A module that the trainer imports, but for those that only write down, read back or say what was trained."""
-    every = modules()
-    found: set[str] = set()
-
-    def visit(name: str) -> None:
-        found.add(name)
-        for imported in imports(every[name]):
-            if imported in every and imported not in found:
-                visit(imported)
-
-    visit("harness.training.trainer")
-    files = {every[name].relative_to(PACKAGE) for name in found}
-    counted = {path for path in files if any(path.match(pattern) for pattern in fingerprint._TRAINING)}
-    left = {str(path.with_suffix("")) for path in files - counted if path.name != "__init__.py"}
-    assert left == {
-        *("config/fingerprint", "core/files", "core/paths"),
-        *("core/text", "model/generation", "model/weights", "training/token_losses"),
-    }
-    assert all(any(path.match(pattern) for path in files) for pattern in fingerprint._TRAINING)
