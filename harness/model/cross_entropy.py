@@ -1,20 +1,20 @@
-"""The cross-entropy of a linear head on the CPU, with few logits at once and no more work than the products need.
+"""The cross-entropy of a linear head: `linear_cross_entropy` chooses the path of the device.
 
 The head of a small GPT is most of its work: logits (N, V) = features (N, C) · weightᵀ (C, V), with V = 50257 for
-GPT-2's vocabulary. Whole logits are written to memory and read again several times. Here a block of rows meets a
-block of the vocabulary, so that logits are exponentiated and summed while they are still in the processor's cache, as
-in Wijmans et al. 2024, "Cut your losses in large-vocabulary language models". Of the exponentials one block of rows
-is kept, for the weight's gradient. Exponentials are taken without subtracting each row's largest logit, which is
-known too late; where they leave float32's comfortable range, the rows are computed anew by torch's own functions.
+GPT-2's vocabulary. Full logits are written to memory and read again several times. The CPU path works on blocks: a
+block of rows meets a block of the vocabulary, and its logits are exponentiated and summed while they are in the
+processor's cache, as in Wijmans et al. 2024, "Cut your losses in large-vocabulary language models". The exponentials of
+one block of rows are kept for the weight's gradient. They are taken without subtracting each row's largest logit, which
+is known too late; where they overflow or underflow float32, torch's own functions compute the batch again.
 
-They are taken as powers of two, exp(x · w) = 2^((x · log₂e) · w), which torch computes in half the time of exp.
+Exponentials are computed as powers of two, exp(x · w) = 2^((x · log₂e) · w): `exp2` takes half the time of `exp`.
 """
 
 from __future__ import annotations
 
 import math
 import threading
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -22,38 +22,80 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from harness.core.hardware import processor_name
+from harness.model.dispatch import use_cpu_kernels
 
-# Sizes of a block. Seen on two cores with 1 MB of second-level cache each, V = 50257 and C = 64, 128, 768: 1.2 to 1.5
-# times as fast as `torch.nn.functional.linear_cross_entropy` in its best setting. Where a core has AVX-512, and with it
-# 1 to 2 MB of cache, 320 to 768 columns are within 3 %, but for the power of two, whose rows lie in the same places of
-# the cache.
+# Block sizes. Measured on two cores with 1 MB of L2 cache each, V = 50257 and C = 64, 128, 768: 1.2 to 1.5 times as
+# fast as `torch.nn.functional.linear_cross_entropy` in its best setting. On cores with AVX-512 (1 to 2 MB of L2) 320 to
+# 768 columns differ by at most 3 %, except 512: rows of a power of two collide in the cache.
 _AVX512 = torch.backends.cpu.get_cpu_capability() == "AVX512"
 _AMD = "AMD" in processor_name()
 ROWS = 512
 VOCABULARY = 512 if not _AVX512 else 640 if _AMD else 320
 
-# Whether exponentials that are kept are computed where they are kept, which is not in cache: on a Xeon faster by a
-# twentieth, on a Zen 4 slower by as much.
+# Whether the GEMM writes its logits directly to the memory that keeps the exponentials, which is not in cache. That is
+# 5 % faster on a Xeon and 5 % slower on a Zen 4.
 _IN_PLACE = not _AMD
 
-# Features from which on the weight's gradient is a faster product as it stands than transposed and copied: by MKL's
-# products for AVX-512 on AMD's processors always.
+# From this many features on, the weight's gradient is faster as a direct product than as a transposed product that is
+# copied. With MKL's AVX-512 kernels on AMD it always is.
 _WIDE = 0 if _AVX512 and _AMD else 192
+
 _GPU_MULTIPLE = 64
+_UNREDUCED_ROWS = {"cpu": 256, "cuda": 8192, "mps": 8192}  # rows of full logits held at once, without reduction
 
 _LOG2_E = math.log2(math.e)
 
-_SAFE_SUMS = (1e-30, 1e30)  # of exponentials over the vocabulary: far from where float32 underflows or overflows
+_SAFE_SUMS = (1e-30, 1e30)  # sums of exponentials over the vocabulary, far from float32's underflow and overflow
+
+
+def linear_cross_entropy(
+    x: Tensor, weight: Tensor, targets: Tensor, reduction: Literal["mean", "none"] = "mean"
+) -> Tensor:
+    """The negative log probability of `targets` under softmax(x · weightᵀ), in nats.
+
+    Args:
+        x: features, (N, C).
+        weight: weight of the head, (V, C).
+        targets: token ids, (N,) int64.
+        reduction: `mean` gives a scalar, differentiable once. `none` gives (N,) float32, holds few logits at once and
+            must be called without gradients.
+    """
+    if use_cpu_kernels(x):
+        return _blockwise_mean(x, weight, targets) if reduction == "mean" else _blockwise_losses(x, weight, targets)
+    if reduction == "none":
+        rows = _UNREDUCED_ROWS[x.device.type]
+        losses = [
+            F.cross_entropy(F.linear(part, weight).float(), wanted, reduction="none")
+            for part, wanted in zip(x.split(rows), targets.split(rows), strict=True)
+        ]
+        return torch.cat(losses)
+    if x.device.type == "cuda":
+        return F.cross_entropy(padded_logits(x, weight), targets)
+    return F.cross_entropy(F.linear(x, weight).float(), targets)
+
+
+def padded_logits(x: Tensor, weight: Tensor) -> Tensor:
+    """x · weightᵀ in float32 with V padded to a multiple of 64, which a GPU's matrix units compute fastest.
+
+    The padding never changes the loss. Run eagerly, the result (N, V) leaves the padding out. Compiled, the padding
+    stays, with logits of minus infinity: aligned rows are read faster, and the padding is never written to memory.
+    """
+    size = len(weight)
+    missing = -size % _GPU_MULTIPLE
+    logits = F.linear(x, F.pad(weight, (0, 0, 0, missing)))
+    if not torch.compiler.is_compiling():
+        return logits[:, :size].float()
+    return torch.where(torch.arange(size + missing, device=x.device) < size, logits.float(), -math.inf)
 
 
 class _Scratch(threading.local):
-    """Memory that is used again at every call: fresh memory costs a page fault for every 4 kB."""
+    """Memory that every call reuses: fresh memory costs a page fault for every 4 kB."""
 
     def __init__(self) -> None:
         self._memory = torch.empty(0)
 
     def take(self, size: int) -> Tensor:
-        """`size` float32 numbers, uninitialised, until the next call."""
+        """`size` float32 numbers, uninitialised, valid until the next call."""
         if len(self._memory) < size:
             self._memory = torch.empty(size)
         return self._memory[:size]
@@ -62,21 +104,13 @@ class _Scratch(threading.local):
 _scratch = _Scratch()
 
 
-def linear_cross_entropy(x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """The mean negative log probability of `targets` under softmax(x · weightᵀ), in nats; differentiable once.
-
-    Args:
-        x: features, (N, C) float32 on the CPU.
-        weight: of the head, (V, C) float32.
-        targets: token ids, (N,) int64.
-    """
-    loss: Tensor = _LinearCrossEntropy.apply(x, weight, targets)  # type: ignore[no-untyped-call]
+def _blockwise_mean(x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    loss: Tensor = _BlockwiseCrossEntropy.apply(x, weight, targets)  # type: ignore[no-untyped-call]
     return loss
 
 
 @torch.no_grad()
-def token_losses(x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """The negative log probability of each target, (N,) float32, in nats; for arguments as above, without gradients."""
+def _blockwise_losses(x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     losses = []
     for rows, wanted in zip(x.split(ROWS), targets.split(ROWS), strict=True):
         logits = _scratch.take(len(rows) * VOCABULARY)
@@ -90,22 +124,8 @@ def token_losses(x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     return torch.cat(losses)
 
 
-def padded_logits(x: Tensor, weight: Tensor) -> Tensor:
-    """x · weightᵀ in float32 by a product whose V is a multiple of 64: what a GPU's matrix units are fastest at.
-
-    No loss knows of the columns that are added. Launched by itself, the result (N, V) leaves them out. Compiled, they
-    are there with a logit of minus infinity: rows of a multiple of 64 are read faster, and nothing is written for it.
-    """
-    size = len(weight)
-    missing = -size % _GPU_MULTIPLE
-    logits = F.linear(x, F.pad(weight, (0, 0, 0, missing)))
-    if not torch.compiler.is_compiling():
-        return logits[:, :size].float()
-    return torch.where(torch.arange(size + missing, device=x.device) < size, logits.float(), -math.inf)
-
-
-class _LinearCrossEntropy(torch.autograd.Function):
-    """Forward computes the gradients too: the exponentials are at hand."""
+class _BlockwiseCrossEntropy(torch.autograd.Function):
+    """The forward pass computes the gradients too, while the exponentials are at hand."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
@@ -137,15 +157,15 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
         grad_x, grad_weight = ctx.grad_x, ctx.grad_weight
-        del ctx.grad_x, ctx.grad_weight  # autograd copies a gradient that somebody else holds, and the weight is large
+        del ctx.grad_x, ctx.grad_weight  # else autograd would copy the gradients instead of taking them
         factor = grad.item()
-        if factor != 1.0:  # it is 1 where the loss is what is differentiated
+        if factor != 1.0:  # it is 1 where the loss itself is differentiated
             return grad_x.mul_(factor), grad_weight.mul_(factor), None
         return grad_x, grad_weight, None
 
 
 def _add_product(part: Tensor, exponentials: Tensor, rows: Tensor, first: bool) -> None:
-    """exponentialsᵀ · rows, (part, C), is what `part` is, or what is added to it."""
+    """Add exponentialsᵀ · rows, (part, C), to `part`; the first block overwrites it."""
     if rows.shape[1] >= _WIDE:
         part.addmm_(exponentials.T, rows, beta=0 if first else 1)
         return
@@ -154,10 +174,10 @@ def _add_product(part: Tensor, exponentials: Tensor, rows: Tensor, first: bool) 
 
 
 def _exponentials(rows: Tensor, part: Tensor, logits: Tensor, memory: Tensor) -> Tensor:
-    """2^(rows · partᵀ), (rows, part), in `memory`; the product is written to `logits`, which may be the same.
+    """2^(rows · partᵀ), (rows, part), in `memory`; the product goes to `logits`, which may be the same memory.
 
-    Memory in which exponentials are kept is not in cache. A product writes there now here, now there, exponentials from
-    front to back; which is faster depends on the processor.
+    Memory that keeps exponentials is not in cache. The GEMM writes out of order, `exp2` writes sequentially; which of
+    the two should write there depends on the processor.
     """
     count, size = len(rows), len(rows) * len(part)
     product = torch.mm(rows, part.T, out=logits[:size].view(count, -1))
@@ -169,13 +189,13 @@ def _target_logits(rows: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
 
 
 def _safe(sums: Tensor) -> bool:
-    """Whether all sums are in float32's comfortable range; NaN is not."""
+    """Whether all sums are well inside float32's range; false for NaN."""
     low, high = _SAFE_SUMS
     return bool(((sums > low) & (sums < high)).all())
 
 
 def _by_torch(x: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The loss and both gradients from whole logits, whatever their size."""
+    """The loss and both gradients from full logits, of whatever size they are."""
     with torch.enable_grad():
         x, weight = x.detach().requires_grad_(), weight.detach().requires_grad_()
         loss = F.cross_entropy(x @ weight.T, targets)

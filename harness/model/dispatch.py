@@ -1,11 +1,11 @@
-"""Which implementation of an operation a tensor gets."""
+"""Chooses between this project's CPU kernels and torch's own."""
 
 from __future__ import annotations
 
 import torch
 
 
-def is_plain(x: torch.Tensor) -> bool:
-    """Whether what is done with `x` is done in float32, eagerly, on the CPU: where this project has code of its own."""
+def use_cpu_kernels(x: torch.Tensor) -> bool:
+    """Whether this project's CPU kernels apply to `x`: float32 on the CPU, without autocast, not compiled."""
     on_cpu = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
     return on_cpu and not torch.compiler.is_compiling()

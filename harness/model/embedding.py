@@ -10,42 +10,45 @@ from torch import Tensor, nn
 
 
 class SparseEmbedding(nn.Module):
-    """A token embedding whose rows for tokens that no training window holds are no parameters.
+    """A token embedding whose parameters are only the rows of tokens that occur in the training split.
 
-    Their gradient is zero at every step, so all that AdamW does to them is to decay them, by one factor for all. With a
-    small corpus these are nine tenths of a large vocabulary, and gradient, moments and update of a row that is trained
-    and of one that is not cost the same.
+    The other rows have a zero gradient at every step, so the optimizer only applies weight decay to them: the same
+    factor to all. With a small corpus they are nine tenths of a large vocabulary. As parameters they would cost as much
+    as the trained rows: gradient, moments and update.
 
     Args:
-        whole: the embedding as it begins, (V, C).
-        rows: the ids that are trained, ascending, (R,) int64.
+        full: the embedding with its initial weights, (V, C).
+        trained_ids: the token ids whose rows are trained, ascending, (R,) int64.
 
     Attributes:
         weight: the trained rows, (R, C).
-        decay: what is left of the others.
+        untrained_scale: product of the weight-decay factors so far; the untrained rows are their initial values times
+            this.
     """
 
-    rows: Tensor
-    others: Tensor
-    places: Tensor
+    trained_ids: Tensor
+    initial: Tensor
+    row_of_id: Tensor  # (V,): the row of `weight`, or -1
 
-    def __init__(self, whole: nn.Embedding, rows: Tensor) -> None:
+    def __init__(self, full: nn.Embedding, trained_ids: Tensor) -> None:
         super().__init__()
-        begun = whole.weight.detach()
-        self.weight = nn.Parameter(begun[rows].clone())
-        self.decay = 1.0
-        self.register_buffer("rows", rows)
-        self.register_buffer("others", begun)
-        self.register_buffer("places", torch.full((len(begun),), -1).index_put_((rows,), torch.arange(len(rows))))
+        initial = full.weight.detach()
+        rows = torch.arange(len(trained_ids))
+        self.weight = nn.Parameter(initial[trained_ids].clone())
+        self.untrained_scale = 1.0
+        self.register_buffer("trained_ids", trained_ids)
+        self.register_buffer("initial", initial)
+        self.register_buffer("row_of_id", torch.full((len(initial),), -1).index_put_((trained_ids,), rows))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Token ids (B, T), in training such as are trained → (B, T, C)."""
-        places = self.places[tokens]
+        """Token ids (B, T) → (B, T, C). In training mode all ids must be trained ones."""
+        rows = self.row_of_id[tokens]
         if self.training:
-            return F.embedding(places, self.weight)
-        trained = F.embedding(places.clamp(min=0), self.weight)
-        return torch.where(places[..., None] < 0, self.others[tokens] * self.decay, trained)
+            return F.embedding(rows, self.weight)
+        trained = F.embedding(rows.clamp(min=0), self.weight)
+        return torch.where(rows[..., None] < 0, self.initial[tokens] * self.untrained_scale, trained)
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
-        """The whole embedding, as `nn.Embedding` has it."""
-        destination[f"{prefix}weight"] = (self.others * self.decay).index_put_((self.rows,), self.weight.detach())
+        """Save the full embedding (V, C) under the name that `nn.Embedding` gives it."""
+        untrained = self.initial * self.untrained_scale
+        destination[f"{prefix}weight"] = untrained.index_put_((self.trained_ids,), self.weight.detach())

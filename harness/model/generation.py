@@ -1,4 +1,4 @@
-"""Text generation: continue token ids greedily or by sampling, context cropped to what the model can see."""
+"""Text generation: continue token ids greedily or by sampling, with the context cropped to the model's length."""
 
 from __future__ import annotations
 
@@ -21,19 +21,22 @@ def generate(
     seed: int = 0,
     limit: int | None = None,
 ) -> list[int]:
-    """Continue `tokens` by `max_new_tokens` ids; the model is left in the mode it was in.
+    """Continue `tokens` by `max_new_tokens` ids. Afterwards the model is in the mode (train or eval) it had before.
 
     Args:
-        model: sees at most its last `context_length` ids at each step.
+        model: sees the last `context_length` ids at each step.
         tokens: ids to continue, at least one.
-        max_new_tokens: how many ids are added.
-        temperature: 0 takes the likeliest id (the first of equals); else logits are divided by it and sampled.
-        top_k: sample among the k likeliest ids only.
-        seed: of the sampling stream; nothing else draws from it.
-        limit: ids from here on are never chosen (a vocabulary padded beyond the tokenizer's).
+        max_new_tokens: number of ids to add.
+        temperature: 0 takes the most likely id (the first of equal ones); else logits are divided by it and sampled.
+        top_k: sample among the k most likely ids only.
+        seed: of the sampling stream, which nothing else uses.
+        limit: ids from here on are never chosen (for a vocabulary padded beyond the tokenizer's).
 
     Returns:
         All ids, the given ones first.
+
+    Raises:
+        ValueError: `tokens` is empty.
     """
     if not tokens:
         raise ValueError("found an empty prompt; allowed: at least one token to continue")
@@ -44,7 +47,7 @@ def generate(
     ids = list(tokens)
     for _ in range(max_new_tokens):
         context = torch.tensor([ids[-model.context_length :]], device=device)
-        logits = model.out_head(model.hidden(context)[:, -1])[0, :limit].float().cpu()  # (V,): the last position only
+        logits = model.out_head(model.hidden(context)[:, -1])[0, :limit].float().cpu()  # (V,)
         ids.append(_choose(logits, temperature, top_k, generator))
     model.train(was_training)
     return ids

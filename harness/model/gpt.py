@@ -13,12 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.config.run import ModelConfig
-from harness.model.cross_entropy import linear_cross_entropy, padded_logits, token_losses
-from harness.model.dispatch import is_plain
+from harness.model.cross_entropy import linear_cross_entropy
 from harness.model.dropout import causal_attention, dropout
 from harness.model.embedding import SparseEmbedding
-
-SCORED_ROWS = {"cpu": 256, "cuda": 8192, "mps": 8192}  # of logits, held at once where the head is a whole product
 
 
 class Attention(nn.Module):
@@ -47,7 +44,7 @@ class Attention(nn.Module):
         return self.out_proj(y.transpose(1, 2).reshape(batch, length, dim))
 
     def _projections(self, x: Tensor) -> Sequence[Tensor]:
-        """Queries, keys and values, each (B, T, C); on a GPU by one product, whose matrix units larger ones suit."""
+        """Queries, keys and values, each (B, T, C). On a GPU one large product is faster than three."""
         three = self.W_query, self.W_key, self.W_value
         if x.device.type != "cuda":
             return [projection(x) for projection in three]
@@ -56,7 +53,7 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Two layers with a hidden width of 4·C and the tanh form of GELU, as GPT-2 has it."""
+    """Two linear layers with a hidden width of 4·C and GPT-2's tanh approximation of GELU."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -105,20 +102,20 @@ class GPT(nn.Module):
         if config.tie_embeddings:
             self.out_head.weight = self.tok_emb.weight
 
-    def train_rows(self, rows: Tensor) -> None:
-        """Make the rows of the token embedding that are not in `rows`, ids (R,) int64 ascending, no parameters."""
+    def train_only_rows(self, trained_ids: Tensor) -> None:
+        """Make the embedding rows of all other token ids untrained. `trained_ids`: (R,) int64, ascending."""
         assert isinstance(self.tok_emb, nn.Embedding)
-        self.tok_emb = SparseEmbedding(self.tok_emb, rows)
+        self.tok_emb = SparseEmbedding(self.tok_emb, trained_ids)
 
     @property
-    def untrained_decay(self) -> float | None:
-        """What weight decay has left of the embedding's rows that are no parameters; None where all are."""
-        return self.tok_emb.decay if isinstance(self.tok_emb, SparseEmbedding) else None
+    def untrained_scale(self) -> float | None:
+        """See `SparseEmbedding`; None where all rows of the embedding are trained."""
+        return self.tok_emb.untrained_scale if isinstance(self.tok_emb, SparseEmbedding) else None
 
-    @untrained_decay.setter
-    def untrained_decay(self, left: float) -> None:
+    @untrained_scale.setter
+    def untrained_scale(self, scale: float) -> None:
         assert isinstance(self.tok_emb, SparseEmbedding)
-        self.tok_emb.decay = left
+        self.tok_emb.untrained_scale = scale
 
     def hidden(self, tokens: Tensor) -> Tensor:
         """Token ids (B, T), T ≤ context_length → normalised features before the head, (B, T, C)."""
@@ -138,25 +135,11 @@ class GPT(nn.Module):
     def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
         """Cross-entropy: the mean negative log probability of `targets` (B, T), in nats; differentiable."""
         x = self.hidden(tokens).flatten(0, 1)  # (B·T, C)
-        if is_plain(x):
-            return linear_cross_entropy(x, self.out_head.weight, targets.flatten())
-        if x.device.type == "cuda":
-            return F.cross_entropy(padded_logits(x, self.out_head.weight), targets.flatten())
-        return F.cross_entropy(self.out_head(x).float(), targets.flatten())
+        return linear_cross_entropy(x, self.out_head.weight, targets.flatten())
 
     @torch.no_grad()
     def token_losses(self, tokens: Tensor, targets: Tensor, first: int = 0) -> Tensor:
-        """Negative log probability of each target from position `first` on, (B, T - first) float32, in nats.
-
-        Holds few logits at once.
-        """
+        """Negative log probability of each target from position `first` on, (B, T - first) float32, in nats."""
         x = self.hidden(tokens)[:, first:].flatten(0, 1)
         targets = targets[:, first:]
-        if is_plain(x):
-            return token_losses(x, self.out_head.weight, targets.flatten()).view_as(targets)
-        rows = SCORED_ROWS[x.device.type]
-        losses = [
-            F.cross_entropy(self.out_head(part).float(), wanted, reduction="none")
-            for part, wanted in zip(x.split(rows), targets.flatten().split(rows), strict=True)
-        ]
-        return torch.cat(losses).view_as(targets)
+        return linear_cross_entropy(x, self.out_head.weight, targets.flatten(), reduction="none").view_as(targets)

@@ -16,18 +16,18 @@ from harness.config.run import VOCABULARY, RunConfig
 from harness.core.rng import stream
 from harness.model.gpt import GPT
 
-MOST_ROWS = 0.8  # of a token embedding: where more are trained, all are
+MAX_TRAINED_SHARE = 0.8  # of the embedding's rows: above this, untrained rows are not worth leaving out
 
-INIT_STD = 0.02  # GPT-2's; the output projections of the 2·n_layers residual branches get it over √(2·n_layers)
+INIT_STD = 0.02  # GPT-2's; divided by √(2·n_layers) in the output projections of the 2·n_layers residual branches
 
 
 class skip_init(TorchFunctionMode):
-    """Inside, modules do not draw their weights: of large ones it takes seconds, and they are overwritten at once."""
+    """Context in which modules skip `nn.init`: it takes seconds for large models, and the weights are overwritten."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Leave a tensor as it is instead of drawing it; do everything else."""
+        """Leave the tensor uninitialised if `func` is an initialiser; else call it."""
         if func in (nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_):
             return kwargs["tensor"] if kwargs and "tensor" in kwargs else args[0]
         return func(*args, **(kwargs or {}))
@@ -37,17 +37,17 @@ def build_gpt(
     config: RunConfig,
     device: torch.device | str = "cpu",
     vocabulary: npt.NDArray[np.integer] | None = None,
-    trained: npt.NDArray[np.integer] | None = None,
+    trained_ids: npt.NDArray[np.integer] | None = None,
 ) -> GPT:
-    """A GPT with the initial weights that belong to `config.train.seed`, in training mode, on `device`.
+    """A GPT with the initial weights of `config.train.seed`, in training mode, on `device`.
 
     Args:
         config: of the run, resolved.
-        device: where it is to be.
-        vocabulary: the tokenizer's id of each of the dataset's ids, where they differ. A token then begins with the
-            weights that it has in a GPT with the tokenizer's whole vocabulary.
-        trained: the ids that occur in training, ascending. Where they are so few that it pays, the embedding's other
-            rows are no parameters. None: whatever may occur.
+        device: where the weights are moved after they are drawn on the CPU.
+        vocabulary: the tokenizer's id of each of the dataset's ids, if they differ. Each token then gets the initial
+            weights that it has in a GPT with the tokenizer's full vocabulary.
+        trained_ids: the ids that occur in the training split, ascending. If they are few, only their rows of an untied
+            embedding become parameters, see `SparseEmbedding`. None: any id may occur.
     """
     with skip_init():
         model = GPT(config.model, config.vocab_size)
@@ -56,23 +56,24 @@ def build_gpt(
         unused = VOCABULARY[config.data.tokenizer] + np.arange(config.vocab_size - len(vocabulary))
         rows = np.concatenate([vocabulary, unused])
     initialise(model, config.train.seed, rows)
-    tied = config.model.tie_embeddings  # then all rows are the head's, and trained
-    if trained is not None and len(trained) < MOST_ROWS * config.vocab_size and not tied:
-        model.train_rows(torch.from_numpy(trained.astype(np.int64)))
+    tied = config.model.tie_embeddings  # then the head trains every row
+    if trained_ids is not None and len(trained_ids) < MAX_TRAINED_SHARE * config.vocab_size and not tied:
+        model.train_only_rows(torch.from_numpy(trained_ids.astype(np.int64)))
     return model.to(device)
 
 
 def initialise(model: GPT, seed: int, rows: npt.NDArray[np.integer] | None = None) -> None:
-    """Set every weight: GPT-2's scheme, each tensor from a stream of its own, named by the parameter.
+    """Set every weight by GPT-2's scheme. Each tensor is drawn from its own random stream, named by the parameter.
 
-    Two models with one seed therefore share every tensor they have in common bit for bit, whether or not the other
-    has biases in its attention, more layers or a longer context (whose position table begins with the shorter
-    one's rows). Only the residual projections differ between depths, by GPT-2's factor 1/√(2·n_layers).
+    Two models with the same seed therefore have bit-equal weights in every tensor they share, also if one of them has
+    attention biases, more layers or a longer context (the longer position table begins with the shorter one). Only the
+    residual projections depend on the depth, by GPT-2's factor 1/√(2·n_layers).
 
     Args:
         model: any GPT.
         seed: of the run.
-        rows: which rows of a table of all tokens the rows of the embedding and of the head are; None: its first ones.
+        rows: for each row of the embedding and of the head, the row of the full vocabulary's table that it takes; None:
+            the first rows.
     """
     residual_std = INIT_STD / math.sqrt(2 * len(model.trf_blocks))
     with torch.no_grad():

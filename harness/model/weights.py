@@ -1,7 +1,7 @@
-"""A trained GPT on disk: weights as safetensors, and beside them the configuration and a checksum of the weights.
+"""Checkpoints: the final weights of a run as safetensors, with the run's configuration and a checksum of the weights.
 
-Nothing is ever unpickled. Each file is whole or not there, and the description is written last, so that holds for the
-checkpoint too.
+Nothing is ever unpickled. Each file is written atomically and the description last, so a checkpoint is complete or
+absent. A run resumes from its states, which are another thing: see `harness.training.resume`.
 """
 
 from __future__ import annotations
@@ -25,31 +25,34 @@ from harness.model.init import skip_init
 
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "checkpoint.json"
-IDS = "vocabulary"  # beside the weights, with data.vocab corpus: the tokenizer's id of each row of the embedding
+TOKEN_IDS = "vocabulary"  # with data.vocab corpus: the tokenizer's id of each row of the embedding
 
 
 class CheckpointError(ValueError):
-    """A folder holds no checkpoint that can be trusted."""
+    """A folder holds no valid checkpoint."""
 
 
 def save_checkpoint(
     folder: Path, model: GPT, config: RunConfig, step: int, vocabulary: npt.NDArray[np.integer] | None = None
 ) -> None:
-    """Write weights, configuration, step and checksum into `folder`, which is made where it is missing.
+    """Write weights, configuration, step and checksum into `folder`, which is created if it is missing.
 
     Args:
         folder: for this checkpoint alone.
-        model: whose weights they are.
+        model: the trained GPT.
         config: of the run, resolved.
         step: optimizer steps done.
-        vocabulary: the dataset's, where ids are not the tokenizer's own; it goes into the file of the weights, since
-            they mean nothing without it.
+        vocabulary: the dataset's, if its ids are not the tokenizer's own; stored with the weights, which mean nothing
+            without it.
+
+    Raises:
+        OSError: a file cannot be written.
     """
     assert (vocabulary is None) == (config.data.vocab == "full"), config.data.vocab
     folder.mkdir(parents=True, exist_ok=True)
     tensors = dict(model.state_dict())
     if vocabulary is not None:
-        tensors[IDS] = torch.from_numpy(vocabulary.astype(np.int32))
+        tensors[TOKEN_IDS] = torch.from_numpy(vocabulary.astype(np.int32))
     if config.model.tie_embeddings:
         del tensors["out_head.weight"]  # the same tensor as tok_emb.weight
     checksum = write_whole(folder / WEIGHTS, safetensors_chunks(tensors))
@@ -61,20 +64,20 @@ def load_checkpoint(folder: Path, device: torch.device | str = "cpu") -> tuple[G
     """The GPT of a checkpoint, in evaluation mode, and its configuration.
 
     Raises:
-        CheckpointError: a file is missing, unreadable or damaged, or does not fit the other.
+        CheckpointError: a file is missing, unreadable or damaged, or the two do not match.
     """
     weights, config = _read(folder)
     try:
         tensors = load(weights)
-        tensors.pop(IDS, None)
-        if sum(tensor.numel() for tensor in tensors.values()) != config.parameters:  # before a billion layers are built
+        tensors.pop(TOKEN_IDS, None)
+        if sum(tensor.numel() for tensor in tensors.values()) != config.parameters:  # before the model is built
             raise KeyError(WEIGHTS)
         with torch.device("meta"), skip_init():
             model = GPT(config.model, config.vocab_size)
         if config.model.tie_embeddings:
             tensors["out_head.weight"] = tensors["tok_emb.weight"]
         model.load_state_dict(tensors, assign=True)
-    except (SafetensorError, KeyError, RuntimeError) as error:  # RuntimeError: other names or shapes
+    except (SafetensorError, KeyError, RuntimeError) as error:  # RuntimeError: names or shapes differ
         raise CheckpointError(f"{folder / WEIGHTS}: holds no weights that fit {DESCRIPTION}") from error
     if config.model.tie_embeddings:
         model.out_head.weight = model.tok_emb.weight
@@ -82,29 +85,29 @@ def load_checkpoint(folder: Path, device: torch.device | str = "cpu") -> tuple[G
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """What turns text into the ids that a checkpoint's GPT reads, and back.
+    """The tokenizer whose ids a checkpoint's GPT reads.
 
     Raises:
         CheckpointError: as `load_checkpoint`.
-        CorpusError: the tokenizer cannot be had.
+        CorpusError: the tokenizer is not available.
     """
     weights, config = _read(folder)
     tokenizer = get_tokenizer(config.data.tokenizer)
     if config.data.vocab == "full":
         return tokenizer
     try:
-        vocabulary = load(weights)[IDS].numpy()
+        vocabulary = load(weights)[TOKEN_IDS].numpy()
     except (SafetensorError, KeyError) as error:
-        raise CheckpointError(f"{folder / WEIGHTS}: holds no {IDS}, which data.vocab corpus needs") from error
-    rising = vocabulary.ndim == 1 and len(vocabulary) and (np.diff(vocabulary) > 0).all()
-    inside = rising and vocabulary[0] >= 0 and vocabulary[-1] < VOCABULARY[tokenizer.name]
-    if not inside or len(vocabulary) > config.vocab_size:
-        raise CheckpointError(f"{folder / WEIGHTS}: holds a {IDS} that is no set of {tokenizer.name}'s ids")
+        raise CheckpointError(f"{folder / WEIGHTS}: holds no {TOKEN_IDS}, which data.vocab corpus needs") from error
+    ascending = vocabulary.ndim == 1 and len(vocabulary) and (np.diff(vocabulary) > 0).all()
+    valid = ascending and vocabulary[0] >= 0 and vocabulary[-1] < VOCABULARY[tokenizer.name]
+    if not valid or len(vocabulary) > config.vocab_size:
+        raise CheckpointError(f"{folder / WEIGHTS}: holds a {TOKEN_IDS} that is no set of {tokenizer.name}'s ids")
     return tokenizer.within(vocabulary)
 
 
 def _read(folder: Path) -> tuple[bytes, RunConfig]:
-    """The file of the weights, checked, and the configuration."""
+    """The bytes of the weights file, verified against its checksum, and the configuration."""
     try:
         description = json.loads((folder / DESCRIPTION).read_text("utf-8"))
         weights = (folder / WEIGHTS).read_bytes()

@@ -112,8 +112,8 @@ def collect(model: GPT, optimizer: Optimizer, device: torch.device) -> dict[str,
     """The tensors of a state: weights (`model.…`), moments (`optimizer.…`), generators (`rng.…`); none is copied."""
     tensors = {f"model.{name}": parameter.detach() for name, parameter in model.named_parameters()}
     tensors |= {f"optimizer.{name}": tensor for name, tensor in optimizer.tensors().items()}
-    if model.untrained_decay is not None:
-        tensors[_DECAY] = torch.tensor(model.untrained_decay, dtype=torch.float64)
+    if model.untrained_scale is not None:
+        tensors[_DECAY] = torch.tensor(model.untrained_scale, dtype=torch.float64)
     tensors["rng.cpu"] = torch.get_rng_state()
     if device.type == "cuda":
         tensors["rng.cuda"] = torch.cuda.get_rng_state(device)
@@ -123,7 +123,7 @@ def collect(model: GPT, optimizer: Optimizer, device: torch.device) -> dict[str,
 def fits(state: State, model: GPT, optimizer: Optimizer) -> bool:
     """Whether a state has exactly the tensors of this model and this optimizer."""
     wanted = {f"model.{name}": tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    if model.untrained_decay is not None:
+    if model.untrained_scale is not None:
         wanted[_DECAY] = ()
     if state.step > 0:
         wanted |= {f"optimizer.{name}": shape for name, shape in optimizer.shapes().items()}
@@ -136,8 +136,8 @@ def put_back(tensors: Mapping[str, Tensor], model: GPT, optimizer: Optimizer, de
     """Copy what `collect` gave into a model and an optimizer of the same kind, and into torch's generators."""
     for name, parameter in model.named_parameters():
         parameter.copy_(tensors[f"model.{name}"])
-    if model.untrained_decay is not None:
-        model.untrained_decay = tensors[_DECAY].item()
+    if model.untrained_scale is not None:
+        model.untrained_scale = tensors[_DECAY].item()
     head = "optimizer."
     optimizer.restore({name[len(head) :]: tensor for name, tensor in tensors.items() if name.startswith(head)})
     torch.set_rng_state(tensors["rng.cpu"])

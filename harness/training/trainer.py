@@ -160,8 +160,8 @@ def train(
                 rate = optimizer.set_learning_rate(learning_rate_factor(clock.progress_after(step), config.train))
                 torch.manual_seed(derive(seed, "dropout", step))  # nothing else draws from the global generator
                 loss, grad_norm = train_on(tokens, targets)
-                if model.untrained_decay is not None:
-                    model.untrained_decay *= 1 - rate * config.train.weight_decay
+                if model.untrained_scale is not None:
+                    model.untrained_scale *= 1 - rate * config.train.weight_decay
                 step += 1
                 if device.type == "cpu" or step % log_steps == 0 or step % eval_steps == 0:
                     check_finite(step, loss=loss, gradient=grad_norm)  # a GPU is waited for here, so not at every step

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from harness.model import cross_entropy as loss
-from harness.model.cross_entropy import linear_cross_entropy, padded_logits, token_losses
+from harness.model import cross_entropy
+from harness.model.cross_entropy import linear_cross_entropy, padded_logits
 
 
 def drawn(count: int, dim: int, size: int, seed: int = 0, scale: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
@@ -27,6 +27,11 @@ def by_definition(x: Tensor, weight: Tensor, targets: Tensor, factor: float = 1.
     assert x.grad is not None
     assert weight.grad is not None
     return value.detach(), x.grad, weight.grad
+
+
+def token_losses(x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """The loss of each target."""
+    return linear_cross_entropy(x, weight, targets, reduction="none")
 
 
 def by_us(x: Tensor, weight: Tensor, targets: Tensor, factor: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
@@ -65,10 +70,10 @@ def test_blocks_of_any_size_give_the_same_whatever_the_processor(
 ) -> None:
     drawing = drawn(count, dim, size, seed, scale)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loss, "ROWS", 7)
-        patch.setattr(loss, "VOCABULARY", 5)
-        patch.setattr(loss, "_WIDE", wide)
-        patch.setattr(loss, "_IN_PLACE", in_place)
+        patch.setattr(cross_entropy, "ROWS", 7)
+        patch.setattr(cross_entropy, "VOCABULARY", 5)
+        patch.setattr(cross_entropy, "_WIDE", wide)
+        patch.setattr(cross_entropy, "_IN_PLACE", in_place)
         found = by_us(*drawing)
         each = token_losses(*drawing)
     expected = by_definition(*drawing)
@@ -111,9 +116,9 @@ def test_each_token_has_the_loss_of_the_definition() -> None:
 def test_the_same_twice_and_memory_is_used_again() -> None:
     drawing = drawn(700, 8, 3000)
     first = by_us(*drawing)
-    memory = loss._scratch.take(1).untyped_storage().data_ptr()
+    memory = cross_entropy._scratch.take(1).untyped_storage().data_ptr()
     assert all(map(torch.equal, first, by_us(*drawing)))
-    assert loss._scratch.take(1).untyped_storage().data_ptr() == memory
+    assert cross_entropy._scratch.take(1).untyped_storage().data_ptr() == memory
     kept = first[2].clone()
     token_losses(*drawn(50, 8, 3000, seed=3))  # uses that memory too
     assert torch.equal(first[2], kept)

@@ -6,13 +6,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from harness.model.dropout import causal_attention, dropout, kept
+from harness.model.dropout import causal_attention, dropout, dropout_mask
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9, 2**-16])
 def test_as_many_are_dropped_as_the_rate_says(rate: float) -> None:
     torch.manual_seed(1)
-    mask = kept(torch.empty(1000, 1000), rate)
+    mask = dropout_mask(torch.empty(1000, 1000), rate)
     dropped = (mask == 0).double().mean().item()
     deviation = math.sqrt(rate * (1 - rate) / mask.numel())
     assert abs(dropped - rate) < 5 * deviation + 2**-17
@@ -24,7 +24,7 @@ def test_as_many_are_dropped_as_the_rate_says(rate: float) -> None:
 def test_neighbours_are_dropped_independently() -> None:
     """Four of them share one draw of 64 bits."""
     torch.manual_seed(2)
-    rows = (kept(torch.empty(250_000, 4), 0.5) == 0).double()
+    rows = (dropout_mask(torch.empty(250_000, 4), 0.5) == 0).double()
     rates, together = rows.mean(0), rows.T @ rows / len(rows)
     assert (rates - 0.5).abs().max() < 0.005
     assert (together - (0.25 + 0.25 * torch.eye(4))).abs().max() < 0.005
@@ -32,7 +32,7 @@ def test_neighbours_are_dropped_independently() -> None:
 
 def test_every_sixteen_bits_are_uniform() -> None:
     torch.manual_seed(3)
-    shares = [(kept(torch.empty(400_000), rate) == 0).double().mean().item() for rate in (0.25, 0.5, 0.75)]
+    shares = [(dropout_mask(torch.empty(400_000), rate) == 0).double().mean().item() for rate in (0.25, 0.5, 0.75)]
     assert shares == pytest.approx([0.25, 0.5, 0.75], abs=0.004)
 
 
@@ -40,7 +40,7 @@ def test_the_seed_decides() -> None:
     masks = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        masks.append(kept(torch.empty(7, 9), 0.3))
+        masks.append(dropout_mask(torch.empty(7, 9), 0.3))
     assert torch.equal(masks[0], masks[1])
     assert not torch.equal(masks[0], masks[2])
 
@@ -68,7 +68,7 @@ def test_gradients_go_where_the_values_went() -> None:
 
 @pytest.mark.parametrize("shape", [(2, 3, 16, 8), (1, 1, 1, 4), (3, 2, 65, 16)])
 def test_attention_without_dropping_is_that_of_torch(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.model.dropout.kept", lambda like, rate: torch.ones_like(like))
+    monkeypatch.setattr("harness.model.dropout.dropout_mask", lambda like, rate: torch.ones_like(like))
     torch.manual_seed(5)
     parts = [torch.randn(shape, dtype=torch.float32, requires_grad=True) for _ in range(3)]
     wide = [part.detach().double().requires_grad_() for part in parts]
@@ -84,7 +84,7 @@ def test_attention_without_dropping_is_that_of_torch(shape: tuple[int, ...], mon
 def test_attention_drops_weights_and_not_values(monkeypatch: pytest.MonkeyPatch) -> None:
     """A weight that is dropped takes its value out of the sum; the others are not made to add up to 1 again."""
     mask = torch.tensor([[[1.0, 1, 1], [0, 1, 1], [2, 0, 1]]])
-    monkeypatch.setattr("harness.model.dropout.kept", lambda like, rate: mask)
+    monkeypatch.setattr("harness.model.dropout.dropout_mask", lambda like, rate: mask)
     query, key = torch.zeros(1, 1, 3, 2), torch.zeros(1, 1, 3, 2)  # so weights are 1/1, 1/2, 1/3
     value = torch.tensor([[[[1.0, 10], [2, 20], [3, 30]]]])
     found = causal_attention(query, key, value, 0.1)[0, 0]

@@ -344,13 +344,13 @@ def test_building_a_model_draws_nothing_from_the_global_generator() -> None:
 def test_rows_that_are_not_trained_are_those_of_the_whole_embedding_decayed() -> None:
     whole = lively_gpt(small_config())
     few = lively_gpt(small_config())
-    few.train_rows(torch.tensor([3, 5, 250]))
+    few.train_only_rows(torch.tensor([3, 5, 250]))
     tokens = torch.tensor([[3, 250, 5, 5]])
     assert torch.equal(few(tokens), whole(tokens))
     assert torch.equal(few.train()(tokens), whole(tokens))
     few.eval()
     assert torch.equal(few(random_tokens(2, 16)), whole(random_tokens(2, 16)))  # of all there are
-    few.tok_emb.decay = 0.5
+    few.untrained_scale = 0.5
     assert torch.equal(few.tok_emb(torch.tensor([3, 4])), whole.tok_emb.weight[3:5] * torch.tensor([[1.0], [0.5]]))
     assert sum(p.numel() for p in few.parameters()) == sum(p.numel() for p in whole.parameters()) - 253 * 16
     kept = few.state_dict()
@@ -360,12 +360,12 @@ def test_rows_that_are_not_trained_are_those_of_the_whole_embedding_decayed() ->
 
 
 def test_a_token_without_a_trained_row_cannot_be_trained_on() -> None:
-    model = build_gpt(small_config(), trained=np.array([1, 2]))
+    model = build_gpt(small_config(), trained_ids=np.array([1, 2]))
     with pytest.raises(IndexError):
         model.loss(torch.tensor([[1, 3]]), torch.tensor([[2, 2]]))
 
 
 @pytest.mark.parametrize(("tied", "ids", "rows"), [(False, 204, 204), (False, 205, 256), (True, 204, 256)])
 def test_few_rows_are_trained_only_where_it_pays(tied: bool, ids: int, rows: int) -> None:
-    model = build_gpt(small_config(model={"tie_embeddings": tied}), trained=np.arange(ids))
+    model = build_gpt(small_config(model={"tie_embeddings": tied}), trained_ids=np.arange(ids))
     assert len(model.tok_emb.weight) == rows

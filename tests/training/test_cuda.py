@@ -124,7 +124,9 @@ def test_a_recorded_step_is_the_launched_one(
 ) -> None:
     model = {"drop_rate": rate, "qkv_bias": True, "n_layers": 2}
     config = on_gpu(budget={"steps": 12}, batch_size=rows, precision="auto", compile=compiled, model=model)
-    monkeypatch.setattr(harness.model.init, "MOST_ROWS", 0)  # the gradient of so few rows is added up in no fixed order
+    monkeypatch.setattr(
+        harness.model.init, "MAX_TRAINED_SHARE", 0
+    )  # the gradient of so few rows is added up in no fixed order
     recorded = run(config)
     assert not [line for line in caplog.messages if "could not be recorded" in line]
     monkeypatch.setattr(harness.training.step, "RECORDED_AFTER", 1000)

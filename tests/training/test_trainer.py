@@ -638,7 +638,7 @@ def test_training_the_rows_that_occur_is_training_them_all(
     )
     saved, points = [], []
     for share in (0.8, 0.0):
-        monkeypatch.setattr("harness.model.init.MOST_ROWS", share)
+        monkeypatch.setattr("harness.model.init.MAX_TRAINED_SHARE", share)
         points.append(run(config, data, checkpoint=tmp_path / str(share)))
         model, _ = load_checkpoint(tmp_path / str(share))
         saved.append(model.state_dict())
