@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from harness.core.metrics import Point
     from harness.runner.controller import SweepResult
     from harness.tracking import Outbox, Tracker
-    from harness.workers.pool import Pool
+    from harness.workers.protocol import WorkerPool
 
 DRAIN_SECONDS, DRAIN_SECONDS_STOPPED = 300.0, 10.0  # that a store gets to take what waits, at the end of a sweep
 
@@ -117,7 +117,7 @@ def main(
     from harness.core.locks import Locked, only_one
     from harness.search.study import StorageError, explained
     from harness.tracking import SweepBusy, TrackingError, brief_requests
-    from harness.workers.pool import Pool
+    from harness.workers.pool import LocalPool
 
     stores = Stores(tracking, storage, reports)
     if wrong := wrong_places(tracking, stores.optuna, reports):
@@ -132,9 +132,9 @@ def main(
             show_status(spec, identity, tracking, stores.optuna, work_folder(spec, identity))
             return
         screen = make_screen(out, EventLog(Path("mlruns") / f"{spec.name}.log"), plain=plain, quiet=quiet)
-        pool = Pool(workers or default_workers(), threads, patience)
+        pool = LocalPool(workers or default_workers(), threads, patience)
         with only_one(spec.name), explained(), brief_requests(), pool:  # the outbox asks again
-            pool.warm(len(spec.arms()) * (spec.trials + len(spec.seeds)))  # while the stores are opened
+            pool.prestart(len(spec.arms()) * (spec.trials + len(spec.seeds)))  # while the stores are opened
             ended = run(spec, datasets, stores, pool, fresh, screen)
     except (Locked, SweepBusy) as error:
         fail(error, Exit.BUSY)
@@ -189,7 +189,9 @@ class Stores:
         return self.storage or "sqlite:///mlruns/optuna.db"
 
 
-def run(spec: SweepSpec, datasets: Datasets, stores: Stores, pool: Pool, fresh: bool, screen: Screen) -> SweepResult:
+def run(
+    spec: SweepSpec, datasets: Datasets, stores: Stores, pool: WorkerPool, fresh: bool, screen: Screen
+) -> SweepResult:
     """Everything between a valid spec and its report."""
     with importing():
         from harness.cost.estimate import work_per_run

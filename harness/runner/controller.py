@@ -26,7 +26,7 @@ from harness.runner.tasks import Running, Task
 from harness.search.study import RUN_ID, RUN_KEY, ArmStudy
 from harness.tracking import ARTIFACTS, Outbox, SweepBusy, Tracker, UnfinishedRun
 from harness.workers.messages import Event, Finished, Job, Progress, Started
-from harness.workers.pool import Pool
+from harness.workers.protocol import WorkerPool
 
 MAX_FAULTS = 3  # times in a row, without a point in between, that a run whose worker died is given to another
 RUN_ID_SECONDS = 10.0  # that a trial which took less waits for MLflow to give it an id, to tell Optuna
@@ -68,7 +68,7 @@ class SweepController:
         studies: Mapping[str, ArmStudy],
         tracker: Tracker,
         outbox: Outbox,
-        pool: Pool,
+        pool: WorkerPool,
         screen: Screen,
         work: Mapping[str, float],
         data: Mapping[str, Mapping[str, Any]],
@@ -192,8 +192,8 @@ class SweepController:
 
     def _on_start(self, running: Running, event: Started) -> None:
         self.outbox.tag(running.key, device=event.device)
-        if event.resumed_from or event.note:
-            said = "; ".join(filter(None, (f"goes on from step {event.resumed_from}", event.note)))
+        if event.resumed_from or event.warning:
+            said = "; ".join(filter(None, (f"goes on from step {event.resumed_from}", event.warning)))
             self.outbox.tag(running.key, resumed=said)
             self.screen.note(f"{running.name}: {said}")
 

@@ -1,1 +1,1 @@
-"""Where runs train: a pool of processes that stream points to the parent."""
+"""Where runs train: one protocol, and a pool of local processes that implements it."""

@@ -1,4 +1,4 @@
-"""What the parent and its workers say to each other."""
+"""The messages between the controller's process and its workers."""
 
 from __future__ import annotations
 
@@ -12,11 +12,16 @@ from harness.core.outcomes import Outcome
 
 @dataclass(frozen=True)
 class Job:
-    """One run for a worker: what to train, what to score at its end, where final weights go (see `train`).
+    """One run to train. All fields but `id` are arguments of `harness.training.trainer.train`.
 
     Attributes:
-        state: folder for the run's states; whoever submits the job removes it when the run is over.
-        after: the last step whose point is known already, from an earlier part of the run; see `train`.
+        id: chosen by the caller; every event carries it.
+        config: the run.
+        read_test: evaluate on the test split after the last step.
+        common_context: tokens of context for the loss that arms with different context lengths share.
+        checkpoint: folder for the final weights; None writes none.
+        state: folder for the states that the run resumes from. The caller removes it when the run has finished.
+        after: last step whose point is stored already; earlier points are not sent again.
     """
 
     id: int
@@ -28,24 +33,29 @@ class Job:
     after: int | None = None
 
 
+# Events: from a worker to the controller.
+
+
 @dataclass(frozen=True)
 class Started:
-    """A worker has begun a job, on this device.
+    """A worker has started a job.
 
     Attributes:
-        resumed_from: the step of the state that it goes on from; 0 where it starts from the beginning.
-        note: what there is to say about that: a state that was damaged, a number of threads that is another one now.
+        job: its id.
+        device: what it trains on, for people.
+        resumed_from: step of the state that the run resumes from; 0 if it starts from the beginning.
+        warning: why the resumed run may differ, such as a damaged state or another number of threads; may be empty.
     """
 
     job: int
     device: str
     resumed_from: int = 0
-    note: str = ""
+    warning: str = ""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """A worker measured a point of its job."""
+    """A job has reached a new point."""
 
     job: int
     point: Point
@@ -53,11 +63,14 @@ class Progress:
 
 @dataclass(frozen=True)
 class Finished:
-    """A job ended. `reason` is empty for COMPLETE; for exceptions its first line is short and a traceback follows.
+    """A job has stopped training. It is the last event of the job.
 
-    It begins with "disk: " where a file could not be written for want of space. The state of an INTERRUPTED job is
-    saved by then, if the job has a folder for it. `lost` says that the worker ended and not the job: given again, it
-    goes on.
+    Attributes:
+        job: its id.
+        outcome: how it ended. If INTERRUPTED, the state is saved, provided the job has a folder for it.
+        reason: empty for COMPLETE. Of an exception, one short line and then the traceback. Starts with "disk: " if a
+            file could not be written because the disk, the quota or the process's limit was full.
+        lost: the worker ended, not the run: submit the job again and it resumes.
     """
 
     job: int
@@ -69,18 +82,21 @@ class Finished:
 Event = Started | Progress | Finished
 
 
+# Messages of a local pool to its processes and back; the controller does not see them.
+
+
 @dataclass(frozen=True)
 class Stop:
-    """Said by the parent: this job is to end."""
+    """To a worker: stop this job after its current step."""
 
     job: int
 
 
 @dataclass(frozen=True)
-class Alive:
-    """A job gets on: it has done a step, or a batch of an evaluation."""
+class Heartbeat:
+    """From a worker: its job has completed another step or batch of an evaluation."""
 
 
 @dataclass(frozen=True)
-class Leaving:
-    """The worker was told to end by somebody else, and does so after its job."""
+class Exiting:
+    """From a worker: it has received SIGTERM and exits after its job."""

@@ -1,11 +1,8 @@
-"""Where trials train: local processes that live as long as the sweep and stream points back.
+"""A pool of local worker processes, which live as long as the sweep.
 
-A worker imports torch once, trains one job at a time and talks to nobody but its parent, over one pipe. The parent
-never waits for a worker to answer; a worker whose parent is gone ends by itself, and one that gets no further is
-ended. A job that has a folder for its state can be given again, to any worker, and goes on; told to stop, by its
-parent or by SIGTERM, a worker first saves the state. What happens inside of the process is in
-`harness.workers.process`.
-Importing this module imports no torch.
+A worker imports torch once, trains one job at a time and talks only to its parent, over one pipe. The parent never
+blocks on a worker. A worker exits when its parent dies; the parent kills a worker that makes no progress. The code
+inside the process is in `harness.workers.process`. Importing this module imports no torch.
 """
 
 from __future__ import annotations
@@ -24,18 +21,19 @@ from multiprocessing.process import BaseProcess
 from typing import Final
 
 from harness.core.outcomes import Outcome
-from harness.workers.messages import Alive, Event, Finished, Job, Leaving, Stop
+from harness.workers.messages import Event, Exiting, Finished, Heartbeat, Job, Stop
 
-# glibc gives every fresh 100 MB tensor of logits back to the kernel and faults it in again, which was 40 % of all
-# CPU time of small models; with these the same losses, bit for bit, came 2.4 times faster. They are read when a
-# process starts, so a worker is started with them. Elsewhere than on glibc they mean nothing.
+# glibc returns every freed 100 MB tensor of logits to the kernel and faults it in again: 40 % of the CPU time of small
+# models. With these settings the losses are bitwise equal and training is 2.4 times faster. glibc reads them when a
+# process starts, so they are set for the workers. Other C libraries ignore them.
 WORKER_ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": "4294967296",
     "MALLOC_TRIM_THRESHOLD_": "4294967296",
     "THP_MEM_ALLOC_ENABLE": "1",
 }
-_STOPPED_SECONDS: Final = 5.0  # without a look at the workers: this process did not run
-FIRST_WORD_SECONDS: Final = 120.0  # that a new worker gets at least, to import torch and open its data
+_STARTUP_SECONDS: Final = 120.0  # least patience with a new worker, which imports torch and opens its data
+_SUSPENDED_SECONDS: Final = 5.0  # between two checks: then this process was suspended itself
+_EXIT_SECONDS: Final = 5.0  # wait for a process whose pipe is closed
 
 
 @dataclass
@@ -44,30 +42,30 @@ class _Worker:
     process: BaseProcess
     connection: Connection
     job: Job | None = None
-    leaving: bool = False
-    heard: float = field(default_factory=time.monotonic)  # when it last said something or was given a job
-    spoke: bool = False
+    ready: bool = False  # whether it has sent anything since its start
+    exiting: bool = False  # whether it takes no further job
+    last_active: float = field(default_factory=time.monotonic)  # last message from it, or submission of its job
 
 
-class Pool:
-    """A fixed number of workers, started when they are first needed and replaced when they die.
+class LocalPool:
+    """A `WorkerPool` of processes on this machine, started when needed and replaced when they die.
 
     Args:
-        workers: processes at most.
-        threads: CPU threads of each. One by default: two processes of one thread did 1.2 times the work of one of
-            two, and results do not depend on the number of cores.
-        patience: seconds after which a worker that did no step and no batch of an evaluation is ended.
+        workers: maximum number of processes.
+        threads: CPU threads per process. One by default: two processes with one thread each did 1.2 times the work of
+            one process with two, and results do not depend on the number of cores.
+        patience: seconds without a step or a batch of an evaluation after which a worker is killed.
     """
 
     def __init__(self, workers: int, threads: int = 1, patience: float = math.inf) -> None:
         self.size = workers
         self.threads = threads
         self.patience = patience
-        self._looked = time.monotonic()
+        self._workers: dict[int, _Worker] = {}  # by index
         self._context = multiprocessing.get_context("spawn")
-        self._workers: dict[int, _Worker] = {}
+        self._last_check = time.monotonic()
 
-    def __enter__(self) -> Pool:
+    def __enter__(self) -> LocalPool:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -75,84 +73,44 @@ class Pool:
 
     @property
     def free(self) -> int:
-        """How many more jobs can be submitted now."""
+        """Jobs that can be submitted now."""
         return self.size - sum(worker.job is not None for worker in self._workers.values())
 
-    def warm(self, jobs: int) -> None:
-        """Start as many workers as so many jobs will need: to import torch takes them seconds."""
+    def prestart(self, jobs: int) -> None:
+        """Start the workers for this many jobs, so that they import torch in the meantime."""
         for _ in range(len(self._workers), min(jobs, self.size)):
-            self._start()
+            self._start_worker()
 
     def submit(self, job: Job) -> None:
-        """Give a job to a free worker."""
+        """Give a job to an idle worker, or to a new one."""
         assert self.free > 0
-        idle = [worker for worker in self._workers.values() if worker.job is None]
-        for worker in idle:
-            if not worker.process.is_alive():
-                self._buried(worker)
-        living = [worker for worker in idle if worker.index in self._workers]
-        worker = living[0] if living else self._start()
-        worker.job, worker.heard = job, time.monotonic()
-        with contextlib.suppress(OSError):  # it died just now: events() will say so
+        worker = self._idle_worker() or self._start_worker()
+        worker.job, worker.last_active = job, time.monotonic()
+        with contextlib.suppress(OSError):  # the worker has just died: events() reports it
             worker.connection.send(job)
 
     def stop(self, job: int) -> None:
-        """Tell the worker of a job to stop after its step; it saves the state and says Finished(INTERRUPTED)."""
+        """Ask a job to stop after its current step."""
         for worker in self._workers.values():
             if worker.job is not None and worker.job.id == job:
                 with contextlib.suppress(OSError):
                     worker.connection.send(Stop(job))
 
     def events(self, timeout: float) -> list[Event]:
-        """What workers said, waiting up to `timeout` seconds for the first.
-
-        The job of a worker that died, or was ended for getting no further, is FAILED and `lost`.
-        """
+        """New events, waiting up to `timeout` seconds for the first."""
         by_connection = {worker.connection: worker for worker in self._workers.values()}
         events: list[Event] = []
         for connection in wait(list(by_connection), timeout):
             assert isinstance(connection, Connection)
-            worker = by_connection[connection]
-            try:
-                event: Event | Alive | Leaving = connection.recv()
-            except (EOFError, OSError):
-                events += self._buried(worker)
-                continue
-            worker.heard, worker.spoke = time.monotonic(), True
-            if isinstance(event, Alive):
-                continue
-            if isinstance(event, Leaving):
-                worker.leaving = True
-                continue
-            events.append(event)
-            if isinstance(event, Finished):
-                worker.job = None
-                if worker.leaving:  # a job given to it now would be lost
-                    self._buried(worker)
-        return events + self._give_up_the_silent()
-
-    def _give_up_the_silent(self) -> list[Event]:
-        """End the workers whose jobs got no further for longer than `patience`."""
-        now = time.monotonic()
-        asleep, self._looked = now - self._looked, now
-        events: list[Event] = []
-        for worker in list(self._workers.values()):
-            if asleep > max(
-                _STOPPED_SECONDS, self.patience / 2
-            ):  # this process was stopped, and its workers perhaps with it
-                worker.heard = now
-            patience = self.patience if worker.spoke else max(self.patience, FIRST_WORD_SECONDS)
-            if worker.job is not None and now - worker.heard > patience and not worker.connection.poll():
-                worker.process.kill()
-                events += self._buried(worker, f"no progress for {now - worker.heard:.0f} s")
-        return events
+            events += self._receive(by_connection[connection])
+        return events + self._kill_stalled()
 
     def pids(self) -> dict[int, int]:
-        """Process id of the worker of each running job."""
+        """Job id → process id, for running jobs."""
         return {w.job.id: w.process.pid or 0 for w in self._workers.values() if w.job is not None}
 
     def close(self, grace: float = 2.0) -> None:
-        """End all workers: idle ones by closing their pipe, others by a signal after `grace` seconds."""
+        """End all workers. Busy ones get SIGTERM; those that still run after `grace` seconds are killed."""
         for worker in self._workers.values():
             worker.connection.close()
             if worker.job is not None:
@@ -164,21 +122,63 @@ class Pool:
                 worker.process.join()
         self._workers.clear()
 
-    def _start(self) -> _Worker:
-        from harness.workers.process import work  # which needs this module's jobs and events
+    def _idle_worker(self) -> _Worker | None:
+        """A living worker without a job; removes dead ones."""
+        for worker in [worker for worker in self._workers.values() if worker.job is None]:
+            if worker.process.is_alive():
+                return worker
+            self._remove(worker)
+        return None
+
+    def _start_worker(self) -> _Worker:
+        from harness.workers.process import run_worker  # not needed for WORKER_ENVIRONMENT alone
 
         index = next(i for i in range(self.size) if i not in self._workers)
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=work, args=(theirs, index, self.threads), daemon=True)
-        with _environment({**WORKER_ENVIRONMENT, "OMP_NUM_THREADS": str(self.threads)}), _interrupts_ignored():
+        process = self._context.Process(target=run_worker, args=(theirs, index, self.threads), daemon=True)
+        with _environment({**WORKER_ENVIRONMENT, "OMP_NUM_THREADS": str(self.threads)}), _sigint_ignored():
             process.start()
-        theirs.close()  # the worker's copy is then the only one, so its death ends the pipe
-        worker = _Worker(index, process, ours)
-        self._workers[index] = worker
-        return worker
+        theirs.close()  # only the worker holds this end now, so its death closes the pipe
+        self._workers[index] = _Worker(index, process, ours)
+        return self._workers[index]
 
-    def _buried(self, worker: _Worker, reason: str = "") -> list[Event]:
-        worker.process.join(5)
+    def _receive(self, worker: _Worker) -> list[Event]:
+        """Read one message; a closed pipe means that the process has died."""
+        try:
+            message: Event | Heartbeat | Exiting = worker.connection.recv()
+        except (EOFError, OSError):
+            return self._remove(worker)
+        worker.last_active, worker.ready = time.monotonic(), True
+        if isinstance(message, Heartbeat):
+            return []
+        if isinstance(message, Exiting):
+            worker.exiting = True
+            return []
+        if isinstance(message, Finished):
+            worker.job = None
+            if worker.exiting:
+                self._remove(worker)
+        return [message]
+
+    def _kill_stalled(self) -> list[Event]:
+        """Kill workers whose job has made no progress for longer than `patience`."""
+        now = time.monotonic()
+        suspended = now - self._last_check > max(_SUSPENDED_SECONDS, self.patience / 2)
+        self._last_check = now
+        events: list[Event] = []
+        for worker in list(self._workers.values()):
+            if suspended:  # perhaps the workers were too: give them time again
+                worker.last_active = now
+            silence = now - worker.last_active
+            patience = self.patience if worker.ready else max(self.patience, _STARTUP_SECONDS)
+            if worker.job is not None and silence > patience and not worker.connection.poll():
+                worker.process.kill()
+                events += self._remove(worker, f"no progress for {silence:.0f} s")
+        return events
+
+    def _remove(self, worker: _Worker, reason: str = "") -> list[Event]:
+        """Remove a worker that has died or exits; its job, if it has one, is lost."""
+        worker.process.join(_EXIT_SECONDS)
         worker.connection.close()
         del self._workers[worker.index]
         if worker.job is None:
@@ -191,7 +191,7 @@ class Pool:
 
 @contextlib.contextmanager
 def _environment(values: dict[str, str]) -> Iterator[None]:
-    """Set environment variables for the processes started inside; what the user set stays."""
+    """Set environment variables for processes started inside; those that the user has set win."""
     new = {name: value for name, value in values.items() if name not in os.environ}
     os.environ.update(new)
     try:
@@ -202,8 +202,8 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Let the processes started inside ignore Ctrl-C, which a terminal sends to all: stopping is the parent's."""
+def _sigint_ignored() -> Iterator[None]:
+    """Make processes started inside ignore Ctrl-C, which a terminal sends to all: the parent stops the workers."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,7 +1,7 @@
-"""Inside of one worker process: it trains what it is given and says what happens.
+"""The code inside a worker process: trains the jobs that it receives and reports events.
 
-Every way in which a run can end becomes one outcome and one reason. SIGTERM, which clusters send before they take a
-machine back, is one of them: the step that runs is finished, the state saved and said, and the process ends.
+Every way in which a run can end becomes one outcome and one reason. After SIGTERM, which clusters send before they
+take a machine back, the worker finishes the current step, saves the state, reports it and exits.
 """
 
 from __future__ import annotations
@@ -26,115 +26,69 @@ from harness.core.gc_pause import importing
 from harness.core.metrics import Point
 from harness.core.outcomes import Outcome
 from harness.data import Dataset, open_dataset
-from harness.workers.messages import Alive, Finished, Job, Leaving, Progress, Started, Stop
+from harness.workers.messages import Exiting, Finished, Heartbeat, Job, Progress, Started, Stop
 
 if TYPE_CHECKING:
     from harness.training.evaluation import Measured
 
-_ALIVE_SECONDS = 1.0  # how often the parent hears that a job gets on
-_NO_SPACE = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)  # on the disk, under the process's limit, under the user's quota
+_HEARTBEAT_SECONDS = 1.0  # between two heartbeats
+_DISK_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)  # no space on the disk, the process's limit, the user's quota
+_PARENT_DIED = (EOFError, BrokenPipeError, ConnectionResetError)
 
 
-class _Orders:
-    """Whether a worker's job is to go on: asked after every step, so it costs microseconds.
-
-    Being asked shows that the job gets on, which the parent is told now and then.
-    """
-
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
-        self.job: Job | None = None
-        self.terminated = False
-        self._said = time.monotonic()
-        signal.signal(signal.SIGTERM, self._on_signal)
-
-    def _on_signal(self, _number: int, _frame: object) -> None:
-        if self.job is None:
-            raise SystemExit(128 + signal.SIGTERM)
-        self.terminated = True
-
-    def stop(self) -> bool:
-        """Whether somebody wants the job to end: SIGTERM, the parent, or the parent's death."""
-        try:
-            while not self.terminated and self.connection.poll():
-                if self.job is not None and self.connection.recv() == Stop(self.job.id):
-                    return True
-            if time.monotonic() - self._said > _ALIVE_SECONDS:
-                self.connection.send(Alive())
-                self._said = time.monotonic()
-        except (EOFError, OSError):
-            return True
-        return self.terminated
-
-
-@dataclass
-class _Memory:
-    """What a worker keeps from run to run: open corpora, and what untrained models were measured to be."""
-
-    datasets: dict[DataConfig, Dataset] = field(default_factory=dict)
-    step0_cache: dict[str, Measured] = field(default_factory=dict)
-
-    def dataset(self, config: DataConfig) -> Dataset:
-        """The tokens, opened once."""
-        if config not in self.datasets:
-            self.datasets[config] = open_dataset(config)
-        return self.datasets[config]
-
-
-def work(connection: Connection, index: int, threads: int) -> None:
-    """The life of a worker process: one job after the other, until the parent is gone or SIGTERM comes.
+def run_worker(connection: Connection, index: int, threads: int) -> None:
+    """The main function of a worker process: trains job after job until the parent dies or SIGTERM arrives.
 
     Args:
-        connection: to the parent; jobs and stops come in, events go out.
-        index: of the worker, and so of its GPU.
+        connection: to the parent: receives `Job` and `Stop`, sends events, `Heartbeat` and `Exiting`.
+        index: of the worker, which is also the index of its GPU.
         threads: CPU threads.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    orders = _Orders(connection)
-    with importing():  # while the parent opens its stores
+    control = _Control(connection)
+    with importing():  # torch and the trainer, before the first job arrives
         import torch
 
-        import harness.training.trainer  # noqa: F401 (the first job needs it)
+        import harness.training.trainer  # noqa: F401
 
     torch.set_num_threads(threads)
-    memory = _Memory()
-    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent is gone: nothing to do
-        while not orders.terminated:
+    cache = _Cache()
+    with contextlib.suppress(*_PARENT_DIED):
+        while not control.terminated:
             message = connection.recv()
             if isinstance(message, Job):
-                orders.job = message
-                finished = _train(message, orders, index, memory)
-                if orders.terminated:
-                    connection.send(Leaving())
+                control.job = message
+                finished = _train(message, control, index, cache)
+                if control.terminated:
+                    connection.send(Exiting())
                 connection.send(finished)
-                orders.job = None
+                control.job = None
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)  # everything is said and saved: to take torch apart piece by piece would take 1.6 s more
+    os._exit(0)  # skips the interpreter's shutdown, which takes 1.6 s with torch
 
 
-def _train(job: Job, orders: _Orders, index: int, memory: _Memory) -> Finished:
+def _train(job: Job, control: _Control, index: int, cache: _Cache) -> Finished:
+    """Train one job and send its points; every exception becomes an outcome, unless the parent has died."""
     import torch
 
     from harness.training.devices import describe, release_memory, resolve_device
-    from harness.training.errors import Diverged, Stopped
     from harness.training.trainer import train
 
-    connection = orders.connection
+    connection = control.connection
     process = psutil.Process()
-    process.cpu_percent()  # the first call only starts the measurement
+    process.cpu_percent()  # the first call starts the measurement
     try:
         device = resolve_device(job.config.train, index)
         if device.type == "cuda":
-            torch.cuda.set_device(device)  # what is measured and freed below is this device's
+            torch.cuda.set_device(device)  # memory statistics and release_memory() use the current device
 
-        def began(step: int, note: str) -> None:
-            connection.send(Started(job.id, describe(device), step, note))
+        def began(step: int, warning: str) -> None:
+            connection.send(Started(job.id, describe(device), step, warning))
 
-        data = memory.dataset(job.config.data)
         points = train(
             job.config,
-            data,
+            cache.dataset(job.config.data),
             read_test=job.read_test,
             common_context=job.common_context,
             checkpoint=job.checkpoint,
@@ -142,35 +96,44 @@ def _train(job: Job, orders: _Orders, index: int, memory: _Memory) -> Finished:
             state=job.state,
             after=job.after,
             began=began,
-            stop=orders.stop,
-            step0_cache=memory.step0_cache,
+            stop=control.should_stop,
+            step0_cache=cache.step0,
         )
-        with contextlib.closing(points):  # a parent that is gone takes no points, but the state is worth saving
+        with contextlib.closing(points):  # saves the state if the parent has died and send() raises
             for point in points:
                 connection.send(Progress(job.id, _with_system_metrics(point, process)))
         return Finished(job.id, Outcome.COMPLETE)
-    except Stopped:
-        why = "stopped by SIGTERM" if orders.terminated else "stopped by the sweep"
-        return Finished(job.id, Outcome.INTERRUPTED, why, lost=orders.terminated)
-    except (EOFError, BrokenPipeError, ConnectionResetError):
+    except _PARENT_DIED:
         raise
-    except Diverged as error:
-        return Finished(job.id, Outcome.DIVERGED, str(error))
     except Exception as error:
-        text = str(error)
-        out_of_memory = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in text
-        reason = f"{type(error).__name__}: {text}".splitlines()[0]
-        if out_of_memory:
-            return Finished(job.id, Outcome.OOM, reason)
-        if isinstance(error, OSError) and error.errno in _NO_SPACE:
-            reason = f"disk: {error.strerror}: {error.filename}"
-        return Finished(job.id, Outcome.FAILED, f"{reason}\n{traceback.format_exc()}")
+        return _finished_with(error, job, control)
     finally:
         release_memory()
 
 
+def _finished_with(error: Exception, job: Job, control: _Control) -> Finished:
+    """The outcome and reason of a job that ended with an exception."""
+    import torch
+
+    from harness.training.errors import Diverged, Stopped
+
+    if isinstance(error, Stopped):
+        reason = "stopped by SIGTERM" if control.terminated else "stopped by the sweep"
+        return Finished(job.id, Outcome.INTERRUPTED, reason, lost=control.terminated)
+    if isinstance(error, Diverged):
+        return Finished(job.id, Outcome.DIVERGED, str(error))
+    text = str(error)
+    reason = f"{type(error).__name__}: {text}".splitlines()[0]
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in text:
+        return Finished(job.id, Outcome.OOM, reason)
+    if isinstance(error, OSError) and error.errno in _DISK_FULL:
+        reason = f"disk: {error.strerror}: {error.filename}"
+    trace = "".join(traceback.format_exception(error))
+    return Finished(job.id, Outcome.FAILED, f"{reason}\n{trace}")
+
+
 def _with_system_metrics(point: Point, process: psutil.Process) -> Point:
-    """The point with what this process uses, at evaluations only: they are few and cheap to keep."""
+    """Add CPU and memory use to a point of an evaluation; other points are too many."""
     import torch
 
     if not point.evaluated:
@@ -182,3 +145,49 @@ def _with_system_metrics(point: Point, process: psutil.Process) -> Point:
     if torch.cuda.is_available():
         system[metrics.SYSTEM_GPU_MEMORY_MB] = torch.cuda.max_memory_allocated() / 1e6
     return dataclasses.replace(point, metrics={**point.metrics, **system})
+
+
+class _Control:
+    """Tells the trainer whether to stop, and the parent that the job makes progress.
+
+    The trainer calls `should_stop` after every step and batch of an evaluation, so it takes microseconds.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.job: Job | None = None  # the running one
+        self.terminated = False  # whether SIGTERM arrived during a job
+        self._last_heartbeat = time.monotonic()
+        signal.signal(signal.SIGTERM, self._on_sigterm)
+
+    def _on_sigterm(self, _number: int, _frame: object) -> None:
+        if self.job is None:
+            raise SystemExit(128 + signal.SIGTERM)
+        self.terminated = True
+
+    def should_stop(self) -> bool:
+        """Whether SIGTERM or a `Stop` for this job has arrived, or the parent has died; sends heartbeats."""
+        try:
+            while not self.terminated and self.connection.poll():
+                if self.job is not None and self.connection.recv() == Stop(self.job.id):
+                    return True
+            if time.monotonic() - self._last_heartbeat > _HEARTBEAT_SECONDS:
+                self.connection.send(Heartbeat())
+                self._last_heartbeat = time.monotonic()
+        except (EOFError, OSError):
+            return True
+        return self.terminated
+
+
+@dataclass
+class _Cache:
+    """What a worker keeps from job to job: open datasets, and evaluations of untrained models (see `train`)."""
+
+    datasets: dict[DataConfig, Dataset] = field(default_factory=dict)
+    step0: dict[str, Measured] = field(default_factory=dict)
+
+    def dataset(self, config: DataConfig) -> Dataset:
+        """The dataset of a config, opened once."""
+        if config not in self.datasets:
+            self.datasets[config] = open_dataset(config)
+        return self.datasets[config]

@@ -477,12 +477,12 @@ def growth(quick: bool) -> Figure:
     from ours import config
 
     from harness.workers.messages import Finished, Job, Progress
-    from harness.workers.pool import Pool
+    from harness.workers.pool import LocalPool
 
     trials = 12 if quick else 100
     some, warm = trials // 5, trials // 10
     sizes: list[float] = []
-    with Pool(1) as pool:
+    with LocalPool(1) as pool:
         for number in range(trials):
             shape = SHAPES["mini" if quick or number % 2 else "tiny"]  # shapes that alternate, as in a search
             pool.submit(Job(number, config(shape, 3)))

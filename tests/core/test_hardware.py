@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.core import hardware as processor
-from harness.core.hardware import processor_name
+from harness.core.hardware import count_gpus, default_workers, processor_name
 
 
 @pytest.fixture(autouse=True)
@@ -35,3 +35,19 @@ def test_where_nobody_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text
     monkeypatch.setattr(platform, "processor", lambda: "")
     monkeypatch.setattr(platform, "machine", lambda: "arm64")
     assert processor_name() == "arm64"
+
+
+def test_gpus_are_counted_without_torch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for visible, count in [("", 0), ("-1", 0), ("0", 1), ("0,3", 2)]:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        assert count_gpus() == count
+    assert default_workers() == 2
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    tool = tmp_path / "nvidia-smi"
+    calls = tmp_path / "calls"
+    listing = "echo 'GPU 0: NVIDIA H100 (UUID: x)'\necho 'GPU 1: NVIDIA H100 (UUID: y)'"
+    tool.write_text(f"#!/bin/sh\necho >> {calls}\n{listing}\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    assert count_gpus() == default_workers() == 2
+    assert calls.read_text() == "\n"  # one call

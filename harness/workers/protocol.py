@@ -1,0 +1,56 @@
+"""What the controller needs of a place where runs train."""
+
+from __future__ import annotations
+
+from typing import Protocol, Self
+
+from harness.workers.messages import Event, Job
+
+
+class WorkerPool(Protocol):
+    """A fixed number of workers that train one job each.
+
+    The events of a job come in this order: `Started`, any number of `Progress`, `Finished`. `Finished` comes exactly
+    once for every submitted job, whatever happens to its worker; `Started` may be missing if the worker died early.
+    Points do not depend on the number of workers or on which of them trains the job. All methods are called from one
+    thread. `tests/workers/test_protocol.py` checks every implementation.
+    """
+
+    @property
+    def size(self) -> int:
+        """Jobs that can train at the same time."""
+
+    @property
+    def free(self) -> int:
+        """Jobs that can be submitted now. A job frees its place when `events` has returned its `Finished`."""
+
+    def prestart(self, jobs: int) -> None:
+        """Start the workers for this many jobs ahead of time. Returns at once; optional for the caller."""
+
+    def submit(self, job: Job) -> None:
+        """Give a job to a free worker and return at once. Requires `free > 0`.
+
+        A job with a `state` folder resumes from the newest state in it, on any worker.
+        """
+
+    def stop(self, job: int) -> None:
+        """Ask a job to stop after its current step and return at once.
+
+        The worker saves the state and reports `Finished` with INTERRUPTED. Does nothing for a job that has finished.
+        """
+
+    def events(self, timeout: float) -> list[Event]:
+        """New events of all jobs, waiting up to `timeout` seconds for the first; may return an empty list.
+
+        If a worker dies or makes no progress for too long, its job is reported as `Finished` with FAILED and
+        `lost=True`; other jobs are not affected.
+        """
+
+    def close(self) -> None:
+        """End all workers and wait for them. Running jobs save their state if they can; no event follows."""
+
+    def __enter__(self) -> Self:
+        """Return the pool itself."""
+
+    def __exit__(self, *exception: object) -> None:
+        """Close the pool."""
