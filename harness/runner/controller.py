@@ -29,7 +29,8 @@ from harness.workers.messages import Event, Finished, Job, Progress, Started
 from harness.workers.protocol import WorkerPool
 
 MAX_FAULTS = 3  # times in a row, without a point in between, that a run whose worker died is given to another
-RUN_ID_SECONDS = 10.0  # that a trial which took less waits for MLflow to give it an id, to tell Optuna
+RUN_ID_SECONDS = 10.0  # how long the end of a trial is held back until MLflow has created its run
+HELD_TIMEOUT = 0.05  # seconds to wait for workers while an end is held back
 GRACE_SECONDS = 10.0  # what running trials get to stop by themselves
 
 
@@ -77,6 +78,7 @@ class SweepController:
         self.pool, self.screen, self.work, self.data = pool, screen, work, data
         self.scheduler = Scheduler(spec, studies, tracker.confirmed(outbox.parent), self._supersede, screen, work)
         self.running: dict[int, Running] = {}
+        self._held: dict[int, tuple[Finished, float]] = {}  # job → its end, and until when it is held back
         self._signal = 0
         self._jobs = 0
         self._interrupted = tracker.interrupted(outbox.parent)
@@ -112,7 +114,7 @@ class SweepController:
         return SweepResult(self._signal, tuple(self.scheduler.failed))
 
     def _fill_workers(self) -> None:
-        while self.pool.free:
+        while self.pool.free and not self._held:  # a sampler is to know every trial that has ended
             task = self.scheduler.next(self.running.values())
             if task is None:
                 return
@@ -168,8 +170,9 @@ class SweepController:
         self.pool.submit(job)
 
     def _listen(self, timeout: float) -> None:
-        for event in self.pool.events(timeout):
+        for event in self.pool.events(HELD_TIMEOUT if self._held else timeout):
             self._on_event(event)
+        self._store_run_ids()
         if self.outbox.taken_by:
             raise SweepBusy(f"{self.spec.name} was taken over by process {self.outbox.taken_by}, and goes on there")
         if bool(self.outbox.trouble) is not bool(self._trouble):
@@ -187,8 +190,27 @@ class SweepController:
             self._on_start(running, event)
         elif isinstance(event, Progress):
             self._on_point(event.job, running, event.point)
+        elif self._lacks_run_id(running):
+            self._held[event.job] = event, time.monotonic() + RUN_ID_SECONDS
         else:
             self._on_end(running, event)
+
+    def _lacks_run_id(self, running: Running) -> bool:
+        """Whether Optuna should get a trial's MLflow run id before its end: a finished trial takes no attributes."""
+        return running.task.trial is not None and running.run_id is None and not self.outbox.trouble
+
+    def _store_run_ids(self) -> None:
+        """Give Optuna the run ids that MLflow has given, and record the ends that were held back for them."""
+        by_key = {running.key: running for running in self.running.values()}
+        for key, run_id in self.outbox.new_run_ids():
+            running = by_key.get(key)
+            if running is not None and running.task.trial is not None:
+                running.run_id = run_id
+                running.task.trial.set_user_attr(RUN_ID, run_id)
+        for job, (event, until) in list(self._held.items()):
+            if not self._lacks_run_id(self.running[job]) or time.monotonic() > until:
+                del self._held[job]
+                self._on_end(self.running[job], event)
 
     def _on_start(self, running: Running, event: Started) -> None:
         self.outbox.tag(running.key, device=event.device)
@@ -234,8 +256,6 @@ class SweepController:
         """Write down a run's end; of its checkpoint nothing stays unless it is that of a whole run."""
         if outcome is not Outcome.COMPLETE:
             shutil.rmtree(self.outbox.folder_of(running.key) / ARTIFACTS / "checkpoint", ignore_errors=True)
-        if running.task.trial is not None and (run_id := self.outbox.run_id(running.key, RUN_ID_SECONDS)):
-            running.task.trial.set_user_attr(RUN_ID, run_id)
         self.outbox.end(running.key, outcome, reason)
 
     # stopping ------------------------------------------------------------------------------------------------
@@ -258,8 +278,10 @@ class SweepController:
         """Whatever ended this loop, every run that it leaves is one to be gone on with."""
         errors = []
         for job, running in list(self.running.items()):
+            stopped = Finished(job, Outcome.INTERRUPTED, "the sweep ended while this run was training")
+            event, _ = self._held.pop(job, (stopped, 0.0))
             try:
-                self._on_end(running, Finished(job, Outcome.INTERRUPTED, "the sweep ended while this run was training"))
+                self._on_end(running, event)
             except Exception as error:  # the others are to be closed all the same
                 errors.append(error)
         if errors:

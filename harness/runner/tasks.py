@@ -50,6 +50,7 @@ class Running:
         points: all of them so far, from earlier parts of the run too.
         pruned: whether the pruner has asked for its end.
         faults: how often its worker died or hung since the run last got on.
+        run_id: of an explore trial's MLflow run, once it is known.
     """
 
     task: Task
@@ -57,6 +58,7 @@ class Running:
     points: list[Point] = field(default_factory=list)
     pruned: bool = False
     faults: int = 0
+    run_id: str | None = None
 
     @property
     def name(self) -> str:

@@ -90,6 +90,7 @@ class Outbox:
         self.taken_by = ""  # the process that has taken the sweep over
         self._runs: dict[str, _Run] = {}
         self._tags: deque[tuple[str, Mapping[str, str]]] = deque()  # for runs that are in MLflow only
+        self._run_ids: deque[tuple[str, str]] = deque()  # filled by the thread, see `new_run_ids`
         self._lock = threading.Lock()  # of `_runs`
         self._wake = threading.Event()
         self._idle = threading.Event()
@@ -179,13 +180,9 @@ class Outbox:
         with self._lock:
             return sum(bool(run.waiting) for run in self._runs.values())
 
-    def run_id(self, key: str, seconds: float = 0.0) -> str | None:
-        """A run's id in MLflow, once it has one, which is waited for while the store gives no trouble."""
-        run = self._runs.get(key)
-        deadline = time.monotonic() + seconds
-        while run and run.run_id is None and not self.trouble and time.monotonic() < deadline:
-            time.sleep(0.01)
-        return run.run_id if run else None
+    def new_run_ids(self) -> list[tuple[str, str]]:
+        """Key and MLflow run id of the runs that MLflow has created or reopened since the last call."""
+        return [self._run_ids.popleft() for _ in range(len(self._run_ids))]
 
     def drain(self, seconds: float, patience: Callable[[], bool] = lambda: True) -> bool:
         """Wait until everything is sent, for so many seconds and while `patience`; True if it is."""
@@ -259,6 +256,7 @@ class Outbox:
     def _begin(self, run: _Run) -> str:
         again, run.again = run.again, True
         run.run_id = self.tracker.start_trial(self.parent, run.info, run.key, again)
+        self._run_ids.append((run.key, run.run_id))
         return run.run_id
 
     def _send(self, run: _Run) -> None:

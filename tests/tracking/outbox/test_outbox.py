@@ -113,7 +113,8 @@ def test_points_come_within_seconds_without_being_asked_for(place: Place) -> Non
         while not (place.runs() and VAL_LOSS in place.runs()[0].data.metrics):
             assert time.monotonic() < until
             time.sleep(0.2)
-        assert outbox.run_id(key) == place.runs()[0].info.run_id
+        assert outbox.new_run_ids() == [(key, place.runs()[0].info.run_id)]
+        assert outbox.new_run_ids() == []
 
 
 class Unreliable:

@@ -1,0 +1,178 @@
+"""The controller's event loop, with a pool and a tracker that the test plays."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any, cast
+
+import optuna
+import pytest
+
+from harness.console.screen import Screen
+from harness.core.metrics import VAL_LOSS, Point
+from harness.core.outcomes import Outcome
+from harness.runner import controller as module
+from harness.runner.controller import SweepController
+from harness.search.study import RUN_ID, ArmStudy, open_storage
+from harness.tracking import Outbox, Tracker, TrialInfo
+from harness.workers.messages import Event, Finished, Job, Progress
+from harness.workers.pool import Pool
+from screens import console
+from specs import GOOD, load
+from stored_runs import DATA
+
+
+class FakePool:
+    """A pool whose jobs end as soon as they are submitted, all but `slow` ones; `log` is what happened, in order."""
+
+    def __init__(self, size: int, slow: int | None = None) -> None:
+        self.size, self.slow, self.busy = size, slow, 0
+        self.waiting: deque[Event] = deque()
+        self.log: list[tuple[str, int]] = []
+        self.late: list[Event] = []
+
+    @property
+    def free(self) -> int:
+        return self.size - self.busy
+
+    def submit(self, job: Job) -> None:
+        self.busy += 1
+        self.log.append(("submit", job.id))
+        point = Point(job.config.train.budget.tokens or 1, 400_000, 1.0, 1.0, {VAL_LOSS: 4.0 + job.id / 10})
+        events = [Progress(job.id, point), Finished(job.id, Outcome.COMPLETE)]
+        if job.id == self.slow:
+            self.late = [*events]
+        else:
+            self.waiting.extend(events)
+
+    def stop(self, job: int) -> None:
+        raise AssertionError("no trial should be stopped")
+
+    def events(self, timeout: float) -> list[Event]:
+        if not self.waiting:
+            time.sleep(min(timeout, 0.01))
+        found = [*self.waiting] or self.late[:1]
+        self.waiting.clear()
+        self.late = self.late[1:] if found == self.late[:1] else self.late
+        for event in found:
+            self.log.append((type(event).__name__.lower(), event.job))
+            self.busy -= isinstance(event, Finished)
+        return found
+
+
+class FakeTracker:
+    """Creates runs only once `answers` is set; takes everything else at once."""
+
+    def __init__(self) -> None:
+        self.answers = threading.Event()
+        self.asked = threading.Event()
+
+    def confirmed(self, _: str) -> list[Any]:
+        return []
+
+    def interrupted(self, _: str) -> dict[Any, Any]:
+        return {}
+
+    def start_trial(self, _parent: str, info: TrialInfo, key: str, _again: bool) -> str:
+        self.asked.set()
+        assert self.answers.wait(60)
+        return f"id of {key}"
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_arguments, **_named: None
+
+
+def controller(folder: Path, pool: FakePool, tracker: FakeTracker) -> tuple[SweepController, Outbox]:
+    spec = load(folder, GOOD.replace("trials: 4, seeds: 3", "trials: 2, seeds: 2, pruner: none"))
+    storage = open_storage(f"sqlite:///{folder}/optuna.db")
+    studies = {arm.name: ArmStudy(spec, arm, spec.identity(), storage, 1000, 400_000) for arm in spec.arms()}
+    outbox = Outbox(cast(Tracker, tracker), "parent", folder / "runs")
+    work = {arm.name: 1.0 for arm in spec.arms()}
+    data = {arm.name: DATA for arm in spec.arms()}
+    made = SweepController(
+        spec, studies, cast(Tracker, tracker), outbox, cast(Pool, pool), Screen(console()), work, data
+    )
+    return made, outbox
+
+
+def trials(folder: Path) -> list[optuna.trial.FrozenTrial]:
+    storage = f"sqlite:///{folder}/optuna.db"
+    return [
+        trial
+        for study in optuna.get_all_study_summaries(storage)
+        for trial in optuna.load_study(storage=storage, study_name=study.study_name).trials
+    ]
+
+
+def test_every_trial_that_ended_has_its_mlflow_run_id(tmp_path: Path) -> None:
+    tracker, pool = FakeTracker(), FakePool(2)
+    tracker.answers.set()
+    sweep, outbox = controller(tmp_path, pool, tracker)
+    with outbox:
+        result = sweep.run()
+    assert result.outcome is Outcome.COMPLETE
+    found = trials(tmp_path)
+    assert [trial.state.name for trial in found] == ["COMPLETE"] * 4
+    assert [trial.user_attrs[RUN_ID] for trial in found] == [f"id of {one.user_attrs['run_key']}" for one in found]
+
+
+def test_an_end_waits_for_its_run_id_while_the_loop_serves_other_runs(tmp_path: Path) -> None:
+    """MLflow creates no run at first: another trial's events are handled, but no study is asked for more trials."""
+    tracker, pool = FakeTracker(), FakePool(2, slow=2)
+    sweep, outbox = controller(tmp_path, pool, tracker)
+    seen: list[tuple[str, int]] = []
+
+    def answer_later() -> None:
+        until = time.monotonic() + 60
+        while ("finished", 2) not in pool.log and time.monotonic() < until:
+            time.sleep(0.01)
+        time.sleep(0.2)
+        seen.extend(pool.log)
+        tracker.answers.set()
+
+    helper = threading.Thread(target=answer_later)
+    with outbox:
+        helper.start()
+        result = sweep.run()
+        helper.join()
+    assert result.outcome is Outcome.COMPLETE
+    assert seen[:2] == [("submit", 1), ("submit", 2)]
+    assert {("finished", 1), ("progress", 2), ("finished", 2)} <= {*seen}
+    assert ("submit", 3) not in seen
+    assert all(RUN_ID in trial.user_attrs for trial in trials(tmp_path))
+
+
+@pytest.mark.parametrize("why", ["time", "error"])
+def test_an_end_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str) -> None:
+    tracker, pool = FakeTracker(), FakePool(1)
+    sweep, outbox = controller(tmp_path, pool, tracker)
+    if why == "time":
+        monkeypatch.setattr(module, "RUN_ID_SECONDS", 0.0)
+    else:
+        outbox.trouble = "the server is down"
+    result = sweep.run()  # the outbox's thread does not run, so no run is ever created
+    assert result.outcome is Outcome.COMPLETE
+    found = trials(tmp_path)
+    assert [trial.state.name for trial in found] == ["COMPLETE"] * 4
+    assert not any(RUN_ID in trial.user_attrs for trial in found)
+
+
+def test_an_end_that_still_waits_when_the_loop_breaks_is_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = FakePool(1)
+    sweep, _ = controller(tmp_path, pool, FakeTracker())
+    events = pool.events
+
+    def interrupted(timeout: float) -> list[Event]:
+        if sweep._held:
+            raise KeyboardInterrupt
+        return events(timeout)
+
+    monkeypatch.setattr(pool, "events", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        sweep.run()
+    assert [trial.state.name for trial in trials(tmp_path)] == ["COMPLETE"]
