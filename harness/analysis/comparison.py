@@ -1,8 +1,8 @@
-"""Which runs may be compared, and what a comparison of them says.
+"""Selects the runs that may be compared, and compares the arms of a sweep.
 
-Only complete confirm runs enter: explore trials were selected by the very validation loss they would be judged by,
-and a run that ended early has no result. Every figure is of the last checkpoint. The rule behind the verdicts is in
-`harness.analysis.verdicts`; what they say in words, in `harness.report.text.answer`.
+Only complete confirm runs are compared: explore trials were selected by the same validation loss they would be judged
+by, and a run that ended early has no result. All values are of the last checkpoint. `harness.analysis.verdicts` has the
+rule for verdicts, `harness.report.text.answer` puts a comparison into words.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _VOCAB: Final = "data.vocab"
 
 @dataclass(frozen=True)
 class Comparability:
-    """What the arms of a sweep can be compared by.
+    """The metric that compares the arms of a sweep.
 
     Attributes:
-        metric: the metric the comparison uses, `val/loss` or `val/bits_per_byte`.
-        ranked: whether arms may be compared with each other at all.
-        reason: why it is not the validation loss; empty where it is.
+        metric: `val/loss` or `val/bits_per_byte`.
+        ranked: whether the arms can be compared with each other at all.
+        reason: why the metric is not the validation loss; empty where it is.
     """
 
     metric: str = metrics.VAL_LOSS
@@ -42,35 +42,37 @@ class Comparability:
 
 
 def verdict_runs(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs that a comparison rests on: complete confirm runs, the newest of each arm and seed."""
+    """The runs that verdicts are based on: complete confirm runs, the newest for each arm and seed."""
     complete = complete_confirm_runs(runs)
     newest = complete.sort_values(["started", "run_id"]) if "started" in complete else complete
     return newest.drop_duplicates(["arm", "seed"], keep="last").sort_values(["arm", "seed"], ignore_index=True)
 
 
 def complete_confirm_runs(runs: pd.DataFrame) -> pd.DataFrame:
-    """Every confirm run that was trained to its end, repetitions of one arm and seed included."""
+    """Every complete confirm run, including repetitions of an arm and seed."""
     return runs[(runs["phase"] == Phase.CONFIRM) & (runs["outcome"] == Outcome.COMPLETE)]
 
 
 def comparability(runs: pd.DataFrame) -> Comparability:
-    """Find what a sweep's verdict runs (all its runs, before there are any) were scored on, and so what compares them.
+    """The metric that compares a sweep's verdict runs (all its runs, while there are no verdict runs).
 
-    A loss per token compares models that predict the same tokens, whether they choose among all that the tokenizer has
-    or among those in the corpus. Other tokens of the same text: bits per byte. Another text: nothing.
+    The loss per token compares models that predict the same tokens, with the tokenizer's full vocabulary or the
+    corpus's. Different tokens of the same text: bits per byte. Different texts: no metric compares them.
     """
     chosen = runs if (verdict := verdict_runs(runs)).empty else verdict
     names = [name for name in chosen if name.startswith("data.")]
-    chosen = chosen[chosen[names].notna().any(axis=1)]  # a run may fail before it knows its own data
+    chosen = chosen[chosen[names].notna().any(axis=1)]  # a run may fail before its data parameters are known
     text = [name for name in names if name not in (_TOKENIZER, _VOCAB)]
     different = [name for name in text if chosen[name].astype("string").nunique(dropna=False) > 1]
     if different:
         reason = f"The arms were scored on different texts ({listed(different)} differ), so they are not ranked"
-        return Comparability(metrics.VAL_BITS_PER_BYTE, False, reason + "; bits per byte describe each arm by itself.")
+        return Comparability(metrics.VAL_BITS_PER_BYTE, False, reason + "; bits per byte describe each arm on its own.")
     if _TOKENIZER in chosen and chosen[_TOKENIZER].nunique(dropna=False) > 1:
         used = listed(sorted(str(name) for name in chosen[_TOKENIZER].unique()))
-        reason = f"The arms predict different tokens (tokenizers {used}), so a loss per token does not compare them"
-        return Comparability(metrics.VAL_BITS_PER_BYTE, True, reason + "; bits per byte of the same text do.")
+        reason = (
+            f"The arms predict different tokens (tokenizers {used}), so they are not compared by the loss per token"
+        )
+        return Comparability(metrics.VAL_BITS_PER_BYTE, True, reason + " but by bits per byte of the same text.")
     return Comparability()
 
 
@@ -85,29 +87,29 @@ def compare(
     """Compare the arms of one sweep over their complete confirm runs.
 
     Args:
-        runs: as `load_runs` gives them, of one sweep.
+        runs: the runs of one sweep, as `load_runs` returns them.
         baseline: the arm whose values are subtracted, seed by seed; None: no differences.
-        metric: a `val/…` metric; test columns use its `test/…` counterpart where it was read.
-        arms: names and order of the rows; None: as they first appear in `runs`.
+        metric: a `val/…` metric; the test columns use the `test/…` metric of the same name, where runs have it.
+        arms: names and order of the rows; None: in order of appearance in `runs`.
         delta: the smallest difference that matters, in nats of loss per token, whatever the metric; None: the
             default of `study.delta`.
-        looks: seeds per arm at which the sweep looked at its verdicts, where it trained more seeds for what was
-            undecided (`SweepSpec.looks`); None: all seeds count and are looked at once.
+        looks: seeds per arm at each look of an adaptive sweep, one that trains more seeds for undecided arms
+            (`SweepSpec.looks`); None: one look at all seeds.
 
     Returns:
-        One row per arm, arms without a result included (0 seeds, NaN): `arm`, `is_baseline`, `metric`, `seeds`;
+        One row per arm, including arms without a result (0 seeds, NaN): `arm`, `is_baseline`, `metric`, `seeds`;
         `mean`, `low`, `high` of the metric (95 % t interval); `perplexity`, the exponential of the mean validation
         loss; `bits_per_byte`, a mean; `test_seeds`, `test_mean`, `test_low`, `test_high`; `common_context_mean`, …,
-        of the validation loss over the targets that every context length can be asked; `pairs`, `difference`,
-        `difference_low`, `difference_high`, arm minus baseline over the seeds both have (up to the look that
-        decided), and its standard error `difference_se`; `alpha`, `p`, `p_holm`, `sign_flip_p`, `d_z`,
-        `probability_better`, `mde`, `seeds_needed`, `verdict` as in `harness.analysis.verdicts.Judgement`, and the
-        `delta` they used, in the unit of the metric (NaN for a metric that nats have no fixed rate to); means of
-        `tokens` and `seconds` (wall time); `parameters`; `run_ids`, separated by spaces.
+        of the validation loss over the targets that have the shortest context of all arms behind them; `pairs`,
+        `difference`, `difference_low`, `difference_high`, arm minus baseline over the seeds both have (up to the
+        deciding look), and its standard error `difference_se`; `alpha`, `p`, `p_holm`, `sign_flip_p`, `d_z`,
+        `probability_better`, `mde`, `seeds_needed`, `verdict` as in `harness.analysis.verdicts.Judgement`; the `delta`
+        they used, in the unit of the metric (NaN for a metric that nats cannot be converted to); means of `tokens` and
+        `seconds` (wall time); `parameters`; `run_ids`, separated by spaces.
 
     Raises:
         ValueError: runs of several sweeps, an unknown baseline or metric, a delta that is not above 0, or a loss per
-            token over arms that were scored on different tokens.
+            token of arms that predict different tokens.
     """
     order = list(arms) if arms is not None else list(dict.fromkeys(runs["arm"]))
     nats = StudyConfig().delta if delta is None else delta
@@ -144,17 +146,17 @@ def compare(
 def undecided_arms(
     results: Sequence[Mapping[str, Any]], baseline: str, arms: Sequence[str], delta: float, looks: Sequence[int]
 ) -> list[str]:
-    """The arms whose verdict more seeds may still decide: undecided ones that have a pair with the baseline at all.
+    """The arms that more seeds may still decide: those that are undecided and share a seed with the baseline.
 
     Args:
-        results: confirm runs as rows of `load_runs`; no test metric is needed.
+        results: confirm runs as rows of `load_runs`; test metrics are not needed.
         baseline, arms, delta, looks: as for `compare`.
     """
     if not results:
         return []
     runs = pd.DataFrame(list(results))
     ground = comparability(runs)
-    if not ground.ranked:  # no number of seeds makes other texts comparable
+    if not ground.ranked:  # more seeds do not make different texts comparable
         return []
     table = compare(runs, baseline, ground.metric, arms, delta, looks)
     open_still = (table["verdict"] == Verdict.UNDECIDED) & (table["pairs"] > 0)
@@ -164,7 +166,7 @@ def undecided_arms(
 def _check(runs: pd.DataFrame, order: Sequence[str], baseline: str | None, metric: str, delta: float) -> None:
     if "sweep" in runs and runs["sweep"].nunique() > 1:
         sweeps = ", ".join(sorted(str(name) for name in runs["sweep"].unique()))
-        raise ValueError(f"runs: found those of several sweeps ({sweeps}); allowed: one, load_runs(…, sweep=…)")
+        raise ValueError(f"runs: found several sweeps ({sweeps}); allowed: one, as load_runs(…, sweep=…) returns")
     if baseline is not None and baseline not in order:
         raise ValueError(f"baseline: found {baseline!r}; allowed: {' | '.join(order)}")
     if not metric.startswith("val/"):
@@ -174,12 +176,12 @@ def _check(runs: pd.DataFrame, order: Sequence[str], baseline: str | None, metri
 
 
 def _confirm_seeds(runs: pd.DataFrame) -> list[int]:
-    """Every seed that any arm was confirmed on, whatever came of it: their order is the order of the looks."""
+    """The seeds of all confirm runs, however they ended, in the order of the looks."""
     return sorted(int(seed) for seed in runs.loc[runs["phase"] == Phase.CONFIRM, "seed"].unique())
 
 
 def _in_unit(nats: float, metric: str, baseline: pd.DataFrame) -> float:
-    """A difference in nats per token in the unit of `metric`: for bits per byte at the baseline's tokens per byte."""
+    """Convert nats per token to the unit of `metric`; to bits per byte by the baseline's tokens per byte, else NaN."""
     if metric == metrics.VAL_LOSS:
         return nats
     if metric == metrics.VAL_BITS_PER_BYTE:
@@ -226,7 +228,7 @@ def _cost(runs: pd.DataFrame) -> dict[str, object]:
 
 
 def intervals(comparison: pd.DataFrame, prefix: str = "") -> list[Interval]:
-    """The intervals of a comparison, one per arm: of the metric, or of its `test`, `difference`, … columns."""
+    """The intervals of a comparison, one per arm: of the metric, or of the columns with this prefix (`test`, …)."""
     mean = {"": "mean", "difference": "difference"}.get(prefix, f"{prefix}_mean")
     low, high = (f"{prefix}_{end}" if prefix else end for end in ("low", "high"))
     return [Interval(*row) for row in comparison[[mean, low, high]].itertuples(index=False, name=None)]
@@ -238,12 +240,12 @@ def metric_name(metric: str) -> str:
 
 
 def unit(metric: str) -> str:
-    """The unit of a loss or of bits per byte, of whichever split."""
+    """The unit of a loss or of bits per byte, for any split."""
     return "nats per token" if metric.endswith("/loss") else "bits per byte"
 
 
 def one_run_each(runs: pd.DataFrame, arms: Sequence[str]) -> dict[str, tuple[str, int]]:
-    """Arm → run id and seed of one of its verdict runs: of the first seed that all arms have, else of its own first."""
+    """Arm → run id and seed of one verdict run: of the first seed that all arms share, else of the arm's own first."""
     chosen = verdict_runs(runs)
     own_runs = {arm: chosen[chosen["arm"] == arm] for arm in arms}
     having = {arm: dict(zip(own["seed"], own["run_id"], strict=True)) for arm, own in own_runs.items() if len(own)}

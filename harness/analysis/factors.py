@@ -1,13 +1,12 @@
-"""What each factor of a full grid of arms does, averaged over the others, and whether two factors act on each other.
+"""Main effects and interactions of the factors of a full grid of arms.
 
-Every figure is worked out seed by seed and then looked at over seeds, as the differences between arms are: one number
-per seed, a t interval, a paired t test. These are the contrasts of a within-subject analysis of variance (Maxwell,
-Delaney and Kelley 2018, Designing Experiments and Analyzing Data, chapters 11 and 12), seeds being its subjects. A
-seed takes part in a figure if every arm that the figure needs has a complete run on it, so each mean is over the same
-number of runs of every arm.
+Every contrast is computed per seed and then tested over seeds, like the differences between arms: one number per seed,
+a t interval, a paired t test. These are the contrasts of a within-subject analysis of variance with seeds as subjects
+(Maxwell, Delaney and Kelley 2018, Designing Experiments and Analyzing Data, chapters 11 and 12). A contrast uses a seed
+only if every arm it needs has a complete run with that seed, so each mean covers the same number of runs of every arm.
 
-The verdicts on arms against the baseline are what a sweep was made for. What stands here is looked at besides, and is
-corrected by Holm on its own: once over all differences between levels, once over all interactions.
+The verdicts on arms against the baseline are the primary analysis of a sweep. These contrasts are secondary and have
+their own Holm corrections: one over all main effects, one over all interactions.
 """
 
 from __future__ import annotations
@@ -38,12 +37,12 @@ _FIGURES: Final = ("alpha", "p", "p_holm", "sign_flip_p", "d_z", "mde", "seeds_n
 _DIFFERENCE: Final = ("difference", "difference_low", "difference_high")
 _INTERACTION: Final = ("interaction_mean", "interaction_low", "interaction_high")
 _NOTHING: Final = Interval(math.nan, math.nan, math.nan)
-# What sums that should cancel may leave, in units of the largest value: p would otherwise be that of the rounding.
+# Relative rounding error of sums that should cancel. Without it, p would test the rounding error.
 _ROUNDING: Final = 1e-12
 
 
 class Interaction(StrEnum):
-    """What may be said of an interaction, δ being the smallest one that matters to whoever asked."""
+    """The verdict on an interaction. δ is the smallest one that matters, as the spec sets it."""
 
     INTERACT = "interact"
     NONE = "no interaction larger than δ"
@@ -60,13 +59,13 @@ _INTERACTIONS: Final = {
 
 @dataclass(frozen=True)
 class Grid:
-    """The final values of all arms, one axis per factor in the order of the spec, and one for the seeds.
+    """The final values of all arms, with one axis per factor in the order of the spec, and one for the seeds.
 
     Attributes:
-        levels: path of a factor → its values, two or more, in the order of the spec.
-        baseline: for each factor the place of the baseline's value.
-        seeds: every seed that any arm was confirmed on, whatever came of it, rising.
-        values: shape (levels of the first factor, …, seeds); NaN where an arm has no complete run on a seed.
+        levels: path of a factor → its two or more values, in the order of the spec.
+        baseline: for each factor the index of the baseline's level.
+        seeds: the seeds of all confirm runs, however they ended, increasing.
+        values: shape (levels of the first factor, …, seeds); NaN where an arm has no complete run with a seed.
         run_ids: the same shape; empty where there is no such run.
         arms: names, shape (levels of the first factor, …).
     """
@@ -84,23 +83,23 @@ class Grid:
         return arm_name({path: self.levels[path][level]})
 
     def others(self, axis: int) -> list[int]:
-        """The places of a factor's levels, the baseline's left out."""
+        """The indices of a factor's levels other than the baseline's."""
         return [level for level in range(self.values.shape[axis]) if level != self.baseline[axis]]
 
 
 def grid(runs: pd.DataFrame, record: SweepRecord, metric: str) -> Grid | None:
-    """Lay the verdict runs of a sweep out over its factors.
+    """Arrange the verdict runs of a sweep by its factors.
 
     Args:
-        runs: as `load_runs` gives them, of one sweep.
+        runs: the runs of one sweep, as `load_runs` returns them.
         record: the sweep.
         metric: a metric of the validation split.
 
     Returns:
-        None where fewer than two of the compared paths have two levels, and where arms are equal (an A/A sweep).
+        None if fewer than two of the compared paths have two levels, or if arms are equal (an A/A sweep).
 
     Raises:
-        ValueError: the metric does not compare these arms, or is none of the validation split.
+        ValueError: the metric does not compare these arms, or does not belong to the validation split.
     """
     keys = {arm.name: tuple(value_key(arm.values.get(path)) for path in record.compare) for arm in record.arms}
     axes = [axis for axis in range(len(record.compare)) if len({key[axis] for key in keys.values()}) > 1]
@@ -119,7 +118,7 @@ def grid(runs: pd.DataFrame, record: SweepRecord, metric: str) -> Grid | None:
         values = {place[arm.name][i]: arm.values.get(path) for arm in record.arms}
         levels[path] = tuple(values[level] for level in range(shape[i]))
     arms = np.empty(shape, dtype=object)
-    for at in np.ndindex(shape):  # of a combination that is no arm, the name it would have
+    for at in np.ndindex(shape):  # a combination without an arm gets the name its arm would have
         arms[at] = arm_name({path: values[i] for i, (path, values) in zip(at, levels.items(), strict=True)})
     for name, at in place.items():
         arms[at] = name
@@ -145,16 +144,16 @@ def _check(runs: pd.DataFrame, metric: str) -> None:
 
 
 def main_effect(values: npt.ArrayLike, factors: int, axis: int, level: int, baseline: int) -> Floats:
-    """y(level) − y(baseline) of one factor, averaged over every combination of the other factors' levels.
+    """Main effect y(level) − y(baseline) of one factor, averaged over all combinations of the other factors' levels.
 
     Args:
         values: shape (levels of the first factor, …, levels of the last factor, *rest), usually `rest` = (seeds,).
-        factors: how many there are.
-        axis: the factor.
-        level, baseline: places of its levels.
+        factors: number of factors.
+        axis: index of the factor.
+        level, baseline: indices of its levels.
 
     Returns:
-        Shape rest; NaN where any arm that is needed has NaN.
+        Shape rest; NaN where any arm that it needs has NaN.
     """
     data = np.asarray(values, dtype=np.float64)
     by_level = np.moveaxis(data, axis, 0)
@@ -164,19 +163,19 @@ def main_effect(values: npt.ArrayLike, factors: int, axis: int, level: int, base
 def interaction(
     values: npt.ArrayLike, factors: int, axes: tuple[int, int], levels: tuple[int, int], baselines: tuple[int, int]
 ) -> Floats:
-    """(y(a, b) − y(a, b₀)) − (y(a₀, b) − y(a₀, b₀)) of two factors, averaged over the levels of the others.
+    """Interaction (y(a, b) − y(a, b₀)) − (y(a₀, b) − y(a₀, b₀)) of two factors, averaged over the levels of the others.
 
-    0 where the effects add up: what b does instead of b₀ is then the same at a as at a₀.
+    It is 0 where effects are additive: changing b₀ to b then has the same effect at a as at a₀.
 
     Args:
         values: as for `main_effect`.
-        factors: how many there are.
-        axes: the two factors.
-        levels: places of a and b.
-        baselines: places of a₀ and b₀.
+        factors: number of factors.
+        axes: indices of the two factors.
+        levels: indices of a and b.
+        baselines: indices of a₀ and b₀.
 
     Returns:
-        Shape rest; NaN where any arm that is needed has NaN.
+        Shape rest; NaN where any arm that it needs has NaN.
     """
     data = np.asarray(values, dtype=np.float64)
     (a, b), (a0, b0) = levels, baselines
@@ -185,14 +184,14 @@ def interaction(
 
 
 def _averaged(contrasts: Floats, factors: int, values: Floats) -> Floats:
-    """The mean over the axes of so many factors; 0 where all that is left is rounding."""
+    """The mean over the first `factors` axes; 0 where it is within rounding error."""
     means: Floats = np.asarray(contrasts.mean(axis=tuple(range(factors))))
     largest = np.nanmax(np.abs(values), initial=0.0)
     return np.where(np.abs(means) <= _ROUNDING * largest, 0.0, means)
 
 
 def pair_means(found: Grid, axes: tuple[int, int]) -> Floats:
-    """The values over the levels of two factors, averaged over the others; shape (levels, levels, seeds)."""
+    """The values by the levels of two factors, averaged over the others; shape (levels, levels, seeds)."""
     cells = np.moveaxis(found.values, axes, (0, 1))
     return np.asarray(cells.mean(axis=tuple(range(2, cells.ndim - 1))))
 
@@ -200,27 +199,27 @@ def pair_means(found: Grid, axes: tuple[int, int]) -> Floats:
 def marginals(
     runs: pd.DataFrame, record: SweepRecord, metric: str, delta: float, looks: Sequence[int] | None = None
 ) -> pd.DataFrame:
-    """Compare the levels of each factor, averaged over every combination of the other factors' levels.
+    """Main effects: compare the levels of each factor, averaged over all combinations of the other factors' levels.
 
     Args:
-        runs: as `load_runs` gives them, of one sweep.
+        runs: the runs of one sweep, as `load_runs` returns them.
         record: the sweep.
-        metric: a metric of the validation split of which less is better.
+        metric: a metric of the validation split where lower is better.
         delta: the smallest difference that matters, in the unit of the metric; NaN where there is none.
         looks: as for `harness.analysis.comparison.compare`.
 
     Returns:
-        One row per factor and level, in the order of the spec; empty where `grid` gives none. `factor`, its path;
-        `level` as the spec writes it; `name`, both as arms are named; `is_baseline`; `metric`; `arms`, the number of
-        arms averaged over. `seeds` on which all these arms are complete; `mean`, `low`, `high` of their averages (95 %
-        t interval). `pairs`, the seeds on which the arms of the baseline's level are complete as well (up to the look
-        that decided); `difference`, `difference_low`, `difference_high`, level minus baseline's level over these;
-        `alpha`, `p`, `p_holm` (over all such differences of all factors), `sign_flip_p`, `d_z`, `mde`, `seeds_needed`,
-        `verdict` as in `harness.analysis.verdicts.Judgement`, NaN for the baseline's level; `delta`; `run_ids` of the
-        arms averaged over, separated by spaces.
+        One row per factor and level, in the order of the spec; empty where `grid` returns None. `factor`, its path;
+        `level` as the spec writes it; `name`, factor and level as in the names of arms; `is_baseline`; `metric`;
+        `arms`, the number of arms averaged over. `seeds` with which all these arms are complete; `mean`, `low`, `high`
+        of their averages (95 % t interval). `pairs`, the seeds with which the arms of the baseline's level are complete
+        as well (up to the deciding look); `difference`, `difference_low`, `difference_high`, level minus baseline's
+        level over these seeds; `alpha`, `p`, `p_holm` (over all such differences of all factors), `sign_flip_p`,
+        `d_z`, `mde`, `seeds_needed`, `verdict` as in `harness.analysis.verdicts.Judgement`, NaN for the baseline's
+        level; `delta`; `run_ids` of the arms averaged over, separated by spaces.
 
     Raises:
-        ValueError: the metric does not compare these arms, or is none of the validation split.
+        ValueError: the metric does not compare these arms, or does not belong to the validation split.
     """
     found = grid(runs, record, metric)
     if found is None:
@@ -259,25 +258,24 @@ def marginals(
 def interactions(
     runs: pd.DataFrame, record: SweepRecord, metric: str, delta: float, looks: Sequence[int] | None = None
 ) -> pd.DataFrame:
-    """Ask of every two factors whether what one does depends on the other.
+    """Test every pair of factors for an interaction: does the effect of one depend on the other?
 
     Args:
         runs, record, metric, delta, looks: as for `marginals`.
 
     Returns:
-        One row per pair of factors and pair of their levels beside the baseline's; empty where `grid` gives none.
-        `factor`, `level`, `baseline_level` (as the spec writes them) and `name`, `baseline_name` (as arms are named);
-        the same of the second factor behind `other_`; `metric`. `seeds` on which all arms that are needed are complete
-        (up to the look that decided). `effect_at_baseline` and `effect_at_level`: what `level` adds to the metric
-        against `baseline_level` where the other factor has its baseline's level and where it has `other_level`, means
-        over these seeds and over the further factors' levels. `interaction_mean`, `interaction_low`,
-        `interaction_high`: the second minus the first, with its 95 % t interval over seeds, the same whichever of the
-        two factors is asked first. `alpha`, `p`, `p_holm` (over all rows), `sign_flip_p`, `d_z`, `mde`, `seeds_needed`
-        as in `harness.analysis.verdicts.Judgement`; `verdict`, an `Interaction`; `delta`; `run_ids` of all that
-        entered.
+        One row per pair of factors and per pair of their levels other than the baseline's; empty where `grid` returns
+        None. `factor`, `level`, `baseline_level` (as the spec writes them) and `name`, `baseline_name` (as in the names
+        of arms); the same for the second factor with the prefix `other_`; `metric`. `seeds` with which all needed arms
+        are complete (up to the deciding look). `effect_at_baseline` and `effect_at_level`: the effect of `level`
+        against `baseline_level` where the other factor is at its baseline's level and where it is at `other_level`;
+        means over these seeds and over the levels of all further factors. `interaction_mean`, `interaction_low`,
+        `interaction_high`: the second effect minus the first, with its 95 % t interval over seeds; it is symmetric in
+        the two factors. `alpha`, `p`, `p_holm` (over all rows), `sign_flip_p`, `d_z`, `mde`, `seeds_needed` as in
+        `harness.analysis.verdicts.Judgement`; `verdict`, an `Interaction`; `delta`; `run_ids` of all runs used.
 
     Raises:
-        ValueError: the metric does not compare these arms, or is none of the validation split.
+        ValueError: the metric does not compare these arms, or does not belong to the validation split.
     """
     found = grid(runs, record, metric)
     if found is None:
@@ -312,7 +310,7 @@ def interactions(
 
 
 def _sides(found: Grid, axes: tuple[int, int], levels: tuple[int, int]) -> dict[str, str]:
-    """Which levels of which factors a row is about."""
+    """The columns that name the two factors of a row and their levels."""
     paths = list(found.levels)
     row: dict[str, str] = {}
     for prefix, axis, level in zip(("", "other_"), axes, levels, strict=True):
@@ -330,7 +328,7 @@ def _sides(found: Grid, axes: tuple[int, int], levels: tuple[int, int]) -> dict[
 def _simple_effects(
     found: Grid, axes: tuple[int, int], levels: tuple[int, int], used: npt.NDArray[np.intp]
 ) -> dict[str, float]:
-    """What the first factor's level does at either level of the second."""
+    """The effect of the first factor's level at each of the two levels of the second factor."""
     means = pair_means(found, axes)[..., used]
     (a, b), (a0, b0) = levels, (found.baseline[axes[0]], found.baseline[axes[1]])
     return {
@@ -340,7 +338,7 @@ def _simple_effects(
 
 
 def _corners(found: Grid, axes: tuple[int, int], levels: tuple[int, int], used: npt.NDArray[np.intp]) -> str:
-    """Ids of the runs at the four combinations of two levels of two factors, over all levels of the others."""
+    """Ids of the runs at the four corners of an interaction, over all levels of the other factors."""
     runs = np.moveaxis(found.run_ids, axes, (0, 1))[..., used]
     ends = [(found.baseline[axis], level) for axis, level in zip(axes, levels, strict=True)]
     return " ".join(str(one) for a, b in itertools.product(*ends) for one in runs[a, b].ravel())

@@ -1,13 +1,13 @@
-"""How much of the loss each tuned dimension decides, over the space that was searched.
+"""Hyperparameter importance: Sobol indices of the tuned dimensions over the search space.
 
-A Gaussian process (scikit-learn's) is fitted to the trials, placed on each dimension's own scale, and first-order and
-total Sobol shares of its mean are estimated (scipy's) over what the spec declares: ranges evenly on their scale,
-options and whole numbers with equal weight. Trials need not lie so (those of TPE crowd around the best one), because
-the shares are taken over the space and not over the trials.
+A Gaussian process (scikit-learn) is fitted to the trials, each dimension on its own scale. First-order and total Sobol
+indices of its mean are then estimated (scipy) over the space of the spec: ranges uniform on their scale, choices and
+integers with equal weight. The indices do not depend on where the sampler placed its trials (TPE clusters them around
+the best one), because they are computed over the space and not over the trials.
 
 Sources: Sobol 1993, "Sensitivity estimates for nonlinear mathematical models"; Saltelli et al. 2010, "Variance based
 sensitivity analysis of model output" (the estimator); Hutter et al. 2014, "An efficient approach for assessing
-hyperparameter importance", whose forest is left out because it shrinks the shares.
+hyperparameter importance" (functional ANOVA). Hutter's random forest is not used because it shrinks the indices.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import Kernel
 
-FEWEST: Final = 8  # trials below which nothing is fitted
-ENOUGH: Final = 0.5  # out-of-bag R² from which shares may be shown
-BAGS: Final = 30
-MOST: Final = 200  # trials that one fit may take: its time grows with their cube, its errors are small by then
+FEWEST: Final = 8  # trials needed for a fit
+ENOUGH: Final = 0.5  # out-of-bag R² from which the indices are shown
+BAGS: Final = 30  # bootstrap samples
+MOST: Final = 200  # most trials of one fit: time is cubic in them, and more hardly improve it
 
-_LENGTHS: Final = (0.05, 20.0)  # length scales of the fit, in parts of a dimension
-_NOISES: Final = (1e-5, 10.0)  # variance of the noise, in units of that of the losses
-_POINTS: Final = 4096  # of each of the two samples that shares are taken from
-_FEWER: Final = 512  # the same where only an interval rests on them
-_SUPPORT: Final = 128  # points, beside the trials, on which functions are drawn
+_LENGTHS: Final = (0.05, 20.0)  # bounds of the length scales; every dimension has length 1
+_NOISES: Final = (1e-5, 10.0)  # bounds of the noise variance, in units of the variance of the losses
+_POINTS: Final = 4096  # size of each of the two samples of the Sobol estimator
+_FEWER: Final = 512  # the same for the intervals, which need less precision
+_SUPPORT: Final = 128  # points, in addition to the trials, at which posterior functions are sampled
 
 Floats = npt.NDArray[np.float64]
 Dimension = Mapping[str, Sequence[Any]]  # kind → values, as a spec writes it
@@ -45,16 +45,15 @@ Dimension = Mapping[str, Sequence[Any]]  # kind → values, as a spec writes it
 
 @dataclass(frozen=True)
 class Share:
-    """What one dimension explains of the variance of the loss over the searched space.
+    """The Sobol indices of one dimension: its share of the variance of the loss over the search space.
 
     Attributes:
         path: the dimension.
-        main: first-order Sobol share, 0 to 1: the variance of E[loss | this dimension] over that of the loss, noise
-            of training left out of both.
-        low: lower end of the 95 % interval of `main`: over bootstrap bags of the trials, of each a function drawn from
-            the posterior of its fit, so that regions without trials make the interval wider.
-        high: its upper end.
-        total: `main` and every interaction this dimension takes part in.
+        main: first-order Sobol index, 0 to 1: Var(E[loss | this dimension]) / Var(loss), without training noise.
+        low: lower end of the 95 % interval of `main`, over bootstrap samples of the trials. For each sample a function
+            is drawn from the posterior of its fit, so that regions without trials widen the interval.
+        high: upper end of that interval.
+        total: total Sobol index: `main` plus all interactions of this dimension.
     """
 
     path: str
@@ -69,14 +68,13 @@ class Importance:
     """Importance of the tuned dimensions of one search.
 
     Attributes:
-        trials: how many it rests on.
-        r2: share of the variance of the loss that is predicted by fits which had not seen the trial (out of bag); below
-            0 where the mean would have predicted better. A trial counts as much as the part of the space to which it
-            is the nearest one, or a fit that knows only the surroundings of the best trial would look good. Noise of
-            training counts against it.
+        trials: number of trials used.
+        r2: out-of-bag R²: the share of the variance of the loss that fits predict for trials they were not fitted to;
+            negative if the mean would predict better. Each trial is weighted by the volume of the space nearest to it;
+            otherwise a fit that is good only around the best trial would score high. Training noise lowers it.
         shares: one per dimension, largest `main` first.
         interactions: share of the variance that no single dimension explains.
-        enough: whether `r2` reaches 0.5; below, the shares say more about the fit than about the loss.
+        enough: whether `r2` reaches 0.5; below that, the indices describe the fit more than the loss.
     """
 
     trials: int
@@ -92,22 +90,22 @@ def importance(
     tune: Mapping[str, Mapping[str, Sequence[Any]]],
     seed: int = 0,
 ) -> Importance | None:
-    """First-order and total Sobol shares of the tuned dimensions, with how far the fit behind them can be trusted.
+    """First-order and total Sobol indices of the tuned dimensions, with the out-of-bag R² of the fit behind them.
 
-    Losses are taken as they are: where diverged trials come with the loss of an untrained model, a dimension that
-    decides whether training diverges is important, however little it matters among the runs that learn.
+    Losses are not transformed. Since diverged trials have the loss of an untrained model, a dimension that decides
+    whether training diverges is important, however little it matters among runs that do not diverge.
 
     Args:
         trials: tuned values of each trial, path → value.
-        losses: their losses, shape (n,), finite, in any unit; a diverged trial comes with that of an untrained model.
-        tune: the space, path → {kind: values}, as a spec writes it.
+        losses: their losses, shape (n,), finite, in any unit; for a diverged trial that of an untrained model.
+        tune: the search space, path → {kind: values}, as a spec writes it.
         seed: of the bootstrap; the same seed gives the same numbers.
 
     Returns:
-        None with fewer than eight trials, with losses that are all equal, or where nothing was tuned.
+        None with fewer than eight trials, if all losses are equal, or if nothing is tuned.
 
     Raises:
-        ValueError: a loss is not finite, or there are not as many losses as trials.
+        ValueError: a loss is not finite, or the numbers of losses and trials differ.
     """
     y = np.asarray(losses, dtype=np.float64)
     if y.shape != (len(trials),):
@@ -119,9 +117,9 @@ def importance(
     from sklearn.exceptions import ConvergenceWarning
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-    # On matrices of a few hundred rows the threads of BLAS wait for one another: with two of them a call takes two to
-    # three times as long, beside other work more than ten times. The warnings are of length scales and noise that
-    # end at a bound, which is where those of a dimension without effect, or of a loss without noise, belong.
+    # With matrices of a few hundred rows, BLAS threads mostly wait for each other: two threads take two to three times
+    # as long, and more than ten times on a busy machine. The convergence warnings are about length scales and noise at
+    # a bound, which is expected for a dimension without effect or a loss without noise.
     with threadpool_limits(limits=1, user_api="blas"), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         return _importance(trials, y, tune, np.random.default_rng(seed))
@@ -164,7 +162,7 @@ def _importance(
 
 
 def _count(dimension: Dimension) -> int | None:
-    """How many values a dimension has; None for a range."""
+    """The number of values of a choice or an integer range; None for a continuous range."""
     ((kind, values),) = dimension.items()
     if kind == "choice":
         return len(values)
@@ -172,7 +170,7 @@ def _count(dimension: Dimension) -> int | None:
 
 
 def _quantile(value: Any, dimension: Dimension) -> float:
-    """Where a value lies in the search measure, 0 to 1; of finitely many values the middle of its part."""
+    """The quantile, 0 to 1, of a value in its search distribution; for discrete values the middle of their step."""
     where, count = place(value, dimension), _count(dimension)
     if where is None:
         return (list(dimension["choice"]).index(value) + 0.5) / len(dimension["choice"])
@@ -180,9 +178,9 @@ def _quantile(value: Any, dimension: Dimension) -> float:
 
 
 def _columns(quantiles: Floats, space: Sequence[Dimension]) -> Floats:
-    """Coordinates for the fit, (n, columns), of points given by their quantiles, (d, n).
+    """Features for the fit, shape (n, columns), of points given by their quantiles, shape (d, n).
 
-    One column per dimension; of options without an order one for each, so that they lie 1 from one another.
+    One column per dimension. A choice without an order is one-hot encoded, scaled so that options are 1 apart.
     """
     columns = []
     for u, dimension in zip(quantiles, space, strict=True):
@@ -202,7 +200,7 @@ def _thinned(rows: npt.NDArray[np.int64], rng: np.random.Generator) -> npt.NDArr
 
 
 def _fit(x: Floats, y: Floats, like: GaussianProcessRegressor | None = None) -> GaussianProcessRegressor:
-    """The more probable of a smooth and a rougher process, or the most probable one of the kind of `like`."""
+    """Fit by maximum marginal likelihood: the better of an RBF and a Matérn 5/2 kernel, or the kernel of `like`."""
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
@@ -214,11 +212,11 @@ def _fit(x: Floats, y: Floats, like: GaussianProcessRegressor | None = None) -> 
     options = {"normalize_y": True, "optimizer": _climb, "n_restarts_optimizer": restarts, "random_state": 0}
     fits = [GaussianProcessRegressor(signal + WhiteKernel(noise, _NOISES), **options).fit(x, y) for signal in signals]
     kernel = max(fits, key=lambda fit: float(fit.log_marginal_likelihood_value_)).kernel_
-    return _process(x, y, kernel.k1, kernel.k2.noise_level)  # functions drawn of it are without the noise
+    return _process(x, y, kernel.k1, kernel.k2.noise_level)  # noise as alpha: posterior samples then exclude it
 
 
 def _climb(loss: Callable[..., Any], start: Floats, bounds: Floats) -> tuple[Floats, float]:
-    """scikit-learn's own search for the most probable process, but with a stop that takes two thirds of its time."""
+    """scikit-learn's L-BFGS-B optimizer with a looser tolerance, in two thirds of the time."""
     from scipy.optimize import minimize
 
     found = minimize(loss, start, jac=True, bounds=bounds, method="L-BFGS-B", options={"ftol": 1e-5})
@@ -226,26 +224,26 @@ def _climb(loss: Callable[..., Any], start: Floats, bounds: Floats) -> tuple[Flo
 
 
 def _process(x: Floats, y: Floats, kernel: Kernel, noise: float) -> GaussianProcessRegressor:
-    """The process of a given kernel, and of noise which is no part of it."""
+    """A Gaussian process with a fixed kernel and this noise variance."""
     from sklearn.gaussian_process import GaussianProcessRegressor
 
     return GaussianProcessRegressor(kernel, alpha=noise, optimizer=None, normalize_y=True).fit(x, y)
 
 
 def _drawn(fit: GaussianProcessRegressor, points: Floats, rng: np.random.Generator) -> GaussianProcessRegressor:
-    """A function from the posterior, as it is on the trials and these points, and the smoothest one between."""
+    """A random function from the posterior: sampled at the trials and these points, interpolated between them."""
     points = np.vstack([fit.X_train_, points])
     values = fit.sample_y(points, random_state=int(rng.integers(2**31)))[:, 0]
     return _process(points, values, fit.kernel_, _NOISES[0])
 
 
 def _shares(fits: Sequence[GaussianProcessRegressor], space: Sequence[Dimension], points: int) -> tuple[Floats, Floats]:
-    """First-order and total Sobol shares of the means of some fits, each (fits, d)."""
+    """First-order and total Sobol indices of the posterior means of these fits, each of shape (fits, d)."""
     from scipy.stats import sobol_indices, uniform
 
     def means(quantiles: Floats) -> Floats:
         x = _columns(quantiles, space)
-        # A constant beside them, because scipy cannot take one function alone of one variable.
+        # scipy cannot handle a single function of a single variable, so a constant is added.
         return np.array([*(fit.predict(x) for fit in fits), np.zeros(len(x))])
 
     found = sobol_indices(func=means, n=points, dists=[uniform()] * len(space), rng=0)
@@ -254,11 +252,11 @@ def _shares(fits: Sequence[GaussianProcessRegressor], space: Sequence[Dimension]
 
 
 def _cells(x: Floats, space: Sequence[Dimension]) -> Floats:
-    """The share of the space to which each trial is the nearest one, (n,); trials in one place share theirs."""
+    """The share of the space nearest to each trial (its Voronoi cell), shape (n,); identical trials split theirs."""
     from scipy.spatial.distance import cdist
     from scipy.stats import qmc
 
     probes = _columns(qmc.Sobol(len(space), rng=0).random(2048).T, space)
-    apart = cdist(np.vstack([probes, x]), x)  # the trials too, so that each of them counts
+    apart = cdist(np.vstack([probes, x]), x)  # with the trials themselves, so that no weight is 0
     nearest = apart == apart.min(axis=1, keepdims=True)
     return np.asarray((nearest / nearest.sum(axis=1, keepdims=True)).mean(axis=0))

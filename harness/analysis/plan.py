@@ -13,19 +13,19 @@ if TYPE_CHECKING:
     from harness.config.spec import SweepSpec
 
 
-# Raised whenever the rule that turns runs into verdicts changes: a sweep that was planned under another one says so.
+# Increase it whenever the rule that turns runs into verdicts changes; reports then name the version of the plan.
 METHOD_VERSION: Final = "2"
 
 
 def analysis_plan(spec: SweepSpec) -> dict[str, Any]:
-    """What will be concluded from what, as plain JSON values: known before any run, and the same for the same spec.
+    """The analysis plan of a spec as plain JSON values: fixed before any run, and a function of the spec alone.
 
     Returns:
-        `method` (`METHOD_VERSION`), `spec_sha256` (of the resolved spec without what changes no number), `question`,
-        `metric`, `baseline` and `arms` (names, in the order of the spec), `trials` (explore trials per arm),
-        `selection` (of an arm's configuration), `seeds` (confirm runs per arm, at most), `looks` (seeds per arm at
-        which verdicts are read), `stopping`, `test`, `correction`, `alpha` (of the whole sweep), `look_levels` (its
-        part at each look), `delta` (nats per token), `primary_split`, `test_split`.
+        `method` (`METHOD_VERSION`), `spec_sha256` (of the resolved spec without fields that change no number),
+        `question`, `metric`, `baseline` and `arms` (names, in the order of the spec), `trials` (explore trials per
+        arm), `selection` (how an arm's configuration is chosen), `seeds` (confirm runs per arm, at most), `looks`
+        (seeds per arm at which verdicts are read), `stopping`, `test`, `correction`, `alpha` (of the whole sweep),
+        `look_levels` (the level at each look), `delta` (nats per token), `primary_split`, `test_split`.
     """
     from harness.analysis.significance import ALPHA, look_levels  # scipy
 
@@ -74,7 +74,7 @@ def plan_digest(plan: Mapping[str, Any]) -> str:
 
 
 def _ground(spec: SweepSpec) -> tuple[str, bool]:
-    """The metric that can compare the arms, and whether any can: `comparability` before there are runs."""
+    """The metric that compares the arms, and whether they can be compared: `comparability` before there are runs."""
     data = [spec.run_config(arm.values).data for arm in spec.arms()]
     texts = [config.model_dump(exclude={"tokenizer", "vocab"}) for config in data]
     ranked = all(text == texts[0] for text in texts)

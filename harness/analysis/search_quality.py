@@ -1,8 +1,8 @@
-"""How good the search inside each arm was: pure functions over explore trials.
+"""Measures of how good the search inside each arm was: pure functions over explore trials.
 
-Sources: Google's deep learning tuning playbook (is the optimum at the edge of the space? how many trials diverged?),
-Dodge et al. 2019, "Show your work" (expected best of k trials), Wortsman et al. 2023, "Small-scale proxies for
-large-scale transformer training instabilities" (learning-rate sensitivity).
+Sources: Godbole et al. 2023, "Deep Learning Tuning Playbook" (is the optimum at the edge of the space? how many trials
+diverged?); Dodge et al. 2019, "Show Your Work" (expected best of k trials); Wortsman et al. 2023, "Small-scale proxies
+for large-scale Transformer training instabilities" (learning-rate sensitivity).
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-EDGE: Final = 0.1  # outer share of a range, on its own scale, in which an optimum is suspect
-TOP: Final = 5  # trials looked at for the stronger warning
-BAND_FROM: Final = 8  # trials, under which no band is given
-BAND_SHARE: Final = 3  # a band is given up to k = n / 3: beyond, it covers far less than it says
+EDGE: Final = 0.1  # outer share of a range, on its own scale, that counts as its edge
+TOP: Final = 5  # best trials that decide whether an edge is strong
+BAND_FROM: Final = 8  # trials needed for a band
+BAND_SHARE: Final = 3  # the band ends at k = n / 3: beyond that its coverage is far below the nominal 80 %
 
 Floats = npt.NDArray[np.float64]
 
 
 def place(value: Any, dimension: Mapping[str, Sequence[Any]]) -> float | None:
-    """Where a tuned value lies in its dimension: 0 at the low end, 1 at the high end, on the dimension's own scale.
+    """The position of a tuned value on its dimension's own scale: 0 at the low end, 1 at the high end.
 
     Args:
-        value: what a trial had.
+        value: the value of a trial.
         dimension: kind → values, as a spec writes it: `{"log_uniform": [3e-4, 3e-3]}`. The options of a choice are
             placed by rank if there are at least three and all are numbers.
 
     Returns:
-        None for a choice that has no order.
+        None for a choice without an order.
     """
     ((kind, values),) = dimension.items()
     if kind == "choice":
@@ -48,12 +48,12 @@ def place(value: Any, dimension: Mapping[str, Sequence[Any]]) -> float | None:
 
 @dataclass(frozen=True)
 class Edge:
-    """The best trial of an arm lies in an outer tenth of a dimension.
+    """The best trial of an arm lies at the edge of a dimension: in its lowest or highest tenth.
 
     Attributes:
         path: the dimension.
-        place: where the best value lies, 0 to 1.
-        strong: whether at least three of the arm's five best lie in the same outer tenth.
+        place: position of the best value, 0 to 1.
+        strong: whether at least three of the arm's five best trials lie in the same outer tenth.
     """
 
     path: str
@@ -62,19 +62,19 @@ class Edge:
 
     @property
     def side(self) -> str:
-        """Which end: `low` or `high`."""
+        """The end of the dimension: `low` or `high`."""
         return "low" if self.place < 0.5 else "high"
 
 
 def edges(
     trials: Sequence[Mapping[str, Any]], losses: npt.ArrayLike, tune: Mapping[str, Mapping[str, Sequence[Any]]]
 ) -> list[Edge]:
-    """The dimensions of one arm whose best value lies at an edge, so that a better one may lie beyond.
+    """The dimensions of one arm whose best value lies at an edge, so that a better one may lie outside the range.
 
     Args:
         trials: tuned values of each complete trial, path → value.
         losses: their losses, shape (n,), lower is better.
-        tune: the space.
+        tune: the search space.
     """
     order = np.argsort(np.asarray(losses, dtype=np.float64), kind="stable")
     found = []
@@ -90,11 +90,12 @@ def edges(
 
 @dataclass(frozen=True)
 class Nearness:
-    """How near the diverged trials of an arm come to its best one.
+    """The distance of an arm's best trial to its diverged trials.
 
     Attributes:
-        distance: from the best trial to the nearest diverged one, in units of the searched ranges.
-        reach: what counts as near: the median distance of a trial to its nearest neighbour, and at least 0.1.
+        distance: from the best trial to the nearest diverged one; each searched range has length 1.
+        reach: largest distance that counts as near: the median distance of a trial to its nearest neighbour, and at
+            least 0.1.
     """
 
     distance: float
@@ -102,8 +103,8 @@ class Nearness:
 
     @property
     def touches(self) -> bool:
-        """Whether the optimum lies beside what cannot be trained: no farther from it than trials lie apart."""
-        return self.distance <= self.reach * (1 + 1e-9)
+        """Whether the best trial lies next to a diverged one: no farther away than trials usually are."""
+        return self.distance <= self.reach * (1 + 1e-9)  # tolerates rounding
 
 
 def nearest_diverged(
@@ -112,19 +113,19 @@ def nearest_diverged(
     diverged: Sequence[Mapping[str, Any]],
     tune: Mapping[str, Mapping[str, Sequence[Any]]],
 ) -> Nearness | None:
-    """How near to the best trial of one arm the training diverged.
+    """The distance from the best trial of one arm to its nearest diverged trial.
 
-    Distances are Euclidean over each dimension's own scale, 0 to 1 (`place`); two options of a choice without order
-    are 1 apart.
+    Distances are Euclidean in the unit cube, with each dimension on its own scale (`place`); two options of a choice
+    without an order are 1 apart.
 
     Args:
         trials: tuned values of each complete trial, path → value.
         losses: their losses, shape (n,), lower is better.
         diverged: tuned values of each diverged trial.
-        tune: the space.
+        tune: the search space.
 
     Returns:
-        None where nothing is complete or nothing diverged.
+        None if no trial is complete or none diverged.
     """
     if not trials or not diverged:
         return None
@@ -151,41 +152,41 @@ def _coordinates(trials: Sequence[Mapping[str, Any]], tune: Mapping[str, Mapping
 
 
 def expected_best(losses: npt.ArrayLike) -> Floats:
-    """E[best of k trials] for k = 1 … n, drawing with replacement from the n trials that were seen.
+    """Expected best of k trials for k = 1 … n, drawn with replacement from the n observed trials (Dodge et al. 2019).
 
     E[min_k] = Σ v(i) · [((n − i + 1)/n)^k − ((n − i)/n)^k] over the sorted losses v(1) ≤ … ≤ v(n).
 
     Args:
-        losses: shape (n,), finite; a diverged trial counts with the loss of an untrained model.
+        losses: shape (n,), finite; for a diverged trial the loss of an untrained model.
 
     Returns:
-        shape (n,), falling from the mean towards the minimum.
+        Shape (n,), decreasing from the mean towards the minimum.
     """
     values = np.sort(np.asarray(losses, dtype=np.float64))
     return np.asarray(_weights(len(values), len(values)) @ values)
 
 
 def _weights(n: int, most: int) -> Floats:
-    """The probability that the i-th lowest of n trials is the best of k, for k = 1 … most; shape (most, n)."""
+    """The probability that the i-th lowest of n trials is the best of k draws, for k = 1 … most; shape (most, n)."""
     rank, k = np.arange(1, n + 1), np.arange(1, most + 1)[:, None]
     weights: Floats = ((n - rank + 1) / n) ** k - ((n - rank) / n) ** k
     return weights
 
 
 def expected_best_band(losses: npt.ArrayLike, samples: int = 1000, seed: int = 0) -> Floats:
-    """The 10 % and 90 % quantiles of `expected_best` over trials drawn anew from those seen (a percentile bootstrap).
+    """Percentile bootstrap band of `expected_best`: its 10 % and 90 % quantiles over resampled trials.
 
-    A draw never holds a trial better than the best one seen, so the band fails where E[min_k] rests on the best few.
-    In simulated random searches (8 to 40 trials) it covered the true value in 67 to 80 % of them up to k = n/3, and in
-    42 to 51 % at k = n; hence the limits.
+    A resample never has a trial better than the best observed one, so the band is too narrow where E[min_k] depends on
+    the few best trials. In simulated random searches (8 to 40 trials) it covered the true value in 67 to 80 % of cases
+    up to k = n/3, and in 42 to 51 % at k = n. Hence the limits `BAND_FROM` and `BAND_SHARE`.
 
     Args:
         losses: shape (n,), as for `expected_best`.
-        samples: draws.
-        seed: of the draws: the same trials give the same band.
+        samples: number of bootstrap samples.
+        seed: of the bootstrap: the same trials give the same band.
 
     Returns:
-        shape (2, n // 3): the lower and the upper end for k = 1, 2, …; of length 0 with fewer than 8 trials.
+        Shape (2, n // 3): lower and upper end for k = 1, 2, …; empty (2, 0) with fewer than 8 trials.
     """
     values = np.asarray(losses, dtype=np.float64)
     n = len(values)
@@ -197,10 +198,10 @@ def expected_best_band(losses: npt.ArrayLike, samples: int = 1000, seed: int = 0
 
 
 def crossings(losses: Mapping[str, npt.ArrayLike]) -> list[tuple[str, str, int]]:
-    """Pairs of arms whose order by expected best of k depends on k, and the first k at which it has changed.
+    """Pairs of arms whose order by the expected best of k trials depends on k, with the first k where it has changed.
 
     Args:
-        losses: arm → losses of its trials; arms are looked at over the trials that both have.
+        losses: arm → losses of its trials. Two arms are compared up to the smaller of their numbers of trials.
     """
     curves = {arm: expected_best(values) for arm, values in losses.items()}
     names = list(curves)
@@ -209,7 +210,7 @@ def crossings(losses: Mapping[str, npt.ArrayLike]) -> list[tuple[str, str, int]]
         for second in names[i + 1 :]:
             n = min(len(curves[first]), len(curves[second]))
             gaps = curves[first][:n] - curves[second][:n]
-            signs = np.where(np.abs(gaps) > 1e-12 * np.abs(curves[first][:n]), np.sign(gaps), 0)  # rounding is no lead
+            signs = np.where(np.abs(gaps) > 1e-12 * np.abs(curves[first][:n]), np.sign(gaps), 0)  # ignores rounding
             ordered = np.flatnonzero(signs)
             changed: list[int] = ordered[signs[ordered] != signs[ordered[:1]]].tolist()
             if changed:
@@ -220,9 +221,10 @@ def crossings(losses: Mapping[str, npt.ArrayLike]) -> list[tuple[str, str, int]]
 def learning_rate_sensitivity(
     rates: npt.ArrayLike, losses: npt.ArrayLike, initial_loss: float, low: float, high: float
 ) -> float:
-    """S = 1/(log b − log a) · ∫ₐᵇ [min(L(η), L₀) − L*] d log η, by the trapezoid rule over the trials.
+    """Learning-rate sensitivity S = 1/(log b − log a) · ∫ₐᵇ [min(L(η), L₀) − L*] d log η (Wortsman et al. 2023).
 
-    0 means that the learning rate does not matter between a and b; L₀ − L* means that only one works.
+    The integral uses the trapezoid rule over the trials. S = 0 means that the learning rate does not matter between a
+    and b; S near L₀ − L* means that few learning rates work.
 
     Args:
         rates: learning rates of the trials, shape (n,).
@@ -232,8 +234,8 @@ def learning_rate_sensitivity(
         high: b.
 
     Returns:
-        nats; NaN with fewer than two different rates. Outside the rates that were tried the loss of the nearest
-        is taken, and of trials with one rate their mean.
+        S in the unit of the losses; NaN with fewer than two different rates. Trials with the same rate are averaged.
+        Beyond the lowest and highest tried rate, L is constant.
     """
     eta, loss = np.asarray(rates, dtype=np.float64), np.asarray(losses, dtype=np.float64)
     capped = np.minimum(np.where(np.isfinite(loss), loss, initial_loss), initial_loss)

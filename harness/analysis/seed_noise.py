@@ -1,4 +1,4 @@
-"""How far results of one configuration lie apart over seeds."""
+"""Seed noise: the spread of one configuration's results over seeds."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Spread:
-    """What the seeds of one configuration do to one metric.
+    """The spread of one metric over the seeds of one configuration.
 
     Attributes:
-        metric: its name.
+        metric: name of the metric.
         values: one per seed, in the metric's unit.
         deviation: standard deviation with its 95 % interval.
-        two_runs: the size that the difference of two new runs with different seeds stays below in 95 % of cases.
+        two_runs: 95 % prediction bound for the absolute difference of two new runs with different seeds.
     """
 
     metric: str
@@ -45,7 +45,7 @@ def spread_of(values: Sequence[float], metric: str = metrics.VAL_LOSS) -> Spread
 
     Args:
         values: one per seed, at least two, finite.
-        metric: what they are.
+        metric: name of the metric.
     """
     deviation = deviation_interval(values)
     return Spread(metric, tuple(values), deviation, seed_difference(deviation.mean, len(values)))

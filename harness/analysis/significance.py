@@ -1,7 +1,7 @@
-"""Tests of paired differences: how often seeds alone would give what was seen, and what several looks cost.
+"""Tests on paired differences, and corrections for several comparisons (Holm) and several looks (alpha spending).
 
-Each p-value is two-sided and asks about one arm: is the mean of its differences to the baseline zero? The t test is
-the one that decides; the sign-flip test assumes far less and serves as its check.
+Each p-value is two-sided and concerns one arm; the null hypothesis is that its mean difference to the baseline is 0.
+The paired t test decides the verdict. The sign-flip test needs fewer assumptions and checks it.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import stdtr  # Student's t distribution, without the second that importing scipy.stats takes
+from scipy.special import stdtr  # Student's t distribution; importing scipy.stats would take a second longer
 
-ALPHA = 0.05  # the share of sweeps without any true difference in which some arm may be called better or worse
-EXACT_UP_TO = 16  # pairs, whose 2^15 distinct flips are enumerated
-RANDOM_FLIPS = 65_535  # above that; with the observed signs themselves, p is a multiple of 1/65,536
+ALPHA = 0.05  # familywise error rate: of sweeps without a true difference, the share that may call an arm different
+EXACT_UP_TO = 16  # pairs up to which all 2^15 distinct sign patterns are enumerated
+RANDOM_FLIPS = 65_535  # random sign patterns for more pairs; p is then a multiple of 1/65,536
 
 
 def paired_t_p(differences: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """p of Student's paired t test: 2·P(T(n−1) > |mean|·√n / s), along the last axis.
+    """Two-sided p-value of the paired t test, 2·P(T(n−1) > |mean|·√n / s), along the last axis.
 
     Args:
         differences: shape (…, n), arm minus baseline, one per seed.
 
     Returns:
-        Shape (…). NaN for n < 2. Without any spread, the limit: 1 where all differences are 0, else 0.
+        Shape (…). NaN for n < 2. If all differences are equal, the limit: 1 where they are 0, else 0.
     """
     data = np.asarray(differences, dtype=np.float64)
     n = data.shape[-1]
@@ -38,23 +38,24 @@ def paired_t_p(differences: npt.ArrayLike) -> npt.NDArray[np.float64]:
 
 
 def sign_flip_p(differences: npt.ArrayLike) -> float:
-    """p of the sign-flip test: the share of all 2ⁿ sign patterns whose mean is at least as far from 0 as the one seen.
+    """Two-sided p-value of the sign-flip permutation test on the mean difference.
 
-    It holds for any noise that is symmetric about 0 (Fisher 1935, The Design of Experiments). Exact up to
-    `EXACT_UP_TO` pairs; above, (1 + hits) / (1 + draws) over `RANDOM_FLIPS` drawn patterns, always the same ones
-    (Phipson and Smyth 2010).
+    p is the share of all 2ⁿ sign patterns whose mean is at least as far from 0 as the observed one. The test is valid
+    for any noise that is symmetric about 0 (Fisher 1935, The Design of Experiments). It is exact up to `EXACT_UP_TO`
+    pairs; with more, p = (1 + hits) / (1 + draws) over `RANDOM_FLIPS` random patterns with a fixed seed (Phipson and
+    Smyth 2010).
 
     Args:
-        differences: shape (n,), arm minus baseline, one per seed. NaN is returned for n < 2.
+        differences: shape (n,), arm minus baseline, one per seed. Returns NaN for n < 2.
     """
     data = np.asarray(differences, dtype=np.float64)
     n = data.size
     if n < 2:
         return math.nan
-    # Patterns that add up to the same may differ in the last bits, by the order of their sums.
+    # Equal sums may differ in their last bits, depending on the order of summation.
     threshold = abs(data.sum()) - 1e-12 * np.abs(data).sum()
     if n <= EXACT_UP_TO:
-        # A pattern and its opposite lie equally far from 0, so the first sign may be held fixed.
+        # A pattern and its opposite are equally far from 0, so the first sign stays fixed.
         flipped = (np.arange(2 ** (n - 1))[:, None] >> np.arange(n - 1)) & 1
         sums = data.sum() - 2 * (flipped @ data[1:])
         return float(np.mean(np.abs(sums) >= threshold))
@@ -64,22 +65,22 @@ def sign_flip_p(differences: npt.ArrayLike) -> float:
 
 
 def sign_flip_seeds(comparisons: int, alpha: float = ALPHA) -> int:
-    """The fewest pairs with which the sign-flip test can reach α in one of several comparisons: 1 + log2(m/α).
+    """The fewest pairs with which the sign-flip test can reach α after Holm over m comparisons: ⌈1 + log2(m/α)⌉.
 
-    Its smallest p is 2/2ⁿ, which Holm first multiplies by m.
+    The smallest possible p is 2/2ⁿ, and Holm multiplies the smallest of m p-values by m.
     """
     return math.ceil(1 + math.log2(comparisons / alpha))
 
 
 def holm(p: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Holm's adjusted p-values: the i-th smallest becomes max over j ≤ i of min(1, (m − j + 1)·p(j)), on the last axis.
+    """Holm-adjusted p-values: the i-th smallest becomes max over j ≤ i of min(1, (m − j + 1)·p(j)), on the last axis.
 
-    An arm is called different where its adjusted p is at most α; the chance that any of these calls is wrong is then
-    at most α, however the tests depend on each other (Holm 1979).
+    Rejecting where the adjusted p is at most α keeps the familywise error rate at most α, whatever the dependence
+    between the tests (Holm 1979).
 
     Args:
-        p: shape (…, m). NaN, a comparison that could not be made, counts towards m and stays NaN: a verdict on the
-            other arms must not change when its runs come in.
+        p: shape (…, m). NaN marks a comparison that could not be made. It counts towards m and stays NaN, so that the
+            verdicts on the other arms do not change when its runs arrive.
     """
     raw = np.asarray(p, dtype=np.float64)
     m = raw.shape[-1]
@@ -92,16 +93,16 @@ def holm(p: npt.ArrayLike) -> npt.NDArray[np.float64]:
 
 
 def look_levels(looks: Sequence[int], alpha: float = ALPHA) -> tuple[float, ...]:
-    """The level of the tests at each look at the data: α_k = α · (n_k − n_{k−1}) / n_K, so that they add up to α.
+    """Alpha spending: the level of the tests at each look at the data, α_k = α · (n_k − n_{k−1}) / n_K; their sum is α.
 
-    Every seed brings its share of α, and what was spent at one look is gone at the next: a spending function after
-    Lan and DeMets 1983, the one of Kim and DeMets 1987 with ρ = 1. Each level is used as it is, without the boundary
-    that normal statistics would allow, so the sum bounds the error however the looks depend on each other
-    (Bonferroni), for t statistics of few seeds as well. With Holm inside each look it holds over all arms too: after
-    Ye, Li, Liu and Yao 2013.
+    The linear spending function: α is spent in proportion to the seeds (Lan and DeMets 1983; Kim and DeMets 1987 with
+    ρ = 1). Each look is tested at its own level. Group-sequential boundaries would be less strict, but they need
+    normal statistics; the sum of the levels bounds the error for t statistics of few seeds too, whatever the dependence
+    between looks (Bonferroni). Combined with Holm inside each look, the bound holds over all arms (after Ye, Li, Liu
+    and Yao 2013).
 
     Args:
-        looks: seeds per arm at each look, rising.
-        alpha: what all looks may spend together.
+        looks: seeds per arm at each look, increasing.
+        alpha: the total level over all looks.
     """
     return tuple(alpha * ((n - before) / looks[-1]) for before, n in zip((0, *looks), looks, strict=False))

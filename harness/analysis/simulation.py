@@ -1,10 +1,14 @@
-"""Do verdicts keep their promises? Sweeps with a known truth, drawn at random, through the code that reports real ones.
+"""Monte Carlo check of the verdicts: simulated sweeps with known true differences go through the code of real reports.
 
-Losses are those of a baseline and five arms over common seeds: a part that all runs of one seed share, and noise of
-each run's own, normal or heavy-tailed (Student's t with 3 degrees of freedom). What is counted: sweeps without any
-true difference in which some arm is called better or worse; sweeps in which a difference of the size that the report
-prints as detectable is found; arms at a true difference of δ that are called no different; and intervals that hold
-the true mean. The same for sweeps that look several times and train more seeds for what is undecided.
+Each sweep has a baseline and five arms over common seeds. A loss is the sum of a part that all runs with one seed
+share and the run's own noise, normal or heavy-tailed (Student's t with 3 degrees of freedom). The checks count
+
+- false alarms: sweeps without a true difference that call some arm better or worse;
+- power: sweeps that find a difference of the size that the report calls detectable;
+- false equivalence: arms with a true difference of δ that are called no different;
+- coverage: intervals that contain the true mean.
+
+All of these also for adaptive sweeps, which look several times and train more seeds for undecided arms.
 """
 
 from __future__ import annotations
@@ -30,7 +34,7 @@ Noise = Literal["normal", "t(3)"]
 Losses = npt.NDArray[np.float64]
 
 ARMS: Final = 5  # beside the baseline
-SPREAD: Final = 0.01  # standard deviation of a run's own noise, nats; what runs of one seed share has 5 times as much
+SPREAD: Final = 0.01  # standard deviation of a run's own noise, nats; that of the shared part is 5 times as large
 DELTA: Final = StudyConfig().delta
 SWEEPS: Final = 1000
 NOISES: Final[tuple[Noise, ...]] = ("normal", "t(3)")
@@ -41,7 +45,7 @@ _RANGE: Final = f"{LOOKS[0]}–{LOOKS[-1]}"
 
 @dataclass(frozen=True)
 class Check:
-    """One promise, and the share of simulated cases that was counted. NaN where nothing is promised."""
+    """One error rate or power: the share `found` in simulation and its permitted range. NaN: no bound."""
 
     name: str
     noise: Noise
@@ -52,20 +56,20 @@ class Check:
 
     @property
     def kept(self) -> bool:
-        """Whether the share lies where it was promised to."""
+        """Whether the share lies within its bounds."""
         return not (self.found < self.at_least or self.found > self.at_most)
 
 
 def simulate(
     generator: np.random.Generator, sweeps: int, seeds: int, noise: Noise = "normal", effect: float = 0.0
 ) -> Losses:
-    """Final losses of `sweeps` sweeps, shape (sweeps, 1 + ARMS, seeds), the baseline first.
+    """Simulate final losses, shape (sweeps, 1 + ARMS, seeds), the baseline first.
 
     Args:
-        generator: where the numbers come from.
-        sweeps, seeds: how many.
-        noise: distribution of each run's own part; t(3) is scaled to the same standard deviation.
-        effect: nats added to the loss of the first arm beside the baseline.
+        generator: source of randomness.
+        sweeps, seeds: number of sweeps and of seeds per arm.
+        noise: distribution of each run's own noise; t(3) is scaled to the same standard deviation.
+        effect: nats added to the loss of the first arm after the baseline.
     """
     shape = (sweeps, 1 + ARMS, seeds)
     own = generator.normal(size=shape) if noise == "normal" else generator.standard_t(3, shape) / math.sqrt(3)
@@ -76,7 +80,7 @@ def simulate(
 
 
 def as_runs(losses: Losses) -> pd.DataFrame:
-    """One simulated sweep, shape (1 + ARMS, seeds), as `load_runs` would give its confirm runs."""
+    """One simulated sweep, shape (1 + ARMS, seeds), as the frame of confirm runs that `load_runs` would return."""
     arms, seeds = losses.shape
     return pd.DataFrame(
         {
@@ -91,17 +95,17 @@ def as_runs(losses: Losses) -> pd.DataFrame:
 
 
 def reported(losses: Losses, looks: Sequence[int] | None = None) -> list[list[str]]:
-    """For each simulated sweep the verdicts on its arms, the baseline left out, as `compare` gives them."""
+    """For each simulated sweep, the verdicts of `compare` on all arms except the baseline."""
     return [list(compare(as_runs(sweep), "arm 0", looks=looks)["verdict"][1:]) for sweep in losses]
 
 
 def judged(losses: Losses, looks: Sequence[int] | None = None) -> list[list[str]]:
-    """The same by the rule alone, without frames: ten times as fast, for what takes many sweeps."""
+    """The same verdicts without data frames: ten times as fast, for checks that need many sweeps."""
     return [[str(word) for word, _ in verdicts(list(sweep[1:] - sweep[0]), DELTA, looks=looks)] for sweep in losses]
 
 
 def false_alarms(sweeps: int, seeds: int, noise: Noise, generator: np.random.Generator) -> Iterator[Check]:
-    """No true difference: sweeps that call any arm different, and those that would by lowest mean loss."""
+    """No true difference: the shares of sweeps that call any arm different, and where some arm has the lowest mean."""
     losses = simulate(generator, sweeps, seeds, noise)
     called = [any(word in DIFFERENT for word in words) for words in reported(losses)]
     limit = ALPHA + 2 * math.sqrt(ALPHA * (1 - ALPHA) / sweeps)
@@ -111,7 +115,7 @@ def false_alarms(sweeps: int, seeds: int, noise: Noise, generator: np.random.Gen
 
 
 def finds_what_it_could(sweeps: int, seeds: int, generator: np.random.Generator) -> Check:
-    """One arm better by the detectable effect of this noise: sweeps that call it better."""
+    """One arm better by the minimum detectable effect: the share of sweeps that call it better."""
     effect = detectable_effect(math.sqrt(2) * SPREAD, seeds, ALPHA / ARMS)
     found = [words[0] == Verdict.BETTER for words in judged(simulate(generator, sweeps, seeds, effect=-effect))]
     limit = POWER - 2 * math.sqrt(POWER * (1 - POWER) / sweeps)
@@ -119,37 +123,37 @@ def finds_what_it_could(sweeps: int, seeds: int, generator: np.random.Generator)
 
 
 def wrongly_equal(sweeps: int, seeds: int, noise: Noise, generator: np.random.Generator) -> Check:
-    """One arm different by exactly δ: sweeps that say it is not; by one tail of the (1 − α/m) interval, α/2m."""
+    """One arm worse by exactly δ: the share of sweeps that call it no different; at most α/2m, one tail."""
     losses = simulate(generator, sweeps, seeds, noise, effect=DELTA)
     called = [words[0] == Verdict.NO_DIFFERENCE for words in judged(losses)]
     share = ALPHA / (2 * ARMS)
     limit = share + 2 * math.sqrt(share * (1 - share) / sweeps)
-    return Check("a difference of δ called none", noise, seeds, float(np.mean(called)), at_most=limit)
+    return Check("a difference of δ called no difference", noise, seeds, float(np.mean(called)), at_most=limit)
 
 
 def coverage(intervals: int, seeds: int, noise: Noise, generator: np.random.Generator) -> Check:
-    """Paired differences of true mean 0: 95 % intervals that hold it."""
+    """True mean difference 0: the share of 95 % intervals that contain it."""
     losses = simulate(generator, intervals, seeds, noise)
     held = float(np.mean([mean_interval(values).includes_zero for values in losses[:, 1] - losses[:, 0]]))
     bounds = (LEVEL - 0.02, LEVEL + 0.02) if noise == "normal" else (math.nan, math.nan)
-    return Check("95 % interval holds the true difference", noise, seeds, held, *bounds)
+    return Check("95 % interval contains the true difference", noise, seeds, held, *bounds)
 
 
 def false_alarms_in_rounds(sweeps: int, noise: Noise, generator: np.random.Generator) -> Iterator[Check]:
-    """No true difference, several looks: the same share, and that of looking as often without paying for it."""
+    """`false_alarms` with several looks, and the same with every look at the full level α."""
     losses = simulate(generator, sweeps, LOOKS[-1], noise)
     called = [any(word in DIFFERENT for word in words) for words in reported(losses, LOOKS)]
     limit = ALPHA + 2 * math.sqrt(ALPHA * (1 - ALPHA) / sweeps)
     name = "no difference, some arm called better or worse"
     yield Check(name, noise, _RANGE, float(np.mean(called)), at_most=limit)
-    unpaid = np.zeros(sweeps, dtype=bool)
+    uncorrected = np.zeros(sweeps, dtype=bool)
     for n in LOOKS:
-        unpaid |= (holm(paired_t_p(losses[:, 1:, :n] - losses[:, :1, :n])) <= ALPHA).any(axis=-1)
-    yield Check("the same, every look at the full level", noise, _RANGE, float(unpaid.mean()))
+        uncorrected |= (holm(paired_t_p(losses[:, 1:, :n] - losses[:, :1, :n])) <= ALPHA).any(axis=-1)
+    yield Check("the same, every look at the full level", noise, _RANGE, float(uncorrected.mean()))
 
 
 def finds_what_it_could_in_rounds(sweeps: int, generator: np.random.Generator) -> Iterator[Check]:
-    """One arm better by what the last look can detect: sweeps that call it better, and the seeds that it took."""
+    """One arm better by the detectable effect of the last look: the share of sweeps that find it, and seeds used."""
     level = look_levels(LOOKS)[-1] / ARMS
     effect = detectable_effect(math.sqrt(2) * SPREAD, LOOKS[-1], level)
     losses = simulate(generator, sweeps, LOOKS[-1], effect=-effect)
@@ -162,7 +166,7 @@ def finds_what_it_could_in_rounds(sweeps: int, generator: np.random.Generator) -
 
 
 def coverage_in_rounds(intervals: int, noise: Noise, generator: np.random.Generator) -> Check:
-    """Paired differences of true mean 0, more seeds until decided: intervals at the last look that hold it."""
+    """`coverage` of the intervals at the last look of an adaptive sweep."""
     losses = simulate(generator, intervals, LOOKS[-1], noise)
     levels = dict(zip(LOOKS, look_levels(LOOKS), strict=True))
     held = []
@@ -171,11 +175,11 @@ def coverage_in_rounds(intervals: int, noise: Noise, generator: np.random.Genera
         ((_, pairs),) = verdicts([differences], DELTA, looks=LOOKS)
         held.append(mean_interval(differences[:pairs], 1 - levels[pairs]).includes_zero)
     limit = LEVEL - 2 * math.sqrt(LEVEL * (1 - LEVEL) / intervals) if noise == "normal" else math.nan
-    return Check("interval at the last look holds the true difference", noise, _RANGE, float(np.mean(held)), limit)
+    return Check("interval at the last look contains the true difference", noise, _RANGE, float(np.mean(held)), limit)
 
 
 def audit(sweeps: int = SWEEPS, seed: int = 1) -> Iterator[Check]:
-    """Every check, each over `sweeps` simulated sweeps (coverage: ten times as many intervals), one after the other."""
+    """Run all checks, each over `sweeps` simulated sweeps (coverage: over ten times as many intervals)."""
     generator = np.random.default_rng(seed)
     for noise in NOISES:
         for seeds in (3, 5):
@@ -195,16 +199,16 @@ def audit(sweeps: int = SWEEPS, seed: int = 1) -> Iterator[Check]:
 
 
 def audit_lines(checks: Iterable[Check]) -> list[list[str]]:
-    """Checks as a table of strings, its header first."""
-    lines = [["Check", "Noise", "Seeds", "Found", "Promised", ""]]
+    """Checks as a table of strings, header first."""
+    lines = [["Check", "Noise", "Seeds", "Found", "Bound", ""]]
     for check in checks:
-        promised = [
-            f"{word} {_percent(end)}"
-            for word, end in (("≥", check.at_least), ("≤", check.at_most))
-            if not math.isnan(end)
+        bounds = [
+            f"{sign} {_percent(bound)}"
+            for sign, bound in (("≥", check.at_least), ("≤", check.at_most))
+            if not math.isnan(bound)
         ]
-        word = ("kept" if check.kept else "BROKEN") if promised else ""
-        lines.append([check.name, check.noise, str(check.seeds), _percent(check.found), ", ".join(promised), word])
+        result = ("ok" if check.kept else "FAILED") if bounds else ""
+        lines.append([check.name, check.noise, str(check.seeds), _percent(check.found), ", ".join(bounds), result])
     return lines
 
 

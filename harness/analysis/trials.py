@@ -1,4 +1,4 @@
-"""The explore trials of each arm as plain values: what was tried, what became of it, how good the best one is."""
+"""The explore trials of each arm as plain values: tuned values, outcomes and losses."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ Space = Mapping[str, Mapping[str, Sequence[Any]]]
 
 @dataclass(frozen=True)
 class ArmTrials:
-    """The search of one arm. Pruned trials have no result, so they are counted and enter nothing else.
+    """The search of one arm. Pruned trials have no result, so they are only counted.
 
     Attributes:
-        arm: its name.
-        tune: the space, path → {kind: values}.
-        run_ids: every trial, whatever became of it.
-        outcomes: outcome → number of trials; "" for those that still run.
+        arm: name of the arm.
+        tune: the search space, path → {kind: values}.
+        run_ids: of all trials, however they ended.
+        outcomes: outcome → number of trials; "" for trials that are still running.
         complete: tuned values of each complete trial, path → value.
         losses: their losses, shape (n,).
         diverged: tuned values of each diverged trial.
-        initial: loss of an untrained model, in the unit of `losses`; NaN where nothing measured it.
+        initial: loss of an untrained model, in the unit of `losses`; NaN if it was not measured.
     """
 
     arm: str
@@ -57,43 +57,43 @@ class ArmTrials:
     initial: float
 
     def number_of(self, *outcomes: Outcome) -> int:
-        """How many trials ended so; with no outcome, how many still run."""
+        """The number of trials with these outcomes; without arguments, of those that are still running."""
         return sum(int(self.outcomes.get(kind, 0)) for kind in outcomes or ("",))
 
     @property
     def failed(self) -> int:
-        """Trials that ended for want of memory, by an exception or by the person."""
+        """The number of trials that ran out of memory, raised an exception or were interrupted."""
         return self.number_of(*_FAILED)
 
     @property
     def ended(self) -> int:
-        """Trials that came to an end of their own: complete, pruned or diverged."""
+        """The number of trials that count as finished: complete, pruned or diverged."""
         return self.number_of(Outcome.COMPLETE, Outcome.PRUNED, Outcome.DIVERGED)
 
     @property
     def counted(self) -> Floats:
-        """Losses of complete trials and, for each diverged one, that of an untrained model; shape (n,)."""
-        unlearned = self.number_of(Outcome.DIVERGED) if math.isfinite(self.initial) else 0
-        return np.concatenate([self.losses, np.full(unlearned, self.initial)])
+        """Losses of complete trials and, for each diverged one, the loss of an untrained model; shape (n,)."""
+        diverged = self.number_of(Outcome.DIVERGED) if math.isfinite(self.initial) else 0
+        return np.concatenate([self.losses, np.full(diverged, self.initial)])
 
     @property
     def best(self) -> Mapping[str, Any] | None:
-        """Tuned values of the complete trial of lowest loss."""
+        """Tuned values of the complete trial with the lowest loss."""
         return self.complete[int(np.argmin(self.losses))] if self.complete else None
 
     @property
     def edges(self) -> dict[str, Edge]:
-        """The dimensions in which the best trial lies at an edge, path → edge."""
+        """The dimensions where the best trial lies at an edge, path → edge."""
         return {edge.path: edge for edge in edges(self.complete, self.losses, self.tune)}
 
     @property
     def nearness(self) -> Nearness | None:
-        """How near diverged trials come to the best one."""
+        """The distance of the best trial to the nearest diverged one."""
         return nearest_diverged(self.complete, self.losses, self.diverged, self.tune)
 
     @property
     def sensitivity(self) -> float:
-        """Learning-rate sensitivity over the searched range of rates, in the unit of `losses`; NaN without a result."""
+        """Learning-rate sensitivity over the searched range, in the unit of `losses`; NaN where it is not defined."""
         rates = rate_range(self.tune)
         if rates is None or not self.complete or not math.isfinite(self.initial):
             return math.nan
@@ -103,14 +103,14 @@ class ArmTrials:
 
 
 def rate_range(tune: Space) -> tuple[float, float] | None:
-    """Lowest and highest learning rate that every arm was searched over; None where it is not tuned or fixed."""
+    """Lowest and highest learning rate of the search space; None if it is not tuned or has only one value."""
     values = [value for options in tune.get(_RATE, {}).values() for value in options]
     low, high = (float(min(values)), float(max(values))) if values else (0.0, 0.0)
     return (low, high) if 0 < low < high else None
 
 
 def has_order(dimension: Mapping[str, Sequence[Any]]) -> bool:
-    """Whether a dimension has a low and a high end: all but choices among two options or among words."""
+    """Whether a dimension has a low and a high end: all except choices of two options or of words."""
     (values,) = dimension.values()
     return place(values[0], dimension) is not None
 
@@ -118,13 +118,13 @@ def has_order(dimension: Mapping[str, Sequence[Any]]) -> bool:
 def arm_trials(
     runs: pd.DataFrame, arms: Sequence[str], tune: Space, metric: str = metrics.VAL_LOSS
 ) -> dict[str, ArmTrials]:
-    """The explore trials of every arm, none for one that was not searched.
+    """The explore trials of every arm; empty for an arm that was not searched.
 
     Args:
-        runs: as `load_runs` gives them.
+        runs: as `load_runs` returns them.
         arms: names, in order.
         tune: path → {kind: values}, as the spec writes it.
-        metric: what the arms are compared by.
+        metric: the metric that compares the arms.
     """
     explored = runs[runs["phase"] == Phase.EXPLORE]
     typical = _initial(explored, metric)
@@ -148,7 +148,7 @@ def arm_trials(
 
 
 def _initial(explored: pd.DataFrame, metric: str) -> float:
-    """The median loss before training. It is stored in nats, of which bits per byte are a fixed multiple in an arm."""
+    """The median loss before training, converted from nats: within an arm, bits per byte are a fixed multiple of it."""
     wanted = ("initial_val_loss", metrics.VAL_LOSS, metric)
     initial, loss, score = (numbers(explored, name).to_numpy() for name in wanted)
     start = initial[np.isfinite(initial)]
@@ -159,7 +159,7 @@ def _initial(explored: pd.DataFrame, metric: str) -> float:
 
 
 def _tuned(runs: pd.DataFrame, tune: Space) -> tuple[tuple[dict[str, Any], ...], npt.NDArray[np.bool_]]:
-    """The tuned values of each run that has a place in the space, and which runs these are."""
+    """The tuned values of the runs that lie in the search space, and a mask of these runs."""
     rows = [
         {path: _declared(row.get(path), dimension) for path, dimension in tune.items()}
         for row in runs.to_dict("records")
@@ -169,7 +169,7 @@ def _tuned(runs: pd.DataFrame, tune: Space) -> tuple[tuple[dict[str, Any], ...],
 
 
 def _declared(value: Any, dimension: Mapping[str, Sequence[Any]]) -> Any:
-    """A run's value, of a choice the option it stands for; `_UNKNOWN` where a run lacks it or it is none of them."""
+    """A run's value, for a choice as the spec's option; `_UNKNOWN` if it is missing or not in the search space."""
     ((kind, values),) = dimension.items()
     if kind == "choice":
         index = option_index(value, values)
@@ -181,7 +181,7 @@ def _declared(value: Any, dimension: Mapping[str, Sequence[Any]]) -> Any:
 
 
 def option_index(value: Any, options: Sequence[Any]) -> int | None:
-    """The place of a run's value among the options of a choice: frames have NaN for null, and types of their own."""
+    """The index of a run's value among the options of a choice, or None. Frames store null as NaN, and other types."""
     if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
         return next((index for index, option in enumerate(options) if option is None), None)
     words = (bool, str)

@@ -1,12 +1,12 @@
-"""The rule that turns the paired differences of a sweep into one word per arm, fixed before any run was seen.
+"""The rule that turns the paired differences of a sweep into one verdict per arm. It is fixed before any run.
 
-Better or worse: the paired t test, Holm-adjusted over all arms but the baseline, has p ≤ α. No difference larger than
-δ: not that, and the (1 − α/m) t interval of the difference lies between −δ and δ. Undecided: neither, which is also
-what fewer than two pairs give.
+- Better or worse: the paired t test, Holm-adjusted over the m arms beside the baseline, has p ≤ α.
+- No difference larger than δ: the test does not reject, and the (1 − α/m) t interval of the difference lies inside ±δ.
+- Undecided: neither of these, or fewer than two pairs.
 
-Where more seeds are trained for what is undecided, the data are looked at several times. Each look then has a level of
-its own, α_k, in the place of α (`harness.analysis.significance.look_levels`; they add up to α), and an arm's verdict is
-the first that is not undecided: seeds trained after it change nothing.
+An adaptive sweep trains more seeds for undecided arms, so it looks at the data several times. Each look uses its own
+level α_k instead of α (`harness.analysis.significance.look_levels`; they add up to α). The first verdict that is not
+undecided is final: later seeds do not change it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from harness.analysis.statistics import (
 
 
 class Verdict(StrEnum):
-    """What a comparison may say of an arm, δ being the smallest difference that matters to whoever asked."""
+    """The verdict on one arm. δ is the smallest difference that matters, as the spec sets it."""
 
     BETTER = "better"
     WORSE = "worse"
@@ -46,22 +46,22 @@ DIFFERENT: Final = (Verdict.BETTER, Verdict.WORSE)
 
 @dataclass(frozen=True)
 class Judgement:
-    """A verdict on one arm, and what it rests on. NaN stands for what the number of pairs does not allow.
+    """The verdict on one arm with its statistics. A statistic is NaN where there are too few pairs for it.
 
     Attributes:
-        alpha: level of the tests at the look that decided: all of α with one look, else its share.
-        pairs: seeds that the arm and the baseline both have, up to the look that decided.
-        interval: mean of the differences and its t interval, of level 95 %; with several looks of 1 − α_k, so that it
-            holds the true difference in 95 % of sweeps whichever look was the last (Jennison and Turnbull 1989).
+        alpha: level of the tests at the deciding look: α with one look, else the α_k of that look.
+        pairs: number of seeds that the arm and the baseline both have, up to the deciding look.
+        interval: mean difference and its t interval, at 95 %; with several looks at 1 − α_k, so that it covers the true
+            difference in 95 % of sweeps whichever look was the last (Jennison and Turnbull 1989).
         difference_se: standard error of the mean difference.
-        p: of the paired t test, by itself.
+        p: of the paired t test, unadjusted.
         p_holm: the same, adjusted for all comparisons of the sweep and all looks; the verdict follows it.
-        sign_flip_p: of the sign-flip test, by itself: the check that needs no normal noise.
-        d_z: the mean difference in units of the spread of the differences.
+        sign_flip_p: of the sign-flip test, unadjusted: a check that does not need normal noise.
+        d_z: Cohen's d_z, the mean difference over the standard deviation of the differences.
         probability_better: share of seeds on which the arm did better than the baseline.
-        mde: the true difference that this many pairs of this spread would have shown in 80 % of sweeps.
-        seeds_needed: pairs with which a true difference of δ would be shown in 80 % of sweeps.
-        verdict: the word.
+        mde: minimum detectable effect at 80 % power with these pairs and this standard deviation.
+        seeds_needed: pairs needed to detect a true difference of δ with 80 % power.
+        verdict: the verdict.
     """
 
     alpha: float
@@ -80,7 +80,7 @@ class Judgement:
 
 @dataclass
 class _Standing:
-    """Where one arm stands after a look: the pairs it was judged by, the level, p as it came and adjusted."""
+    """The state of one arm after a look: its paired differences, the level, p and adjusted p, the verdict."""
 
     values: npt.NDArray[np.float64]
     level: float
@@ -92,17 +92,17 @@ class _Standing:
 def judge(
     differences: Sequence[npt.ArrayLike], delta: float, alpha: float = ALPHA, looks: Sequence[int] | None = None
 ) -> list[Judgement]:
-    """Judge every arm of a sweep but its baseline.
+    """Judge every arm of a sweep except the baseline.
 
     Args:
-        differences: for each arm its differences, arm minus baseline, one per seed (possibly none), of a metric of
-            which less is better; NaN for a seed that the two do not both have. An arm without a result has its place
-            too: it counts as a comparison.
-        delta: the smallest difference that matters, in the metric's unit; NaN where there is none, so that no arm
-            can be shown not to differ.
-        alpha: the share of sweeps without any true difference in which some arm may be called better or worse.
-        looks: seeds per arm at which the sweep looks; differences are then in the order of the seeds. None: one look
-            at everything.
+        differences: one array per arm: arm minus baseline, one value per seed (possibly none), of a metric where lower
+            is better; NaN for a seed that only one of the two has. Pass an empty array for an arm without a result: it
+            still counts as a comparison.
+        delta: the smallest difference that matters, in the metric's unit; NaN if there is none, and then no arm gets
+            "no difference larger than δ".
+        alpha: familywise error rate of the whole sweep.
+        looks: seeds per arm at each look; the differences must then be in the order of the seeds. None: one look at
+            all seeds.
     """
     data = [np.asarray(values, dtype=np.float64) for values in differences]
     if not data:
@@ -113,7 +113,7 @@ def judge(
 def verdicts(
     differences: Sequence[npt.ArrayLike], delta: float, alpha: float = ALPHA, looks: Sequence[int] | None = None
 ) -> list[tuple[Verdict, int]]:
-    """The words of `judge` alone and the pairs that each rests on, many times as fast: for simulations."""
+    """Only the verdicts of `judge` and their numbers of pairs; many times faster, for simulations."""
     data = [np.asarray(values, dtype=np.float64) for values in differences]
     return [(standing.verdict, standing.values.size) for standing in _stand(data, delta, alpha, looks)]
 
@@ -121,12 +121,12 @@ def verdicts(
 def _stand(
     data: Sequence[npt.NDArray[np.float64]], delta: float, alpha: float, looks: Sequence[int] | None
 ) -> list[_Standing]:
-    """Go through the looks; what is decided at one is not looked at again."""
+    """Test the arms look by look; an arm that is decided is not tested again."""
     sizes = tuple(looks) if looks else (max((len(values) for values in data), default=0) or 1,)
     levels = look_levels(sizes, alpha)
     arms = [_Standing(_pairs(values, sizes[0]), levels[0]) for values in data]
     for before, n, level in zip((0, *sizes), sizes, levels, strict=False):
-        # An arm takes part in a look if it has a pair that the look before had not.
+        # An arm takes part in a look only if it has a new pair since the look before.
         active = [
             index
             for index, arm in enumerate(arms)
@@ -135,7 +135,7 @@ def _stand(
         for index in active:
             values = _pairs(data[index], n)
             arms[index] = _Standing(values, level, float(paired_t_p(values)))
-        # Of the others, those found different before are out of Holm's way and every other one counts.
+        # For Holm, an arm already found different counts as rejected (p = 0); all others count towards m.
         waiting = [
             arm.p if index in active else 0.0 if arm.verdict in DIFFERENT else math.nan
             for index, arm in enumerate(arms)
@@ -148,7 +148,7 @@ def _stand(
 
 
 def _pairs(values: npt.NDArray[np.float64], n: int) -> npt.NDArray[np.float64]:
-    """The differences over the first `n` seeds, missing ones left out."""
+    """The differences of the first `n` seeds without missing ones."""
     first = values[:n]
     known: npt.NDArray[np.float64] = first[~np.isnan(first)]
     return known

@@ -95,7 +95,7 @@ def _audit() -> None:
     show_table(audit_lines(checks))
     broken = sum(not check.kept for check in checks)
     if broken:
-        fail(f"{broken} of {len(checks)} checks found more errors than promised", Exit.FAILED)
+        fail(f"{broken} of {len(checks)} checks are outside their bounds", Exit.FAILED)
 
 
 if __name__ == "__main__":

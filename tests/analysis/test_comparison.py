@@ -67,7 +67,7 @@ def test_the_newest_run_of_a_seed_counts() -> None:
     assert compared(runs).loc[ARM, "mean"] == pytest.approx((5.0 + 5.4 + 5.6) / 3)
 
 
-def test_missing_and_infinite_figures_are_left_out() -> None:
+def test_missing_and_infinite_values_are_left_out() -> None:
     runs = example.frame(example.confirm_runs()).drop(columns="test/loss")
     runs.loc[0, "val/loss"] = math.inf
     row = compared(runs).loc[ARM]
@@ -75,14 +75,14 @@ def test_missing_and_infinite_figures_are_left_out() -> None:
     assert math.isnan(row["test_mean"])
 
 
-def test_an_arm_without_result_keeps_its_row() -> None:
+def test_an_arm_without_a_result_keeps_its_row() -> None:
     runs = example.frame([*example.confirm_runs({BASELINE: {2: 5.1}}), *example.explore_runs()])
     table = compare(runs, BASELINE, arms=[ARM, BASELINE])
     assert list(table["arm"]) == [ARM, BASELINE] and list(table["seeds"]) == [0, 1]
     assert f"{ARM}: no complete confirm run" in str(answer(table, comparability(runs)))
 
 
-def test_mistakes_are_named() -> None:
+def test_errors_name_the_invalid_argument() -> None:
     runs = example.frame(example.confirm_runs())
     with pytest.raises(ValueError, match=r"baseline: found 'drop_rate=1'; allowed: drop_rate=0.0 \| drop_rate=0.1"):
         compare(runs, "drop_rate=1")
@@ -102,7 +102,7 @@ def tokenizer_runs(**other: object) -> pd.DataFrame:
     )
 
 
-def test_other_tokens_are_compared_by_bits_per_byte() -> None:
+def test_arms_with_different_tokenizers_are_compared_by_bits_per_byte() -> None:
     runs = tokenizer_runs()
     ground = comparability(runs)
     assert ground.ranked and ground.metric == "val/bits_per_byte" and "byte and gpt2" in ground.reason
@@ -116,7 +116,7 @@ def test_other_tokens_are_compared_by_bits_per_byte() -> None:
     assert answer_table(table).lines()[0][2] == "Val bits per byte"
 
 
-def test_other_texts_are_not_ranked() -> None:
+def test_arms_with_different_texts_are_not_ranked() -> None:
     runs = tokenizer_runs(**{"data.corpus": "sotu-early"})
     ground = comparability(runs)
     assert not ground.ranked and "data.corpus" in ground.reason
@@ -127,14 +127,14 @@ def test_other_texts_are_not_ranked() -> None:
     assert "not ranked" in words and "higher" not in words and "lower" not in words
 
 
-def test_same_data_compares_by_loss() -> None:
+def test_arms_with_the_same_data_are_compared_by_loss() -> None:
     assert comparability(example.frame(example.confirm_runs())).reason == ""
     lost = example.run(700, ARM, {}, outcome="failed")
     lost |= dict.fromkeys([name for name in lost if name.startswith("data.")])  # failed before it knew its parameters
     assert comparability(example.frame([*example.explore_runs(), lost])).reason == ""
 
 
-def test_ground_is_known_before_there_is_a_result() -> None:
+def test_comparability_is_known_before_there_is_a_result() -> None:
     runs = tokenizer_runs().assign(phase="explore")
     assert comparability(runs).metric == "val/bits_per_byte"
 
@@ -144,7 +144,7 @@ def words_for(losses: dict[str, dict[int, float]], baseline: str | None = BASELI
     return str(answer(compare(runs, baseline), comparability(runs)))
 
 
-def test_answer_names_verdict_size_and_grounds() -> None:
+def test_answer_gives_verdict_effect_interval_and_test() -> None:
     # Differences 0.1, 0.3, 0.3: t = 3.5 with 2 degrees of freedom, p = 1 − 3.5/√(2 + 3.5²) = 0.0728.
     words = words_for(example.LOSSES)
     # Their standard error is 0.2/3 = 0.067, so three decimals.
@@ -165,7 +165,7 @@ def test_answer_names_verdict_size_and_grounds() -> None:
     assert "significan" not in words + clear and "comparisons" not in words + clear
 
 
-def test_answer_prints_the_smallest_effect_that_could_have_been_seen() -> None:
+def test_answer_prints_the_minimum_detectable_effect() -> None:
     # s = 0.2/√3, t(0.975, 2) = 4.3027; scipy.stats.nct gives the noncentrality 5.6535 for a power of 0.8.
     row = compared(example.frame(example.confirm_runs())).loc[ARM]
     assert row["mde"] == pytest.approx(5.65349 * 0.2 / math.sqrt(3) / math.sqrt(3), rel=1e-4)
@@ -177,7 +177,7 @@ def test_answer_prints_the_smallest_effect_that_could_have_been_seen() -> None:
 
 
 def differing(*shifts: float, noise: tuple[float, ...] = (0.001, -0.001, 0.002)) -> dict[str, dict[int, float]]:
-    """A baseline and one arm for each shift, whose losses lie that far above it, give or take the noise."""
+    """A baseline and one arm per shift, whose losses are that much higher, plus noise."""
     base = {seed: 5 + seed / 10 for seed in range(2, 2 + len(noise))}
     arms = {
         f"drop_rate=0.{place + 2}": {seed: base[seed] + shift + noise[(seed + place) % len(noise)] for seed in base}
@@ -196,7 +196,7 @@ def test_answer_corrects_for_the_number_of_arms() -> None:
     assert alone["p_holm"] == alone["p"] == pytest.approx(table["p"][1])
 
 
-def test_an_arm_without_result_counts_as_a_comparison() -> None:
+def test_an_arm_without_a_result_counts_as_a_comparison() -> None:
     runs = example.frame([*example.confirm_runs(differing(0.05)), example.run(1, "late", {}, outcome="failed")])
     table = compared(runs)
     assert table.loc["drop_rate=0.2", "p_holm"] == pytest.approx(2 * table.loc["drop_rate=0.2", "p"])
@@ -216,11 +216,11 @@ def test_answer_groups_many_arms_by_verdict() -> None:
     assert "The verdict on drop_rate=0.4 rests on normal seed noise." in words
 
 
-def test_no_difference_needs_the_interval_within_delta() -> None:
+def test_no_difference_needs_the_interval_inside_delta() -> None:
     runs = example.frame(example.confirm_runs(differing(0.0, noise=(0.002, -0.002, 0.001, -0.001))))
     row = compared(runs).loc["drop_rate=0.2"]
     assert row["verdict"] == "no difference larger than δ" and row["delta"] == 0.02
-    end = max(-row["difference_low"], row["difference_high"])  # of one comparison the verdict's interval is this one
+    end = max(-row["difference_low"], row["difference_high"])  # with one comparison the verdict uses this interval
     assert compared(runs, delta=end * 1.01).loc["drop_rate=0.2", "verdict"] == "no difference larger than δ"
     assert compared(runs, delta=end * 0.99).loc["drop_rate=0.2", "verdict"] == "undecided"
     two = example.frame(example.confirm_runs(differing(0.0, 0.0, noise=(0.002, -0.002, 0.001, -0.001))))
@@ -228,7 +228,7 @@ def test_no_difference_needs_the_interval_within_delta() -> None:
     assert "shows no difference larger than 0.02" in str(answer(compare(runs, BASELINE), comparability(runs)))
 
 
-def test_a_real_difference_may_be_smaller_than_what_matters() -> None:
+def test_a_significant_difference_may_be_smaller_than_delta() -> None:
     assert "raises the validation loss by 0.00567 nats per token" in words_for(differing(0.005))
     assert "which is less than the 0.02 that matters" in words_for(differing(0.005))
     assert "that matters" not in words_for(differing(0.05))
@@ -249,7 +249,7 @@ def test_answer_says_where_the_two_tests_disagree() -> None:
     assert f"does not confirm the verdict on {ARM} (p = {table.loc[ARM, 'sign_flip_p']:.4f})." in words_for(other)
 
 
-def test_seeds_that_were_enough_for_delta_are_said_to_be() -> None:
+def test_answer_names_undecided_arms_with_enough_seeds_for_delta() -> None:
     noise = (0.016, -0.016, 0.012, -0.012, 0.02, -0.02, 0.008, -0.008)
     words = words_for(differing(0.01, noise=noise))
     assert "is undecided" in words and "there were seeds enough to find a difference of 0.02" in words
@@ -265,12 +265,12 @@ def test_identical_arms_show_no_difference() -> None:
 
 
 @pytest.mark.parametrize("delta", [0, -0.1, math.inf, math.nan])
-def test_a_delta_that_is_none_is_refused(delta: float) -> None:
+def test_an_invalid_delta_is_refused(delta: float) -> None:
     with pytest.raises(ValueError, match=f"delta: found {delta}; allowed: a number of nats above 0"):
         compare(example.frame(example.confirm_runs()), BASELINE, delta=delta)
 
 
-def test_answer_of_one_seed_one_arm_and_none() -> None:
+def test_answer_for_one_seed_one_arm_and_no_run() -> None:
     assert "on the one common seed, which has no interval" in words_for({ARM: {2: 5.2}, BASELINE: {2: 5.1}})
     alone = words_for({"all": {2: 5.25}}, None)
     assert "The validation loss is 5.2500. It is one seed" in alone and "nothing is compared" in alone
@@ -293,7 +293,7 @@ def test_lines_for_the_terminal() -> None:
     assert single[1] == ["all", "1", "5.2500 ± –", "5.5000 ± –"]
 
 
-def test_all_runs_are_listed_and_only_results_count_as_such() -> None:
+def test_the_table_of_runs_lists_all_and_marks_those_without_a_result() -> None:
     runs = example.frame([*example.explore_runs(), *example.confirm_runs()])
     table = trials_table(runs, list(example.TUNE))
     assert len(table.rows) == len(runs)
@@ -381,7 +381,7 @@ def test_numbers() -> None:
     assert [formats.significant(value) for value in (221.406, 22026.5, 1.5, 0)] == ["221.4", "22026", "1.500", "0"]
 
 
-def test_the_check_without_normal_noise_pays_for_its_looks_too() -> None:
+def test_the_sign_flip_test_is_corrected_for_several_looks_too() -> None:
     # Sixteen differences whose p is 0.043, by signs 0.045: enough for one look, not for the last of three (0.025).
     above = [25, 77, 62, 61, 106, -35, -6, -41, 20, 75, 24, 50, -71, 32, -20, 114]
     losses = {2 + place: 5 + value / 1000 for place, value in enumerate(above)}

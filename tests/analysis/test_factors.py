@@ -57,7 +57,7 @@ def test_two_by_two_worked_by_hand() -> None:
     assert single.loc[["drop_rate=0.0", "qkv_bias=false"], ["p", "verdict", "difference"]].isna().all(axis=None)
 
 
-def test_two_by_two_is_the_analysis_of_variance_within_seeds() -> None:
+def test_two_by_two_equals_a_within_subject_analysis_of_variance() -> None:
     losses = drawn(SMALL, 7, seed=1) + np.array([[0, 0.01], [0.02, 0.0]])[..., None]
     single, crossed = looked_at(SMALL, losses)
     cells = [(a, b, s, losses[a, b, s]) for a, b, s in np.ndindex(losses.shape)]
@@ -85,7 +85,7 @@ def least_squares(levels: Levels, losses: Floats) -> dict[tuple[str, ...], float
     return dict(zip(columns, found[: len(columns)], strict=True))
 
 
-def test_three_by_three_contrasts_are_those_of_least_squares() -> None:
+def test_three_by_three_contrasts_equal_least_squares() -> None:
     losses = drawn(WIDE, 5, seed=2) + np.random.default_rng(3).normal(0, 0.03, (3, 3, 1))
     single, crossed = looked_at(WIDE, losses)
     model = least_squares(WIDE, losses)
@@ -121,7 +121,7 @@ def test_three_factors_are_averaged_over_the_third() -> None:
     assert row["interaction_high"] == pytest.approx(test.confidence_interval().high, rel=1e-9)
 
 
-def test_each_family_is_corrected_by_itself() -> None:
+def test_main_effects_and_interactions_are_corrected_separately() -> None:
     single, crossed = looked_at(DEEP, drawn(DEEP, 5, seed=6))
     for frame in (single[~single["is_baseline"]], crossed):
         expected = multipletests(frame["p"], method="holm")[1]
@@ -130,7 +130,7 @@ def test_each_family_is_corrected_by_itself() -> None:
 
 
 @pytest.mark.parametrize(("effect", "word"), [(0.1, "interact"), (0.0, "no interaction larger than δ")])
-def test_the_words_of_an_interaction(effect: float, word: str) -> None:
+def test_verdict_on_an_interaction(effect: float, word: str) -> None:
     losses = drawn(SMALL, 6, seed=7, spread=0.002) + 0.3 * np.array([[0], [1]])[..., None]
     for sign in (1, -1):
         shifted = losses.copy()
@@ -142,7 +142,7 @@ def test_the_words_of_an_interaction(effect: float, word: str) -> None:
     assert list(looked_at(SMALL, rough)[1]["verdict"]) == ["undecided"]
 
 
-def test_verdicts_are_those_of_the_rule_for_arms() -> None:
+def test_verdicts_follow_the_rule_for_arms() -> None:
     losses = drawn(SMALL, 5, seed=9)
     single, _ = looked_at(SMALL, losses)
     apart = [(losses[1] - losses[0]).mean(axis=0), (losses[:, 1] - losses[:, 0]).mean(axis=0)]
@@ -159,7 +159,7 @@ def contrasts(losses: Floats) -> Floats:
 
 
 @pytest.mark.parametrize("seeds", [3, 6])
-def test_few_sweeps_whose_effects_add_up_show_an_interaction(seeds: int) -> None:
+def test_few_sweeps_with_additive_effects_show_an_interaction(seeds: int) -> None:
     generator, sweeps = np.random.default_rng(seeds), 20_000
     effects = generator.normal(0, 0.1, (3, 1, 1, 1)) + generator.normal(0, 0.1, (1, 3, 1, 1))
     shared = generator.normal(5, 0.05, (sweeps, seeds))
@@ -176,7 +176,7 @@ def test_few_sweeps_whose_effects_add_up_show_an_interaction(seeds: int) -> None
         assert (crossed["verdict"] == "interact").any() == alarms[sweep]
 
 
-def test_what_a_seed_adds_to_all_its_runs_changes_no_difference() -> None:
+def test_a_constant_added_to_all_runs_of_a_seed_changes_no_difference() -> None:
     losses = drawn(DEEP, 4, seed=10)
     single, crossed = looked_at(DEEP, losses)
     shifted, shifted_crossed = looked_at(DEEP, losses + np.array([0.5, -1.0, 0.25, 3.0]))
@@ -211,7 +211,7 @@ def test_the_order_of_levels_factors_and_runs_does_not_matter() -> None:
     assert list(mirrored["verdict"]) == list(crossed["verdict"])
 
 
-def test_rounding_is_no_effect() -> None:
+def test_rounding_error_is_not_an_effect() -> None:
     losses = np.array([5.11, 5.37, 5.73]) + np.array([[0.0, 0.07], [0.2, 0.27]])[..., None]
     single, crossed = looked_at(SMALL, losses)
     assert ((losses[1, 1] - losses[1, 0]) - (losses[0, 1] - losses[0, 0])).any()  # in floats they do not add up
@@ -221,7 +221,7 @@ def test_rounding_is_no_effect() -> None:
     assert tiny.loc["drop_rate=0.2", "difference"] == pytest.approx(1.5e-6, rel=1e-6)
 
 
-def test_only_seeds_that_every_needed_arm_has() -> None:
+def test_contrasts_use_only_seeds_of_all_needed_arms() -> None:
     losses = drawn(WIDE, 6, seed=12)
     whole_single, whole = looked_at(WIDE, losses)
     losses[2, 2, 1] = math.inf  # drop_rate=0.2, learning_rate=0.01 diverged on seed 3
@@ -252,7 +252,7 @@ def test_only_seeds_that_every_needed_arm_has() -> None:
     assert len(whole) == 4 and (whole["seeds"] == 6).all() and (whole_single["seeds"] == 6).all()
 
 
-def test_the_runs_behind_a_row_are_those_that_entered() -> None:
+def test_run_ids_of_a_row_are_the_runs_it_used() -> None:
     losses = drawn(WIDE, 3, seed=13)
     losses[1, 1, 0] = math.nan
     record = record_of(WIDE)
@@ -274,7 +274,7 @@ def test_the_runs_behind_a_row_are_those_that_entered() -> None:
     assert first["interaction_mean"] == pytest.approx(effects[0] - effects[1], rel=1e-9)
 
 
-def test_an_arm_without_any_result_leaves_what_can_be_said_without_it() -> None:
+def test_an_arm_without_a_result_affects_only_contrasts_that_need_it() -> None:
     losses = drawn(WIDE, 4, seed=14)
     losses[2, 2] = math.inf
     single, crossed = looked_at(WIDE, losses)
@@ -287,14 +287,14 @@ def test_an_arm_without_any_result_leaves_what_can_be_said_without_it() -> None:
     assert crossed["p_holm"].min() == pytest.approx(4 * crossed["p"].min(), rel=1e-9)
 
 
-def test_one_seed_has_means_and_no_more() -> None:
+def test_one_seed_gives_means_without_intervals() -> None:
     single, crossed = looked_at(SMALL, np.array([[[5.0], [5.1]], [[5.2], [5.5]]]))
     assert single.loc["drop_rate=0.2", "difference"] == pytest.approx(0.3)
     assert crossed.iloc[0]["interaction_mean"] == pytest.approx(0.2) and crossed.iloc[0]["verdict"] == "undecided"
     assert math.isnan(crossed.iloc[0]["interaction_low"]) and math.isnan(crossed.iloc[0]["p"])
 
 
-def test_what_is_decided_at_a_look_stays_decided() -> None:
+def test_an_arm_decided_at_a_look_stays_decided() -> None:
     losses = drawn(SMALL, 6, seed=15, spread=0.001)
     losses[1, 1, :3] += 0.1
     losses[1, 1, 3:] -= 0.1
@@ -322,21 +322,21 @@ def test_bits_per_byte_are_compared_in_their_own_unit() -> None:
 @pytest.mark.parametrize(
     "levels", [{DROP: [0.0, 0.1, 0.2]}, {DROP: [0.0, 0.1], BIAS: [True]}, {DROP: [0.1], BIAS: [True]}]
 )
-def test_one_factor_is_no_grid(levels: Levels) -> None:
+def test_one_factor_is_not_a_grid(levels: Levels) -> None:
     record = record_of(levels)
     runs = runs_of(record, drawn(levels, 3, seed=17))
     assert grid(runs, record, LOSS) is None
     assert marginals(runs, record, LOSS, DELTA).empty and interactions(runs, record, LOSS, DELTA).empty
 
 
-def test_equal_arms_are_no_grid() -> None:
+def test_equal_arms_are_not_a_grid() -> None:
     values = {DROP: 0.1, BIAS: False}
     record = example.record({"first": values, "second": values, "third": {DROP: 0.2, BIAS: True}})
     runs = example.frame([example.run(7, "first", values, seed=2, loss=5.0)])
     assert len(record.compare) == 2 and grid(runs, record, LOSS) is None
 
 
-def test_a_grid_is_laid_out_by_value() -> None:
+def test_a_grid_is_arranged_by_value() -> None:
     record = record_of({DROP: [0.2, 0.0], BIAS: [True, False]})
     losses = np.arange(12.0).reshape(2, 2, 3) + 5
     runs = pd.concat([runs_of(record, losses, seeds=[9, 4, 6]), example.frame(example.explore_runs())])
@@ -351,7 +351,7 @@ def test_a_grid_is_laid_out_by_value() -> None:
     assert part.baseline == (0, 1)
 
 
-def test_metrics_that_do_not_compare_are_refused() -> None:
+def test_a_metric_that_does_not_compare_the_arms_is_refused() -> None:
     levels = {DROP: [0.0, 0.1], "data.tokenizer": ["gpt2", "byte"]}
     record = record_of(levels)
     runs = runs_of(record, drawn(levels, 2, seed=18))
@@ -362,7 +362,7 @@ def test_metrics_that_do_not_compare_are_refused() -> None:
         interactions(runs, record, "test/loss", DELTA)
 
 
-def test_contrasts_work_along_any_further_axes() -> None:
+def test_contrasts_keep_additional_axes() -> None:
     losses = np.random.default_rng(19).normal(5, 1, (2, 3, 2, 4, 5))
     assert main_effect(losses, 3, 1, 2, 0) == pytest.approx((losses[:, 2] - losses[:, 0]).mean(axis=(0, 1)))
     found = interaction(losses, 3, (0, 2), (1, 1), (0, 0))

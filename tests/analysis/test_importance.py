@@ -1,4 +1,4 @@
-"""Sobol shares of functions whose shares are known: worked by hand, and checked by a quadrature on a dense grid."""
+"""Sobol indices of functions with known indices: computed by hand, and checked by quadrature on a dense grid."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ DECAY = {"log_uniform": [1e-3, 1.0]}
 
 
 def log_place(rate: float) -> float:
-    """Where a learning rate lies between 1e-5 and 1e-1: 0 to 1."""
+    """The position, 0 to 1, of a learning rate between 1e-5 and 1e-1 on a log scale."""
     return (math.log10(rate) + 5) / 4
 
 
 def draw(space: Space, count: int, seed: int = 0) -> list[Trial]:
-    """Trials on the search measure, as a random search takes them."""
+    """Trials of a random search."""
     rng = np.random.default_rng(seed)
 
     def value(kind: str, values: Sequence[Any]) -> Any:
@@ -46,7 +46,7 @@ def draw(space: Space, count: int, seed: int = 0) -> list[Trial]:
 
 
 def on_a_grid(function: Function, space: Space, points: int = 48) -> tuple[list[float], list[float]]:
-    """First-order and total shares by the midpoint rule on a full grid."""
+    """First-order and total Sobol indices by the midpoint rule on a full grid."""
     axes: list[Sequence[Any]] = []
     middles = (np.arange(points) + 0.5) / points
     for dimension in space.values():
@@ -241,7 +241,7 @@ def by_path(result: Importance | None, space: Space, figure: str = "main") -> li
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_the_known_shares_agree_with_a_grid(case: Case) -> None:
+def test_the_known_indices_agree_with_quadrature(case: Case) -> None:
     main, total = on_a_grid(case.function, case.space)
     tolerance = 0.01 if "diverges" in case.name else 2e-3  # the step lies between two points of the grid
     assert main == pytest.approx(case.main, abs=tolerance)
@@ -249,7 +249,7 @@ def test_the_known_shares_agree_with_a_grid(case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_shares_come_near_the_truth(case: Case) -> None:
+def test_estimated_indices_are_close_to_the_truth(case: Case) -> None:
     trials = draw(case.space, 200)
     result = importance(trials, losses_of(case, trials), case.space)
     assert result is not None
@@ -263,7 +263,7 @@ def test_shares_come_near_the_truth(case: Case) -> None:
     assert all(0 <= s.low <= s.main <= s.high <= 1 and s.main <= s.total <= 1 for s in result.shares)
 
 
-def test_intervals_of_40_trials_hold_most_of_the_truths() -> None:
+def test_intervals_from_40_trials_contain_most_of_the_true_indices() -> None:
     held, widths = [], []
     for case in CASES:
         trials = draw(case.space, 40, seed=2)
@@ -272,10 +272,10 @@ def test_intervals_of_40_trials_hold_most_of_the_truths() -> None:
         held += [*((low - 0.005 <= case.main) & (case.main <= high + 0.005))]
         widths += [*(high - low)]
     assert len(held) > 25 and np.mean(held) > 0.9
-    assert np.median(widths) < 0.1  # they say something
+    assert np.median(widths) < 0.1  # narrow enough to be useful
 
 
-def test_a_logarithmic_range_taken_for_an_even_one_gives_another_answer() -> None:
+def test_a_log_range_treated_as_uniform_gives_different_indices() -> None:
     space = {"rate": RATE, "drop": DROP}
     even = {"rate": {"uniform": RATE["log_uniform"]}, "drop": DROP}
 
@@ -285,7 +285,7 @@ def test_a_logarithmic_range_taken_for_an_even_one_gives_another_answer() -> Non
     trials = draw(space, 200)
     losses = [far_end(trial) for trial in trials]
     truth = (1 / 180 + 0.16 / 3) / (1 / 180 + 0.16 / 3 + SLOPE)
-    # On an even range nine rates of ten lie in its last decade, where the loss is nearly flat in the rate.
+    # In a uniform range nine of ten rates lie in the last decade, where the loss is nearly flat in the rate.
     assert truth == pytest.approx(0.74, abs=0.005)
     assert on_a_grid(far_end, even, points=400)[0][0] < 0.05
     assert by_path(importance(trials, losses, space), space)[0] == pytest.approx(truth, abs=0.005)
@@ -295,7 +295,7 @@ def test_a_logarithmic_range_taken_for_an_even_one_gives_another_answer() -> Non
 
 
 def tpe(case: Case, count: int) -> list[Trial]:
-    """Trials as Optuna's TPE takes them: crowded around the best."""
+    """Trials of Optuna's TPE, clustered around the best one."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0, multivariate=False))
     distributions = {
@@ -311,19 +311,19 @@ def tpe(case: Case, count: int) -> list[Trial]:
 
 
 @pytest.mark.parametrize(("case", "within"), [(CASES[0], 0.01), (CASES[1], 0.1)], ids=["without noise", "with noise"])
-def test_trials_that_crowd_around_the_best_still_measure_the_whole_space(case: Case, within: float) -> None:
+def test_trials_clustered_around_the_best_still_give_indices_of_the_whole_space(case: Case, within: float) -> None:
     trials = tpe(case, 100)
     near = [abs(log_place(trial["rate"]) - 0.6) < 0.1 for trial in trials]
-    assert np.mean(near) > 0.5  # of even trials a fifth would lie there
+    assert np.mean(near) > 0.5  # of uniform trials a fifth would lie there
     result = importance(trials, losses_of(case, trials), case.space)
     assert by_path(result, case.space) == pytest.approx(case.main, abs=within)
     # Over the trials themselves the bowl varies much less than over the space.
     assert np.var([6 * (log_place(trial["rate"]) - 0.6) ** 2 for trial in trials]) < BOWL / 2
 
 
-def test_r2_is_that_of_the_space_and_not_of_the_crowd_around_the_best() -> None:
-    # 80 trials in the lowest fifth, where the loss is a slope, and 20 beyond, where it is nothing but noise: were every
-    # trial to count alike, R² would be 0.71
+def test_r2_is_weighted_over_the_space_and_not_over_the_trials() -> None:
+    # 80 trials in the lowest fifth, where the loss is linear, and 20 outside it, where it is pure noise. With equal
+    # weights R² would be 0.71.
     space = {"drop": DROP}
     rng = np.random.default_rng(0)
     crowd, beyond = rng.uniform(0, 0.1, 80), rng.uniform(0.1, 0.5, 20)
@@ -333,14 +333,14 @@ def test_r2_is_that_of_the_space_and_not_of_the_crowd_around_the_best() -> None:
 
 
 @pytest.mark.parametrize("count", [8, 12, 60])
-def test_of_noise_no_importance_is_shown(count: int) -> None:
+def test_pure_noise_gives_a_low_r2(count: int) -> None:
     space = {"rate": RATE, "drop": DROP, "optimizer": OPTIMIZER}
     for seed in range(3):
         result = importance(draw(space, count, seed), np.random.default_rng(seed).standard_normal(count), space)
         assert result is not None and result.r2 < 0.5 and not result.enough
 
 
-def test_few_trials_give_a_wider_interval_and_a_lower_r2() -> None:
+def test_fewer_trials_give_wider_intervals_and_a_lower_r2() -> None:
     case = CASES[1]
     trials = draw(case.space, 60)
     losses = losses_of(case, trials)
@@ -350,7 +350,7 @@ def test_few_trials_give_a_wider_interval_and_a_lower_r2() -> None:
     assert few.shares[0].high - few.shares[0].low > 2 * (many.shares[0].high - many.shares[0].low)
 
 
-def test_the_unit_of_the_loss_does_not_matter_and_the_seed_fixes_every_number() -> None:
+def test_indices_do_not_depend_on_the_unit_of_the_loss_and_are_fixed_by_the_seed() -> None:
     case = CASES[1]
     trials = draw(case.space, 20)
     losses = losses_of(case, trials)
@@ -359,11 +359,11 @@ def test_the_unit_of_the_loss_does_not_matter_and_the_seed_fixes_every_number() 
     assert result == again
     assert by_path(bits, case.space) == pytest.approx(by_path(result, case.space), abs=1e-4)
     other = importance(trials, losses, case.space, seed=6)
-    assert by_path(other, case.space) == by_path(result, case.space)  # the seed is that of the bootstrap alone
+    assert by_path(other, case.space) == by_path(result, case.space)  # the seed affects only the bootstrap
     assert by_path(other, case.space, "low") != by_path(result, case.space, "low")
 
 
-def test_of_many_trials_some_are_fitted_and_the_rest_still_count() -> None:
+def test_many_trials_are_subsampled_for_the_fit_and_all_count_for_r2() -> None:
     case = CASES[1]
     trials = draw(case.space, 260)
     result = importance(trials, losses_of(case, trials), case.space)
@@ -371,7 +371,7 @@ def test_of_many_trials_some_are_fitted_and_the_rest_still_count() -> None:
     assert by_path(result, case.space) == pytest.approx(case.main, abs=0.05)
 
 
-def test_one_dimension_explains_everything_and_a_constant_one_nothing() -> None:
+def test_one_dimension_explains_everything_and_a_constant_one_explains_nothing() -> None:
     space: Space = {"rate": RATE, "optimizer": {"choice": ["adamw"]}}
     trials = draw(space, 20)
     result = importance(trials, [log_place(trial["rate"]) ** 2 for trial in trials], space)
@@ -379,15 +379,15 @@ def test_one_dimension_explains_everything_and_a_constant_one_nothing() -> None:
     assert result is not None and result.interactions == pytest.approx(0, abs=1e-6)
 
 
-def test_whole_numbers_without_end_are_as_good_as_a_range() -> None:
+def test_a_large_integer_range_behaves_like_a_continuous_one() -> None:
     space: Space = {"steps": {"int_uniform": [1, 10**9]}, "drop": DROP}
     trials = draw(space, 30)
     losses = [trial["steps"] / 1e9 + 2 * trial["drop"] for trial in trials]
     assert by_path(importance(trials, losses, space), space) == pytest.approx([1 / 2, 1 / 2], abs=0.005)
 
 
-def test_no_warning_of_the_fit_reaches_the_reader() -> None:
-    # The second dimension does nothing, so that its length scale ends at its upper bound.
+def test_convergence_warnings_of_the_fit_are_suppressed() -> None:
+    # The second dimension has no effect, so its length scale ends at the upper bound.
     space = {"rate": RATE, "drop": DROP}
     trials = draw(space, 20)
     with warnings.catch_warnings():
@@ -395,7 +395,7 @@ def test_no_warning_of_the_fit_reaches_the_reader() -> None:
         assert importance(trials, [log_place(trial["rate"]) for trial in trials], space) is not None
 
 
-def test_repeated_configurations_are_no_trouble() -> None:
+def test_repeated_configurations_are_handled() -> None:
     # a grid of six points, five times over, with noise: 4/6 + 1/4 by the two factors, no interaction
     space: Space = {"width": {"choice": [1, 2, 3]}, "bias": {"choice": [False, True]}}
     trials = [{"width": width, "bias": bias} for width in (1, 2, 3) for bias in (False, True)] * 5
@@ -404,7 +404,7 @@ def test_repeated_configurations_are_no_trouble() -> None:
     assert by_path(result, space) == pytest.approx([8 / 11, 3 / 11], abs=0.03)
 
 
-def test_where_nothing_can_be_said_nothing_is() -> None:
+def test_too_few_trials_give_none_and_invalid_losses_are_refused() -> None:
     space = {"rate": RATE}
     trials = draw(space, 8)
     rising = [trial["rate"] for trial in trials]

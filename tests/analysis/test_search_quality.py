@@ -34,7 +34,7 @@ RATE = {"train.learning_rate": {"log_uniform": [1e-4, 1e-2]}}
         ("adamw", {"choice": ["adamw", "muon", "sgd"]}, None),
     ],
 )
-def test_a_value_has_a_place_on_its_own_scale(value: object, dimension: dict[str, list], where: float | None) -> None:
+def test_position_of_a_value_on_its_own_scale(value: object, dimension: dict[str, list], where: float | None) -> None:
     assert place(value, dimension) == (None if where is None else pytest.approx(where))
 
 
@@ -42,7 +42,7 @@ def trials(*rates: float) -> list[dict[str, float]]:
     return [{"train.learning_rate": rate} for rate in rates]
 
 
-def test_an_optimum_inside_raises_no_warning_and_one_at_an_edge_does() -> None:
+def test_an_optimum_at_an_edge_is_found_and_one_inside_is_not() -> None:
     assert edges(trials(1e-4, 1e-3, 1e-2), [5.0, 4.0, 6.0], RATE) == []
     (edge,) = edges(trials(1e-4, 1e-3, 9e-3), [5.0, 4.5, 4.0], RATE)
     assert (edge.path, edge.side, edge.strong) == ("train.learning_rate", "high", False)
@@ -52,13 +52,13 @@ def test_an_optimum_inside_raises_no_warning_and_one_at_an_edge_does() -> None:
     assert edges([], [], RATE) == []
 
 
-def test_the_warning_is_strong_when_three_of_the_five_best_crowd_at_one_edge() -> None:
+def test_an_edge_is_strong_when_three_of_the_five_best_trials_are_there() -> None:
     crowd = trials(9e-3, 8.5e-3, 1e-3, 9.5e-3, 1e-4, 2e-4)
     assert edges(crowd, [4.0, 4.1, 4.2, 4.3, 4.4, 4.5], RATE)[0].strong
     assert not edges(crowd, [4.0, 4.9, 4.2, 4.3, 4.4, 4.5], RATE)[0].strong  # 8.5e-3 is the sixth now
 
 
-def test_expected_best_is_the_mean_over_every_draw() -> None:
+def test_expected_best_is_the_mean_over_all_possible_draws() -> None:
     losses = [5.0, 4.0, 4.5, 7.0]
     found = expected_best(losses)
     for k in range(1, 5):
@@ -83,7 +83,7 @@ def test_the_band_is_a_percentile_bootstrap_of_the_trials() -> None:
     assert expected_best_band(losses[:7]).shape == (2, 0)
 
 
-def test_the_band_covers_about_what_it_says() -> None:
+def test_the_band_has_about_its_nominal_coverage() -> None:
     rng = np.random.default_rng(0)
     sweeps, k = 400, np.arange(1, 5)
     truth = 1 / (k + 1)  # of the lowest of k numbers between 0 and 1
@@ -99,20 +99,20 @@ def test_arms_whose_order_depends_on_the_number_of_trials_are_named() -> None:
     # E[min_k] of (6, 6, 6, 3) is 5.25, 4.69, …: behind 5 for one trial, ahead from two on
     assert crossings({"steady": steady, "lucky": [6.0, 6.0, 6.0, 3.0]}) == [("steady", "lucky", 2)]
     assert crossings({"a": steady, "b": lucky, "c": []}) == []
-    # level for one trial, ahead ever after: nobody was overtaken
+    # equal for one trial, ahead for more: the order never changes
     assert expected_best([4.5, 5.5])[0] == 5.0
     assert crossings({"steady": steady, "wide": [4.5, 5.5]}) == []
-    assert crossings({str(n): [10.8] * n for n in range(2, 20)}) == []  # equal but for the last bit
+    assert crossings({str(n): [10.8] * n for n in range(2, 20)}) == []  # equal except for rounding
 
 
-def test_sensitivity_by_hand() -> None:
+def test_sensitivity_worked_by_hand() -> None:
     # log10 η = -4, -3, -2; L = 6, 4, 5; L0 = 5.5 caps the first: excess 1.5, 0, 1; area (0.75 + 0.5) over 2 decades
     found = learning_rate_sensitivity([1e-4, 1e-3, 1e-2], [6.0, 4.0, 5.0], 5.5, 1e-4, 1e-2)
     assert found == pytest.approx(1.25 / 2)
-    # a diverged trial counts as never trained, and trials with one rate by their mean
+    # a diverged trial counts with the initial loss; trials with the same rate are averaged
     again = learning_rate_sensitivity([1e-2, 1e-3, 1e-4, 1e-3], [math.nan, 4.5, 5.5, 3.5], 5.5, 1e-4, 1e-2)
     assert again == pytest.approx((0.75 + 0.75) / 2)
-    # beyond what was tried the nearest loss is taken: excess 1 at 1e-4 and 1e-3, 0 at 1e-2
+    # outside the tried rates the loss is constant: excess 1 at 1e-4 and 1e-3, 0 at 1e-2
     wide = learning_rate_sensitivity([1e-3, 1e-2], [5.0, 4.0], 9.0, 1e-4, 1e-2)
     assert wide == pytest.approx((1.0 + 0.5) / 2)
     assert learning_rate_sensitivity([1e-3, 1e-2], [4.0, 4.0], 9.0, 1e-4, 1e-2) == 0
@@ -122,21 +122,21 @@ def test_sensitivity_by_hand() -> None:
 SPACE = {**RATE, "train.optimizer": {"choice": ["adamw", "muon", "sgd"]}}
 
 
-def test_an_optimum_touches_diverged_trials_where_they_are_its_neighbours() -> None:
+def test_an_optimum_is_near_diverged_trials_that_are_its_neighbours() -> None:
     # u = 0, 0.5 (best) and, diverged, 1: every trial is 0.5 from its neighbour, the diverged one too
     near = nearest_diverged(trials(1e-4, 1e-3), [5.0, 4.0], trials(1e-2), RATE)
     assert near and (near.distance, near.reach) == (pytest.approx(0.5), pytest.approx(0.5)) and near.touches
     # one more at u = 0.45: distances to neighbours 0.45, 0.05, 0.05, 0.5, of median 0.25
     more = nearest_diverged(trials(1e-4, 1e-3, 10**-3.1), [5.0, 4.0, 4.1], trials(1e-2), RATE)
     assert more and more.distance == pytest.approx(0.5) and more.reach == pytest.approx(0.25) and not more.touches
-    # where trials crowd, a tenth of the range counts as near: 0.09 does, 0.11 does not
+    # where trials are dense, a tenth of the range counts as near: 0.09 does, 0.11 does not
     crowd = [10 ** (-3 + 2 * step / 1000) for step in range(10)]
     for u, touches in ((0.09, True), (0.11, False)):
         found = nearest_diverged(trials(*crowd), [4.0, *[5.0] * 9], trials(10 ** (-3 + 2 * u)), RATE)
         assert found and found.reach == 0.1 and found.distance == pytest.approx(u) and found.touches is touches
 
 
-def test_distances_between_trials_by_hand() -> None:
+def test_distances_between_trials_worked_by_hand() -> None:
     def at(rate: float, optimizer: str) -> dict[str, object]:
         return {"train.learning_rate": rate, "train.optimizer": optimizer}
 

@@ -1,4 +1,4 @@
-"""The verdicts' promises, on simulated sweeps of five arms and a baseline whose truth is known."""
+"""Error rates and power of the verdicts, on simulated sweeps of a baseline and five arms with known differences."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from harness.report.__main__ import app
 
 
 @pytest.mark.parametrize(("seeds", "noise"), [(3, "normal"), (5, "t(3)")])
-def test_reports_of_sweeps_without_a_difference_declare_few_winners(seeds: int, noise: Noise) -> None:
+def test_reports_of_sweeps_without_a_difference_have_few_false_alarms(seeds: int, noise: Noise) -> None:
     alarms, naive = audit.false_alarms(200, seeds, noise, np.random.default_rng(11))
     assert alarms.at_most == pytest.approx(0.05 + 2 * math.sqrt(0.05 * 0.95 / 200)) and alarms.kept, alarms
-    assert naive.found > 0.7  # the lowest mean is another arm's in 5 of 6 sweeps
+    assert naive.found > 0.7  # in 5 of 6 sweeps another arm than the baseline has the lowest mean
 
 
-def test_the_rule_alone_gives_the_verdicts_of_the_report() -> None:
+def test_the_fast_path_gives_the_verdicts_of_the_report() -> None:
     generator = np.random.default_rng(12)
     for seeds, effect in ((2, 0.0), (5, 0.05), (8, -0.03)):
         losses = simulate(generator, 8, seeds, effect=effect)
@@ -33,17 +33,17 @@ def test_the_rule_alone_gives_the_verdicts_of_the_report() -> None:
 
 
 def adjusted(losses: audit.Losses) -> np.ndarray:
-    """Holm-adjusted p of every arm, shape (sweeps, ARMS), as the verdicts use them."""
+    """Holm-adjusted p of every arm, shape (sweeps, ARMS), as used by the verdicts."""
     return holm(paired_t_p(losses[:, 1:] - losses[:, :1]))
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5, 12])
 @pytest.mark.parametrize("noise", audit.NOISES)
-def test_no_winner_in_many_sweeps_without_a_difference(seeds: int, noise: Noise) -> None:
+def test_familywise_error_rate_over_many_sweeps(seeds: int, noise: Noise) -> None:
     losses = simulate(np.random.default_rng(seeds), 20_000, seeds, noise)
     alarms = (adjusted(losses) <= 0.05).any(axis=-1).mean()
     assert alarms <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 20_000)
-    # Without the correction there would be more, so the line above can fail.
+    # Without Holm's correction the rate is higher, so the assertion above can fail.
     assert (paired_t_p(losses[:, 1:] - losses[:, :1]) <= 0.05).any(axis=-1).mean() > 2 * alarms
 
 
@@ -53,18 +53,18 @@ def test_the_detectable_effect_is_found(seeds: int) -> None:
     generator = np.random.default_rng(seeds)
     found = (adjusted(simulate(generator, 20_000, seeds, effect=-effect))[:, 0] <= 0.05).mean()
     assert found >= 0.8 - 2 * math.sqrt(0.8 * 0.2 / 20_000)
-    # Half of it is not: what is printed is no mere upper bound.
+    # Half of it is not found: the printed effect is not just an upper bound.
     assert (adjusted(simulate(generator, 20_000, seeds, effect=-effect / 2))[:, 0] <= 0.05).mean() < 0.5
 
 
-def test_the_detectable_effect_is_found_through_the_rule() -> None:
+def test_the_detectable_effect_is_found_by_the_verdicts() -> None:
     assert audit.finds_what_it_could(400, 5, np.random.default_rng(13)).kept
 
 
 @pytest.mark.parametrize("noise", audit.NOISES)
-def test_a_difference_that_matters_is_seldom_called_none(noise: Noise) -> None:
+def test_a_difference_of_delta_is_rarely_called_no_difference(noise: Noise) -> None:
     assert audit.wrongly_equal(300, 12, noise, np.random.default_rng(14)).kept
-    # With this many seeds most arms that do not differ are said not to.
+    # With this many seeds, most arms without a true difference get this verdict.
     words = audit.judged(simulate(np.random.default_rng(15), 50, 12, noise))
     assert np.mean([word == "no difference larger than δ" for sweep in words for word in sweep]) > 0.5
 
@@ -74,22 +74,22 @@ def test_intervals_cover(seeds: int) -> None:
     check = audit.coverage(4000, seeds, "normal", np.random.default_rng(seeds))
     assert (check.at_least, check.at_most) == pytest.approx((0.93, 0.97)) and check.kept, check
     heavy = audit.coverage(2000, seeds, "t(3)", np.random.default_rng(seeds))
-    assert 0.93 < heavy.found < 0.98  # nothing is promised; heavy tails make the t interval somewhat wide
+    assert 0.93 < heavy.found < 0.98  # no bound is set; heavy tails make the t interval somewhat wide
 
 
 @pytest.mark.parametrize("noise", audit.NOISES)
-def test_looking_several_times_declares_as_few_winners(noise: Noise) -> None:
-    alarms, unpaid = audit.false_alarms_in_rounds(200, noise, np.random.default_rng(17))
+def test_several_looks_have_as_few_false_alarms(noise: Noise) -> None:
+    alarms, uncorrected = audit.false_alarms_in_rounds(200, noise, np.random.default_rng(17))
     assert alarms.at_most == pytest.approx(0.05 + 2 * math.sqrt(0.05 * 0.95 / 200)) and alarms.kept, alarms
-    assert unpaid.found > alarms.found  # looking as often without paying for it
+    assert uncorrected.found > alarms.found
 
 
-def test_looking_several_times_without_paying_breaks_the_promise() -> None:
-    _, unpaid = audit.false_alarms_in_rounds(400, "normal", np.random.default_rng(18))
-    assert unpaid.found > 0.05 + 2 * math.sqrt(0.05 * 0.95 / 400)
+def test_several_looks_at_the_full_level_have_too_many_false_alarms() -> None:
+    _, uncorrected = audit.false_alarms_in_rounds(400, "normal", np.random.default_rng(18))
+    assert uncorrected.found > 0.05 + 2 * math.sqrt(0.05 * 0.95 / 400)
 
 
-def test_rounds_keep_their_promises_through_the_rule() -> None:
+def test_power_and_coverage_with_several_looks() -> None:
     generator = np.random.default_rng(19)
     found, trained = audit.finds_what_it_could_in_rounds(300, generator)
     assert found.kept and 0.5 < trained.found < 1, (found, trained)
@@ -97,7 +97,7 @@ def test_rounds_keep_their_promises_through_the_rule() -> None:
     assert held.at_least == pytest.approx(0.95 - 2 * math.sqrt(0.95 * 0.05 / 2000)) and held.kept, held
 
 
-def test_the_rule_in_rounds_gives_the_verdicts_of_the_report() -> None:
+def test_the_fast_path_gives_the_verdicts_of_the_report_with_several_looks() -> None:
     losses = simulate(np.random.default_rng(20), 8, 12, effect=0.02)
     assert audit.judged(losses, audit.LOOKS) == audit.reported(losses, audit.LOOKS)
 
@@ -114,10 +114,10 @@ def test_both_noises_have_the_same_spread() -> None:
 def test_command(monkeypatch: pytest.MonkeyPatch) -> None:
     few = list(audit.audit(10))
     assert len(few) == 2 * 2 * 2 + 2 + 3 + 2 * len(audit.COVERED_SEEDS) + 4 + 2 + 2
-    kept = Check("a promise", "normal", 3, 0.04, at_most=0.06)
-    monkeypatch.setattr(audit, "audit", lambda: iter([kept]))
+    passing = Check("an error rate", "normal", 3, 0.04, at_most=0.06)
+    monkeypatch.setattr(audit, "audit", lambda: iter([passing]))
     done = CliRunner().invoke(app, ["audit"])
-    assert done.exit_code == 0 and "4.0 %" in done.output and "≤ 6.0 %" in done.output and "kept" in done.output
-    monkeypatch.setattr(audit, "audit", lambda: iter([kept, Check("another", "t(3)", 3, 0.07, at_most=0.06)]))
+    assert done.exit_code == 0 and "4.0 %" in done.output and "≤ 6.0 %" in done.output and "ok" in done.output
+    monkeypatch.setattr(audit, "audit", lambda: iter([passing, Check("another", "t(3)", 3, 0.07, at_most=0.06)]))
     done = CliRunner().invoke(app, ["audit"])
-    assert done.exit_code == 1 and "BROKEN" in done.output and "1 of 2 checks" in done.stderr
+    assert done.exit_code == 1 and "FAILED" in done.output and "1 of 2 checks" in done.stderr

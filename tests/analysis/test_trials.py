@@ -50,13 +50,13 @@ def test_only_complete_trials_have_results_and_all_are_counted() -> None:
     assert other.counted.size == 0 and math.isnan(other.sensitivity)
 
 
-def test_confirm_runs_are_no_trials() -> None:
+def test_confirm_runs_are_not_trials() -> None:
     runs = pd.concat([explored((1e-3, "complete", 5.5)), example.frame(example.confirm_runs())], ignore_index=True)
     assert arm_trials(runs, [ARM], RATE)[ARM].losses.tolist() == [5.5]
 
 
 def test_learning_rate_sensitivity_counts_a_diverged_trial_as_untrained() -> None:
-    # L0 = 5.5 caps the first and stands for the third: excess 1.5, 0, 1.5 over two decades
+    # L0 = 5.5 caps the first loss and replaces the third: excess 1.5, 0, 1.5 over two decades
     runs = explored((1e-4, "complete", 6.0), (1e-3, "complete", 4.0), (1e-2, "diverged", math.nan))
     runs["initial_val_loss"] = 5.5
     assert arm_trials(runs, [ARM], RATE)[ARM].sensitivity == pytest.approx(0.75)
@@ -64,22 +64,22 @@ def test_learning_rate_sensitivity_counts_a_diverged_trial_as_untrained() -> Non
     pruned["initial_val_loss"] = 5.5
     assert arm_trials(pruned, [ARM], RATE)[ARM].sensitivity == pytest.approx(0.375)  # 0 beyond the last result
     lost = explored((1e-4, "diverged", math.nan), (1e-2, "diverged", math.nan))
-    assert math.isnan(arm_trials(lost, [ARM], RATE)[ARM].sensitivity)  # and not 0: nothing could be trained at all
+    assert math.isnan(arm_trials(lost, [ARM], RATE)[ARM].sensitivity)  # not 0: every trial diverged
 
 
-def test_the_loss_before_training_is_the_arms_own_in_the_unit_of_the_metric() -> None:
+def test_the_initial_loss_is_the_arms_own_in_the_unit_of_the_metric() -> None:
     runs = explored((1e-3, "complete", 6.0), (1e-2, "diverged", math.nan))
     runs["initial_val_loss"] = [9.0, math.nan]
     runs["val/bits_per_byte"] = [1.5, math.nan]  # a quarter of the nats
     assert arm_trials(runs, [ARM], RATE, "val/bits_per_byte")[ARM].counted.tolist() == pytest.approx([1.5, 2.25])
-    # an arm that never measured its own takes that of the sweep, and without any a diverged trial counts as nothing
+    # an arm without an initial loss uses the sweep's; if there is none, diverged trials are not counted
     lost = explored((1e-2, "diverged", math.nan), arm=OTHER, initial_val_loss=math.nan)
     both = pd.concat([runs, lost], ignore_index=True)
     assert arm_trials(both, [ARM, OTHER], RATE)[OTHER].counted.tolist() == [9.0]
     assert arm_trials(lost, [OTHER], RATE)[OTHER].counted.tolist() == []
 
 
-def test_a_run_that_does_not_know_its_values_has_no_place() -> None:
+def test_a_run_without_its_tuned_values_is_left_out() -> None:
     runs = explored((1e-3, "complete", 5.5), (2e-3, "diverged", math.nan), (3e-3, "complete", 5.0))
     runs["train.learning_rate"] = [1e-3, math.nan, 3e-3]
     found = arm_trials(runs, [ARM], RATE)[ARM]

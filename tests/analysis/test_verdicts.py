@@ -1,4 +1,4 @@
-"""The rule of several looks, against values worked by hand and against the single look that it consists of."""
+"""Verdicts with several looks, against values worked by hand and against single looks."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ LARGE = [0.50, 0.51, 0.49]  # t = 0.5·√3/0.01 = 86.6 with 2 degrees of freedo
 MIXED = [0.05, -0.02, 0.01]
 
 
-def test_one_look_is_the_rule_without_looks() -> None:
+def test_one_look_equals_no_looks() -> None:
     data = np.random.default_rng(0).normal(0.02, 0.03, (4, 5))
     assert judge(list(data), 0.02, looks=(5,)) == judge(list(data), 0.02)
 
 
 def test_an_arm_is_decided_at_the_first_look_that_decides_it() -> None:
-    later = [-9.0, 9.0, 4.0]  # would change the verdict, if they were looked at
+    later = [-9.0, 9.0, 4.0]  # would change the verdict if they counted
     (one,) = judge([[*LARGE, *later]], 0.02, looks=LOOKS)
     assert (one.verdict, one.pairs) == (Verdict.WORSE, 3)
     assert one.p == pytest.approx(2 * stats.t.sf(0.5 * math.sqrt(3) / 0.01, 2), rel=1e-9)
@@ -30,7 +30,7 @@ def test_an_arm_is_decided_at_the_first_look_that_decides_it() -> None:
     assert (one.interval.mean, one.interval.low, one.interval.high) == pytest.approx((0.5, low, high), rel=1e-9)
 
 
-def test_an_undecided_arm_is_looked_at_again_with_all_its_pairs() -> None:
+def test_an_undecided_arm_is_tested_again_with_all_its_pairs() -> None:
     more = [0.5] * 6
     assert judge([MIXED], 0.02, looks=LOOKS)[0].verdict is Verdict.UNDECIDED
     values = [0.20, 0.25, 0.02, 0.22, 0.24, 0.21]
@@ -41,7 +41,7 @@ def test_an_undecided_arm_is_looked_at_again_with_all_its_pairs() -> None:
     assert at_six.p == pytest.approx(stats.ttest_1samp(values, 0).pvalue, rel=1e-9)
 
 
-def test_a_look_costs_its_level() -> None:
+def test_each_look_uses_its_own_level() -> None:
     # p = 0.02 of three pairs: enough at one look, not at the first of three, whose level is 0.0125.
     t = stats.t.isf(0.01, 2)
     values = np.array([-1.0, 0.0, 1.0]) + t / math.sqrt(3)
@@ -51,7 +51,7 @@ def test_a_look_costs_its_level() -> None:
     assert first.verdict is Verdict.UNDECIDED and first.p_holm == pytest.approx(0.08, rel=1e-9)
 
 
-def test_holm_goes_on_where_an_earlier_look_found_a_difference() -> None:
+def test_holm_continues_after_a_difference_found_at_an_earlier_look() -> None:
     # Two arms: the first is decided at once. At six seeds the other's p is compared with 0.0125, not with half of it.
     t = stats.t.isf(0.01 / 2, 5)
     second = np.array([-1.0, 1.0, 0.0, 0.5, -0.5, 0.0])
@@ -76,7 +76,7 @@ def test_an_arm_that_does_not_differ_still_counts_as_a_comparison() -> None:
     assert found[1].p_holm == pytest.approx(0.08, rel=1e-9)
 
 
-def test_missing_pairs_are_left_out_and_keep_the_seeds_in_their_looks() -> None:
+def test_missing_pairs_are_left_out_and_other_seeds_stay_in_their_looks() -> None:
     values = [0.5, math.nan, -0.1, 0.1, 0.2, 0.3]
     (one,) = judge([values], 0.02, looks=LOOKS)
     assert (one.verdict, one.pairs) == (Verdict.UNDECIDED, 5)
@@ -85,7 +85,7 @@ def test_missing_pairs_are_left_out_and_keep_the_seeds_in_their_looks() -> None:
     assert none.pairs == 0 and math.isnan(none.p_holm) and none.verdict is Verdict.UNDECIDED
 
 
-def test_words_alone_are_those_of_the_judgements() -> None:
+def test_verdicts_equal_those_of_judge() -> None:
     data = np.random.default_rng(1).normal(0.015, 0.03, (40, 3, 12))
     for sweep in data:
         judged = judge(list(sweep), 0.02, looks=LOOKS)
