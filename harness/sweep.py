@@ -34,7 +34,7 @@ from harness.core.errors import SpecError
 from harness.core.gc_pause import importing
 from harness.core.outcomes import Exit, Outcome
 from harness.runner.datasets import Datasets, data_facts
-from harness.runner.describe import sweep_info
+from harness.runner.describe import sweep_info, why_anew
 
 if TYPE_CHECKING:
     from harness.config.spec import SweepSpec
@@ -129,7 +129,8 @@ def main(
             from harness.runner.status import show_status
 
             identity = datasets.identity(spec)
-            show_status(spec, identity, tracking, stores.optuna, work_folder(spec, identity))
+            data = datasets[spec.run_config(spec.baseline_arm.values).data]
+            show_status(spec, identity, data, tracking, stores.optuna, work_folder(spec, identity))
             return
         screen = make_screen(out, EventLog(Path("mlruns") / f"{spec.name}.log"), plain=plain, quiet=quiet)
         pool = LocalPool(workers or default_workers(), threads, patience)
@@ -221,8 +222,8 @@ def run(
         rhythm = configs[arm.name].rhythm(train_tokens[arm.name])
         studies[arm.name] = ArmStudy(spec, arm, identity, optuna_storage, *rhythm)
     parent = tracker.open_sweep(sweep_info(spec, identity, used[spec.baseline_arm.name], command()))
-    if tracker.other_sweeps and not fresh:
-        screen.note("the spec, its data or the code has changed since the last sweep of this name: this is another one")
+    if tracker.earlier_sweep and not fresh:
+        screen.note(why_anew(spec, used[spec.baseline_arm.name], stores.mlflow, tracker.earlier_sweep))
     outcome: Outcome | None = Outcome.FAILED  # unless the sweep comes to an end
     try:
         facts = {name: data_facts(data) for name, data in used.items()}

@@ -18,6 +18,8 @@ from typing import Any, Final, TypeGuard
 # Fields that change no number of a run: they are left out of its digest, and cannot be compared or tuned.
 WITHOUT_EFFECT: Final = ("train.checkpoint_every",)
 
+SET_ASIDE: Final = " (set aside)"  # follows the identity of a sweep that `--fresh` has replaced
+
 _PACKAGE: Final = Path(__file__).parents[1]
 
 # Files of the package that decide a run's numbers, and those in the same folders that do not: they only store, read

@@ -6,6 +6,7 @@ of `Arm`s (every combination of the compared values) and, inside each arm, a spa
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import math
@@ -13,12 +14,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, ValidationError
 from ruamel.yaml import YAML
 
 from harness.config.fields import arm_name, override, value_key
 from harness.config.fingerprint import decisive, digest_of, training_code
-from harness.config.run import Config, DataConfig, RunConfig, Whole
+from harness.config.run import Config, DataConfig, RunConfig, Whole, flatten
 from harness.core.text import shown
 
 SAMPLERS: Final = ("tpe", "random", "grid", "qmc", "gp", "cmaes")
@@ -235,11 +236,19 @@ class SweepSpec:
         left out: asking for more of the same, or looking at it from another side, continues a sweep; anything else
         begins another.
         """
-        plain = decisive(self.plain())
-        for words in ("name", "question", "baseline"):
-            plain.pop(words, None)
-        study = {"sampler": self.study.sampler, "pruner": self.study.pruner}
-        return digest_of({**plain, "study": study, "data_sha256": data_sha256, "code": training_code()})
+        return digest_of({**_decisive(self.plain()), "data_sha256": data_sha256, "code": training_code()})
+
+    def changed_fields(self, stored: str) -> list[str]:
+        """Dotted paths of what decides a sweep's numbers and is different here and in another sweep.
+
+        Args:
+            stored: the other sweep's `to_yaml`, maybe by an older version: fields that it lacks have their defaults.
+        """
+        other = YAML(typ="safe", pure=True).load(stored)
+        with contextlib.suppress(ValidationError):  # it has a field that is no more
+            other |= _written_out(RunConfig.model_validate({name: other[name] for name in RunConfig.model_fields}))
+        theirs, ours = (dict(flatten(_decisive(plain))) for plain in (other, self.plain()))
+        return [path for path in {**ours, **theirs} if ours.get(path) != theirs.get(path)]
 
     def plain(self) -> dict[str, Any]:
         """The resolved spec as plain values, every default written out; loading it again gives the same sweep."""
@@ -275,6 +284,12 @@ def _written_out(config: Config) -> dict[str, Any]:
         elif value is not None or info.default is not None:
             plain[name] = list(value) if isinstance(value, tuple) else value
     return plain
+
+
+def _decisive(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """A resolved spec without what `SweepSpec.identity` leaves out."""
+    kept = {name: part for name, part in decisive(plain).items() if name not in ("name", "question", "baseline")}
+    return {**kept, "study": {name: plain["study"][name] for name in ("sampler", "pruner")}}
 
 
 def combinations(compare: Mapping[str, tuple[Any, ...]]) -> Iterator[dict[str, Any]]:

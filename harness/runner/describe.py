@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from harness.config.fingerprint import SET_ASIDE
+from harness.core.text import listed
+
 if TYPE_CHECKING:
     from harness.config.spec import SweepSpec
     from harness.data import Dataset
@@ -35,3 +38,30 @@ def sweep_info(spec: SweepSpec, identity: str, data: Dataset, command: str = "")
         data=data_facts(data),
         plan=analysis_plan(spec),
     )
+
+
+def why_anew(spec: SweepSpec, data: Dataset, tracking: str | None, earlier_sweep: str | None = None) -> str:
+    """One line: why a sweep is another one than the last of its name, as far as the record of that one tells.
+
+    Args:
+        spec, data: of the new sweep; the data of its baseline.
+        tracking: MLflow's address; None: the default.
+        earlier_sweep: the other's parent run; None: the one that was started or resumed last.
+
+    Returns:
+        an empty text where no sweep of this name is known, or the last one was set aside.
+    """
+    from harness.tracking import TrackingError, load_sweep
+
+    try:
+        earlier = load_sweep(spec.name, tracking, earlier_sweep)
+    except TrackingError:
+        return ""
+    if earlier.identity.endswith(SET_ASIDE):
+        return ""
+    fields = spec.changed_fields(earlier.spec_text)
+    changed = [f"the spec ({', '.join(fields)})"] if fields else []
+    if data.fingerprint != earlier.data["fingerprint"] and not any(path.startswith("data.") for path in fields):
+        changed.append("the text")
+    what = listed(changed or ["the training code"])
+    return f"{what} changed since the last sweep of this name: this is a new sweep, and the earlier runs are kept"

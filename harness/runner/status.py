@@ -7,15 +7,19 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from harness.config.spec import SweepSpec
 from harness.console.cli import out, show_table
 from harness.console.text import clock
 from harness.core import metrics
 from harness.core.outcomes import Outcome, Phase
+from harness.runner.describe import why_anew
 from harness.search.study import read_studies
 from harness.tracking import SweepState, UnfinishedRun, find_sweep, load_runs, unfinished_runs
+
+if TYPE_CHECKING:
+    from harness.data import Dataset
 
 HEADINGS: Final = ("Arm", "Explored", "Confirmed", "Running", "Interrupted", "Failed", "Left", "Best val loss")
 
@@ -174,13 +178,15 @@ def _arm(
     )
 
 
-def show_status(spec: SweepSpec, identity: str, tracking: str | None, storage: str, folder: Path) -> None:
-    """Print how far a sweep is, from its stores alone."""
-    from harness.runner.status import HEADINGS, read_status
-
+def show_status(
+    spec: SweepSpec, identity: str, data: Dataset, tracking: str | None, storage: str, folder: Path
+) -> None:
+    """Print how far a sweep is, from its stores alone; `data` is that of its baseline."""
     status = read_status(spec, identity, tracking, storage, folder)
     out.print(spec.title, style="bold", soft_wrap=True)
     if status.sweep is not None:
         show_table([HEADINGS, *(arm.cells for arm in status.arms)])
+    elif why := why_anew(spec, data, tracking):
+        out.print(why, soft_wrap=True)
     for line in status.lines:
         out.print(line, soft_wrap=True)

@@ -20,6 +20,7 @@ from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
 
+from harness.config.fingerprint import SET_ASIDE
 from harness.config.spec import Arm, SweepSpec
 from harness.core.outcomes import Again, Outcome
 from harness.search.samplers import distribution, make_pruner, make_sampler
@@ -280,7 +281,7 @@ def set_studies_aside(storage: BaseStorage, sweep: str, identity: str) -> list[s
     for one in optuna.get_all_study_summaries(storage=storage, include_best_trial=False):
         if one.study_name.startswith(f"{sweep}/") and one.user_attrs.get(IDENTITY) == identity:
             study = optuna.load_study(storage=storage, study_name=one.study_name)
-            study.set_user_attr(IDENTITY, f"{identity} (set aside)")
+            study.set_user_attr(IDENTITY, identity + SET_ASIDE)
             names.append(one.study_name)
     return names
 

@@ -655,7 +655,10 @@ def test_19_an_edited_spec_of_the_same_name(stopped: Stopped) -> None:
     small = ["--set", "train.budget.tokens=2_048", "--set", "compare={model.drop_rate: [0.0]}", "--workers", "1"]
     edited = sandbox.run("tiny.yaml", *small)
     assert edited.returncode == 0, edited.stdout + edited.stderr
-    said = "the spec, its data or the code has changed since the last sweep of this name: this is another one"
+    said = (
+        "the spec (train.budget.tokens, compare.model.drop_rate) changed since the last sweep of this name: "
+        "this is a new sweep, and the earlier runs are kept"
+    )
     assert said in " ".join(edited.stdout.split())
     new = Counter({("explore", "complete", "FINISHED"): 1, ("confirm", "complete", "FINISHED"): 1})
     assert sandbox.outcomes() == old + new

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.config.fingerprint import digest_of
+from harness.config.fingerprint import SET_ASIDE, digest_of
 from harness.core import metrics
 from harness.core.outcomes import Outcome, Phase
 from harness.tracking import provenance, schema
@@ -35,7 +35,7 @@ class Tracker(RunWriter):
     def __init__(self, experiment: str, uri: str | None = None) -> None:
         super().__init__(experiment, uri)
         self._sweeps: dict[str, SweepInfo] = {}  # by parent run
-        self.other_sweeps = 0  # of the same name but another identity, known once a sweep is opened anew
+        self.earlier_sweep = ""  # parent run of the last one with another identity, set when a sweep is opened anew
 
     @explained()
     def open_sweep(self, info: SweepInfo) -> str:
@@ -51,7 +51,8 @@ class Tracker(RunWriter):
         known = self._known_sweep(info.identity)
         tags = clipped_tags({**self._shared, **schema.sweep_tags(info), schema.OPENED: str(milliseconds())})
         if known is None:
-            self.other_sweeps = len(sweeps_of(self._client, self._experiment_id))
+            earlier = sweeps_of(self._client, self._experiment_id)
+            self.earlier_sweep = earlier[-1].info.run_id if earlier else ""
             run = self._client.create_run(self._experiment_id, tags=tags, run_name=info.name)
             parent = str(run.info.run_id)
             self._keep_plan(run, info.plan)
@@ -156,7 +157,7 @@ class Tracker(RunWriter):
         for run in found:
             self.close_left(run.info.run_id)
             when = datetime.now(UTC).isoformat(timespec="seconds")
-            tags = {schema.IDENTITY: f"{identity} (set aside)", schema.SET_ASIDE: when}
+            tags = {schema.IDENTITY: identity + SET_ASIDE, schema.SET_ASIDE: when}
             self._send(run.info.run_id, tags)
             if run.info.status == "RUNNING":
                 self._client.set_terminated(run.info.run_id, Outcome.INTERRUPTED.mlflow_status)
