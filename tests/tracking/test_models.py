@@ -16,7 +16,7 @@ from paths import ROOT
 from servers import mlflow_server
 from stored_runs import point, sweep_info, trial_info
 
-README = ROOT / "README.md"
+README = ROOT / "mlruns" / "README.md"
 
 
 @pytest.fixture(scope="module")
