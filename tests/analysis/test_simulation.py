@@ -85,8 +85,8 @@ def test_several_looks_have_as_few_false_alarms(noise: Noise) -> None:
 
 
 def test_several_looks_at_the_full_level_have_too_many_false_alarms() -> None:
-    _, uncorrected = audit.false_alarms_in_rounds(400, "normal", np.random.default_rng(18))
-    assert uncorrected.found > 0.05 + 2 * math.sqrt(0.05 * 0.95 / 400)
+    _, uncorrected = audit.false_alarms_in_rounds(200, "normal", np.random.default_rng(18))
+    assert uncorrected.found > 0.05 + 2 * math.sqrt(0.05 * 0.95 / 200)
 
 
 def test_power_and_coverage_with_several_looks() -> None:

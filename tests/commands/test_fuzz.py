@@ -1,7 +1,7 @@
 """Whatever the input is: it is accepted, or refused with exit code 2 and a line for each mistake; never a traceback.
 
 Here hypothesis breaks specs, corpora and checkpoints. The examples are the same at each run. To look further, ask for
-more, which are new ones each time: `FUZZ=20 pytest tests/test_fuzz.py` tries 20 times as many.
+more, which are new ones each time: `FUZZ=20 pytest tests/commands/test_fuzz.py` tries 20 times as many.
 """
 
 from __future__ import annotations
@@ -74,19 +74,19 @@ def check(raw: bytes, *arguments: str) -> int:
 
 
 @given(text=changed_values())
-@examples(120)
+@examples(50)
 def test_specs_with_other_values(text: str, folder: Path) -> None:
     check(text.encode("utf-8", "surrogatepass"))
 
 
 @given(text=changed_texts())
-@examples(100)
+@examples(45)
 def test_specs_with_other_text(text: str, folder: Path) -> None:
     check(text.encode("utf-8", "surrogatepass"))
 
 
 @given(raw=changed_bytes())
-@examples(60)
+@examples(30)
 def test_specs_with_other_bytes(raw: bytes, folder: Path) -> None:
     check(raw)
 
@@ -249,7 +249,7 @@ def test_any_bytes_as_a_description(raw: bytes, checkpoint: tuple[bytes, bytes])
 
 
 @given(data=st.data())
-@examples(100)
+@examples(45)
 def test_a_description_of_something_else(data: st.DataObject, checkpoint: tuple[bytes, bytes]) -> None:
     description = json.loads(checkpoint[0])
     section = data.draw(st.sampled_from(["model", "train", "data", None]))

@@ -114,16 +114,17 @@ def test_estimates_are_compared_by_the_run(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_plan_tells_how_far_off_the_last_one_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from in_process import call
     from sandbox import SPEC, Sandbox
 
     monkeypatch.setenv("GPT_HARNESS_CACHE", str(tmp_path / "cache"))
     sandbox = Sandbox(tmp_path / "here", SPEC.replace("[0.0, 0.2]", "[0.0]").replace("trials: 2", "trials: 1"))
-    first = sandbox.run("tiny.yaml", "--plan")
+    first = call(sandbox, "tiny.yaml", "--plan")
     assert first.returncode == 0, first.stderr
     assert "about " in first.stdout and " on this CPU (" in first.stdout
     assert "estimates:" not in first.stdout
-    assert sandbox.run().returncode == 0
-    second = sandbox.run("tiny.yaml", "--plan").stdout
+    assert call(sandbox).returncode == 0
+    second = call(sandbox, "tiny.yaml", "--plan").stdout
     (said,) = [line for line in second.splitlines() if line.startswith("estimates:")]
     ended = json.loads((tmp_path / "cache" / "estimates.json").read_text())["estimates"][0]
     assert (ended["name"], ended["runs"], ended["done"]) == ("tiny", 3, 3)

@@ -58,6 +58,7 @@ from harness.data import open_dataset
 from harness.tracking import checkpoint_folder
 from harness.tracking.outbox.journal import TAG, Journal
 from harness.training.trainer import train
+from in_process import call
 from paths import SUPPORT
 from sandbox import PATIENCE, SPEC, Command, Sandbox, exact_curves, saved
 from servers import mlflow_server
@@ -368,10 +369,10 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Stopped:
         sweep.until(lambda: len(sandbox.under_way(states=2)) == 2)
         pid = sweep.process.pid
         second = sandbox.run("tiny.yaml", "--workers", "1")
-        running = sandbox.run("tiny.yaml", "--status").stdout
+        running = call(sandbox, "tiny.yaml", "--status").stdout
         os.killpg(pid, signal.SIGINT)  # as a terminal does, to the workers too
         ended(sweep)
-    between = sandbox.run("tiny.yaml", "--status").stdout
+    between = call(sandbox, "tiny.yaml", "--status").stdout
 
     [(folder, _), *_] = sandbox.open_runs()
     newest = saved(folder)[-1]
@@ -600,11 +601,11 @@ def test_14_a_search_that_was_interrupted_repeats_no_point(battered: Battered, c
 def test_15_a_command_that_is_given_again(calm: Sandbox) -> None:
     before = sorted(run.info.run_id for run in calm.runs()[1])
     assert len(before) == 2 * (2 + 1)
-    again = calm.run("tiny.yaml", "--workers", "3")
+    again = call(calm, "tiny.yaml", "--workers", "3")
     assert again.returncode == 0, again.stderr
     assert sorted(run.info.run_id for run in calm.runs()[1]) == before
     assert calm.trials() == {"COMPLETE": 4}
-    status = calm.run("tiny.yaml", "--status").stdout
+    status = call(calm, "tiny.yaml", "--status").stdout
     assert status.splitlines()[-1] == "complete"
     assert len(re.findall(r"^drop_rate=0.\d +2/2 +1/1 +0 +0 +0 +0 ", status, re.MULTILINE)) == 2
 
@@ -619,7 +620,7 @@ def test_16_a_tracking_server_that_is_down_for_a_while(calm: Sandbox, tmp_path: 
     uri = f"http://127.0.0.1:{port}"
     with ExitStack() as stack:
         with mlflow_server(folder, port):
-            sweep = stack.enter_context(sandbox.start("tiny.yaml", "--workers", "1", "--tracking", uri))
+            sweep = stack.enter_context(sandbox.start("tiny.yaml", "--workers", "2", "--tracking", uri))
             sweep.until(lambda: len(stored_metrics(folder / "server.db")))
         done, stored = sweep.said.count("✓"), len(stored_metrics(folder / "server.db"))
         sweep.until(lambda: "what is measured waits on disk, as MLflow cannot take it" in sweep.said)
@@ -653,7 +654,7 @@ def test_19_an_edited_spec_of_the_same_name(stopped: Stopped) -> None:
     old, studies = sandbox.outcomes(), set(sandbox.studies())
     states = sorted(sandbox.work.rglob("state-*"))
     small = ["--set", "train.budget.tokens=2_048", "--set", "compare={model.drop_rate: [0.0]}", "--workers", "1"]
-    edited = sandbox.run("tiny.yaml", *small)
+    edited = call(sandbox, "tiny.yaml", *small)
     assert edited.returncode == 0, edited.stdout + edited.stderr
     said = (
         "the spec (train.budget.tokens, compare.model.drop_rate) changed since the last sweep of this name: "
@@ -668,7 +669,7 @@ def test_19_an_edited_spec_of_the_same_name(stopped: Stopped) -> None:
     assert states == sorted(sandbox.work.rglob("state-*")) != []
     assert len(pd.read_csv(sandbox.folder / "reports" / "tiny" / "runs.csv")) == 2
 
-    fresh = sandbox.run("tiny.yaml", *small, "--fresh")  # and once more from the beginning
+    fresh = call(sandbox, "tiny.yaml", *small, "--fresh")  # and once more from the beginning
     assert fresh.returncode == 0, fresh.stdout + fresh.stderr
     aside = rf"set aside, and begun anew: 1 Optuna studies \({added}\); the MLflow run \w+ with all its runs"
     assert re.search(aside, fresh.stdout), fresh.stdout
@@ -679,7 +680,7 @@ def test_19_an_edited_spec_of_the_same_name(stopped: Stopped) -> None:
 def refused(sandbox: Sandbox, *arguments: str, module: str = "harness.sweep") -> list[str]:
     """What a command says that is answered with exit code 2 and leaves nothing behind."""
     before = sorted(path.name for path in sandbox.folder.rglob("*"))
-    done = sandbox.run(*arguments, module=module)
+    done = call(sandbox, *arguments, module=module)
     assert done.returncode == 2, done.stdout + done.stderr
     assert "Traceback" not in done.stderr and not done.stdout, done.stdout
     assert sorted(path.name for path in sandbox.folder.rglob("*")) == before
@@ -699,10 +700,10 @@ def test_20_hostile_text(tmp_path: Path) -> None:
     sandbox = Sandbox(tmp_path, SPEC.replace("corpus: sotu-1820, ", ""))
     corpus = tmp_path / "<img src=x onerror=alert(3)> {{ 7*7 }}.txt"
     corpus.write_text((bad + " and so on.\n") * 400, "utf-8")
-    settings = {"question": bad, "data.path": corpus.name, "train.sample.prompt": bad, "train.budget.tokens": 2048}
+    settings = {"question": bad, "data.path": str(corpus), "train.sample.prompt": bad, "train.budget.tokens": 2048}
     options = [f"--set={path}={json.dumps(value)}" for path, value in settings.items()]
     options += ["--set=compare={model.drop_rate: [0.0]}", "--set=study.trials=1", "--set=study.seeds=1"]
-    done = sandbox.run("tiny.yaml", "--workers", "1", *options)
+    done = call(sandbox, "tiny.yaml", "--workers", "1", *options)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.startswith(f"tiny: {bad}\n")
     page = (tmp_path / "reports" / "tiny" / "report.html").read_text("utf-8")
@@ -775,7 +776,7 @@ def test_23_stored_tokens_that_are_damaged(tmp_path: Path, monkeypatch: pytest.M
             (folder / "val.npy").write_bytes(whole["val.npy"][:300])
         else:
             (folder / "train.npy").write_bytes(content)
-        assert sandbox.run("tiny.yaml", "--plan").returncode == 0
+        assert call(sandbox, "tiny.yaml", "--plan").returncode == 0
         assert {file.name: file.read_bytes() for file in folder.iterdir()} == whole
     tokens = open_dataset(DataConfig(corpus="sotu-1820", tokenizer="byte"))
     text = b"".join(bytes(tokens.tokens(split).tolist()) for split in ("train", "val", "test"))

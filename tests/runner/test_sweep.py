@@ -13,6 +13,7 @@ import pytest
 
 from harness.core.metrics import Point
 from harness.sweep import draw_run
+from in_process import call
 from sandbox import SPEC, Sandbox
 
 pytestmark = pytest.mark.slow
@@ -122,9 +123,9 @@ def test_the_report_is_what_pandas_reads(swept: Swept) -> None:
 def test_running_again_adds_nothing_and_asking_for_more_adds_just_that(swept: Swept) -> None:
     sandbox, _ = swept
     before = {run.info.run_id for run in sandbox.runs()[1]}
-    assert sandbox.run().returncode == 0
+    assert call(sandbox).returncode == 0
     assert {run.info.run_id for run in sandbox.runs()[1]} == before
-    more = sandbox.run("tiny.yaml", "--set", "study.seeds=3")
+    more = call(sandbox, "tiny.yaml", "--set", "study.seeds=3")
     assert more.returncode == 0
     # Seeds that are added after a look at the results are told: the plan was two.
     warned = " ".join(more.stdout.split())
@@ -146,12 +147,12 @@ def test_a_tracked_run_continues_a_text(swept: Swept) -> None:
     assert by_id.returncode == 0, by_id.stderr
     assert by_id.stdout.startswith("Fellow [b]citizens[/b] ")
     assert len(by_id.stdout) > len("Fellow [b]citizens[/b] ") + 2
-    by_name = sandbox.run(confirm.info.run_name, *options, module="harness.generate")
+    by_name = call(sandbox, confirm.info.run_name, *options, module="harness.generate")
     assert by_name.stdout == by_id.stdout  # greedy: the same text
     sampled = [*options, "--temperature", "1.0", "--seed", "5"]
-    twice = [sandbox.run(confirm.info.run_id, *sampled, module="harness.generate").stdout for _ in range(2)]
+    twice = [call(sandbox, confirm.info.run_id, *sampled, module="harness.generate").stdout for _ in range(2)]
     assert twice[0] == twice[1] != by_id.stdout
-    unknown = sandbox.run("nothing-of-that-name", module="harness.generate")
+    unknown = call(sandbox, "nothing-of-that-name", module="harness.generate")
     assert unknown.returncode == 2
     assert "nothing-of-that-name" in unknown.stderr
     assert "Traceback" not in unknown.stderr
@@ -160,7 +161,7 @@ def test_a_tracked_run_continues_a_text(swept: Swept) -> None:
 def test_an_edited_spec_is_another_sweep_and_leaves_the_old_one_alone(swept: Swept) -> None:
     sandbox, _ = swept
     old = {run.info.run_id for run in sandbox.runs()[1]}
-    edited = sandbox.run("tiny.yaml", "--set", "train.budget.tokens=2048", "--set", "study.trials=1")
+    edited = call(sandbox, "tiny.yaml", "--set", "train.budget.tokens=2048", "--set", "study.trials=1")
     assert edited.returncode == 0
     parents, children = sandbox.runs()
     assert len(parents) == 2
@@ -170,7 +171,7 @@ def test_an_edited_spec_is_another_sweep_and_leaves_the_old_one_alone(swept: Swe
 
 def test_a_plan_trains_nothing(tmp_path: Path) -> None:
     sandbox = Sandbox(tmp_path)
-    done = sandbox.run("tiny.yaml", "--plan", "--workers", "2")
+    done = call(sandbox, "tiny.yaml", "--plan", "--workers", "2")
     assert done.returncode == 0, done.stderr
     assert "2 arms × (2 trials + 2 seeds) = 8 runs" in done.stdout
     parameters = 2 * 256 * 32 + 32 * 32 + (4 * 32 * 32 + 32 + 8 * 32 * 32 + 5 * 32 + 4 * 32) + 2 * 32
@@ -181,7 +182,7 @@ def test_a_plan_trains_nothing(tmp_path: Path) -> None:
 
 def test_a_wrong_spec_leaves_nothing_behind(tmp_path: Path) -> None:
     sandbox = Sandbox(tmp_path, SPEC.replace("sotu-1820", "sotu-1821").replace("emb_dim: 32", "emb_dim: 33"))
-    done = sandbox.run()
+    done = call(sandbox)
     assert done.returncode == 2
     assert [line.split(": ")[1] for line in done.stderr.splitlines()] == ["data.corpus", "model.emb_dim"]
     assert done.stderr.startswith("tiny.yaml:3: data.corpus: ")
@@ -204,8 +205,8 @@ def test_a_worker_that_always_dies_fails_its_trial_only(tmp_path: Path) -> None:
 
 def test_a_better_configuration_supersedes_the_old_confirm_runs(tmp_path: Path) -> None:
     sandbox = Sandbox(tmp_path, SPEC.replace("[0.0, 0.2]", "[0.0]"))
-    assert sandbox.run("tiny.yaml", "--set", "study.trials=1").returncode == 0
-    assert sandbox.run("tiny.yaml", "--set", "study.trials=2", "--set", "study.seeds=1").returncode == 0
+    assert call(sandbox, "tiny.yaml", "--set", "study.trials=1").returncode == 0
+    assert call(sandbox, "tiny.yaml", "--set", "study.trials=2", "--set", "study.seeds=1").returncode == 0
     (study,) = sandbox.studies().values()
     assert study.best_trial.number == 1  # the second learning rate is the better one here
     confirms = {"confirm": [], "superseded": []}
@@ -220,7 +221,7 @@ def test_a_better_configuration_supersedes_the_old_confirm_runs(tmp_path: Path) 
 def test_a_tuned_combination_that_makes_no_gpt_fails_its_trial_and_not_the_sweep(tmp_path: Path) -> None:
     wide = "model.emb_dim: {int_uniform: [16, 9008]}"  # too many to try all: most are no multiple of two heads
     sandbox = Sandbox(tmp_path, SPEC.replace("train.learning_rate: {log_uniform: [1e-3, 1e-2]}", wide))
-    done = sandbox.run("tiny.yaml", "--set", "model.n_heads=16", "--set", "study.seeds=0", "--workers", "1")
+    done = call(sandbox, "tiny.yaml", "--set", "model.n_heads=16", "--set", "study.seeds=0", "--workers", "1")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "allowed: its multiples" in done.stderr
     assert "Traceback" not in done.stderr
@@ -234,7 +235,7 @@ def test_diverged_and_pruned_trials_are_told_as_such(tmp_path: Path) -> None:
         "  batch_tokens", "  warmup: 0.0\n  grad_clip: null\n  batch_tokens"
     )
     sandbox = Sandbox(tmp_path, spec)
-    done = sandbox.run("tiny.yaml", "--workers", "1")
+    done = call(sandbox, "tiny.yaml", "--workers", "1")
     assert done.returncode == 0, done.stdout + done.stderr
     outcomes = sandbox.outcomes()
     assert outcomes[("explore", "diverged", "FAILED")] == 1
@@ -254,7 +255,7 @@ def test_three_samplers_of_optuna_run_a_plain_search(tmp_path: Path) -> None:
     plain = SPEC[: SPEC.index("compare:")] + SPEC[SPEC.index("tune:") :]
     sandbox = Sandbox(tmp_path, plain.replace("seeds: 2", "seeds: 1").replace("6_144", "2_048"))
     for sampler in ("tpe", "cmaes", "gp"):
-        done = sandbox.run("tiny.yaml", "--set", f"study.sampler={sampler}")
+        done = call(sandbox, "tiny.yaml", "--set", f"study.sampler={sampler}")
         assert done.returncode == 0, done.stdout + done.stderr
     assert sandbox.outcomes() == {
         ("explore", "complete", "FINISHED"): 6,

@@ -12,6 +12,7 @@ from harness.analysis.comparison import undecided_arms
 from harness.config.run import DataConfig
 from harness.data import load_corpus
 from harness.report import load_runs
+from in_process import call
 from sandbox import SPEC, Sandbox
 
 pytestmark = pytest.mark.slow
@@ -27,7 +28,7 @@ def runs_of(sandbox: Sandbox, name: str = "tiny") -> pd.DataFrame:
 
 def test_only_what_is_undecided_gets_more_seeds(tmp_path: Path) -> None:
     sandbox = Sandbox(tmp_path, ROUNDS)
-    done = sandbox.run()
+    done = call(sandbox)
     assert done.returncode == 0, done.stderr
     assert "3 arms × 2 to 5 seeds = 6 to 15 runs" in done.stdout
     runs = runs_of(sandbox)
@@ -44,16 +45,16 @@ def test_only_what_is_undecided_gets_more_seeds(tmp_path: Path) -> None:
     said = re.findall(r"^undecided after (\d) seeds: (.*); up to (\d) seeds$", done.stdout, re.MULTILINE)
     assert [int(after) for _, _, after in said] == [look for look in looks[1:] if look <= len(seeds[baseline])]
 
-    assert sandbox.run().returncode == 0
+    assert call(sandbox).returncode == 0
     assert len(runs_of(sandbox)) == len(runs)  # the same verdicts, so nothing to add
 
 
 def test_a_sweep_in_rounds_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     whole, parts = Sandbox(tmp_path / "whole", ROUNDS), Sandbox(tmp_path / "parts", ROUNDS)
-    assert whole.run().returncode == 0
+    assert call(whole).returncode == 0
     # The first round of a sweep of two seeds is that of the sweep in rounds.
-    assert parts.run("tiny.yaml", "--set", "study.seeds=2").returncode == 0
-    assert parts.run().returncode == 0
+    assert call(parts, "tiny.yaml", "--set", "study.seeds=2").returncode == 0
+    assert call(parts).returncode == 0
     columns = ["arm", "seed", "val/loss", "test/loss"]
     ends = [runs_of(one)[columns].sort_values(columns[:2], ignore_index=True) for one in (whole, parts)]
     pd.testing.assert_frame_equal(*ends)
@@ -61,7 +62,7 @@ def test_a_sweep_in_rounds_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
 
 def test_equal_arms_are_trained_on_seeds_of_their_own_and_come_out_undecided(tmp_path: Path) -> None:
     sandbox = Sandbox(tmp_path, SPEC.replace("[0.0, 0.2]", "[0.0, 0.0]"))
-    done = sandbox.run()
+    done = call(sandbox)
     assert done.returncode == 0, done.stderr
     runs = runs_of(sandbox)
     assert set(runs["arm"]) == {"drop_rate=0.0", "drop_rate=0.0 (2)"}
@@ -70,7 +71,7 @@ def test_equal_arms_are_trained_on_seeds_of_their_own_and_come_out_undecided(tmp
     assert confirm.groupby("arm")["seed"].agg(list).map(sorted).tolist() == [[2, 3], [2, 3]]
     assert sorted(confirm["train.seed"]) == [2, 3, 1_000_002, 1_000_003]
     assert re.search(r"^drop_rate=0.0 \(2\) +2 .* undecided ", done.stdout, re.MULTILINE)
-    assert sandbox.run().returncode == 0 and len(runs_of(sandbox)) == 8
+    assert call(sandbox).returncode == 0 and len(runs_of(sandbox)) == 8
 
 
 def test_nothing_that_is_decided_depends_on_the_test_split(tmp_path: Path) -> None:
@@ -81,9 +82,11 @@ def test_nothing_that_is_decided_depends_on_the_test_split(tmp_path: Path) -> No
     for name, words in (("one", text), ("other", other)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "corpus.txt").write_text(words, "utf-8")
-        spec = SPEC.replace("corpus: sotu-1820", "path: corpus.txt").replace("seeds: 2", "seeds: {min: 2, max: 4}")
+        spec = SPEC.replace("corpus: sotu-1820", f"path: {tmp_path / name / 'corpus.txt'}").replace(
+            "seeds: 2", "seeds: {min: 2, max: 4}"
+        )
         sandbox = Sandbox(tmp_path / name, spec)
-        done = sandbox.run()
+        done = call(sandbox)
         assert done.returncode == 0, done.stderr
         columns = ["arm", "phase", "seed", "trial_number", "train.learning_rate", "val/loss", "test/loss"]
         found.append(runs_of(sandbox)[columns].sort_values(columns[:4], ignore_index=True))
@@ -113,7 +116,7 @@ study: {seeds: 3}
 
 def test_a_large_effect_has_the_same_sign_in_both_vocabularies(tmp_path: Path) -> None:
     sandbox = Sandbox(tmp_path, VOCABULARIES)
-    done = sandbox.run()
+    done = call(sandbox)
     assert done.returncode == 0, done.stderr
     runs = runs_of(sandbox)
     losses = runs.pivot(index="seed", columns="arm", values="val/loss")
@@ -127,9 +130,9 @@ def test_a_large_effect_has_the_same_sign_in_both_vocabularies(tmp_path: Path) -
     assert [size.tolist() for size in sizes[["full", "corpus"]]] == [[50257], [1200]]
     page = (sandbox.folder / "reports/tiny/report.md").read_text("utf-8")
     assert "the validation loss by" in page and "not ranked" not in page
-    assert sandbox.run().returncode == 0
+    assert call(sandbox).returncode == 0
     assert len(runs_of(sandbox)) == len(runs)  # the same configurations, so nothing to add
     own = runs[runs["data.vocab"] == "corpus"].iloc[0]
     options = ("--prompt", " the publication", "--max-new-tokens", "3")
-    written = sandbox.run(own["run_id"], *options, module="harness.generate")
+    written = call(sandbox, own["run_id"], *options, module="harness.generate")
     assert (written.returncode, written.stdout[:16]) == (0, " the publication")

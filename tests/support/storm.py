@@ -1,6 +1,6 @@
 """Kill a sweep again and again until it ends, then look for anything that was lost, doubled or untrue.
 
-    python tests/storm.py --kills 100
+    python tests/support/storm.py --kills 100
 
 A sweep of small trials with two workers is hit at random moments: the parent or a worker, by SIGKILL, SIGTERM or
 Ctrl-C, sometimes twice. Whenever the parent is gone, the same command is given again. A sweep that ends before all

@@ -16,6 +16,7 @@ import pytest
 from mlflow import MlflowClient
 
 from browser import browser, needs_browser
+from in_process import call
 from sandbox import SPEC, Sandbox
 
 pytestmark = [pytest.mark.slow, needs_browser]
@@ -74,7 +75,7 @@ class Pages:
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
     sandbox = Sandbox(tmp_path_factory.mktemp("pages"), SPEC)
-    done = sandbox.run("tiny.yaml")
+    done = call(sandbox, "tiny.yaml")
     assert done.returncode == 0, done.stdout + done.stderr
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -1,0 +1,90 @@
+"""Commands in this process, on workers that stay alive: a whole sweep takes a second or two instead of ten.
+
+A process of its own imports torch, MLflow and Optuna anew, and so does each of its workers. Tests of signals, of exit
+codes as a shell sees them and of start-up need that (`sandbox.Sandbox.run`); tests of what a sweep decides, stores and
+reports do not.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import dataclasses
+import importlib
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from typer.testing import CliRunner
+
+import harness.workers.pool
+from harness.workers.messages import Job
+from sandbox import Sandbox
+
+_pools: list[SharedPool] = []
+
+
+class SharedPool(harness.workers.pool.Pool):
+    """A pool that outlives the sweeps which use it. Its workers run in another folder, so paths are made absolute."""
+
+    def __exit__(self, *_: object) -> None:
+        for job in self.pids():  # of a sweep that ended early
+            self.stop(job)
+        while self.pids():
+            self.events(0.1)
+
+    def submit(self, job: Job) -> None:
+        """Give a job to a worker."""
+        places = {name: getattr(job, name) for name in ("state", "checkpoint")}
+        super().submit(dataclasses.replace(job, **{name: place and place.absolute() for name, place in places.items()}))
+
+
+def shared_pool(workers: int, threads: int, patience: float) -> SharedPool:
+    """The pool of this process, as large as is asked for; workers beyond that stay idle.
+
+    Raises:
+        AssertionError: workers with other threads are asked for; those need a process of their own.
+    """
+    if not _pools:
+        _pools.append(SharedPool(workers, threads, patience))
+        atexit.register(_pools[0].close)
+    pool = _pools[0]
+    assert pool.threads == threads
+    pool.size, pool.patience = workers, patience
+    return pool
+
+
+@contextlib.contextmanager
+def _as_a_command(folder: Path, arguments: list[str]) -> Iterator[None]:
+    """This process as a new one would be: its folder, its arguments; its signal handlers are put back."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    handlers = [signal.getsignal(number) for number in numbers]
+    argv, pool = sys.argv, harness.workers.pool.Pool
+    sys.argv = ["harness", *arguments]
+    harness.workers.pool.Pool = shared_pool  # type: ignore[assignment,misc]
+    try:
+        with contextlib.chdir(folder):
+            yield
+    finally:
+        harness.workers.pool.Pool = pool  # type: ignore[misc]
+        sys.argv = argv
+        for number, handler in zip(numbers, handlers, strict=True):
+            signal.signal(number, handler)
+
+
+def call(sandbox: Sandbox, *arguments: str, module: str = "harness.sweep") -> subprocess.CompletedProcess[str]:
+    """What `sandbox.run` gives, without a process of its own.
+
+    Raises:
+        BaseException: whatever the command let through; a traceback is no result.
+    """
+    command = list(arguments or ("tiny.yaml",))
+    app: Any = importlib.import_module(module).app
+    with _as_a_command(sandbox.folder, command):
+        done = CliRunner().invoke(app, command)
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return subprocess.CompletedProcess(command, done.exit_code, done.stdout, done.stderr)
