@@ -19,7 +19,7 @@ from harness.runner.controller import SweepController
 from harness.search.study import RUN_ID, ArmStudy, open_storage
 from harness.tracking import Outbox, Tracker, TrialInfo
 from harness.workers.messages import Event, Finished, Job, Progress
-from harness.workers.pool import Pool
+from harness.workers.protocol import WorkerPool
 from screens import console
 from specs import GOOD, load
 from stored_runs import DATA
@@ -93,7 +93,7 @@ def controller(folder: Path, pool: FakePool, tracker: FakeTracker) -> tuple[Swee
     work = {arm.name: 1.0 for arm in spec.arms()}
     data = {arm.name: DATA for arm in spec.arms()}
     made = SweepController(
-        spec, studies, cast(Tracker, tracker), outbox, cast(Pool, pool), Screen(console()), work, data
+        spec, studies, cast(Tracker, tracker), outbox, cast(WorkerPool, pool), Screen(console()), work, data
     )
     return made, outbox
 

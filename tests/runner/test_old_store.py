@@ -103,7 +103,7 @@ def test_an_edited_text_or_spec_is_named(store: Path) -> None:
     )
     assert "the spec (train.beta1, train.grad_clip) changed since" in edited
     (store / "other.txt").write_text("Another text. " * 100, "utf-8")
-    text = said(harness.sweep.app, *status, "data.path=other.txt")
+    text = said(harness.sweep.app, "old.yaml", "--status", "--set", "data.path=other.txt")
     assert f"the spec (data.path) {IS_NEW}" in text
     kept = (store / "text.txt").read_text("utf-8")
     (store / "text.txt").write_text("Another text. " * 100, "utf-8")

@@ -27,7 +27,7 @@ from sandbox import Sandbox
 _pools: list[SharedPool] = []
 
 
-class SharedPool(harness.workers.pool.Pool):
+class SharedPool(harness.workers.pool.LocalPool):
     """A pool that outlives the sweeps which use it. Its workers run in another folder, so paths are made absolute."""
 
     def __exit__(self, *_: object) -> None:
@@ -62,14 +62,14 @@ def _as_a_command(folder: Path, arguments: list[str]) -> Iterator[None]:
     """This process as a new one would be: its folder, its arguments; its signal handlers are put back."""
     numbers = (signal.SIGINT, signal.SIGTERM)
     handlers = [signal.getsignal(number) for number in numbers]
-    argv, pool = sys.argv, harness.workers.pool.Pool
+    argv, pool = sys.argv, harness.workers.pool.LocalPool
     sys.argv = ["harness", *arguments]
-    harness.workers.pool.Pool = shared_pool  # type: ignore[assignment,misc]
+    harness.workers.pool.LocalPool = shared_pool  # type: ignore[assignment,misc]
     try:
         with contextlib.chdir(folder):
             yield
     finally:
-        harness.workers.pool.Pool = pool  # type: ignore[misc]
+        harness.workers.pool.LocalPool = pool  # type: ignore[misc]
         sys.argv = argv
         for number, handler in zip(numbers, handlers, strict=True):
             signal.signal(number, handler)
