@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import pandas as pd
 
-from harness.analysis.columns import by_seed, numbers
+from harness.analysis.columns import by_seed, constant, numbers, parameters
 from harness.analysis.comparison import Comparability, comparability, compare, verdict_runs
 from harness.config.fields import EXCLUSIVE
 from harness.config.spec import StudyConfig
@@ -152,7 +152,12 @@ class Evidence:
         return self.ground.ranked
 
     def differences(self, metric: str) -> dict[str, pd.Series]:
-        """Arm minus baseline by seed, over the verdict runs of both that have a finite value; for the other arms."""
+        """Arm minus baseline by seed, over the verdict runs of both that have a finite value; for the other arms.
+
+        Empty where arms are not ranked.
+        """
+        if not self.ranked:
+            return {}
         values = {arm: by_seed(runs, metric) for arm, runs in self.verdict_of.items()}
         base = values[self.record.baseline]
         return {arm: (values[arm] - base).dropna().sort_index() for arm in self.others}
@@ -165,3 +170,16 @@ class Evidence:
             paths |= _IMPLIED.get(path, set())
             paths |= {other for group in EXCLUSIVE if path in group for other in group}
         return paths | ({"data.sha256"} if paths & _TEXTS else set())
+
+    @cached_property
+    def unintended(self) -> dict[str, pd.Series]:
+        """Parameters that differ between the runs a conclusion can come from, though nobody asked for it."""
+        return self.unintended_in(self.results)
+
+    def unintended_in(self, runs: pd.DataFrame) -> dict[str, pd.Series]:
+        """Parameters that differ between some runs, though they are neither compared nor tuned: path → values."""
+        return {
+            path: values
+            for path, values in parameters(runs)
+            if path not in self.expected and not constant(values) and values.notna().any()
+        }

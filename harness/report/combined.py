@@ -116,7 +116,7 @@ def _write(contents: Sequence[Content], folder: Path) -> ReportFiles:
         comparison=comparison,
         lines=table.lines(),
         answer=" ".join(f"{content.record.name}: {content.answer.findings}" for content in contents),
-        warnings=[f"{content.record.name}: {warning}" for content in contents for warning in content.warnings],
+        warnings=[f"{content.record.name}: {warning}" for content in contents for warning in content.serious_warnings],
     )
 
 

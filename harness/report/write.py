@@ -133,7 +133,7 @@ def write_files(content: Content, curves: pd.DataFrame, folder: Path) -> ReportF
         comparison=content.comparison,
         lines=comparison_lines(content.comparison),
         answer=" ".join([str(content.answer), *_noise(content)]),
-        warnings=content.warnings,
+        warnings=content.serious_warnings,
     )
 
 

@@ -214,7 +214,7 @@ def test_without_a_question_the_name_is_the_title(tmp_path: Path) -> None:
     assert "<h1>dropout</h1>" in (tmp_path / "report.html").read_text("utf-8") and "experiment dropout" in page.text
 
 
-def test_warnings_stand_under_the_answer_and_first_among_the_caveats(standard: ReportFiles, tmp_path: Path) -> None:
+def test_serious_warnings_stand_under_the_answer_and_first_in_their_list(standard: ReportFiles, tmp_path: Path) -> None:
     # The example has pruned and diverged trials and three pairs: enough to be warned of.
     assert standard.warnings
     said = "1 warning" if len(standard.warnings) == 1 else f"{len(standard.warnings)} warnings"

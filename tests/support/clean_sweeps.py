@@ -50,7 +50,7 @@ def clean_sweep(
     equal: bool = False,
     mishaps: bool = True,
 ) -> tuple[SweepRecord, pd.DataFrame]:
-    """A sweep without a flaw. What is not given is drawn.
+    """A sweep without a fault. What is not given is drawn.
 
     Args:
         number: of the sweep; the same one gives the same sweep.

@@ -83,14 +83,14 @@ class Content:
         return found | {"trials": trials_table(self.runs, list(self.record.tune)), "differences": differing}
 
     @cached_property
-    def report_warnings(self) -> list[ReportWarning]:
-        """What limits the comparison, alarms first."""
+    def warnings(self) -> list[ReportWarning]:
+        """What limits the comparison; what may change the conclusion comes first."""
         return report_warnings(self.record, self.runs)
 
     @property
-    def warnings(self) -> list[str]:
-        """The warnings that may change what the sweep concludes."""
-        return [caveat.text for caveat in self.report_warnings if caveat.alarm]
+    def serious_warnings(self) -> list[str]:
+        """The texts of the warnings that may change what the sweep concludes."""
+        return [warning.text for warning in self.warnings if warning.changes_conclusion]
 
     @property
     def answer(self) -> Answer:

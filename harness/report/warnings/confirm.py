@@ -16,7 +16,7 @@ from harness.core.outcomes import Outcome
 from harness.core.text import listed, plural
 from harness.report.text.names import named, seeds_named
 from harness.report.text.numbers import count
-from harness.report.warnings.kinds import ReportWarning, WarningKind
+from harness.report.warnings.kinds import Detector, ReportWarning, WarningKind
 
 _LOST: Final = (Outcome.DIVERGED, Outcome.OOM, Outcome.FAILED)
 _RESULTS: Final = (Outcome.COMPLETE, Outcome.DIVERGED)
@@ -25,21 +25,6 @@ _EPOCHS: Final = ("arm", "train.budget.epochs", "train.batch_tokens", "train.bat
 # What tells how long a run should have trained, and how long it did.
 _BUDGETS: Final = tuple(f"train.budget.{kind}" for kind in ("tokens", "steps", "flops"))
 _LENGTH: Final = ("seed", "trial_number", "tokens", "flops_per_token", *_EPOCHS, *_BUDGETS)
-
-
-def confirm_flaws(sweep: Evidence) -> Iterator[ReportWarning]:
-    """Everything that the confirm runs give reason to say, their results left aside."""
-    yield from _running(sweep)
-    yield from _unfinished(sweep)
-    yield from _no_result(sweep)
-    yield from _survivors(sweep)
-    yield from _pruned(sweep)
-    yield from _searched_seed(sweep)
-    yield from _false_pairs(sweep)
-    yield from _counted_twice(sweep)
-    yield from _unpaired(sweep)
-    yield from _off_look(sweep)
-    yield from _short(sweep)
 
 
 def _running(sweep: Evidence) -> Iterator[ReportWarning]:
@@ -251,3 +236,18 @@ def _number(run: Mapping[Hashable, Any], column: str) -> float:
     """A figure of one run; 0 where it has none."""
     value = run.get(column)
     return 0.0 if value is None or pd.isna(value) else float(value)
+
+
+DETECTORS: Final[tuple[Detector, ...]] = (
+    _running,
+    _unfinished,
+    _no_result,
+    _survivors,
+    _pruned,
+    _searched_seed,
+    _false_pairs,
+    _counted_twice,
+    _unpaired,
+    _off_look,
+    _short,
+)

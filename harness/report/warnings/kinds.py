@@ -1,21 +1,21 @@
-"""What may be wrong with a sweep: the kinds of flaws and notes, and the sweep as those who look for them see it.
+"""The kinds of warnings that a report may give.
 
-A flaw may change what the sweep concludes and raises an alarm; a note only has to be known. Each kind has a detector in
-`search_flaws`, `confirm_flaws`, `result_flaws` or `parity_flaws`.
+A new warning is a kind here, a detector and its line in the `DETECTORS` of a module beside this one, and a planted case
+in `tests/support/warned_sweeps.py`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import Final
 
-if TYPE_CHECKING:
-    pass
+from harness.analysis.evidence import Evidence
 
 
 class WarningKind(StrEnum):
-    """What may change the conclusion of a sweep, by where it went wrong."""
+    """What a report warns of, by where it went wrong."""
 
     # The search.
     EDGE = "the best value lies at an end of what was searched"
@@ -72,26 +72,50 @@ class WarningKind(StrEnum):
     DROPPED_ARM = "an arm that was trained is not reported"
     PLAN = "the sweep departs from its plan"
 
-
-class Note(StrEnum):
-    """What a reader should know, though nothing went wrong."""
-
-    EDGE = "the best trial lies near an end of the range"
+    # What a reader should know, though nothing went wrong: `_MINOR` lists these again.
+    NEAR_EDGE = "the best trial lies near an end of the range"
     UNEQUAL_COMPLETE = "unequal numbers of trials came to their end"
     RANDOM_SEARCH = "the search was random"
-    PRUNED = "most trials of every arm were pruned"
-    ORDER_FLIPS = "arms change places early in the search"
+    PRUNED_EVERYWHERE = "most trials of every arm were pruned"
+    EARLY_ORDER_FLIPS = "arms change places early in the search"
     SAME_ARMS = "arms are the same configuration"
     UNTUNED = "nothing was tuned"
     ENDED_EARLY = "runs ended early"
     REPLACED = "older runs were replaced"
-    ONE_SEED = "there is one seed"
-    OVERFITTED = "every arm ends above its lowest loss"
-    UNMATCHED = "what the budget does not match"
-    SETTINGS = "runs outside the comparison differ in other settings"
-    PROVENANCE = "runs come from several commits, devices or versions"
-    PLAN = "the plan was changed before any result"
+    SINGLE_SEED = "there is one seed"
+    OVERFITTED_EVERYWHERE = "every arm ends above its lowest loss"
+    UNMATCHED_TOKENS = "what the budget does not match"
+    OTHER_SETTINGS = "runs outside the comparison differ in other settings"
+    MIXED_PROVENANCE = "runs come from several commits, devices or versions"
+    EARLY_PLAN_CHANGE = "the plan was changed before any result"
     SEEDS_ONLY = "intervals are over seeds"
+
+    @property
+    def changes_conclusion(self) -> bool:
+        """Whether a warning of this kind may change what the sweep concludes."""
+        return self not in _MINOR
+
+
+_MINOR: Final = frozenset(
+    {
+        WarningKind.NEAR_EDGE,
+        WarningKind.UNEQUAL_COMPLETE,
+        WarningKind.RANDOM_SEARCH,
+        WarningKind.PRUNED_EVERYWHERE,
+        WarningKind.EARLY_ORDER_FLIPS,
+        WarningKind.SAME_ARMS,
+        WarningKind.UNTUNED,
+        WarningKind.ENDED_EARLY,
+        WarningKind.REPLACED,
+        WarningKind.SINGLE_SEED,
+        WarningKind.OVERFITTED_EVERYWHERE,
+        WarningKind.UNMATCHED_TOKENS,
+        WarningKind.OTHER_SETTINGS,
+        WarningKind.MIXED_PROVENANCE,
+        WarningKind.EARLY_PLAN_CHANGE,
+        WarningKind.SEEDS_ONLY,
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -103,13 +127,17 @@ class ReportWarning:
         text: what it is, where, what it means for the conclusion and what to do, in one to three sentences.
     """
 
-    kind: WarningKind | Note
+    kind: WarningKind
     text: str
 
     @property
-    def alarm(self) -> bool:
-        """Whether it may change the conclusion."""
-        return isinstance(self.kind, WarningKind)
+    def changes_conclusion(self) -> bool:
+        """Whether it may change what the sweep concludes."""
+        return self.kind.changes_conclusion
 
     def __str__(self) -> str:
         return self.text
+
+
+# Looks for one kind of fault, or a few related ones, in a sweep.
+Detector = Callable[[Evidence], Iterator[ReportWarning]]

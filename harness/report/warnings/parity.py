@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from harness.analysis.columns import constant, numbers, parameters
+from harness.analysis.columns import numbers
 from harness.analysis.evidence import Evidence
 from harness.core.outcomes import Phase
 from harness.core.text import listed, plural
@@ -16,7 +16,7 @@ from harness.report.text.names import named
 from harness.report.text.numbers import count, setting
 from harness.report.text.plan import deviations
 from harness.report.warnings.confirm import tokens_per_step
-from harness.report.warnings.kinds import Note, ReportWarning, WarningKind
+from harness.report.warnings.kinds import Detector, ReportWarning, WarningKind
 
 UNEVEN: Final = 0.1  # share by which tokens may differ where a clock ends the training
 _UNMATCHED: Final = 0.05  # the same, before a note says what the budget does not match
@@ -32,35 +32,13 @@ _STEP: Final = ("train.batch_tokens", "train.batch_size", "model.context_length"
 _HASHES: Final = (("data_sha256", "text"), ("data_fingerprint", "tokens"))
 
 
-def parity_flaws(sweep: Evidence) -> Iterator[ReportWarning]:
-    """Everything that the arms should have in common, or the plan said, and that is not so."""
-    different = _differing(sweep, sweep.results)
-    yield from _targets(different)
-    yield from _hashes(sweep)
-    yield from _settings(sweep, different)
-    yield from _budget(sweep)
-    yield from _throughput(sweep)
-    yield from _provenance(sweep)
-    yield from _dropped(sweep)
-    yield from _plan(sweep)
-
-
-def _differing(sweep: Evidence, runs: pd.DataFrame) -> dict[str, pd.Series]:
-    """Parameters that should be the same in all these runs and are not."""
-    return {
-        path: values
-        for path, values in parameters(runs)
-        if path not in sweep.expected and not constant(values) and values.notna().any()
-    }
-
-
 def _described(path: str, values: pd.Series) -> str:
     shown = sorted({"none" if pd.isna(value) is True else setting(value) for value in values.tolist()})
     return f"{path} ({named(shown)})"
 
 
-def _targets(different: dict[str, pd.Series]) -> Iterator[ReportWarning]:
-    shown = [_described(path, values) for path, values in different.items() if path.startswith("data.")]
+def _targets(sweep: Evidence) -> Iterator[ReportWarning]:
+    shown = [_described(path, values) for path, values in sweep.unintended.items() if path.startswith("data.")]
     if shown:
         yield ReportWarning(
             WarningKind.TARGETS,
@@ -86,8 +64,9 @@ def _hashes(sweep: Evidence) -> Iterator[ReportWarning]:
                 )
 
 
-def _settings(sweep: Evidence, different: dict[str, pd.Series]) -> Iterator[ReportWarning]:
+def _settings(sweep: Evidence) -> Iterator[ReportWarning]:
     """Other settings that differ. (The data of compared runs has a sentence of its own.)"""
+    different = sweep.unintended
     shown = [_described(path, values) for path, values in different.items() if not path.startswith("data.")]
     if shown:
         yield ReportWarning(
@@ -95,10 +74,10 @@ def _settings(sweep: Evidence, different: dict[str, pd.Series]) -> Iterator[Repo
             f"Besides what is compared and tuned, runs differ in {named(shown)}: a difference between arms may "
             "come from it. Train them anew with one value, or compare it.",
         )
-    elsewhere = [path for path in _differing(sweep, sweep.runs) if path not in different]
+    elsewhere = [path for path in sweep.unintended_in(sweep.runs) if path not in different]
     if elsewhere:
         yield ReportWarning(
-            Note.SETTINGS,
+            WarningKind.OTHER_SETTINGS,
             f"Besides what is compared and tuned, runs differ in {named(elsewhere)}, but none that a result rests on.",
         )
 
@@ -128,7 +107,7 @@ def _budget(sweep: Evidence) -> Iterator[ReportWarning]:
         "steps": (numbers(runs, "steps"), pd.Series(0.0, index=runs.index)),
         "flops": (tokens * rate, step * rate),
     }[kind]
-    means = spent.groupby(runs["arm"], sort=False).median().dropna()  # a single short run has a flaw of its own
+    means = spent.groupby(runs["arm"], sort=False).median().dropna()  # a single short run has a warning of its own
     counted = "FLOPs" if kind == "flops" else "tokens" if kind == "epochs" else kind
     other_text = kind == "epochs" and any(path.startswith("data.") for path in sweep.expected)
     if len(means) > 1 and means.max() - means.min() > unit.max() * (1 + 1e-9) and not other_text:
@@ -143,7 +122,8 @@ def _budget(sweep: Evidence) -> Iterator[ReportWarning]:
     if len(seen) > 1 and seen.max() > (1 + _UNMATCHED) * seen.min():
         shown = listed(f"{arm} {count(size)}" for arm, size in seen.items())
         yield ReportWarning(
-            Note.UNMATCHED, f"Arms are matched by {kind}, not by tokens; one run trained on this many: {shown}."
+            WarningKind.UNMATCHED_TOKENS,
+            f"Arms are matched by {kind}, not by tokens; one run trained on this many: {shown}.",
         )
 
 
@@ -175,14 +155,14 @@ def _throughput(sweep: Evidence) -> Iterator[ReportWarning]:
             )
         else:
             yield ReportWarning(
-                Note.UNMATCHED,
+                WarningKind.UNMATCHED_TOKENS,
                 f"Arms are matched by seconds on this machine, not by tokens; one run trained on this many: {shown}.",
             )
 
 
 def _provenance(sweep: Evidence) -> Iterator[ReportWarning]:
-    """Code, devices and versions: an alarm where the two runs of a pair differ in one, else a note."""
-    for column, flaw, what in _COLUMNS:
+    """Code, devices and versions: a warning that counts only where the two runs of a pair differ in one."""
+    for column, kind, what in _COLUMNS:
         names = sorted({str(name) for name in sweep.runs[column].dropna()}) if column in sweep.runs else []
         if len(names) < 2:
             continue
@@ -191,12 +171,12 @@ def _provenance(sweep: Evidence) -> Iterator[ReportWarning]:
         if mixed:
             arms = listed(f"{arm} ({plural(size, 'pair')})" for arm, size in mixed.items())
             yield ReportWarning(
-                flaw,
+                kind,
                 f"{text}. So do the two runs of pairs of {arms} and the baseline: their differences may come from that "
                 "and not from the settings. Train one side of these pairs anew.",
             )
         else:
-            yield ReportWarning(Note.PROVENANCE, f"{text}; not so the two runs of any pair.")
+            yield ReportWarning(WarningKind.MIXED_PROVENANCE, f"{text}; not so the two runs of any pair.")
     if sweep.record.dirty:
         yield ReportWarning(
             WarningKind.DIRTY,
@@ -232,4 +212,16 @@ def _dropped(sweep: Evidence) -> Iterator[ReportWarning]:
 
 def _plan(sweep: Evidence) -> Iterator[ReportWarning]:
     for text in deviations(sweep.record):
-        yield ReportWarning(Note.PLAN if text.endswith(_HARMLESS) else WarningKind.PLAN, text)
+        yield ReportWarning(WarningKind.EARLY_PLAN_CHANGE if text.endswith(_HARMLESS) else WarningKind.PLAN, text)
+
+
+DETECTORS: Final[tuple[Detector, ...]] = (
+    _targets,
+    _hashes,
+    _settings,
+    _budget,
+    _throughput,
+    _provenance,
+    _dropped,
+    _plan,
+)

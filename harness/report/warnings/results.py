@@ -20,26 +20,11 @@ from harness.core.outcomes import Outcome
 from harness.core.text import listed, plural
 from harness.report.text.names import named, seeds_named
 from harness.report.text.numbers import number, rounded, signed, significant
-from harness.report.warnings.kinds import Note, ReportWarning, WarningKind
+from harness.report.warnings.kinds import Detector, ReportWarning, WarningKind
 
 COARSE: Final = 5  # detectable effects of more than so many δ say nothing about δ
 RARE: Final = 1e-3  # share of sweeps with normal noise in which some seed, or some search, is taken for an outlier
 _ON_CPU: Final = "cpu"  # where equal runs are equal to the last bit
-
-
-def result_flaws(sweep: Evidence) -> Iterator[ReportWarning]:
-    """Everything that the losses themselves give reason to say."""
-    yield from _non_finite(sweep)
-    yield from _untrained(sweep)
-    yield from _nondeterministic(sweep)
-    yield from _test_missing(sweep)
-    yield from _few_seeds(sweep)
-    if sweep.ranked:
-        yield from _no_effect(sweep)
-        yield from _one_seed(sweep)
-        yield from _test_disagrees(sweep)
-    yield from _overfitted(sweep)
-    yield from _not_reproduced(sweep)
 
 
 def _non_finite(sweep: Evidence) -> Iterator[ReportWarning]:
@@ -120,7 +105,9 @@ def _test_missing(sweep: Evidence) -> Iterator[ReportWarning]:
 
 def _few_seeds(sweep: Evidence) -> Iterator[ReportWarning]:
     if len(sweep.arms) == 1 and len(sweep.verdict) == 1:
-        yield ReportWarning(Note.ONE_SEED, "There is one seed: nothing is known of how far another would lie from it.")
+        yield ReportWarning(
+            WarningKind.SINGLE_SEED, "There is one seed: nothing is known of how far another would lie from it."
+        )
     for _, row in sweep.comparison.iterrows():
         delta = float(row.get("delta", math.nan))
         if any({row["arm"], sweep.record.baseline} <= set(names) for names in sweep.same):
@@ -248,7 +235,7 @@ def _overfitted(sweep: Evidence) -> Iterator[ReportWarning]:
         )
     elif above:
         yield ReportWarning(
-            Note.OVERFITTED,
+            WarningKind.OVERFITTED_EVERYWHERE,
             f"Runs end above their own lowest validation loss ({shown}): the budget is longer than this text serves.",
         )
 
@@ -270,3 +257,17 @@ def _not_reproduced(sweep: Evidence) -> Iterator[ReportWarning]:
                 "on average, much farther away than seeds lie apart. Either the trial was luck, so that another "
                 "configuration may be better, or the runs differ in something: search on more seeds, or find it.",
             )
+
+
+DETECTORS: Final[tuple[Detector, ...]] = (
+    _non_finite,
+    _untrained,
+    _nondeterministic,
+    _test_missing,
+    _few_seeds,
+    _no_effect,
+    _one_seed,
+    _test_disagrees,
+    _overfitted,
+    _not_reproduced,
+)

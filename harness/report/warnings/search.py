@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -18,26 +19,20 @@ from harness.core.outcomes import Outcome
 from harness.core.text import listed, plural
 from harness.report.text.names import named, seeds_named, values_named
 from harness.report.text.numbers import number, rounded, setting
-from harness.report.warnings.kinds import Note, ReportWarning, WarningKind
+from harness.report.warnings.kinds import Detector, ReportWarning, WarningKind
 
 MANY_DIVERGED: Final = 0.25  # share of an arm's trials
 STARTUP: Final = 10  # trials that Optuna's TPE draws at random before it models anything
 
 
-def search_flaws(sweep: Evidence) -> Iterator[ReportWarning]:
-    """Everything that the explore trials, and what was confirmed of them, give reason to say."""
-    yield from _test_read(sweep)
-    if not sweep.record.tune:
-        return
-    yield from _unequal(sweep)
-    yield from _few(sweep)
-    yield from _mostly_pruned(sweep)
-    yield from _other_seeds(sweep)
-    yield from _outside(sweep)
-    yield from _at_an_edge(sweep)
-    yield from _diverged(sweep)
-    yield from _order_flips(sweep)
-    yield from _chosen(sweep)
+def _of_a_search(detector: Detector) -> Detector:
+    """A detector that looks at sweeps in which something was tuned, and has nothing to say about others."""
+
+    @functools.wraps(detector)
+    def detect(sweep: Evidence) -> Iterator[ReportWarning]:
+        return detector(sweep) if sweep.record.tune else iter(())
+
+    return detect
 
 
 def _test_read(sweep: Evidence) -> Iterator[ReportWarning]:
@@ -56,6 +51,7 @@ def _sizes(sweep: Evidence, trials: pd.DataFrame) -> dict[str, int]:
     return {arm: int(sizes.get(arm, 0)) for arm in sweep.arms}
 
 
+@_of_a_search
 def _unequal(sweep: Evidence) -> Iterator[ReportWarning]:
     searched = _sizes(sweep, sweep.searched)
     complete = _sizes(sweep, sweep.complete_trials)
@@ -74,11 +70,12 @@ def _unequal(sweep: Evidence) -> Iterator[ReportWarning]:
         )
     elif len(set(complete.values())) > 1:
         yield ReportWarning(
-            Note.UNEQUAL_COMPLETE,
+            WarningKind.UNEQUAL_COMPLETE,
             f"Arms had equal numbers of explore trials, but unequal numbers came to their end ({_shown(complete)}).",
         )
 
 
+@_of_a_search
 def _few(sweep: Evidence) -> Iterator[ReportWarning]:
     """Fewer trials than could have one on each side of the best in every dimension, and the best itself."""
     record = sweep.record
@@ -97,7 +94,7 @@ def _few(sweep: Evidence) -> Iterator[ReportWarning]:
         )
     elif record.study.get("sampler") == "tpe" and 0 < min(sizes.values()) < STARTUP and max(tried.values()) < points:
         yield ReportWarning(
-            Note.RANDOM_SEARCH,
+            WarningKind.RANDOM_SEARCH,
             f"With {plural(min(sizes.values()), 'trial')} per arm this was a random search: Optuna's TPE draws its "
             f"first {STARTUP} at random.",
         )
@@ -116,6 +113,7 @@ def _distinct(sweep: Evidence, trials: pd.DataFrame) -> int:
     return len(trials[sweep.tuned].astype("string").drop_duplicates())
 
 
+@_of_a_search
 def _mostly_pruned(sweep: Evidence) -> Iterator[ReportWarning]:
     searched, complete = _sizes(sweep, sweep.searched), _sizes(sweep, sweep.complete_trials)
     pruned = _sizes(sweep, sweep.explored[sweep.explored["outcome"] == Outcome.PRUNED])
@@ -130,12 +128,13 @@ def _mostly_pruned(sweep: Evidence) -> Iterator[ReportWarning]:
         )
     elif mostly:
         yield ReportWarning(
-            Note.PRUNED,
+            WarningKind.PRUNED_EVERYWHERE,
             f"Most explore trials were pruned in {named(list(mostly))}: configurations that start slowly may have been "
             "given up too early.",
         )
 
 
+@_of_a_search
 def _other_seeds(sweep: Evidence) -> Iterator[ReportWarning]:
     seeds = sorted(numbers(sweep.searched, "seed").dropna().unique())
     if len(seeds) > 1:
@@ -146,6 +145,7 @@ def _other_seeds(sweep: Evidence) -> Iterator[ReportWarning]:
         )
 
 
+@_of_a_search
 def _outside(sweep: Evidence) -> Iterator[ReportWarning]:
     for path in sweep.tuned:
         ((kind, values),) = sweep.record.tune[path].items()
@@ -186,6 +186,7 @@ def _placed(sweep: Evidence, trials: pd.DataFrame, arm: str) -> pd.DataFrame:
     return _where(mine, inside)
 
 
+@_of_a_search
 def _at_an_edge(sweep: Evidence) -> Iterator[ReportWarning]:
     space = {path: sweep.record.tune[path] for path in sweep.tuned}
     for arm in sweep.arms:
@@ -199,12 +200,13 @@ def _at_an_edge(sweep: Evidence) -> Iterator[ReportWarning]:
             best = setting(rows[int(losses.argmin())][edge.path])
             crowd = ", as do most of its best trials" if edge.strong else ""
             yield ReportWarning(
-                WarningKind.EDGE if strong else Note.EDGE,
+                WarningKind.EDGE if strong else WarningKind.NEAR_EDGE,
                 f"{arm}: the best {short_name(edge.path)} ({best}) lies at the {edge.side} end of what was "
                 f"searched{crowd}; a better one may lie beyond, so widen the range before trusting this arm's result.",
             )
 
 
+@_of_a_search
 def _diverged(sweep: Evidence) -> Iterator[ReportWarning]:
     searched = _sizes(sweep, sweep.searched)
     failed = sweep.searched[sweep.searched["outcome"] == Outcome.DIVERGED]
@@ -234,8 +236,9 @@ def _diverged(sweep: Evidence) -> Iterator[ReportWarning]:
         )
 
 
+@_of_a_search
 def _order_flips(sweep: Evidence) -> Iterator[ReportWarning]:
-    """Arms that change places with the number of trials; an alarm where the second half of the search changed it."""
+    """Arms that change places with the number of trials; it counts where the second half of the search did it."""
     losses = {arm: trials[metrics.VAL_LOSS].to_numpy(float) for arm, trials in sweep.trials_of.items()}
     late: list[str] = []
     early: list[str] = []
@@ -254,9 +257,10 @@ def _order_flips(sweep: Evidence) -> Iterator[ReportWarning]:
         )
     if early:
         which = "which one the search prefers depends on how long it is"
-        yield ReportWarning(Note.ORDER_FLIPS, f"{words}{named(early)}: {which}.")
+        yield ReportWarning(WarningKind.EARLY_ORDER_FLIPS, f"{words}{named(early)}: {which}.")
 
 
+@_of_a_search
 def _chosen(sweep: Evidence) -> Iterator[ReportWarning]:
     """Whether what was confirmed is the best of what was tried."""
     for arm, runs in sweep.verdict_of.items():
@@ -323,3 +327,17 @@ def _shown(sizes: Mapping[str, int]) -> str:
 
 def _arms(runs: pd.DataFrame) -> str:
     return named(list(dict.fromkeys(runs["arm"])))
+
+
+DETECTORS: Final[tuple[Detector, ...]] = (
+    _test_read,
+    _unequal,
+    _few,
+    _mostly_pruned,
+    _other_seeds,
+    _outside,
+    _at_an_edge,
+    _diverged,
+    _order_flips,
+    _chosen,
+)

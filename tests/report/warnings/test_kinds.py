@@ -1,11 +1,13 @@
-"""Every flaw of a sweep is named by its report, and a sweep without one raises no alarm."""
+"""A report warns of every planted fault, and a clean sweep has no warning that may change its conclusion."""
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
 from collections.abc import Iterable
 from html import unescape
+from types import ModuleType
 
 import numpy as np
 import pandas as pd
@@ -17,16 +19,18 @@ from statsmodels.stats.outliers_influence import OLSInfluence
 
 import example_sweep as example
 from clean_sweeps import clean_sweep
-from flawed_sweeps import PLANTS, Plant, confirm, other
 from harness.report.assemble import assemble
 from harness.report.page.render import render_html, render_markdown
 from harness.report.text.names import seeds_named
-from harness.report.warnings.collect import report_warnings
+from harness.report.warnings import confirm as confirm_warnings
+from harness.report.warnings import general, parity, results, search
+from harness.report.warnings.collect import DETECTORS, report_warnings
 from harness.report.warnings.kinds import ReportWarning, WarningKind
 from harness.report.warnings.results import outlier_p
 from harness.tracking import SweepRecord
+from warned_sweeps import PLANTS, Plant, confirm, other
 
-NUMBERS = (3, 4)  # of the clean sweeps that every flaw is planted in
+NUMBERS = (3, 4)  # of the clean sweeps that every fault is planted in
 RENDERED = (
     "optimum_at_the_end_of_the_range",
     "the_search_reads_the_test_split",
@@ -38,47 +42,59 @@ RENDERED = (
 )
 
 
-def alarms(record: SweepRecord, runs: pd.DataFrame) -> list[ReportWarning]:
-    return [caveat for caveat in report_warnings(record, runs) if caveat.alarm]
+def serious(record: SweepRecord, runs: pd.DataFrame) -> list[ReportWarning]:
+    return [warning for warning in report_warnings(record, runs) if warning.changes_conclusion]
 
 
 def naming(plant: Plant, found: Iterable[ReportWarning], words: Iterable[str]) -> list[str]:
-    """The sentences on a planted flaw that have all the words in them."""
-    texts = [caveat.text for caveat in found if caveat.kind is plant.flaw]
+    """The sentences on a planted fault that have all the words in them."""
+    texts = [warning.text for warning in found if warning.kind is plant.kind]
     return [text for text in texts if all(word in text for word in words)]
 
 
 @pytest.mark.parametrize("number", NUMBERS)
 @pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.name)
-def test_a_flawed_sweep_names_its_flaw(plant: Plant, number: int) -> None:
-    record, runs, words = plant.flawed(number)
-    found = alarms(record, runs)
-    assert naming(plant, found, words), f"no alarm {plant.flaw.name} with {words} in {found}"
-    assert {caveat.kind for caveat in found} <= {plant.flaw, *plant.also}  # and nothing else is blamed
+def test_a_planted_fault_is_warned_of(plant: Plant, number: int) -> None:
+    record, runs, words = plant.planted(number)
+    found = serious(record, runs)
+    assert naming(plant, found, words), f"no warning {plant.kind.name} with {words} in {found}"
+    assert {warning.kind for warning in found} <= {plant.kind, *plant.also}  # and nothing else is blamed
 
 
 @pytest.mark.parametrize("number", NUMBERS)
-def test_without_its_flaw_the_same_sweep_raises_no_alarm(number: int) -> None:
+def test_without_the_fault_the_same_sweep_gives_no_warning(number: int) -> None:
     twins = {tuple(plant.base.items()): plant for plant in PLANTS}
     for plant in twins.values():
-        assert alarms(*plant.clean(number)) == [], plant.base
+        assert serious(*plant.clean(number)) == [], plant.base
 
 
-def test_every_flaw_has_a_sweep_that_has_it() -> None:
-    assert {plant.flaw for plant in PLANTS} == set(WarningKind)
+def test_every_kind_that_changes_a_conclusion_has_a_planted_case() -> None:
+    assert {plant.kind for plant in PLANTS} == {kind for kind in WarningKind if kind.changes_conclusion}
     assert len({plant.name for plant in PLANTS}) == len(PLANTS) >= 20
     assert set(RENDERED) <= {plant.name for plant in PLANTS}
 
 
 @pytest.mark.parametrize("tens", range(20))
-def test_clean_sweeps_raise_no_alarm(tens: int) -> None:
+def test_clean_sweeps_give_no_warning(tens: int) -> None:
     for number in range(100 + 10 * tens, 110 + 10 * tens):
         drawn = {0: {"looks": (3, 6, 12)}, 5: {"equal": True}}.get(number % 10, {})
-        assert alarms(*clean_sweep(number, **drawn)) == [], (number, drawn)
+        assert serious(*clean_sweep(number, **drawn)) == [], (number, drawn)
+
+
+@pytest.mark.parametrize("module", [confirm_warnings, general, parity, results, search], ids=lambda one: one.__name__)
+def test_every_detector_is_in_the_list_of_its_module(module: ModuleType) -> None:
+    written = {
+        name
+        for name, function in inspect.getmembers(module, inspect.isfunction)
+        if function.__module__ == module.__name__
+        and list(inspect.get_annotations(function).values()) == ["Evidence", "Iterator[ReportWarning]"]
+    }
+    assert written == {detector.__name__ for detector in module.DETECTORS}
+    assert set(module.DETECTORS) <= set(DETECTORS)
 
 
 def test_clean_sweeps_are_of_every_kind() -> None:
-    """What the test above rests on: an alarm that never had a chance would prove nothing."""
+    """What the test above rests on: a warning that never had a chance would prove nothing."""
     sweeps = [clean_sweep(number) for number in range(100, 140)]
     assert {len(record.arms) for record, _ in sweeps} >= {2, 3, 4, 5, 6}
     assert {len(record.tune) for record, _ in sweeps} == {0, 1, 2}
@@ -92,15 +108,15 @@ def test_clean_sweeps_are_of_every_kind() -> None:
 
 
 @pytest.mark.parametrize("name", RENDERED)
-def test_the_report_shows_a_flaw_as_a_warning_and_before_the_notes(name: str) -> None:
+def test_what_may_change_the_conclusion_is_shown_first(name: str) -> None:
     plant = next(plant for plant in PLANTS if plant.name == name)
-    record, runs, words = plant.flawed(NUMBERS[0])
+    record, runs, words = plant.planted(NUMBERS[0])
     content = assemble(record, runs, example.curves_of(runs), lambda _: [], "python -m mlflow ui")
-    (sentence,) = naming(plant, alarms(record, runs), words)
+    (sentence,) = naming(plant, serious(record, runs), words)
     markdown = unescape(re.sub(r"\\(.)", r"\1", render_markdown(content)))
     assert f"- **Warning:** {sentence}\n" in markdown
     assert markdown.rindex("**Warning:**") < markdown.index("The intervals are over seeds")
-    assert f'<li class="alarm"><b>Warning:</b> {sentence}</li>' in unescape(render_html(content))
+    assert f'<li class="warning"><b>Warning:</b> {sentence}</li>' in unescape(render_html(content))
 
 
 def test_a_clean_report_has_no_warning() -> None:
@@ -145,7 +161,7 @@ def test_a_seed_is_an_outlier_only_where_normal_noise_hardly_gives_it() -> None:
         runs.loc[rows, losses] = (
             runs.loc[base, losses].to_numpy() + np.array([[-2], [-1], [0], [1], [2], [last]]) / 1000
         )
-        return {caveat.kind for caveat in alarms(record, runs)}
+        return {warning.kind for warning in serious(record, runs)}
 
     # The others have mean 0 and s = √2.5 / 1000; p · 6 = 0.001 at t(4) = 13.65, which is t · s · √(6/5) = 0.02365.
     limit = stats.t.isf(0.001 / 6 / 2, 4) * math.sqrt(2.5) * math.sqrt(6 / 5)
@@ -161,7 +177,7 @@ def test_the_detectable_effect_is_held_against_five_times_delta() -> None:
     def found(scale: float) -> bool:
         noise = scale * np.array([[-1], [1], [-1.2], [1.3]])
         runs.loc[rows, losses] = runs.loc[base, losses].to_numpy() + noise
-        return any(caveat.kind is WarningKind.FEW_SEEDS for caveat in alarms(record, runs))
+        return any(warning.kind is WarningKind.FEW_SEEDS for warning in serious(record, runs))
 
     # 5 δ = 0.1 = λ · s / √4, where a noncentral t with 3 degrees of freedom and λ exceeds its quantile in 80 % of draws
     size = brentq(lambda found: stats.nct.sf(stats.t.isf(0.025, 3), 3, found) - 0.8, 2, 8)

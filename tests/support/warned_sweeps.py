@@ -1,6 +1,6 @@
 """Sweeps with one thing wrong: a clean sweep, and what would make a reviewer send it back planted in it.
 
-`PLANTS` has them all; each says which flaw a report has to name, and which others follow from the same fault.
+`PLANTS` has them all; each says which warning a report has to give, and which others follow from the same fault.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ class Plant:
 
     Attributes:
         name: of the function that plants it.
-        flaw: what the report has to call it.
-        also: other flaws that the same fault brings with it.
+        kind: of the warning that the report has to give.
+        also: other warnings that the same fault brings with it.
         base: how the clean sweep is drawn.
         plant: record and runs of the clean sweep → those with the fault, and what the sentence has to say.
     """
 
     name: str
-    flaw: WarningKind
+    kind: WarningKind
     also: frozenset[WarningKind]
     base: dict[str, Any]
     plant: Planting
@@ -48,7 +48,7 @@ class Plant:
         """The sweep before anything is wrong with it."""
         return clean_sweep(number, mishaps=False, **self.base)
 
-    def flawed(self, number: int) -> tuple[SweepRecord, pd.DataFrame, tuple[str, ...]]:
+    def planted(self, number: int) -> tuple[SweepRecord, pd.DataFrame, tuple[str, ...]]:
         """The same sweep with the fault, and the words that have to name it."""
         record, runs = self.clean(number)
         return self.plant(record, runs.copy())
@@ -57,12 +57,12 @@ class Plant:
 PLANTS: list[Plant] = []
 
 
-def planted(flaw: WarningKind, *also: WarningKind, **base: Any) -> Callable[[Planting], Planting]:
+def planted(kind: WarningKind, *also: WarningKind, **base: Any) -> Callable[[Planting], Planting]:
     """Register a fault for three arms, six seeds and nothing tuned, or as `base` says otherwise."""
 
     def register(plant: Planting) -> Planting:
         drawn = {"arms": 3, "seeds": 6, "dimensions": 0, "factor": "model.drop_rate", "budget": "tokens", **base}
-        PLANTS.append(Plant(plant.__name__, flaw, frozenset(also), drawn, plant))
+        PLANTS.append(Plant(plant.__name__, kind, frozenset(also), drawn, plant))
         return plant
 
     return register
