@@ -1,18 +1,19 @@
-"""What a sweep works on: its corpora, each opened once, and what is recorded of them and of the sweep itself."""
+"""The corpora of a sweep, each opened once, and the facts that runs record about them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from harness.config.run import DataConfig
-    from harness.config.spec import SweepSpec
+    from harness.config.spec import Arm, SweepSpec
     from harness.data import Dataset, Tokenizer
 
 
 class Datasets:
-    """The corpora of a spec, each opened (and tokenized, the first time) once."""
+    """Opens each corpus once (and tokenizes it, the first time)."""
 
     def __init__(self) -> None:
         self._open: dict[DataConfig, Dataset] = {}
@@ -24,25 +25,47 @@ class Datasets:
             self._open[config] = open_dataset(config)
         return self._open[config]
 
+    def load_spec(self, file: Path, settings: Sequence[str]) -> SweepSpec:
+        """Read a spec and check it against its corpora.
+
+        Args:
+            file: the YAML file.
+            settings: `path=value` each, in place of what the file says.
+
+        Raises:
+            SpecError: with every mistake.
+        """
+        from harness.config.load import load_spec
+
+        return load_spec(file, settings, self.split_sizes, self.codec)
+
+    def of_arm(self, spec: SweepSpec, arm: Arm) -> Dataset:
+        """The corpus that an arm trains on."""
+        return self[spec.run_config(arm.values).data]
+
     def train_tokens(self, spec: SweepSpec) -> dict[str, int]:
         """Arm name → tokens of its training split."""
-        return {arm.name: len(self[spec.run_config(arm.values).data].train) for arm in spec.arms()}
+        return {arm.name: len(self.of_arm(spec, arm).train) for arm in spec.arms()}
 
     def splits(self, spec: SweepSpec) -> dict[str, dict[str, int]]:
         """Arm name → tokens of each split."""
-        return {arm.name: split_sizes(self[spec.run_config(arm.values).data]) for arm in spec.arms()}
+        return {arm.name: split_sizes(self.of_arm(spec, arm)) for arm in spec.arms()}
+
+    def facts(self, spec: SweepSpec) -> dict[str, dict[str, Any]]:
+        """Arm name → what its runs record about their corpus."""
+        return {arm.name: data_facts(self.of_arm(spec, arm)) for arm in spec.arms()}
 
     def identity(self, spec: SweepSpec) -> str:
-        """What the sweep is known by, its data included."""
-        used = (self[spec.run_config(arm.values).data].fingerprint for arm in spec.arms())
-        return spec.identity("".join(sorted(set(used))))
+        """SHA-256 of the spec and its corpora: the sweep is found by it in every store."""
+        used = {self.of_arm(spec, arm).fingerprint for arm in spec.arms()}
+        return spec.identity("".join(sorted(used)))
 
     def split_sizes(self, config: DataConfig) -> Mapping[str, int]:
         """Tokens of each split."""
         return split_sizes(self[config])
 
     def codec(self, config: DataConfig) -> Tokenizer:
-        """What turns text into a corpus's ids."""
+        """The tokenizer of a corpus, with the corpus's own vocabulary where it has one."""
         return self[config].codec
 
 

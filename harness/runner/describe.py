@@ -1,4 +1,4 @@
-"""What a sweep records about itself."""
+"""What a sweep records about itself in MLflow, and how it differs from the last one of its name."""
 
 from __future__ import annotations
 
@@ -6,16 +6,23 @@ from typing import TYPE_CHECKING
 
 from harness.config.fingerprint import SET_ASIDE
 from harness.core.text import listed
+from harness.runner.datasets import data_facts
 
 if TYPE_CHECKING:
     from harness.config.spec import SweepSpec
     from harness.data import Dataset
     from harness.tracking import SweepInfo
-from harness.runner.datasets import data_facts
 
 
 def sweep_info(spec: SweepSpec, identity: str, data: Dataset, command: str = "") -> SweepInfo:
-    """What the tracker keeps about the sweep as a whole; `command` is the one that it was started by."""
+    """The record of a sweep.
+
+    Args:
+        spec: the sweep.
+        identity: see `Datasets.identity`.
+        data: the baseline's corpus.
+        command: the command line that started the sweep.
+    """
     from harness.analysis.plan import analysis_plan
     from harness.tracking import ArmInfo, SweepInfo
 
@@ -41,15 +48,15 @@ def sweep_info(spec: SweepSpec, identity: str, data: Dataset, command: str = "")
 
 
 def why_anew(spec: SweepSpec, data: Dataset, tracking: str | None, earlier_sweep: str | None = None) -> str:
-    """One line: why a sweep is another one than the last of its name, as far as the record of that one tells.
+    """One line about what changed since the last sweep of this name, so that this one begins anew.
 
     Args:
         spec, data: of the new sweep; the data of its baseline.
         tracking: MLflow's address; None: the default.
-        earlier_sweep: the other's parent run; None: the one that was started or resumed last.
+        earlier_sweep: parent run of the last sweep; None: the one that was started or resumed last.
 
     Returns:
-        an empty text where no sweep of this name is known, or the last one was set aside.
+        empty where there is no earlier sweep of this name, or it was set aside.
     """
     from harness.tracking import TrackingError, load_sweep
 

@@ -7,21 +7,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
 
 from harness.config.spec import SweepSpec
-from harness.console.cli import out, show_table
-from harness.console.text import clock
 from harness.core import metrics
 from harness.core.outcomes import Outcome, Phase
-from harness.runner.describe import why_anew
 from harness.search.study import read_studies
 from harness.tracking import SweepState, UnfinishedRun, find_sweep, load_runs, unfinished_runs
-
-if TYPE_CHECKING:
-    from harness.data import Dataset
-
-HEADINGS: Final = ("Arm", "Explored", "Confirmed", "Running", "Interrupted", "Failed", "Left", "Best val loss")
 
 
 @dataclass(frozen=True)
@@ -49,14 +40,6 @@ class ArmStatus:
     left: int
     best: float | None
 
-    @property
-    def cells(self) -> tuple[str, ...]:
-        """As `HEADINGS` has them."""
-        counts = (self.running, self.interrupted, self.failed, self.left)
-        best = "–" if self.best is None else f"{self.best:.4f}"
-        done = (f"{self.explored}/{self.trials}", f"{self.confirmed}/{self.seeds}")
-        return (self.arm, *done, *map(str, counts), best)
-
 
 @dataclass(frozen=True)
 class Status:
@@ -75,35 +58,6 @@ class Status:
     open_runs: Sequence[UnfinishedRun]
     unsent: int
     now: float
-
-    @property
-    def lines(self) -> list[str]:
-        """What there is to say beside the table."""
-        if self.sweep is None:
-            return ["not begun"]
-        said = [self._state()]
-        for run in self.open_runs:
-            if run.points:
-                last = run.points[-1]
-                losses = [point.curve_loss for point in run.points if point.curve_loss is not None]
-                loss = f"  val loss {losses[-1]:.4f}" if losses else ""
-                said.append(f"  {run.info.name}  {last.progress:4.0%}  {last.tokens:,} tokens{loss}")
-            else:
-                said.append(f"  {run.info.name}  has not measured anything yet")
-        if self.unsent:
-            said.append(f"{self.unsent} ended run{'s' * (self.unsent > 1)} not yet wholly in MLflow")
-        return said
-
-    def _state(self) -> str:
-        assert self.sweep is not None
-        if self.sweep.holder:
-            ago = clock(self.now - self.sweep.opened / 1000)
-            return f"running for {ago}, by process {self.sweep.holder}"
-        if self.sweep.status == "RUNNING":
-            return "not running: its process ended without closing it; the same command goes on"
-        if self.sweep.outcome == Outcome.COMPLETE:
-            return "complete" if not any(arm.left for arm in self.arms) else "complete as it was asked for then"
-        return f"not running: {self.sweep.outcome}; the same command goes on"
 
 
 def read_status(
@@ -176,17 +130,3 @@ def _arm(
         left=max(0, spec.trials - explored - going + open_confirms) + max(0, seeds - confirmed - open_confirms),
         best=min(losses, default=None),
     )
-
-
-def show_status(
-    spec: SweepSpec, identity: str, data: Dataset, tracking: str | None, storage: str, folder: Path
-) -> None:
-    """Print how far a sweep is, from its stores alone; `data` is that of its baseline."""
-    status = read_status(spec, identity, tracking, storage, folder)
-    out.print(spec.title, style="bold", soft_wrap=True)
-    if status.sweep is not None:
-        show_table([HEADINGS, *(arm.cells for arm in status.arms)])
-    elif why := why_anew(spec, data, tracking):
-        out.print(why, soft_wrap=True)
-    for line in status.lines:
-        out.print(line, soft_wrap=True)

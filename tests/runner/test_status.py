@@ -12,6 +12,7 @@ import psutil
 from harness.core.metrics import VAL_LOSS, Point
 from harness.core.outcomes import Outcome, Phase
 from harness.runner.status import read_status
+from harness.runner.status_table import arm_cells, status_lines
 from harness.runner.tasks import Task
 from specs import load
 from stored_runs import DATA
@@ -27,7 +28,7 @@ def status_of(torn: Torn, now: float | None = None) -> tuple[list[tuple[str, ...
         torn.folder / "work" / "runs",
         now,
     )
-    return [arm.cells for arm in found.arms], found.lines
+    return [arm_cells(arm) for arm in found.arms], status_lines(found)
 
 
 def test_a_sweep_that_has_not_begun_is_said_to_be_so_and_nothing_is_made(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from harness.core.metrics import Point
-from harness.sweep import draw_run
+from harness.runner.session import draw_run
 from in_process import call
 from sandbox import SPEC, Sandbox
 

@@ -20,14 +20,15 @@ from typing import Any
 
 from typer.testing import CliRunner
 
-import harness.workers.pool
+import harness.runner.session as session
 from harness.workers.messages import Job
+from harness.workers.pool import LocalPool
 from sandbox import Sandbox
 
 _pools: list[SharedPool] = []
 
 
-class SharedPool(harness.workers.pool.LocalPool):
+class SharedPool(LocalPool):
     """A pool that outlives the sweeps which use it. Its workers run in another folder, so paths are made absolute."""
 
     def __exit__(self, *_: object) -> None:
@@ -62,14 +63,14 @@ def _as_a_command(folder: Path, arguments: list[str]) -> Iterator[None]:
     """This process as a new one would be: its folder, its arguments; its signal handlers are put back."""
     numbers = (signal.SIGINT, signal.SIGTERM)
     handlers = [signal.getsignal(number) for number in numbers]
-    argv, pool = sys.argv, harness.workers.pool.LocalPool
+    argv = sys.argv
     sys.argv = ["harness", *arguments]
-    harness.workers.pool.LocalPool = shared_pool  # type: ignore[assignment,misc]
+    session.LocalPool = shared_pool  # type: ignore[assignment,misc]
     try:
         with contextlib.chdir(folder):
             yield
     finally:
-        harness.workers.pool.LocalPool = pool  # type: ignore[misc]
+        session.LocalPool = LocalPool  # type: ignore[misc]
         sys.argv = argv
         for number, handler in zip(numbers, handlers, strict=True):
             signal.signal(number, handler)

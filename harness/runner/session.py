@@ -1,0 +1,281 @@
+"""What the sweep command does: open the stores, recover, train what is missing, report, and end with an exit code.
+
+Importing this module imports Optuna; `harness.sweep` does so once a spec is known to be valid.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from harness.config.spec import SweepSpec
+from harness.console.choose import make_screen
+from harness.console.cli import err, fail, out, show_answer
+from harness.console.event_log import EventLog
+from harness.console.preflight import wrong_places
+from harness.console.screen import Screen
+from harness.core.gc_pause import importing
+from harness.core.hardware import default_workers
+from harness.core.locks import Locked, only_one
+from harness.core.metrics import Point
+from harness.core.outcomes import Exit, Outcome
+from harness.core.text import plural
+from harness.cost.estimate import work_per_run
+from harness.cost.history import Estimates
+from harness.cost.preview import runs_planned
+from harness.runner.controller import SweepController, SweepResult
+from harness.runner.datasets import Datasets
+from harness.runner.describe import sweep_info, why_anew
+from harness.runner.next_steps import next_steps
+from harness.runner.recovery import reconcile, set_aside
+from harness.runner.signals import Interrupted
+from harness.runner.status import read_status
+from harness.runner.status_table import show_status
+from harness.search.study import ArmStudy, StorageError, explained, open_storage
+from harness.tracking import Outbox, SweepBusy, Tracker, TrackingError, brief_requests, page_address, ui_command
+from harness.tracking.records import SweepInfo
+from harness.tracking.schema import CURVE_FILE
+from harness.workers.pool import LocalPool
+from harness.workers.protocol import WorkerPool
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+
+# Seconds to wait for MLflow at the end of a sweep, until it has stored everything.
+DRAIN_SECONDS: Final = 300.0
+DRAIN_SECONDS_STOPPED: Final = 10.0  # after a signal
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the sweep command was called.
+
+    Attributes:
+        tracking: MLflow's address; None: the default.
+        storage: Optuna's address; None: the default.
+        reports: folder of the report.
+        workers: processes that train; None: as many as the machine is good for.
+        threads: CPU threads of each worker.
+        patience: seconds without progress after which a worker is replaced.
+        fresh: begin anew and set aside what was done.
+        plain: print lines in place of a live table.
+        quiet: print only failures and the answer.
+    """
+
+    tracking: str | None
+    storage: str | None
+    reports: Path
+    workers: int | None
+    threads: int
+    patience: float
+    fresh: bool
+    plain: bool
+    quiet: bool
+
+    @property
+    def optuna(self) -> str:
+        """Optuna's address."""
+        return self.storage or "sqlite:///mlruns/optuna.db"
+
+
+# The two things that the command does ------------------------------------------------------------------------
+
+
+def status(spec: SweepSpec, datasets: Datasets, options: Options) -> None:
+    """Print how far a sweep is; changes nothing."""
+    _check_places(options)
+    with _exit_codes():
+        identity = datasets.identity(spec)
+        found = read_status(spec, identity, options.tracking, options.optuna, work_folder(spec, identity))
+        anew = "" if found.sweep else why_anew(spec, datasets.of_arm(spec, spec.baseline_arm), options.tracking)
+        show_status(spec.title, found, anew)
+
+
+def run(spec: SweepSpec, datasets: Datasets, options: Options) -> None:
+    """Train what is missing of a sweep and write its report; ends the command where not everything went well."""
+    _check_places(options)
+    with _exit_codes():
+        screen = make_screen(
+            out, EventLog(Path("mlruns") / f"{spec.name}.log"), plain=options.plain, quiet=options.quiet
+        )
+        pool = LocalPool(options.workers or default_workers(), options.threads, options.patience)
+        with only_one(spec.name), explained(), brief_requests(), pool:
+            pool.prestart(len(spec.arms()) * (spec.trials + len(spec.seeds)))  # while the stores are opened
+            result = _run(spec, datasets, options, pool, screen)
+    lines = [f"failed: {line}" for line in result.failed]
+    if result.signal:
+        fail("\n".join([*lines, f"stopped; {_resume_advice()}"]), 128 + result.signal)
+    if lines:
+        fail("\n".join(lines), Exit.FAILED)
+
+
+def _run(spec: SweepSpec, datasets: Datasets, options: Options, pool: WorkerPool, screen: Screen) -> SweepResult:
+    began = time.monotonic()
+    screen.note(spec.title, "bold")
+    screen.note(f"{runs_planned(spec)}, {plural(pool.size, 'worker')}")
+    identity = datasets.identity(spec)
+    folder = work_folder(spec, identity)
+    with importing():  # Optuna and MLflow import their databases' libraries now
+        storage = open_storage(options.optuna)
+        tracker = Tracker(spec.name, options.tracking)
+    if options.fresh and (aside := set_aside(spec, identity, storage, tracker, folder)):
+        screen.note(f"set aside, and begun anew: {aside}")
+    studies = _open_studies(spec, datasets, identity, storage)
+    baseline_data = datasets.of_arm(spec, spec.baseline_arm)
+    with _parent_run(tracker, sweep_info(spec, identity, baseline_data, _command())) as parent:
+        if tracker.earlier_sweep and not options.fresh:
+            screen.note(why_anew(spec, baseline_data, options.tracking, tracker.earlier_sweep))
+        outbox = Outbox(tracker, parent.run_id, folder, draw_run)
+        facts = datasets.facts(spec)
+        if recovered := reconcile(spec, studies, tracker, outbox, facts):
+            screen.note(f"taking up what an earlier process left: {recovered}")
+        work = work_per_run(spec, datasets.train_tokens(spec))
+        with outbox:
+            with screen, pool:
+                Interrupted.check()
+                result = SweepController(spec, studies, tracker, outbox, pool, screen, work, facts).run()
+            stored = _wait_for_store(outbox, stopped=bool(result.signal))
+        parent.outcome = result.outcome
+        screen.log.write(f"sweep {result.outcome}")
+        if not stored:
+            return replace(result, failed=[*result.failed, _not_stored(outbox)])
+        _report(spec, tracker, parent.run_id, options)
+        if result.outcome is Outcome.COMPLETE:
+            Estimates().took(identity, time.monotonic() - began, screen.ended)
+        return result
+
+
+# Its steps ---------------------------------------------------------------------------------------------------
+
+
+def _check_places(options: Options) -> None:
+    if wrong := wrong_places(options.tracking, options.optuna, options.reports):
+        fail("\n".join(wrong))
+
+
+@contextmanager
+def _exit_codes() -> Iterator[None]:
+    """End the command with one line and its exit code where a store, another process or a signal stopped it."""
+    Interrupted.raise_on_signals()
+    try:
+        yield
+    except (Locked, SweepBusy) as error:
+        fail(error, Exit.BUSY)
+    except (TrackingError, StorageError) as error:
+        fail(error, Exit.FAILED)
+    except OSError as error:
+        fail(f"disk: {error.strerror}: {error.filename}; {_resume_advice()}", Exit.FAILED)
+    except KeyboardInterrupt:
+        fail(f"stopped at once; {_resume_advice()}", 128 + Interrupted.received)
+
+
+def _open_studies(spec: SweepSpec, datasets: Datasets, identity: str, storage: BaseStorage) -> Mapping[str, ArmStudy]:
+    """Arm name → its study."""
+    train_tokens = datasets.train_tokens(spec)
+    studies = {}
+    for arm in spec.arms():
+        rhythm = spec.run_config(arm.values).rhythm(train_tokens[arm.name])
+        studies[arm.name] = ArmStudy(spec, arm, identity, storage, *rhythm)
+    return studies
+
+
+@dataclass
+class _ParentRun:
+    """The sweep's own MLflow run, and the outcome that it is closed with."""
+
+    run_id: str
+    outcome: Outcome = Outcome.FAILED
+
+
+@contextmanager
+def _parent_run(tracker: Tracker, info: SweepInfo) -> Iterator[_ParentRun]:
+    """Open the sweep's MLflow run, and close it at the end, unless another process took the sweep over."""
+    parent = _ParentRun(tracker.open_sweep(info))
+    try:
+        yield parent
+    except SweepBusy:
+        raise  # the other process closes it
+    except KeyboardInterrupt:
+        _close(tracker, parent.run_id, Outcome.INTERRUPTED)
+        raise
+    except BaseException:
+        _close(tracker, parent.run_id, parent.outcome)
+        raise
+    _close(tracker, parent.run_id, parent.outcome)
+
+
+def _close(tracker: Tracker, run_id: str, outcome: Outcome) -> None:
+    try:
+        tracker.close_sweep(run_id, outcome)
+    except TrackingError as error:
+        err.print(f"{error}; the same command mends the state of the sweep's own run", soft_wrap=True)
+
+
+def _wait_for_store(outbox: Outbox, stopped: bool) -> bool:
+    """Wait until MLflow has stored everything, for minutes after a sweep and seconds after a signal.
+
+    Returns:
+        whether it has.
+    """
+    if outbox.drain(DRAIN_SECONDS_STOPPED):
+        return True
+    if stopped:
+        return False
+    out.print(f"waiting for MLflow ({outbox.trouble or 'it is slow'}); Ctrl-C to leave it for later", soft_wrap=True)
+    return outbox.drain(DRAIN_SECONDS)
+
+
+def _not_stored(outbox: Outbox) -> str:
+    return (
+        f"what was measured is safe in {outbox.folder}, but MLflow does not take it ({outbox.trouble or 'too slow'}); "
+        f"the same command sends it: {_command()}"
+    )
+
+
+def draw_run(points: Sequence[Point], folder: Path) -> None:
+    """Draw a finished run's loss curve into its folder of artifacts, if it has two evaluations and is not drawn yet."""
+    path = folder / CURVE_FILE
+    if sum(point.evaluated for point in points) > 1 and not path.exists():
+        from harness.report import loss_curve  # matplotlib takes a second to import
+
+        loss_curve(points, path)
+
+
+def _report(spec: SweepSpec, tracker: Tracker, parent: str, options: Options) -> None:
+    """Write the report, store it with the parent run, print the answer, where everything is and what to do next."""
+    from harness.report import write_report
+
+    try:
+        files = write_report(spec.name, options.tracking, options.reports, parent)
+    except TrackingError as error:  # the sweep was stopped before its first run
+        out.print(str(error), soft_wrap=True)
+        return
+    verdicts = files.comparison.set_index("arm")["verdict"].dropna().to_dict()
+    tracker.conclude(parent, files.answer, files.folder, verdicts)
+    out.print()
+    show_answer(files.lines, files.answer, files.warnings)
+    out.print(f"report:     {files.html}", soft_wrap=True)
+    out.print(f"MLflow UI:  {ui_command(options.tracking)}", soft_wrap=True)
+    out.print(f"its page:   {page_address(parent, options.tracking)}", soft_wrap=True)
+    for step in next_steps(files.comparison, sys.argv[1:], len(spec.looks) > 1):
+        out.print(f"next:       {step}", soft_wrap=True)
+
+
+def work_folder(spec: SweepSpec, identity: str) -> Path:
+    """The folder of a sweep's unfinished runs; an edited spec has another one."""
+    return Path("mlruns") / f"{spec.name}.work" / identity[:12]
+
+
+def _command() -> str:
+    """The command line of this process, to be copied into a shell."""
+    return shlex.join(["python", "-m", "harness.sweep", *sys.argv[1:]])
+
+
+def _resume_advice() -> str:
+    return f"the same command goes on from here: {_command()}"

@@ -1,0 +1,61 @@
+"""How far a sweep is, as text: a table of its arms, and lines about the sweep and its unfinished runs."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from harness.console.cli import out, show_table
+from harness.console.text import clock
+from harness.core.outcomes import Outcome
+from harness.core.text import plural
+from harness.runner.status import ArmStatus, Status
+
+HEADINGS: Final = ("Arm", "Explored", "Confirmed", "Running", "Interrupted", "Failed", "Left", "Best val loss")
+
+
+def show_status(title: str, status: Status, why_anew: str = "") -> None:
+    """Print a sweep's status under its title; `why_anew` says what changed since an earlier sweep."""
+    out.print(title, style="bold", soft_wrap=True)
+    if status.sweep is not None:
+        show_table([HEADINGS, *map(arm_cells, status.arms)])
+    if why_anew:
+        out.print(why_anew, soft_wrap=True)
+    for line in status_lines(status):
+        out.print(line, soft_wrap=True)
+
+
+def arm_cells(arm: ArmStatus) -> tuple[str, ...]:
+    """One row of the table, in the order of `HEADINGS`."""
+    finished = (f"{arm.explored}/{arm.trials}", f"{arm.confirmed}/{arm.seeds}")
+    counts = (arm.running, arm.interrupted, arm.failed, arm.left)
+    return (arm.arm, *finished, *map(str, counts), "–" if arm.best is None else f"{arm.best:.4f}")
+
+
+def status_lines(status: Status) -> list[str]:
+    """The lines below the table."""
+    if status.sweep is None:
+        return ["not begun"]
+    lines = [_state(status)]
+    for run in status.open_runs:
+        if not run.points:
+            lines.append(f"  {run.info.name}  has not measured anything yet")
+            continue
+        last = run.points[-1]
+        losses = [point.curve_loss for point in run.points if point.curve_loss is not None]
+        loss = f"  val loss {losses[-1]:.4f}" if losses else ""
+        lines.append(f"  {run.info.name}  {last.progress:4.0%}  {last.tokens:,} tokens{loss}")
+    if status.unsent:
+        lines.append(f"{plural(status.unsent, 'ended run')} not yet wholly in MLflow")
+    return lines
+
+
+def _state(status: Status) -> str:
+    sweep = status.sweep
+    assert sweep is not None
+    if sweep.holder:
+        return f"running for {clock(status.now - sweep.opened / 1000)}, by process {sweep.holder}"
+    if sweep.status == "RUNNING":
+        return "not running: its process ended without closing it; the same command goes on"
+    if sweep.outcome != Outcome.COMPLETE:
+        return f"not running: {sweep.outcome}; the same command goes on"
+    return "complete as it was asked for then" if any(arm.left for arm in status.arms) else "complete"
