@@ -1,3 +1,61 @@
-"""A research harness for questions about training a GPT: one YAML file in, one answer out."""
+"""A research harness for questions about training a GPT: one YAML file in, one answer out.
+
+In a notebook:
+
+    from harness import compare, load_curves, load_runs, pivot
+
+    runs = load_runs("dropout")
+    compare(runs, baseline="drop_rate=0.1")
+
+Names are imported at their first use: torch, pandas and MLflow take seconds to import.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from harness.config.run import RunConfig
+    from harness.report import compare, load_curves, load_runs, pivot
+    from harness.training.trainer import train
 
 __version__ = "0.1.0"
+
+__all__ = ["RunConfig", "compare", "load_curves", "load_runs", "pivot", "train"]
+
+_HOMES = {
+    "RunConfig": "harness.config.run",
+    "compare": "harness.report",
+    "load_curves": "harness.report",
+    "load_runs": "harness.report",
+    "pivot": "harness.report",
+    "train": "harness.training.trainer",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]
+
+
+class _Package(ModuleType):
+    """Keeps `harness.compare` the function.
+
+    Python sets every imported submodule as an attribute of its package, so importing the command `harness.compare`
+    would hide the function. `from harness.compare import …` and `python -m harness.compare` still find the command.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOMES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
