@@ -1,1 +1,1 @@
-"""What a person sees in the terminal: options, tables, the live screen, the event log."""
+"""What a person sees in the terminal: the running sweep, tables, and the options that commands share."""

@@ -1,26 +1,34 @@
-"""Chooses the screen that fits the terminal and the options."""
+"""Chooses how to show a sweep: by the terminal and the options."""
 
 from __future__ import annotations
 
 from rich.console import Console
 
 from harness.console.event_log import EventLog
-from harness.console.screen import QuietScreen, Screen
+from harness.console.plain import FailuresOnly, PlainLines
+from harness.console.screen import Screen, View
+from harness.console.state import SweepState
 
 
 def make_screen(console: Console, log: EventLog | None = None, *, plain: bool = False, quiet: bool = False) -> Screen:
-    """A live table where the console is a terminal that can move its cursor, plain lines elsewhere.
+    """A live table if the console is a terminal that can move its cursor, else plain lines.
 
     Args:
-        console: where to write. (`NO_COLOR` and `TERM=dumb` are the console's to know.)
-        log: one line per event.
-        plain: lines in any case.
-        quiet: nothing but failures.
+        console: where to write. (rich's console handles `NO_COLOR` and `TERM=dumb`.)
+        log: gets one line per event; None for no log.
+        plain: always plain lines.
+        quiet: failures only.
     """
-    if quiet:
-        return QuietScreen(console, log)
-    if plain or not console.is_terminal or console.is_dumb_terminal:
-        return Screen(console, log)
-    from harness.console.live import LiveScreen
+    state = SweepState()
+    return Screen(_view(console, state, plain, quiet), state, log or EventLog(None))
 
-    return LiveScreen(console, log)
+
+def _view(console: Console, state: SweepState, plain: bool, quiet: bool) -> View:
+    lines = PlainLines(console, state)
+    if quiet:
+        return FailuresOnly(lines)
+    if plain or not console.is_terminal or console.is_dumb_terminal:
+        return lines
+    from harness.console.live import LiveTable
+
+    return LiveTable(console, state)

@@ -1,7 +1,7 @@
-"""A sweep on a terminal: a table of its arms, a line for each run that trains, one for the whole; the rest scrolls by.
+"""A sweep on a terminal: a table of arms, a line per running trial, and one for the sweep; above it, finished runs.
 
-Everything is laid out for the window as it is at that moment, so a line is never longer than it. What was drawn is
-replaced in one piece, a few times a second and only if it has changed.
+Every frame is laid out for the window's current size, so no line is longer than the window. Frames are drawn a few
+times per second at most.
 """
 
 from __future__ import annotations
@@ -15,100 +15,101 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.text import Text
 
-from harness.console.event_log import EventLog
-from harness.console.screen import Screen
-from harness.console.state import ArmTally, Run
+from harness.console.plain import PlainLines
+from harness.console.state import ArmTally, RunProgress, SweepState
 from harness.console.text import clock, fitted, left_in_words, shortened
 from harness.core import metrics
-from harness.core.metrics import Point
-from harness.core.outcomes import Outcome, Phase
+from harness.core.outcomes import Outcome
 
-_REDRAWN_AFTER: Final = 0.25  # seconds
+_FRAME_SECONDS: Final = 0.25  # least time between two frames
 _NAME_LEAST: Final = 12  # cells that a name keeps before columns are left out
 _GAP: Final = "  "
 
 
-class LiveScreen(Screen):
-    """Draws a table that stays at the bottom; runs that have ended scroll by above it."""
+class LiveTable:
+    """A table at the bottom of the terminal. Messages and finished runs are plain lines above it.
 
-    def __init__(self, console: Console, log: EventLog | None = None) -> None:
-        super().__init__(console, log)
+    Args:
+        console: a terminal.
+        state: of the sweep.
+    """
+
+    def __init__(self, console: Console, state: SweepState) -> None:
+        self.console = console
+        self.state = state
+        self._lines = PlainLines(console, state)
         self._live = Live(self, console=console, auto_refresh=False, transient=True)
-        self._drawn = 0.0
+        self._last_frame = 0.0
 
-    def __enter__(self) -> LiveScreen:
+    def open(self) -> None:
+        """Show the table."""
         self._live.start()
-        return self
 
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Remove the table; the lines above it stay."""
         self._live.stop()
 
-    def run_began(self, key: int, name: str, work: float, arm: str = "", phase: Phase = Phase.EXPLORE) -> None:
-        """Add a line."""
-        super().run_began(key, name, work, arm, phase)
-        self.refresh(at_once=True)
+    def message(self, text: str, style: str) -> None:
+        """Write a message above the table."""
+        self._lines.message(text, style)
 
-    def run_point(self, key: int, point: Point) -> None:
-        """Move a line on."""
-        super().run_point(key, point)
-        self.refresh()
-
-    def run_ended(self, key: int, outcome: Outcome, reason: str = "") -> None:
-        """Take a line away, and leave one above."""
-        super().run_ended(key, outcome, reason)
-        self.refresh(at_once=True)
-
-    def evaluated(self, run: Run) -> None:
+    def run_evaluated(self, run: RunProgress) -> None:
         """The table shows it."""
 
+    def run_finished(self, name: str, outcome: Outcome, summary: str) -> None:
+        """Write how a run ended above the table."""
+        self._lines.run_finished(name, outcome, summary)
+
     def refresh(self, at_once: bool = False) -> None:
-        """Draw the table as things are now, unless that was done a moment ago."""
+        """Draw a frame, unless the last one was drawn a moment ago and `at_once` is False."""
         now = time.monotonic()
-        if at_once or now - self._drawn >= _REDRAWN_AFTER:
-            self._drawn = now
+        if at_once or now - self._last_frame >= _FRAME_SECONDS:
+            self._last_frame = now
             self._live.refresh()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """The table in the window's width and height."""
-        width = options.max_width
-        runs = [run_line(run, width) for run in self.runs.values()]
-        height = console.height - len(runs) - 4  # a blank line, headings, the sweep's line, and the cursor's
+        """One frame, in the window's width and height."""
+        width, state = options.max_width, self.state
+        runs = [run_line(run, width, state.now()) for run in state.runs.values()]
+        height = console.height - len(runs) - 4  # without a blank line, the headings, the sweep's line, the cursor's
         yield Text()
-        yield from arm_lines(list(self.arms.values()), self.runs.values(), width, max(2, height))
+        yield from arm_lines(list(state.arms.values()), state.runs.values(), width, max(2, height))
         yield from runs
-        yield self._sweep_line(width)
+        yield sweep_line(state, width)
 
-    def _sweep_line(self, width: int) -> Text:
-        spent = self.ended + sum(run.progress for run in self.runs.values())
-        share = spent / self.total if self.total else 0.0
-        left = left_in_words(self.time_left()) if self.runs or self.ended else "starting"
-        words = f" {self.ended}/{self.total} runs{_GAP}{len(self.runs)} running{_GAP}{left}"
+
+def sweep_line(state: SweepState, width: int) -> Text:
+    """The whole sweep: bar, runs that are done, runs that train, time left."""
+    spent = state.finished + sum(run.progress for run in state.runs.values())
+    share = spent / state.total if state.total else 0.0
+    left = left_in_words(state.time_left()) if state.runs or state.finished else "starting"
+    words = f" {state.finished}/{state.total} runs{_GAP}{len(state.runs)} running{_GAP}{left}"
+    room = width - len("sweep ") - cell_len(words)
+    if room < 6:  # the time left matters more than a bar
+        words = f" {state.finished}/{state.total}{_GAP}{left}"
         room = width - len("sweep ") - cell_len(words)
-        if room < 6:  # rather no bar than no time
-            words = f" {self.ended}/{self.total}{_GAP}{left}"
-            room = width - len("sweep ") - cell_len(words)
-        line = Text("sweep ", style="bold", no_wrap=True) + bar(share, min(30, room)) + Text(words)
-        line.truncate(width, overflow="ellipsis")
-        return line
+    line = Text("sweep ", style="bold", no_wrap=True) + bar(share, min(30, room)) + Text(words)
+    line.truncate(width, overflow="ellipsis")
+    return line
 
 
 def bar(share: float, width: int) -> Text:
-    """A bar of `width` cells, filled by `share`; nothing where there is no room for one."""
+    """A bar of `width` cells, filled by `share`; empty if `width` is less than 4."""
     if width < 4:
         return Text()
     full = round(width * min(1.0, max(0.0, share)))
     return Text.assemble(("━" * full, "green"), ("─" * (width - full), "dim"))
 
 
-def run_line(run: Run, width: int) -> Text:
-    """One run that trains: its name and, as far as there is room, bar, share, losses, speed and time left."""
+def run_line(run: RunProgress, width: int, now: float) -> Text:
+    """One running trial: its name and, where there is room, bar, share, losses, speed and time left."""
     if run.last is None:
         name, rest = fitted(run.name, f"{_GAP}starting", width)
         return Text(name + rest, style="dim", no_wrap=True)
     speed = run.last.metrics.get(metrics.TOKENS_PER_SECOND)
-    seconds = time.monotonic() - run.began
+    seconds = now - run.started
     left = f"{clock(seconds * (1 - run.progress) / run.done):>5} left" if run.done >= 0.02 else ""
-    parts = [  # what goes first where there is no room, last
+    parts = [  # (text, priority): the highest number is dropped first where there is no room
         (f"{run.progress:4.0%}", 0),
         (f"{run.val_name} {run.val_loss:.3f}" if run.val_loss is not None else "", 1),
         (f"train {run.train_loss:.3f}" if run.train_loss is not None else "", 3),
@@ -128,14 +129,14 @@ def run_line(run: Run, width: int) -> Text:
     return line
 
 
-def arm_lines(arms: Sequence[ArmTally], runs: Iterable[Run], width: int, height: int) -> list[Text]:
-    """The table of arms, its headings first: what is done, the best trial's loss and the mean of the confirm runs.
+def arm_lines(arms: Sequence[ArmTally], runs: Iterable[RunProgress], width: int, height: int) -> list[Text]:
+    """The table of arms, headings first: counts, the best trial's loss and the mean loss of the confirm runs.
 
     Args:
         arms: in the order of the spec.
-        runs: those that train now.
+        runs: the running trials.
         width: cells.
-        height: lines, headings included. Arms that train now are shown before others where there are too many.
+        height: lines, headings included. If there are too many arms, those that train are shown first.
     """
     if not arms:
         return []

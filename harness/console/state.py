@@ -1,24 +1,30 @@
-"""What a sweep's screen knows: arms and running trials."""
+"""The state of a running sweep as the screen shows it: arms, running trials, counts, time left. Draws nothing."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
+from harness.console.eta import TimeLeft, time_left
 from harness.core import metrics
 from harness.core.metrics import Point
 from harness.core.outcomes import Outcome, Phase
 
+_LEAST_SHARE: Final = 0.05  # of its work that a run must have done before its speed counts
+
 
 @dataclass
 class ArmTally:
-    """One arm, in earlier processes and in this one.
+    """Counts of one arm, over this process and earlier ones.
 
     Attributes:
         name: of the arm.
-        trials, seeds: runs of each kind that there are to be.
+        trials, seeds: explore and confirm runs that are planned.
         explored, confirmed: those that are done.
-        best: lowest validation loss at the end of a trial; None before there is one.
-        losses: validation losses of its confirm runs.
+        best: lowest final validation loss of a trial; None before there is one.
+        losses: final validation losses of the confirm runs.
     """
 
     name: str
@@ -34,8 +40,8 @@ class ArmTally:
         """The mean over confirm runs."""
         return sum(self.losses) / len(self.losses) if self.losses else None
 
-    def ended(self, phase: Phase, outcome: Outcome, loss: float | None) -> None:
-        """Count a run."""
+    def add(self, phase: Phase, outcome: Outcome, loss: float | None) -> None:
+        """Count a run that has finished."""
         complete = outcome is Outcome.COMPLETE and loss is not None
         if phase is Phase.CONFIRM:
             self.confirmed += outcome.is_result
@@ -47,24 +53,35 @@ class ArmTally:
 
 
 @dataclass
-class Run:
-    """A run that a worker trains now, or the last of it."""
+class RunProgress:
+    """One run that trains.
+
+    Attributes:
+        name, arm, phase: of the run.
+        work: of the whole run; FLOPs, or seconds if its budget is in seconds.
+        started: when, on the state's clock.
+        warm: whether its worker was running already. Otherwise the clock starts at the first point.
+        last: its newest point.
+        train_loss, val_loss: the newest.
+        sampled: whether `val_loss` was measured on a sample of the split.
+        resumed_from: share of the budget that was spent before this process trained it.
+    """
 
     name: str
     arm: str
     phase: Phase
     work: float
-    warm: bool  # whether its worker had trained before, so that no time goes to starting it
-    began: float
+    started: float
+    warm: bool = True
     last: Point | None = None
     train_loss: float | None = None
     val_loss: float | None = None
-    sampled: bool = False  # whether the validation loss is of a sample
-    taken_up_at: float = 0.0
+    sampled: bool = False
+    resumed_from: float = 0.0
 
     @property
     def val_name(self) -> str:
-        """What its validation loss is called."""
+        """What to call `val_loss`."""
         return "val sample" if self.sampled else "val"
 
     @property
@@ -74,16 +91,91 @@ class Run:
 
     @property
     def done(self) -> float:
-        """Share of the budget that was spent since it began here: a run may have gone on from a state."""
-        return self.progress - self.taken_up_at
+        """Share of the budget that was spent since `started`."""
+        return self.progress - self.resumed_from
 
-    def take(self, point: Point, now: float) -> None:
-        """Take a point; a first one that a new process had to be started for begins the clock."""
+    def add(self, point: Point, now: float) -> None:
+        """Take a new point."""
         if self.last is None:
-            self.taken_up_at = point.progress if point.step else 0.0
-            self.began = self.began if self.warm else now
+            self.resumed_from = point.progress if point.step else 0.0
+            self.started = self.started if self.warm else now
         self.last = point
         self.train_loss = point.metrics.get(metrics.TRAIN_LOSS, self.train_loss)
-        if point.evaluated:  # of the whole split where there is one; at the end there is
+        if point.evaluated:  # the final evaluation always covers the whole split
             self.val_loss = point.metrics.get(metrics.VAL_LOSS, point.curve_loss)
             self.sampled = metrics.VAL_LOSS not in point.metrics
+
+
+class SweepState:
+    """Follows the events of a sweep.
+
+    Args:
+        clock: seconds; for tests.
+
+    Attributes:
+        arms: by name, in the order of the spec.
+        runs: those that train now, by key.
+        total: runs of this process, as far as they are known.
+        finished: those of them that have finished.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.now = clock
+        self.arms: dict[str, ArmTally] = {}
+        self.runs: dict[int, RunProgress] = {}
+        self.total = 0
+        self.finished = 0
+        self._waiting_work = 0.0  # of runs that have not started
+        self._speeds: list[tuple[float, float]] = []  # (work, seconds) of finished runs
+        self._parallel = 0  # most runs that trained at once
+
+    def sweep_started(self, total: int, work: float, arms: Sequence[ArmTally] = ()) -> None:
+        """`total` runs are to be trained, with `work` in all."""
+        self.total, self._waiting_work = total, work
+        self.arms = {arm.name: arm for arm in arms}
+
+    def runs_added(self, runs: int, work: float, seeds: Mapping[str, int]) -> None:
+        """More runs are to be trained; `seeds`: arm → confirm runs that are planned now."""
+        self.total += runs
+        self._waiting_work += work
+        for name, count in seeds.items():
+            self.arms[name].seeds = count
+
+    def run_started(self, key: int, name: str, work: float, arm: str, phase: Phase) -> None:
+        """A worker has been given a run."""
+        self.runs[key] = RunProgress(name, arm, phase, work, self.now(), warm=self.finished > 0)
+        self._waiting_work = max(0.0, self._waiting_work - work)
+        self._parallel = max(self._parallel, len(self.runs))
+
+    def run_point(self, key: int, point: Point) -> RunProgress:
+        """A run has a new point."""
+        run = self.runs[key]
+        run.add(point, self.now())
+        return run
+
+    def run_finished(self, key: int, outcome: Outcome) -> tuple[RunProgress, float]:
+        """A run has finished; returns it and the seconds that it took."""
+        run = self.runs.pop(key)
+        seconds = self.now() - run.started
+        self.finished += 1
+        if run.done >= _LEAST_SHARE:
+            self._speeds.append((run.work * run.done, seconds))
+        if run.arm in self.arms:
+            self.arms[run.arm].add(run.phase, outcome, None if run.sampled else run.val_loss)
+        return run, seconds
+
+    def run_lost(self, key: int) -> RunProgress:
+        """The worker of a run has died; the run resumes under another key."""
+        run = self.runs.pop(key)
+        self._waiting_work += run.work
+        return run
+
+    def time_left(self) -> TimeLeft | None:
+        """Wall time until the sweep is done; None before any run has made progress."""
+        now = self.now()
+        running = self.runs.values()
+        measured = [(run.work * run.done, now - run.started) for run in running if run.done >= _LEAST_SHARE]
+        waiting = max(0, self.total - self.finished - len(running))
+        left = [run.work * (1 - run.progress) for run in running]
+        left += [self._waiting_work / waiting] * waiting if waiting else []
+        return time_left([*self._speeds, *measured], left, min(self._parallel, len(left)))

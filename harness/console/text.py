@@ -1,14 +1,15 @@
-"""Durations and names as short text."""
+"""Durations, losses and names as short text."""
 
 from __future__ import annotations
 
 from rich.cells import cell_len, set_cell_size
 
 from harness.console.eta import TimeLeft
+from harness.console.state import RunProgress
 
 
 def clock(seconds: float | None) -> str:
-    """`4 s`, `2:05`, `1:02:33`; `–` where it is not known."""
+    """`4 s`, `2:05`, `1:02:33`; `–` if unknown."""
     if seconds is None:
         return "–"
     whole = max(0, round(seconds))
@@ -29,15 +30,21 @@ def left_in_words(left: TimeLeft | None) -> str:
     return f"{about} ({clock(left.low)} to {clock(left.high)})"
 
 
+def losses(run: RunProgress) -> str:
+    """`train 3.2101  val 3.4012`, as far as they are known."""
+    pairs = (("train", run.train_loss), (run.val_name, run.val_loss))
+    return "  ".join(f"{name} {loss:.4f}" for name, loss in pairs if loss is not None)
+
+
 def fitted(name: str, rest: str, room: int) -> tuple[str, str]:
-    """A name and what follows it, in `room` cells: the name is cut in its middle, and only then the rest at its end."""
+    """A name and the text after it, cut to `room` cells: first the name in its middle, then the text at its end."""
     least = min(cell_len(name), 12)
     rest = shortened_end(rest, max(0, room - least))
     return shortened(name, max(0, room - cell_len(rest))), rest
 
 
 def shortened(text: str, room: int) -> str:
-    """`text` in at most `room` cells, with … in place of its middle: its end tells runs apart."""
+    """`text` in at most `room` cells, … replacing its middle: run names differ at their end."""
     if cell_len(text) <= room:
         return text
     if room < 2:
@@ -51,7 +58,7 @@ def shortened(text: str, room: int) -> str:
 
 
 def shortened_end(text: str, room: int) -> str:
-    """`text` in at most `room` cells, with … where it was cut."""
+    """`text` in at most `room` cells, … replacing its end."""
     if cell_len(text) <= room:
         return text
     return set_cell_size(text, room - 1).rstrip() + "…" if room > 0 else ""

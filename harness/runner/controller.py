@@ -92,7 +92,7 @@ class SweepController:
         Raises:
             SweepBusy: another process has taken the sweep over.
         """
-        self.screen.sweep_began(*self.scheduler.remaining(), self.scheduler.tallies())
+        self.screen.sweep_started(*self.scheduler.remaining(), self.scheduler.tallies())
         handlers = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             while not self._signal:
@@ -157,7 +157,7 @@ class SweepController:
         task, confirm = running.task, running.task.phase is Phase.CONFIRM
         self._jobs += 1
         self.running[self._jobs] = running
-        self.screen.run_began(self._jobs, running.name, self.work[task.arm.name], task.arm.name, task.phase)
+        self.screen.run_started(self._jobs, running.name, self.work[task.arm.name], task.arm.name, task.phase)
         job = Job(
             id=self._jobs,
             config=task.config,
@@ -177,7 +177,7 @@ class SweepController:
             raise SweepBusy(f"{self.spec.name} was taken over by process {self.outbox.taken_by}, and goes on there")
         if bool(self.outbox.trouble) is not bool(self._trouble):
             self._trouble = self.outbox.trouble
-            self.screen.note(
+            self.screen.message(
                 f"what is measured waits on disk, as MLflow cannot take it: {self._trouble}"
                 if self._trouble
                 else "MLflow takes what is measured again"
@@ -217,7 +217,7 @@ class SweepController:
         if event.resumed_from or event.warning:
             said = "; ".join(filter(None, (f"goes on from step {event.resumed_from}", event.warning)))
             self.outbox.tag(running.key, resumed=said)
-            self.screen.note(f"{running.name}: {said}")
+            self.screen.message(f"{running.name}: {said}")
 
     def _on_point(self, job: int, running: Running, point: Point) -> None:
         running.points.append(point)
@@ -241,8 +241,8 @@ class SweepController:
             outcome = Outcome.INTERRUPTED
         elif event.lost and running.faults < MAX_FAULTS:
             running.faults += 1
-            self.screen.note(f"{running.name}: {reason}; another takes it up")
-            self.screen.run_left(event.job)
+            self.screen.message(f"{running.name}: {reason}; another takes it up")
+            self.screen.run_lost(event.job)
             self._submit(running)
             return
         if outcome.again is Again.GOES_ON:
@@ -250,7 +250,7 @@ class SweepController:
         else:
             self._record_end(running, outcome, reason)
         self.scheduler.ended(running, outcome, reason)
-        self.screen.run_ended(event.job, outcome, reason)
+        self.screen.run_finished(event.job, outcome, reason)
 
     def _record_end(self, running: Running, outcome: Outcome, reason: str) -> None:
         """Write down a run's end; of its checkpoint nothing stays unless it is that of a whole run."""
@@ -267,7 +267,7 @@ class SweepController:
 
     def _stop_all(self) -> None:
         """Ask every worker to stop at its next point, and give slow ones ten seconds."""
-        self.screen.note(f"stopping {len(self.running)} running trials (again to stop at once) …")
+        self.screen.message(f"stopping {len(self.running)} running trials (again to stop at once) …")
         for job in list(self.running):
             self.pool.stop(job)
         deadline = time.monotonic() + GRACE_SECONDS

@@ -128,9 +128,11 @@ class Scheduler:
         """Say who gets more seeds, where any of them is still to be trained."""
         if self._to_confirm:
             work = sum(self.work[task.arm.name] for task in self._to_confirm)
-            self.screen.sweep_grew(len(self._to_confirm), work, {arm.name: self._rounds.after for arm in arms})
+            self.screen.runs_added(len(self._to_confirm), work, {arm.name: self._rounds.after for arm in arms})
             names = ", ".join(arm.name for arm in arms if arm != self.spec.baseline_arm)
-            self.screen.note(f"undecided after {self._rounds.before} seeds: {names}; up to {self._rounds.after} seeds")
+            self.screen.message(
+                f"undecided after {self._rounds.before} seeds: {names}; up to {self._rounds.after} seeds"
+            )
 
     def _replace(self, arm: Arm, failure: str) -> None:
         """Note a trial that brought no result, and ask for another one in its place, a few times per arm.
@@ -141,7 +143,7 @@ class Scheduler:
         if self._replacements[arm.name]:
             self._replacements[arm.name] -= 1
             self._to_ask[arm.name] += 1
-            self.screen.sweep_grew(1, self.work[arm.name])
+            self.screen.runs_added(1, self.work[arm.name])
 
     def _chosen(self, arm: Arm) -> Mapping[str, Any] | None:
         """The values that the arm's search ended with, to be confirmed; None where no trial finished.
@@ -153,7 +155,7 @@ class Scheduler:
             best = self.studies[arm.name].best()
             if best is None:
                 self.failed.append(f"{arm.name}: no trial finished, so there is nothing to confirm")
-                self.screen.note(self.failed[-1])
+                self.screen.message(self.failed[-1])
                 return None
             values = best.values
         for run in self._confirmed:
@@ -190,5 +192,5 @@ class Scheduler:
         tally.best = best.loss if best else None
         for run in self._confirmed:
             if run.arm == arm.name:
-                tally.ended(Phase.CONFIRM, run.outcome, run.validation.get(metrics.VAL_LOSS))
+                tally.add(Phase.CONFIRM, run.outcome, run.validation.get(metrics.VAL_LOSS))
         return tally

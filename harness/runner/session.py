@@ -117,24 +117,24 @@ def run(spec: SweepSpec, datasets: Datasets, options: Options) -> None:
 
 def _run(spec: SweepSpec, datasets: Datasets, options: Options, pool: WorkerPool, screen: Screen) -> SweepResult:
     began = time.monotonic()
-    screen.note(spec.title, "bold")
-    screen.note(f"{runs_planned(spec)}, {plural(pool.size, 'worker')}")
+    screen.message(spec.title, "bold")
+    screen.message(f"{runs_planned(spec)}, {plural(pool.size, 'worker')}")
     identity = datasets.identity(spec)
     folder = work_folder(spec, identity)
     with importing():  # Optuna and MLflow import their databases' libraries now
         storage = open_storage(options.optuna)
         tracker = Tracker(spec.name, options.tracking)
     if options.fresh and (aside := set_aside(spec, identity, storage, tracker, folder)):
-        screen.note(f"set aside, and begun anew: {aside}")
+        screen.message(f"set aside, and begun anew: {aside}")
     studies = _open_studies(spec, datasets, identity, storage)
     baseline_data = datasets.of_arm(spec, spec.baseline_arm)
     with _parent_run(tracker, sweep_info(spec, identity, baseline_data, _command())) as parent:
         if tracker.earlier_sweep and not options.fresh:
-            screen.note(why_anew(spec, baseline_data, options.tracking, tracker.earlier_sweep))
+            screen.message(why_anew(spec, baseline_data, options.tracking, tracker.earlier_sweep))
         outbox = Outbox(tracker, parent.run_id, folder, draw_run)
         facts = datasets.facts(spec)
         if recovered := reconcile(spec, studies, tracker, outbox, facts):
-            screen.note(f"taking up what an earlier process left: {recovered}")
+            screen.message(f"taking up what an earlier process left: {recovered}")
         work = work_per_run(spec, datasets.train_tokens(spec))
         with outbox:
             with screen, pool:
@@ -147,7 +147,7 @@ def _run(spec: SweepSpec, datasets: Datasets, options: Options, pool: WorkerPool
             return replace(result, failed=[*result.failed, _not_stored(outbox)])
         _report(spec, tracker, parent.run_id, options)
         if result.outcome is Outcome.COMPLETE:
-            Estimates().took(identity, time.monotonic() - began, screen.ended)
+            Estimates().took(identity, time.monotonic() - began, screen.state.finished)
         return result
 
 

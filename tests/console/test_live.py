@@ -1,3 +1,5 @@
+"""The live table, as text in windows of many sizes and in a real terminal."""
+
 from __future__ import annotations
 
 import io
@@ -13,33 +15,33 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from harness.console.choose import make_screen
-from harness.console.live import LiveScreen, bar, run_line
-from harness.console.state import ArmTally, Run
+from harness.console.live import LiveTable, bar, run_line
+from harness.console.state import ArmTally, RunProgress, SweepState
 from harness.core.outcomes import Outcome, Phase
 from paths import SUPPORT
 from screens import NAMES, console, point, text
 
 
-def screen_of(width: int, height: int = 24, arms: int = 2) -> LiveScreen:
+def table_of(width: int, height: int = 24, arms: int = 2) -> LiveTable:
     recorded = Console(
         file=io.StringIO(), force_terminal=True, width=width, height=height, record=True, color_system=None
     )
-    screen = LiveScreen(recorded)
+    state = SweepState()
     tallies = [ArmTally(f"drop_rate=0.{number}", 3, 2, explored=1, best=4.0 - number / 8) for number in range(arms)]
-    screen.sweep_began(10, 1000.0, tallies)
+    state.sweep_started(10, 1000.0, tallies)
     for key, name in enumerate(NAMES):
-        screen.runs[key] = Run(name, name.split(" ")[0], Phase.EXPLORE, 100.0, True, time.monotonic())
-    screen.runs[0].take(point(5, 0.5, 6.25), time.monotonic())
-    return screen
+        state.run_started(key, name, 100.0, name.split(" ")[0], Phase.EXPLORE)
+    state.run_point(0, point(5, 0.5, 6.25))
+    return LiveTable(recorded, state)
 
 
-def drawn(screen: LiveScreen) -> list[str]:
-    screen.console.print(screen)
-    return screen.console.export_text().splitlines()
+def drawn(table: LiveTable) -> list[str]:
+    table.console.print(table)
+    return table.console.export_text().splitlines()
 
 
-def test_a_wide_window_shows_arms_runs_and_the_whole() -> None:
-    _, headings, first, second, run, other, whole = drawn(screen_of(140))
+def test_a_wide_window_shows_arms_runs_and_the_sweep() -> None:
+    _, headings, first, second, run, other, whole = drawn(table_of(140))
     assert headings == "arm            explored  best trial  confirmed  mean val loss  running"
     assert first.split() == ["drop_rate=0.0", "1/3", "4.0000", "0/2", "–", "1"]
     assert second.split() == ["drop_rate=0.1", "1/3", "3.8750", "0/2", "–", "–"]
@@ -52,54 +54,53 @@ def test_a_wide_window_shows_arms_runs_and_the_whole() -> None:
 @pytest.mark.parametrize("width", [1, 5, 20, 30, 50, 80, 100, 200])
 @pytest.mark.parametrize("arms", [0, 1, 2, 40])
 def test_no_line_is_longer_than_the_window_and_all_fit_its_height(width: int, arms: int) -> None:
-    lines = drawn(screen_of(width, arms=arms))
+    lines = drawn(table_of(width, arms=arms))
     assert max(map(cell_len, lines)) <= width
     assert len(lines) <= 24
 
 
-def test_a_narrow_window_keeps_the_ends_of_names_and_what_matters_most() -> None:
-    lines = drawn(screen_of(50))
+def test_a_narrow_window_keeps_the_ends_of_names_and_the_main_columns() -> None:
+    lines = drawn(table_of(50))
     assert lines[1].split() == ["arm", "explored", "best", "trial", "confirmed"]
     assert lines[4].endswith("· seed 1   50%  val 6.250")
     assert lines[6].startswith("sweep ")
 
 
-def test_too_many_arms_leave_room_for_those_that_train() -> None:
-    screen = screen_of(80, height=12, arms=40)
-    screen.runs[1].arm = "drop_rate=0.39"
-    lines = drawn(screen)
+def test_of_too_many_arms_those_that_train_are_shown() -> None:
+    table = table_of(80, height=12, arms=40)
+    table.state.runs[1].arm = "drop_rate=0.39"
+    lines = drawn(table)
     assert any(line.startswith("drop_rate=0.39") for line in lines)
     assert "and 36 more arms" in lines
 
 
-def test_a_bar_is_as_long_as_asked() -> None:
+def test_a_bar_has_the_requested_width() -> None:
     assert (bar(0.5, 10).plain, bar(2.0, 4).plain, bar(0.5, 3).plain) == ("━━━━━─────", "━━━━", "")
-    fresh = Run("a", "a", Phase.EXPLORE, 1.0, True, 0.0)
-    assert run_line(fresh, 20).plain == "a  starting"
+    fresh = RunProgress("a", "a", Phase.EXPLORE, 1.0, 0.0)
+    assert run_line(fresh, 20, 1.0).plain == "a  starting"
 
 
-def test_a_terminal_gets_a_table_that_goes_away_and_lines_that_stay() -> None:
-    screen = make_screen(console(terminal=True))
-    assert isinstance(screen, LiveScreen)
-    with screen:
-        screen.sweep_began(2, 200.0, [ArmTally("drop_rate=0.1", 1, 1)])
-        screen.run_began(1, "drop_rate=0.1 · [bold]", 100.0, "drop_rate=0.1")
-        assert "starting" in text(screen)
+def test_the_table_disappears_at_the_end_and_lines_stay() -> None:
+    out = console(terminal=True)
+    with make_screen(out) as screen:
+        screen.sweep_started(2, 200.0, [ArmTally("drop_rate=0.1", 1, 1)])
+        screen.run_started(1, "drop_rate=0.1 · [bold]", 100.0, "drop_rate=0.1")
+        assert "starting" in text(out)
         screen.run_point(1, point(5, 0.5, 6.25))
-        screen.refresh(at_once=True)
-        assert "50%  val 6.250" in text(screen)
-        assert "1 running" in text(screen)
-        before = text(screen)
+        screen.view.refresh(at_once=True)
+        assert "50%  val 6.250" in text(out)
+        assert "1 running" in text(out)
+        before = text(out)
         screen.refresh()
         screen.refresh()
-        assert text(screen) == before  # a moment later nothing is drawn
-        screen.run_ended(1, Outcome.COMPLETE)
-        screen.note("a note with [brackets]")
-        screen.run_began(2, "two", 100.0, "drop_rate=0.1", Phase.CONFIRM)
-        screen.run_left(2)
-    assert "✓ 1/2  drop_rate=0.1 · [bold]  val loss 6.2500" in text(screen)
-    assert "a note with [brackets]" in text(screen)
-    assert "1/1" in text(screen)
+        assert text(out) == before  # nothing is drawn again so soon
+        screen.run_finished(1, Outcome.COMPLETE)
+        screen.message("a message with [brackets]")
+        screen.run_started(2, "two", 100.0, "drop_rate=0.1", Phase.CONFIRM)
+        screen.run_lost(2)
+    assert "✓ 1/2  drop_rate=0.1 · [bold]  val loss 6.2500" in text(out)
+    assert "a message with [brackets]" in text(out)
+    assert "1/1" in text(out)
 
 
 DEMO = """
@@ -111,14 +112,14 @@ from harness.core.outcomes import Outcome
 from harness.console.choose import make_screen
 from harness.console.state import ArmTally
 with make_screen(Console(highlight=False)) as screen:
-    screen.sweep_began(6, 600.0, [ArmTally("drop_rate=0.0", 2, 1), ArmTally("drop_rate=0.2", 2, 1)])
+    screen.sweep_started(6, 600.0, [ArmTally("drop_rate=0.0", 2, 1), ArmTally("drop_rate=0.2", 2, 1)])
     for key, name in enumerate(NAMES):
-        screen.run_began(key, name, 100.0, name.split(" ")[0])
+        screen.run_started(key, name, 100.0, name.split(" ")[0])
     for step in range(1, 6):
         for key in range(2):
             screen.run_point(key, point(step, step / 5, 6 - step / 5))
-        screen.refresh(at_once=True)
-    screen.run_ended(0, Outcome.COMPLETE)
+        screen.view.refresh(at_once=True)
+    screen.run_finished(0, Outcome.COMPLETE)
     print("ready", file=open({ready!r}, "w"))
     time.sleep(60)
 """
@@ -127,16 +128,14 @@ with make_screen(Console(highlight=False)) as screen:
 @pytest.fixture
 def tmux(tmp_path: Path) -> Iterator[list[str]]:
     if shutil.which("tmux") is None:
-        pytest.skip("no tmux on PATH: the live table is not looked at in a terminal")
+        pytest.skip("no tmux on PATH: the live table is not checked in a real terminal")
     command = ["tmux", "-S", str(tmp_path / "socket"), "-f", "/dev/null"]
     yield command
     subprocess.run([*command, "kill-server"], check=False, capture_output=True)
 
 
 @pytest.mark.parametrize("width", [80, 50])
-def test_in_a_real_terminal_the_table_stands_once_below_what_has_ended(
-    tmux: list[str], tmp_path: Path, width: int
-) -> None:
+def test_in_a_real_terminal_one_table_is_below_the_finished_runs(tmux: list[str], tmp_path: Path, width: int) -> None:
     ready = tmp_path / "ready"
     script = tmp_path / "demo.py"
     script.write_text(DEMO.format(tests=str(SUPPORT), ready=str(ready)), "utf-8")

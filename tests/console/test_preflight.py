@@ -51,8 +51,8 @@ def test_places_that_are_right_and_what_is_left_there(uri: str | None, folder: P
     ],
 )
 def test_addresses_that_are_none(option: str, url: str, message: str, folder: Path) -> None:
-    given = (url, STORAGE) if option == "--tracking" else (None, url)
-    (line,) = wrong_places(*given, Path("reports"))
+    tracking, storage = (url, STORAGE) if option == "--tracking" else (None, url)
+    (line,) = wrong_places(tracking, storage, Path("reports"))
     expected = message.format(folder=folder)
     if (long := f"{folder}/text.db") in expected:
         expected = expected.replace(repr(long), shown(long))

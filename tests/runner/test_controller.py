@@ -11,7 +11,7 @@ from typing import Any, cast
 import optuna
 import pytest
 
-from harness.console.screen import Screen
+from harness.console.choose import make_screen
 from harness.core.metrics import VAL_LOSS, Point
 from harness.core.outcomes import Outcome
 from harness.runner import controller as module
@@ -93,7 +93,7 @@ def controller(folder: Path, pool: FakePool, tracker: FakeTracker) -> tuple[Swee
     work = {arm.name: 1.0 for arm in spec.arms()}
     data = {arm.name: DATA for arm in spec.arms()}
     made = SweepController(
-        spec, studies, cast(Tracker, tracker), outbox, cast(WorkerPool, pool), Screen(console()), work, data
+        spec, studies, cast(Tracker, tracker), outbox, cast(WorkerPool, pool), make_screen(console()), work, data
     )
     return made, outbox
 

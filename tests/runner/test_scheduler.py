@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.config.spec import SweepSpec
-from harness.console.screen import Screen
+from harness.console.choose import make_screen
 from harness.core.metrics import TRAIN_LOSS, VAL_LOSS, Point
 from harness.core.outcomes import Outcome, Phase
 from harness.runner.scheduler import MAX_REPLACEMENTS, Scheduler
@@ -30,10 +30,11 @@ class Sweep:
         arms = self.spec.arms()
         studies = {arm.name: ArmStudy(self.spec, arm, self.spec.identity(), storage, 1000, 10_000) for arm in arms}
         self.superseded: list[str] = []
-        self.screen = Screen(console())
+        self.console = console()
+        self.screen = make_screen(self.console)
         work = {OTHER: 1.0, BASE: 2.0}
         self.scheduler = Scheduler(self.spec, studies, confirmed, self.superseded.append, self.screen, work)
-        self.screen.sweep_began(*self.scheduler.remaining(), self.scheduler.tallies())
+        self.screen.sweep_started(*self.scheduler.remaining(), self.scheduler.tallies())
 
     def end(self, task: Task, loss: float, outcome: Outcome = Outcome.COMPLETE) -> Task:
         point = Point(10, 1280, 1.0, 1.0, {VAL_LOSS: loss, TRAIN_LOSS: loss})
@@ -154,4 +155,4 @@ def test_what_is_undecided_gets_more_seeds_once_nothing_runs(tmp_path: Path) -> 
         task = sweep.scheduler.next([Running(last, "key")])
     more = [sweep.scheduler.next([]) for _ in range(6)]
     assert [(task.seed, task.arm.name) for task in more] == [(s, arm) for s in (5, 6, 7) for arm in (OTHER, BASE)]
-    assert f"undecided after 3 seeds: {OTHER}; up to 6 seeds" in text(sweep.screen)
+    assert f"undecided after 3 seeds: {OTHER}; up to 6 seeds" in text(sweep.console)

@@ -53,9 +53,9 @@ def test_points_are_the_same_with_one_worker_and_with_two(tmp_path: Path) -> Non
         for job in jobs:
             pool.submit(job)
         two_workers = until_finished(pool, 2)
-    for job in (1, 2):
-        assert one_worker[job][-1] == two_workers[job][-1] == Finished(job, Outcome.COMPLETE)
-        assert numbers(one_worker[job]) == numbers(two_workers[job])
+    for number in (1, 2):
+        assert one_worker[number][-1] == two_workers[number][-1] == Finished(number, Outcome.COMPLETE)
+        assert numbers(one_worker[number]) == numbers(two_workers[number])
     assert numbers(one_worker[1]) != numbers(one_worker[2])
     assert (tmp_path / "one" / "model.safetensors").is_file()
     assert [metrics.TEST_LOSS in point for point in numbers(one_worker[1])].count(True) == 1
