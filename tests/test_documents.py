@@ -246,6 +246,15 @@ def test_a_status_can_be_asked_for_before_there_is_a_sweep(tutorial: Path, monke
     assert "not begun" in done.stdout
 
 
+def test_the_run_without_a_sweep_trains(capsys: pytest.CaptureFixture[str]) -> None:
+    import torch
+
+    torch.set_num_threads(1)  # as in the other tests: conftest sets it where torch was imported by then
+    [code] = [body for body in blocks(TEXTS["reports/README.md"], "python") if "RunConfig" in body]
+    exec(compile(code, "reports/README.md", "exec"), {})
+    assert "4096 {" in capsys.readouterr().out
+
+
 # Links, paths, code and names --------------------------------------------------------------------------------------
 
 
