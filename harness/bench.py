@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.console.cli import Command, Settings, Threads, Workers, err, fail, number, out, show_table
+from harness.console.cli import Command, Settings, Threads, Workers, err, fail, number, out
+from harness.console.tables import show_table
 from harness.core.errors import SpecError
 from harness.core.outcomes import Exit, Outcome
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import zip_longest
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
-from harness.console.cli import Command, Tracking, fail, out, show_table, whole
+from harness.console.cli import Command, Tracking, fail, out, whole
+from harness.console.tables import show_table, show_texts
 from harness.core import metrics
-from harness.core.text import printable
 
 if TYPE_CHECKING:
     from harness.tracking import RunDetails
@@ -28,7 +25,6 @@ _BLOCKS: Final = "▁▂▃▄▅▆▇█"
 _LABEL: Final = max(map(len, _CURVES)) + 1
 _ENDS: Final = 24  # cells for a curve's first and last value
 _SCALED_FROM: Final = 0.05  # share of the tokens
-_SIDE_BY_SIDE_FROM: Final = 72  # cells of a window that two texts find room in
 _ORDER: Final = ("val/", "test/", "train/", "tokens", "epochs", "optim/", "perf/", "system/")
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -150,24 +146,11 @@ def _section(title: str, rows: list[list[str]], nothing: str) -> None:
 
 
 def _show_samples(a: Sequence[tuple[int, str]], b: Sequence[tuple[int, str]], count: int) -> None:
-    """The last texts of both runs, beside each other where the window is wide enough."""
+    """Print the last `count` texts of both runs."""
     if count == 0 or not (a or b):
         return
     out.print("\nSamples", style="bold")
-    for pair in zip_longest(a[-count:], b[-count:]):
-        cells = [
-            Text.assemble((f"{one[0]:,} tokens\n", "dim"), printable(one[1].strip(), "\n\t")) if one else Text("–")
-            for one in pair
-        ]
-        if out.width < _SIDE_BY_SIDE_FROM:
-            for letter, cell in zip("AB", cells, strict=True):
-                out.print(Text(f"{letter}  ") + cell)
-            continue
-        table = Table(box=None, pad_edge=False, expand=True, show_header=False, padding=(0, 2, 1, 0))
-        table.add_column(ratio=1, overflow="fold")
-        table.add_column(ratio=1, overflow="fold")
-        table.add_row(*cells)
-        out.print(table)
+    show_texts(*([(f"{tokens:,} tokens", text) for tokens, text in run[-count:]] for run in (a, b)))
 
 
 _MISSING: Final = object()

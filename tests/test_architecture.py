@@ -60,7 +60,7 @@ HOMES: Mapping[str, set[str]] = {
     "psutil": {"tracking", "workers"},
     "filelock": {"core.locks"},
     "typer": {"console", "sweep", "bench", "compare", "generate", "data.__main__", "report.__main__"},
-    "rich": {"console", "cost.preview", "compare", "generate", "data.__main__", "report.__main__"},
+    "rich": {"console"},
 }
 
 STANDARD = sys.stdlib_module_names

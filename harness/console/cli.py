@@ -1,35 +1,34 @@
-"""What the commands share: where they write, and how they end when something is wrong."""
+"""What all commands share: consoles, options, and one-line errors for wrong options."""
 
 from __future__ import annotations
 
 import atexit
 import gc
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 from typer.core import TyperCommand, TyperGroup
 
 from harness.core.outcomes import Exit
 from harness.core.text import printable, shown
 
-# At its end Python looks through everything for garbage, though the system takes it all back: half a second and more
-# after a command that has imported MLflow.
+# The interpreter collects garbage once more when it exits, although the system frees all memory anyway: half a second
+# and more after a command that has imported MLflow.
 atexit.register(gc.freeze)
 
 _KEPT = "\n\t"
-_WARNINGS_SHOWN = 5
 
 
 class _Console(Console):
-    """Prints texts as they are: no markup in them is obeyed by rich, no control character by the terminal."""
+    """Prints strings literally: rich reads no markup in them, and control characters are escaped."""
 
     def print(self, *objects: Any, **options: Any) -> None:
-        """As rich's."""
+        """See `rich.console.Console.print`."""
         super().print(*(printable(one, _KEPT) if isinstance(one, str) else one for one in objects), **options)
 
 
@@ -38,55 +37,60 @@ err = _Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 def fail(message: object, code: int = Exit.MISTAKE) -> NoReturn:
-    """Write `message` to standard error, as it is, and leave with `code`."""
+    """Print `message` to standard error and exit with `code`."""
     err.print(str(message), soft_wrap=True)
     raise typer.Exit(code)
 
 
+def busy(text: str) -> AbstractContextManager[object]:
+    """Show `text` with a spinner on standard error, if that is a terminal, until the `with` block ends."""
+    return err.status(Text(printable(text)))
+
+
 class Command(TyperCommand):
-    """A command that answers a wrong option or argument with one line, as it does a wrong spec."""
+    """A command that answers a wrong option or argument with one line and exit code 2, as it does a wrong spec."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """The arguments that are left over; leaves with exit code 2 where one is wrong."""
+        """Parse the arguments; exits if one is wrong."""
         try:
             return super().parse_args(ctx, args)
         except Exception as error:
-            _refuse(error)
+            _fail_in_one_line(error)
 
 
 class Group(TyperGroup):
     """The same for a command with subcommands."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """As `Command.parse_args`."""
+        """Parse the arguments; exits if one is wrong."""
         try:
             return super().parse_args(ctx, args)
         except Exception as error:
-            _refuse(error)
+            _fail_in_one_line(error)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """The subcommand that is named; leaves with exit code 2 where there is none of that name."""
+        """Find the subcommand; exits if there is none of that name."""
         try:
             return super().resolve_command(ctx, args)
         except Exception as error:
-            _refuse(error)
+            _fail_in_one_line(error)
 
 
-def _refuse(error: Exception) -> NoReturn:
-    """End with one line for a mistake in the options; let everything else go on, the help where it was missing too."""
-    said = getattr(error, "format_message", str)()
-    if not hasattr(error, "format_message") or "\n" in said or not said:
+def _fail_in_one_line(error: Exception) -> NoReturn:
+    """Exit with one line if `error` is a wrong option; raise everything else again, such as the request for help."""
+    message = getattr(error, "format_message", str)()
+    if not hasattr(error, "format_message") or "\n" in message or not message:
         raise error
     param = getattr(error, "param", None)
-    place = (
-        "" if param is None else str(param.opts[-1] if param.opts[-1].startswith("-") else param.metavar or param.name)
-    )
-    found = str(getattr(error, "message", ""))
-    fail(f"{place}: {found or 'found nothing; allowed: see --help'}" if place else f"{said.rstrip('.')}; see --help")
+    if param is None:
+        fail(f"{message.rstrip('.')}; see --help")
+    option = param.opts[-1]
+    name = option if option.startswith("-") else param.metavar or param.name
+    fail(f"{name}: {getattr(error, 'message', '') or 'found nothing; allowed: see --help'}")
 
 
 def whole(low: int, high: int | None = None) -> Callable[[Any], int]:
-    """Reads a whole number of an option, from `low` to `high`."""
+    """A parser for an option: a whole number from `low` to `high`."""
 
     def read(text: Any) -> int:
         try:
@@ -102,7 +106,7 @@ def whole(low: int, high: int | None = None) -> Callable[[Any], int]:
 
 
 def number(low: float) -> Callable[[Any], float]:
-    """Reads a finite number of an option, from `low` on."""
+    """A parser for an option: a finite number of at least `low`."""
 
     def read(text: Any) -> float:
         try:
@@ -118,40 +122,15 @@ def number(low: float) -> Callable[[Any], float]:
 
 # Options that several commands have.
 Settings = Annotated[
-    list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Override a value; may be repeated.")
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="Override a field of the spec, e.g. train.seed=2. Repeatable."),
 ]
 Workers = Annotated[
     int | None,
     typer.Option(parser=whole(1, 1024), metavar="N", help="Worker processes. Default: one per GPU, else one per core."),
 ]
-Threads = Annotated[int, typer.Option(parser=whole(1, 1024), metavar="N", help="CPU threads of each worker.")]
+Threads = Annotated[int, typer.Option(parser=whole(1, 1024), metavar="N", help="CPU threads per worker.")]
 Tracking = Annotated[
     str | None,
     typer.Option("--tracking", metavar="URI", help="MLflow store. Default: $MLFLOW_TRACKING_URI or mlruns/mlflow.db."),
 ]
-
-
-def show_table(lines: Sequence[Sequence[str]]) -> None:
-    """Print rows of cells, the headings first; wider than the screen rather than with shortened names."""
-    lines = [[printable(cell) for cell in line] for line in lines]
-    headings, *rows = lines
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for place, heading in enumerate(headings):
-        words = not any(sign.isdigit() for row in rows for sign in row[place])
-        table.add_column(heading, justify="left" if place == 0 or words else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*map(Text, row))  # an arm's name is no markup
-    needed = sum(max(len(line[place]) for line in lines) + 2 for place in range(len(headings)))
-    Console(width=max(out.width, needed), highlight=False).print(table)
-
-
-def show_answer(lines: Sequence[Sequence[str]], answer: str, warnings: Sequence[str]) -> None:
-    """Print a comparison: its table, its words, and what may change them."""
-    show_table(lines)
-    out.print(f"\n{answer}\n")
-    for warning in warnings[:_WARNINGS_SHOWN]:
-        out.print(f"warning: {warning}")
-    if len(warnings) > _WARNINGS_SHOWN:
-        out.print(f"and {len(warnings) - _WARNINGS_SHOWN} more in the report")
-    if warnings:
-        out.print()

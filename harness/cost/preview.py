@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from rich.table import Table
-
 from harness.config.spec import SweepSpec
 from harness.console.cli import out
+from harness.console.tables import show_table
 
 
 def runs_planned(spec: SweepSpec) -> str:
@@ -38,24 +37,22 @@ def show_plan(
     from harness.cost.estimate import plan_arms
 
     arms = plan_arms(spec, {name: sizes["train"] for name, sizes in splits.items()})
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("arm", no_wrap=True, overflow="fold")
-    for heading in ("trials", "seeds", "parameters", "tokens/run", "FLOPs/run", "memory"):
-        table.add_column(heading, justify="right")
-    for arm in arms:
-        cost = arm.cost
-        table.add_row(
+    headings = ["arm", "trials", "seeds", "parameters", "tokens/run", "FLOPs/run", "memory"]
+    rows = [
+        [
             arm.name + (" *" if spec.compare and arm.name == spec.baseline_arm.name else ""),
             str(arm.trials),
             f"{spec.looks[0]}–{arm.seeds}" if len(spec.looks) > 1 else str(arm.seeds),
-            f"{cost.parameters:,}",
-            f"{cost.tokens:,}" if cost.tokens is not None else f"{cost.seconds:g} s",
-            f"{cost.flops:.2e}" if cost.flops is not None else "–",
-            f"{cost.memory / 1e9:.1f} GB",
-        )
+            f"{arm.cost.parameters:,}",
+            f"{arm.cost.tokens:,}" if arm.cost.tokens is not None else f"{arm.cost.seconds:g} s",
+            f"{arm.cost.flops:.2e}" if arm.cost.flops is not None else "–",
+            f"{arm.cost.memory / 1e9:.1f} GB",
+        ]
+        for arm in arms
+    ]
     out.print(spec.title, style="bold", soft_wrap=True)
     out.print(f"{runs_planned(spec)}\n")
-    out.print(table)
+    show_table([headings, *rows])
     if spec.compare:
         out.print("* the baseline")
     out.print()

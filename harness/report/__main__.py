@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.console.cli import Command, Tracking, fail, out, show_answer, show_table
+from harness.console.cli import Command, Tracking, fail, out
+from harness.console.tables import show_answer, show_table
 from harness.core.gc_pause import importing
 from harness.core.outcomes import Exit
 

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Final
 
 from harness.config.spec import SweepSpec
 from harness.console.choose import make_screen
-from harness.console.cli import err, fail, out, show_answer
+from harness.console.cli import err, fail, out
 from harness.console.event_log import EventLog
 from harness.console.preflight import wrong_places
 from harness.console.screen import Screen
+from harness.console.tables import show_answer
 from harness.core.gc_pause import importing
 from harness.core.hardware import default_workers
 from harness.core.locks import Locked, only_one

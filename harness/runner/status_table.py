@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from harness.console.cli import out, show_table
+from harness.console.cli import out
+from harness.console.tables import show_table
 from harness.console.text import clock
 from harness.core.outcomes import Outcome
 from harness.core.text import plural

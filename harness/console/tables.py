@@ -1,0 +1,76 @@
+"""Tables on standard output."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import zip_longest
+from typing import Final
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from harness.console.cli import out
+from harness.core.text import printable
+
+_WARNINGS_SHOWN: Final = 5
+_SIDE_BY_SIDE: Final = 72  # least width of a terminal, in cells, that shows two texts beside each other
+
+
+def show_table(lines: Sequence[Sequence[str]]) -> None:
+    """Print rows of cells, the headings first. A table wider than the terminal is not cut, so that names stay whole.
+
+    Columns with a digit in any row are aligned to the right, except the first column.
+    """
+    lines = [[printable(cell) for cell in line] for line in lines]
+    headings, *rows = lines
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for place, heading in enumerate(headings):
+        words = not any(sign.isdigit() for row in rows for sign in row[place])
+        table.add_column(heading, justify="left" if place == 0 or words else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*map(Text, row))  # rich would read markup in a string
+    needed = sum(max(len(line[place]) for line in lines) + 2 for place in range(len(headings)))
+    Console(width=max(out.width, needed), highlight=False).print(table)
+
+
+def show_facts(facts: Sequence[tuple[str, str]]) -> None:
+    """Print labels and values in two columns; long values are wrapped."""
+    table = Table.grid(padding=(0, 2))
+    for label, value in facts:
+        table.add_row(label, Text(printable(value), overflow="fold"))
+    out.print(table)
+
+
+def show_answer(lines: Sequence[Sequence[str]], answer: str, warnings: Sequence[str]) -> None:
+    """Print a comparison: its table, the answer in words, and the first warnings."""
+    show_table(lines)
+    out.print(f"\n{answer}\n")
+    for warning in warnings[:_WARNINGS_SHOWN]:
+        out.print(f"warning: {warning}")
+    if len(warnings) > _WARNINGS_SHOWN:
+        out.print(f"and {len(warnings) - _WARNINGS_SHOWN} more in the report")
+    if warnings:
+        out.print()
+
+
+def show_texts(a: Sequence[tuple[str, str]], b: Sequence[tuple[str, str]]) -> None:
+    """Print pairs of headed texts: beside each other, or below each other as A and B in a narrow terminal.
+
+    Args:
+        a, b: (heading, text) of each text; the shorter list is padded with `–`.
+    """
+    for pair in zip_longest(a, b):
+        cells = [
+            Text.assemble((f"{one[0]}\n", "dim"), printable(one[1].strip(), "\n\t")) if one else Text("–")
+            for one in pair
+        ]
+        if out.width < _SIDE_BY_SIDE:
+            for letter, cell in zip("AB", cells, strict=True):
+                out.print(Text(f"{letter}  ") + cell)
+            continue
+        table = Table(box=None, pad_edge=False, expand=True, show_header=False, padding=(0, 2, 1, 0))
+        table.add_column(ratio=1, overflow="fold")
+        table.add_column(ratio=1, overflow="fold")
+        table.add_row(*cells)
+        out.print(table)
