@@ -230,11 +230,13 @@ def record_seconds(spec: SweepSpec, config: RunConfig, data: Dataset, points: in
         for number in range(3):  # the first one pays for imports
             info = TrialInfo(f"run {number}", "arm", Phase.EXPLORE, 1, config, "study", number, data_facts(data))
             began = time.process_time()
-            run = outbox.begin(info)
+            run = outbox.start(info)
             for step in range(points):
                 evaluated = step % max(1, points // evaluations) == 0
                 values = dict.fromkeys(light + more if evaluated else light, 1.0)
-                outbox.point(run, Point(step, step, step / points, float(step), values, "text" if evaluated else None))
+                outbox.log_point(
+                    run, Point(step, step, step / points, float(step), values, "text" if evaluated else None)
+                )
                 if step % 10 == 9:
                     outbox.send()
             outbox.end(run, Outcome.COMPLETE, "")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from harness.tracking import Pulse, TrackingError, read_pulse
+from harness.tracking import Activity, TrackingError, read_activity
 
 if TYPE_CHECKING:
     from harness.report.write import ReportFiles
@@ -56,11 +56,11 @@ def watch(
     failures = 0
     while True:
         try:
-            pulses = [read_pulse(name, uri, sweep) for name in names]
-            marks = tuple(pulse.mark for pulse in pulses)
-            going = any(pulse.going for pulse in pulses)
+            activities = [read_activity(name, uri, sweep) for name in names]
+            marks = tuple(activity.digest for activity in activities)
+            going = any(activity.active for activity in activities)
             if marks != seen:
-                yield _written(pulses, write, going)
+                yield _written(activities, write, going)
                 seen = marks
             failures = 0
         except TrackingError:
@@ -73,8 +73,8 @@ def watch(
         time.sleep(every)
 
 
-def _written(pulses: Sequence[Pulse], write: Callable[[], ReportFiles], going: bool) -> Written:
-    ended = sum(pulse.ended for pulse in pulses)
-    running = tuple(name for pulse in pulses for name in pulse.running)
-    files = write() if all(pulse.measured for pulse in pulses) or not going else None
+def _written(activities: Sequence[Activity], write: Callable[[], ReportFiles], going: bool) -> Written:
+    ended = sum(activity.ended for activity in activities)
+    running = tuple(name for activity in activities for name in activity.running)
+    files = write() if all(activity.measured for activity in activities) or not going else None
     return Written(files, ended, running, going)

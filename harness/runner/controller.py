@@ -76,13 +76,13 @@ class SweepController:
     ) -> None:
         self.spec, self.studies, self.outbox = spec, studies, outbox
         self.pool, self.screen, self.work, self.data = pool, screen, work, data
-        self.scheduler = Scheduler(spec, studies, tracker.confirmed(outbox.parent), self._supersede, screen, work)
+        self.scheduler = Scheduler(spec, studies, tracker.confirm_results(outbox.parent), self._supersede, screen, work)
         self.running: dict[int, Running] = {}
         self._held: dict[int, tuple[Finished, float]] = {}  # job → its end, and until when it is held back
         self._signal = 0
         self._jobs = 0
-        self._interrupted = tracker.interrupted(outbox.parent)
-        self._kept = {_same(kept): kept for kept in outbox.kept() if kept.outcome is None}
+        self._interrupted = tracker.interrupted_runs(outbox.parent)
+        self._kept = {_same(kept): kept for kept in outbox.unfinished_runs() if kept.outcome is None}
         self._common_context = spec.common_context
         self._trouble = ""
 
@@ -104,7 +104,7 @@ class SweepController:
                 self._stop_all()
             else:
                 for kept in filter(self.scheduler.supersedes, self._kept.values()):
-                    self.outbox.drop(kept)
+                    self.outbox.discard(kept)
         finally:
             try:
                 self._abandon()
@@ -130,13 +130,13 @@ class SweepController:
         kept = self._kept.pop(_same(task), None)
         timed = task.config.train.budget.seconds is not None  # how far such a run comes is no function of its seed
         if kept is not None and timed and not self._state(kept.key).is_dir():
-            self.outbox.drop(kept)
+            self.outbox.discard(kept)
             kept = None
         if kept is not None:
-            self.outbox.take_up(kept)
+            self.outbox.resume(kept)
             running = Running(task, kept.key, list(kept.points))
         else:  # one that MLflow has and whose folder is lost: trained anew, it gives the same points
-            running = Running(task, self.outbox.begin(info, "" if timed else self._key_in_mlflow(task)))
+            running = Running(task, self.outbox.start(info, "" if timed else self._key_in_mlflow(task)))
         if task.trial is not None:
             task.trial.set_user_attr(RUN_KEY, running.key)
             for point in running.evaluated[1:]:  # what the killed process could not report any more
@@ -173,10 +173,10 @@ class SweepController:
         for event in self.pool.events(HELD_TIMEOUT if self._held else timeout):
             self._on_event(event)
         self._store_run_ids()
-        if self.outbox.taken_by:
-            raise SweepBusy(f"{self.spec.name} was taken over by process {self.outbox.taken_by}, and goes on there")
-        if bool(self.outbox.trouble) is not bool(self._trouble):
-            self._trouble = self.outbox.trouble
+        if self.outbox.new_owner:
+            raise SweepBusy(f"{self.spec.name} was taken over by process {self.outbox.new_owner}, and goes on there")
+        if bool(self.outbox.error) is not bool(self._trouble):
+            self._trouble = self.outbox.error
             self.screen.message(
                 f"what is measured waits on disk, as MLflow cannot take it: {self._trouble}"
                 if self._trouble
@@ -197,7 +197,7 @@ class SweepController:
 
     def _lacks_run_id(self, running: Running) -> bool:
         """Whether Optuna should get a trial's MLflow run id before its end: a finished trial takes no attributes."""
-        return running.task.trial is not None and running.run_id is None and not self.outbox.trouble
+        return running.task.trial is not None and running.run_id is None and not self.outbox.error
 
     def _store_run_ids(self) -> None:
         """Give Optuna the run ids that MLflow has given, and record the ends that were held back for them."""
@@ -222,7 +222,7 @@ class SweepController:
     def _on_point(self, job: int, running: Running, point: Point) -> None:
         running.points.append(point)
         running.faults = 0
-        self.outbox.point(running.key, point)
+        self.outbox.log_point(running.key, point)
         self.screen.run_point(job, point)
         trial = running.task.trial
         if trial is None or point.curve_loss is None or point.step == 0 or running.pruned:
@@ -246,7 +246,7 @@ class SweepController:
             self._submit(running)
             return
         if outcome.again is Again.GOES_ON:
-            self.outbox.pause(running.key, reason)
+            self.outbox.interrupt(running.key, reason)
         else:
             self._record_end(running, outcome, reason)
         self.scheduler.ended(running, outcome, reason)

@@ -19,7 +19,7 @@ from harness.core.metrics import Point
 from harness.core.outcomes import Outcome, Phase
 from harness.runner.tasks import run_name, told_loss
 from harness.search.study import OUTCOME, RUN_KEY, ArmStudy, StoredTrial, set_studies_aside
-from harness.tracking import Outbox, Tracker, Trial, TrialInfo, UnfinishedRun
+from harness.tracking import Outbox, Tracker, TrialInfo, TrialRecord, UnfinishedRun
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -48,8 +48,8 @@ def reconcile(
     Raises:
         TrackingError: MLflow refuses or does not answer.
     """
-    kept = outbox.kept()
-    stored = tracker.trials(outbox.parent, losses=any(not study.known for study in studies.values()))
+    kept = outbox.unfinished_runs()
+    stored = tracker.search_trials(outbox.parent, losses=any(not study.known for study in studies.values()))
     restored = sum(_restore(study, spec, stored, kept) for study in studies.values())
     ended = [run for run in kept if run.outcome is not None]
     for run in ended:
@@ -58,9 +58,9 @@ def reconcile(
             study.tell(run.info.number, run.outcome, told_loss(run.points, run.outcome), run.reason)
     waiting = sum(study.recover() for study in studies.values())
     for run in kept:
-        outbox.settle(run)
+        outbox.send_unfinished(run)
     outbox.send()
-    closed = tracker.close_left(outbox.parent, _ends(studies))
+    closed = tracker.close_abandoned_runs(outbox.parent, _ends(studies))
     known = {(run.study, run.number) for run in stored} | {(run.info.study, run.info.number) for run in kept}
     remade = sum(_remake(study, spec, outbox, known, data[arm]) for arm, study in studies.items())
     outbox.send()
@@ -86,7 +86,7 @@ def set_aside(spec: SweepSpec, identity: str, storage: BaseStorage, tracker: Tra
     Raises:
         SweepBusy: another process is at the sweep.
     """
-    tracker.refuse_if_held(identity)
+    tracker.refuse_if_owned(identity)
     said = []
     if studies := set_studies_aside(storage, spec.name, identity):
         said.append(f"{len(studies)} Optuna studies ({', '.join(studies)})")
@@ -98,7 +98,7 @@ def set_aside(spec: SweepSpec, identity: str, storage: BaseStorage, tracker: Tra
     return "; ".join(said)
 
 
-def _restore(study: ArmStudy, spec: SweepSpec, stored: list[Trial], kept: list[UnfinishedRun]) -> int:
+def _restore(study: ArmStudy, spec: SweepSpec, stored: list[TrialRecord], kept: list[UnfinishedRun]) -> int:
     """Fill an empty study from MLflow and, newer, the disk; gives how many trials it got."""
     if study.known:
         return 0
@@ -108,7 +108,7 @@ def _restore(study: ArmStudy, spec: SweepSpec, stored: list[Trial], kept: list[U
     return len({trial.number for trial in trials})
 
 
-def _from_mlflow(run: Trial, spec: SweepSpec) -> StoredTrial:
+def _from_mlflow(run: TrialRecord, spec: SweepSpec) -> StoredTrial:
     at_start, at_end = run.losses.get(0), run.losses[max(run.losses)] if run.losses else None
     loss = at_start if run.outcome is Outcome.DIVERGED else at_end
     values = {path: run.params[path] for path in spec.tune}
@@ -146,14 +146,14 @@ def _remake(
         config = spec.arm_config(study.arm, values, seed)
         name = run_name(study.arm, values, seed, Phase.EXPLORE)
         info = TrialInfo(name, study.arm.name, Phase.EXPLORE, seed, config, study.name, trial.number, data)
-        key = outbox.begin(info, trial.user_attrs.get(RUN_KEY, ""))
+        key = outbox.start(info, trial.user_attrs.get(RUN_KEY, ""))
         sampled = config.samples(data["tokens"]["val"])
         last = max(trial.intermediate_values)
         for tokens, loss in sorted(trial.intermediate_values.items()):
             measured = _measured("val_sample" if sampled else "val", loss)
             if sampled and tokens == last and outcome == Outcome.COMPLETE and trial.value is not None:
                 measured |= _measured("val", trial.value)
-            outbox.point(key, Point(tokens // config.tokens_per_step, tokens, 0.0, 0.0, measured))
+            outbox.log_point(key, Point(tokens // config.tokens_per_step, tokens, 0.0, 0.0, measured))
         outbox.tag(key, note=REMADE)
         outbox.end(key, Outcome(outcome), trial.user_attrs.get("reason", ""))
         made += 1

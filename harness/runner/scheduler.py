@@ -19,7 +19,7 @@ from harness.core.outcomes import Again, Outcome, Phase
 from harness.runner.adaptive_seeds import AdaptiveSeeds
 from harness.runner.tasks import Running, Task, told_loss
 from harness.search.study import ArmStudy
-from harness.tracking import Confirmed, UnfinishedRun
+from harness.tracking import ConfirmResult, UnfinishedRun
 
 MAX_REPLACEMENTS: Final = 2  # trials per arm and command that are asked for in place of failed ones
 
@@ -43,7 +43,7 @@ class Scheduler:
         self,
         spec: SweepSpec,
         studies: Mapping[str, ArmStudy],
-        confirmed: Sequence[Confirmed],
+        confirmed: Sequence[ConfirmResult],
         supersede: Callable[[str], None],
         screen: Screen,
         work: Mapping[str, float],

@@ -228,13 +228,13 @@ def _wait_for_store(outbox: Outbox, stopped: bool) -> bool:
         return True
     if stopped:
         return False
-    out.print(f"waiting for MLflow ({outbox.trouble or 'it is slow'}); Ctrl-C to leave it for later", soft_wrap=True)
+    out.print(f"waiting for MLflow ({outbox.error or 'it is slow'}); Ctrl-C to leave it for later", soft_wrap=True)
     return outbox.drain(DRAIN_SECONDS)
 
 
 def _not_stored(outbox: Outbox) -> str:
     return (
-        f"what was measured is safe in {outbox.folder}, but MLflow does not take it ({outbox.trouble or 'too slow'}); "
+        f"what was measured is safe in {outbox.folder}, but MLflow does not take it ({outbox.error or 'too slow'}); "
         f"the same command sends it: {_command()}"
     )
 
@@ -258,7 +258,7 @@ def _report(spec: SweepSpec, tracker: Tracker, parent: str, options: Options) ->
         out.print(str(error), soft_wrap=True)
         return
     verdicts = files.comparison.set_index("arm")["verdict"].dropna().to_dict()
-    tracker.conclude(parent, files.answer, files.folder, verdicts)
+    tracker.store_report(parent, files.answer, files.folder, verdicts)
     out.print()
     show_answer(files.lines, files.answer, files.warnings)
     out.print(f"report:     {files.html}", soft_wrap=True)

@@ -82,7 +82,7 @@ def read_status(
         for _, run in runs[runs["phase"] == Phase.CONFIRM].iterrows():
             loss = run.get(metrics.VAL_LOSS)
             confirms.setdefault(str(run["arm"]), []).append((str(run["outcome"]), loss))
-    alive = bool(sweep and sweep.holder)
+    alive = bool(sweep and sweep.owner)
     arms = [
         _arm(arm.name, spec, studies.get(arm.name, {}), confirms.get(arm.name, []), kept, alive) for arm in spec.arms()
     ]

@@ -53,8 +53,8 @@ def status_lines(status: Status) -> list[str]:
 def _state(status: Status) -> str:
     sweep = status.sweep
     assert sweep is not None
-    if sweep.holder:
-        return f"running for {clock(status.now - sweep.opened / 1000)}, by process {sweep.holder}"
+    if sweep.owner:
+        return f"running for {clock(status.now - sweep.opened / 1000)}, by process {sweep.owner}"
     if sweep.status == "RUNNING":
         return "not running: its process ended without closing it; the same command goes on"
     if sweep.outcome != Outcome.COMPLETE:

@@ -1,16 +1,17 @@
-"""The one owner of what a sweep looks like in MLflow: writes it and reads it back.
+"""Stores sweeps in MLflow and reads them back.
 
-One parent run per sweep, one child run per trial, in the experiment named after the sweep. The parent process alone
-writes, through a `Tracker`; the `load_…` functions read tidy pandas frames. MLflow and pandas are imported at their
-first use: MLflow alone takes seconds.
+One parent run per sweep, one child run per trial, in the experiment named after the sweep. Only the parent process
+writes, through a `Tracker`; the `load_…` functions return tidy pandas frames. MLflow and pandas are imported at first
+use, because MLflow alone takes seconds.
 """
 
 from __future__ import annotations
 
 from harness.core.paths import DEFAULT_URI
-from harness.tracking.outbox.outbox import ARTIFACTS, Outbox, UnfinishedRun, unfinished_runs
+from harness.tracking.outbox.outbox import ARTIFACTS, Outbox
+from harness.tracking.outbox.unfinished import UnfinishedRun, unfinished_runs
 from harness.tracking.ownership import SweepState, find_sweep
-from harness.tracking.reading.activity import Pulse, read_pulse
+from harness.tracking.reading.activity import Activity, read_activity
 from harness.tracking.reading.find_run import RunDetails, load_run
 from harness.tracking.reading.sweeps import (
     checkpoint_folder,
@@ -23,7 +24,16 @@ from harness.tracking.reading.sweeps import (
     load_samples,
     load_sweep,
 )
-from harness.tracking.records import ArmInfo, Confirmed, PlanChange, Sample, SweepInfo, SweepRecord, Trial, TrialInfo
+from harness.tracking.records import (
+    ArmInfo,
+    ConfirmResult,
+    PlanChange,
+    Sample,
+    SweepInfo,
+    SweepRecord,
+    TrialInfo,
+    TrialRecord,
+)
 from harness.tracking.store import (
     SweepBusy,
     TrackingError,
@@ -32,16 +42,16 @@ from harness.tracking.store import (
     page_address,
     ui_command,
 )
-from harness.tracking.writing.sweeps import Tracker
+from harness.tracking.writing.tracker import Tracker
 
 __all__ = [
     "ARTIFACTS",
     "DEFAULT_URI",
+    "Activity",
     "ArmInfo",
-    "Confirmed",
+    "ConfirmResult",
     "Outbox",
     "PlanChange",
-    "Pulse",
     "RunDetails",
     "Sample",
     "SweepBusy",
@@ -50,8 +60,8 @@ __all__ = [
     "SweepState",
     "Tracker",
     "TrackingError",
-    "Trial",
     "TrialInfo",
+    "TrialRecord",
     "UnfinishedRun",
     "brief_requests",
     "checkpoint_folder",
@@ -67,7 +77,7 @@ __all__ = [
     "load_samples",
     "load_sweep",
     "page_address",
-    "read_pulse",
+    "read_activity",
     "ui_command",
     "unfinished_runs",
 ]

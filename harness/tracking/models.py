@@ -1,6 +1,6 @@
-"""A run's checkpoint as a model of MLflow's, where its Models page lists it with the losses it reached.
+"""Stores a run's checkpoint as an MLflow model, so that the Models page lists it with its losses.
 
-The files are stored once, with the model: safetensors and JSON, no pickle and no flavour of MLflow's.
+The files are safetensors and JSON: no pickle, and no MLflow flavor.
 """
 
 from __future__ import annotations
@@ -9,23 +9,24 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from harness.tracking.store import local_folder, pages
+from harness.tracking.artifacts import local_folder
+from harness.tracking.queries import pages
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel, Metric, Run
 
 MODEL_TYPE: Final = "GPT"
-MODEL_FILES: Final = ("model.safetensors", "checkpoint.json")  # what a checkpoint cannot be read without
+MODEL_FILES: Final = ("model.safetensors", "checkpoint.json")  # the files that a checkpoint cannot be read without
 _REFUSED: Final = str.maketrans({"/": "-", ":": "-", ".": ",", "%": "-", '"': "-", "'": "-"})
 
 
 def model_name(text: str) -> str:
-    """`text` in the characters that MLflow allows for a model's name: `drop_rate=0,1`."""
+    """`text` in the characters that MLflow allows in a model's name: `drop_rate=0,1`."""
     return text.translate(_REFUSED)
 
 
-def keep_checkpoint(
+def store_checkpoint(
     client: MlflowClient,
     experiment: str,
     run: str,
@@ -36,19 +37,22 @@ def keep_checkpoint(
     tags: Mapping[str, str],
     losses: Iterable[Metric],
 ) -> str:
-    """Make a run's checkpoint a model; one that an earlier attempt began is finished. Gives the model's id.
+    """Store a run's checkpoint as a model, or finish storing one that an earlier attempt left incomplete.
 
     Args:
         client: of the store.
-        experiment, run: ids of the run that trained it and of its experiment.
+        experiment, run: ids of the experiment and of the run that trained the model.
         folder: with the checkpoint's files.
-        name: for a reader.
+        name: for the reader.
         params, tags: of the model.
-        losses: what it reached, as the run has them too.
+        losses: its last losses, which the run has too.
+
+    Returns:
+        the model's id.
     """
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric
 
-    model = model_of(client, experiment, run)
+    model = find_model(client, experiment, run)
     if model is None:
         model = client.create_logged_model(
             experiment, model_name(name), run, tags=dict(tags), params=dict(params), model_type=MODEL_TYPE
@@ -56,38 +60,38 @@ def keep_checkpoint(
     if model.status == LoggedModelStatus.READY:
         return str(model.model_id)
     client.log_model_artifacts(model.model_id, str(folder))
-    reached = list(losses)
+    losses = list(losses)
     stored = client.get_run(run)
-    if not (stored.outputs and stored.outputs.model_outputs):  # MLflow refuses to be told twice
-        client.log_outputs(run, [LoggedModelOutput(model.model_id, max((one.step for one in reached), default=0))])
+    if not (stored.outputs and stored.outputs.model_outputs):  # MLflow refuses a second output of the same model
+        client.log_outputs(run, [LoggedModelOutput(model.model_id, max((one.step for one in losses), default=0))])
     dataset = _dataset(stored)
     linked = [
-        Metric(one.key, one.value, one.timestamp, one.step, model.model_id, *dataset, run_id=run) for one in reached
+        Metric(one.key, one.value, one.timestamp, one.step, model.model_id, *dataset, run_id=run) for one in losses
     ]
     client.log_batch(run, metrics=linked)
     client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
     return str(model.model_id)
 
 
-def model_of(client: MlflowClient, experiment: str, run: str) -> LoggedModel | None:
-    """The model that a run made, whole or begun; None where there is none."""
+def find_model(client: MlflowClient, experiment: str, run: str) -> LoggedModel | None:
+    """The model of a run, complete or not, or None."""
     condition = f"source_run_id = '{run}'"
     found = list(pages(client.search_logged_models, experiment_ids=[experiment], filter_string=condition))
     return found[0] if found else None
 
 
 def model_folder(client: MlflowClient, experiment: str, run: str) -> Path | None:
-    """The local folder with a run's model, downloaded where it is elsewhere; None where there is no whole one."""
+    """The local folder with a run's model, downloaded if it is elsewhere; None if there is no complete one."""
     from mlflow.artifacts import download_artifacts
     from mlflow.entities import LoggedModelStatus
 
-    model = model_of(client, experiment, run)
+    model = find_model(client, experiment, run)
     if model is None or model.status != LoggedModelStatus.READY:
         return None
     local = local_folder(model.artifact_location)
     if local is not None:
         return local
-    # Not by `models:/…`, for which MLflow 3.17 asks the default store whatever address it is given.
+    # Not by `models:/…`, for which MLflow 3.17 ignores the tracking address that it is given.
     return Path(download_artifacts(model.artifact_location, tracking_uri=client.tracking_uri))
 
 

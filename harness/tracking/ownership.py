@@ -1,4 +1,4 @@
-"""Who is at a sweep: one process at a time, on whatever machine."""
+"""Sweep ownership: one process runs a sweep at a time, across machines."""
 
 from __future__ import annotations
 
@@ -8,51 +8,53 @@ from typing import TYPE_CHECKING, Final
 
 from harness.core.paths import configured_uri, sqlite_file
 from harness.tracking import provenance, schema
-from harness.tracking.store import connect, explained, sweeps_of
+from harness.tracking.queries import sweeps_of
+from harness.tracking.store import connect, wrap_errors
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-LEASE_SECONDS: Final = 180  # how long a process of another machine is believed to be at a sweep without a word
+OWNER_TIMEOUT_SECONDS: Final = 180  # without a heartbeat, a process of another machine counts as dead
 
 
 @dataclass(frozen=True)
 class SweepState:
-    """What MLflow knows of a sweep as a whole.
+    """The state of a sweep's parent run.
 
     Attributes:
         run_id: the parent run.
         status: MLflow's.
-        outcome: how it ended the last time; None while it runs, or if its process died.
-        holder: the process that is at it now; None where there is none.
-        opened: when it was last started or gone on with, in milliseconds since 1970.
+        outcome: how it last ended; None while it runs, or if its process died.
+        owner: the process that runs it now, or None.
+        opened: when it was last started or resumed, in milliseconds since 1970.
     """
 
     run_id: str
     status: str
     outcome: str | None
-    holder: str | None
+    owner: str | None
     opened: int
 
 
-def holder_of(run: Run) -> str | None:
-    """The process that is at a sweep now, this one excepted; None where there is none.
+def owner_of(run: Run) -> str | None:
+    """The other process that runs a sweep now, or None.
 
-    One of this machine can be looked for; one of another is believed for some minutes after it last said so.
+    A process of this machine is looked up; one of another machine counts as alive until its heartbeat is
+    `OWNER_TIMEOUT_SECONDS` old.
     """
     tags = run.data.tags
     owner = tags.get(schema.PROCESS, "")
     if run.info.status != "RUNNING" or owner == provenance.process_name():
         return None
-    if provenance.is_here(owner):
+    if provenance.is_local(owner):
         return owner if provenance.is_running(owner) else None
-    silence = time.time() - int(tags.get(schema.BEAT, 0)) / 1000
-    return owner if silence < LEASE_SECONDS else None
+    age = time.time() - int(tags.get(schema.HEARTBEAT, 0)) / 1000
+    return owner if age < OWNER_TIMEOUT_SECONDS else None
 
 
-@explained()
+@wrap_errors()
 def find_sweep(experiment: str, identity: str, uri: str | None = None) -> SweepState | None:
-    """The sweep of this identity, or None where it has not begun. Makes nothing.
+    """The sweep of this identity, or None if it has not been started. Creates nothing.
 
     Raises:
         TrackingError: the store does not answer.
@@ -69,5 +71,5 @@ def find_sweep(experiment: str, identity: str, uri: str | None = None) -> SweepS
         tags = run.data.tags
         if tags.get(schema.IDENTITY) == identity:
             opened = int(tags[schema.OPENED])
-            return SweepState(run.info.run_id, run.info.status, tags.get(schema.OUTCOME), holder_of(run), opened)
+            return SweepState(run.info.run_id, run.info.status, tags.get(schema.OUTCOME), owner_of(run), opened)
     return None

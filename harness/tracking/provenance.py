@@ -1,4 +1,4 @@
-"""Where a result comes from: the commit and what was changed on top of it, versions, user and process."""
+"""The provenance of a result: commit and uncommitted changes, library versions, user and process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from harness import __version__
 
 UNKNOWN = "unknown"
 PATCH_LIMIT = 1_000_000  # bytes
-_LIBRARIES = ("torch", "optuna", "mlflow", "tiktoken")  # those that can change a run's numbers or its record
+_LIBRARIES = ("torch", "optuna", "mlflow", "tiktoken")  # they can change a run's numbers or how it is stored
 _START_TOLERANCE = 2.0  # seconds: a process's start time is derived from the boot time, which a clock change moves
 
 
@@ -49,8 +49,8 @@ def code_version(folder: Path | None = None) -> CodeVersion:
 
 
 def _git(folder: Path | None, *arguments: str) -> bytes | None:
-    """Output of a git command, a little more than `PATCH_LIMIT` bytes at most; None where git cannot answer."""
-    # Optional locks off: asking must not disturb a git command that the person runs at the same moment.
+    """Output of a git command, at most a little more than `PATCH_LIMIT` bytes; None if it fails."""
+    # Without optional locks it does not disturb a git command that the user runs at the same moment.
     environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
     command = ["git", *arguments]
     try:
@@ -80,7 +80,7 @@ def versions() -> Mapping[str, str]:
 
 
 def user() -> str:
-    """The name of the person, or "unknown": a container's user often has none."""
+    """The user's name, or "unknown": a container's user often has none."""
     try:
         return getpass.getuser()
     except (KeyError, OSError, ImportError):
@@ -88,18 +88,18 @@ def user() -> str:
 
 
 def process_name() -> str:
-    """This process as `host:pid:start`; unlike a process id alone, it is never given to another process."""
+    """This process as `host:pid:start time`; unlike a process id alone, it is never reused."""
     process = psutil.Process()
     return f"{socket.gethostname()}:{process.pid}:{process.create_time():.2f}"
 
 
-def is_here(name: str) -> bool:
-    """Whether the process with that `process_name` is one of this machine, ended or not."""
+def is_local(name: str) -> bool:
+    """Whether the process with this `process_name` belongs to this machine, running or not."""
     return name.rsplit(":", 2)[0] == socket.gethostname()
 
 
 def is_running(name: str) -> bool:
-    """Whether the process with that `process_name` still runs here. One of another machine counts as ended."""
+    """Whether the process with this `process_name` runs on this machine."""
     try:
         host, pid, start = name.rsplit(":", 2)
         process = psutil.Process(int(pid))

@@ -1,6 +1,6 @@
-"""What is known of sweeps and runs: what the tracker is given to record, and what is read back.
+"""Records of sweeps and runs: what the tracker is given to store, and what is read back.
 
-How MLflow stores it is in `harness.tracking.schema`.
+`harness.tracking.schema` says how MLflow stores them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class ArmInfo:
     """One combination of the compared values.
 
     Attributes:
-        name: what tables, studies and runs call it.
+        name: in tables, studies and runs.
         values: dotted path → the value compared.
     """
 
@@ -29,21 +29,21 @@ class ArmInfo:
 
 @dataclass(frozen=True)
 class SweepInfo:
-    """What a sweep is. All values are plain, as JSON has them.
+    """The description of a sweep. All values are plain JSON values.
 
     Attributes:
         name: a slug, and the experiment's name.
-        question: what the sweep answers.
-        identity: SHA-256 of what the sweep is; a sweep with the same identity goes on in the same parent run.
+        question: that the sweep answers.
+        identity: SHA-256 of the spec, the data and the training code; the same identity resumes the same parent run.
         spec_text: the resolved spec as YAML.
         arms: in the order of the spec.
         baseline: name of the arm that the others are compared with.
-        compare: dotted paths that arms differ in.
+        compare: dotted paths in which arms differ.
         tune: dotted path → its dimension, such as `{"log_uniform": [3e-4, 3e-3]}`.
         study: sampler, pruner, trials, seeds.
-        command: how the sweep was started.
+        command: the shell command that started the sweep.
         data: name, source, sha256, fingerprint, tokenizer; tokens and bytes per split.
-        plan: what will be concluded from what, as `harness.report.text.plan.analysis_plan` gives it; empty: no plan.
+        plan: the analysis plan (`harness.analysis.plan.analysis_plan`); empty for none.
     """
 
     name: str
@@ -61,11 +61,11 @@ class SweepInfo:
 
 
 class PlanChange(NamedTuple):
-    """Another analysis plan than the one known until then, with which a sweep was gone on with.
+    """A different analysis plan with which a sweep was resumed.
 
     Attributes:
         when: in UTC.
-        confirm_runs: how many confirm runs were complete by then, so that their results may have been seen.
+        confirm_runs: how many confirm runs were complete by then, so that somebody may have seen their results.
         plan: the whole new plan.
     """
 
@@ -76,7 +76,7 @@ class PlanChange(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class SweepRecord(SweepInfo):
-    """A sweep as the store has it: its description, and what was true when it last started or ended.
+    """A sweep as it is stored: its description, and its state when it last started or ended.
 
     Attributes:
         run_id: the parent run.
@@ -86,11 +86,11 @@ class SweepRecord(SweepInfo):
         started: when it was first started, in UTC.
         status: MLflow's: RUNNING, FINISHED, FAILED or KILLED.
         outcome: how it ended, or None while it runs.
-        first_plan: the analysis plan that was stored before the first trial; empty where none was.
-        plan_sha256: what was noted then as the digest of that plan; empty where none was.
-        plan_changes: what was asked for afterwards, oldest first.
-        experiment_id: MLflow's, which the addresses of its pages have.
-        host: the machine of the process that ran it last; empty where it is not known.
+        first_plan: the analysis plan that was stored before the first trial; empty if there was none.
+        plan_sha256: the digest of that plan, stored at the same time; empty if there was none.
+        plan_changes: later plans, oldest first.
+        experiment_id: MLflow's, part of its pages' addresses.
+        host: the machine of the process that ran it last; empty if unknown.
     """
 
     run_id: str
@@ -112,14 +112,14 @@ class TrialInfo:
     """One training run of a sweep.
 
     Attributes:
-        name: for a reader, such as "drop_rate=0.1 · learning_rate=1.2e-03 · seed 1".
+        name: for the reader, such as "drop_rate=0.1 · learning_rate=1.2e-03 · seed 1".
         arm: name of its arm.
         phase: why it is trained.
         seed: the run's seed.
         config: the whole configuration.
-        study: Optuna's study; None for a run outside any study.
-        number: Optuna's trial number in that study, or None.
-        data: as `SweepInfo.data`, for an arm that has other data (tokenizer, split) than the sweep; else None.
+        study: name of its Optuna study, or None.
+        number: of its trial in that study, or None.
+        data: as `SweepInfo.data`, if its arm has other data (tokenizer, split) than the sweep; else None.
     """
 
     name: str
@@ -132,15 +132,15 @@ class TrialInfo:
     data: Mapping[str, Any] | None = None
 
 
-class Confirmed(NamedTuple):
-    """A confirm run that came to a result.
+class ConfirmResult(NamedTuple):
+    """A confirm run with a result.
 
     Attributes:
-        arm, seed: which one; `seed` is the one that arms share.
-        digest: that of its configuration (`RunConfig.digest`).
-        run_id: where it is.
+        arm, seed: which one; all arms share `seed`.
+        digest: of its configuration (`RunConfig.digest`).
+        run_id: MLflow's.
         outcome: complete or diverged.
-        validation: its last metrics of the validation split, and of no other.
+        validation: its last metrics of the validation split only.
     """
 
     arm: str
@@ -151,16 +151,16 @@ class Confirmed(NamedTuple):
     validation: Mapping[str, float]
 
 
-class Trial(NamedTuple):
-    """A run of the search, as far as Optuna would have to know of it.
+class TrialRecord(NamedTuple):
+    """A search trial as MLflow stores it; enough to restore it in Optuna.
 
     Attributes:
         key: of the run.
-        study, number: Optuna's study and the trial's number in it.
+        study, number: its Optuna study and its number there.
         params: dotted path → value, of the whole configuration.
-        outcome, reason: how it ended; a run that is open counts as interrupted.
-        losses: training tokens → loss of the whole validation split, where it was asked for.
-        curve: training tokens → the validation loss that pruning goes by, see `Point.curve_loss`.
+        outcome, reason: how it ended; an open run counts as interrupted.
+        losses: training tokens → loss of the whole validation split; empty if it was not read.
+        curve: training tokens → the validation loss that the pruner sees (`Point.curve_loss`).
     """
 
     key: str
@@ -174,7 +174,7 @@ class Trial(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """Text that was generated at a step, after so many training tokens."""
+    """A text generated at a step, after so many training tokens."""
 
     step: int
     tokens: int

@@ -1,7 +1,6 @@
-"""What a sweep and its runs carry in the tracking store: tag names, descriptions, parameter text, pages.
+"""The schema of sweeps and runs in MLflow: names of tags, parameters and artifacts, and their text formats.
 
-The tracker writes with these words and reads with the same ones. Everything here is plain Python, so it can be
-checked without a store.
+The tracker writes and reads by this module alone. It imports no MLflow, so it can be tested without a store.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ SWEEP: Final = "sweep"
 TRIAL: Final = "trial"
 OUTCOME: Final = "harness.outcome"
 REASON: Final = "harness.reason"
-PROCESS: Final = "harness.process"  # who writes the run: `provenance.process_name`
+PROCESS: Final = "harness.process"  # that writes the run: `provenance.process_name`
 COMMIT: Final = "harness.git_commit"
 DIRTY: Final = "harness.git_dirty"
 VERSION_PREFIX: Final = "harness.version."
@@ -33,20 +32,20 @@ DATA_FINGERPRINT: Final = "harness.data_fingerprint"
 
 # On the parent only.
 IDENTITY: Final = "harness.identity"
-BEAT: Final = "harness.beat"  # milliseconds since 1970: the process was still at it
-SET_ASIDE: Final = "harness.set_aside"  # when a sweep was begun anew in the place of this one, in UTC
-OPENED: Final = "harness.opened"  # milliseconds since 1970, of the last time that the sweep was started or resumed
+HEARTBEAT: Final = "harness.beat"  # of the process, in milliseconds since 1970
+SET_ASIDE: Final = "harness.set_aside"  # when --fresh set this sweep aside, in UTC
+OPENED: Final = "harness.opened"  # when the sweep was last started or resumed, in milliseconds since 1970
 QUESTION: Final = "harness.question"
 BASELINE: Final = "harness.baseline"
 COMPARE: Final = "harness.compare"
 COMMAND: Final = "harness.command"
-VERDICT: Final = "harness.verdict"  # of the last report: arm by arm, or "none"
+VERDICT: Final = "harness.verdict"  # of the last report: "arm: verdict; …", or "none"
 ANSWER: Final = "harness.answer"  # of the last report, in words
-REPORT: Final = "harness.report"  # where it was written
-PLAN_SHA256: Final = "harness.plan_sha256"  # of the analysis plan, noted before the first trial
+REPORT: Final = "harness.report"  # folder of the last report
+PLAN_SHA256: Final = "harness.plan_sha256"  # of the analysis plan, stored before the first trial
 
 # On the children only.
-KEY: Final = "harness.key"  # by which a run is known before and beside its MLflow id
+KEY: Final = "harness.key"  # identifies a run before it has an MLflow id
 ARM: Final = "harness.arm"
 PHASE: Final = "harness.phase"
 SEED: Final = "harness.seed"
@@ -54,17 +53,17 @@ STUDY: Final = "harness.study"
 TRIAL_NUMBER: Final = "harness.trial_number"
 CONFIG_SHA256: Final = "harness.config_sha256"
 DEVICE: Final = "harness.device"
-RESUMED: Final = "harness.resumed"  # how a run went on the last time: from which step, and what was different
-SECONDS: Final = "harness.seconds"  # of training and evaluating, without the time between two parts of a run
-NON_FINITE: Final = "harness.non_finite"  # metrics of which a NaN or infinite value was measured and not stored
+RESUMED: Final = "harness.resumed"  # how a run was last resumed: from which step, and what was different
+SECONDS: Final = "harness.seconds"  # of training and evaluation, without the time between interruption and resume
+NON_FINITE: Final = "harness.non_finite"  # metrics that were NaN or infinite; such values are not stored
 
-# MLflow's own, which fill the columns of its pages.
+# MLflow's own tags, which fill the columns of its UI.
 PARENT_RUN: Final = "mlflow.parentRunId"
 USER: Final = "mlflow.user"
 SOURCE_NAME: Final = "mlflow.source.name"
 SOURCE_TYPE: Final = "mlflow.source.type"
 SOURCE_COMMIT: Final = "mlflow.source.git.commit"
-EXPERIMENT_KIND: Final = "mlflow.experimentKind"  # which of its two views the UI opens with
+EXPERIMENT_KIND: Final = "mlflow.experimentKind"  # selects the UI's view
 MODEL_TRAINING: Final = "custom_model_development"
 DATASET_CONTEXT: Final = "mlflow.data.context"
 
@@ -75,7 +74,7 @@ FLOPS_PER_TOKEN: Final = "flops_per_token"
 # Artifacts.
 SWEEP_FILE: Final = "sweep.json"
 SPEC_FILE: Final = "spec.yaml"
-PLAN_FILE: Final = "analysis_plan.json"  # as it was before the first trial; written once
+PLAN_FILE: Final = "analysis_plan.json"  # the plan before the first trial; written once
 PLAN_CHANGES_FILE: Final = "analysis_plan_changes.json"
 PATCH_FILE: Final = "dirty.patch"
 SAMPLES_FILE: Final = "samples.json"
@@ -83,7 +82,7 @@ SAMPLES_PAGE: Final = "samples.md"
 POSITIONS_FILE: Final = "val_loss_by_position.json"
 CURVE_FILE: Final = "loss_curve.svg"
 TRACEBACK_FILE: Final = "traceback.txt"
-CHECKPOINT_FOLDER: Final = "checkpoint"  # of a run's files; in MLflow it is a model (`harness.tracking.models`)
+CHECKPOINT_FOLDER: Final = "checkpoint"  # among a run's files; stored as a model (`harness.tracking.models`)
 PASSAGE_FILE: Final = "checkpoint/token_losses.json"
 REPORT_FOLDER: Final = "report"
 
@@ -95,24 +94,24 @@ REASON_LIMIT: Final = 500
 
 
 def describe_trial(info: TrialInfo) -> dict[str, Any]:
-    """A run as plain values."""
+    """A run as plain JSON values."""
     plain = {one.name: getattr(info, one.name) for one in fields(TrialInfo)}
     plain |= {"phase": str(info.phase), "config": info.config.resolved()}
     return plain | {"data": None if info.data is None else dict(info.data)}
 
 
 def parse_trial(plain: Mapping[str, Any]) -> TrialInfo:
-    """The run that `describe_trial` gave.
+    """The inverse of `describe_trial`.
 
     Raises:
-        ValueError, TypeError: it did not.
+        ValueError, TypeError: `plain` is not such a description.
     """
     config = RunConfig.model_validate_json(json.dumps(plain["config"]))
     return TrialInfo(**{**plain, "phase": Phase(plain["phase"]), "config": config})
 
 
 def sweep_tags(info: SweepInfo) -> dict[str, str]:
-    """The parent run's tags; what is too long for a tag is in `SWEEP_FILE` too."""
+    """The parent run's tags; the whole description is in `SWEEP_FILE`."""
     return {
         ROLE: SWEEP,
         IDENTITY: info.identity,
@@ -125,7 +124,7 @@ def sweep_tags(info: SweepInfo) -> dict[str, str]:
 
 
 def trial_tags(parent: str, info: TrialInfo) -> dict[str, str]:
-    """A child run's own tags, apart from those that it shares with its sweep."""
+    """A child run's tags, without those that all runs of a process share."""
     tags = {
         ROLE: TRIAL,
         PARENT_RUN: parent,
@@ -142,26 +141,26 @@ def trial_tags(parent: str, info: TrialInfo) -> dict[str, str]:
 
 
 def data_tags(data: Mapping[str, Any]) -> dict[str, str]:
-    """Tags that identify the tokens of a run, as far as `data` says."""
+    """Tags that identify the tokens of a run; a fact that `data` lacks gets no tag."""
     names = {"name": DATA_NAME, "sha256": DATA_SHA256, "fingerprint": DATA_FINGERPRINT}
     return {tag: str(data[key]) for key, tag in names.items() if data.get(key) is not None}
 
 
 def trial_params(config: RunConfig) -> dict[str, str]:
-    """Name → text of every parameter: the configuration flattened, the parameter count and the FLOPs a token."""
+    """Parameter name → text: the flattened configuration, the number of parameters and the FLOPs per token."""
     values = {**config.flat(), PARAMETERS: config.parameters, FLOPS_PER_TOKEN: config.flops_per_token}
     return {name: clipped(encode_param(value), PARAM_LIMIT) for name, value in values.items()}
 
 
 def encode_param(value: object) -> str:
-    """JSON, but a plain string that cannot be taken for JSON stays as it is, so that MLflow's page is easy to read."""
+    """JSON; a string that is not itself valid JSON stays unquoted, so that MLflow's UI is easy to read."""
     if isinstance(value, str) and value and value.isprintable() and decode_param(value) == value:
         return value
     return json.dumps(value)
 
 
 def decode_param(text: str) -> Any:
-    """The value behind `encode_param`'s text, of its own type; a list comes back as a tuple."""
+    """The inverse of `encode_param`, with the value's own type; a list becomes a tuple."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
@@ -177,7 +176,7 @@ def describe(info: SweepInfo) -> str:
 
 
 def parse_sweep(text: str) -> dict[str, Any]:
-    """The fields of `SweepInfo`, by name, of `describe`'s JSON; an older harness wrote no `plan`."""
+    """The fields of `SweepInfo` by name, from `describe`'s JSON; older versions stored no `plan`."""
     plain: dict[str, Any] = json.loads(text)
     plain["arms"] = tuple(ArmInfo(**arm) for arm in plain["arms"])
     plain["compare"] = tuple(plain["compare"])
@@ -185,43 +184,43 @@ def parse_sweep(text: str) -> dict[str, Any]:
 
 
 def describe_changes(changes: Iterable[PlanChange]) -> str:
-    """Changes of an analysis plan as JSON."""
+    """Changes of an analysis plan, as JSON."""
     return json.dumps(
         [change._asdict() for change in changes], default=datetime.isoformat, ensure_ascii=False, indent=2
     )
 
 
 def parse_changes(text: str) -> tuple[PlanChange, ...]:
-    """The changes that `describe_changes` wrote."""
+    """The inverse of `describe_changes`."""
     return tuple(PlanChange(**{**one, "when": datetime.fromisoformat(one["when"])}) for one in json.loads(text))
 
 
 def samples_page(name: str, prompt: str, samples: list[Sample]) -> str:
-    """A run's samples as one Markdown page, in the order of training."""
+    """A run's samples as a Markdown page, in the order of training."""
     parts = [f"# Samples of {name}\n\nPrompt: {_fenced(prompt)}"]
     parts += [f"## Step {sample.step:,} · {sample.tokens:,} tokens\n{_fenced(sample.text)}" for sample in samples]
     return "\n".join(parts)
 
 
 def _fenced(text: str) -> str:
-    """A block that shows `text` as it is: its fence is longer than any run of backticks inside."""
+    """A Markdown code block with a fence longer than any run of backticks in `text`."""
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"\n{fence}text\n{text}\n{fence}\n"
 
 
 def summary(reason: str) -> str:
-    """One line, at most `REASON_LIMIT` characters: the first line, or a traceback's exception line."""
+    """The first line of a reason, or a traceback's exception line, in at most `REASON_LIMIT` characters."""
     lines = [line for line in reason.splitlines() if line.strip()]
     if lines and lines[0].startswith("Traceback"):
         last = max(index for index, line in enumerate(lines) if line.startswith("Traceback"))
-        # Frames are indented; what follows them at the margin is the exception and its message.
+        # Frames are indented; the first line after them that is not is the exception with its message.
         lines = [line for line in lines[last + 1 :] if not line.startswith(" ")] or lines
     line = " ".join(lines[0].split()) if lines else ""
-    # A database refuses some characters (NUL, half surrogates), and a run must be able to end whatever its reason.
+    # Databases refuse some characters (NUL, lone surrogates), and any reason must be storable.
     return clipped("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line), REASON_LIMIT)
 
 
 def clipped(text: str, limit: int) -> str:
-    """`text`, cut to `limit` characters with a mark at the cut."""
+    """`text`, cut to at most `limit` characters; a cut text ends in "…"."""
     return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -155,9 +155,9 @@ def tracking_share(quick: bool) -> Figure:
         runs, spent = 1 if quick else 5, []
         for info in list(infos)[:1] * runs:
             began = time.process_time()
-            key = outbox.begin(info)
+            key = outbox.start(info)
             for number, point in enumerate(curve(210, 21)):
-                outbox.point(key, point)
+                outbox.log_point(key, point)
                 if number % 14 == 0:  # a minute of 210 points sends every 4 seconds
                     outbox.send()
             outbox.end(key, Outcome.COMPLETE, "")
@@ -325,10 +325,10 @@ def fill(folder: Path, trials: int, seeds: int, points: int) -> int:
             if info.arm in written:
                 copies.append(info)
                 continue
-            run_id = written[info.arm] = tracker.start_trial(parent, info)
+            run_id = written[info.arm] = tracker.start_run(parent, info)
             for point in curve(points, points // 5):
                 tracker.log_point(run_id, point)
-            tracker.end_trial(run_id, Outcome.COMPLETE)
+            tracker.end_run(run_id, Outcome.COMPLETE)
     columns = "name, source_type, source_name, entry_point_name, user_id, status, start_time, end_time, deleted_time"
     columns += ", source_version, lifecycle_stage, artifact_uri, experiment_id"
     own_tags = ("arm", "phase", "seed", "study", "trial_number", "config_sha256")

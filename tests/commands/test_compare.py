@@ -21,10 +21,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[str]]:
     parent = tracker.open_sweep(sweep_info("compared"))
     runs = []
     for seed, rate, loss in ((1, 1e-3, 3.0), (2, 2.5e-3, 2.75), (2, 1e-3, 9.0)):
-        run = tracker.start_trial(parent, trial_info(f"seed {seed}", seed=seed, learning_rate=rate))
+        run = tracker.start_run(parent, trial_info(f"seed {seed}", seed=seed, learning_rate=rate))
         for step in range(0, 41, 10):
             tracker.log_point(run, point(step, f"text {seed} at {step}", val__loss=5.5 - (5.5 - loss) * step / 40))
-        tracker.end_trial(run, Outcome.COMPLETE)
+        tracker.end_run(run, Outcome.COMPLETE)
         runs.append(run)
     return uri, runs
 

@@ -12,7 +12,7 @@ from harness.core.outcomes import Outcome
 from harness.report import ReportFiles, TrackingError, write_report
 from harness.report.__main__ import app
 from harness.report.watch import watch
-from harness.tracking import Tracker, read_pulse
+from harness.tracking import Tracker, read_activity
 from paths import SUPPORT
 from stored_runs import point, sweep_info, trial_info
 
@@ -33,13 +33,13 @@ def wait():
 study = {"sampler": "random", "pruner": "none", "trials": 2, "seeds": 2, "looks": [2], "delta": 0.02}
 parent = tracker.open_sweep(replace(sweep_info("watched"), study=study, plan={}))
 wait()
-run = tracker.start_trial(parent, trial_info())
+run = tracker.start_run(parent, trial_info())
 wait()
 tracker.log_point(run, point(0, val__loss=5.5, train__loss=5.5))
 tracker.log_point(run, point(20, val__loss=4.5, train__loss=4.5))
 tracker.flush()
 wait()
-tracker.end_trial(run, Outcome.COMPLETE)
+tracker.end_run(run, Outcome.COMPLETE)
 tracker.close_sweep(parent, Outcome.COMPLETE)
 wait()
 """
@@ -112,7 +112,7 @@ def test_a_sweep_whose_process_died_is_reported_once(uri: str, sweep: Sweep, tmp
     sweep.step()
     sweep.process.kill()
     sweep.process.wait()
-    assert not read_pulse("watched", uri).going
+    assert not read_activity("watched", uri).active
     done = CliRunner().invoke(app, ["watched", "--watch", "--tracking", uri, "--out", str(tmp_path / "here")])
     assert done.exit_code == 0, done.output
     assert (tmp_path / "here" / "watched" / "report.html").exists()
@@ -129,20 +129,20 @@ def test_a_sweep_that_is_not_there_is_an_error_at_once(uri: str) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_the_pulse_changes_with_what_a_report_shows(uri: str) -> None:
+def test_the_activity_changes_with_what_a_report_shows(uri: str) -> None:
     tracker = Tracker("watched", uri)
     parent = tracker.open_sweep(sweep_info("watched"))
-    marks = [read_pulse("watched", uri).mark]
-    run = tracker.start_trial(parent, trial_info())
-    marks.append(read_pulse("watched", uri).mark)
+    marks = [read_activity("watched", uri).digest]
+    run = tracker.start_run(parent, trial_info())
+    marks.append(read_activity("watched", uri).digest)
     # Of the whole split, then of a sample: what runs with train.eval_tokens have between their ends.
     for step, loss in enumerate(({"val__loss": 5.0}, {"val__loss": 4.0}, {"val_sample__loss": 3.5})):
         tracker.log_point(run, point(10 * step, **loss))
         tracker.flush()
-        marks.append(read_pulse("watched", uri).mark)
-    tracker.end_trial(run, Outcome.COMPLETE)
-    marks.append(read_pulse("watched", uri).mark)
+        marks.append(read_activity("watched", uri).digest)
+    tracker.end_run(run, Outcome.COMPLETE)
+    marks.append(read_activity("watched", uri).digest)
     tracker.close_sweep(parent, Outcome.COMPLETE)
-    marks.append(read_pulse("watched", uri).mark)
+    marks.append(read_activity("watched", uri).digest)
     assert len(set(marks)) == len(marks)
-    assert read_pulse("watched", uri).mark == marks[-1]
+    assert read_activity("watched", uri).digest == marks[-1]

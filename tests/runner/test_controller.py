@@ -70,13 +70,13 @@ class FakeTracker:
         self.answers = threading.Event()
         self.asked = threading.Event()
 
-    def confirmed(self, _: str) -> list[Any]:
+    def confirm_results(self, _: str) -> list[Any]:
         return []
 
-    def interrupted(self, _: str) -> dict[Any, Any]:
+    def interrupted_runs(self, _: str) -> dict[Any, Any]:
         return {}
 
-    def start_trial(self, _parent: str, info: TrialInfo, key: str, _again: bool) -> str:
+    def start_run(self, _parent: str, info: TrialInfo, key: str, _reopen: bool) -> str:
         self.asked.set()
         assert self.answers.wait(60)
         return f"id of {key}"
@@ -152,7 +152,7 @@ def test_an_end_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.Monke
     if why == "time":
         monkeypatch.setattr(module, "RUN_ID_SECONDS", 0.0)
     else:
-        outbox.trouble = "the server is down"
+        outbox.error = "the server is down"
     result = sweep.run()  # the outbox's thread does not run, so no run is ever created
     assert result.outcome is Outcome.COMPLETE
     found = trials(tmp_path)

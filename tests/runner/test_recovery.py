@@ -48,7 +48,7 @@ def torn(tmp_path_factory: pytest.TempPathFactory) -> Torn:
     measure(outbox, running, task.config, 4.2, 4.1, first=1)
     shutil.rmtree(outbox.folder_of(bare))
     study.ask()
-    confirm = outbox.begin(Task(torn.arm, Phase.CONFIRM, task.values, 2, task.config).info(DATA))
+    confirm = outbox.start(Task(torn.arm, Phase.CONFIRM, task.values, 2, task.config).info(DATA))
     measure(outbox, confirm, task.config, 5.0)
     return torn
 
@@ -219,13 +219,13 @@ def test_of_sampled_curves_both_losses_are_brought_back(tmp_path: Path) -> None:
     for whole, outcome in (([5.0, None, 3.0], Outcome.COMPLETE), ([5.0, None], Outcome.PRUNED)):
         trial, values = study.ask()
         config = torn.spec.arm_config(torn.arm, values, 1)
-        key = outbox.begin(Task(torn.arm, Phase.EXPLORE, values, 1, config, study.name, trial).info(DATA))
+        key = outbox.start(Task(torn.arm, Phase.EXPLORE, values, 1, config, study.name, trial).info(DATA))
         trial.set_user_attr(RUN_KEY, key)
         points = []
         for number, (loss, sampled) in enumerate(zip(whole, (5.1, 4.1, 3.1), strict=False)):
             measured = {metrics.VAL_SAMPLE_LOSS: sampled} | ({} if loss is None else {metrics.VAL_LOSS: loss})
             points.append(Point(10 * number, 640 * number, number / 4, float(number), measured))
-            outbox.point(key, points[-1])
+            outbox.log_point(key, points[-1])
             if number:
                 study.report(trial, 640 * number, sampled)
         outbox.end(key, outcome, "")

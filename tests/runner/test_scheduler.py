@@ -14,7 +14,7 @@ from harness.core.outcomes import Outcome, Phase
 from harness.runner.scheduler import MAX_REPLACEMENTS, Scheduler
 from harness.runner.tasks import Running, Task
 from harness.search.study import ArmStudy, open_storage
-from harness.tracking import Confirmed, TrialInfo, UnfinishedRun
+from harness.tracking import ConfirmResult, TrialInfo, UnfinishedRun
 from screens import console, text
 from specs import GOOD, load
 
@@ -24,7 +24,7 @@ BASE, OTHER = "drop_rate=0.1", "drop_rate=0.0"
 class Sweep:
     """A sweep of real studies in which training is a number that the test makes up."""
 
-    def __init__(self, folder: Path, spec: str = GOOD, confirmed: tuple[Confirmed, ...] = ()) -> None:
+    def __init__(self, folder: Path, spec: str = GOOD, confirmed: tuple[ConfirmResult, ...] = ()) -> None:
         self.spec: SweepSpec = load(folder, spec)
         storage = open_storage(f"sqlite:///{folder}/optuna.db")
         arms = self.spec.arms()
@@ -123,7 +123,7 @@ def test_what_earlier_processes_confirmed_counts_if_it_is_of_the_best_values(tmp
     best = next(task for task in trials if task.arm.name == OTHER and task.trial.number == 1)
     values = best.values if same else {"train.learning_rate": 1e-3}
     config = spec.arm_config(best.arm, values, 3)
-    known = Confirmed(OTHER, 3, config.digest(), "run 7", Outcome.COMPLETE, {VAL_LOSS: 4.25})
+    known = ConfirmResult(OTHER, 3, config.digest(), "run 7", Outcome.COMPLETE, {VAL_LOSS: 4.25})
     sweep = Sweep(tmp_path, confirmed=(known,))
     assert sweep.scheduler.remaining() == (5, 5 * 1.5)
     tally = next(tally for tally in sweep.scheduler.tallies() if tally.name == OTHER)

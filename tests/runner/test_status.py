@@ -55,7 +55,7 @@ def test_what_is_done_running_failed_and_left_is_counted(tmp_path: Path) -> None
         study.tell(task.trial.number, outcome, losses[-1])
     torn.begin(study, outbox, 5.0, 4.5)  # is being trained
     outbox.send()
-    unsent = outbox.begin(Task(torn.arm, Phase.CONFIRM, task.values, 2, task.config).info(DATA))
+    unsent = outbox.start(Task(torn.arm, Phase.CONFIRM, task.values, 2, task.config).info(DATA))
     measure(outbox, unsent, task.config, 5.0, 3.5)
     outbox.end(unsent, Outcome.COMPLETE, "")  # MLflow does not know
 
@@ -95,7 +95,7 @@ def test_points_without_an_evaluation_have_no_loss_to_show(tmp_path: Path) -> No
     key, _ = torn.begin(study, outbox)
     outbox.send()
     assert status_of(torn)[1][1].endswith("has not measured anything yet")
-    outbox.point(key, Point(5, 320, 0.125, 1.0, {"train/batch_loss": 4.0}))
+    outbox.log_point(key, Point(5, 320, 0.125, 1.0, {"train/batch_loss": 4.0}))
     assert VAL_LOSS not in kept_metrics(torn)
     assert status_of(torn)[1][1].endswith(" 12%  320 tokens")
 

@@ -59,10 +59,10 @@ def record_run(
     config = example.config({**arm.values, "train.learning_rate": 1e-3}, seed)
     study, number = (f"dropout/{arm.name}", 0) if phase is Phase.EXPLORE else (None, None)
     info = TrialInfo(f"{arm.name} · seed {seed}", arm.name, phase, seed, config, study, number)
-    run = tracker.start_trial(parent, info)
+    run = tracker.start_run(parent, info)
     for step, now in ((0, 10.8), (16, loss)):
         shown = {"val/loss": now, "val/bits_per_byte": now / 3, "train/loss": now - 0.1}
         if step and phase is Phase.CONFIRM:
             shown["test/loss"] = now + 0.25
         tracker.log_point(run, Point(step, 512 * step, step / 16, float(step), shown, f"after {step} steps"))
-    tracker.end_trial(run, outcome, "" if outcome is Outcome.COMPLETE else "ValueError: made up")
+    tracker.end_run(run, outcome, "" if outcome is Outcome.COMPLETE else "ValueError: made up")

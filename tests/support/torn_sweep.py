@@ -75,7 +75,7 @@ class Torn:
         trial, values = study.ask()
         config = self.spec.arm_config(self.arm, values, 1)
         task = Task(self.arm, Phase.EXPLORE, values, 1, config, study.name, trial)
-        key = outbox.begin(task.info(DATA))
+        key = outbox.start(task.info(DATA))
         trial.set_user_attr(RUN_KEY, key)
         measure(outbox, key, config, *losses)
         for number, loss in enumerate(losses[1:], 1):
@@ -116,4 +116,4 @@ def measure(outbox: Outbox, key: str, config: RunConfig, *losses: float, first: 
     for number, loss in enumerate(losses, first):
         step = 10 * number
         measured = {metrics.VAL_LOSS: loss, metrics.TRAIN_LOSS: loss - 0.5}
-        outbox.point(key, Point(step, step * config.tokens_per_step, step / 40, float(step), measured))
+        outbox.log_point(key, Point(step, step * config.tokens_per_step, step / 40, float(step), measured))

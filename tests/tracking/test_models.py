@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,14 +13,14 @@ from harness.tracking import Tracker, checkpoint_folder, page_address
 from harness.tracking.models import model_name
 from paths import ROOT
 from servers import mlflow_server
-from stored_runs import point, sweep_info, trial_info
+from stored_runs import Store, point, sweep_info, trial_info
 
 README = ROOT / "mlruns" / "README.md"
 
 
 @pytest.fixture(scope="module")
-def tracker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tracker]:
-    yield Tracker("models", f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}")
+def tracker(store: Store) -> Tracker:
+    return Tracker("models", store.uri)
 
 
 @pytest.fixture
@@ -47,18 +46,18 @@ def models_of(client: MlflowClient, run: str) -> list[object]:
     return [one for one in client.search_logged_models([experiment]) if one.source_run_id == run]
 
 
-def test_a_models_name_has_only_what_mlflow_allows() -> None:
+def test_a_models_name_has_only_characters_that_mlflow_allows() -> None:
     assert model_name('drop_rate=0.1, x=a/b:"c"\'% seed 2') == "drop_rate=0,1, x=a-b--c--- seed 2"
 
 
-def test_a_checkpoint_is_a_model_with_its_losses_and_stored_once(
+def test_a_checkpoint_is_stored_once_as_a_model_with_its_losses(
     tracker: Tracker, client: MlflowClient, parent: str, tmp_path: Path
 ) -> None:
-    run = tracker.start_trial(parent, trial_info())
+    run = tracker.start_run(parent, trial_info())
     tracker.log_point(run, point(0, val__loss=5.5, train__loss=5.4))
     tracker.log_point(run, point(40, val__loss=3.25, train__loss=3.0, test__loss=3.5, optim__grad_norm=1.0))
-    tracker.keep_files(run, made(tmp_path))
-    tracker.end_trial(run, Outcome.COMPLETE)
+    tracker.store_files(run, made(tmp_path))
+    tracker.end_run(run, Outcome.COMPLETE)
     (model,) = models_of(client, run)
     assert (model.name, model.status) == ("drop_rate=0,0 seed 7", LoggedModelStatus.READY)
     assert {metric.key: metric.value for metric in model.metrics} == {
@@ -79,11 +78,11 @@ def test_a_checkpoint_is_a_model_with_its_losses_and_stored_once(
 
 @pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("call", ["log_model_artifacts", "log_outputs", "log_batch", "finalize_logged_model"])
-def test_a_model_that_was_begun_is_finished_and_not_made_twice(
+def test_a_model_that_is_incomplete_is_completed_and_not_created_twice(
     call: str, done: bool, tracker: Tracker, client: MlflowClient, parent: str, tmp_path: Path
 ) -> None:
-    """Whichever of MLflow's calls is the last one that its process made, or had made."""
-    run = tracker.start_trial(parent, trial_info(seed=8))
+    """The process dies before or after each of the calls that store a model."""
+    run = tracker.start_run(parent, trial_info(seed=8))
     tracker.log_point(run, point(40, val__loss=3.0))
     tracker.flush()
     files = made(tmp_path, curve=False)
@@ -99,18 +98,18 @@ def test_a_model_that_was_begun_is_finished_and_not_made_twice(
     with pytest.MonkeyPatch.context() as broken:
         broken.setattr(MlflowClient, call, killed)
         with pytest.raises(OSError, match="killed"):
-            tracker.keep_files(run, files)
+            tracker.store_files(run, files)
     whole = done and call == "finalize_logged_model"
     reached = LoggedModelStatus.READY if whole else LoggedModelStatus.PENDING
     assert [model.status for model in models_of(client, run)] == [reached]
     for _ in range(2):
-        tracker.keep_files(run, files)
+        tracker.store_files(run, files)
     (model,) = models_of(client, run)
     assert model.status == LoggedModelStatus.READY
     assert {metric.key: metric.value for metric in model.metrics} == {"val/loss": 3.0}
     assert [one.value for one in client.get_metric_history(run, "val/loss")] == [3.0]
     assert len(client.get_run(run).outputs.model_outputs) == 1
-    tracker.end_trial(run, Outcome.COMPLETE)
+    tracker.end_run(run, Outcome.COMPLETE)
 
 
 @pytest.mark.slow
@@ -122,11 +121,11 @@ def test_a_servers_model_is_downloaded(tmp_path: Path) -> None:
         uri = f"http://127.0.0.1:{port}"
         tracker = Tracker("remote", uri)
         sweep = tracker.open_sweep(sweep_info("remote"))
-        run = tracker.start_trial(sweep, trial_info())
+        run = tracker.start_run(sweep, trial_info())
         files = made(tmp_path / "made")
         (files / "checkpoint" / "token_losses.json").write_text("[]", "utf-8")
-        tracker.keep_files(run, files)
-        tracker.end_trial(run, Outcome.COMPLETE)
+        tracker.store_files(run, files)
+        tracker.end_run(run, Outcome.COMPLETE)
         folder = checkpoint_folder(run, uri)
         assert (folder / "model.safetensors").read_bytes() == b"weights"
         assert not folder.is_relative_to(tmp_path / "artifacts")
@@ -149,9 +148,9 @@ def test_the_searches_of_the_readme_find_what_they_say(tracker: Tracker, client:
         info = trial_info(name, phase)
         model = info.config.model.model_copy(update={"drop_rate": rate})
         object.__setattr__(info, "config", info.config.model_copy(update={"model": model}))
-        run = other.start_trial(parent, info)
+        run = other.start_run(parent, info)
         other.log_point(run, point(40, val__loss=loss))
-        other.end_trial(run, outcome)
+        other.end_run(run, outcome)
     other.close_sweep(parent, Outcome.COMPLETE)
     experiment = client.get_experiment_by_name("searched").experiment_id
     found = [{run.info.run_name for run in client.search_runs([experiment], search)} for search in searches]
@@ -164,7 +163,7 @@ def test_the_answer_and_the_report_come_to_the_sweeps_page(
     (tmp_path / "report.html").write_text("<p>", "utf-8")
     assert "No verdict yet." in client.get_run(parent).data.tags["mlflow.note.content"]
     verdicts = {"drop_rate=0.0": "worse", "drop_rate=0.2": "undecided"}
-    tracker.conclude(parent, "drop_rate=0.0 is worse.", tmp_path, verdicts)
+    tracker.store_report(parent, "drop_rate=0.0 is worse.", tmp_path, verdicts)
     tags = client.get_run(parent).data.tags
     assert "> drop_rate=0.0 is worse." in tags["mlflow.note.content"]
     assert tags["harness.verdict"] == "drop_rate=0.0: worse; drop_rate=0.2: undecided"

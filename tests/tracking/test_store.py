@@ -1,112 +1,122 @@
-"""A new store is copied from an empty one in the cache, and is what MLflow would have made."""
+"""Opening and creating the store, also by two processes at the same moment."""
 
 from __future__ import annotations
 
-import contextlib
-import re
-import sqlite3
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-from mlflow.version import VERSION
 
-from harness.core.paths import sqlite_file
-from harness.tracking.store import TrackingError, connect
-
-TEMPLATE = f"mlflow-{VERSION}.db"
-
-
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache folder, and a folder of its own to work in."""
-    monkeypatch.setenv("GPT_HARNESS_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
-    return tmp_path / "cache"
+from harness import tracking
+from harness.tracking import Tracker, TrackingError, load_runs, ui_command
+from harness.tracking import store as store_module
+from harness.tracking.store import connect
+from paths import ROOT
+from stored_runs import Store
 
 
-def made(name: str) -> Path:
-    """A new store of this name."""
-    connect(f"sqlite:///{name}", create=True)
-    file = sqlite_file(f"sqlite:///{name}")
-    assert file is not None
-    assert file.is_file()
-    assert not list(file.parent.glob(".*")), "something was left behind"
-    return file
+def test_two_processes_create_one_store_silently_and_without_a_network(store: Store) -> None:
+    assert store.printed == ["", ""]
+    names = {experiment.name for experiment in store.client.search_experiments()}
+    assert {"first", "second"} <= names
+    assert {path.name for path in (store.folder / "mlruns").iterdir()} == {"mlflow.db", "artifacts"}
 
 
-def asked(file: Path, question: str) -> list[Any]:
-    with contextlib.closing(sqlite3.connect(file)) as database:
-        return database.execute(question).fetchall()
+def test_importing_the_tracker_imports_nothing_heavy() -> None:
+    code = "import sys, harness.tracking; print({'mlflow', 'pandas', 'torch', 'optuna'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
 
 
-def tables(file: Path) -> list[Any]:
-    """What a database is made of. MLflow writes the values that a CHECK allows in any order."""
-    parts = asked(file, "SELECT type, name, sql FROM sqlite_master ORDER BY type, name")
-    return [(kind, name, sorted(re.findall(r"\w+", sql or ""))) for kind, name, sql in parts]
+def test_default_place_and_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert ui_command() == (
+        "python -m mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db --host 127.0.0.1 --port 5000"
+    )
+    with pytest.raises(TrackingError, match=r"found no MLflow store at .*mlflow\.db"):
+        load_runs("first")
+    assert list(tmp_path.iterdir()) == []  # asking leaves nothing behind
+    assert tracking.default_tracking_uri() == "sqlite:///mlruns/mlflow.db"
+    assert (tmp_path / "mlruns").is_dir()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    assert tracking.default_tracking_uri() == ui_command() == "http://127.0.0.1:5000"
+    assert ui_command("sqlite:////a b/m.db").count("'sqlite:////a b/m.db'") == 1
 
 
-def mark(file: Path) -> None:
-    """Make a template known in what is copied from it."""
-    with contextlib.closing(sqlite3.connect(file)) as database, database:
-        database.execute("CREATE TABLE copied (so INTEGER)")
+def test_an_unusable_address_is_an_error_of_one_sentence(tmp_path: Path) -> None:
+    before = dict(os.environ)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        uri = f"http://127.0.0.1:{taken.getsockname()[1]}"  # bound, but nobody listens
+        with pytest.raises(TrackingError, match="found no MLflow server that answers at http"):
+            Tracker("x", uri)
+    assert dict(os.environ) == before  # as patient as it was, wherever else a person uses MLflow
+    (tmp_path / "text.db").write_text("not a database, but long enough to have had a header" * 100)
+    for uri in ("nonsense://x", f"sqlite:///{tmp_path}/text.db"):
+        with pytest.raises(TrackingError) as caught:
+            load_runs("x", uri)
+        assert "\n" not in str(caught.value)
 
 
-def test_the_second_store_is_a_copy_and_no_different(cache: Path) -> None:
-    first = made("first.db")
-    assert [path.name for path in cache.iterdir()] == [TEMPLATE]
-    second = made("second.db")
-    assert tables(second) == tables(first)
-    there = "SELECT experiment_id, name, artifact_location, lifecycle_stage, workspace FROM experiments"
-    assert asked(second, there) == asked(first, there) != []
-    mark(cache / TEMPLATE)
-    assert asked(made("third.db"), "SELECT name FROM sqlite_master WHERE name = 'copied'")
+def test_brief_requests_change_mlflows_retries_only_inside(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT
+
+    def patience() -> tuple[int, int]:
+        return MLFLOW_HTTP_REQUEST_MAX_RETRIES.get(), MLFLOW_HTTP_REQUEST_TIMEOUT.get()
+
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT", raising=False)
+    before = patience()
+    with pytest.raises(KeyError), tracking.brief_requests():
+        with tracking.brief_requests():
+            assert patience() == (2, 30)
+        assert patience() == (2, 30)
+        raise KeyError
+    assert patience() == before != (2, 30)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "9")
+    with tracking.brief_requests():
+        assert patience() == (9, 30)
+    assert patience() == (9, before[1])
 
 
-def test_the_kept_store_is_empty_and_knows_no_folder(cache: Path, tmp_path: Path) -> None:
-    made("first.db")
-    template = cache / TEMPLATE
-    for table in ("experiments", "runs"):
-        assert asked(template, f"SELECT COUNT(*) FROM {table}") == [(0,)]
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    with contextlib.chdir(elsewhere):
-        file = made("third.db")
-    assert str(elsewhere) in asked(file, "SELECT artifact_location FROM experiments")[0][0]
-
-
-@pytest.mark.parametrize("damage", ["cut", "text", "nothing", "another", "folder"])
-def test_a_kept_store_that_is_none_is_not_used(cache: Path, damage: str) -> None:
-    first = made("first.db")
-    template = cache / TEMPLATE
-    whole = template.read_bytes()
-    template.unlink()
-    if damage == "cut":
-        template.write_bytes(whole[: len(whole) // 2])
-    elif damage == "text":
-        template.write_text("SQLite it is not")
-    elif damage == "nothing":
-        template.touch()
-    elif damage == "another":
-        mark(template)
-    else:
-        template.mkdir()
-    second = made("second.db")
-    assert tables(second) == tables(first)
-    if damage != "folder":
-        mark(template)  # a whole one has taken its place
-        assert asked(made("third.db"), "SELECT name FROM sqlite_master WHERE name = 'copied'")
-
-
-def test_a_cache_that_cannot_be_written_keeps_nothing(cache: Path) -> None:
-    cache.write_text("a file where the folder should be")
-    made("first.db")
-    assert tables(made("second.db")) == tables(made("third.db"))
-
-
-def test_a_store_that_is_missing_is_made_only_where_that_was_asked_for(cache: Path) -> None:
+def test_a_missing_store_is_created_only_on_request(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/folder/first.db"
     with pytest.raises(TrackingError, match=r"found no MLflow store at .*first\.db; run a sweep first"):
-        connect("sqlite:///first.db")
-    assert not Path("first.db").exists()
-    assert not cache.exists()
+        connect(uri)
+    assert list(tmp_path.iterdir()) == []
+    assert connect(uri, create=True).search_experiments()[0].name == "Default"
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["first.db"]  # no temporary file is left
+
+
+@pytest.mark.parametrize("error", [FileExistsError, OSError], ids=["raced", "no hard links"])
+def test_a_new_store_never_replaces_one_that_came_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[OSError]
+) -> None:
+    """Another process finishes its store while this one still runs MLflow's migrations."""
+    file = tmp_path / "mlflow.db"
+
+    def link(fresh: Path, target: Path) -> None:
+        assert fresh.exists() and target == file
+        target.write_bytes(b"the other process's store")
+        raise error
+
+    monkeypatch.setattr(os, "link", link)
+    store_module._create_store(file)
+    assert file.read_bytes() == b"the other process's store"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_store_is_created_on_a_file_system_without_hard_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("not supported")
+
+    monkeypatch.setattr(os, "link", refuse)
+    client = connect(f"sqlite:///{tmp_path}/mlflow.db", create=True)
+    assert client.search_experiments()[0].name == "Default"
+    assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]

@@ -1,7 +1,7 @@
-"""A run's record on disk: what was measured, before any server knows of it.
+"""A run's journal: the file that records a run on disk before anything is sent to MLflow.
 
-One file, one line an entry, each with a checksum. An entry that a killed process wrote only in part is as if it had
-never been: whoever goes on with the file cuts it there, and what was lost is measured again.
+One entry per line, each with a checksum. A line that a killed process left incomplete is cut off when the run is
+resumed, and its point is measured again.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from typing import Any, Final
 
 FILE: Final = "journal.jsonl"
 
-# Kinds of entries. A run has one BEGIN, which comes first; after an END nothing follows.
-BEGIN: Final = "begin"  # what the run is
-POINT: Final = "point"  # of its curves
+# Kinds of entries. The first entry is the only BEGIN; nothing follows an END.
+BEGIN: Final = "begin"  # what is trained
+POINT: Final = "point"  # of the run's curves
 TAG: Final = "tag"
-PAUSE: Final = "pause"  # it was interrupted; points may follow
-END: Final = "end"  # its outcome
+INTERRUPTED: Final = "pause"  # points may follow
+END: Final = "end"  # how the run ended
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Something that happened to a run.
+    """One event of a run.
 
     Attributes:
-        kind: BEGIN, POINT, TAG, PAUSE or END.
+        kind: BEGIN, POINT, TAG, INTERRUPTED or END.
         at: milliseconds since 1970.
         content: plain values.
     """
@@ -41,20 +41,20 @@ class Entry:
 
 
 class Journal:
-    """The record of one run.
+    """The journal of one run.
 
     Args:
-        folder: the run's own; made where it is missing.
+        folder: the run's own; created at the first entry.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / FILE
 
     def append(self, kind: str, content: Mapping[str, Any]) -> Entry:
-        """Add an entry, of now.
+        """Append an entry with the current time.
 
         Raises:
-            OSError: it cannot be written; what was there before is intact.
+            OSError: it cannot be written; the earlier entries are intact.
         """
         entry = Entry(kind, time.time_ns() // 1_000_000, dict(content))
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,31 +72,31 @@ class Journal:
             os.close(descriptor)
         return entry
 
-    def read(self, mend: bool = False) -> list[Entry]:
-        """All entries before the first damaged line, oldest first; none where there is no file.
+    def read(self, repair: bool = False) -> list[Entry]:
+        """All entries before the first damaged line, oldest first; none if there is no file.
 
         Args:
-            mend: cut off what is damaged, so that entries can be added; for the one who writes.
+            repair: truncate the file at the first damaged line, so that entries can be appended; for the writer only.
         """
         try:
             raw = self.path.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return []
         entries: list[Entry] = []
-        whole = 0
+        intact = 0  # bytes
         for line in raw.splitlines(keepends=True):
             entry = _entry(line)
             if entry is None or (entry.kind == BEGIN) is not (not entries):
                 break
             entries.append(entry)
-            whole += len(line)
-        if mend and whole < len(raw):
-            os.truncate(self.path, whole)
+            intact += len(line)
+        if repair and intact < len(raw):
+            os.truncate(self.path, intact)
         return entries
 
 
-def points_of(entries: Iterable[Entry]) -> list[Entry]:
-    """Those with a point, each step once: the first one."""
+def point_entries(entries: Iterable[Entry]) -> list[Entry]:
+    """The POINT entries; of each step only the first."""
     found: dict[int, Entry] = {}
     for entry in entries:
         if entry.kind == POINT:

@@ -1,4 +1,4 @@
-"""Whether a sweep still runs, and whether anything has changed since it was last looked at; curves are not read."""
+"""Whether a sweep still runs, and whether it has changed since the last look; curves are not read."""
 
 from __future__ import annotations
 
@@ -7,36 +7,37 @@ from dataclasses import dataclass
 
 from harness.core import metrics
 from harness.tracking import schema
-from harness.tracking.ownership import holder_of
+from harness.tracking.ownership import owner_of
+from harness.tracking.queries import trials_of
 from harness.tracking.reading.sweeps import parent_runs
-from harness.tracking.store import explained, trials_of
+from harness.tracking.store import wrap_errors
 
 
 @dataclass(frozen=True)
-class Pulse:
+class Activity:
     """A sweep at one moment.
 
     Attributes:
         run_id: the parent run.
-        going: whether a process is at it; not so where one died.
-        mark: changes whenever a run begins, is evaluated or ends.
+        active: whether another process runs it; False if that process has died.
+        digest: changes whenever a run starts, is evaluated or ends.
         ended: how many of its runs have ended.
         running: the names of those that have not.
-        measured: whether any has a validation loss, so that there is something to report: of the whole split, which
-            runs with `train.eval_tokens` have too, at their beginning and at their end.
+        measured: whether any run has a loss of the whole validation split, so that there is something to report. Runs
+            with `train.eval_tokens` have one at their start and at their end.
     """
 
     run_id: str
-    going: bool
-    mark: str
+    active: bool
+    digest: str
     ended: int
     running: tuple[str, ...]
     measured: bool
 
 
-@explained()
-def read_pulse(experiment: str, uri: str | None = None, sweep: str | None = None) -> Pulse:
-    """The sweep now.
+@wrap_errors()
+def read_activity(experiment: str, uri: str | None = None, sweep: str | None = None) -> Activity:
+    """The activity of a sweep now.
 
     Args:
         experiment, uri, sweep: as for `load_runs`; of several sweeps, the one that was started or resumed last.
@@ -52,10 +53,10 @@ def read_pulse(experiment: str, uri: str | None = None, sweep: str | None = None
     for run in runs:
         losses = [run.data.metrics.get(name) for name in (metrics.VAL_LOSS, metrics.VAL_SAMPLE_LOSS)]
         digest.update(f"{run.info.run_id} {run.data.tags.get(schema.OUTCOME)} {losses}".encode())
-    return Pulse(
+    return Activity(
         run_id=parent.info.run_id,
-        going=holder_of(parent) is not None,
-        mark=digest.hexdigest(),
+        active=owner_of(parent) is not None,
+        digest=digest.hexdigest(),
         ended=len(runs) - len(open_runs),
         running=tuple(run.info.run_name for run in open_runs),
         measured=any(metrics.VAL_LOSS in run.data.metrics for run in runs),

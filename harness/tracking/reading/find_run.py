@@ -1,4 +1,4 @@
-"""One run of the store, found by its id, the beginning of it, or its name; and all that is known of it."""
+"""Finds one run by its id, the start of its id, or its name, and reads its parameters, metrics and curves."""
 
 from __future__ import annotations
 
@@ -10,29 +10,30 @@ from typing import TYPE_CHECKING, Any, Final
 from harness.core import metrics
 from harness.core.paths import configured_uri
 from harness.tracking import schema
-from harness.tracking.store import TrackingError, connect, explained, history, pages, search_runs
+from harness.tracking.queries import history, pages, search_runs
+from harness.tracking.store import TrackingError, connect, wrap_errors
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-_PREFIX_LENGTH: Final = 4  # shortest beginning of a run id that is looked up
-_AMBIGUOUS_SHOWN: Final = 5
+_PREFIX_LENGTH: Final = 4  # shortest start of a run id that is looked up
+_MAX_MATCHES_SHOWN: Final = 5
 
 
 @dataclass(frozen=True)
 class RunDetails:
-    """A run as the store has it.
+    """A run as it is stored.
 
     Attributes:
         run_id, name: MLflow's.
         experiment: the name of its sweep.
-        outcome: how it ended; "running" where it has not.
-        arm, phase: as its tags say; empty for a run that is none of a sweep.
-        data: what identifies the tokens that it was scored on; empty where it does not say.
+        outcome: how it ended, or "running".
+        arm, phase: from its tags; empty for a run outside any sweep.
+        data: fingerprint of the tokens that it was evaluated on; empty if unknown.
         params: dotted name → value, in its own type.
         final: metric → last value.
-        curves: metric → (tokens, value) of every point, in the order of steps.
+        curves: metric → (tokens, value) of every point, by step.
     """
 
     run_id: str
@@ -47,14 +48,14 @@ class RunDetails:
     curves: Mapping[str, tuple[tuple[int, float], ...]]
 
 
-@explained()
+@wrap_errors()
 def load_run(run: str, uri: str | None = None, curves: tuple[str, ...] = ()) -> RunDetails:
-    """Everything about one run that two runs are compared by.
+    """One run with everything that a comparison of two runs needs.
 
     Args:
-        run: its id, the first 4 or more characters of one, or its exact name.
+        run: its id, the first 4 or more characters of its id, or its exact name.
         uri: MLflow's tracking address; by default the one that sweeps use.
-        curves: the metrics whose points are read.
+        curves: names of the metrics whose points are read.
 
     Raises:
         TrackingError: no such store or run, or several runs.
@@ -81,7 +82,7 @@ def load_run(run: str, uri: str | None = None, curves: tuple[str, ...] = ()) -> 
 
 
 def find_run(client: MlflowClient, run: str) -> Run:
-    """The run that a person means.
+    """The run with this id, start of an id, or name.
 
     Raises:
         TrackingError: there is none, or there are several.
@@ -93,7 +94,7 @@ def find_run(client: MlflowClient, run: str) -> Run:
             "or its exact name"
         )
     if len(found) > 1:
-        shown = ", ".join(f"{one.info.run_id} ({one.info.run_name})" for one in found[:_AMBIGUOUS_SHOWN])
+        shown = ", ".join(f"{one.info.run_id} ({one.info.run_name})" for one in found[:_MAX_MATCHES_SHOWN])
         raise TrackingError(f"found {len(found)} runs for {run!r}; allowed: the id of one of them, such as {shown}")
     return found[0]
 

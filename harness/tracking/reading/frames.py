@@ -1,4 +1,4 @@
-"""Runs of MLflow's as rows of pandas frames: which columns there are, of which type, and where values are from."""
+"""Turns MLflow runs and their points into pandas frames: columns, types, and where each value comes from."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from mlflow.entities import Run
 
-# Columns that a frame has even without rows, with their type; None: as the values are.
+# Columns that a frame has even without rows, with their type; None: inferred from the values.
 RUN_COLUMNS: Final[Mapping[str, str | None]] = {
     "run_id": None,
     "name": None,
@@ -54,8 +54,6 @@ CURVE_COLUMNS: Final[Mapping[str, str | None]] = {
     "metric": None,
     "value": "float64",
 }
-
-
 POSITION_COLUMNS: Final[Mapping[str, str | None]] = {
     "run_id": None,
     "arm": None,
@@ -65,19 +63,17 @@ POSITION_COLUMNS: Final[Mapping[str, str | None]] = {
     "loss": "float64",
 }
 
-
-# The metrics whose points `rows_of` reads.
-ROW_METRICS: Final = (metrics.TOKENS, metrics.VAL_LOSS, metrics.VAL_SAMPLE_LOSS)
+ROW_METRICS: Final = (metrics.TOKENS, metrics.VAL_LOSS, metrics.VAL_SAMPLE_LOSS)  # whose points `rows_of` needs
 
 
 def rows_of(runs: Sequence[Run], points: pd.DataFrame) -> pd.DataFrame:
-    """Runs as `load_runs` gives them; `points` are at least those of `ROW_METRICS`, as `read_points` gives them."""
+    """The frame of `load_runs`; `points` are at least those of `ROW_METRICS`, from `read_points`."""
     found = [_by_run(points[points["metric"] == name]) for name in ROW_METRICS]
-    return frame([_row(run, *(one.get(place, {}) for one in found)) for place, run in enumerate(runs)], RUN_COLUMNS)
+    return frame([_row(run, *(one.get(index, {}) for one in found)) for index, run in enumerate(runs)], RUN_COLUMNS)
 
 
 def _by_run(points: pd.DataFrame) -> dict[int, dict[int, float]]:
-    """A metric's values by run and step."""
+    """Run index → step → value, of one metric's points."""
     values: dict[int, dict[int, float]] = {}
     for run, step, value in zip(*(points[key].tolist() for key in ("run", "step", "value")), strict=True):
         values.setdefault(run, {})[step] = value
@@ -85,12 +81,12 @@ def _by_run(points: pd.DataFrame) -> dict[int, dict[int, float]]:
 
 
 def _row(run: Run, tokens: dict[int, float], losses: dict[int, float], sampled: dict[int, float]) -> dict[str, Any]:
-    """A run's row, from its tokens and validation losses (whole and sampled) by step, ascending."""
+    """A run's row, from its tokens and its validation losses (of the whole split, of a sample) by ascending step."""
     info, tags = run.info, run.data.tags
     params = {name: schema.decode_param(run.data.params[name]) for name in sorted(run.data.params)}
     last = {name: run.data.metrics[name] for name in sorted(run.data.metrics)}
     steps = next(reversed(tokens), None)
-    if sampled and losses and max(losses) < max(sampled):  # it ended early: what it has is of its start
+    if sampled and losses and max(losses) < max(sampled):  # it ended early: its val/ metrics are those of step 0
         last = {name: value for name, value in last.items() if not name.startswith("val/")}
     return {
         **_run_facts(run),
@@ -119,16 +115,16 @@ def _row(run: Run, tokens: dict[int, float], losses: dict[int, float], sampled: 
 
 
 def _versions(tags: Mapping[str, str]) -> str:
-    """`python 3.11.9, torch 2.13.0`, of everything whose version a run recorded."""
+    """`python 3.11.9, torch 2.13.0`: all versions that a run recorded."""
     start = len(schema.VERSION_PREFIX)
     known = sorted((name[start:], tags[name]) for name in tags if name.startswith(schema.VERSION_PREFIX))
     return ", ".join(f"{name} {version}" for name, version in known)
 
 
 def curves_of(runs: Sequence[Run], points: pd.DataFrame) -> pd.DataFrame:
-    """Points as `load_curves` gives them: tokens and time in columns of their own, and what is known of the run."""
-    own = points["metric"].isin([metrics.TOKENS, metrics.SECONDS])  # they have their own columns
-    if own.all():  # no curve at all
+    """The frame of `load_curves`: every point with its tokens, seconds and its run's tags."""
+    own = points["metric"].isin([metrics.TOKENS, metrics.SECONDS])  # they become columns
+    if own.all():  # there is no other metric
         return frame([], CURVE_COLUMNS)
     tokens = points[points["metric"] == metrics.TOKENS].rename(columns={"value": "tokens"})
     curves = points[~own].merge(tokens[["run", "step", "tokens"]], on=["run", "step"], how="left")
@@ -142,7 +138,7 @@ def curves_of(runs: Sequence[Run], points: pd.DataFrame) -> pd.DataFrame:
 
 
 def _seconds(points: pd.DataFrame) -> pd.DataFrame:
-    """Time since a run began at each step, by the trainer's clock; by MLflow's time stamps for runs that lack it.
+    """Seconds since a run's first point at each step, by the trainer's clock, else by MLflow's timestamps.
 
     Returns:
         columns run, step and seconds.
@@ -151,7 +147,7 @@ def _seconds(points: pd.DataFrame) -> pd.DataFrame:
 
     measured = points[points["metric"] == metrics.SECONDS]
     stamped = points[(points["metric"] == metrics.TOKENS) & ~points["run"].isin(measured["run"])]
-    times = pd.concat([measured["value"], stamped["timestamp"] / 1000])  # by the index of `points`
+    times = pd.concat([measured["value"], stamped["timestamp"] / 1000])  # indexed as `points`
     found = points.loc[times.index, ["run", "step"]]
     return found.assign(seconds=times - times.groupby(found["run"]).transform("first"))
 
@@ -168,7 +164,7 @@ def _run_facts(run: Run) -> dict[str, Any]:
 
 
 def frame(rows: list[dict[str, Any]], columns: Mapping[str, str | None]) -> pd.DataFrame:
-    """Rows as a frame: the given columns first, then the others in the order in which rows bring them."""
+    """Rows as a frame: the given columns first, then others in the order in which they first occur."""
     import pandas as pd
 
     names = dict.fromkeys([*columns, *(name for row in rows for name in row)])
@@ -181,7 +177,7 @@ def _series(values: list[Any], dtype: str | None) -> pd.Series[Any]:
 
     present = [value for value in values if value is not None]
     if dtype is None and len(present) < len(values) and present and all(type(value) is int for value in present):
-        dtype = "Int64"  # else pandas would make floats of them
+        dtype = "Int64"  # pandas would convert them to float
     return pd.Series(values, dtype=dtype or (None if values else "object"))
 
 
@@ -190,5 +186,5 @@ def _whole(text: str | None) -> int | None:
 
 
 def utc(milliseconds: int) -> datetime:
-    """A time of MLflow's, which are in milliseconds since 1970."""
+    """An MLflow time (milliseconds since 1970) as a datetime in UTC."""
     return datetime.fromtimestamp(milliseconds / 1000, UTC)

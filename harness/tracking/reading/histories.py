@@ -1,9 +1,8 @@
-"""The points of many runs at once.
+"""Reads the points of many runs at once.
 
-MLflow's client is asked for one metric of one run at a time, which takes minutes for a large sweep. Where the store is
-a database that this process reaches, its table of metrics is read instead, a few hundred runs a query, through MLflow's
-own description of the table; one that looks otherwise, and every server, is read through the client. Both ways give
-the same frame.
+MLflow's client reads one metric of one run per request, which takes minutes for a large sweep. If this process can
+reach the store's database, the metrics of a few hundred runs are read in one query through MLflow's own ORM model.
+Servers are read through the client. Both ways give the same frame.
 """
 
 from __future__ import annotations
@@ -19,22 +18,23 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 COLUMNS: Final = ("run", "metric", "step", "timestamp", "value")
-_NOTHING: Final = ((), (), (), (), ())
-_RUNS_AT_ONCE: Final = 200  # SQLite takes at least 999 parameters in a statement
+_MODEL_COLUMNS: Final = ("run_uuid", "key", "step", "timestamp", "value", "is_nan")  # of MLflow's `SqlMetric`
+_NO_ROWS: Final = ((), (), (), (), ())
+_RUNS_PER_QUERY: Final = 200  # SQLite takes at least 999 parameters in a statement
 
 
 def read_points(client: MlflowClient, runs: Sequence[Run], only: Collection[str] | None = None) -> pd.DataFrame:
     """Every point of `runs`, sorted by run, metric and step.
 
-    Of a step that was stored twice, as after a resume, the later one is taken.
+    If a step was stored twice, as after a resume, the later point counts.
 
     Args:
         client: of the store.
-        runs: whose points are wanted, each once.
+        runs: whose points are read, each once.
         only: names of the metrics to read; None for all.
 
     Returns:
-        columns run (its place in `runs`, int64), metric, step (int64), timestamp (milliseconds since 1970, int64) and
+        columns run (its index in `runs`, int64), metric, step (int64), timestamp (milliseconds since 1970, int64) and
         value (float64).
     """
     import numpy as np
@@ -42,7 +42,7 @@ def read_points(client: MlflowClient, runs: Sequence[Run], only: Collection[str]
 
     engine = _database(client)
     parts = [
-        _frame(*_NOTHING),
+        _frame(*_NO_ROWS),
         *(_from_client(client, runs, only) if engine is None else _from_database(engine, runs, only)),
     ]
     points = pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
@@ -56,7 +56,7 @@ def read_points(client: MlflowClient, runs: Sequence[Run], only: Collection[str]
 
 
 def _frame(run: Any, metric: Any, step: Any, timestamp: Any, value: Any) -> pd.DataFrame:
-    """Columns with types of their own, so that both ways agree."""
+    """A frame with fixed column types, so that both ways agree."""
     import pandas as pd
 
     columns = {"run": run, "metric": metric, "step": step, "timestamp": timestamp, "value": value}
@@ -65,11 +65,13 @@ def _frame(run: Any, metric: Any, step: Any, timestamp: Any, value: Any) -> pd.D
 
 
 def _from_client(client: MlflowClient, runs: Sequence[Run], only: Collection[str] | None) -> Iterator[pd.DataFrame]:
-    for place, run in enumerate(runs):
+    for index, run in enumerate(runs):
         names = sorted(run.data.metrics.keys() if only is None else run.data.metrics.keys() & set(only))
         histories = ((name, client.get_metric_history(run.info.run_id, name)) for name in names)
-        rows = [(place, name, it.step, it.timestamp, it.value) for name, points in histories for it in points]
-        yield _frame(*(zip(*rows, strict=True) if rows else _NOTHING))
+        rows = [
+            (index, name, point.step, point.timestamp, point.value) for name, points in histories for point in points
+        ]
+        yield _frame(*(zip(*rows, strict=True) if rows else _NO_ROWS))
 
 
 def _from_database(engine: Engine, runs: Sequence[Run], only: Collection[str] | None) -> Iterator[pd.DataFrame]:
@@ -78,38 +80,33 @@ def _from_database(engine: Engine, runs: Sequence[Run], only: Collection[str] | 
     from mlflow.store.tracking.dbmodels.models import SqlMetric
     from sqlalchemy import select
 
-    table = SqlMetric.__table__.c
     try:
         with engine.connect() as connection:
-            for first in range(0, len(runs), _RUNS_AT_ONCE):
-                places = {run.info.run_id: first + n for n, run in enumerate(runs[first : first + _RUNS_AT_ONCE])}
-                query = select(table.run_uuid, table.key, table.step, table.timestamp, table.value, table.is_nan)
-                query = query.where(table.run_uuid.in_(list(places)))
+            for first in range(0, len(runs), _RUNS_PER_QUERY):
+                index = {run.info.run_id: first + n for n, run in enumerate(runs[first : first + _RUNS_PER_QUERY])}
+                query = select(*(getattr(SqlMetric, name) for name in _MODEL_COLUMNS))
+                query = query.where(SqlMetric.run_uuid.in_(list(index)))
                 if only is not None:
-                    query = query.where(table.key.in_(sorted(only)))
-                # The driver's own rows: millions of them are wrapped at some cost, and none needs to be.
+                    query = query.where(SqlMetric.key.in_(sorted(only)))
+                # The driver's rows: SQLAlchemy's row objects would cost more than the query for millions of points.
                 rows = connection.execute(query).cursor.fetchall()
-                ids, names, steps, stamps, values, nans = zip(*rows, strict=True) if rows else (*_NOTHING, ())
-                found, known = pd.factorize(np.array(ids, dtype=object))
-                place = np.array([places[run_id] for run_id in known], dtype=np.int64)[found]
-                number = np.where(np.array(nans, dtype=bool), np.nan, np.array(values, dtype=np.float64))
-                yield _frame(place, names, steps, stamps, number)
+                ids, names, steps, stamps, values, nans = zip(*rows, strict=True) if rows else (*_NO_ROWS, ())
+                codes, unique = pd.factorize(np.array(ids, dtype=object))
+                run = np.array([index[run_id] for run_id in unique], dtype=np.int64)[codes]
+                value = np.where(np.array(nans, dtype=bool), np.nan, np.array(values, dtype=np.float64))
+                yield _frame(run, names, steps, stamps, value)
     finally:
         engine.dispose()
 
 
 def _database(client: MlflowClient) -> Engine | None:
-    """The database behind a store, if its table of metrics is the one that is known here; else None."""
+    """The database behind a store; None for a server, or if MLflow's model of metrics lacks the columns read here."""
     from mlflow.store.db.db_types import DATABASE_ENGINES
-    from sqlalchemy import create_engine, inspect
+    from mlflow.store.tracking.dbmodels.models import SqlMetric
+    from sqlalchemy import create_engine
 
     uri = str(client.tracking_uri)
     if urlsplit(uri).scheme.split("+")[0] not in DATABASE_ENGINES:
         return None
-    engine = create_engine(uri)
-    wanted = {"run_uuid", "key", "step", "timestamp", "value", "is_nan"}
-    tables = inspect(engine)
-    if tables.has_table("metrics") and wanted <= {column["name"] for column in tables.get_columns("metrics")}:
-        return engine
-    engine.dispose()
-    return None
+    known = all(hasattr(SqlMetric, name) for name in _MODEL_COLUMNS)
+    return create_engine(uri) if known else None

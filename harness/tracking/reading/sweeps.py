@@ -12,13 +12,14 @@ from harness.core.gc_pause import uncollected
 from harness.core.outcomes import Outcome
 from harness.core.paths import configured_uri
 from harness.tracking import schema
-from harness.tracking.artifacts import _read_text, stored_plans
+from harness.tracking.artifacts import local_artifact, read_text, stored_plans
 from harness.tracking.models import model_folder
+from harness.tracking.queries import pages, sweeps_of, trials_of
 from harness.tracking.reading.find_run import find_run
 from harness.tracking.reading.frames import POSITION_COLUMNS, ROW_METRICS, curves_of, frame, rows_of, utc
 from harness.tracking.reading.histories import read_points
 from harness.tracking.records import Sample, SweepRecord
-from harness.tracking.store import TrackingError, connect, explained, local_artifact, pages, sweeps_of, trials_of
+from harness.tracking.store import TrackingError, connect, wrap_errors
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 
-@explained()
+@wrap_errors()
 @uncollected()
 def load_runs(experiment: str, uri: str | None = None, sweep: str | None = None) -> pd.DataFrame:
     """One row per trial of a sweep, oldest first.
@@ -34,10 +35,10 @@ def load_runs(experiment: str, uri: str | None = None, sweep: str | None = None)
     Columns: run_id, name, sweep (its parent run), arm, phase, seed, outcome (missing while it runs), reason, status,
     study, trial_number, started (UTC), seconds (missing while it runs), device, commit, config_sha256, data_sha256 (of
     the text), data_fingerprint (of its tokens), versions (one text), non_finite (metrics that were NaN or infinite),
-    parameters, flops_per_token, tokens, steps, initial_val_loss (at step 0), best_val_loss (the lowest of the curve,
-    with train.eval_tokens that of val_sample/loss); then every metric's last value under the metric's name, and every
+    parameters, flops_per_token, tokens, steps, initial_val_loss (at step 0), best_val_loss (the lowest of the curve;
+    with train.eval_tokens, of val_sample/loss); then every metric's last value under the metric's name, and every
     parameter under its dotted name in its own type (a list as a tuple). With train.eval_tokens, a run that ended early
-    has no val/ metrics, only val_sample/. Whole numbers that some runs lack are of pandas' type Int64.
+    has no val/ metrics, only val_sample/. Integers that some runs lack have the pandas type Int64.
 
     Args:
         experiment: name of the sweep.
@@ -51,7 +52,7 @@ def load_runs(experiment: str, uri: str | None = None, sweep: str | None = None)
     return rows_of(runs, read_points(client, runs, ROW_METRICS))
 
 
-@explained()
+@wrap_errors()
 @uncollected()
 def load_curves(
     experiment: str, uri: str | None = None, sweep: str | None = None, only: Sequence[str] | None = None
@@ -59,55 +60,55 @@ def load_curves(
     """Every point of a sweep's curves, tidy, sorted by run (oldest first), metric and step.
 
     Columns: run_id, arm, phase, seed, outcome, step, tokens (trained on until that step), seconds (since the run's
-    first point, evaluations included; what lies between two parts of an interrupted run is not counted), metric, value.
+    first point, evaluations included, without the time between interruption and resume), metric, value.
 
     Args:
-        experiment, uri, sweep: as for `load_runs`, which also says what is raised.
-        only: names of the metrics to read, which is quicker than all of them.
+        experiment, uri, sweep: as for `load_runs`, which raises the same errors.
+        only: names of the metrics to read, which is faster than all of them.
     """
     client, runs = _trials(experiment, uri, sweep)
     wanted = None if only is None else {*only, metrics.TOKENS, metrics.SECONDS}
     return curves_of(runs, read_points(client, runs, wanted))
 
 
-@explained()
+@wrap_errors()
 @uncollected()
 def load_frames(experiment: str, uri: str | None = None, sweep: str | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """What `load_runs` and `load_curves` give, read once and so of one moment, also while the sweep goes on."""
+    """The frames of `load_runs` and `load_curves`, read at one moment, so that they agree while a sweep runs."""
     client, runs = _trials(experiment, uri, sweep)
     points = read_points(client, runs)
     return rows_of(runs, points), curves_of(runs, points)
 
 
-@explained()
+@wrap_errors()
 def load_samples(run_id: str, uri: str | None = None) -> list[Sample]:
-    """The texts that a run generated, in the order of training; they are stored when the run ends.
+    """The texts that a run generated, by step; they are stored when the run ends.
 
     Raises:
         TrackingError: no such store or run.
     """
     client = connect(configured_uri(uri))
-    text = _read_text(client, client.get_run(run_id), schema.SAMPLES_FILE)
+    text = read_text(client, client.get_run(run_id), schema.SAMPLES_FILE)
     return [Sample(**sample) for sample in json.loads(text)] if text else []
 
 
-@explained()
+@wrap_errors()
 def load_passage(run_id: str, uri: str | None = None) -> list[tuple[str, float]]:
-    """The first tokens of the validation split as a confirm run's last checkpoint sees them: text and probability.
+    """Text and probability of the first validation tokens under a confirm run's checkpoint.
 
-    Empty for a run without a checkpoint, and for one of an older harness.
+    Empty for a run without a checkpoint, and for runs of older versions.
 
     Raises:
         TrackingError: no such store or run.
     """
     client = connect(configured_uri(uri))
-    text = _read_text(client, client.get_run(run_id), schema.PASSAGE_FILE)
+    text = read_text(client, client.get_run(run_id), schema.PASSAGE_FILE)
     return [(one["text"], one["probability"]) for one in json.loads(text)] if text else []
 
 
-@explained()
+@wrap_errors()
 def load_patch(run_id: str, uri: str | None = None) -> str:
-    """What was changed on top of the commit when a sweep was last started, as a diff; empty where nothing was.
+    """The uncommitted changes of the code when a sweep was last started, as a diff; empty if there were none.
 
     Args:
         run_id: the sweep's parent run.
@@ -117,15 +118,15 @@ def load_patch(run_id: str, uri: str | None = None) -> str:
         TrackingError: no such store or run.
     """
     client = connect(configured_uri(uri))
-    return _read_text(client, client.get_run(run_id), schema.PATCH_FILE) or ""
+    return read_text(client, client.get_run(run_id), schema.PATCH_FILE) or ""
 
 
-@explained()
+@wrap_errors()
 def load_positions(experiment: str, uri: str | None = None, sweep: str | None = None) -> pd.DataFrame:
-    """Mean validation loss at each position of the window, at the end of every complete run, as a tidy frame.
+    """Mean validation loss at each position of the context window, at the end of every complete run; a tidy frame.
 
     Args:
-        experiment, uri, sweep: as for `load_runs`, which also says what is raised.
+        experiment, uri, sweep: as for `load_runs`, which raises the same errors.
 
     Returns:
         columns run_id, arm, phase, seed, position (tokens of context, from 1) and loss (nats).
@@ -136,23 +137,23 @@ def load_positions(experiment: str, uri: str | None = None, sweep: str | None = 
         tags = run.data.tags
         if tags.get(schema.OUTCOME) != Outcome.COMPLETE:
             continue
-        text = _read_text(client, run, schema.POSITIONS_FILE)
+        text = read_text(client, run, schema.POSITIONS_FILE)
         facts = {"run_id": run.info.run_id, "arm": tags.get(schema.ARM), "phase": tags.get(schema.PHASE)}
         facts |= {"seed": int(tags[schema.SEED])}
         rows += [facts | {"position": i, "loss": loss} for i, loss in enumerate(json.loads(text or "[]"), 1)]
     return frame(rows, POSITION_COLUMNS)
 
 
-@explained()
+@wrap_errors()
 def load_sweep(experiment: str, uri: str | None = None, sweep: str | None = None) -> SweepRecord:
     """A sweep's description and state; by default of the sweep that was started or resumed last.
 
     Raises:
-        TrackingError: no such store, experiment or sweep, or the sweep's description is gone.
+        TrackingError: no such store, experiment or sweep, or the sweep's description is missing.
     """
     client, _, parents = parent_runs(experiment, uri, sweep)
     run = parents[-1]
-    text = _read_text(client, run, schema.SWEEP_FILE)
+    text = read_text(client, run, schema.SWEEP_FILE)
     if text is None:
         raise TrackingError(f"found no {schema.SWEEP_FILE} among the artifacts of the sweep {run.info.run_id}")
     tags, prefix = run.data.tags, schema.VERSION_PREFIX
@@ -174,12 +175,12 @@ def load_sweep(experiment: str, uri: str | None = None, sweep: str | None = None
     )
 
 
-@explained()
+@wrap_errors()
 def checkpoint_folder(run: str, uri: str | None = None) -> Path:
-    """The local folder with a run's checkpoint; a server's is downloaded into a temporary folder.
+    """The local folder with a run's checkpoint; from a server it is downloaded into a temporary folder.
 
     Args:
-        run: a run's id, the first 4 or more characters of one, or a run's exact name.
+        run: a run's id, the first 4 or more characters of its id, or its exact name.
         uri: as for `load_runs`.
 
     Raises:
@@ -190,7 +191,7 @@ def checkpoint_folder(run: str, uri: str | None = None) -> Path:
     if (folder := model_folder(client, one.info.experiment_id, one.info.run_id)) is not None:
         return folder
     local = local_artifact(one, schema.CHECKPOINT_FOLDER)
-    if local is not None:  # as the harness kept them until they were models
+    if local is not None:  # older versions stored checkpoints as artifacts
         return local
     if not client.list_artifacts(one.info.run_id, schema.CHECKPOINT_FOLDER):
         raise TrackingError(f"found no checkpoint in the run {one.info.run_id} ({one.info.run_name})")
@@ -204,7 +205,7 @@ def _trials(experiment: str, uri: str | None, sweep: str | None) -> tuple[Mlflow
 
 
 def parent_runs(experiment: str, uri: str | None, sweep: str | None) -> tuple[MlflowClient, str, list[Run]]:
-    """The parent runs that `sweep` can mean, at least one, the one opened last at the end."""
+    """The client, the experiment's id and the parent runs that `sweep` selects: at least one, last opened last."""
     client = connect(configured_uri(uri))
     found = client.get_experiment_by_name(experiment)
     if found is None or found.lifecycle_stage == "deleted":

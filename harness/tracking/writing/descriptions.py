@@ -1,6 +1,6 @@
-"""Descriptions in Markdown, as MLflow shows them on the pages of an experiment, of a sweep and of a run.
+"""Descriptions in Markdown, shown by MLflow on the pages of an experiment, of a sweep and of a run.
 
-MLflow's pages have no fixed address, so links are relative to it: `#/experiments/1/runs/…`.
+Links are relative (`#/experiments/1/runs/…`), because the UI has no fixed address.
 """
 
 from __future__ import annotations
@@ -15,31 +15,32 @@ from harness.tracking.records import SweepInfo, TrialInfo
 from harness.tracking.schema import CURVE_FILE, REPORT_FOLDER, SAMPLES_PAGE, summary
 from harness.tracking.writing import views
 
-NOTE: Final = "mlflow.note.content"
-NOTE_SHA256: Final = "harness.note_sha256"  # of the description as the harness wrote it last
-_ARMS_SHOWN: Final = 50
-_SHOWN: Final = (metrics.VAL_LOSS, metrics.VAL_PERPLEXITY, metrics.VAL_BITS_PER_BYTE, metrics.TEST_LOSS)
-_WHY: Final = {
+DESCRIPTION: Final = "mlflow.note.content"
+DESCRIPTION_SHA256: Final = "harness.note_sha256"  # of the description that the harness wrote last
+_MAX_ARMS: Final = 50
+_METRICS: Final = (metrics.VAL_LOSS, metrics.VAL_PERPLEXITY, metrics.VAL_BITS_PER_BYTE, metrics.TEST_LOSS)
+_PURPOSE: Final = {
     Phase.EXPLORE: "a trial of its arm's search",
-    Phase.CONFIRM: "its arm's best configuration on a fresh seed; the verdict rests on runs like this one",
+    Phase.CONFIRM: "its arm's best configuration on a fresh seed; the verdict is computed from runs like this one",
+    Phase.SUPERSEDED: "its arm's best configuration until a better one was found; no part of the verdict",
 }
 
 
-def note_tags(text: str, stored: Mapping[str, str]) -> dict[str, str]:
-    """The tags that make `text` a description; none where somebody has written their own over the harness's.
+def description_tags(text: str, stored: Mapping[str, str]) -> dict[str, str]:
+    """The tags that set `text` as description; none if a user has replaced the harness's description.
 
     Args:
         text: Markdown.
-        stored: the tags that the experiment or run has now.
+        stored: the current tags of the experiment or run.
     """
-    current = stored.get(NOTE)
-    if current and stored.get(NOTE_SHA256) != _digest(current):
+    current = stored.get(DESCRIPTION)
+    if current and stored.get(DESCRIPTION_SHA256) != _digest(current):
         return {}
-    return {NOTE: text, NOTE_SHA256: _digest(text)}
+    return {DESCRIPTION: text, DESCRIPTION_SHA256: _digest(text)}
 
 
-def experiment_note(info: SweepInfo, experiment: str, parent: str, answer: str = "") -> str:
-    """What the experiment's page says: the question, the latest sweep, the prepared views, the commands.
+def experiment_description(info: SweepInfo, experiment: str, parent: str, answer: str = "") -> str:
+    """The experiment's description: the question, the latest sweep, the views, the commands.
 
     Args:
         info: the sweep that was opened last.
@@ -50,38 +51,38 @@ def experiment_note(info: SweepInfo, experiment: str, parent: str, answer: str =
         f"**{info.question or info.name}**",
         f"> {answer}" if answer else "No verdict yet.",
         f"The latest sweep and its report: [{info.name}]({run_link(experiment, parent)}).",
-        "Views: " + " · ".join(f"[{name}]({link})" for name, link in views.links(info, experiment)) + ".",
+        _views(info, experiment),
         _commands(info),
     ]
     return "\n\n".join(parts)
 
 
-def sweep_note(info: SweepInfo, experiment: str, parent: str, answer: str = "", report: str = "") -> str:
-    """What the parent run's page says.
+def sweep_description(info: SweepInfo, experiment: str, parent: str, answer: str = "", report: str = "") -> str:
+    """The parent run's description.
 
     Args:
         info: the sweep.
         experiment, parent: ids of the experiment and of the parent run.
         answer: the verdict in words; empty before there is one.
-        report: where the report lies on the machine that wrote it; empty before there is one.
+        report: the report's folder on the machine that wrote it; empty before there is one.
     """
-    arms = [f"- {arm.name}" + (" (baseline)" if arm.name == info.baseline else "") for arm in info.arms[:_ARMS_SHOWN]]
-    if len(info.arms) > _ARMS_SHOWN:
-        arms.append(f"- and {len(info.arms) - _ARMS_SHOWN} more")
+    arms = [f"- {arm.name}" + (" (baseline)" if arm.name == info.baseline else "") for arm in info.arms[:_MAX_ARMS]]
+    if len(info.arms) > _MAX_ARMS:
+        arms.append(f"- and {len(info.arms) - _MAX_ARMS} more")
     compared, tuned = (", ".join(paths) or "nothing" for paths in (info.compare, info.tune))
     parts = [f"**{info.question or info.name}**", f"> {answer}" if answer else "No verdict yet."]
     if report:
         page = file_link(experiment, parent, f"{REPORT_FOLDER}/report.html")
         parts.append(f"[Report]({page}), written to `{report}`.")
     parts += [
-        "Views: " + " · ".join(f"[{name}]({link})" for name, link in views.links(info, experiment)) + ".",
+        _views(info, experiment),
         f"Compared: {compared}; tuned in each arm: {tuned}.\n\n" + "\n".join(arms),
         _commands(info),
     ]
     return "\n\n".join(parts)
 
 
-def trial_note(
+def trial_description(
     info: TrialInfo,
     experiment: str,
     parent: str,
@@ -90,32 +91,32 @@ def trial_note(
     reason: str = "",
     last: Mapping[str, float] | None = None,
 ) -> str:
-    """What a child run's page says.
+    """A child run's description.
 
     Args:
         info: the run.
-        experiment, parent, run: ids of the experiment, of the sweep's run and of this one, as soon as it has one.
+        experiment, parent, run: ids of the experiment, of the sweep's run, and of this run once it has ended.
         outcome, reason: how it ended; None while it runs.
-        last: metric name → its last value, once the run has ended.
+        last: metric name → last value, once it has ended.
     """
-    why = _WHY.get(info.phase, "its arm's best configuration until a better one was found; no part of the verdict")
-    parts = [f"**{info.arm}**, seed {info.seed}: {why}. Part of [the sweep]({run_link(experiment, parent)})."]
+    sweep = run_link(experiment, parent)
+    parts = [f"**{info.arm}**, seed {info.seed}: {_PURPOSE[info.phase]}. Part of [the sweep]({sweep})."]
     if outcome is not None:
         because = f": {summary(reason)}" if reason.strip() else ""
-        digits = {name: ".1f" if name.endswith("/perplexity") else ".4f" for name in _SHOWN}
-        values = ", ".join(f"{name} {last[name]:{digits[name]}}" for name in _SHOWN if last and name in last)
+        digits = {name: ".1f" if name.endswith("/perplexity") else ".4f" for name in _METRICS}
+        values = ", ".join(f"{name} {last[name]:{digits[name]}}" for name in _METRICS if last and name in last)
         parts.append(f"Ended as **{outcome}**{because}." + (f" Last: {values}." if values else ""))
     if outcome is not None and run:
         curve, samples = (file_link(experiment, run, file) for file in (CURVE_FILE, SAMPLES_PAGE))
         parts.append(f"[Loss curve]({curve}) · [samples]({samples})")
     if outcome is Outcome.COMPLETE and info.phase is Phase.CONFIRM and run:
         command = f'python -m harness.generate {run[:12]} --prompt "Every effort moves you"'
-        parts.append(f"Its checkpoint is among the models. To continue a text with it:\n\n```sh\n{command}\n```")
+        parts.append(f"Its checkpoint is under *Models*. To continue a text with it:\n\n```sh\n{command}\n```")
     return "\n\n".join(parts)
 
 
 def run_link(experiment: str, run: str) -> str:
-    """The page of a run, relative to wherever MLflow's pages are."""
+    """The page of a run, relative to the UI's address."""
     return f"#/experiments/{experiment}/runs/{run}"
 
 
@@ -124,10 +125,15 @@ def file_link(experiment: str, run: str, path: str) -> str:
     return f"{run_link(experiment, run)}/artifactPath/{path}"
 
 
+def _views(info: SweepInfo, experiment: str) -> str:
+    return "Views: " + " · ".join(f"[{name}]({link})" for name, link in views.links(info, experiment)) + "."
+
+
 def _commands(info: SweepInfo) -> str:
-    """The command that goes on with a sweep, and the one that writes its report again."""
+    """The commands that resume a sweep and write its report again."""
     return (
-        f"To go on, and to write the report again:\n\n```sh\n{info.command}\npython -m harness.report {info.name}\n```"
+        "To resume the sweep, and to write its report again:\n\n"
+        f"```sh\n{info.command}\npython -m harness.report {info.name}\n```"
     )
 
 

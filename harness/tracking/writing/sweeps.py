@@ -1,282 +1,207 @@
-"""The `Tracker`: the one thing that writes sweeps and trials into MLflow."""
+"""Writes a sweep's parent run: opens or resumes it, keeps its heartbeat, stores its report, closes it."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from harness.config.fingerprint import SET_ASIDE, digest_of
+from harness.config.fingerprint import SET_ASIDE
 from harness.core import metrics
-from harness.core.outcomes import Outcome, Phase
+from harness.core.outcomes import Outcome
 from harness.tracking import provenance, schema
-from harness.tracking.artifacts import stored_plans
-from harness.tracking.ownership import holder_of
-from harness.tracking.records import Confirmed, PlanChange, SweepInfo, Trial, TrialInfo
-from harness.tracking.store import SweepBusy, explained, history, sweeps_of, trials_of
-from harness.tracking.writing import descriptions as notes
+from harness.tracking.ownership import owner_of
+from harness.tracking.queries import history, sweeps_of, trials_of
+from harness.tracking.records import SweepInfo
+from harness.tracking.store import SweepBusy, wrap_errors
 from harness.tracking.writing import views
-from harness.tracking.writing.experiment import clipped_tags
-from harness.tracking.writing.runs import RunWriter, dataset_input, milliseconds
+from harness.tracking.writing.descriptions import description_tags, experiment_description, sweep_description
+from harness.tracking.writing.experiment import Experiment, clipped_tags
+from harness.tracking.writing.plans import store_plan
+from harness.tracking.writing.runs import dataset_input, log_traceback, milliseconds, outcome_tags
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
+NOT_CLOSED = "its process ended without closing it"
 
-class Tracker(RunWriter):
-    """Writes the sweeps of one experiment, and what they know of their runs; for one thread of one process.
+
+class SweepWriter:
+    """Writes the parent runs of one experiment; for one thread of one process.
 
     Args:
-        experiment, uri: see `Experiment`.
+        experiment: where they are.
+        own_runs: ids of the child runs that this process writes; they are not closed as abandoned.
+
+    Attributes:
+        earlier_sweep: when a new sweep is created, the last parent run with another identity; else empty.
     """
 
-    def __init__(self, experiment: str, uri: str | None = None) -> None:
-        super().__init__(experiment, uri)
-        self._sweeps: dict[str, SweepInfo] = {}  # by parent run
-        self.earlier_sweep = ""  # parent run of the last one with another identity, set when a sweep is opened anew
+    def __init__(self, experiment: Experiment, own_runs: Collection[str]) -> None:
+        self._experiment, self._own_runs = experiment, own_runs
+        self._infos: dict[str, SweepInfo] = {}  # by parent run
+        self.earlier_sweep = ""
 
-    @explained()
-    def open_sweep(self, info: SweepInfo) -> str:
-        """Start a sweep, or go on with the one of the same identity; gives its parent run.
+    def info(self, parent: str) -> SweepInfo:
+        """A sweep that was opened here."""
+        return self._infos[parent]
 
-        The analysis plan is stored before the first trial and never changed; another plan later on is added to it.
-        Other sweeps of the experiment whose process is gone are closed as interrupted.
+    @wrap_errors()
+    def open(self, info: SweepInfo, code: provenance.CodeVersion, shared_tags: Mapping[str, str]) -> str:
+        """Create a sweep's parent run, or resume the one of the same identity; see `Tracker.open_sweep`.
+
+        Args:
+            info: the sweep.
+            code: the code that runs it.
+            shared_tags: of all runs that this process writes.
+
+        Returns:
+            the parent run's id.
         """
-        assert info.name == self.experiment, f"sweep {info.name!r} in experiment {self.experiment!r}"
-        code = provenance.code_version()
-        self._shared = _shared_tags(code, info.command)
-        self.refuse_if_held(info.identity)
-        known = self._known_sweep(info.identity)
-        tags = clipped_tags({**self._shared, **schema.sweep_tags(info), schema.OPENED: str(milliseconds())})
+        experiment, client = self._experiment, self._experiment.client
+        assert info.name == experiment.name, f"sweep {info.name!r} in experiment {experiment.name!r}"
+        self.refuse_if_owned(info.identity)
+        known = self._find(info.identity)
+        tags = clipped_tags({**shared_tags, **schema.sweep_tags(info), schema.OPENED: str(milliseconds())})
         if known is None:
-            earlier = sweeps_of(self._client, self._experiment_id)
+            earlier = sweeps_of(client, experiment.id)
             self.earlier_sweep = earlier[-1].info.run_id if earlier else ""
-            run = self._client.create_run(self._experiment_id, tags=tags, run_name=info.name)
+            run = client.create_run(experiment.id, tags=tags, run_name=info.name)
             parent = str(run.info.run_id)
-            self._keep_plan(run, info.plan)
-            self._client.log_inputs(parent, datasets=[dataset_input(info.data)])
+            store_plan(experiment, run, info.plan)
+            client.log_inputs(parent, datasets=[dataset_input(info.data)])
         else:
             parent = str(known.info.run_id)
-            for ended in known.data.tags.keys() & {schema.OUTCOME, schema.REASON}:
-                self._client.delete_tag(parent, ended)
-            self._send(parent, tags)
-            self._client.update_run(parent, status="RUNNING")
-            self._keep_plan(known, info.plan)
-        self._sweeps[parent] = info
+            for name in known.data.tags.keys() & {schema.OUTCOME, schema.REASON}:
+                client.delete_tag(parent, name)
+            experiment.log(parent, tags)
+            client.update_run(parent, status="RUNNING")
+            store_plan(experiment, known, info.plan)
+        self._infos[parent] = info
         self._describe(parent)
-        self.beat(parent)
-        self._put(parent, {schema.SWEEP_FILE: schema.describe(info), schema.SPEC_FILE: info.spec_text})
+        self.heartbeat(parent)
+        experiment.log_contents(parent, {schema.SWEEP_FILE: schema.describe(info), schema.SPEC_FILE: info.spec_text})
         if code.dirty:
-            self._put(parent, {schema.PATCH_FILE: code.patch})
+            experiment.log_contents(parent, {schema.PATCH_FILE: code.patch})
         return parent
 
-    @explained()
-    def conclude(self, parent: str, answer: str, report: Path, verdicts: Mapping[str, str]) -> None:
-        """Put a sweep's answer on its page, and its report among its artifacts.
+    @wrap_errors()
+    def store_report(self, parent: str, answer: str, report: Path, verdicts: Mapping[str, str]) -> None:
+        """Store a sweep's report among its artifacts, and its answer in tags and descriptions.
 
         Args:
             parent: the sweep.
             answer: the verdict in words.
             report: the report's folder.
-            verdicts: arm → verdict, of the arms that have one; a tag, by which sweeps are found.
+            verdicts: arm → verdict, of the arms that have one.
         """
-        self.log_artifact(parent, report, schema.REPORT_FOLDER)
-        found = "; ".join(f"{arm}: {verdict}" for arm, verdict in verdicts.items())
-        self._send(parent, {schema.VERDICT: found or "none", schema.ANSWER: answer, schema.REPORT: str(report)})
+        self._experiment.log_artifact(parent, report, schema.REPORT_FOLDER)
+        text = "; ".join(f"{arm}: {verdict}" for arm, verdict in verdicts.items())
+        tags = {schema.VERDICT: text or "none", schema.ANSWER: answer, schema.REPORT: str(report)}
+        self._experiment.log(parent, tags)
         self._describe(parent)
 
     def _describe(self, parent: str) -> None:
-        """Write what the pages of a sweep and of its experiment say, and the views they offer."""
-        info, client = self._sweeps[parent], self._client
-        tags = client.get_run(parent).data.tags
+        """Write the descriptions of a sweep and of its experiment, and the views of MLflow's UI."""
+        info, experiment = self._infos[parent], self._experiment
+        tags = experiment.client.get_run(parent).data.tags
         answer = tags.get(schema.ANSWER, "")
-        note = notes.sweep_note(info, self._experiment_id, parent, answer, tags.get(schema.REPORT, ""))
-        self._send(parent, notes.note_tags(note, tags))
-        stored = client.get_experiment(self._experiment_id).tags
-        texts = notes.note_tags(notes.experiment_note(info, self._experiment_id, parent, answer), stored)
-        texts |= views.view_tags(info, parent, stored, milliseconds())
-        for name, value in texts.items():
+        text = sweep_description(info, experiment.id, parent, answer, tags.get(schema.REPORT, ""))
+        experiment.log(parent, description_tags(text, tags))
+        stored = experiment.client.get_experiment(experiment.id).tags
+        text = experiment_description(info, experiment.id, parent, answer)
+        new = description_tags(text, stored) | views.view_tags(info, parent, stored, milliseconds())
+        for name, value in new.items():
             if stored.get(name) != value:
-                client.set_experiment_tag(self._experiment_id, name, value)
+                experiment.client.set_experiment_tag(experiment.id, name, value)
 
-    def _keep_plan(self, run: Run, plan: Mapping[str, Any]) -> None:
-        """Store a plan that no trial came before, or note in what a later one differs from the latest one known."""
-        if not plan:
-            return
-        parent = str(run.info.run_id)
-        first, changes = stored_plans(self._client, run)
-        trials = trials_of(self._client, self._experiment_id, parent)
-        if not (first or trials):  # new, or its process died before it could store one
-            self._send(parent, {schema.PLAN_SHA256: digest_of(plan)})
-            self._put(parent, {schema.PLAN_FILE: json.dumps(plan, ensure_ascii=False, indent=2)})
-        elif digest_of(plan) != digest_of(changes[-1].plan if changes else first):
-            change = PlanChange(datetime.now(UTC), sum(map(_was_confirmed, trials)), plan)
-            self._put(parent, {schema.PLAN_CHANGES_FILE: schema.describe_changes([*changes, change])})
-
-    def _known_sweep(self, identity: str) -> Run | None:
+    def _find(self, identity: str) -> Run | None:
+        """The parent run of an identity. Other sweeps whose process has died are closed as interrupted."""
         known = None
-        for run in sweeps_of(self._client, self._experiment_id):
+        for run in sweeps_of(self._experiment.client, self._experiment.id):
             if run.data.tags.get(schema.IDENTITY) == identity:
                 known = run
-            elif run.info.status == "RUNNING" and holder_of(run) is None:
-                self.close_left(run.info.run_id)
-                self._end_left(run, None)
+            elif run.info.status == "RUNNING" and owner_of(run) is None:
+                self.close_abandoned_runs(run.info.run_id)
+                self._close_abandoned(run, None)
         return known
 
-    @explained()
-    def refuse_if_held(self, identity: str) -> None:
-        """Raise `SweepBusy` if another process is at the sweep of this identity."""
-        for run in sweeps_of(self._client, self._experiment_id):
-            if _identity(run) == identity and (holder := holder_of(run)):
-                raise SweepBusy(f"{self.experiment} is being run already, by process {holder}; wait for it or stop it")
+    @wrap_errors()
+    def refuse_if_owned(self, identity: str) -> None:
+        """Raise `SweepBusy` if another process runs the sweep of this identity."""
+        for run in self._of_identity(identity):
+            if owner := owner_of(run):
+                name = self._experiment.name
+                raise SweepBusy(f"{name} is being run already, by process {owner}; wait for it or stop it")
 
-    @explained()
-    def beat(self, parent: str) -> str | None:
-        """Say that this process is still at the sweep, for others on other machines; once a minute will do.
+    @wrap_errors()
+    def heartbeat(self, parent: str) -> str | None:
+        """Tell other machines that this process still runs the sweep; to be called about once a minute.
 
         Returns:
-            the process that has taken the sweep over since then; None where it is still this one's.
+            the process that has taken the sweep over meanwhile; None if it is still this one's.
         """
-        owner = self._client.get_run(parent).data.tags.get(schema.PROCESS)
+        owner = self._experiment.client.get_run(parent).data.tags.get(schema.PROCESS)
         if owner not in (None, provenance.process_name()):
             return owner
-        self._send(parent, {schema.BEAT: str(milliseconds())})
+        self._experiment.log(parent, {schema.HEARTBEAT: str(milliseconds())})
         return None
 
-    @explained()
+    @wrap_errors()
     def set_aside(self, identity: str) -> list[str]:
-        """Take a sweep's parent run out of the way, so that it begins anew; nothing is deleted. Gives its id.
+        """Give a sweep's parent run another identity, so that the next command starts anew; nothing is deleted.
+
+        Returns:
+            the ids of the parent runs: one, or none.
 
         Raises:
-            SweepBusy: another process is at it.
+            SweepBusy: another process runs the sweep.
         """
-        self.refuse_if_held(identity)
-        found = [one for one in sweeps_of(self._client, self._experiment_id) if _identity(one) == identity]
+        self.refuse_if_owned(identity)
+        found = self._of_identity(identity)
         for run in found:
-            self.close_left(run.info.run_id)
+            run_id = run.info.run_id
+            self.close_abandoned_runs(run_id)
             when = datetime.now(UTC).isoformat(timespec="seconds")
-            tags = {schema.IDENTITY: identity + SET_ASIDE, schema.SET_ASIDE: when}
-            self._send(run.info.run_id, tags)
+            self._experiment.log(run_id, {schema.IDENTITY: identity + SET_ASIDE, schema.SET_ASIDE: when})
             if run.info.status == "RUNNING":
-                self._client.set_terminated(run.info.run_id, Outcome.INTERRUPTED.mlflow_status)
+                self._experiment.client.set_terminated(run_id, Outcome.INTERRUPTED.mlflow_status)
         return [run.info.run_id for run in found]
 
-    @explained()
-    def start_trial(self, parent: str, info: TrialInfo, key: str = "", again: bool = False) -> str:
-        """Start a child run of a sweep that this tracker opened: tags, parameters, data set; gives its id.
+    def _of_identity(self, identity: str) -> list[Run]:
+        runs = sweeps_of(self._experiment.client, self._experiment.id)
+        return [run for run in runs if run.data.tags.get(schema.IDENTITY) == identity]
 
-        Args:
-            parent, info: what is trained, and for which sweep.
-            key: by which the run is known from now on; "" where nobody will ask for it.
-            again: whether a run of this key may be there; it is gone on with, and what it has is not stored twice.
-        """
-        data = info.data or self._sweeps[parent].data
-        tags = {**self._shared, **schema.data_tags(data), **schema.trial_tags(parent, info)}
-        if key:
-            tags[schema.KEY] = key
-        return self._open_run(info, tags, data, key, again)
-
-    @explained()
-    def close_sweep(self, parent: str, outcome: Outcome, reason: str = "") -> None:
+    @wrap_errors()
+    def close(self, parent: str, outcome: Outcome, reason: str = "") -> None:
         """End the parent run: outcome, reason and status."""
-        self._end(parent, outcome, reason)
+        log_traceback(self._experiment, parent, reason)
+        self._experiment.log(parent, outcome_tags(outcome, reason))
+        self._experiment.client.set_terminated(parent, outcome.mlflow_status)
 
-    @explained()
-    def confirmed(self, parent: str) -> list[Confirmed]:
-        """The sweep's confirm runs that came to a result, oldest first: what need not be trained again.
-
-        To diverge is a result: the same configuration would diverge again.
-        """
-        found = []
-        for run in trials_of(self._client, self._experiment_id, parent):
-            tags = run.data.tags
-            outcome = Outcome(tags.get(schema.OUTCOME, Outcome.INTERRUPTED))
-            if outcome.is_result and tags.get(schema.PHASE) == Phase.CONFIRM:
-                seed, digest = int(tags[schema.SEED]), tags[schema.CONFIG_SHA256]
-                validation = {name: value for name, value in run.data.metrics.items() if name.startswith("val/")}
-                found.append(Confirmed(tags[schema.ARM], seed, digest, run.info.run_id, outcome, validation))
-        return found
-
-    @explained()
-    def interrupted(self, parent: str) -> dict[tuple[str, str], str]:
-        """Configuration's digest and phase → key of the sweep's runs that can be gone on with."""
-        runs = trials_of(self._client, self._experiment_id, parent)
-        left = (run.data.tags for run in runs if run.data.tags.get(schema.OUTCOME) == Outcome.INTERRUPTED)
-        return {(one[schema.CONFIG_SHA256], one[schema.PHASE]): one[schema.KEY] for one in left if one.get(schema.KEY)}
-
-    @explained()
-    def trials(self, parent: str, losses: bool) -> list[Trial]:
-        """The sweep's runs that belong to a study of Optuna's, oldest first; reading their `losses` takes its time."""
-        runs = trials_of(self._client, self._experiment_id, parent)
-        searched = (run for run in runs if schema.TRIAL_NUMBER in run.data.tags)
-        return [_trial(run, *(self._losses(run) if losses else ({}, {}))) for run in searched]
-
-    def _losses(self, run: Run) -> tuple[dict[int, float], dict[int, float]]:
-        """Training tokens → validation loss, of the whole split and as pruning goes by it."""
-        tokens = {point.step: int(point.value) for point in history(self._client, run, metrics.TOKENS)}
-        whole, sampled = (
-            {tokens[it.step]: it.value for it in history(self._client, run, name) if it.step in tokens}
-            for name in (metrics.VAL_LOSS, metrics.VAL_SAMPLE_LOSS)
-        )
-        return whole, sampled or whole
-
-    @explained()
-    def close_left(self, parent: str, ends: Mapping[str, Outcome] | None = None) -> int:
-        """Close the sweep's children that a dead process left RUNNING; gives how many that were.
+    @wrap_errors()
+    def close_abandoned_runs(self, parent: str, outcomes: Mapping[str, Outcome] | None = None) -> int:
+        """Close a sweep's child runs that a dead process left RUNNING.
 
         Args:
             parent: the sweep.
-            ends: key → how a run ended, where it is known; the others were interrupted.
+            outcomes: run key → outcome, where it is known; the other runs were interrupted.
+
+        Returns:
+            how many were closed.
         """
-        left = [one for one in trials_of(self._client, self._experiment_id, parent) if one.info.status == "RUNNING"]
-        for run in (left := [run for run in left if run.info.run_id not in self._live]):
-            self._end_left(run, (ends or {}).get(run.data.tags.get(schema.KEY, "")))
-        return len(left)
+        runs = trials_of(self._experiment.client, self._experiment.id, parent)
+        abandoned = [run for run in runs if run.info.status == "RUNNING" and run.info.run_id not in self._own_runs]
+        for run in abandoned:
+            self._close_abandoned(run, (outcomes or {}).get(run.data.tags.get(schema.KEY, "")))
+        return len(abandoned)
 
-    def _end_left(self, run: Run, outcome: Outcome | None) -> None:
-        reason = "" if outcome else "its process ended without closing it"
+    def _close_abandoned(self, run: Run, outcome: Outcome | None) -> None:
+        client, run_id = self._experiment.client, run.info.run_id
+        reason = "" if outcome else NOT_CLOSED
         outcome = outcome or Outcome.INTERRUPTED
-        self._send(run.info.run_id, {schema.OUTCOME: str(outcome), schema.REASON: reason})
-        # It ended with its last point, as far as we can know, not when it was found.
-        last = max((point.timestamp for point in history(self._client, run, metrics.TOKENS)), default=None)
-        self._client.set_terminated(run.info.run_id, outcome.mlflow_status, end_time=last)
-
-
-def _was_confirmed(run: Run) -> bool:
-    """Whether a run gave a result that may have been seen, also where a later one has taken its place."""
-    tags = run.data.tags
-    return tags.get(schema.OUTCOME) == Outcome.COMPLETE and tags.get(schema.PHASE) in (Phase.CONFIRM, Phase.SUPERSEDED)
-
-
-def _identity(run: Run) -> str | None:
-    return run.data.tags.get(schema.IDENTITY)
-
-
-def _trial(run: Run, losses: Mapping[int, float], curve: Mapping[int, float]) -> Trial:
-    tags = run.data.tags
-    return Trial(
-        key=tags.get(schema.KEY, ""),
-        study=tags.get(schema.STUDY, ""),
-        number=int(tags[schema.TRIAL_NUMBER]),
-        params={name: schema.decode_param(value) for name, value in run.data.params.items()},
-        outcome=Outcome(tags.get(schema.OUTCOME, Outcome.INTERRUPTED)),
-        reason=tags.get(schema.REASON, ""),
-        losses=losses,
-        curve=curve,
-    )
-
-
-def _shared_tags(code: provenance.CodeVersion, command: str) -> dict[str, str]:
-    tags = {
-        schema.PROCESS: provenance.process_name(),
-        schema.COMMIT: code.commit,
-        schema.DIRTY: str(code.dirty).lower(),
-        schema.USER: provenance.user(),
-        schema.SOURCE_NAME: command,
-        schema.SOURCE_TYPE: "LOCAL",
-    }
-    if code.commit != provenance.UNKNOWN:
-        tags[schema.SOURCE_COMMIT] = code.commit
-    return tags | {schema.VERSION_PREFIX + name: found for name, found in provenance.versions().items()}
+        self._experiment.log(run_id, {schema.OUTCOME: str(outcome), schema.REASON: reason})
+        # Its last point is the best estimate of when it ended; it was found only now.
+        last = max((point.timestamp for point in history(client, run, metrics.TOKENS)), default=None)
+        client.set_terminated(run_id, outcome.mlflow_status, end_time=last)

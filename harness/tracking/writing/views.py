@@ -1,7 +1,7 @@
-"""Views of a sweep, prepared for MLflow's pages: which runs, columns and charts its table and charts tab open with.
+"""Saved views of a sweep for MLflow's UI: the runs, columns and charts that its table and charts tab show.
 
-MLflow 3 keeps saved views as tags of the experiment; a view is the page's own state as JSON. Its page fills in what a
-view leaves out, and shows the metrics that no chart was declared for in the section of their prefix.
+MLflow 3 stores a saved view as a tag of the experiment: the page's state as JSON. The UI fills in fields that a view
+leaves out, and puts a metric without a chart into the section of its prefix.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ _NAMES: Final = {_VERDICT: "Verdict: confirm runs by arm", _SEARCH: "Search: tun
 
 
 def view_tags(info: SweepInfo, parent: str, stored: Mapping[str, str], now: int) -> dict[str, str]:
-    """The experiment's tags that hold the views of a sweep, as far as they differ from those stored.
+    """The experiment's tags for the views of a sweep that differ from the stored ones.
 
     Args:
         info: the sweep.
-        parent: its run, to whose children the views are limited.
-        stored: the experiment's tags.
+        parent: its run; the views show its children.
+        stored: the experiment's current tags.
         now: milliseconds since 1970.
     """
     tags = {}
-    for place, (key, state) in enumerate(reversed(list(_states(info, parent)))):  # the newest is listed first
+    for place, (key, state) in enumerate(reversed(list(_states(info, parent)))):  # the UI lists the newest first
         text = json.dumps(state)
         envelope = {"name": _NAMES[key], "createdAt": now + place, "updatedAt": now + place, "state": text}
         if _state(stored.get(PREFIX + key, "")) != text:
@@ -43,7 +43,7 @@ def view_tags(info: SweepInfo, parent: str, stored: Mapping[str, str], now: int)
 
 
 def links(info: SweepInfo, experiment: str) -> list[tuple[str, str]]:
-    """Name and address of each view, relative to wherever MLflow's pages are."""
+    """Name and address of each view, relative to the UI's address."""
     page = f"#/experiments/{experiment}/runs?workflowType=machine_learning"
     modes = {_RUNS: "TABLE"}
     return [
@@ -53,7 +53,7 @@ def links(info: SweepInfo, experiment: str) -> list[tuple[str, str]]:
 
 
 def _states(info: SweepInfo, parent: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Key and state of each view that makes sense for a sweep."""
+    """Key and state of each view; a sweep without a search has no view of one."""
     of_sweep = f"tags.`{PARENT_RUN}` = '{parent}'"
     finals = [f"metrics.`{name}`" for name in (metrics.VAL_LOSS, metrics.TEST_LOSS, metrics.VAL_BITS_PER_BYTE)]
     compared, tuned = ([f"params.`{path}`" for path in paths] for paths in (info.compare, info.tune))
@@ -63,7 +63,7 @@ def _states(info: SweepInfo, parent: str) -> Iterator[tuple[str, dict[str, Any]]
         _VERDICT,
         {
             **_table(confirm, [f"tags.`{ARM}`", f"tags.`{SEED}`", *finals, *tuned]),
-            **_charts([], over_tokens=False),  # of a group, MLflow averages the tokens of other points than the losses
+            **_charts([], over_tokens=False),  # in a group, MLflow averages tokens and losses over different points
             "groupBy": grouped,
             "runsHiddenMode": "SHOW_ALL",
         },
@@ -77,7 +77,7 @@ def _states(info: SweepInfo, parent: str) -> Iterator[tuple[str, dict[str, Any]]
 
 
 def _table(condition: str, columns: Sequence[str]) -> dict[str, Any]:
-    """Runs that meet a condition, the lowest validation loss first."""
+    """A table of the runs that meet a condition, lowest validation loss first."""
     return {
         "searchFilter": condition,
         "orderByKey": f"metrics.`{metrics.VAL_LOSS}`",
@@ -93,7 +93,7 @@ def _table(condition: str, columns: Sequence[str]) -> dict[str, Any]:
 
 
 def _charts(parameters: Sequence[str], over_tokens: bool = True) -> dict[str, Any]:
-    """Charts over tokens or steps, losses first; before them the parallel coordinates of `parameters`, if any."""
+    """Line charts over tokens or steps, losses first; above them parallel coordinates of `parameters`, if any."""
     sections = [{"uuid": name, "name": name, "display": True, "isReordered": True} for name in _SECTIONS]
     cards: list[dict[str, Any]] = []
     if parameters:
@@ -126,7 +126,7 @@ def _charts(parameters: Sequence[str], over_tokens: bool = True) -> dict[str, An
 
 
 def _state(envelope: str) -> str | None:
-    """The state inside a stored view; None where there is none that can be read."""
+    """The state in a stored view, or None if it cannot be parsed."""
     try:
         found = json.loads(envelope)
     except ValueError:

@@ -1,4 +1,4 @@
-"""A run's record on disk: it is read as far as it is whole, whatever happened to it."""
+"""A run's journal is read up to the first damaged line, whatever damaged it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.tracking.outbox.journal import BEGIN, END, FILE, POINT, TAG, Journal, points_of
+from harness.tracking.outbox.journal import BEGIN, END, FILE, POINT, TAG, Journal, point_entries
 
 TEXT = 'a "quoted" line,\nanother, ü, \u2028, and \x00'
 
@@ -22,7 +22,7 @@ def written(folder: Path) -> Journal:
     return journal
 
 
-def test_what_was_written_is_read(tmp_path: Path) -> None:
+def test_what_was_written_is_read_back(tmp_path: Path) -> None:
     entries = written(tmp_path).read()
     assert [entry.kind for entry in entries] == [BEGIN, POINT, POINT, POINT, TAG]
     assert entries[0].content == {"name": TEXT}
@@ -31,22 +31,22 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     assert Journal(tmp_path / "nothing").read() == []
 
 
-def test_a_record_cut_anywhere_is_read_up_to_the_cut_and_goes_on_there(tmp_path: Path) -> None:
+def test_a_truncated_journal_is_read_up_to_the_cut_and_continued_there(tmp_path: Path) -> None:
     path = written(tmp_path).path
     raw = path.read_bytes()
     ends = [place + 1 for place, byte in enumerate(raw) if byte == ord("\n")]
     for cut in range(len(raw)):
         path.write_bytes(raw[:cut])
-        whole = sum(end <= cut for end in ends)
-        assert len(Journal(path.parent).read()) == whole
+        intact = sum(end <= cut for end in ends)
+        assert len(Journal(path.parent).read()) == intact
         assert path.stat().st_size == cut  # reading changes nothing
-        assert len(Journal(path.parent).read(mend=True)) == whole
-        if whole:
+        assert len(Journal(path.parent).read(repair=True)) == intact
+        if intact:
             Journal(path.parent).append(END, {"outcome": "complete"})
-            assert [entry.kind for entry in Journal(path.parent).read()][whole:] == [END]
+            assert [entry.kind for entry in Journal(path.parent).read()][intact:] == [END]
 
 
-def test_a_flipped_byte_anywhere_is_noticed(tmp_path: Path) -> None:
+def test_a_flipped_byte_is_detected(tmp_path: Path) -> None:
     path = written(tmp_path).path
     raw = path.read_bytes()
     for place in range(len(raw)):
@@ -55,10 +55,10 @@ def test_a_flipped_byte_anywhere_is_noticed(tmp_path: Path) -> None:
         assert len(Journal(path.parent).read()) == before
 
 
-def test_a_step_that_is_there_twice_counts_once(tmp_path: Path) -> None:
+def test_a_step_that_occurs_twice_counts_once(tmp_path: Path) -> None:
     journal = written(tmp_path)
     journal.append(POINT, {"step": 1, "metrics": {"val/loss": 7.0}})
-    points = points_of(journal.read())
+    points = point_entries(journal.read())
     assert [(entry.content["step"], entry.content["metrics"]["val/loss"]) for entry in points] == [
         (0, 0.1),
         (1, 1.1),
@@ -66,7 +66,7 @@ def test_a_step_that_is_there_twice_counts_once(tmp_path: Path) -> None:
     ]
 
 
-def test_an_entry_for_which_there_is_no_room_leaves_the_record_as_it_was(tmp_path: Path) -> None:
+def test_an_entry_that_does_not_fit_on_the_disk_leaves_the_journal_unchanged(tmp_path: Path) -> None:
     path = written(tmp_path).path
     raw = path.read_bytes()
     code = f"""
@@ -85,6 +85,6 @@ except OSError as error:
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"00000000 []\n", b"\xff\xfe", b"[" * 100_000])
-def test_what_is_no_record_has_no_entries(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_journal_has_no_entries(tmp_path: Path, content: bytes) -> None:
     (tmp_path / FILE).write_bytes(content)
     assert Journal(tmp_path).read() == []

@@ -1,4 +1,4 @@
-"""From the disk to MLflow: everything arrives, once, in order, however often the store fails or a process ends."""
+"""Everything reaches MLflow once and in order, however often the store fails or a process dies."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from stored_runs import Store, point, sweep_info, trial_info
 
 
 class Place:
-    """One sweep in the shared store, and its folder."""
+    """One sweep in the shared store, and the folder of its runs."""
 
     def __init__(self, store: Store, name: str, folder: Path) -> None:
         self.store, self.name, self.folder = store, name, folder / "work" / "runs"
 
     def open(self, *draw: Callable[[Sequence[Point], Path], None]) -> Outbox:
-        """As a new process would."""
+        """Opens the sweep as a new process would."""
         tracker = Tracker(self.name, self.store.uri)
         return Outbox(tracker, tracker.open_sweep(sweep_info(self.name)), self.folder, *draw)
 
@@ -49,11 +49,11 @@ def place(store: Store, tmp_path: Path, request: pytest.FixtureRequest) -> Place
     return Place(store, request.node.name[:90].replace("[", "-").replace("]", ""), tmp_path)
 
 
-def test_a_run_arrives_and_its_folder_goes(place: Place) -> None:
+def test_a_run_arrives_and_its_folder_is_deleted(place: Place) -> None:
     with place.open() as outbox:
-        key = outbox.begin(trial_info())
+        key = outbox.start(trial_info())
         for step in range(3):
-            outbox.point(key, point(step, sample=f"text {step}", val__loss=3.0 - step))
+            outbox.log_point(key, point(step, sample=f"text {step}", val__loss=3.0 - step))
         outbox.tag(key, device="cpu")
         artifacts = outbox.folder_of(key) / ARTIFACTS / "deep"
         artifacts.mkdir(parents=True)
@@ -68,14 +68,14 @@ def test_a_run_arrives_and_its_folder_goes(place: Place) -> None:
     assert place.history(run) == [(0, 3.0), (1, 2.0), (2, 1.0)]
     assert run.data.tags["harness.key"] == key
     assert run.data.tags["harness.device"] == "cpu"
-    assert float(run.data.tags["harness.seconds"]) == 0.2  # as the last point says
+    assert float(run.data.tags["harness.seconds"]) == 0.2  # from the last point
     assert (
         Path(MlflowClient(place.store.uri).download_artifacts(run.info.run_id, "deep/file.txt")).read_text() == "kept"
     )
     assert [sample.text for sample in load_samples(run.info.run_id, place.store.uri)] == ["text 0", "text 1", "text 2"]
 
 
-def test_what_is_drawn_of_a_run_is_stored_with_it_also_by_another_process(place: Place) -> None:
+def test_drawings_are_stored_with_a_run_also_by_another_process(place: Place) -> None:
     drawn_by = []
 
     def draw(points: Sequence[Point], folder: Path) -> None:
@@ -84,16 +84,16 @@ def test_what_is_drawn_of_a_run_is_stored_with_it_also_by_another_process(place:
         (folder / "curve.txt").write_text(" ".join(str(one.metrics[VAL_LOSS]) for one in points))
 
     outbox = place.open()
-    keys = [outbox.begin(trial_info(seed=seed)) for seed in (1, 2, 3)]
+    keys = [outbox.start(trial_info(seed=seed)) for seed in (1, 2, 3)]
     for number, key in enumerate(keys):
         for step in range(2):
-            outbox.point(key, point(step, val__loss=10.0 * number + step))
+            outbox.log_point(key, point(step, val__loss=10.0 * number + step))
     outbox.end(keys[0], Outcome.PRUNED, "")
-    outbox.pause(keys[1], "stopped")  # not over: nothing is drawn of it
-    outbox.end(keys[2], Outcome.COMPLETE, "")  # and then the process dies before its thread has sent anything
+    outbox.interrupt(keys[1], "stopped")  # it has not ended: nothing is drawn
+    outbox.end(keys[2], Outcome.COMPLETE, "")  # the process dies before its thread has sent anything
     with place.open(draw) as later:
-        for kept in later.kept():
-            later.settle(kept)
+        for unfinished in later.unfinished_runs():
+            later.send_unfinished(unfinished)
         assert later.drain(30)
     assert drawn_by == ["outbox", "outbox"]
     found = {}
@@ -105,10 +105,10 @@ def test_what_is_drawn_of_a_run_is_stored_with_it_also_by_another_process(place:
     assert found == {keys[0]: "0.0 1.0", keys[2]: "20.0 21.0"}
 
 
-def test_points_come_within_seconds_without_being_asked_for(place: Place) -> None:
+def test_points_arrive_within_seconds(place: Place) -> None:
     with place.open() as outbox:
-        key = outbox.begin(trial_info())
-        outbox.point(key, point(1, val__loss=3.0))
+        key = outbox.start(trial_info())
+        outbox.log_point(key, point(1, val__loss=3.0))
         until = time.monotonic() + 30
         while not (place.runs() and VAL_LOSS in place.runs()[0].data.metrics):
             assert time.monotonic() < until
@@ -118,7 +118,7 @@ def test_points_come_within_seconds_without_being_asked_for(place: Place) -> Non
 
 
 class Unreliable:
-    """A client that fails at some calls, before or after it has done what it was asked."""
+    """A client that fails at some calls, before or after it has executed them."""
 
     def __init__(self, client: MlflowClient, fails: Callable[[int], bool], after: bool) -> None:
         self.client, self.fails, self.after, self.calls = client, fails, after, 0
@@ -142,15 +142,15 @@ class Unreliable:
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-def test_every_call_may_fail_and_all_arrives_once_in_order(place: Place, after: bool) -> None:
+def test_any_call_may_fail_and_everything_arrives_once_in_order(place: Place, after: bool) -> None:
     outbox = place.open()
     chance = random.Random(4)
-    client = Unreliable(outbox.tracker._client, lambda _: chance.random() < 0.3, after)
-    outbox.tracker._client = client  # type: ignore[assignment]
-    keys = [outbox.begin(trial_info(f"run {number}", seed=number)) for number in range(2)]
+    client = Unreliable(outbox.tracker.experiment.client, lambda _: chance.random() < 0.3, after)
+    outbox.tracker.experiment.client = client  # type: ignore[assignment]
+    keys = [outbox.start(trial_info(f"run {number}", seed=number)) for number in range(2)]
     for step in range(4):
         for key in keys:
-            outbox.point(key, point(step, val__loss=3.0 - step))
+            outbox.log_point(key, point(step, val__loss=3.0 - step))
     for key in keys:
         outbox.end(key, Outcome.DIVERGED, "NaN")
     failures = 0
@@ -172,19 +172,19 @@ def test_every_call_may_fail_and_all_arrives_once_in_order(place: Place, after: 
     assert unfinished_runs(place.folder) == []
 
 
-def test_a_run_that_cannot_be_begun_holds_up_no_other(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_cannot_be_created_does_not_block_the_others(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     outbox = place.open()
-    begin = outbox.tracker.start_trial
+    start = outbox.tracker.start_run
 
     def refusing(parent: str, info: TrialInfo, *rest: Any) -> str:
         if info.seed == 1:
             raise MlflowException("no such run for you")
-        return begin(parent, info, *rest)
+        return start(parent, info, *rest)
 
     monkeypatch.setattr(outbox.tracker, "start_trial", refusing)
-    keys = [outbox.begin(trial_info(seed=seed)) for seed in (1, 2)]
+    keys = [outbox.start(trial_info(seed=seed)) for seed in (1, 2)]
     for key in keys:
-        outbox.point(key, point(1, val__loss=3.0))
+        outbox.log_point(key, point(1, val__loss=3.0))
     outbox.end(keys[1], Outcome.COMPLETE, "")
     for _ in range(3):
         with pytest.raises(MlflowException):
@@ -192,48 +192,48 @@ def test_a_run_that_cannot_be_begun_holds_up_no_other(place: Place, monkeypatch:
     [run] = place.runs()
     assert (run.data.tags["harness.key"], run.info.status) == (keys[1], "FINISHED")
     assert place.history(run) == [(1, 3.0)]
-    assert [kept.key for kept in unfinished_runs(place.folder)] == [keys[0]]
+    assert [run.key for run in unfinished_runs(place.folder)] == [keys[0]]
 
 
-def test_the_thread_tries_on_until_the_store_answers(place: Place) -> None:
+def test_the_thread_retries_until_the_store_answers(place: Place) -> None:
     down = [True]
     outbox = place.open()
-    outbox.tracker._client = Unreliable(outbox.tracker._client, lambda _: down[0], False)  # type: ignore[assignment]
+    outbox.tracker.experiment.client = Unreliable(outbox.tracker.experiment.client, lambda _: down[0], False)  # type: ignore[assignment]
     with outbox:
-        key = outbox.begin(trial_info())
-        outbox.point(key, point(1, val__loss=3.0))
+        key = outbox.start(trial_info())
+        outbox.log_point(key, point(1, val__loss=3.0))
         assert not outbox.drain(2.0)
-        assert outbox.trouble == "MLflow: the server is down"
+        assert outbox.error == "MLflow: the server is down"
         assert outbox.waiting == 1
         down[0] = False
         outbox.end(key, Outcome.COMPLETE, "")
         assert outbox.drain(30)
-        assert outbox.trouble == ""
+        assert outbox.error == ""
     assert place.history(place.runs()[0]) == [(1, 3.0)]
 
 
 @pytest.mark.parametrize("sent", [0, 2, 4])
-def test_another_process_sends_what_one_could_not_and_goes_on(place: Place, sent: int) -> None:
+def test_another_process_sends_what_one_could_not_and_resumes_the_run(place: Place, sent: int) -> None:
     first = place.open()
-    key = first.begin(trial_info())
+    key = first.start(trial_info())
     for step in range(4):
         if step == sent:
             first.send()
-        first.point(key, point(step, val__loss=3.0 - step))
+        first.log_point(key, point(step, val__loss=3.0 - step))
     if sent == 4:
         first.send()
     # It is killed here: nothing is closed.
     second = place.open()
-    [kept] = second.kept()
-    assert (kept.key, kept.outcome, [one.step for one in kept.points]) == (key, None, [0, 1, 2, 3])
-    assert describe_trial(kept.info) == describe_trial(trial_info())
-    second.settle(kept)
+    [unfinished] = second.unfinished_runs()
+    assert (unfinished.key, unfinished.outcome, [one.step for one in unfinished.points]) == (key, None, [0, 1, 2, 3])
+    assert describe_trial(unfinished.info) == describe_trial(trial_info())
+    second.send_unfinished(unfinished)
     second.send()
     [run] = place.runs()
     assert (run.info.status, run.data.tags["harness.outcome"]) == ("KILLED", "interrupted")
     assert place.history(run) == [(0, 3.0), (1, 2.0), (2, 1.0), (3, 0.0)]
-    second.take_up(kept)
-    second.point(key, point(4, val__loss=-1.0))
+    second.resume(unfinished)
+    second.log_point(key, point(4, val__loss=-1.0))
     second.send()
     [run] = place.runs()
     assert run.info.status == "RUNNING"
@@ -242,20 +242,20 @@ def test_another_process_sends_what_one_could_not_and_goes_on(place: Place, sent
     [run] = place.runs()
     assert run.info.status == "FINISHED"
     assert place.history(run) == [(0, 3.0), (1, 2.0), (2, 1.0), (3, 0.0), (4, -1.0)]
-    assert second.kept() == []
+    assert second.unfinished_runs() == []
 
 
-def test_a_run_whose_folder_is_lost_is_gone_on_with_by_its_key(place: Place) -> None:
+def test_a_run_whose_folder_is_lost_is_resumed_by_its_key(place: Place) -> None:
     first = place.open()
-    key = first.begin(trial_info())
-    first.point(key, point(0, val__loss=3.0))
-    first.pause(key, "stopped")
+    key = first.start(trial_info())
+    first.log_point(key, point(0, val__loss=3.0))
+    first.interrupt(key, "stopped")
     first.send()
-    first.drop(first.kept()[0])
+    first.discard(first.unfinished_runs()[0])
     second = place.open()
-    assert second.begin(trial_info(), key) == key
-    for step, loss in enumerate((3.0, 2.0)):  # trained anew, it gives the same points
-        second.point(key, point(step, val__loss=loss))
+    assert second.start(trial_info(), key) == key
+    for step, loss in enumerate((3.0, 2.0)):  # trained again, it gives the same points
+        second.log_point(key, point(step, val__loss=loss))
     second.end(key, Outcome.COMPLETE, "")
     second.send()
     [run] = place.runs()
@@ -263,21 +263,23 @@ def test_a_run_whose_folder_is_lost_is_gone_on_with_by_its_key(place: Place) -> 
     assert place.history(run) == [(0, 3.0), (1, 2.0)]
 
 
-def test_a_sweep_that_another_process_has_taken_is_let_go(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.tracking.outbox.outbox._BEAT_SECONDS", 0.0)
+def test_the_thread_stops_when_another_process_has_taken_the_sweep_over(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.tracking.outbox.outbox._HEARTBEAT_SECONDS", 0.0)
     outbox = place.open()
-    outbox.begin(trial_info())
+    outbox.start(trial_info())
     outbox.tracker.tag(outbox.parent, process="another-machine:17:1.00")
     with outbox:
         until = time.monotonic() + 20
-        while not outbox.taken_by:
+        while not outbox.new_owner:
             assert time.monotonic() < until
             time.sleep(0.1)
-    assert outbox.taken_by == "another-machine:17:1.00"
-    assert place.runs() == []  # nothing is written into what is another's
+    assert outbox.new_owner == "another-machine:17:1.00"
+    assert place.runs() == []  # nothing is written to another process's sweep
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr("harness.tracking.outbox.outbox._LONGEST_PAUSE", 0.2)
+    monkeypatch.setattr("harness.tracking.outbox.outbox._MAX_RETRY_SECONDS", 0.2)
     yield

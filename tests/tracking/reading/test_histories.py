@@ -1,39 +1,37 @@
-"""Points read in bulk from a database and through MLflow's client are the same."""
+"""Points read in bulk from the database and through MLflow's client are equal."""
 
 from __future__ import annotations
 
 import gc
-from pathlib import Path
 
 import pandas as pd
 import pytest
+from mlflow import MlflowClient
 from mlflow.entities import Metric
-from sqlalchemy import create_engine, text
 
 from harness.core.outcomes import Outcome
 from harness.tracking import Tracker, load_curves, load_frames, load_runs
 from harness.tracking.reading import histories as module
 from harness.tracking.reading.histories import read_points
 from harness.tracking.store import connect
-from stored_runs import point, sweep_info, trial_info
+from stored_runs import Store, point, sweep_info, trial_info
 
 
 @pytest.fixture(scope="module")
-def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A sweep of three runs: one whole, one with a step stored twice and a NaN, one without a point."""
-    uri = f"sqlite:///{tmp_path_factory.mktemp('points')}/mlflow.db"
-    tracker = Tracker("points", uri)
+def uri(store: Store) -> str:
+    """A sweep of three runs: a complete one, one with a step stored twice and a NaN, one without a point."""
+    tracker = Tracker("points", store.uri)
     parent = tracker.open_sweep(sweep_info("points"))
-    whole, mended, none = (tracker.start_trial(parent, trial_info(seed=seed)) for seed in (1, 2, 3))
+    whole, mended, none = (tracker.start_run(parent, trial_info(seed=seed)) for seed in (1, 2, 3))
     for step in (0, 1, 2):
         tracker.log_point(whole, point(step, train__batch_loss=3.0 - step, val__loss=2.5 + (step - 1) ** 2))
     tracker.log_point(mended, point(0, val__loss=5.0, train__batch_loss=1e300))
     tracker.flush()
     again = [Metric("val/loss", 4.0, 2**42, 0), Metric("val/loss", 4.5, 2**42, 7), Metric("tokens", 64.0, 2**42, 0)]
-    tracker._client.log_batch(mended, metrics=[*again, Metric("optim/grad_norm", float("nan"), 2**42, 7)])
+    tracker.experiment.client.log_batch(mended, metrics=[*again, Metric("optim/grad_norm", float("nan"), 2**42, 7)])
     for run_id in (whole, mended, none):
-        tracker.end_trial(run_id, Outcome.COMPLETE)
-    return uri
+        tracker.end_run(run_id, Outcome.COMPLETE)
+    return store.uri
 
 
 def through_the_client(patch: pytest.MonkeyPatch) -> None:
@@ -51,10 +49,10 @@ def test_both_ways_give_equal_frames(
     assert len(curves) == count
 
 
-def test_both_frames_of_one_reading_are_those_of_two(uri: str) -> None:
+def test_load_frames_gives_the_frames_of_load_runs_and_load_curves(uri: str) -> None:
     frozen = gc.get_freeze_count()
     runs, curves = load_frames("points", uri)
-    assert gc.isenabled() and gc.get_freeze_count() == frozen  # in a notebook, what is garbage later must be found
+    assert gc.isenabled() and gc.get_freeze_count() == frozen  # a notebook needs the garbage collector afterwards
     pd.testing.assert_frame_equal(runs, load_runs("points", uri))
     pd.testing.assert_frame_equal(curves, load_curves("points", uri))
 
@@ -74,19 +72,18 @@ def test_many_runs_are_read_in_few_queries(uri: str, monkeypatch: pytest.MonkeyP
     client = connect(uri)
     runs = list(client.search_runs([client.get_experiment_by_name("points").experiment_id]))
     whole = read_points(client, runs)
-    monkeypatch.setattr(module, "_RUNS_AT_ONCE", 1)
+    monkeypatch.setattr(module, "_RUNS_PER_QUERY", 1)
     pd.testing.assert_frame_equal(read_points(client, runs), whole)
     monkeypatch.setattr(type(client), "get_metric_history", lambda *_: pytest.fail("asked for a single metric"))
     pd.testing.assert_frame_equal(read_points(client, runs), whole)
 
 
-def test_a_table_of_another_shape_is_left_to_the_client(uri: str, tmp_path: Path) -> None:
-    client = connect(uri)
-    engine = module._database(client)
+def test_a_server_and_an_unknown_model_of_metrics_are_left_to_the_client(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = module._database(connect(uri))
     assert engine is not None
     engine.dispose()
-    other = create_engine(f"sqlite:///{tmp_path}/other.db")
-    with other.begin() as connection:
-        connection.execute(text("CREATE TABLE metrics (run_uuid TEXT, key TEXT, step INT, value FLOAT)"))
-    for address in (f"sqlite:///{tmp_path}/other.db", "http://127.0.0.1:5000"):
-        assert module._database(type("Client", (), {"tracking_uri": address})()) is None
+    assert module._database(MlflowClient(tracking_uri="http://127.0.0.1:5000")) is None
+    monkeypatch.setattr(module, "_MODEL_COLUMNS", (*module._MODEL_COLUMNS, "renamed"))
+    assert module._database(connect(uri)) is None

@@ -5,16 +5,23 @@ from dataclasses import replace
 from harness.core.metrics import TEST_LOSS, VAL_LOSS, VAL_PERPLEXITY
 from harness.core.outcomes import Outcome, Phase
 from harness.tracking.records import ArmInfo
-from harness.tracking.writing.descriptions import NOTE, NOTE_SHA256, experiment_note, note_tags, sweep_note, trial_note
+from harness.tracking.writing.descriptions import (
+    DESCRIPTION,
+    DESCRIPTION_SHA256,
+    description_tags,
+    experiment_description,
+    sweep_description,
+    trial_description,
+)
 from stored_runs import sweep_info, trial_info
 
 
-def test_a_sweeps_page_asks_answers_and_says_how_to_go_on() -> None:
+def test_a_sweeps_description_has_the_question_the_answer_and_the_commands() -> None:
     info = sweep_info("dropout")
-    before = sweep_note(info, "3", "abc")
+    before = sweep_description(info, "3", "abc")
     assert before.startswith("**Does <b>dropout</b> help? – perhaps**\n\nNo verdict yet.")
     assert "Report" not in before
-    after = sweep_note(info, "3", "abc", "It helps by 0.1.", "reports/dropout")
+    after = sweep_description(info, "3", "abc", "It helps by 0.1.", "reports/dropout")
     assert "\n> It helps by 0.1.\n" in after
     assert "[Report](#/experiments/3/runs/abc/artifactPath/report/report.html), written to `reports/dropout`." in after
     assert "viewStateShareKey=harness-verdict" in after
@@ -23,40 +30,42 @@ def test_a_sweeps_page_asks_answers_and_says_how_to_go_on() -> None:
     assert f"```sh\n{info.command}\npython -m harness.report dropout\n```" in after
 
 
-def test_the_experiments_page_leads_to_the_latest_sweep() -> None:
-    text = experiment_note(sweep_info("dropout"), "3", "abc", "It helps.")
+def test_the_experiments_description_links_to_the_latest_sweep() -> None:
+    text = experiment_description(sweep_info("dropout"), "3", "abc", "It helps.")
     assert "> It helps." in text
     assert "[dropout](#/experiments/3/runs/abc)" in text
 
 
-def test_a_sweep_without_a_question_has_its_name_and_many_arms_are_cut() -> None:
+def test_a_sweep_without_a_question_shows_its_name_and_at_most_50_arms() -> None:
     arms = tuple(ArmInfo(f"arm{number}", {}) for number in range(60))
-    text = sweep_note(replace(sweep_info("many"), question="", arms=arms, compare=(), tune={}), "1", "r")
+    text = sweep_description(replace(sweep_info("many"), question="", arms=arms, compare=(), tune={}), "1", "r")
     assert text.startswith("**many**")
     assert "- arm49\n- and 10 more" in text
     assert "Compared: nothing; tuned in each arm: nothing." in text
 
 
-def test_a_runs_page_says_what_it_was_for_and_how_it_ended() -> None:
-    running = trial_note(trial_info(), "3", "sweep")
+def test_a_runs_description_says_its_purpose_and_how_it_ended() -> None:
+    running = trial_description(trial_info(), "3", "sweep")
     assert running.startswith("**drop_rate=0.0**, seed 7: its arm's best configuration on a fresh seed")
     assert "[the sweep](#/experiments/3/runs/sweep)" in running
     assert "Ended" not in running
     last = {VAL_LOSS: 6.79221, VAL_PERPLEXITY: 890.8812, TEST_LOSS: 6.9, "optim/grad_norm": 1.0}
-    done = trial_note(trial_info(), "3", "sweep", "0123456789abcdef", Outcome.COMPLETE, "", last)
+    done = trial_description(trial_info(), "3", "sweep", "0123456789abcdef", Outcome.COMPLETE, "", last)
     assert "Ended as **complete**. Last: val/loss 6.7922, val/perplexity 890.9, test/loss 6.9000." in done
     assert "[samples](#/experiments/3/runs/0123456789abcdef/artifactPath/samples.md)" in done
     assert "python -m harness.generate 0123456789ab --prompt" in done
-    explore = trial_note(trial_info(phase=Phase.EXPLORE), "3", "sweep", "ab", Outcome.OOM, "no memory\nTraceback", {})
+    explore = trial_description(
+        trial_info(phase=Phase.EXPLORE), "3", "sweep", "ab", Outcome.OOM, "no memory\nTraceback", {}
+    )
     assert "a trial of its arm's search" in explore
     assert "Ended as **oom**: no memory." in explore
     assert "generate" not in explore
 
 
-def test_what_a_person_wrote_is_not_written_over() -> None:
-    ours = note_tags("first", {})
-    assert ours[NOTE] == "first"
-    assert note_tags("second", ours)[NOTE] == "second"
-    assert note_tags("second", {**ours, NOTE: "what I think of it"}) == {}
-    assert note_tags("second", {NOTE: "what I think of it"}) == {}
-    assert note_tags("second", {NOTE: "", NOTE_SHA256: "x"})[NOTE] == "second"
+def test_a_users_description_is_not_overwritten() -> None:
+    ours = description_tags("first", {})
+    assert ours[DESCRIPTION] == "first"
+    assert description_tags("second", ours)[DESCRIPTION] == "second"
+    assert description_tags("second", {**ours, DESCRIPTION: "what I think of it"}) == {}
+    assert description_tags("second", {DESCRIPTION: "what I think of it"}) == {}
+    assert description_tags("second", {DESCRIPTION: "", DESCRIPTION_SHA256: "x"})[DESCRIPTION] == "second"

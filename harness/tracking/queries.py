@@ -1,0 +1,51 @@
+"""Finds runs and points through MLflow's client, page by page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+from harness.tracking import schema
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, Run
+
+_PAGE_SIZE: Final = 1000  # runs or experiments per request
+
+
+def sweeps_of(client: MlflowClient, experiment_id: str) -> list[Run]:
+    """The parent runs of an experiment; the last one was started or resumed last."""
+    runs = search_runs(client, [experiment_id], f"tags.`{schema.ROLE}` = '{schema.SWEEP}'")
+    return sorted(runs, key=lambda run: int(run.data.tags[schema.OPENED]))
+
+
+def trials_of(client: MlflowClient, experiment_id: str, parent: str) -> list[Run]:
+    """The child runs of a sweep, oldest first."""
+    runs = search_runs(client, [experiment_id], f"tags.`{schema.PARENT_RUN}` = '{parent}'")
+    return sorted(runs, key=lambda run: int(run.info.start_time))
+
+
+def search_runs(client: MlflowClient, experiment_ids: list[str], condition: str) -> list[Run]:
+    """Every run that meets a condition in MLflow's search language."""
+    return list(pages(client.search_runs, experiment_ids=experiment_ids, filter_string=condition))
+
+
+def pages(search: Callable[..., Any], **arguments: Any) -> Iterator[Any]:
+    """All results of one of MLflow's paged searches."""
+    token = None
+    while True:
+        page = search(**arguments, max_results=_PAGE_SIZE, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def history(client: MlflowClient, run: Run, metric: str) -> list[Metric]:
+    """A metric's points by step. If a step was stored twice, as after a resume, the later point counts."""
+    if metric not in run.data.metrics:
+        return []
+    points = client.get_metric_history(run.info.run_id, metric)
+    points = sorted(points, key=lambda point: (point.step, point.timestamp))
+    return list({point.step: point for point in points}.values())

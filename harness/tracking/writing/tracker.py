@@ -1,0 +1,164 @@
+"""The `Tracker`: all writes of one process to one MLflow experiment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from harness.core.metrics import Point
+from harness.core.outcomes import Outcome
+from harness.tracking import provenance, schema
+from harness.tracking.reading import results
+from harness.tracking.records import ConfirmResult, SweepInfo, TrialInfo, TrialRecord
+from harness.tracking.store import wrap_errors
+from harness.tracking.writing.experiment import Experiment
+from harness.tracking.writing.runs import RunWriter
+from harness.tracking.writing.sweeps import SweepWriter
+
+
+class Tracker:
+    """Writes sweeps and their runs, and reads back what a sweep needs to resume; for one thread of one process.
+
+    Args:
+        name: of the experiment, see `Experiment`.
+        uri: MLflow's tracking address.
+
+    Attributes:
+        experiment: tags and artifacts of any run.
+        runs: child runs.
+        sweeps: parent runs.
+
+    Raises:
+        TrackingError: the store cannot be used. Every method raises it where the store refuses or does not answer.
+    """
+
+    def __init__(self, name: str, uri: str | None = None) -> None:
+        self.experiment = Experiment(name, uri)
+        self.runs = RunWriter(self.experiment)
+        self.sweeps = SweepWriter(self.experiment, self.runs.open_runs)
+        self._shared_tags: dict[str, str] = {}  # of all runs that this process writes
+
+    @property
+    def uri(self) -> str:
+        """MLflow's tracking address."""
+        return self.experiment.uri
+
+    # the sweep -----------------------------------------------------------------------------------------------
+
+    def open_sweep(self, info: SweepInfo) -> str:
+        """Start a sweep, or resume the one of the same identity.
+
+        The analysis plan is stored before the first trial and never changed; a different later plan is added to it.
+        Other sweeps of the experiment whose process has died are closed as interrupted.
+
+        Returns:
+            the parent run's id.
+
+        Raises:
+            SweepBusy: another process runs the sweep.
+        """
+        code = provenance.code_version()
+        self._shared_tags = _shared_tags(code, info.command)
+        return self.sweeps.open(info, code, self._shared_tags)
+
+    @property
+    def earlier_sweep(self) -> str:
+        """If a new sweep was created, the last parent run of its name with another identity; else empty."""
+        return self.sweeps.earlier_sweep
+
+    def refuse_if_owned(self, identity: str) -> None:
+        """Raise `SweepBusy` if another process runs the sweep of this identity."""
+        self.sweeps.refuse_if_owned(identity)
+
+    def heartbeat(self, parent: str) -> str | None:
+        """Say that this process still runs the sweep; gives the process that has taken it over, or None."""
+        return self.sweeps.heartbeat(parent)
+
+    def store_report(self, parent: str, answer: str, report: Path, verdicts: Mapping[str, str]) -> None:
+        """Store a sweep's report and answer; see `SweepWriter.store_report`."""
+        self.sweeps.store_report(parent, answer, report, verdicts)
+
+    def close_sweep(self, parent: str, outcome: Outcome, reason: str = "") -> None:
+        """End the parent run."""
+        self.sweeps.close(parent, outcome, reason)
+
+    def set_aside(self, identity: str) -> list[str]:
+        """Take a sweep out of the way; see `SweepWriter.set_aside`."""
+        return self.sweeps.set_aside(identity)
+
+    def close_abandoned_runs(self, parent: str, outcomes: Mapping[str, Outcome] | None = None) -> int:
+        """Close the child runs that a dead process left RUNNING; see `SweepWriter.close_abandoned_runs`."""
+        return self.sweeps.close_abandoned_runs(parent, outcomes)
+
+    # its runs ------------------------------------------------------------------------------------------------
+
+    def start_run(self, parent: str, info: TrialInfo, key: str = "", reopen: bool = False) -> str:
+        """Start a child run of a sweep that this tracker has opened: tags, parameters, data set.
+
+        Args:
+            parent, info: the sweep, and what is trained.
+            key: stored as a tag, by which the run can be found; "" for none.
+            reopen: resume the run of this key if there is one; points that it has are not stored twice.
+
+        Returns:
+            its id.
+        """
+        data = info.data or self.sweeps.info(parent).data
+        tags = {**self._shared_tags, **schema.data_tags(data), **schema.trial_tags(parent, info)}
+        if key:
+            tags[schema.KEY] = key
+        return self.runs.start(info, tags, data, key, reopen)
+
+    def log_point(self, run_id: str, point: Point, at: int | None = None) -> None:
+        """Queue a point of a run; see `RunWriter.log_point`."""
+        self.runs.log_point(run_id, point, at)
+
+    def flush(self) -> None:
+        """Send all queued points."""
+        self.runs.flush()
+
+    def store_files(self, run_id: str, folder: Path) -> None:
+        """Store a run's files: its checkpoint as a model, everything else as artifacts."""
+        self.runs.store_files(run_id, folder)
+
+    def end_run(self, run_id: str, outcome: Outcome, reason: str = "", at: int | None = None) -> None:
+        """End a run; see `RunWriter.end`."""
+        self.runs.end(run_id, outcome, reason, at)
+
+    def tag(self, run_id: str, tags: Mapping[str, str] | None = None, **named: str) -> None:
+        """Set tags by their names after `harness.`: `tag(run, device="cpu")`. MLflow's own names stay as they are."""
+        given = {**(tags or {}), **named}
+        own = (schema.PREFIX, "mlflow.")
+        full = {key if key.startswith(own) else schema.PREFIX + key: str(text) for key, text in given.items()}
+        self.experiment.log(run_id, full)
+
+    # what is stored of a sweep -------------------------------------------------------------------------------
+
+    @wrap_errors()
+    def confirm_results(self, parent: str) -> list[ConfirmResult]:
+        """The sweep's confirm runs that need not be trained again, oldest first."""
+        return results.confirm_results(self.experiment.client, self.experiment.id, parent)
+
+    @wrap_errors()
+    def interrupted_runs(self, parent: str) -> dict[tuple[str, str], str]:
+        """Configuration digest and phase → run key, of the sweep's runs that can be resumed."""
+        return results.interrupted_runs(self.experiment.client, self.experiment.id, parent)
+
+    @wrap_errors()
+    def search_trials(self, parent: str, losses: bool) -> list[TrialRecord]:
+        """The sweep's runs that belong to an Optuna study, oldest first; `losses` reads their curves, which is slow."""
+        return results.search_trials(self.experiment.client, self.experiment.id, parent, losses)
+
+
+def _shared_tags(code: provenance.CodeVersion, command: str) -> dict[str, str]:
+    tags = {
+        schema.PROCESS: provenance.process_name(),
+        schema.COMMIT: code.commit,
+        schema.DIRTY: str(code.dirty).lower(),
+        schema.USER: provenance.user(),
+        schema.SOURCE_NAME: command,
+        schema.SOURCE_TYPE: "LOCAL",
+    }
+    if code.commit != provenance.UNKNOWN:
+        tags[schema.SOURCE_COMMIT] = code.commit
+    return tags | {schema.VERSION_PREFIX + name: found for name, found in provenance.versions().items()}

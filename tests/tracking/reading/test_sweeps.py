@@ -1,0 +1,48 @@
+"""Which sweep is read, and losses by position."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from harness.core.outcomes import Outcome
+from harness.tracking import (
+    Tracker,
+    TrackingError,
+    load_positions,
+    load_runs,
+    load_sweep,
+)
+from stored_runs import Store, ended, point, sweep_info, trial_info
+
+
+def test_sweeps_can_be_chosen(store: Store) -> None:
+    ids = []
+    for identity in ("4" * 64, "5" * 64):
+        tracker = Tracker("two", store.uri)
+        parent = tracker.open_sweep(sweep_info("two", identity))
+        run_id = tracker.start_run(parent, trial_info())
+        tracker.end_run(run_id, Outcome.COMPLETE)
+        ids.append((parent, run_id))
+    (first, first_run), (_, second_run) = ids
+    assert list(load_runs("two", store.uri)["run_id"]) == [second_run]
+    assert list(load_runs("two", store.uri, first)["run_id"]) == [first_run]
+    everything = load_runs("two", store.uri, "all")
+    assert list(zip(everything["sweep"], everything["run_id"], strict=True)) == ids
+    with pytest.raises(TrackingError, match=f"found no sweep 'x' in the experiment 'two'; allowed: {first}"):
+        load_runs("two", store.uri, "x")
+    with pytest.raises(TrackingError, match=r"found no experiment 'twoo'; allowed: .*first, .*second, .*two"):
+        load_sweep("twoo", store.uri)
+
+
+def test_losses_by_position_as_a_frame(store: Store) -> None:
+    last = dataclasses.replace(point(20, val__loss=2.0), by_position=(5.5, 4.25, 4.0))
+    complete = ended(store, "positions", trial_info(), point(0, val__loss=9.0), last)
+    frame = load_positions("positions", store.uri)
+    assert frame["run_id"].unique().tolist() == [complete]
+    assert frame[["position", "loss"]].to_numpy().tolist() == [[1, 5.5], [2, 4.25], [3, 4.0]]
+    ended(store, "no-positions", trial_info(), last, outcome=Outcome.PRUNED)
+    empty = load_positions("no-positions", store.uri)
+    assert empty.empty
+    assert list(empty.columns) == list(frame.columns)

@@ -1,0 +1,53 @@
+"""Commit, uncommitted changes, and the identity of processes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from harness.tracking import (
+    provenance,
+)
+from repositories import make_repository
+
+
+def test_code_version(tmp_path: Path) -> None:
+    folder = tmp_path / "code"
+    commit = make_repository(folder)
+    (folder / "untracked.txt").write_text("x")
+    assert provenance.code_version(folder) == provenance.CodeVersion(commit, False, b"")
+    (folder / "a.txt").write_text("two\n")
+    found = provenance.code_version(folder)
+    assert (found.commit, found.dirty) == (commit, True)
+    (tmp_path / "p.patch").write_bytes(found.patch)
+    subprocess.run(["git", "checkout", "-q", "."], cwd=folder, check=True)
+    subprocess.run(["git", "apply", str(tmp_path / "p.patch")], cwd=folder, check=True)
+    assert (folder / "a.txt").read_text() == "two\n"  # commit and patch give back the code that ran
+    (folder / "a.txt").write_text("a line\n" * 500_000)
+    assert provenance.PATCH_LIMIT < len(provenance.code_version(folder).patch) < provenance.PATCH_LIMIT + 100
+
+
+def test_code_version_where_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert provenance.code_version(tmp_path) == provenance.CodeVersion("unknown", False, b"")
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    assert provenance.code_version(tmp_path).commit == "unknown"  # no commit yet
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert provenance.code_version(tmp_path).commit == "unknown"  # no git
+
+
+def test_a_process_is_identified_by_more_than_its_pid() -> None:
+    own = provenance.process_name()
+    host, pid, start = own.split(":")
+    assert provenance.is_running(own)
+    assert not provenance.is_running(f"{host}:{pid}:{float(start) - 60}")  # the number was given to another
+    assert not provenance.is_running(f"elsewhere:{pid}:{start}")
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        name = f"{host}:{child.pid}:{psutil.Process(child.pid).create_time()}"
+        assert provenance.is_running(name)
+        child.communicate(b"\n")
+    assert not provenance.is_running(name)
+    assert not provenance.is_running("") and not provenance.is_running("a:b:c")

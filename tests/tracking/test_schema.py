@@ -1,0 +1,28 @@
+"""Parameters as text."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.tracking import (
+    schema,
+)
+
+json_values = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+
+
+@given(json_values | st.lists(json_values, max_size=3).map(tuple))
+def test_a_parameter_comes_back_with_its_type(value: object) -> None:
+    text = schema.encode_param(value)
+    back = schema.decode_param(text)
+    assert (type(back), back) == (type(value), value)
+    assert text.isprintable()
+
+
+@pytest.mark.parametrize(
+    "value", ["1e-3", "true", "null", "NaN", '"quoted"', "[", "[" * 100_000, " 1", "", "a\nb", "é"]
+)
+def test_a_string_that_looks_like_something_else_stays_a_string(value: str) -> None:
+    assert schema.decode_param(schema.encode_param(value)) == value

@@ -1,0 +1,113 @@
+"""Parent runs: opened, resumed, closed; runs that a dead process left open."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from harness.core.metrics import VAL_LOSS
+from harness.core.outcomes import Outcome
+from harness.tracking import (
+    ArmInfo,
+    SweepInfo,
+    Tracker,
+    load_sweep,
+)
+from repositories import make_repository
+from stored_runs import Store, sweep_info, trial_info
+
+
+def test_the_same_identity_resumes_the_same_parent_run(store: Store) -> None:
+    info = sweep_info("again")
+    tracker = Tracker("again", store.uri)
+    parent = tracker.open_sweep(info)
+    tracker.close_sweep(parent, Outcome.INTERRUPTED, "Ctrl-C")
+    other = Tracker("again", store.uri).open_sweep(replace(info, identity="2" * 64))
+    assert other != parent
+    assert load_sweep("again", store.uri).run_id == other
+
+    more = replace(info, question="And now?", arms=(*info.arms, ArmInfo("drop_rate=0.2", {"model.drop_rate": 0.2})))
+    assert Tracker("again", store.uri).open_sweep(more) == parent
+    run = store.client.get_run(parent)
+    assert run.info.status == "RUNNING"
+    assert not {"harness.outcome", "harness.reason"} & set(run.data.tags)
+    assert "And now?" in run.data.tags["mlflow.note.content"]
+    assert "- drop_rate=0.1 (baseline)\n- drop_rate=0.2" in run.data.tags["mlflow.note.content"]
+    latest = load_sweep("again", store.uri)  # the one resumed last, though the other was created later
+    assert (latest.run_id, len(latest.arms), latest.outcome) == (parent, 3, None)
+
+
+def test_a_sweep_read_back_is_the_sweep_written(store: Store) -> None:
+    info = sweep_info("described")
+    before = datetime.now(UTC) - timedelta(seconds=1)
+    tracker = Tracker("described", store.uri)
+    parent = tracker.open_sweep(info)
+    tracker.close_sweep(parent, Outcome.COMPLETE)
+    found = load_sweep("described", store.uri, parent)
+    assert {field.name: getattr(found, field.name) for field in fields(SweepInfo)} == {
+        field.name: getattr(info, field.name) for field in fields(SweepInfo)
+    }
+    assert (found.run_id, found.status, found.outcome) == (parent, "FINISHED", "complete")
+    assert before <= found.started <= datetime.now(UTC)
+    assert found.versions["mlflow"] and found.versions["harness"]
+    spec = Path(store.client.download_artifacts(parent, "spec.yaml"))
+    assert spec.read_text("utf-8") == info.spec_text
+
+
+def test_a_sweep_records_the_code_version_of_the_current_folder(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = make_repository(tmp_path / "code")
+    monkeypatch.chdir(tmp_path / "code")
+    (tmp_path / "code/a.txt").write_text("two\n")
+    tracker = Tracker("dirty", store.uri)
+    parent = tracker.open_sweep(sweep_info("dirty"))
+    run = store.client.get_run(tracker.start_run(parent, trial_info()))
+    assert run.data.tags["mlflow.source.git.commit"] == run.data.tags["harness.git_commit"] == commit
+    assert run.data.tags["harness.git_dirty"] == "true"
+    patch = Path(store.client.download_artifacts(parent, "dirty.patch")).read_text()
+    assert "-one\n+two\n" in patch
+    found = load_sweep("dirty", store.uri)
+    assert (found.commit, found.dirty) == (commit, True)
+
+
+def test_runs_of_a_dead_process_are_closed_and_own_runs_stay_open(store: Store) -> None:
+    left = store.runs[0]
+    assert store.client.get_run(left["run"]).info.status == "RUNNING"
+    tracker = Tracker("first", store.uri)
+    parent = tracker.open_sweep(sweep_info("first"))
+    assert parent == left["parent"]
+    own = tracker.start_run(parent, trial_info())
+
+    assert tracker.close_abandoned_runs(parent) == 1
+    run = store.client.get_run(left["run"])
+    assert (run.info.status, run.data.tags["harness.outcome"]) == ("KILLED", "interrupted")
+    [last] = store.client.get_metric_history(left["run"], VAL_LOSS)
+    assert run.info.end_time == last.timestamp  # not the time at which it was found
+    assert tracker.close_abandoned_runs(parent) == 0
+    assert store.client.get_run(own).info.status == "RUNNING"
+
+    # To another tracker, what this process left open is abandoned (a notebook whose cell was stopped).
+    later = Tracker("first", store.uri)
+    assert later.close_abandoned_runs(later.open_sweep(sweep_info("first"))) == 1
+    assert store.client.get_run(own).info.status == "KILLED"
+
+
+def test_an_abandoned_run_is_closed_with_its_outcome_if_that_is_known(store: Store) -> None:
+    tracker = Tracker("abandoned", store.uri)
+    parent = tracker.open_sweep(sweep_info("abandoned"))
+    done = tracker.start_run(parent, trial_info(), key="abc")
+    assert Tracker("abandoned", store.uri).close_abandoned_runs(parent, {"abc": Outcome.DIVERGED}) == 1
+    run = store.client.get_run(done)
+    assert (run.info.status, run.data.tags["harness.outcome"]) == ("FAILED", "diverged")
+
+
+def test_opening_a_sweep_closes_other_abandoned_sweeps(store: Store) -> None:
+    left = store.runs[1]
+    assert Tracker("second", store.uri).open_sweep(sweep_info("second", "3" * 64)) != left["parent"]
+    for run_id in left.values():
+        run = store.client.get_run(run_id)
+        assert (run.info.status, run.data.tags["harness.outcome"]) == ("KILLED", "interrupted")
