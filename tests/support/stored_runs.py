@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities import Experiment
 
 from harness.config.run import RunConfig
 from harness.core.metrics import Point
@@ -137,6 +138,13 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     assert [maker.returncode for maker in makers] == [9, 9], streams_of
     runs = [dict(zip(("parent", "run"), out.split(), strict=True)) for out, _ in streams_of]
     return Store(folder, f"sqlite:///{folder}/mlruns/mlflow.db", [error for _, error in streams_of], runs)
+
+
+def experiment_of(client: MlflowClient, name: str) -> Experiment:
+    """The experiment of this name, which has to exist."""
+    found = client.get_experiment_by_name(name)
+    assert found is not None
+    return found
 
 
 def ended(store: Store, experiment: str, info: TrialInfo, *points: Point, outcome: Outcome = Outcome.COMPLETE) -> str:

@@ -18,6 +18,7 @@ from mlflow import MlflowClient
 from browser import browser, needs_browser
 from in_process import call
 from sandbox import SPEC, Sandbox
+from stored_runs import experiment_of
 
 pytestmark = [pytest.mark.slow, needs_browser]
 
@@ -29,7 +30,7 @@ class Pages:
 
     def __init__(self, driver: Any, address: str, client: MlflowClient) -> None:
         self.driver, self.address = driver, address
-        self.experiment = client.get_experiment_by_name("tiny")
+        self.experiment = experiment_of(client, "tiny")
         runs = client.search_runs([self.experiment.experiment_id])
         self.parent = next(run for run in runs if run.data.tags["harness.role"] == "sweep")
         self.children = [run for run in runs if run is not self.parent]

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModelStatus
+from mlflow.entities import LoggedModel, LoggedModelStatus
 
 from harness.core.outcomes import Outcome, Phase
 from harness.tracking import Tracker, checkpoint_folder, page_address
 from harness.tracking.models import model_name
 from paths import ROOT
 from servers import mlflow_server
-from stored_runs import Store, point, sweep_info, trial_info
+from stored_runs import Store, experiment_of, point, sweep_info, trial_info
 
 README = ROOT / "mlruns" / "README.md"
 
@@ -41,7 +41,7 @@ def made(folder: Path, *, curve: bool = True) -> Path:
     return folder
 
 
-def models_of(client: MlflowClient, run: str) -> list[object]:
+def models_of(client: MlflowClient, run: str) -> list[LoggedModel]:
     experiment = client.get_run(run).info.experiment_id
     return [one for one in client.search_logged_models([experiment]) if one.source_run_id == run]
 
@@ -60,14 +60,15 @@ def test_a_checkpoint_is_stored_once_as_a_model_with_its_losses(
     tracker.end_run(run, Outcome.COMPLETE)
     (model,) = models_of(client, run)
     assert (model.name, model.status) == ("drop_rate=0,0 seed 7", LoggedModelStatus.READY)
-    assert {metric.key: metric.value for metric in model.metrics} == {
+    assert {metric.key: metric.value for metric in model.metrics or []} == {
         "val/loss": 3.25,
         "test/loss": 3.5,
         "train/loss": 3.0,
     }
-    assert {metric.dataset_name for metric in model.metrics} == {"tiny"}
+    assert {metric.dataset_name for metric in model.metrics or []} == {"tiny"}
     assert model.params["model.drop_rate"] == "0.0"
     stored = client.get_run(run)
+    assert stored.outputs is not None
     assert [(one.model_id, one.step) for one in stored.outputs.model_outputs] == [(model.model_id, 40)]
     assert [file.path for file in client.list_artifacts(run)] == ["loss_curve.svg"]
     assert [one.value for one in client.get_metric_history(run, "val/loss")] == [5.5, 3.25]  # nothing twice
@@ -106,9 +107,10 @@ def test_a_model_that_is_incomplete_is_completed_and_not_created_twice(
         tracker.store_files(run, files)
     (model,) = models_of(client, run)
     assert model.status == LoggedModelStatus.READY
-    assert {metric.key: metric.value for metric in model.metrics} == {"val/loss": 3.0}
+    assert {metric.key: metric.value for metric in model.metrics or []} == {"val/loss": 3.0}
     assert [one.value for one in client.get_metric_history(run, "val/loss")] == [3.0]
-    assert len(client.get_run(run).outputs.model_outputs) == 1
+    outputs = client.get_run(run).outputs
+    assert outputs is not None and len(outputs.model_outputs) == 1
     tracker.end_run(run, Outcome.COMPLETE)
 
 
@@ -152,7 +154,7 @@ def test_the_searches_of_the_readme_find_what_they_say(tracker: Tracker, client:
         other.log_point(run, point(40, val__loss=loss))
         other.end_run(run, outcome)
     other.close_sweep(parent, Outcome.COMPLETE)
-    experiment = client.get_experiment_by_name("searched").experiment_id
+    experiment = experiment_of(client, "searched").experiment_id
     found = [{run.info.run_name for run in client.search_runs([experiment], search)} for search in searches]
     assert found == [{"low"}, {"low"}, {"lost"}]
 
@@ -168,11 +170,11 @@ def test_the_answer_and_the_report_come_to_the_sweeps_page(
     assert "> drop_rate=0.0 is worse." in tags["mlflow.note.content"]
     assert tags["harness.verdict"] == "drop_rate=0.0: worse; drop_rate=0.2: undecided"
     assert [file.path for file in client.list_artifacts(parent, "report")] == ["report/report.html"]
-    experiment = client.get_experiment_by_name("models")
+    experiment = experiment_of(client, "models")
     assert "> drop_rate=0.0 is worse." in experiment.tags["mlflow.note.content"]
     client.set_experiment_tag(experiment.experiment_id, "mlflow.note.content", "mine")
     again = Tracker("models", tracker.uri)
     assert again.open_sweep(sweep_info("models")) == parent
     tags = client.get_run(parent).data.tags
     assert "> drop_rate=0.0 is worse." in tags["mlflow.note.content"]  # until there is another
-    assert client.get_experiment_by_name("models").tags["mlflow.note.content"] == "mine"
+    assert experiment_of(client, "models").tags["mlflow.note.content"] == "mine"

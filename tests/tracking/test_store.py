@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,7 +67,9 @@ def test_brief_requests_change_mlflows_retries_only_inside(monkeypatch: pytest.M
     from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT
 
     def patience() -> tuple[int, int]:
-        return MLFLOW_HTTP_REQUEST_MAX_RETRIES.get(), MLFLOW_HTTP_REQUEST_TIMEOUT.get()
+        retries: Any = MLFLOW_HTTP_REQUEST_MAX_RETRIES
+        timeout: Any = MLFLOW_HTTP_REQUEST_TIMEOUT
+        return retries.get(), timeout.get()
 
     monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
     monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT", raising=False)

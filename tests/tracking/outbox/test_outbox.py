@@ -181,7 +181,7 @@ def test_a_run_that_cannot_be_created_does_not_block_the_others(place: Place, mo
             raise MlflowException("no such run for you")
         return start(parent, info, *rest)
 
-    monkeypatch.setattr(outbox.tracker, "start_trial", refusing)
+    monkeypatch.setattr(outbox.tracker, "start_run", refusing)
     keys = [outbox.start(trial_info(seed=seed)) for seed in (1, 2)]
     for key in keys:
         outbox.log_point(key, point(1, val__loss=3.0))

@@ -14,7 +14,7 @@ from harness.tracking import Tracker, load_curves, load_frames, load_runs
 from harness.tracking.reading import histories as module
 from harness.tracking.reading.histories import read_points
 from harness.tracking.store import connect
-from stored_runs import Store, point, sweep_info, trial_info
+from stored_runs import Store, experiment_of, point, sweep_info, trial_info
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_the_later_of_two_values_of_a_step_counts(uri: str) -> None:
 
 def test_many_runs_are_read_in_few_queries(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     client = connect(uri)
-    runs = list(client.search_runs([client.get_experiment_by_name("points").experiment_id]))
+    runs = list(client.search_runs([experiment_of(client, "points").experiment_id]))
     whole = read_points(client, runs)
     monkeypatch.setattr(module, "_RUNS_PER_QUERY", 1)
     pd.testing.assert_frame_equal(read_points(client, runs), whole)

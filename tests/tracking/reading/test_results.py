@@ -28,7 +28,7 @@ def test_confirm_results_are_the_runs_that_a_resume_skips(store: Store) -> None:
         tracker.end_run(ids[-1], outcome)
     tracker.start_run(parent, trial_info(seed=14))
     last = {VAL_LOSS: 2.0, VAL_PERPLEXITY: 7.4}
-    assert Tracker("confirm", store.uri).confirmed(parent) == [
+    assert Tracker("confirm", store.uri).confirm_results(parent) == [
         ("drop_rate=0.0", 11, wanted.config.digest(), ids[0], Outcome.COMPLETE, last),
         ("drop_rate=0.0", 15, trial_info(seed=15).config.digest(), ids[2], Outcome.DIVERGED, {}),
     ]

@@ -9,7 +9,7 @@ from harness.tracking import (
     TrackingError,
     load_runs,
 )
-from stored_runs import Store
+from stored_runs import Store, experiment_of
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", "x\n", "a b", "..", "'; DROP TABLE runs; --"])
@@ -22,7 +22,7 @@ def test_a_name_that_is_not_a_slug_is_refused(store: Store, name: str) -> None:
 
 def test_a_deleted_experiment_is_not_written_to(store: Store) -> None:
     Tracker("binned", store.uri)
-    number = store.client.get_experiment_by_name("binned").experiment_id
+    number = experiment_of(store.client, "binned").experiment_id
     store.client.delete_experiment(number)
     with pytest.raises(TrackingError, match=f"deleted; .* restore it: .*--experiment-id {number}"):
         Tracker("binned", store.uri)

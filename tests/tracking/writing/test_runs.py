@@ -8,6 +8,7 @@ import math
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -68,7 +69,9 @@ def test_a_run_as_mlflow_shows_it(store: Store) -> None:
     assert [(one.step, one.value) for one in history] == [(0, 5.5), (20, 4.0)]
     assert [(one.step, one.value) for one in store.client.get_metric_history(run_id, TOKENS)] == [(0, 0), (20, 1280)]
 
+    assert run.inputs is not None
     [used] = run.inputs.dataset_inputs
+    assert used.dataset.profile is not None
     assert (used.dataset.name, used.dataset.digest) == ("tiny", ("b2" * 32)[:36])
     assert json.loads(used.dataset.source) == {"uri": "1 file: tiny.txt"}
     assert json.loads(used.dataset.profile)["tokens"] == DATA["tokens"]
@@ -94,7 +97,7 @@ def test_points_are_sent_in_batches_and_all_arrive_in_order(store: Store) -> Non
     tracker.flush()  # few as they are
     assert len(store.client.get_metric_history(run_id, "train/batch_loss")) == 1504
     # More at once than MLflow takes in one batch.
-    wide = {f"layer/{index}": float(index) for index in range(1200)}
+    wide: Any = {f"layer/{index}": float(index) for index in range(1200)}
     tracker.log_point(run_id, point(1504, train__batch_loss=-1.0, **wide))
     tracker.end_run(run_id, Outcome.COMPLETE)
     last = store.client.get_run(run_id).data.metrics

@@ -2,17 +2,19 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
+from harness.tracking.records import SweepInfo
 from harness.tracking.writing.views import PREFIX, links, view_tags
 from stored_runs import sweep_info
 
 
-def states(info: object, **stored: str) -> dict[str, dict[str, object]]:
-    tags = view_tags(info, "abc", stored, 1000)  # type: ignore[arg-type]
+def states(info: SweepInfo, **stored: str) -> dict[str, dict[str, Any]]:
+    tags = view_tags(info, "abc", stored, 1000)
     return {name.removeprefix(PREFIX): json.loads(json.loads(text)["state"]) for name, text in tags.items()}
 
 
-def test_the_views_of_a_sweep_are_limited_to_its_runs_and_sorted_by_validation_loss() -> None:
+def test_views_show_the_sweeps_runs_sorted_by_validation_loss() -> None:
     found = states(sweep_info("x"))
     assert set(found) == {"harness-verdict", "harness-search", "harness-runs"}
     for state in found.values():
@@ -23,19 +25,19 @@ def test_the_views_of_a_sweep_are_limited_to_its_runs_and_sorted_by_validation_l
     assert found["harness-verdict"]["groupBy"] == grouped
 
 
-def test_parallel_coordinates_are_of_the_compared_and_the_tuned_values() -> None:
-    (chart,) = states(sweep_info("x"))["harness-search"]["compareRunCharts"]  # type: ignore[misc]
+def test_parallel_coordinates_show_the_compared_and_the_tuned_values() -> None:
+    (chart,) = states(sweep_info("x"))["harness-search"]["compareRunCharts"]
     assert chart["selectedParams"] == ["model.drop_rate", "train.learning_rate"]
     assert chart["selectedMetrics"] == ["val/loss"]
 
 
-def test_without_a_search_there_is_no_view_of_one() -> None:
+def test_a_sweep_without_a_search_has_no_view_of_one() -> None:
     info = replace(sweep_info("x"), tune={})
     assert set(states(info)) == {"harness-verdict", "harness-runs"}
     assert [name for name, _ in links(info, "1")] == ["Verdict: confirm runs by arm", "All runs"]
 
 
-def test_views_are_written_once_and_listed_in_the_order_of_their_use() -> None:
+def test_views_are_written_once_and_the_verdict_is_listed_first() -> None:
     info = sweep_info("x")
     tags = view_tags(info, "abc", {}, 1000)
     assert view_tags(info, "abc", tags, 2000) == {}
