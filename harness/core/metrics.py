@@ -121,20 +121,3 @@ def bits_per_byte(total_nats: float, total_bytes: int) -> float:
     if total_bytes <= 0:
         raise ValueError(f"total_bytes must be positive, found {total_bytes}")
     return total_nats / (math.log(2) * total_bytes)
-
-
-def split_metrics(split: str, total_nats: float, tokens: int, total_bytes: int) -> dict[str, float]:
-    """Loss, perplexity and bits per byte of one scored split, under their metric names.
-
-    Args:
-        split: "val", "val_sample" or "test", the prefix of the names.
-        total_nats: summed negative log probability of the split's target tokens.
-        tokens: number of target tokens scored.
-        total_bytes: UTF-8 bytes that those tokens stand for.
-    """
-    loss = total_nats / tokens
-    return {
-        f"{split}/loss": loss,
-        f"{split}/perplexity": perplexity(loss),
-        f"{split}/bits_per_byte": bits_per_byte(total_nats, total_bytes),
-    }

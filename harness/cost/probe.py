@@ -29,8 +29,8 @@ from harness.model.generation import continue_text
 from harness.model.init import build_gpt
 from harness.training.devices import describe, resolve_compile, resolve_device, resolve_precision, synchronize
 from harness.training.errors import Stopped
-from harness.training.optimizers import Optimizer
-from harness.training.resume import Environment, State, States, collect
+from harness.training.model_optimizer import ModelOptimizer
+from harness.training.resume import Environment, State, States, state_tensors
 from harness.training.trainer import train
 
 WARM_UP = 2  # steps that are not counted: the first ones build what later ones use
@@ -140,14 +140,14 @@ def _memory(device: torch.device) -> float:
 def _state_seconds(config: RunConfig, data: Dataset, device: torch.device) -> float:
     """To write weights and optimizer to the disk, as a run does to go on from there."""
     model = build_gpt(config, device, data.vocabulary, data.trained)
-    optimizer = Optimizer(model, config.train)
+    optimizer = ModelOptimizer(model, config.train)
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()  # moments exist only after a step
     here = Environment.here(device, resolve_precision(config.train, device))
     with tempfile.TemporaryDirectory() as folder, States(Path(folder), config, data, here) as states:
         began = time.perf_counter()
-        states.save(State(1, collect(model, optimizer, device), {"training": 0.0}, None, ()))
+        states.save(State(1, state_tensors(model, optimizer, device), {"training": 0.0}, None, ()))
         return time.perf_counter() - began
 
 

@@ -1,4 +1,4 @@
-"""Where a run computes and in which precision: what `auto` means, in one place."""
+"""Device, precision and compilation of a run: resolves `auto`."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import torch
 
 from harness.config.run import RunConfig, TrainConfig
 
-# A run that is shorter than this on a GPU, uncompiled, is over sooner without the 40 seconds that compiling takes: of a
-# step of the 124M preset on an H100 it saves not quite a half.
+# Compiling takes 40 seconds and saves almost half of a step of the 124M preset on an H100, so it does not pay for a run
+# that is shorter than this uncompiled.
 COMPILE_FROM_SECONDS: Final = 120.0
-COMPILED_VERSIONS: Final = 10_000  # of the training step, in one process
-_UNCOMPILED_SHARE, _COMMON_PEAK = 0.2, 150e12  # of the peak that training reaches; FLOP/s of a GPU that is not listed
+COMPILED_VERSIONS: Final = 10_000  # of the loss, per process
+_UNCOMPILED_MFU, _DEFAULT_PEAK = 0.2, 150e12  # share of the peak reached uncompiled; FLOP/s of a GPU not listed
 
-# Dense bf16 peak in FLOP/s from the vendors' data sheets, by a part of the device's name: the first that fits.
+# Dense bf16 peak in FLOP/s from the vendors' data sheets, by a part of the device's name: the first match counts.
 PEAK_FLOPS = {
     "H200": 989e12,
     "H100 PCIe": 756e12,
@@ -35,43 +35,44 @@ PEAK_FLOPS = {
 
 
 class DeviceError(ValueError):
-    """A device or precision was asked for that this machine does not have."""
+    """The device asked for is not available on this machine."""
 
 
 def resolve_device(config: TrainConfig, index: int = 0) -> torch.device:
-    """The device a run uses: what `train.device` names, or for `auto` the first of cuda, mps, cpu that is there.
+    """The device of a run: `train.device`, or for `auto` the first available of cuda, mps, cpu.
 
     Args:
         config: names the device.
-        index: which CUDA device, where there are several.
+        index: which CUDA device, if there are several; counted modulo their number.
 
     Raises:
-        DeviceError: the device that was asked for is not there.
+        DeviceError: the device asked for is not available.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    name = config.device if config.device != "auto" else next(name for name, there in available.items() if there)
+    name = config.device if config.device != "auto" else next(name for name, found in available.items() if found)
     if not available[name]:
-        there = ", ".join(name for name, yes in available.items() if yes)
-        raise DeviceError(f"train.device: found {name}; allowed on this machine: auto, {there}")
+        names = ", ".join(name for name, found in available.items() if found)
+        raise DeviceError(f"train.device: found {name}; allowed on this machine: auto, {names}")
     return torch.device(name, index % torch.cuda.device_count()) if name == "cuda" else torch.device(name)
 
 
 def resolve_precision(config: TrainConfig, device: torch.device) -> str:
-    """`fp32` or `bf16`: what was asked for, or for `auto` bf16 on CUDA devices that have it and fp32 elsewhere."""
+    """`fp32` or `bf16`: `train.precision`, or for `auto` bf16 on CUDA devices that support it and fp32 elsewhere."""
     if config.precision != "auto":
         return config.precision
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
 
 
 def resolve_compile(config: RunConfig, device: torch.device, train_windows: int) -> bool:
-    """Whether the training step is compiled: as asked for, or for `auto` on a CUDA device if the run is long enough.
+    """Whether the loss is compiled: `train.compile`, or for `auto` on a CUDA device if the run is long enough.
 
-    On the CPU compiled steps were 0 to 16 % faster, after 40 s of compiling and without this project's own head.
+    On the CPU compiled steps were 0 to 16 % faster, after 40 s of compiling, since they cannot use this project's CPU
+    kernels.
 
     Args:
         config: of the run, resolved.
-        device: where it trains.
-        train_windows: in an epoch; see `RunConfig.total_steps`.
+        device: of the run.
+        train_windows: windows in an epoch; see `RunConfig.total_steps`.
     """
     wanted = config.train.compile
     if wanted != "auto":
@@ -81,14 +82,15 @@ def resolve_compile(config: RunConfig, device: torch.device, train_windows: int)
     seconds = config.train.budget.seconds
     if seconds is None:
         tokens = (config.total_steps(train_windows) or 0) * config.tokens_per_step
-        seconds = tokens * config.flops_per_token / (_UNCOMPILED_SHARE * (peak_flops(device) or _COMMON_PEAK))
+        seconds = tokens * config.flops_per_token / (_UNCOMPILED_MFU * (peak_flops(device) or _DEFAULT_PEAK))
     return seconds >= COMPILE_FROM_SECONDS
 
 
 def compiled(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    """`function` by `torch.compile`, however many models of other sizes or dropout rates this process has trained.
+    """`torch.compile(function)`, without the limit on how many versions one process compiles.
 
-    By default torch compiles eight versions of a function and then, but for a line in its log, none.
+    By default torch compiles eight versions of a function and runs later ones uncompiled, with only a line in its log.
+    A worker trains models of many sizes and dropout rates.
     """
     from torch import _dynamo
 
@@ -96,21 +98,21 @@ def compiled(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tenso
     return torch.compile(function)
 
 
-def settle_products(device: torch.device, precision: str) -> None:
-    """Let a GPU that trains in bf16 take TF32 for the products that autocast leaves in float32; else nothing less."""
+def set_matmul_precision(device: torch.device, precision: str) -> None:
+    """Allow TF32 on a GPU that trains in bf16, for products that autocast leaves in float32; else exact float32."""
     lower = device.type == "cuda" and precision == "bf16"
     torch.set_float32_matmul_precision("high" if lower else "highest")
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:
-    """A fresh context in which matrix products run in `precision`; weights and gradients stay float32."""
+    """A context in which matrix products run in `precision`; weights and gradients stay float32."""
     if precision == "fp32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, torch.bfloat16)
 
 
 def peak_flops(device: torch.device) -> float | None:
-    """The device's peak in FLOP/s (dense bf16), or None where it is not known."""
+    """The device's peak in FLOP/s (dense bf16), or None if it is not known."""
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)
@@ -118,7 +120,7 @@ def peak_flops(device: torch.device) -> float | None:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done all it was given."""
+    """Wait until the device has finished all queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -131,12 +133,10 @@ def describe(device: torch.device) -> str:
 
 
 def release_memory() -> None:
-    """Give back to the system, and to other processes on a GPU, what is free but still held; takes milliseconds.
+    """Return free cached memory to the system and the GPU, and reset CUDA's peak-memory statistics; takes milliseconds.
 
-    What a GPU held at most is counted anew from here.
-
-    glibc keeps what is freed between pieces that are not. Runs of several sizes, one after the other, leave such
-    pieces at other places each time, and so a process that trains one run after the other grows without a leak.
+    glibc keeps free memory that lies between blocks in use. Runs of different sizes leave such blocks in different
+    places, so a process that trains one run after the other would grow without a leak.
     """
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only

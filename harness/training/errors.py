@@ -1,4 +1,4 @@
-"""Why a training run ended early."""
+"""Reasons for which a training run ends early."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from torch import Tensor
 
 
 class Diverged(ArithmeticError):
-    """Loss or gradient became NaN or infinite; the weights are worthless from here on."""
+    """The loss or the gradient became NaN or infinite."""
 
 
 class Stopped(Exception):
-    """The caller's `stop` ended the training before its budget was spent. The state is saved."""
+    """The caller's `stop` ended the training before the budget was spent. The state is saved, if the run has a
+    folder."""
 
 
 def check_finite(step: int, **values: Tensor | float) -> None:

@@ -1,13 +1,16 @@
-"""How good a GPT is on its data: exact losses over whole splits and fixed samples, and what it writes.
+"""Evaluation of a GPT: exact losses over whole splits and fixed samples of them, and a generated text.
 
-Nothing here draws a random number or changes a weight, so how often a model is evaluated changes nothing else.
+Nothing here changes a weight or uses a random stream of the training, so the rhythm of evaluations changes nothing
+else.
+To add a metric: a function that yields (name, value), and its name in `METRICS`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import cached_property
 from typing import Final
 
 import torch
@@ -17,28 +20,35 @@ from harness.config.fingerprint import digest_of
 from harness.config.run import RunConfig
 from harness.core import metrics
 from harness.data import Dataset
-from harness.data.batches import Tokens, fixed_sample, scoring_batches, strided_batches, take_windows
+from harness.data.batches import fixed_sample, scoring_batches, strided_batches, take_windows
 from harness.model.generation import continue_text
 from harness.model.gpt import GPT
 from harness.training.devices import autocast
 from harness.training.errors import Stopped, check_finite
-from harness.training.token_losses import save_passage
 
-# Fields that do not matter before the first step: a run's first point is that of every run that differs in them only.
-NOT_YET: Final = (
-    *("budget", "batch_tokens", "batch_size", "eval_every", "checkpoint_every", "grad_clip"),
-    *("optimizer", "learning_rate", "schedule", "warmup", "final_fraction", "decay", "weight_decay", "beta1", "beta2"),
+# Fields that change nothing before the first step: runs that differ only in them share their evaluation at step 0.
+NO_EFFECT_AT_STEP_0: Final = (
+    *("model.drop_rate", "train.budget", "train.batch_tokens", "train.batch_size", "train.eval_every"),
+    *("train.checkpoint_every", "train.grad_clip", "train.optimizer", "train.learning_rate", "train.schedule"),
+    *("train.warmup", "train.final_fraction", "train.decay", "train.weight_decay", "train.beta1", "train.beta2"),
 )
 
-EVAL_TOKENS = 8192  # tokens scored at once; the result does not depend on it
+EVAL_TOKENS = 8192  # tokens per batch of an evaluation; the result does not depend on it
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Summed losses (nats, float64) and numbers of targets, both by position in the window, shape (T,)."""
+    """Losses of the targets of one pass over a text.
+
+    Attributes:
+        nats: summed negative log probabilities by position in the window, (T,) float64.
+        counts: targets by position, (T,) int64.
+        bytes: UTF-8 bytes that all targets stand for; None if not counted.
+    """
 
     nats: Tensor
     counts: Tensor
+    bytes: int | None = None
 
     @property
     def total(self) -> tuple[float, int]:
@@ -51,109 +61,189 @@ class Scores:
         nats, count = self.total
         return nats / count
 
+    @property
+    def by_position(self) -> tuple[float, ...]:
+        """Nats per target at each position; a text shorter than a window has no later positions."""
+        scored = self.counts > 0
+        return tuple((self.nats[scored] / self.counts[scored]).tolist())
 
-Measured = tuple[Mapping[str, float], str | None]  # losses and what follows from them; a text
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The result of one evaluation.
+
+    Attributes:
+        metrics: metric name → value, which may be infinite.
+        sample: the generated text; None if the run generates none.
+        by_position: mean validation loss at each position of the window; empty if only a sample was scored.
+    """
+
+    metrics: Mapping[str, float]
+    sample: str | None
+    by_position: tuple[float, ...] = ()
+
+
+@dataclass
+class Pass:
+    """One evaluation in progress: what a metric can use.
+
+    Attributes:
+        evaluator: has the model, the data and the configuration.
+        step: optimizer steps done.
+        last: whether training has finished.
+    """
+
+    evaluator: Evaluator
+    step: int
+    last: bool
+
+    @cached_property
+    def scores(self) -> Mapping[str, Scores]:
+        """Scores by split: `train` (a fixed sample), `val_sample`, `val` and `test`, as far as this evaluation has
+        them.
+
+        With `train.eval_tokens` the evaluations between the first and the last score the validation sample only.
+        """
+        evaluator, data = self.evaluator, self.evaluator.data
+        scores = {"train": evaluator.score_windows("train")}
+        sampled = evaluator.config.samples(len(data.val))
+        if sampled:
+            scores["val_sample"] = evaluator.score_windows("val")
+        if not sampled or self.last or self.step == 0:
+            scores["val"] = evaluator.score_split("val")
+        if self.last and evaluator.read_test and len(data.test) > 1:
+            scores["test"] = evaluator.score_split("test")
+        return scores
+
+
+Metric = Callable[[Pass], Iterator[tuple[str, float]]]
+
+
+def loss(evaluation: Pass) -> Iterator[tuple[str, float]]:
+    """Mean negative log probability of the targets, in nats."""
+    for split, scores in evaluation.scores.items():
+        yield f"{split}/loss", scores.mean
+
+
+def perplexity(evaluation: Pass) -> Iterator[tuple[str, float]]:
+    """exp(loss)."""
+    for split, scores in evaluation.scores.items():
+        yield f"{split}/perplexity", metrics.perplexity(scores.mean)
+
+
+def bits_per_byte(evaluation: Pass) -> Iterator[tuple[str, float]]:
+    """Bits per UTF-8 byte of the text, where the bytes are counted; comparable between tokenizers."""
+    for split, scores in evaluation.scores.items():
+        if scores.bytes is not None:
+            nats, _ = scores.total
+            yield f"{split}/bits_per_byte", metrics.bits_per_byte(nats, scores.bytes)
+
+
+def common_context_loss(evaluation: Pass) -> Iterator[tuple[str, float]]:
+    """Validation loss of the targets with enough tokens before them; comparable between context lengths."""
+    evaluator = evaluation.evaluator
+    if evaluation.last and evaluator.common_context is not None:
+        yield metrics.VAL_COMMON_LOSS, evaluator.common_context_loss(evaluator.common_context)
+
+
+METRICS: Sequence[Metric] = (loss, perplexity, bits_per_byte, common_context_loss)
 
 
 @dataclass
 class Evaluator:
-    """Scores a model on its splits. Draws no random numbers, so how often it is called changes nothing else."""
+    """Evaluates a model on its splits.
+
+    Attributes:
+        config, data, model, device, precision: of the run.
+        read_test: score the test split too, in the last evaluation.
+        common_context: score `common_context_loss` with so many tokens before each target, in the last evaluation.
+        stop: asked before every batch whether to stop now.
+        step0_cache: evaluations at step 0 by their key, shared with other runs of the process.
+    """
 
     config: RunConfig
     data: Dataset
     model: GPT
     device: torch.device
     precision: str
-    stop: Callable[[], bool] = lambda: False  # asked before every batch whether to end now
-    step0_cache: dict[str, Measured] = field(default_factory=dict)  # see `train`
-    by_position: tuple[float, ...] = ()  # mean validation loss at each position, of the last pass
+    read_test: bool = False
+    common_context: int | None = None
+    stop: Callable[[], bool] = lambda: False
+    step0_cache: dict[str, Evaluation] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
-        """Windows scored at once."""
+        """Windows per batch."""
         return max(1, EVAL_TOKENS // self.model.context_length)
 
-    def measure(self, step: int, read_test: bool = False, whole: bool = True) -> tuple[dict[str, float], str | None]:
-        """The scores of `evaluate` and the text of `sample`; those of an untrained model are whole, and found once."""
-        if step > 0:
-            return self.evaluate(step, read_test, whole), self.sample()
-        key = self._beginning()
-        if key not in self.step0_cache:
-            self.step0_cache[key] = self.evaluate(step), self.sample()
-        scores, sample = self.step0_cache[key]
-        return dict(scores), sample
+    def evaluate(self, step: int, last: bool = False) -> Evaluation:
+        """All metrics and a generated text.
 
-    def _beginning(self) -> str:
-        """Tells apart what is measured before the first step: weights, data, and how they are computed with."""
+        Args:
+            step: optimizer steps done; at 0 the result may come from the cache.
+            last: whether training has finished.
+
+        Raises:
+            Diverged: a loss is not finite.
+            Stopped: `stop` said so.
+        """
+        if step > 0:
+            return self._evaluate(step, last)
+        key = self.step0_key()
+        if key not in self.step0_cache:
+            self.step0_cache[key] = self._evaluate(step, last)
+        return self.step0_cache[key]
+
+    def _evaluate(self, step: int, last: bool) -> Evaluation:
+        evaluation = Pass(self, step, last)
+        measured = {name: value for metric in METRICS for name, value in metric(evaluation)}
+        check_finite(step, **{name: value for name, value in measured.items() if name.endswith("/loss")})
+        val = evaluation.scores.get("val")
+        return Evaluation(measured, self.sample(), val.by_position if val is not None else ())
+
+    def step0_key(self) -> str:
+        """Equal for runs whose evaluations at step 0 are equal: the same weights, data, device and evaluation
+        settings."""
         plain = self.config.resolved()
-        for name in NOT_YET:
-            del plain["train"][name]
-        del plain["model"]["drop_rate"]
+        for path in NO_EFFECT_AT_STEP_0:
+            section, _, name = path.partition(".")
+            del plain[section][name]
         where = [str(self.device), self.precision, torch.get_num_threads()]
         return digest_of({"config": plain, "data": self.data.fingerprint, "where": where})
 
-    def evaluate(self, step: int, read_test: bool = False, whole: bool = True) -> dict[str, float]:
-        """Train loss over the fixed sample, validation (and test) loss over every target of the split.
-
-        Args:
-            step: of the point, for what is said of a loss that is not finite.
-            read_test: score the test split too.
-            whole: score the whole validation split where `train.eval_tokens` asks for a sample, too.
-        """
-        loss = self.window_scores(self.data.train, self.sample_of("train")).mean
-        scores = {metrics.TRAIN_LOSS: loss, metrics.TRAIN_PERPLEXITY: metrics.perplexity(loss)}
-        sampled = self.config.samples(len(self.data.val))
-        if sampled:
-            scores |= self.sample_scores()
-        if whole or not sampled:
-            scores |= self.split_scores("val", self.data.val)
-        if read_test and len(self.data.test) > 1:
-            scores |= self.split_scores("test", self.data.test)
-        check_finite(step, **{name: value for name, value in scores.items() if name.endswith("/loss")})
-        return scores
-
-    def sample_of(self, split: str) -> list[int]:
-        """Where the windows of a split's fixed sample begin."""
-        train = self.config.train
-        wanted = train.train_eval_tokens if split == "train" else train.eval_tokens
+    def score_windows(self, split: str) -> Scores:
+        """Every target of the fixed sample of windows of a split, of `train_eval_tokens` or `eval_tokens` tokens."""
+        tokens, length = self.data.tokens(split), self.model.context_length
+        wanted = self.config.train.train_eval_tokens if split == "train" else self.config.train.eval_tokens
         assert wanted is not None
-        return fixed_sample(self.data.tokens(split), self.model.context_length, wanted)
-
-    def sample_scores(self) -> dict[str, float]:
-        """Loss, perplexity and bits per byte over the fixed sample of the validation split, each target scored once."""
-        tokens, length, starts = self.data.val, self.model.context_length, self.sample_of("val")
-        nats, count = self.window_scores(tokens, starts).total
-        assert count == len(starts) * length
-        size = sum(int(self.data.token_bytes[tokens[start + 1 : start + 1 + length]].sum()) for start in starts)
-        return metrics.split_metrics("val_sample", nats, count, size)
-
-    def window_scores(self, tokens: Tokens, starts: list[int]) -> Scores:
-        """The targets of the windows that begin at `starts`."""
+        starts = fixed_sample(tokens, length, wanted)
         parts = (starts[i : i + self.rows] for i in range(0, len(starts), self.rows))
-        return self.score((*take_windows(tokens, part, self.model.context_length), 0) for part in parts)
+        scores = self.score((*take_windows(tokens, part, length), 0) for part in parts)
+        assert scores.total[1] == len(starts) * length
+        if split == "train":
+            return scores
+        size = sum(int(self.data.token_bytes[tokens[start + 1 : start + 1 + length]].sum()) for start in starts)
+        return dataclasses.replace(scores, bytes=size)
 
-    def split_scores(self, split: str, tokens: Tokens) -> dict[str, float]:
-        """Loss, perplexity and bits per byte over every target token of one split, each scored once."""
-        batches = scoring_batches(tokens, self.model.context_length, self.rows)
-        scores = self.score((*batch, 0) for batch in batches)
-        nats, count = scores.total
-        assert count == len(tokens) - 1
-        if split == "val":
-            there = scores.counts > 0  # a split shorter than a window reaches no later position
-            self.by_position = tuple((scores.nats[there] / scores.counts[there]).tolist())
-        return metrics.split_metrics(split, nats, count, self.data.target_bytes(split))
+    def score_split(self, split: str) -> Scores:
+        """Every token of a split but its first, each scored once as a target."""
+        tokens = self.data.tokens(split)
+        scores = self.score((*batch, 0) for batch in scoring_batches(tokens, self.model.context_length, self.rows))
+        assert scores.total[1] == len(tokens) - 1
+        return dataclasses.replace(scores, bytes=self.data.target_bytes(split))
 
-    def common_context_loss(self, behind: int) -> float:
-        """Mean validation loss of the targets with at least `behind` tokens before them, in nats."""
+    def common_context_loss(self, before: int) -> float:
+        """Mean validation loss of the targets with at least `before` tokens before them in their window, in nats."""
         tokens = self.data.val
-        scores = self.score(strided_batches(tokens, self.model.context_length, self.rows, behind))
-        assert scores.total[1] == len(tokens) - behind
+        scores = self.score(strided_batches(tokens, self.model.context_length, self.rows, before))
+        assert scores.total[1] == len(tokens) - before
         return scores.mean
 
     def score(self, batches: Iterable[tuple[Tensor, Tensor, int]]) -> Scores:
         """The targets in `batches` (inputs, targets, first position that counts), with dropout off."""
         length = self.model.context_length
-        where = self.device if self.device.type == "cuda" else "cpu"  # a GPU need not be waited for; MPS has no float64
+        # Summed on the GPU to avoid a synchronization per batch. MPS has no float64.
+        where = self.device if self.device.type == "cuda" else "cpu"
         nats = torch.zeros(length, dtype=torch.float64, device=where)
         counts = torch.zeros(length, dtype=torch.int64)
         self.model.eval()
@@ -167,12 +257,8 @@ class Evaluator:
         self.model.train()
         return Scores(nats.cpu(), counts)
 
-    def save_passage(self, folder: Path) -> None:
-        """Keep, beside a checkpoint, how likely the model thinks the first tokens of the validation split."""
-        save_passage(folder, self.model, self.data.val, self.data.codec, self.device, self.precision)
-
     def sample(self) -> str | None:
-        """The text that the model writes now, the same random numbers at every evaluation; None if none is wanted."""
+        """A text that the model generates, with the same random numbers at every evaluation; None if not wanted."""
         wanted = self.config.train.sample
         if wanted.max_new_tokens == 0:
             return None

@@ -1,161 +1,125 @@
-"""Optimizers and the learning-rate schedule.
+"""The optimization algorithms, and which of them each `train.optimizer` uses.
 
-Matrices are decayed, biases and norms are not (as GPT-2 and GPT-3 were trained). `muon` gives the blocks' matrices
-to Muon and everything else to AdamW; its updates are scaled to AdamW's size (Liu et al. 2025, "Muon is scalable for
-LLM training"), so one learning rate and one weight decay serve both.
+To add one: a subclass of `Algorithm`, a line in `OPTIMIZERS`, and the name among the allowed values of
+`train.optimizer`. The memory plan, the saved states and CUDA graphs ask the class. Importing this module imports no
+torch, so that a plan does not wait for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
-
-import torch
-from torch import Tensor
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from harness.config.run import TrainConfig
-from harness.model.gpt import GPT
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
-def _bare(method: Any) -> Any:
-    """A method of torch's optimizers without what its decorators import at the first call: the whole compiler."""
-    return getattr(method, "__wrapped__", method)
+class Algorithm(ABC):
+    """An optimization algorithm: which parameters it takes, what it stores for each, how it is created.
+
+    With zero gradients a step must only apply decoupled weight decay to matrices: p ← p · (1 - rate · weight_decay).
+    The untrained rows of a `SparseEmbedding` are decayed by this factor.
+
+    Attributes:
+        STATE: name of each tensor stored per parameter → whether it has the parameter's shape (else it is one number).
+        CAPTURABLE: the step can be captured in a CUDA graph; it then reads its learning rate from the GPU's memory.
+        DIVIDES_GRADIENTS: the step divides gradients by the optimizer's `grad_scale`, so clipping needs no pass of its
+            own.
+    """
+
+    STATE: ClassVar[Mapping[str, bool]]
+    CAPTURABLE: ClassVar[bool] = False
+    DIVIDES_GRADIENTS: ClassVar[bool] = False
+
+    @staticmethod
+    @abstractmethod
+    def takes(name: str, parameter: Tensor) -> bool:
+        """Whether it takes this parameter of a GPT, if no algorithm before it did."""
+
+    @staticmethod
+    @abstractmethod
+    def create(parameters: Sequence[Tensor], config: TrainConfig) -> torch.optim.Optimizer:
+        """The torch optimizer of these parameters, which are all on one device."""
+
+    @classmethod
+    def state_floats(cls) -> int:
+        """Floats stored per weight, tensors of a single number left out."""
+        return sum(cls.STATE.values())
 
 
-class AdamW(torch.optim.AdamW):
-    """torch's own, which a process can use without importing torch's compiler: a second, in every worker."""
+class AdamW(Algorithm):
+    """AdamW (Loshchilov & Hutter 2019). Takes every parameter; decays matrices, not biases and norms, as GPT-2 does."""
 
-    add_param_group = _bare(torch.optim.AdamW.add_param_group)
-    zero_grad = _bare(torch.optim.AdamW.zero_grad)
-    step = torch.no_grad()(_bare(torch.optim.AdamW.step))
+    STATE: ClassVar[Mapping[str, bool]] = {"step": False, "exp_avg": True, "exp_avg_sq": True}
+    CAPTURABLE = True
+    DIVIDES_GRADIENTS = True
+
+    @staticmethod
+    def takes(name: str, parameter: Tensor) -> bool:
+        """Always."""
+        return True
+
+    @staticmethod
+    def create(parameters: Sequence[Tensor], config: TrainConfig) -> torch.optim.Optimizer:
+        """torch's fused AdamW."""
+        import torch
+
+        groups = [
+            {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": config.weight_decay},
+            {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+        ]
+        device = parameters[0].device
+        on_gpu = device.type == "cuda"
+        rate = torch.tensor(config.learning_rate, device=device) if on_gpu else config.learning_rate
+        betas = (config.beta1, config.beta2)
+        return without_compiler(torch.optim.AdamW)(groups, lr=rate, betas=betas, fused=True, capturable=on_gpu)
 
 
-class Muon(torch.optim.Muon):
-    """Likewise."""
+class Muon(Algorithm):
+    """Muon (Jordan 2024) for the matrices of the blocks.
 
-    add_param_group = _bare(torch.optim.Muon.add_param_group)
-    zero_grad = _bare(torch.optim.Muon.zero_grad)
-    step = torch.no_grad()(_bare(torch.optim.Muon.step))
+    Its updates are scaled to the size of AdamW's (Liu et al. 2025, "Muon is scalable for LLM training"), so one
+    learning rate and one weight decay serve both.
+    """
+
+    STATE: ClassVar[Mapping[str, bool]] = {"momentum_buffer": True}
+
+    @staticmethod
+    def takes(name: str, parameter: Tensor) -> bool:
+        """The matrices of the blocks."""
+        return name.startswith("trf_blocks.") and parameter.dim() == 2
+
+    @staticmethod
+    def create(parameters: Sequence[Tensor], config: TrainConfig) -> torch.optim.Optimizer:
+        """torch's Muon."""
+        import torch
+
+        kind = without_compiler(torch.optim.Muon)
+        return kind(
+            parameters, lr=config.learning_rate, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
+        )
 
 
-# What an optimizer remembers of each parameter, and whether that has the parameter's shape or is a single number.
-_REMEMBERED: dict[type[torch.optim.Optimizer], dict[str, bool]] = {
-    AdamW: {"step": False, "exp_avg": True, "exp_avg_sq": True},
-    Muon: {"momentum_buffer": True},
+# `train.optimizer` → its algorithms. Each takes its parameters from those that the ones before it left.
+OPTIMIZERS: Final[Mapping[str, Sequence[type[Algorithm]]]] = {
+    "adamw": (AdamW,),
+    "muon": (Muon, AdamW),
 }
 
 
-class Optimizer:
-    """The optimizers of one model, stepped as one. Every parameter belongs to exactly one group.
+@functools.cache
+def without_compiler(kind: type[torch.optim.Optimizer]) -> type[Any]:
+    """A torch optimizer class without the decorators that import torch's compiler, which takes each worker a second."""
+    import torch
 
-    Args:
-        model: the GPT that is trained.
-        config: learning rate, betas, weight decay and which optimizer.
-    """
+    def bare(name: str) -> Any:
+        method = getattr(kind, name)
+        return getattr(method, "__wrapped__", method)
 
-    def __init__(self, model: GPT, config: TrainConfig) -> None:
-        self._peak = config.learning_rate
-        self._names = {parameter: name for name, parameter in model.named_parameters()}
-        matrices = [p for p in model.parameters() if p.dim() >= 2]
-        vectors = [p for p in model.parameters() if p.dim() < 2]
-        self._optimizers: list[torch.optim.Optimizer] = []
-        if config.optimizer == "muon":
-            hidden = [p for p in model.trf_blocks.parameters() if p.dim() == 2]
-            inside = {id(p) for p in hidden}
-            matrices = [p for p in matrices if id(p) not in inside]
-            muon = Muon(hidden, lr=self._peak, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
-            self._optimizers.append(muon)
-        groups = [
-            {"params": matrices, "weight_decay": config.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
-        ]
-        betas = (config.beta1, config.beta2)
-        on_gpu = matrices[0].device.type == "cuda"
-        # A recorded step (see `harness.training.step`) reads the learning rate from the GPU's memory.
-        rate = torch.tensor(self._peak, device=matrices[0].device) if on_gpu else self._peak
-        self._adamw = AdamW(groups, lr=rate, betas=betas, fused=True, capturable=on_gpu)
-        self._optimizers.append(self._adamw)
-        self.recordable = on_gpu and len(self._optimizers) == 1  # Muon's step takes its learning rate from Python
-        covered = [id(p) for optimizer in self._optimizers for group in optimizer.param_groups for p in group["params"]]
-        assert sorted(covered) == sorted(id(p) for p in model.parameters())
-
-    def set_learning_rate(self, factor: float) -> float:
-        """Set every group to `factor` times the peak; returns the rate."""
-        rate = self._peak * factor
-        for optimizer in self._optimizers:
-            for group in optimizer.param_groups:
-                if isinstance(group["lr"], Tensor):
-                    group["lr"].fill_(rate)
-                else:
-                    group["lr"] = rate
-        return rate
-
-    def clipped_step(self, max_norm: float | None) -> Tensor:
-        """`clip_gradients`, then `step`; returns the norm of the gradients before both.
-
-        On a GPU, AdamW alone reads the gradients unclipped and divides them itself: a pass over them less.
-        """
-        if not self.recordable:
-            norm = clip_gradients(self._names, max_norm)
-        else:
-            norm = gradient_norm(self._names)
-            excess = None if max_norm is None else ((norm + _CLIP_EPSILON) / max_norm).clamp(min=1.0)
-            # What torch's scaler of float16 losses sets, for the same purpose.
-            self._adamw.grad_scale = excess  # type: ignore[attr-defined]
-        self.step()
-        return norm
-
-    def step(self) -> None:
-        """Update the weights from their gradients, then drop the gradients."""
-        for optimizer in self._optimizers:
-            optimizer.step()
-        self.drop_gradients()
-
-    def drop_gradients(self) -> None:
-        """Forget them, their memory too."""
-        for optimizer in self._optimizers:
-            optimizer.zero_grad(set_to_none=True)
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Names and shapes of everything in `tensors` after the first step: `tok_emb.weight.exp_avg`, …"""
-        return {name: tuple(p.shape) if shaped else () for name, (_, p, _, shaped) in self._slots().items()}
-
-    def tensors(self) -> dict[str, Tensor]:
-        """What the optimizers remember of the steps so far, float32; nothing before the first."""
-        slots = self._slots().items()
-        return {name: state[p][key] for name, (state, p, key, _) in slots if key in state.get(p, {})}
-
-    def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go on from copies of what `tensors` gave. Learning rates are not among it: they are set at every step."""
-        for name, (state, parameter, key, _) in self._slots().items():
-            if name in tensors:
-                state[parameter][key] = tensors[name].to(parameter.device, copy=True)
-
-    def _slots(self) -> dict[str, tuple[dict[Tensor, dict[str, Tensor]], Tensor, str, bool]]:
-        """Name of each remembered tensor → the state that holds it, its parameter, its key there, see `_REMEMBERED`."""
-        return {
-            f"{self._names[parameter]}.{key}": (optimizer.state, parameter, key, shaped)
-            for optimizer in self._optimizers
-            for group in optimizer.param_groups
-            for parameter in group["params"]
-            for key, shaped in _REMEMBERED[type(optimizer)].items()
-        }
-
-
-_CLIP_EPSILON = 1e-6  # that torch adds to the norm when it clips
-
-
-def gradient_norm(parameters: Iterable[Tensor]) -> Tensor:
-    """The global L2 norm of all gradients, a number on their device."""
-    return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-
-
-def clip_gradients(parameters: Iterable[Tensor], max_norm: float | None) -> Tensor:
-    """Scale all gradients so that their global L2 norm is at most `max_norm`; returns the norm before that."""
-    parameters = list(parameters)
-    norm = gradient_norm(parameters)
-    # torch multiplies by 1 where there is nothing to clip, which is 1 % of a small model's step. To look is free on
-    # the CPU; a GPU would have to be waited for.
-    if max_norm is not None and not (norm.device.type == "cpu" and norm + _CLIP_EPSILON <= max_norm):
-        torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
-    return norm
+    methods = {name: bare(name) for name in ("add_param_group", "zero_grad")}
+    return type(kind.__name__, (kind,), {**methods, "step": torch.no_grad()(bare("step"))})

@@ -1,4 +1,4 @@
-"""A passage of the validation text as a model sees it: the probability that it gives to each token."""
+"""The probability that a model gives to each of the first tokens of the validation split."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from harness.data.batches import Tokens, scoring_batches
 from harness.model.gpt import GPT
 from harness.training.devices import autocast
 
-FILE: Final = "token_losses.json"  # in the folder of a checkpoint
+FILE: Final = "token_losses.json"  # in a checkpoint's folder
 LENGTH: Final = 200  # tokens
 
 
 @torch.no_grad()
-def save_passage(
+def save_token_losses(
     folder: Path, model: GPT, tokens: Tokens, tokenizer: Tokenizer, device: torch.device, precision: str
 ) -> None:
-    """Write the text of the first targets of a split and the probability of each, as a list of JSON objects.
+    """Write the text and the probability of the first `LENGTH` targets of a split, as a JSON list of objects.
 
-    They are scored in the windows of a full pass over the split, so their mean negative logarithm is the loss of its
-    beginning. A model is left in the mode it was in.
+    The targets are scored in the same windows as by a full pass over the split, so their mean negative log probability
+    is the split's loss over its beginning. Afterwards the model is in the mode (train or eval) it had before.
 
     Args:
         folder: of the checkpoint.
-        model: as it was saved.
+        model: whose checkpoint it is.
         tokens: the split; its first token is no target.
-        tokenizer: knows their text.
-        device, precision: as in the evaluations.
+        tokenizer: decodes the tokens.
+        device, precision: as in evaluations.
     """
     was_training = model.training
     model.eval()

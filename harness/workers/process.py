@@ -29,7 +29,7 @@ from harness.data import Dataset, open_dataset
 from harness.workers.messages import Exiting, Finished, Heartbeat, Job, Progress, Started, Stop
 
 if TYPE_CHECKING:
-    from harness.training.evaluation import Measured
+    from harness.training.evaluation import Evaluation
 
 _HEARTBEAT_SECONDS = 1.0  # between two heartbeats
 _DISK_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)  # no space on the disk, the process's limit, the user's quota
@@ -95,7 +95,7 @@ def _train(job: Job, control: _Control, index: int, cache: _Cache) -> Finished:
             device_index=index,
             state=job.state,
             after=job.after,
-            began=began,
+            on_start=began,
             stop=control.should_stop,
             step0_cache=cache.step0,
         )
@@ -184,7 +184,7 @@ class _Cache:
     """What a worker keeps from job to job: open datasets, and evaluations of untrained models (see `train`)."""
 
     datasets: dict[DataConfig, Dataset] = field(default_factory=dict)
-    step0: dict[str, Measured] = field(default_factory=dict)
+    step0: dict[str, Evaluation] = field(default_factory=dict)
 
     def dataset(self, config: DataConfig) -> Dataset:
         """The dataset of a config, opened once."""

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from harness.core import metrics
-from harness.core.metrics import Point, bits_per_byte, perplexity, split_metrics
+from harness.core.metrics import Point, bits_per_byte, perplexity
 from harness.core.outcomes import Outcome, Phase
 
 
@@ -30,29 +30,6 @@ def test_bits_per_byte_by_hand() -> None:
 def test_bits_per_byte_needs_bytes(size: int) -> None:
     with pytest.raises(ValueError, match=f"total_bytes must be positive, found {size}"):
         bits_per_byte(1.0, size)
-
-
-@pytest.mark.parametrize("split", ["train", "val", "test"])
-def test_split_metrics_by_hand(split: str) -> None:
-    # 5 tokens with probabilities 1/2, 1/4, 1/8, 1/8, 1/2: 10 bits, 2 a token, over 4 bytes
-    nats = -sum(math.log(p) for p in (1 / 2, 1 / 4, 1 / 8, 1 / 8, 1 / 2))
-    scores = split_metrics(split, nats, tokens=5, total_bytes=4)
-    assert scores == pytest.approx(
-        {f"{split}/loss": 2 * math.log(2), f"{split}/perplexity": 4.0, f"{split}/bits_per_byte": 2.5}, rel=1e-12
-    )
-
-
-def test_split_metrics_use_the_declared_names() -> None:
-    assert set(split_metrics("val", 1.0, 1, 1)) == {
-        metrics.VAL_LOSS,
-        metrics.VAL_PERPLEXITY,
-        metrics.VAL_BITS_PER_BYTE,
-    }
-    assert set(split_metrics("test", 1.0, 1, 1)) == {
-        metrics.TEST_LOSS,
-        metrics.TEST_PERPLEXITY,
-        metrics.TEST_BITS_PER_BYTE,
-    }
 
 
 def test_a_point_is_evaluated_when_it_carries_a_validation_loss() -> None:

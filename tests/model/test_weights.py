@@ -27,7 +27,7 @@ from harness.model.weights import (
     load_tokenizer,
     save_checkpoint,
 )
-from harness.training.optimizers import Optimizer
+from harness.training.model_optimizer import ModelOptimizer
 from helpers import lively_gpt, random_tokens, small_config
 
 
@@ -63,7 +63,7 @@ def test_a_model_comes_back_bit_by_bit(tied: bool, bias: bool, tmp_path: Path) -
 def test_a_loaded_model_can_be_trained_on(folder: Path) -> None:
     model, config = load_checkpoint(folder)
     before = model.out_head.weight.detach().clone()
-    optimizer = Optimizer(model.train(), config.train)
+    optimizer = ModelOptimizer(model.train(), config.train)
     model.loss(random_tokens(1, 16), random_tokens(1, 16)).backward()
     optimizer.step()
     assert not torch.equal(model.out_head.weight, before)

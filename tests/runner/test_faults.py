@@ -239,7 +239,7 @@ def test_03_sigkill_at_every_write_of_a_save(tmp_path: Path) -> None:
     assert [killed for killed, *_ in lines] == [True] * (len(lines) - 1) + [False]
     assert steps == [2] * steps.count(2) + [3] * steps.count(3)
     assert steps.count(2) > 15 and steps.count(3) > 2
-    half = "state-000003.json is missing; went on from the state before, of step 2"
+    half = "state-000003.json is missing; resumed from the state before, of step 2"
     assert {note for _, _, note, _ in lines} == {"", half}
     assert {loss for *_, loss in lines} == {whole}
 
@@ -297,7 +297,7 @@ def regions(states: Path) -> Iterator[tuple[Path, int]]:
 
 @pytest.mark.parametrize("lost", [False, True], ids=["flipped", "missing"])
 def test_05_a_byte_of_a_checkpoint(lost: bool, battered: Battered, tmp_path: Path) -> None:
-    said = f"{battered.damaged} is damaged; went on from the state before, of step "
+    said = f"{battered.damaged} is damaged; resumed from the state before, of step "
     assert said in battered.again  # and the run's curves are those of test 1 all the same
     [info] = [
         run.data.tags["harness.resumed"]
@@ -315,7 +315,7 @@ def test_05_a_byte_of_a_checkpoint(lost: bool, battered: Battered, tmp_path: Pat
         notes: list[str] = []
         points = train(battered.config, state=folder, began=lambda _, note, notes=notes: notes.append(note))
         next(points)
-        assert notes[0].startswith(f"{file.name} is damaged; went on from the state before"), (file.name, place)
+        assert notes[0].startswith(f"{file.name} is damaged; resumed from the state before"), (file.name, place)
         count += 1
     assert count > 40
 
@@ -396,7 +396,7 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Stopped:
 
 
 def test_06_a_malicious_checkpoint(stopped: Stopped, calm: Sandbox, tmp_path: Path) -> None:
-    assert f"{stopped.trapped} does not fit; went on from the state before, of step " in stopped.said[1]
+    assert f"{stopped.trapped} does not fit; resumed from the state before, of step " in stopped.said[1]
     assert not stopped.trap.exists()
     run = next(run for run in calm.runs()[1] if run.data.tags["harness.phase"] == "confirm")
     good = str(shutil.copytree(checkpoint_folder(run.info.run_id, calm.uri), tmp_path / "checkpoint"))

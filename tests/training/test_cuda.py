@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 import harness.model.init
-import harness.training.optimizers
+import harness.training.model_optimizer
 import harness.training.resume
 import harness.training.step
 from harness.config.run import RunConfig
@@ -128,8 +128,8 @@ def test_a_recorded_step_is_the_launched_one(
         harness.model.init, "MAX_TRAINED_SHARE", 0
     )  # the gradient of so few rows is added up in no fixed order
     recorded = run(config)
-    assert not [line for line in caplog.messages if "could not be recorded" in line]
-    monkeypatch.setattr(harness.training.step, "RECORDED_AFTER", 1000)
+    assert not [line for line in caplog.messages if "could not capture" in line]
+    monkeypatch.setattr(harness.training.step, "CAPTURE_AFTER", 1000)
     launched = run(config)
     if compiled:  # a compiled embedding adds up its gradient in no fixed order
         assert_near(recorded, launched, rel=2e-3)
@@ -140,16 +140,16 @@ def test_a_recorded_step_is_the_launched_one(
 def test_what_cannot_be_recorded_is_launched(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     config = on_gpu(budget={"steps": 12}, model={"drop_rate": 0.1})
     wanted = numbers(run(config))
-    honest = harness.training.optimizers.gradient_norm
+    honest = harness.training.model_optimizer.gradient_norm
 
     def waits(parameters: Iterable[Tensor]) -> Tensor:
         norm = honest(parameters)
         norm.item()
         return norm
 
-    monkeypatch.setattr(harness.training.optimizers, "gradient_norm", waits)
+    monkeypatch.setattr(harness.training.model_optimizer, "gradient_norm", waits)
     assert numbers(run(config)) == wanted
-    assert "could not be recorded" in caplog.text
+    assert "could not capture" in caplog.text
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])

@@ -24,7 +24,7 @@ from harness.training.devices import (
     resolve_compile,
     resolve_device,
     resolve_precision,
-    settle_products,
+    set_matmul_precision,
 )
 from harness.workers.pool import WORKER_ENVIRONMENT
 from helpers import small_config
@@ -91,12 +91,12 @@ def test_a_gpu_compiles_runs_that_take_minutes_and_nothing_else_does_unasked(mon
 
 def test_products_outside_autocast_are_exact_but_beside_bf16_on_a_gpu() -> None:
     try:
-        settle_products(CUDA, "bf16")
+        set_matmul_precision(CUDA, "bf16")
         assert torch.get_float32_matmul_precision() == "high"
-        settle_products(CUDA, "fp32")
+        set_matmul_precision(CUDA, "fp32")
         assert torch.get_float32_matmul_precision() == "highest"
         torch.set_float32_matmul_precision("medium")  # by somebody else in this process
-        settle_products(CPU, "bf16")
+        set_matmul_precision(CPU, "bf16")
         assert torch.get_float32_matmul_precision() == "highest"
     finally:
         torch.set_float32_matmul_precision("highest")

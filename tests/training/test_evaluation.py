@@ -34,7 +34,7 @@ def test_scores_are_plain_cross_entropies() -> None:
     whole = [(tokens[i : i + 16][None], tokens[i + 1 : i + 17][None]) for i in range(0, len(tokens) - 1, 16)]
     whole = [(x[:, : y.shape[1]], y) for x, y in whole]  # the last one has no target for its last input
     sample = [take_windows(data.train, [start], 16) for start in fixed_sample(data.train, 16, 200)]
-    scores = evaluator(config, model).evaluate(0)
+    scores = evaluator(config, model).evaluate(0).metrics
     with torch.no_grad():
         assert scores[metrics.VAL_LOSS] == pytest.approx(plain_score(model, whole), abs=1e-6)
         assert scores[metrics.TRAIN_LOSS] == pytest.approx(plain_score(model, sample), abs=1e-6)
@@ -45,16 +45,16 @@ def test_scores_are_plain_cross_entropies() -> None:
 def test_losses_by_position_are_means_over_windows() -> None:
     config, data = small_config(), byte_data()
     model = lively_gpt(config)
-    scorer = evaluator(config, model)
-    loss = scorer.evaluate(0)[metrics.VAL_LOSS]
+    found = evaluator(config, model).evaluate(0)
+    loss = found.metrics[metrics.VAL_LOSS]
     batches = [take_windows(data.val, [start], 16) for start in range(0, len(data.val) - 16, 16)]
     with torch.no_grad():
         rows = torch.stack([F.cross_entropy(model(x)[0].double(), y[0], reduction="none") for x, y in batches])
     rest = len(data.val) - 1 - 16 * len(rows)
     assert 0 < rest < 16
-    assert scorer.by_position[rest:] == pytest.approx(rows.mean(0)[rest:].tolist(), abs=1e-6)
+    assert found.by_position[rest:] == pytest.approx(rows.mean(0)[rest:].tolist(), abs=1e-6)
     weights = [len(rows) + (position < rest) for position in range(16)]
-    assert np.average(scorer.by_position, weights=weights) == pytest.approx(loss, abs=1e-9)
+    assert np.average(found.by_position, weights=weights) == pytest.approx(loss, abs=1e-9)
 
 
 @pytest.mark.parametrize("behind", [16, 12, 1])
@@ -82,7 +82,7 @@ def test_a_uniform_model_pays_log2_of_the_vocabulary_for_each_token() -> None:
     data = open_dataset(config.data)
     model = build_gpt(config)
     torch.nn.init.zeros_(model.out_head.weight)
-    scores = evaluator(config, model, data).split_scores("val", data.val)
+    scores = evaluator(config, model, data).evaluate(0).metrics
     text = get_tokenizer("gpt2").decode(data.val[1:].tolist())
     assert scores[metrics.VAL_LOSS] == pytest.approx(math.log(50257), rel=1e-6)
     assert scores[metrics.VAL_PERPLEXITY] == pytest.approx(50257, rel=1e-5)
@@ -100,7 +100,7 @@ def test_the_validation_loss_does_not_depend_on_the_batch_size(
     found = []
     for rows in (1, 3, 8, 1000):
         monkeypatch.setattr(harness.training.evaluation, "EVAL_TOKENS", rows * context_length)
-        found.append(scorer.evaluate(0))
+        found.append(scorer.evaluate(1).metrics)
     for scores in found[1:]:
         assert scores == pytest.approx(found[0], rel=1e-6)
 
@@ -121,7 +121,7 @@ def test_every_context_length_scores_the_same_targets(monkeypatch: pytest.Monkey
             return plain(tokens, targets, first)
 
         monkeypatch.setattr(model, "token_losses", spy)
-        evaluator(config, model, data).split_scores("val", data.val)
+        evaluator(config, model, data).score_split("val")
         assert torch.bincount(torch.cat(scored), minlength=256).tolist() == expected.tolist()
 
 
@@ -137,7 +137,7 @@ def test_a_model_that_looks_at_one_token_scores_the_same_at_every_context_length
             table = lively_gpt(small_config())  # the other tensors, which a longer context would draw differently
             for name in ("tok_emb", "final_norm", "out_head"):
                 getattr(model, name).load_state_dict(getattr(table, name).state_dict())
-        found.append(evaluator(config, model, data).split_scores("val", data.val)[metrics.VAL_LOSS])
+        found.append(evaluator(config, model, data).score_split("val").mean)
     with torch.no_grad():
         rows = F.log_softmax(model.out_head(model.final_norm(model.tok_emb.weight)).double(), dim=-1).numpy()
     by_hand = -rows[data.val[:-1].astype(int), data.val[1:].astype(int)].mean()
@@ -147,9 +147,9 @@ def test_a_model_that_looks_at_one_token_scores_the_same_at_every_context_length
 def test_dropout_is_off_when_a_model_is_scored() -> None:
     config = small_config(model={"drop_rate": 0.5})
     model = lively_gpt(config).train()
-    with_rate = evaluator(config, model).evaluate(0)
+    with_rate = evaluator(config, model).evaluate(0).metrics
     assert model.training
-    without = evaluator(config, lively_gpt(small_config())).evaluate(0)
+    without = evaluator(config, lively_gpt(small_config())).evaluate(0).metrics
     assert with_rate == pytest.approx(without, rel=1e-6)
 
 
@@ -161,7 +161,7 @@ def test_the_samples_loss_is_that_of_its_targets(tokenizer: str) -> None:
     config = small_config(data={"corpus": "sotu-1820", "tokenizer": tokenizer}, eval_tokens=100)
     data = open_dataset(config.data)
     model = lively_gpt(config)
-    scores = evaluator(config, model, data).evaluate(1, whole=False)
+    scores = evaluator(config, model, data).evaluate(1).metrics
     assert set(scores) & WHOLE == set()
     windows = (len(data.val) - 1) // 16
     starts = [round(number * (windows - 1) / 5) * 16 for number in range(6)]  # 6 whole windows are 96 of 100 tokens
@@ -183,5 +183,5 @@ def test_a_sample_of_everything_is_the_whole_split() -> None:
     for wanted, sampled in ((targets - 1, True), (targets, False)):
         config = small_config(eval_tokens=wanted)
         assert config.samples(targets + 1) is sampled
-        scores = evaluator(config, build_gpt(config)).evaluate(1, whole=False)
+        scores = evaluator(config, build_gpt(config)).evaluate(1).metrics
         assert set(scores) & (WHOLE | SAMPLED) == (SAMPLED if sampled else WHOLE)

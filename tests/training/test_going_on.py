@@ -16,7 +16,7 @@ import torch
 
 import harness.training.budget
 import harness.training.resume
-import harness.training.trainer
+import harness.training.run
 from harness.config.run import RunConfig
 from harness.core import metrics
 from harness.core.metrics import Point
@@ -80,7 +80,7 @@ def test_a_run_that_was_ended_again_and_again_is_bit_equal_to_one_that_was_not(n
     parts, starts = [], []
     for step in (0, 1, 3, 4, 7, 1000):
         torch.rand(3)  # what happens in between makes no difference
-        began = train(config, read_test=True, common_context=8, began=lambda *said: starts.append(said), **options)
+        began = train(config, read_test=True, common_context=8, on_start=lambda *said: starts.append(said), **options)
         parts += until(began, step)
     assert starts == [(step, "") for step in (0, 0, 1, 3, 4, 7)]
     assert shown(parts) == shown(whole)
@@ -138,7 +138,7 @@ def test_a_run_can_be_stopped_wherever_it_asks(tmp_path: Path, monkeypatch: pyte
         folder, steps = tmp_path / str(times), []
         with pytest.raises(Stopped):
             list(train(config, state=folder, stop=asked(times)))
-        options: dict[str, Any] = {"checkpoint": folder, "began": lambda step, _, steps=steps: steps.append(step)}
+        options: dict[str, Any] = {"checkpoint": folder, "on_start": lambda step, _, steps=steps: steps.append(step)}
         assert shown(run(config, state=folder, after=-1, **options)) == shown(whole)
         assert weights(folder) == weights(tmp_path / "whole")
         assert steps == [reached[times]]
@@ -153,7 +153,7 @@ def test_a_stop_between_two_points_loses_no_step(tmp_path: Path) -> None:
         for point in train(config, state=tmp_path, stop=asked(3 + 100)):
             parts.append(point)
     began: list[int] = []
-    parts += train(config, state=tmp_path, began=lambda step, _: began.append(step))
+    parts += train(config, state=tmp_path, on_start=lambda step, _: began.append(step))
     assert began == [100] and shown(parts) == shown(whole)
 
 
@@ -176,10 +176,10 @@ def test_a_budget_that_runs_out_while_a_gpu_is_waited_for_still_ends_with_a_poin
 ) -> None:
     """The steps that a GPU was given count when the state is saved, which can be all that was missing."""
 
-    def settle(clock: Clock, _: torch.device) -> None:
+    def wait(clock: Clock, _: torch.device) -> None:
         clock.training += 1e6
 
-    monkeypatch.setattr(Clock, "settle", settle)
+    monkeypatch.setattr(Clock, "finish_queued_steps", wait)
     config = small_config(budget={"seconds": 1e5})
     until(train(config, state=tmp_path), 10)
     last = run(config, state=tmp_path)[-1]
@@ -253,14 +253,14 @@ def test_nothing_is_saved_of_a_run_that_diverged(tmp_path: Path, monkeypatch: py
     assert last == 1
     steps: list[int] = []
     with pytest.raises(Diverged):  # what was saved before it leads there again
-        list(train(config, state=tmp_path, began=lambda step, _: steps.append(step)))
+        list(train(config, state=tmp_path, on_start=lambda step, _: steps.append(step)))
     assert steps[0] <= 1
 
 
 def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     built = []
-    plain = harness.training.trainer.build_gpt
-    monkeypatch.setattr(harness.training.trainer, "build_gpt", lambda *a: built.append(plain(*a)) or built[-1])
+    plain = harness.training.run.build_gpt
+    monkeypatch.setattr(harness.training.run, "build_gpt", lambda *a: built.append(plain(*a)) or built[-1])
     until(train(small_config(), state=tmp_path), 2)
     files = sorted(tmp_path.iterdir())
     points = train(small_config(), state=tmp_path)
@@ -282,7 +282,7 @@ def test_another_number_of_threads_is_said(tmp_path: Path, caplog: pytest.LogCap
         torch.set_num_threads(1)
     assert caplog.messages == ["resumed with 2 threads, was 1: not bit-equal"]
     notes: list[str] = []
-    run(small_config(), state=tmp_path, began=lambda _, note: notes.append(note))
+    run(small_config(), state=tmp_path, on_start=lambda _, note: notes.append(note))
     assert notes == ["resumed with 1 thread, was 2: not bit-equal"]
 
 
@@ -300,7 +300,7 @@ def test_a_state_of_another_run_is_refused_and_left_alone(other: dict[str, Any],
     config = small_config(**other)
     data = None if other else dataclasses.replace(byte_data(), fingerprint="0" * 64)
     notes: list[str] = []
-    resumed = until(train(config, data, state=tmp_path, began=lambda _, note: notes.append(note)), 3)
+    resumed = until(train(config, data, state=tmp_path, on_start=lambda _, note: notes.append(note)), 3)
     assert [point.step for point in resumed] == [0, 1, 2, 3]
     assert notes == [f"state-000001 is {said}; started from the beginning"]
     assert [point.step for point in train(small_config(), state=tmp_path)] == [3, 4, 5, 6]  # it is still there
@@ -310,5 +310,5 @@ def test_a_state_of_another_trainer_is_refused(tmp_path: Path, monkeypatch: pyte
     until(train(small_config(), state=tmp_path), 2)
     monkeypatch.setattr(harness.training.resume, "training_code", lambda: "other")
     notes: list[str] = []
-    assert run(small_config(), state=tmp_path, began=lambda _, note: notes.append(note))[0].step == 0
+    assert run(small_config(), state=tmp_path, on_start=lambda _, note: notes.append(note))[0].step == 0
     assert notes == ["state-000001 is of another training code; started from the beginning"]

@@ -10,12 +10,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-import harness.training.optimizers
 from harness.config.run import TrainConfig
 from harness.core import metrics
 from harness.model.gpt import GPT
 from harness.model.init import build_gpt
-from harness.training.optimizers import Optimizer, clip_gradients
+from harness.training.model_optimizer import ModelOptimizer, clip_gradients
+from harness.training.optimizers import without_compiler
 from harness.training.schedule import learning_rate_factor
 from helpers import lively_gpt, random_tokens, run, small_config, text_data
 
@@ -93,7 +93,7 @@ def test_every_parameter_belongs_to_one_group_and_only_matrices_are_decayed(opti
     )
     model = build_gpt(config)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    inner = Optimizer(model, config.train)._optimizers
+    inner = ModelOptimizer(model, config.train).optimizers
     groups = [(type(one).__name__, group) for one in inner for group in one.param_groups]
     owners = {}
     for kind, group in groups:
@@ -109,16 +109,16 @@ def test_every_parameter_belongs_to_one_group_and_only_matrices_are_decayed(opti
 
 def test_the_learning_rate_reaches_every_group() -> None:
     config = small_config(optimizer="muon", learning_rate=0.02)
-    optimizer = Optimizer(build_gpt(config), config.train)
+    optimizer = ModelOptimizer(build_gpt(config), config.train)
     assert optimizer.set_learning_rate(0.25) == pytest.approx(0.005)
-    groups = [group for one in optimizer._optimizers for group in one.param_groups]
+    groups = [group for one in optimizer.optimizers for group in one.param_groups]
     assert [group["lr"] for group in groups] == pytest.approx([0.005] * 3)
 
 
 def test_gradients_are_gone_after_a_step() -> None:
     config = small_config(optimizer="muon")
     model = build_gpt(config)
-    optimizer = Optimizer(model, config.train)
+    optimizer = ModelOptimizer(model, config.train)
     model.loss(random_tokens(1, 8), random_tokens(1, 8)).backward()
     optimizer.step()
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -137,17 +137,21 @@ def give_gradients(model: GPT, value: float) -> None:
 def test_what_optimizers_remember_can_be_taken_to_another_model(name: str, tied: bool) -> None:
     config = small_config(model={"tie_embeddings": tied, "qkv_bias": True}, optimizer=name)
 
-    def step(model: GPT, optimizer: Optimizer, seed: int) -> None:
+    def step(model: GPT, optimizer: ModelOptimizer, seed: int) -> None:
         model.loss(random_tokens(2, 16, seed=seed), random_tokens(2, 16, seed=seed + 1)).backward()
         optimizer.step()
 
     model, other = lively_gpt(config), lively_gpt(config, seed=1)
-    optimizer, another = Optimizer(model, config.train), Optimizer(other, config.train)
-    assert optimizer.tensors() == {}
+    optimizer, another = ModelOptimizer(model, config.train), ModelOptimizer(other, config.train)
+    assert optimizer.state_tensors() == {}
     for seed in range(3):
         step(model, optimizer, seed)
-    remembered = optimizer.tensors()
-    assert {name: tuple(tensor.shape) for name, tensor in remembered.items()} == optimizer.shapes() == another.shapes()
+    remembered = optimizer.state_tensors()
+    assert (
+        {name: tuple(tensor.shape) for name, tensor in remembered.items()}
+        == optimizer.state_shapes()
+        == another.state_shapes()
+    )
     moments = {key.rpartition(".")[2] for key in remembered}
     assert moments == {"step", "exp_avg", "exp_avg_sq"} | ({"momentum_buffer"} if name == "muon" else set())
     assert len(remembered) == sum(
@@ -155,7 +159,7 @@ def test_what_optimizers_remember_can_be_taken_to_another_model(name: str, tied:
         for path, parameter in model.named_parameters()
     )
 
-    another.restore(remembered)
+    another.load_state_tensors(remembered)
     other.load_state_dict(model.state_dict())
     for seed in (7, 8):  # copies: the first model's steps do not move them
         step(model, optimizer, seed)
@@ -163,7 +167,7 @@ def test_what_optimizers_remember_can_be_taken_to_another_model(name: str, tied:
         step(other, another, seed)
     for (path, one), two in zip(model.named_parameters(), other.parameters(), strict=True):
         assert torch.equal(one, two), path
-    assert all(torch.equal(tensor, another.tensors()[path]) for path, tensor in optimizer.tensors().items())
+    assert all(torch.equal(tensor, another.state_tensors()[path]) for path, tensor in optimizer.state_tensors().items())
 
 
 def test_two_adamw_steps_by_hand() -> None:
@@ -174,7 +178,7 @@ def test_two_adamw_steps_by_hand() -> None:
     with torch.no_grad():
         model.out_head.weight.fill_(2.0)
         model.final_norm.bias.fill_(2.0)
-    optimizer = Optimizer(model, config.train)
+    optimizer = ModelOptimizer(model, config.train)
     matrix = vector = 2.0
     first = second = 0.0
     for step, gradient in enumerate((0.5, -0.2), start=1):
@@ -199,7 +203,7 @@ def test_muon_moves_a_matrix_by_nearly_its_orthogonal_factor() -> None:
     model = build_gpt(config)
     weight = model.get_parameter("trf_blocks.0.ff.contract.weight")  # (32, 128)
     before = weight.detach().clone()
-    optimizer = Optimizer(model, config.train)
+    optimizer = ModelOptimizer(model, config.train)
     give_gradients(model, 1.0)
     weight.grad = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)) * 7  # its size must not matter
     left, _, right = torch.linalg.svd(weight.grad, full_matrices=False)
@@ -217,7 +221,7 @@ def test_muon_decays_like_adamw() -> None:
     config = small_config(optimizer="muon", learning_rate=0.1, weight_decay=0.5)
     model = lively_gpt(config)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    optimizer = Optimizer(model, config.train)
+    optimizer = ModelOptimizer(model, config.train)
     give_gradients(model, 0.0)
     optimizer.step()
     for name, parameter in model.named_parameters():
@@ -275,9 +279,9 @@ def test_adamw_that_divides_gradients_itself_does_what_clipping_does(limit: floa
     moved = []
     for itself in (False, True):
         model = build_gpt(config)
-        optimizer = Optimizer(model, config.train)
-        assert not optimizer.recordable  # on a CPU
-        optimizer.recordable = itself
+        optimizer = ModelOptimizer(model, config.train)
+        assert not optimizer.fused_clipping  # on a CPU
+        optimizer.fused_clipping = itself
         norms = []
         for value in (0.5, -0.25):
             give_gradients(model, value)
@@ -290,7 +294,8 @@ def test_adamw_that_divides_gradients_itself_does_what_clipping_does(limit: floa
 
 @pytest.mark.parametrize("name", ["AdamW", "Muon"])
 def test_without_the_compiler_an_optimizer_is_torchs_bit_for_bit(name: str) -> None:
-    own, torchs = getattr(harness.training.optimizers, name), getattr(torch.optim, name)
+    torchs = getattr(torch.optim, name)
+    own = without_compiler(torchs)
     options = {"lr": 0.1, "weight_decay": 0.1}
     ended = []
     for kind in (own, torchs):

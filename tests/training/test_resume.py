@@ -34,8 +34,8 @@ HERE = Environment("cpu", "fp32", "2.13.0", 1, "AVX2")
 POINT = Point(0, 0, 0.0, 1.5, {"val/loss": 5.0}, "Every “effort”\ud800", (1.0, 2.0))
 
 
-def states(folder: Path | None, surroundings: Environment = HERE, **train: Any) -> States:
-    return States(folder, small_config(**train), byte_data(), surroundings)
+def states(folder: Path | None, environment: Environment = HERE, **train: Any) -> States:
+    return States(folder, small_config(**train), byte_data(), environment)
 
 
 def state(step: int, value: float | None = None) -> State:
@@ -49,13 +49,13 @@ def state(step: int, value: float | None = None) -> State:
     return State(step, tensors, {"training": step / 10, "steps": step}, {"optim/grad_norm": 0.1}, (POINT,) * step)
 
 
-def good(_: State) -> bool:
+def accept(_: State) -> bool:
     return True
 
 
 def newest(folder: Path, **options: Any) -> tuple[int | None, str]:
     """Step of the state that is found, and what is said; its content is checked."""
-    found, note = states(folder, **options).newest(good)
+    found, note = states(folder, **options).load_newest(accept)
     if found is None:
         return None, note
     wanted = state(found.step)
@@ -92,23 +92,23 @@ def test_what_was_saved_is_found(folder: Path) -> None:
 
 def test_an_empty_folder_has_nothing_and_says_nothing(tmp_path: Path) -> None:
     with states(tmp_path / "new" / "state") as empty:
-        assert empty.newest(good) == (None, "")
+        assert empty.load_newest(accept) == (None, "")
     with states(None) as nowhere:
         nowhere.save(state(1))
-        assert nowhere.newest(good) == (None, "") and not nowhere.due(1e9)
+        assert nowhere.load_newest(accept) == (None, "") and not nowhere.due(1e9)
 
 
 def test_the_newest_two_are_kept(folder: Path) -> None:
     for step in (3, 4, 5):
         with states(folder) as saving:
-            assert saving.newest(good)[0].step == step - 1  # type: ignore[union-attr]
+            assert saving.load_newest(accept)[0].step == step - 1  # type: ignore[union-attr]
             saving.save(state(step))
         assert names(folder) == files(step - 1, step)
 
 
 def test_a_state_that_is_there_is_not_written_again(folder: Path) -> None:
     with states(folder) as saving:
-        saving.newest(good)
+        saving.load_newest(accept)
         saving.save(state(2))
     assert names(folder) == files(1, 2)
 
@@ -116,7 +116,7 @@ def test_a_state_that_is_there_is_not_written_again(folder: Path) -> None:
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 def test_weights_that_are_not_finite_are_not_written(value: float, folder: Path) -> None:
     with states(folder) as saving:
-        saving.newest(good)
+        saving.load_newest(accept)
         saving.save(state(3, value))
         assert names(folder) == files(1, 2)
         saving.save(state(3, 3e38))  # the sum is infinite, no weight is
@@ -150,7 +150,7 @@ def test_a_save_that_is_killed_at_any_moment_leaves_a_state(
         return act
 
     with states(folder) as saving:
-        saving.newest(good)
+        saving.load_newest(accept)
         with monkeypatch.context() as patch:
             for name in ("write", "fsync", "replace", "unlink"):
                 patch.setattr(os, name, watched(name))
@@ -163,7 +163,7 @@ def test_a_save_that_is_killed_at_any_moment_leaves_a_state(
     for number in range(len(moments)):
         step, note = newest(tmp_path / f"moment {number}")
         found.append(step)
-        half = "state-000003.json is missing; went on from the state before, of step 2"
+        half = "state-000003.json is missing; resumed from the state before, of step 2"
         assert note in (["", half] if step == 2 else [""])
     first = found.index(3)
     assert found == [2] * first + [3] * (len(found) - first)
@@ -171,7 +171,7 @@ def test_a_save_that_is_killed_at_any_moment_leaves_a_state(
     for number in (0, first - 1, first, len(moments) - 1):  # and the next save cleans up
         left = tmp_path / f"moment {number}"
         with states(left) as saving:
-            before = saving.newest(good)[0]
+            before = saving.load_newest(accept)[0]
             saving.save(state(9))
         assert newest(left) == (9, "")
         assert len(names(left)) == 4 and before is not None and not list(left.glob("*.part"))
@@ -195,7 +195,7 @@ def test_a_flipped_bit_anywhere_is_noticed_and_said(kind: str, count: int, folde
             damaged = bytearray(whole)
             damaged[position] ^= 1 << bit
             path.write_bytes(damaged)
-            assert newest(folder) == (1, f"{path.name} is damaged; went on from the state before, of step 1")
+            assert newest(folder) == (1, f"{path.name} is damaged; resumed from the state before, of step 1")
     path.write_bytes(whole)
     assert newest(folder) == (2, "")
 
@@ -221,9 +221,9 @@ def test_a_damaged_state_is_passed_over(damage: str, kind: str, folder: Path) ->
     name = f"state-000002.{kind}"
     DAMAGES[damage](folder / name)
     what = "missing" if damage == "missing" else "damaged"
-    assert newest(folder) == (1, f"{name} is {what}; went on from the state before, of step 1")
+    assert newest(folder) == (1, f"{name} is {what}; resumed from the state before, of step 1")
     with states(folder) as saving:  # the damaged one does not count as one of the two, and goes
-        saving.newest(good)
+        saving.load_newest(accept)
         saving.save(state(3))
     assert names(folder) == files(1, 3) and newest(folder) == (3, "")
 
@@ -233,10 +233,10 @@ def test_a_folder_where_a_file_should_be_is_passed_over(folder: Path) -> None:
     (folder / "state-000002.json").mkdir()
     assert newest(folder) == (
         1,
-        "state-000002.json cannot be read (Is a directory); went on from the state before, of step 1",
+        "state-000002.json cannot be read (Is a directory); resumed from the state before, of step 1",
     )
     with states(folder) as saving:
-        saving.newest(good)
+        saving.load_newest(accept)
         saving.save(state(3))
     assert newest(folder) == (3, "")
 
@@ -258,7 +258,7 @@ def test_nothing_is_unpickled(folder: Path, tmp_path: Path) -> None:
         (folder / "state-000002.safetensors").write_bytes(content)
         assert newest(folder)[0] == 1
         rewrite(folder, 2, content)  # also where the checksums vouch for it
-        assert newest(folder) == (1, "state-000002 does not fit; went on from the state before, of step 1")
+        assert newest(folder) == (1, "state-000002 does not fit; resumed from the state before, of step 1")
         (folder / "state-000002.json").write_bytes(content)
         assert newest(folder)[0] == 1
         rewrite(folder, 1)
@@ -270,7 +270,7 @@ def test_nothing_is_unpickled(folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"points": [{}]}, {"points": 3}, {"surroundings": {}}, {"surroundings": 5}, {"tensors": None}, {"owner": []}],
+    [{"points": [{}]}, {"points": 3}, {"environment": {}}, {"environment": 5}, {"tensors": None}, {"owner": []}],
     ids=str,
 )
 def test_a_description_that_says_something_else_is_passed_over(changes: dict[str, Any], folder: Path) -> None:
@@ -296,8 +296,8 @@ def test_tensors_that_do_not_fit_the_model_are_passed_over(what: str, tmp_path: 
     }
     rewrite(tmp_path, 2, save(wrong[what]))
     said: list[tuple[int, str]] = []
-    next(train(small_config(), state=tmp_path, began=lambda *words: said.append(words)))
-    assert said == [(1, "state-000002 does not fit; went on from the state before, of step 1")]
+    next(train(small_config(), state=tmp_path, on_start=lambda *words: said.append(words)))
+    assert said == [(1, "state-000002 does not fit; resumed from the state before, of step 1")]
 
 
 # Whose it is, and where it was made
@@ -335,12 +335,12 @@ def test_a_state_of_another_format_is_passed_over(folder: Path, monkeypatch: pyt
         ),
     ],
 )
-def test_other_surroundings_are_allowed_and_said(changes: dict[str, Any], said: str, folder: Path) -> None:
+def test_other_environment_are_allowed_and_said(changes: dict[str, Any], said: str, folder: Path) -> None:
     here = Environment(**{**vars(HERE), **changes})
-    assert newest(folder, surroundings=here) == (2, said)
+    assert newest(folder, environment=here) == (2, said)
 
 
-def test_surroundings_are_those_of_this_process() -> None:
+def test_environment_are_those_of_this_process() -> None:
     here = Environment.here(torch.device("cpu"), "bf16")
     assert (here.device, here.precision, here.version, here.threads) == ("cpu", "bf16", torch.__version__, 1)
 
@@ -384,7 +384,7 @@ def test_saving_takes_at_most_two_per_cent_of_the_training(folder: Path, monkeyp
 
     monkeypatch.setattr(harness.training.resume, "write_whole", slow)
     with states(folder) as saving:
-        found, _ = saving.newest(good)
+        found, _ = saving.load_newest(accept)
         assert found is not None
         start = found.clock["training"]  # by another process, whose saves do not count either
         assert not saving.due(1000.0)  # a minute has to pass at first
@@ -452,7 +452,7 @@ def test_a_disk_that_is_full_between_the_two_files_leaves_neither(
         return write(file, view)
 
     with states(folder) as saving:
-        saving.newest(good)
+        saving.load_newest(accept)
         monkeypatch.setattr(os, "write", full)
         with pytest.raises(OSError, match="No space left on device") as caught:
             saving.save(state(3))

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import harness.training.budget
-import harness.training.trainer
+import harness.training.run
 from harness.config.run import DataConfig, RunConfig
 from harness.core import metrics
 from harness.core.metrics import Point
@@ -31,7 +31,7 @@ from harness.model.init import build_gpt
 from harness.model.weights import load_checkpoint
 from harness.training.budget import Clock
 from harness.training.errors import Diverged
-from harness.training.evaluation import Evaluator
+from harness.training.evaluation import Evaluation, Evaluator
 from harness.training.trainer import train
 from helpers import SAMPLED, WHOLE, byte_data, counted_data, evaluator, numbers, run, small_config
 from references import Reference, book, hugging_face
@@ -74,7 +74,7 @@ def batches_of(monkeypatch: pytest.MonkeyPatch) -> Capture:
             seen.append(batch)
             yield batch
 
-    monkeypatch.setattr(harness.training.trainer, "training_batches", recording)
+    monkeypatch.setattr(harness.training.run, "training_batches", recording)
 
     def capture(config: RunConfig) -> list[tuple[Tensor, Tensor]]:
         seen.clear()
@@ -93,7 +93,7 @@ def models(monkeypatch: pytest.MonkeyPatch) -> list[GPT]:
         built.append(build_gpt(*arguments))
         return built[-1]
 
-    monkeypatch.setattr(harness.training.trainer, "build_gpt", building)
+    monkeypatch.setattr(harness.training.run, "build_gpt", building)
     return built
 
 
@@ -202,13 +202,13 @@ def test_runs_that_begin_alike_measure_their_beginning_once(
     change: dict[str, Any], shared: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     passes = []
-    evaluate = Evaluator.evaluate
+    evaluate = Evaluator._evaluate
 
-    def counted(self: Evaluator, step: int, *args: bool) -> dict[str, float]:
+    def counted(self: Evaluator, step: int, last: bool) -> Evaluation:
         passes.append(step)
-        return evaluate(self, step, *args)
+        return evaluate(self, step, last)
 
-    monkeypatch.setattr(Evaluator, "evaluate", counted)
+    monkeypatch.setattr(Evaluator, "_evaluate", counted)
     alone = run(small_config(**change))
     assert passes == [0, 6]
     step0_cache: dict[str, Any] = {}
@@ -358,13 +358,13 @@ def test_a_budget_in_seconds_by_a_clock_of_our_own(monkeypatch: pytest.MonkeyPat
 def test_progress_by_seconds_counts_the_step_to_come(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = itertools.count()
     monkeypatch.setattr(harness.training.budget, "time", SimpleNamespace(perf_counter=lambda: next(ticks) / 8))
-    clock = Clock(small_config(budget={"seconds": 1}), total_steps=None)
+    clock = Clock(small_config(budget={"seconds": 1}), train_windows=1000)
     found = []
     for step in range(8):
         assert not clock.done(step)
         found.append(clock.progress_after(step))
-        clock.start()
-        clock.stop()
+        clock.start_step()
+        clock.end_step()
     assert clock.done(8)
     assert found == pytest.approx([0.0, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0], abs=1e-8)
 
@@ -410,7 +410,7 @@ def test_reading_the_test_split_scores_every_target_of_it(tmp_path: Path) -> Non
     model, config = load_checkpoint(tmp_path)
     data = byte_data()
     swapped = dataclasses.replace(data, val=data.test, bytes={**data.bytes, "val": data.bytes["test"]})
-    scores = evaluator(config, model, swapped).split_scores("val", swapped.val)
+    scores = evaluator(config, model, swapped).evaluate(0).metrics
     assert last.metrics[metrics.TEST_LOSS] == pytest.approx(scores[metrics.VAL_LOSS], rel=1e-6)
     assert last.metrics[metrics.TEST_BITS_PER_BYTE] == pytest.approx(scores[metrics.VAL_BITS_PER_BYTE], rel=1e-6)
 
@@ -435,7 +435,7 @@ def test_the_checkpoint_is_the_last_points_model(tmp_path: Path) -> None:
         assert (tmp_path / "checkpoint.json").exists() == (point.progress == 1.0)
     model, config = load_checkpoint(tmp_path)
     assert config.digest() == small_config().digest()
-    assert evaluator(config, model).evaluate(0)[metrics.VAL_LOSS] == point.metrics[metrics.VAL_LOSS]
+    assert evaluator(config, model).evaluate(0).metrics[metrics.VAL_LOSS] == point.metrics[metrics.VAL_LOSS]
 
 
 def test_closing_the_generator_ends_the_training(tmp_path: Path) -> None:
@@ -527,7 +527,7 @@ def test_a_dataset_that_is_open_already_is_used(monkeypatch: pytest.MonkeyPatch)
     def refuse(config: DataConfig) -> Dataset:
         raise AssertionError("opened again")
 
-    monkeypatch.setattr(harness.training.trainer, "open_dataset", refuse)
+    monkeypatch.setattr(harness.training.run, "open_dataset", refuse)
     assert numbers(run(small_config(), data)) == by_itself
 
 

@@ -10,7 +10,7 @@ import torch
 from harness.core import metrics
 from harness.data import get_tokenizer, open_dataset
 from harness.model.weights import load_checkpoint
-from harness.training.token_losses import FILE, LENGTH, save_passage
+from harness.training.token_losses import FILE, LENGTH, save_token_losses
 from helpers import counted_data, run, small_config
 
 
@@ -57,5 +57,5 @@ def test_the_model_stays_in_the_mode_it_was_in(tmp_path: Path) -> None:
     for mode in (True, False):
         model.train(mode)
         tokens = open_dataset(config.data).val
-        save_passage(tmp_path, model, tokens, get_tokenizer("byte"), torch.device("cpu"), "fp32")
+        save_token_losses(tmp_path, model, tokens, get_tokenizer("byte"), torch.device("cpu"), "fp32")
         assert model.training is mode

@@ -1,0 +1,133 @@
+"""One run in training: its parts, and how far it is. The trainer's loop works on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from harness.config.run import RunConfig
+from harness.core import metrics
+from harness.core.metrics import Point
+from harness.data import CorpusError, Dataset, open_dataset
+from harness.data.batches import count_windows, staged, training_batches
+from harness.model.init import build_gpt
+from harness.model.weights import save_checkpoint
+from harness.training.budget import Clock
+from harness.training.devices import (
+    peak_flops,
+    resolve_compile,
+    resolve_device,
+    resolve_precision,
+    set_matmul_precision,
+)
+from harness.training.evaluation import Evaluation
+from harness.training.model_optimizer import ModelOptimizer
+from harness.training.resume import Environment, State, States, load_tensors, state_matches, state_tensors
+from harness.training.step import training_step
+from harness.training.token_losses import save_token_losses
+
+
+class Run:
+    """A run at step 0, until `resume` finds a saved state.
+
+    Args:
+        config: the whole run.
+        data: its tokens; opened here if None.
+        device_index: which CUDA device, if there are several.
+
+    Attributes:
+        config: resolved.
+        data, device, precision, model, optimizer, clock: of the run.
+        train_step: see `harness.training.step`.
+        step: optimizer steps done.
+        pending: metrics of the last step until its point is made; None if it has been made or there is none.
+        points: all points made so far.
+
+    Raises:
+        DeviceError: the device asked for is not available.
+        CorpusError: the training split is shorter than one window.
+    """
+
+    def __init__(self, config: RunConfig, data: Dataset | None, device_index: int) -> None:
+        self.data = data or open_dataset(config.data)
+        self.config = config = self.data.resolve(config)
+        self.windows = count_windows(len(self.data.train), config.model.context_length)
+        if not self.windows:
+            raise CorpusError(
+                "model.context_length",
+                f"found a context of {config.model.context_length} tokens; "
+                f"allowed: under {len(self.data.train)}, the tokens of the train split",
+            )
+        self.device = resolve_device(config.train, device_index)
+        self.precision = resolve_precision(config.train, self.device)
+        set_matmul_precision(self.device, self.precision)
+        self.model = build_gpt(config, self.device, self.data.vocabulary, self.data.trained)
+        self.optimizer = ModelOptimizer(self.model, config.train)
+        compile_it = resolve_compile(config, self.device, self.windows)
+        self.train_step = training_step(
+            self.model, self.optimizer, config.train, self.device, self.precision, compile_it
+        )
+        self.clock = Clock(config, self.windows)
+        self.step = 0
+        self.pending: Mapping[str, float] | None = {}
+        self.points: list[Point] = []
+
+    @property
+    def environment(self) -> Environment:
+        """What the numbers depend on besides configuration, data and code."""
+        return Environment.here(self.device, self.precision)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the budget is spent and the last point is made."""
+        return self.pending is None and self.clock.done(self.step)
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Training batches (inputs, targets) on the device, from the current step on, without end."""
+        context, sequences = self.config.model.context_length, self.config.sequences_per_step
+        batches = training_batches(self.data.train, context, sequences, self.config.train.seed, self.step)
+        return staged(batches, self.device)
+
+    def resume(self, states: States) -> str:
+        """Continue from the newest valid state, if there is one; returns warnings, empty if there are none."""
+        found, warning = states.load_newest(lambda state: state_matches(state, self.model, self.optimizer))
+        if found is not None:
+            self.step, self.pending, self.points = found.step, found.pending, list(found.points)
+            load_tensors(found.tensors, self.model, self.optimizer, self.device)
+            self.clock.restore(found.clock)
+        return warning
+
+    def state(self) -> State:
+        """The state to save now."""
+        self.clock.finish_queued_steps(self.device)
+        tensors = state_tensors(self.model, self.optimizer, self.device)
+        return State(self.step, tensors, self.clock.state(), self.pending, tuple(self.points))
+
+    def measure_step(self, rate: float, loss: Tensor, grad_norm: Tensor) -> None:
+        """Keep the training metrics of the last step for its point. Reading them synchronizes a GPU."""
+        self.pending = {
+            metrics.BATCH_LOSS: loss.item(),
+            metrics.LEARNING_RATE: rate,
+            metrics.GRAD_NORM: grad_norm.item(),
+            metrics.EPOCHS: self.step * self.config.sequences_per_step / self.windows,
+            **self.clock.speed(peak_flops(self.device)),
+        }
+
+    def make_point(self, evaluation: Evaluation | None) -> Point:
+        """The point of the last step. Only the last point of a run has losses by position."""
+        measured = self.pending or {}
+        if evaluation is None:
+            point = self.clock.point(self.step, measured)
+        else:
+            by_position = evaluation.by_position if self.clock.done(self.step) else ()
+            point = self.clock.point(self.step, {**measured, **evaluation.metrics}, evaluation.sample, by_position)
+        self.points.append(point)
+        self.pending = None
+        return point
+
+    def save_checkpoint(self, folder: Path) -> None:
+        """Save the final weights, and their losses on the first tokens of the validation split."""
+        save_checkpoint(folder, self.model, self.config, self.step, self.data.vocabulary)
+        save_token_losses(folder, self.model, self.data.val, self.data.codec, self.device, self.precision)
