@@ -101,7 +101,7 @@ class Arm:
     Attributes:
         name: of the arm.
         config: of its runs, with the tuned values as written.
-        alone: one worker with the machine to itself, as `harness.cost.probe.Speed` has it.
+        alone: one worker with the machine to itself, as `harness.cost.probe.ProbeResult` has it.
         peak: FLOP/s of matrix products, the highest that was measured beside any arm.
         together: tokens a second of all workers at once; None where there is only one.
         training, evaluation, states, record: seconds of one run: in steps, in evaluations, in saving states, and of
@@ -160,8 +160,8 @@ def measure(spec: SweepSpec, datasets: Any, workers: int, threads: int, seconds:
         MeasurementError: a process that measured failed.
     """
     from harness.core.hardware import count_gpus
-    from harness.cost.calibration import Calibration, Measured, Trial, measure_apart
-    from harness.cost.estimate import expected_rate, run_parts
+    from harness.cost.calibration import Calibration, ModelSpeed, Workload, measure_in_processes
+    from harness.cost.estimate import expected_rate, train_and_eval_seconds
     from harness.runner.datasets import split_sizes
 
     rate = expected_rate(threads)
@@ -171,15 +171,15 @@ def measure(spec: SweepSpec, datasets: Any, workers: int, threads: int, seconds:
     trials = []
     for config in models.values():
         steps = int(seconds * rate / (config.tokens_per_step * config.flops_per_token))
-        trials.append(Trial(config, steps, EVAL_TOKENS))
+        trials.append(Workload(config, steps, EVAL_TOKENS))
     err.print(f"training {len(models)} model(s) in short, alone …")
     patience = 600.0 + 60 * len(models)
-    (found,) = measure_apart(trials, threads=threads, whole=True, patience=patience)
+    (found,) = measure_in_processes(trials, threads=threads, full=True, patience=patience)
     alone = dict(zip(models, found, strict=True))
     together: dict[str, float] = {}
     if workers > 1 and not count_gpus():
         err.print(f"and {workers} at once …")
-        said = measure_apart(trials, copies=workers, threads=threads, patience=patience)
+        said = measure_in_processes(trials, copies=workers, threads=threads, patience=patience)
         for place, (name, config) in enumerate(models.items()):
             together[name] = sum(config.tokens_per_step / one[place]["step_seconds"] for one in said)
     peak = max(one["peak_flops"] for one in found)
@@ -187,8 +187,10 @@ def measure(spec: SweepSpec, datasets: Any, workers: int, threads: int, seconds:
     for name, config in configs.items():
         data = datasets[config.data]
         speed = alone[key(config)]
-        known = Measured(*(speed[field] for field in ("step_seconds", "eval_seconds", "eval_tokens", "sample_seconds")))
-        training, evaluating = run_parts(config, split_sizes(data), known, rate)
+        known = ModelSpeed(
+            *(speed[field] for field in ("step_seconds", "eval_seconds", "eval_tokens", "sample_seconds"))
+        )
+        training, evaluating = train_and_eval_seconds(config, split_sizes(data), known, rate)
         every = config.train.checkpoint_every
         states = training * min(STATE_SHARE, speed["state_seconds"] / every) if every and training > every else 0.0
         record = record_seconds(spec, config, data, *points_of(config, len(data.train), training / known.step_seconds))

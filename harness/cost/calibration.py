@@ -1,8 +1,8 @@
-"""How fast this machine trains the models of a sweep, measured in short and remembered; how far estimates were off.
+"""Training speed of the models of a sweep on this machine: measured in a few steps, and cached.
 
-Each distinct model of a sweep trains a few steps in as many processes at once as the sweep has workers. What was found
-is kept in the cache folder, by machine, torch, training code and shape, so the next plan needs no measurement. Beside
-it lie the last estimates and what the sweeps took. Importing this module imports no torch: the processes do.
+Each distinct model of a sweep trains a few steps in as many processes at once as the sweep has workers. The speeds are
+cached by machine, torch version, training code and model, so the next plan needs no measurement. Importing this module
+imports no torch: the processes do.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from harness.core.hardware import count_gpus, processor_name
 from harness.data import cache_folder
 from harness.workers.pool import WORKER_ENVIRONMENT
 
-PATIENCE: Final = 30.0  # seconds after which processes that calibrate are given up
+PATIENCE: Final = 30.0  # seconds after which a measurement is abandoned
 
-# What one run's speed depends on; the rest of its configuration (learning rate, seed, schedule) does not matter.
+# Fields of `train` that change the speed; the others (learning rate, seed, schedule) do not.
 _TRAIN_FIELDS: Final = ("optimizer", "precision", "device", "compile", "train_eval_tokens", "sample")
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What a worker takes on this machine, beside as many others as were asked for.
+class ModelSpeed:
+    """Speed of a worker while all workers train the same model.
 
     Attributes:
         step_seconds: of one training step.
-        eval_seconds: of one evaluation of `eval_tokens` tokens, its sample of text left out.
-        eval_tokens: tokens that were scored.
-        sample_seconds: of that sample.
+        eval_seconds: of one evaluation of `eval_tokens` tokens, without its generated text.
+        eval_tokens: tokens scored by that evaluation.
+        sample_seconds: to generate that text.
     """
 
     step_seconds: float
@@ -50,50 +50,49 @@ class Measured:
     sample_seconds: float
 
     def evaluation(self, tokens: int) -> float:
-        """Seconds of an evaluation of so many tokens."""
+        """Seconds of an evaluation of `tokens` tokens."""
         return self.sample_seconds + self.eval_seconds * tokens / self.eval_tokens
 
 
 class MeasurementError(RuntimeError):
-    """A process that was to measure ended without an answer."""
+    """A measuring process failed or took too long."""
 
 
 @dataclass(frozen=True)
-class Trial:
-    """What is to be measured: a configuration, about how many steps of it, how many tokens of each scored text."""
+class Workload:
+    """What to measure: a configuration, about how many steps of it, and how many tokens to score of each split."""
 
     config: RunConfig
     steps: int
     eval_tokens: int
 
 
-def measure_apart(
-    trials: Sequence[Trial],
+def measure_in_processes(
+    workloads: Sequence[Workload],
     *,
     copies: int = 1,
     threads: int = 1,
-    whole: bool = False,
+    full: bool = False,
     patience: float = PATIENCE,
 ) -> list[list[dict[str, Any]]]:
-    """Train configurations for some steps, in processes of their own, as workers do.
+    """Train each configuration for some steps in separate processes, in the environment of a worker.
 
     Args:
-        trials: one after the other.
-        copies: how many processes do so at the same time.
+        workloads: each process measures all of them, one after the other.
+        copies: number of processes, which run at the same time.
         threads: CPU threads of each.
-        whole: measure the peak of matrix products and the saving of a state too.
-        patience: seconds after which a process is given up; after 0.7 of them no training is begun.
+        full: also measure the peak of matrix products and the saving of a state.
+        patience: seconds after which a process is abandoned; no workload is started after 0.7 of them.
 
     Returns:
-        for each process, what it found of each trial, as `harness.cost.probe.Speed` has it; of the last ones nothing,
-        where
-        it took too long.
+        For each process a list with a `harness.cost.probe.ProbeResult`, as a dictionary, for each workload. The list
+        is shorter if the time did not suffice.
 
     Raises:
-        MeasurementError: a process failed, with its last words.
+        MeasurementError: a process failed (with the last line of its error output) or took too long.
     """
-    runs = [{**vars(trial), "config": trial.config.model_dump(mode="json")} for trial in trials]
-    request = {"runs": runs, "whole": whole, "deadline": time.time() + 0.7 * patience}
+    runs = [{**vars(workload), "config": workload.config.model_dump(mode="json")} for workload in workloads]
+    request = {"runs": runs, "full": full, "deadline": time.time() + 0.7 * patience}
     package = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))
     environment = {**WORKER_ENVIRONMENT, "OMP_NUM_THREADS": str(threads), **os.environ, "PYTHONPATH": path}
@@ -109,67 +108,67 @@ def measure_apart(
             process.stdin.write(json.dumps(request))
             process.stdin.close()
             process.stdin = None
-        said = [process.communicate(timeout=patience) for process in started]
+        outputs = [process.communicate(timeout=patience) for process in started]
     except subprocess.TimeoutExpired:
         raise MeasurementError(f"it took longer than {patience:g} s") from None
     finally:
         for process in started:
             process.kill()
             process.wait()
-    for process, (_, errors) in zip(started, said, strict=True):
+    for process, (_, errors) in zip(started, outputs, strict=True):
         if process.returncode:
             lines = errors.strip().splitlines()
             raise MeasurementError(lines[-1] if lines else f"it ended with {process.returncode}")
-    return [json.loads(output.splitlines()[-1]) for output, _ in said]
+    return [json.loads(output.splitlines()[-1]) for output, _ in outputs]
 
 
 class Calibration:
-    """The speeds that are known of this machine, in a file that is read at once and written after each measurement.
+    """The cache of model speeds on this machine: one file, read at the start and written after each measurement.
 
     Args:
-        workers: of the sweep, and so how many measure at the same time.
-        threads: of each.
+        workers: workers of the sweep, and so the number of processes that measure at the same time.
+        threads: CPU threads of each.
         folder: of the cache; see `cache_folder`.
     """
 
     def __init__(self, workers: int, threads: int, folder: Path | None = None) -> None:
         self.threads = threads
-        self.copies = 1 if count_gpus() else workers  # several would measure on one GPU
+        self.copies = 1 if count_gpus() else workers  # all copies would use the same GPU
         self.path = cache_folder(folder) / "speeds.json"
-        self._known = _read(self.path)
+        self._cached = read_json(self.path)
 
-    def known(self, config: RunConfig) -> Measured | None:
-        """What an earlier measurement found of a model, if there was one."""
+    def speed(self, config: RunConfig) -> ModelSpeed | None:
+        """The cached speed of a model, if it has been measured."""
         try:
-            return Measured(**self._known[self.key(config)])
-        except (LookupError, TypeError):  # not there, or of another version
+            return ModelSpeed(**self._cached[self.key(config)])
+        except (LookupError, TypeError):  # not measured, or by another version
             return None
 
-    def listed(self, config: RunConfig, trials: Sequence[Trial]) -> bool:
-        """Whether one of `trials` measures the model of `config`."""
-        return self.key(config) in {self.key(trial.config) for trial in trials}
+    def covered(self, config: RunConfig, workloads: Sequence[Workload]) -> bool:
+        """Whether one of `workloads` measures the model of `config`."""
+        return self.key(config) in {self.key(workload.config) for workload in workloads}
 
-    def learn(self, trials: Sequence[Trial]) -> None:
-        """Measure the models that are not known yet, all of them in one go; what fails stays unknown."""
-        new = {self.key(trial.config): trial for trial in trials if self.known(trial.config) is None}
+    def measure(self, workloads: Sequence[Workload]) -> None:
+        """Measure all models that are not cached yet. Models whose measurement fails stay unknown."""
+        new = {self.key(load.config): load for load in workloads if self.speed(load.config) is None}
         if not new:
             return
         try:
-            said = measure_apart(list(new.values()), copies=self.copies, threads=self.threads)
+            results = measure_in_processes(list(new.values()), copies=self.copies, threads=self.threads)
         except MeasurementError:
             return
         found = {}
-        for place, key in enumerate(list(new)[: min(map(len, said))]):
-            mine = [one[place] for one in said]
+        for place, key in enumerate(list(new)[: min(map(len, results))]):
+            mine = [result[place] for result in results]
             names = ("step_seconds", "eval_seconds", "sample_seconds")
             step, evaluation, sample = (sum(one[name] for one in mine) / len(mine) for name in names)
-            if evaluation:  # else it was cut short
-                found[key] = asdict(Measured(step, evaluation, mine[0]["eval_tokens"], sample))
-        self._known = {**_read(self.path), **found}
-        _write(self.path, self._known)
+            if evaluation:  # 0 if the time did not suffice
+                found[key] = asdict(ModelSpeed(step, evaluation, mine[0]["eval_tokens"], sample))
+        self._cached = {**read_json(self.path), **found}
+        write_json(self.path, self._cached)
 
     def key(self, config: RunConfig) -> str:
-        """What the speed of a run depends on, in short: equal for runs that are as fast."""
+        """A digest of all that the speed of a run depends on."""
         plain = config.resolved()
         train = {name: plain["train"][name] for name in _TRAIN_FIELDS}
         shape = {"model": plain["model"], "rows": config.sequences_per_step, "train": train}
@@ -178,7 +177,7 @@ class Calibration:
 
 
 def machine() -> dict[str, Any]:
-    """What speeds depend on beside the model: node, processor, its cores, torch's version."""
+    """What speeds depend on besides the model: node, processor, its cores, torch's version."""
     return {
         "node": platform.node(),
         "cpu": processor_name(),
@@ -187,8 +186,8 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """A JSON object; empty where the file is missing or damaged, since everything in it can be found out again."""
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; empty if the file is missing or damaged, since a cache can be rebuilt."""
     try:
         found = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
@@ -196,7 +195,7 @@ def _read(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _write(path: Path, content: Mapping[str, Any]) -> None:
-    """Replace the file as a whole; a cache that cannot be written is done without."""
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Replace the file. Errors are ignored: a cache is optional."""
     with contextlib.suppress(OSError):
         write_text(path, json.dumps(content, indent=1))

@@ -1,4 +1,4 @@
-"""Past estimates beside what the sweeps took."""
+"""Past time estimates, and what the sweeps actually took."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from harness.cost.calibration import _read, _write
+from harness.cost.calibration import read_json, write_json
 from harness.data import cache_folder
 
 KEPT_ESTIMATES: Final = 50
@@ -16,16 +16,15 @@ KEPT_ESTIMATES: Final = 50
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a sweep was expected to take, and what it took.
+    """The estimated and the actual time of a sweep.
 
     Attributes:
-        name: of the sweep.
-        identity: of the sweep.
-        seconds: expected of all its runs.
-        runs: how many that are.
-        actual: seconds of `done` runs; None until the sweep has ended.
+        name, identity: of the sweep.
+        seconds: estimate for all its runs.
+        runs: number of these runs.
+        actual: seconds that `done` runs took; None until the sweep has finished.
         done: runs that it trained.
-        at: seconds since 1970, of the estimate.
+        at: time of the estimate, seconds since 1970.
     """
 
     name: str
@@ -38,14 +37,14 @@ class Estimate:
 
     @property
     def error(self) -> float | None:
-        """Seconds a run that were expected, over those that it took, minus 1; None where that is not known."""
+        """Estimated over actual seconds per run, minus 1; None if the sweep has not finished."""
         if not self.actual or not self.done or not self.runs:
             return None
         return (self.seconds / self.runs) / (self.actual / self.done) - 1
 
 
 class Estimates:
-    """The last estimates of this machine.
+    """The last estimates on this machine, in a file of the cache.
 
     Args:
         folder: of the cache; see `cache_folder`.
@@ -55,29 +54,29 @@ class Estimates:
         self.path = cache_folder(folder) / "estimates.json"
 
     def all(self) -> list[Estimate]:
-        """The oldest first."""
-        listed = _read(self.path).get("estimates", [])
+        """All estimates, the oldest first."""
+        listed = read_json(self.path).get("estimates", [])
         try:
             return [Estimate(**one) for one in listed]
-        except TypeError:  # of another version
+        except TypeError:  # written by another version
             return []
 
-    def expect(self, name: str, identity: str, seconds: float, runs: int) -> None:
-        """Remember an estimate, in place of an earlier one of the same sweep that has not ended."""
+    def add(self, name: str, identity: str, seconds: float, runs: int) -> None:
+        """Store an estimate; it replaces an earlier one of the same sweep that has no actual time."""
         others = [one for one in self.all() if one.identity != identity or one.actual is not None]
-        self._keep([*others, Estimate(name, identity, seconds, runs, at=time.time())])
+        self._store([*others, Estimate(name, identity, seconds, runs, at=time.time())])
 
-    def took(self, identity: str, seconds: float, runs: int) -> None:
-        """Remember what a sweep took, if there is an estimate of it to compare with."""
+    def add_actual(self, identity: str, seconds: float, runs: int) -> None:
+        """Store what a sweep took, if there is an estimate of it without an actual time."""
         every = self.all()
         open_ones = [place for place, one in enumerate(every) if one.identity == identity and one.actual is None]
         if open_ones and runs:
             every[open_ones[-1]] = Estimate(**{**asdict(every[open_ones[-1]]), "actual": seconds, "done": runs})
-            self._keep(every)
+            self._store(every)
 
-    def past(self, count: int = 3) -> list[Estimate]:
-        """The last ones whose sweep has ended, the latest first."""
+    def finished(self, count: int = 3) -> list[Estimate]:
+        """The last estimates of finished sweeps, the latest first."""
         return [one for one in reversed(self.all()) if one.error is not None][:count]
 
-    def _keep(self, estimates: Sequence[Estimate]) -> None:
-        _write(self.path, {"estimates": [asdict(one) for one in estimates[-KEPT_ESTIMATES:]]})
+    def _store(self, estimates: Sequence[Estimate]) -> None:
+        write_json(self.path, {"estimates": [asdict(one) for one in estimates[-KEPT_ESTIMATES:]]})

@@ -1,4 +1,4 @@
-"""What the sweep command says without training: what would run and what it costs, and how far a sweep is."""
+"""What `--plan` prints: the runs of a sweep, their cost and the estimated time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from harness.console.tables import show_table
 
 
 def runs_planned(spec: SweepSpec) -> str:
-    """`3 arms × (4 trials + 3 seeds) = 21 runs`; `3 to 12 seeds = 21 to 48 runs` where the verdicts decide."""
+    """`3 arms × (4 trials + 3 seeds) = 21 runs`; `3 to 12 seeds = 21 to 48 runs` with adaptive seeds."""
     arms, trials, fewest, most = len(spec.arms()), spec.trials, spec.looks[0], spec.looks[-1]
     seeds = plural(most, "seed") if fewest == most else f"{fewest} to {most} seeds"
     each = f"({trials} trials + {seeds})" if trials else seeds
@@ -26,13 +26,13 @@ def plural(count: int, word: str) -> str:
 def show_plan(
     spec: SweepSpec, splits: Mapping[str, Mapping[str, int]], identity: str, workers: int, threads: int
 ) -> None:
-    """Print arms, runs, costs and the time that all of it is expected to take.
+    """Print arms, runs, cost and the estimated time.
 
     Args:
         spec: the sweep.
         splits: arm name → tokens of each split.
-        identity: by which the estimate is remembered until the sweep has ended.
-        workers, threads: that it will be run with.
+        identity: of the sweep, under which the estimate is stored.
+        workers, threads: of the sweep.
     """
     from harness.cost.estimate import plan_arms
 
@@ -74,13 +74,13 @@ def _say(label: str, words: str) -> None:
 def _show_time(
     spec: SweepSpec, splits: Mapping[str, Mapping[str, int]], identity: str, workers: int, threads: int
 ) -> None:
-    """How long it will take, how that is known, and how far off such estimates were before."""
+    """Print the estimated time, how it was obtained, and the errors of earlier estimates."""
     from harness.console.text import clock
     from harness.core.hardware import count_gpus
-    from harness.cost.estimate import timing
+    from harness.cost.estimate import estimate_time
     from harness.cost.history import Estimates
 
-    found = timing(spec, splits, workers, threads)
+    found = estimate_time(spec, splits, workers, threads)
     place = "GPU" if count_gpus() else "CPU"
     arms, known = len(spec.arms()), len(found.measured)
     if known:
@@ -94,11 +94,11 @@ def _show_time(
     span = f"{clock(found.least)} to {clock(found.seconds)}" if len(spec.looks) > 1 else clock(found.seconds)
     _say("time", f"about {span}, with {plural(workers, 'worker')} on this {place} ({how})")
     estimates = Estimates()
-    estimates.expect(spec.name, identity, found.seconds, arms * (spec.trials + len(spec.seeds)))
-    said = [
+    estimates.add(spec.name, identity, found.seconds, arms * (spec.trials + len(spec.seeds)))
+    errors = [
         f"{it.name} {'+' if error >= 0 else '−'}{abs(error):.0%}"
-        for it in estimates.past()
+        for it in estimates.finished()
         if (error := it.error) is not None
     ]
-    if said:
-        _say("estimates", f"the last ones, against what the sweeps took: {', '.join(said)}")
+    if errors:
+        _say("estimates", f"the last ones, against what the sweeps took: {', '.join(errors)}")

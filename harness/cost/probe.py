@@ -1,8 +1,7 @@
-"""How fast this process trains one configuration: real training steps, timed from outside by the trainer's own points.
+"""Measures how fast this process trains a configuration: real training steps, timed by the points that they yield.
 
-Run as `python -m harness.cost.probe` with a request as JSON on standard input, by `harness.cost.calibration`: a
-process of its
-own, in a worker's environment, so that nothing of it stays in the parent. It answers with a list of `Speed` as JSON.
+`harness.cost.calibration` runs `python -m harness.cost.probe` in a separate process with a worker's environment. The
+request comes as JSON on standard input, the answer is a list of `ProbeResult` as JSON.
 """
 
 from __future__ import annotations
@@ -33,25 +32,26 @@ from harness.training.model_optimizer import ModelOptimizer
 from harness.training.resume import Environment, State, States, state_tensors
 from harness.training.trainer import train
 
-WARM_UP = 2  # steps that are not counted: the first ones build what later ones use
-CPU_STEPS, GPU_STEPS = (3, 150), (40, 2000)  # at least and at most; under 200 steps there is a point at each
-SAMPLED_TOKENS = 10  # of a sample that are timed
+WARM_UP = 2  # steps that are not counted: the first ones allocate memory and choose kernels
+CPU_STEPS, GPU_STEPS = (3, 150), (40, 2000)  # minimum and maximum; under 200 steps, every step has a point
+SAMPLED_TOKENS = 10  # tokens of a generated text that are timed
 
 
 @dataclass(frozen=True)
-class Speed:
-    """What was measured.
+class ProbeResult:
+    """Result of one measurement.
 
     Attributes:
-        device: as it is called in logs.
-        threads: of the CPU.
-        step_seconds: of one training step, all that the trainer does for it included.
-        eval_seconds: of one evaluation over `eval_tokens` tokens, its sample of text left out.
-        eval_tokens: of the training sample and of the part of the validation split that was scored.
-        sample_seconds: to write the sample of text of an evaluation.
-        memory: bytes at most so far: of the device where it is a GPU, else of the process.
-        state_seconds: to save a state, and 0 where that was not asked for.
-        peak_flops: of matrix products in the precision of the training, per second; 0 where it was not asked for.
+        device: its name.
+        threads: CPU threads.
+        step_seconds: of one training step, with all that the trainer does for it.
+        eval_seconds: of one evaluation of `eval_tokens` tokens, without its generated text; 0 if the time did not
+            suffice.
+        eval_tokens: scored tokens of the training sample and of the validation split.
+        sample_seconds: to generate the text of an evaluation.
+        memory: peak bytes so far, of the GPU if there is one, else of the process.
+        state_seconds: to save a state; 0 if not measured.
+        peak_flops: FLOP/s of matrix products in the precision of the training; 0 if not measured.
     """
 
     device: str
@@ -65,15 +65,15 @@ class Speed:
     peak_flops: float = 0.0
 
 
-def measure(config: RunConfig, steps: int, eval_tokens: int, whole: bool, patience: float) -> Speed:
-    """Train `steps` steps, and evaluate before the first and after the last.
+def measure(config: RunConfig, steps: int, eval_tokens: int, full: bool, patience: float) -> ProbeResult:
+    """Train about `steps` steps, with an evaluation before the first and after the last.
 
     Args:
         config: of the run; its budget and its rhythms are replaced.
-        steps: to be counted.
-        eval_tokens: to score at most, of the validation split and of the training sample each.
-        whole: measure the peak of matrix products and the saving of a state too.
-        patience: seconds after which the training is cut short; `eval_seconds` is 0 then.
+        steps: number of steps to time.
+        eval_tokens: tokens to score at most, of the validation split and of the training sample each.
+        full: also measure the peak of matrix products and the saving of a state.
+        patience: seconds after which the training is stopped; `eval_seconds` is 0 then.
     """
     data = open_dataset(config.data)
     config = data.resolve(config)
@@ -84,19 +84,20 @@ def measure(config: RunConfig, steps: int, eval_tokens: int, whole: bool, patien
     short = _shortened(config, WARM_UP + max(low, min(high, steps)), eval_tokens, compiled)
     deadline = time.monotonic() + patience
     marks: list[tuple[int, float]] = []
-    whole_run = True
+    completed = True
     try:
         for point in train(short, data, stop=lambda: time.monotonic() > deadline and len(marks) > WARM_UP + 1):
             marks.append((point.step, time.perf_counter()))
     except Stopped:
-        whole_run = False
-    light = marks[1:-1] if whole_run else marks[1:]  # without evaluations
-    pairs = list(itertools.pairwise(light[WARM_UP - 1 :] if len(light) > WARM_UP else light))
+        completed = False
+    without_evaluation = marks[1:-1] if completed else marks[1:]
+    timed = without_evaluation[WARM_UP - 1 :] if len(without_evaluation) > WARM_UP else without_evaluation
+    pairs = list(itertools.pairwise(timed))
     step_seconds = statistics.median((later - earlier) / (step - before) for (before, earlier), (step, later) in pairs)
     (before, ended), (last, over) = marks[-2:]
-    evaluating = max(1e-6, over - ended - step_seconds * (last - before)) if whole_run else 0.0
+    evaluating = max(1e-6, over - ended - step_seconds * (last - before)) if completed else 0.0
     sampled = min(short.train.train_eval_tokens, len(data.train))
-    return Speed(
+    return ProbeResult(
         device=describe(device),
         threads=torch.get_num_threads(),
         step_seconds=step_seconds,
@@ -104,13 +105,13 @@ def measure(config: RunConfig, steps: int, eval_tokens: int, whole: bool, patien
         eval_tokens=len(data.val) - 1 + sampled,
         sample_seconds=_sample_seconds(config, data, device),
         memory=_memory(device),
-        state_seconds=_state_seconds(config, data, device) if whole else 0.0,
-        peak_flops=matmul_peak(device, resolve_precision(config.train, device)) if whole else 0.0,
+        state_seconds=_state_seconds(config, data, device) if full else 0.0,
+        peak_flops=matmul_peak(device, resolve_precision(config.train, device)) if full else 0.0,
     )
 
 
 def _shortened(config: RunConfig, steps: int, eval_tokens: int, compiled: bool) -> RunConfig:
-    """Few steps of it, compiled where all of it would be."""
+    """The run with few steps, compiled if the full run would be."""
     plain = config.model_dump()
     sampled = min(config.train.train_eval_tokens, eval_tokens)
     plain["train"] |= {"budget": {"steps": steps}, "eval_every": {"steps": 10 * steps}, "checkpoint_every": None}
@@ -120,7 +121,7 @@ def _shortened(config: RunConfig, steps: int, eval_tokens: int, compiled: bool) 
 
 
 def _sample_seconds(config: RunConfig, data: Dataset, device: torch.device) -> float:
-    """Of one sample of text, by a model that has learnt nothing."""
+    """Seconds to generate one text, with an untrained model."""
     wanted = config.train.sample
     if wanted.max_new_tokens == 0:
         return 0.0
@@ -138,12 +139,12 @@ def _memory(device: torch.device) -> float:
 
 
 def _state_seconds(config: RunConfig, data: Dataset, device: torch.device) -> float:
-    """To write weights and optimizer to the disk, as a run does to go on from there."""
+    """Seconds to save a state to the disk."""
     model = build_gpt(config, device, data.vocabulary, data.trained)
     optimizer = ModelOptimizer(model, config.train)
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    optimizer.step()  # moments exist only after a step
+    optimizer.step()  # the optimizer has no state before its first step
     here = Environment.here(device, resolve_precision(config.train, device))
     with tempfile.TemporaryDirectory() as folder, States(Path(folder), config, data, here) as states:
         began = time.perf_counter()
@@ -152,7 +153,7 @@ def _state_seconds(config: RunConfig, data: Dataset, device: torch.device) -> fl
 
 
 def matmul_peak(device: torch.device, precision: str, seconds: float = 1.0) -> float:
-    """FLOP/s of the largest of a few square matrix products, the median of as many as fit into the time."""
+    """FLOP/s of a square matrix product: the best size, and for each the median of as many as fit into the time."""
     best = 0.0
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     for size in (1024,) if device.type == "cpu" else (4096, 8192):
@@ -172,19 +173,19 @@ def matmul_peak(device: torch.device, precision: str, seconds: float = 1.0) -> f
 
 
 def answer(request: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The speeds of the configurations that a request names, in their order, as plain values; as many as time allows.
+    """Measure the workloads of a request in their order, as many as time allows.
 
-    A request has a `deadline`, in seconds since 1970: training is cut short by then, and nothing is begun after it.
+    A request has a `deadline`, in seconds since 1970: training is stopped then, and no workload is started after it.
     """
-    said: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
     for one in request["runs"]:
         left = request["deadline"] - time.time()
-        if said and left <= 0:
+        if results and left <= 0:
             break
         config = RunConfig.model_validate_json(json.dumps(one["config"]))
-        speed = measure(config, one["steps"], one["eval_tokens"], request["whole"], left)
-        said.append(dataclasses.asdict(speed))
-    return said
+        result = measure(config, one["steps"], one["eval_tokens"], request["full"], left)
+        results.append(dataclasses.asdict(result))
+    return results
 
 
 if __name__ == "__main__":

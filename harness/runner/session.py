@@ -27,7 +27,7 @@ from harness.core.locks import Locked, only_one
 from harness.core.metrics import Point
 from harness.core.outcomes import Exit, Outcome
 from harness.core.text import plural
-from harness.cost.estimate import work_per_run
+from harness.cost.estimate import work_by_arm
 from harness.cost.history import Estimates
 from harness.cost.preview import runs_planned
 from harness.runner.controller import SweepController, SweepResult
@@ -136,7 +136,7 @@ def _run(spec: SweepSpec, datasets: Datasets, options: Options, pool: WorkerPool
         facts = datasets.facts(spec)
         if recovered := reconcile(spec, studies, tracker, outbox, facts):
             screen.message(f"taking up what an earlier process left: {recovered}")
-        work = work_per_run(spec, datasets.train_tokens(spec))
+        work = work_by_arm(spec, datasets.train_tokens(spec))
         with outbox:
             with screen, pool:
                 Interrupted.check()
@@ -148,7 +148,7 @@ def _run(spec: SweepSpec, datasets: Datasets, options: Options, pool: WorkerPool
             return replace(result, failed=[*result.failed, _not_stored(outbox)])
         _report(spec, tracker, parent.run_id, options)
         if result.outcome is Outcome.COMPLETE:
-            Estimates().took(identity, time.monotonic() - began, screen.state.finished)
+            Estimates().add_actual(identity, time.monotonic() - began, screen.state.finished)
         return result
 
 

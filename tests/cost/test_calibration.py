@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from harness.cost import calibration
-from harness.cost.calibration import Calibration, Measured, MeasurementError, Trial, measure_apart
+from harness.cost.calibration import Calibration, MeasurementError, ModelSpeed, Workload, measure_in_processes
 from harness.cost.history import KEPT_ESTIMATES, Estimates
 from helpers import small_config
 
 
 def test_a_process_of_its_own_trains_the_configuration() -> None:
     config = small_config(sample={"prompt": "a", "max_new_tokens": 2}, train_eval_tokens=64)
-    ((speed,), (other,)) = measure_apart([Trial(config, 5, 200)], copies=2, patience=300)
+    ((speed,), (other,)) = measure_in_processes([Workload(config, 5, 200)], copies=2, patience=300)
     for one in (speed, other):
         assert one["device"] == "cpu"
         assert one["threads"] == 1
@@ -28,49 +28,49 @@ def test_a_process_of_its_own_trains_the_configuration() -> None:
 
 def test_a_process_that_fails_is_an_error_with_its_last_words() -> None:
     with pytest.raises(MeasurementError, match="unknown corpus"):
-        measure_apart([Trial(small_config(data={"corpus": "sotu-9999", "tokenizer": "byte"}), 1, 10)])
+        measure_in_processes([Workload(small_config(data={"corpus": "sotu-9999", "tokenizer": "byte"}), 1, 10)])
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[Trial]]:
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[Workload]]:
     """What was measured; every step takes the 0.25 s that two workers found on average, every evaluation 3 s."""
-    calls: list[Sequence[Trial]] = []
+    calls: list[Sequence[Workload]] = []
 
-    def measure(trials: Sequence[Trial], **_: Any) -> list[list[dict[str, Any]]]:
-        calls.append(trials)
+    def measure(workloads: Sequence[Workload], **_: Any) -> list[list[dict[str, Any]]]:
+        calls.append(workloads)
         return [
-            [{"step_seconds": step, "eval_seconds": 3.0, "eval_tokens": 100, "sample_seconds": 0.5} for _ in trials]
+            [{"step_seconds": step, "eval_seconds": 3.0, "eval_tokens": 100, "sample_seconds": 0.5} for _ in workloads]
             for step in (0.2, 0.3)
         ]
 
-    monkeypatch.setattr(calibration, "measure_apart", measure)
+    monkeypatch.setattr(calibration, "measure_in_processes", measure)
     return calls
 
 
-def test_what_was_measured_is_known_to_the_next_process(tmp_path: Path, asked: list[Sequence[Trial]]) -> None:
+def test_what_was_measured_is_known_to_the_next_process(tmp_path: Path, asked: list[Sequence[Workload]]) -> None:
     config = small_config()
     first = Calibration(2, 1, tmp_path)
-    assert first.known(config) is None
-    first.learn([Trial(config, 5, 100), Trial(config, 5, 100)])
-    assert [len(trials) for trials in asked] == [1]  # the same model twice
-    assert Calibration(2, 1, tmp_path).known(config) == Measured(0.25, 3.0, 100, 0.5)
-    Calibration(2, 1, tmp_path).learn([Trial(config, 5, 100)])
+    assert first.speed(config) is None
+    first.measure([Workload(config, 5, 100), Workload(config, 5, 100)])
+    assert [len(workloads) for workloads in asked] == [1]  # the same model twice
+    assert Calibration(2, 1, tmp_path).speed(config) == ModelSpeed(0.25, 3.0, 100, 0.5)
+    Calibration(2, 1, tmp_path).measure([Workload(config, 5, 100)])
     assert len(asked) == 1
 
 
 def test_a_speed_belongs_to_its_shape_and_to_the_number_of_workers(
-    tmp_path: Path, asked: list[Sequence[Trial]], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, asked: list[Sequence[Workload]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Calibration(2, 1, tmp_path).learn([Trial(small_config(), 5, 100)])
-    known = Calibration(2, 1, tmp_path).known
-    assert known(small_config(learning_rate=0.5, seed=9, budget={"steps": 77})) is not None  # of no effect on speed
-    assert known(small_config(batch_size=8)) is None
-    assert known(small_config(model={"emb_dim": 32})) is None
-    assert known(small_config(optimizer="muon")) is None
-    assert Calibration(3, 1, tmp_path).known(small_config()) is None
-    assert Calibration(2, 2, tmp_path).known(small_config()) is None
+    Calibration(2, 1, tmp_path).measure([Workload(small_config(), 5, 100)])
+    speed_of = Calibration(2, 1, tmp_path).speed
+    assert speed_of(small_config(learning_rate=0.5, seed=9, budget={"steps": 77})) is not None  # of no effect on speed
+    assert speed_of(small_config(batch_size=8)) is None
+    assert speed_of(small_config(model={"emb_dim": 32})) is None
+    assert speed_of(small_config(optimizer="muon")) is None
+    assert Calibration(3, 1, tmp_path).speed(small_config()) is None
+    assert Calibration(2, 2, tmp_path).speed(small_config()) is None
     monkeypatch.setattr(calibration, "training_code", lambda: "other code")
-    assert Calibration(2, 1, tmp_path).known(small_config()) is None
+    assert Calibration(2, 1, tmp_path).speed(small_config()) is None
 
 
 def test_a_measurement_that_fails_or_is_cut_short_leaves_the_model_unknown(
@@ -79,36 +79,38 @@ def test_a_measurement_that_fails_or_is_cut_short_leaves_the_model_unknown(
     def fails(*_: object, **__: object) -> None:
         raise MeasurementError("no")
 
-    monkeypatch.setattr(calibration, "measure_apart", fails)
-    Calibration(1, 1, tmp_path).learn([Trial(small_config(), 5, 100)])
+    monkeypatch.setattr(calibration, "measure_in_processes", fails)
+    Calibration(1, 1, tmp_path).measure([Workload(small_config(), 5, 100)])
     cut = {"step_seconds": 9.0, "eval_seconds": 0.0, "eval_tokens": 100, "sample_seconds": 1.0}
-    monkeypatch.setattr(calibration, "measure_apart", lambda *_, **__: [[cut]])
-    Calibration(1, 1, tmp_path).learn([Trial(small_config(), 5, 100), Trial(small_config(batch_size=8), 5, 100)])
-    assert Calibration(1, 1, tmp_path).known(small_config()) is None
+    monkeypatch.setattr(calibration, "measure_in_processes", lambda *_, **__: [[cut]])
+    Calibration(1, 1, tmp_path).measure(
+        [Workload(small_config(), 5, 100), Workload(small_config(batch_size=8), 5, 100)]
+    )
+    assert Calibration(1, 1, tmp_path).speed(small_config()) is None
 
 
 def test_a_damaged_cache_is_an_empty_one(tmp_path: Path) -> None:
     for text in ("{", "[]", '{"estimates": [{"of": "another version"}]}'):
         for name in ("speeds.json", "estimates.json"):
             (tmp_path / name).write_text(text)
-        assert Calibration(1, 1, tmp_path).known(small_config()) is None
-        assert Estimates(tmp_path).past() == []
+        assert Calibration(1, 1, tmp_path).speed(small_config()) is None
+        assert Estimates(tmp_path).finished() == []
 
 
 def test_estimates_are_compared_by_the_run(tmp_path: Path) -> None:
-    Estimates(tmp_path).expect("one", "1d", seconds=100.0, runs=10)
-    Estimates(tmp_path).expect("one", "1d", seconds=120.0, runs=10)  # planned again: the later one counts
-    assert Estimates(tmp_path).past() == []
-    Estimates(tmp_path).took("other", 50.0, 5)  # nobody asked what it would take
-    Estimates(tmp_path).took("1d", 48.0, 6)  # six of the ten were enough: 8 s a run, where 12 were expected
-    (past,) = Estimates(tmp_path).past()
+    Estimates(tmp_path).add("one", "1d", seconds=100.0, runs=10)
+    Estimates(tmp_path).add("one", "1d", seconds=120.0, runs=10)  # planned again: the later one counts
+    assert Estimates(tmp_path).finished() == []
+    Estimates(tmp_path).add_actual("other", 50.0, 5)  # nobody asked what it would take
+    Estimates(tmp_path).add_actual("1d", 48.0, 6)  # six of the ten were enough: 8 s a run, where 12 were expected
+    (past,) = Estimates(tmp_path).finished()
     assert (past.name, past.error) == ("one", pytest.approx(0.5))
-    Estimates(tmp_path).took("1d", 1.0, 1)  # the same sweep again: it was compared already
-    assert Estimates(tmp_path).past() == [past]
+    Estimates(tmp_path).add_actual("1d", 1.0, 1)  # the same sweep again: it was compared already
+    assert Estimates(tmp_path).finished() == [past]
     for number in range(60):
-        Estimates(tmp_path).expect(f"n{number}", f"{number}", 1.0, 1)
-        Estimates(tmp_path).took(f"{number}", 2.0, 1)
-    assert [one.name for one in Estimates(tmp_path).past()] == ["n59", "n58", "n57"]
+        Estimates(tmp_path).add(f"n{number}", f"{number}", 1.0, 1)
+        Estimates(tmp_path).add_actual(f"{number}", 2.0, 1)
+    assert [one.name for one in Estimates(tmp_path).finished()] == ["n59", "n58", "n57"]
     assert len(json.loads((tmp_path / "estimates.json").read_text())["estimates"]) == KEPT_ESTIMATES
 
 
@@ -118,7 +120,7 @@ def test_a_plan_tells_how_far_off_the_last_one_was(tmp_path: Path, monkeypatch: 
     from sandbox import SPEC, Sandbox
 
     monkeypatch.setenv("GPT_HARNESS_CACHE", str(tmp_path / "cache"))
-    sandbox = Sandbox(tmp_path / "here", SPEC.replace("[0.0, 0.2]", "[0.0]").replace("trials: 2", "trials: 1"))
+    sandbox = Sandbox(tmp_path / "here", SPEC.replace("[0.0, 0.2]", "[0.0]").replace("workloads: 2", "workloads: 1"))
     first = call(sandbox, "tiny.yaml", "--plan")
     assert first.returncode == 0, first.stderr
     assert "about " in first.stdout and " on this CPU (" in first.stdout

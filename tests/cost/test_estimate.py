@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.cost.calibration import Measured
+from harness.cost.calibration import ModelSpeed
 from harness.cost.estimate import (
     EVALUATION_SHARE,
     START_SECONDS,
@@ -62,7 +62,7 @@ def test_a_run_takes_its_steps_and_its_evaluations(tmp_path: Path) -> None:
     config = load(
         tmp_path, GOOD, "train.budget.steps=100", "train.eval_every.steps=20", "train.train_eval_tokens=100"
     ).base  # 128 tokens a step
-    measured = Measured(step_seconds=0.5, eval_seconds=1.8, eval_tokens=900, sample_seconds=0.2)
+    measured = ModelSpeed(step_seconds=0.5, eval_seconds=1.8, eval_tokens=900, sample_seconds=0.2)
     # before the first step and after every twentieth: six evaluations
     splits = {"train": 4000, "val": 901 - config.train.train_eval_tokens, "test": 0}
     assert run_seconds(config, splits, measured, 1.0) == pytest.approx(100 * 0.5 + 6 * 2.0)
@@ -78,14 +78,14 @@ def test_a_budget_in_seconds_takes_them_and_its_evaluations(tmp_path: Path) -> N
     config = load(
         tmp_path, GOOD, "train.budget.seconds=60", "train.eval_every.steps=30", "train.train_eval_tokens=100"
     ).base
-    measured = Measured(step_seconds=1.0, eval_seconds=4.0, eval_tokens=1000, sample_seconds=1.0)
+    measured = ModelSpeed(step_seconds=1.0, eval_seconds=4.0, eval_tokens=1000, sample_seconds=1.0)
     assert run_seconds(config, {"train": 4000, "val": 901, "test": 0}, measured, 1.0) == pytest.approx(60 + 3 * 5.0)
 
 
 def test_evaluations_on_a_sample_are_cheaper_but_for_the_two_at_the_ends(tmp_path: Path) -> None:
     settings = ("train.budget.steps=100", "train.eval_every.steps=20", "train.train_eval_tokens=100")
     config = load(tmp_path, GOOD, *settings, "train.eval_tokens=200").base
-    measured = Measured(step_seconds=0.5, eval_seconds=1.0, eval_tokens=100, sample_seconds=0.0)
+    measured = ModelSpeed(step_seconds=0.5, eval_seconds=1.0, eval_tokens=100, sample_seconds=0.0)
     splits = {"train": 4000, "val": 901, "test": 0}
     # two of 900 whole, 200 sampled and 100 of the training split; four of 200 and 100
     assert run_seconds(config, splits, measured, 1.0) == pytest.approx(50 + 2 * 12 + 4 * 3)
@@ -95,7 +95,7 @@ def test_a_sweep_takes_its_runs_over_the_workers_that_can_help(tmp_path: Path) -
     spec = load(tmp_path, GOOD, "train.budget.steps=100", "train.eval_every.steps=20")  # 2 arms, 4 trials and 3 seeds
     splits = {arm.name: SPLITS for arm in spec.arms()}
     scored = 500 + spec.base.train.train_eval_tokens
-    measured = {arm.name: Measured(0.5, 2.0, scored, 0.0) for arm in spec.arms()}
+    measured = {arm.name: ModelSpeed(0.5, 2.0, scored, 0.0) for arm in spec.arms()}
     tested = 101 * 0.5 / 128 * EVALUATION_SHARE
     alone = 2 * (7 * (100 * 0.5 + 6 * 2.0) + 3 * tested)
     assert sweep_seconds(spec, splits, 1, measured, 1.0) == pytest.approx(START_SECONDS + alone)

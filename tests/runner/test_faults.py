@@ -220,7 +220,7 @@ while killed:
         os._exit(0)
     killed = os.WIFSIGNALED(os.waitpid(child, 0)[1])
     said = []
-    points = train(config, state=folder, after=-1, began=lambda step, note: said.append((step, note)))
+    points = train(config, state=folder, after=-1, on_start=lambda step, note: said.append((step, note)))
     next(points)
     points.close()
     print(json.dumps([killed, *said[0], loss(folder)]))
@@ -313,7 +313,7 @@ def test_05_a_byte_of_a_checkpoint(lost: bool, battered: Battered, tmp_path: Pat
         damaged = content[:place] + content[place + 1 :] if lost else flipped(content, place)
         (folder / file.name).write_bytes(damaged)
         notes: list[str] = []
-        points = train(battered.config, state=folder, began=lambda _, note, notes=notes: notes.append(note))
+        points = train(battered.config, state=folder, on_start=lambda _, note, notes=notes: notes.append(note))
         next(points)
         assert notes[0].startswith(f"{file.name} is damaged; resumed from the state before"), (file.name, place)
         count += 1
