@@ -58,7 +58,7 @@ HOMES: Mapping[str, set[str]] = {
     "pydantic": {"config", "model.weights"},
     "ruamel": {"config"},
     "psutil": {"tracking", "workers"},
-    "filelock": {"core.locks"},
+    "filelock": {"core.locks", "training.resume"},
     "typer": {"console", "sweep", "bench", "compare", "generate", "data.__main__", "report.__main__"},
     "rich": {"console"},
 }
