@@ -1,4 +1,4 @@
-"""The data of a run: text from a package, from files or from a URL, and its tokens, encoded once and memory-mapped."""
+"""Text and tokens: corpora from a package, files or a URL; tokenizers; datasets that are encoded once; batches."""
 
 from __future__ import annotations
 

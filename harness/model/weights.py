@@ -103,7 +103,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     valid = ascending and vocabulary[0] >= 0 and vocabulary[-1] < VOCABULARY[tokenizer.name]
     if not valid or len(vocabulary) > config.vocab_size:
         raise CheckpointError(f"{folder / WEIGHTS}: holds a {TOKEN_IDS} that is no set of {tokenizer.name}'s ids")
-    return tokenizer.within(vocabulary)
+    return tokenizer.restricted_to(vocabulary)
 
 
 def _read(folder: Path) -> tuple[bytes, RunConfig]:

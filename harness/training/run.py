@@ -11,7 +11,7 @@ from harness.config.run import RunConfig
 from harness.core import metrics
 from harness.core.metrics import Point
 from harness.data import CorpusError, Dataset, open_dataset
-from harness.data.batches import count_windows, staged, training_batches
+from harness.data.batches import count_windows, prefetch, training_batches
 from harness.model.init import build_gpt
 from harness.model.weights import save_checkpoint
 from harness.training.budget import Clock
@@ -88,7 +88,7 @@ class Run:
         """Training batches (inputs, targets) on the device, from the current step on, without end."""
         context, sequences = self.config.model.context_length, self.config.sequences_per_step
         batches = training_batches(self.data.train, context, sequences, self.config.train.seed, self.step)
-        return staged(batches, self.device)
+        return prefetch(batches, self.device)
 
     def resume(self, states: States) -> str:
         """Continue from the newest valid state, if there is one; returns warnings, empty if there are none."""

@@ -1,4 +1,4 @@
-"""Windows: every token scored once, every window seen equally often, whatever the sizes."""
+"""Batches: every token is scored once and every window is seen equally often, for any sizes."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from harness.core.rng import stream
 from harness.data.batches import (
     count_windows,
     fixed_sample,
+    prefetch,
     scoring_batches,
-    staged,
     strided_batches,
     take_windows,
     training_batches,
@@ -44,7 +44,7 @@ def test_every_token_after_the_first_is_scored_once(size: int, length: int, sequ
     for inputs, targets in scoring_batches(numbered(size), length, sequences):
         assert inputs.dtype == targets.dtype == torch.int64
         assert inputs.shape == targets.shape and inputs.shape[0] <= sequences and inputs.shape[1] <= length
-        assert torch.equal(targets, inputs + 1)  # what is predicted is the token after the input
+        assert torch.equal(targets, inputs + 1)  # the target is the token after the input
         seen += targets.flatten().tolist()
     assert sorted(seen) == list(range(1, size))
 
@@ -81,17 +81,23 @@ def test_epochs_and_seeds_are_shuffled_differently() -> None:
 
 
 @given(st.integers(1, 30), st.integers(1, 7), st.integers(0, 40))
-def test_batches_can_begin_anywhere(windows: int, sequences: int, start: int) -> None:
+def test_batches_can_start_anywhere(windows: int, sequences: int, start: int) -> None:
     tokens = numbered(4 * windows + 1)
     whole = list(itertools.islice(training_batches(tokens, 4, sequences, 5), start + 3))
     later = list(itertools.islice(training_batches(tokens, 4, sequences, 5, start), 3))
     assert [batch[0].tolist() for batch in later] == [batch[0].tolist() for batch in whole[start:]]
 
 
-def test_beginning_late_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    taken, shuffled = [], []
+def test_a_late_start_skips_without_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[object] = []
+    shuffled: list[object] = []
+
+    def shuffle(seed: int, *name: str | int) -> np.random.Generator:
+        shuffled.append((seed, *name))
+        return stream(seed, *name)
+
     monkeypatch.setattr(harness.data.batches, "take_windows", lambda *arguments: taken.append(arguments))
-    monkeypatch.setattr(harness.data.batches, "stream", lambda *name: shuffled.append(name) or stream(*name))
+    monkeypatch.setattr(harness.data.batches, "stream", shuffle)
     next(training_batches(numbered(401), 4, 3, 5, 10**6))
     assert shuffled == [(5, "data", 3 * 10**6 // 100)] and len(taken) == 1
 
@@ -107,7 +113,7 @@ def test_training_batches_follow_the_order_across_epochs(size: int, length: int,
     for inputs, targets in batches:
         assert inputs.shape == targets.shape == (sequences, length)
         assert torch.equal(targets, inputs + 1)
-        assert torch.equal(inputs[:, :1] + torch.arange(length), inputs)  # each row is one run of neighbours
+        assert torch.equal(inputs[:, :1] + torch.arange(length), inputs)  # each row is consecutive tokens
         found += inputs[:, 0].tolist()
     assert found == [number * length for number in order]
 
@@ -138,30 +144,30 @@ def test_the_fixed_sample_is_spread_evenly() -> None:
 
 
 @pytest.mark.parametrize("tokens", [17, 18, 33, 40, 64, 65, 100])
-@pytest.mark.parametrize(("context_length", "behind"), [(16, 16), (16, 5), (16, 1), (8, 8)])
-def test_strided_windows_score_every_target_with_enough_behind_it_once(
-    tokens: int, context_length: int, behind: int
+@pytest.mark.parametrize(("context_length", "min_context"), [(16, 16), (16, 5), (16, 1), (8, 8)])
+def test_strided_windows_score_every_target_with_enough_context_once(
+    tokens: int, context_length: int, min_context: int
 ) -> None:
     text = np.arange(tokens, dtype=np.uint16)
     scored = []
-    for inputs, targets, first in strided_batches(text, context_length, 3, behind):
+    for inputs, targets, first in strided_batches(text, context_length, 3, min_context):
         assert inputs.shape[1] == context_length
-        assert first + 1 >= behind  # tokens in the window before the first target that counts, itself not included
+        assert first + 1 >= min_context  # tokens before the first target that counts
         assert torch.equal(inputs[:, 1:], targets[:, :-1])
         scored += targets[:, first:].flatten().tolist()
-    assert sorted(scored) == list(range(behind, tokens))
+    assert sorted(scored) == list(range(min_context, tokens))
 
 
-def test_strided_windows_refuse_more_behind_than_a_window_holds() -> None:
-    with pytest.raises(ValueError, match="behind: found 17 with context_length 16; allowed: 1 to context_length"):
+def test_strided_windows_refuse_more_context_than_a_window_holds() -> None:
+    with pytest.raises(ValueError, match="min_context: found 17 with context_length 16; allowed: 1 to context_length"):
         next(strided_batches(np.arange(99, dtype=np.uint16), 16, 3, 17))
     assert not list(strided_batches(np.arange(16, dtype=np.uint16), 16, 3, 4))
 
 
-def test_batches_are_staged_in_their_order_and_none_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a machine without a GPU its branch is given a device that only calls itself one."""
+def test_prefetched_batches_keep_their_order_and_none_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a GPU: the branch for one runs on a fake device."""
     plain = list(itertools.islice(training_batches(np.arange(50), 4, 2, seed=1), 5))
-    on_cpu = list(staged(iter(plain), torch.device("cpu")))
+    on_cpu = list(prefetch(iter(plain), torch.device("cpu")))
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)
     monkeypatch.setattr(torch.Tensor, "to", lambda self, device, non_blocking: self)
     drawn: list[int] = []
@@ -171,9 +177,9 @@ def test_batches_are_staged_in_their_order_and_none_is_lost(monkeypatch: pytest.
             drawn.append(number)
             yield batch
 
-    ahead = staged(counted(), torch.device("cuda"))
+    ahead = prefetch(counted(), torch.device("cuda"))
     on_gpu = [next(ahead)]
-    assert drawn == [0, 1]  # the second is on its way
+    assert drawn == [0, 1]  # the second batch is being copied
     on_gpu += ahead
     for found in (on_cpu, on_gpu):
         assert [[part.tolist() for part in batch] for batch in found] == [

@@ -1,4 +1,4 @@
-"""`python -m harness.data`, run as its users run it: a process of its own, its output piped."""
+"""`python -m harness.data` as a process of its own, with piped output."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_show_a_file(cache: Path, tmp_path: Path) -> None:
     done = run(cache, "show", str(file))
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert "[bold]First[/bold]\ufffd[31m :smile:" in lines  # shown as it is, and no colour of its own
+    assert "[bold]First[/bold]\ufffd[31m :smile:" in lines  # shown literally, without colour
     assert max(map(len, lines)) <= 80
     assert lines[-1].startswith("A long second line.")
     assert lines[-1].endswith("…")
@@ -78,7 +78,7 @@ def test_show_a_file(cache: Path, tmp_path: Path) -> None:
         (["list", "-t", "words"], "data.tokenizer: unknown tokenizer 'words'"),
     ],
 )
-def test_mistakes_are_answered_in_one_sentence(arguments: list[str], sentence: str, cache: Path) -> None:
+def test_errors_are_one_sentence(arguments: list[str], sentence: str, cache: Path) -> None:
     done = run(cache, *arguments)
     assert done.returncode == 2
     assert done.stdout == ""

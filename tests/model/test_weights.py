@@ -256,6 +256,6 @@ def test_texts_are_generated_with_a_corpus_vocabulary(own: Path) -> None:
     refused = generate("a\N{SNOWMAN}")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert refused.stderr.startswith(
-        "--prompt: found '\N{SNOWMAN}', which no tokens that occur in the corpus can write;"
+        "--prompt: found '\N{SNOWMAN}', which cannot be encoded with the tokens of the corpus;"
     )
     assert refused.stderr.count("\n") == 1

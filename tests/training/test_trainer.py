@@ -569,7 +569,7 @@ def test_samples_and_parameters_are_those_of_the_corpus_vocabulary() -> None:
     for point in (points[0], points[-1]):
         assert point.sample is not None and point.sample.startswith(prompt)
         assert set(point.sample[len(prompt) :]) <= used
-    with pytest.raises(CorpusError, match="found '\N{SNOWMAN}', which no tokens that occur in the corpus can write"):
+    with pytest.raises(CorpusError, match="found '\N{SNOWMAN}', which cannot be encoded with the tokens of the corpus"):
         run(small_config(data=data, sample={"prompt": "\N{SNOWMAN}", "max_new_tokens": 5}))
 
 
