@@ -1,4 +1,4 @@
-"""How long a sweep still takes, and how sure that is."""
+"""Estimates the time that a sweep still takes, with an interval."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-# Student's t, quantile 0.95, by degrees of freedom: 90 % of a prediction lies within so many standard errors.
+# The 0.95 quantile of Student's t, from 1 degree of freedom on: for an interval of 90 %.
 _T95: Final = (6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833, 1.812)
-_T95_MANY: Final = 1.75  # from 11 to 20 degrees of freedom 1.80 to 1.72; 1.645 without end
+_T95_MANY: Final = 1.75  # for more: 1.80 at 11 degrees of freedom, 1.72 at 20, 1.645 in the limit
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class TimeLeft:
 
     Attributes:
         seconds: the expectation.
-        low, high: the 90 % interval; both None where fewer than two runs have been seen.
+        low, high: the 90 % interval; both None if fewer than two runs have been measured.
     """
 
     seconds: float
@@ -26,37 +26,38 @@ class TimeLeft:
     high: float | None = None
 
 
-def time_left(seen: Sequence[tuple[float, float]], left: Sequence[float], at_once: int) -> TimeLeft | None:
-    """Predict from the speeds seen in this process.
+def time_left(measured: Sequence[tuple[float, float]], left: Sequence[float], parallel: int) -> TimeLeft | None:
+    """Predict the time left from the speeds measured in this process.
 
-    A run's pace is its seconds per unit of work. What is left takes the mean pace m of the k runs seen (weighted by
-    their work), over the runs that train at once, and no less than its largest piece takes alone. The interval is that
-    of a prediction: the paces of future runs are drawn from where those seen came from, with their standard deviation
-    s, so the sum over pieces of work w has the variance s²·(Σw² + (Σw)²/k) (their own scatter, and that of m), times
-    Student's t with k − 1 degrees of freedom. It knows nothing of what did not happen yet: a machine that gets busier,
-    runs that the pruner will stop, seeds that the verdicts will ask for.
+    The pace of a run is its seconds per unit of work. The work left is done at the mean pace m of the k measured runs
+    (weighted by their work), divided over the parallel runs; it takes at least as long as its largest piece alone.
+
+    The interval is a prediction interval: paces of future runs are drawn from the distribution of the measured ones,
+    with their standard deviation s. The total over pieces of work w has the variance s²·(Σw² + (Σw)²/k), from the
+    scatter of the paces and of m; the half-width is its root times Student's t with k − 1 degrees of freedom. The
+    interval does not cover changes to come: a busier machine, pruned trials, more seeds.
 
     Args:
-        seen: (work done, seconds it took) of every run that got anywhere.
-        left: work of every run that is to be done, what is left of a running one included.
-        at_once: how many runs train at once.
+        measured: (work, seconds) of every run that has made progress.
+        left: work of every run to come, and what is left of running ones.
+        parallel: runs that train at the same time.
 
     Returns:
-        None where nothing was seen.
+        None if nothing was measured.
     """
-    paces = [seconds / work for work, seconds in seen if work > 0]
+    paces = [seconds / work for work, seconds in measured if work > 0]
     if not paces:
         return None
     total, largest, k = sum(left), max(left, default=0.0), len(paces)
-    pace = sum(seconds for work, seconds in seen if work > 0) / sum(work for work, _ in seen)
-    shared = total / max(1, at_once)
+    pace = sum(seconds for work, seconds in measured if work > 0) / sum(work for work, _ in measured)
+    shared = total / max(1, parallel)
     expected = pace * max(shared, largest)
     if k < 2:
         return TimeLeft(expected)
     mean = sum(paces) / k
     deviation = math.sqrt(sum((one - mean) ** 2 for one in paces) / (k - 1))
     if shared >= largest:
-        error = deviation * math.sqrt(sum(work * work for work in left) + total * total / k) / max(1, at_once)
+        error = deviation * math.sqrt(sum(work * work for work in left) + total * total / k) / max(1, parallel)
     else:
         error = deviation * largest * math.sqrt(1 + 1 / k)
     half = error * (_T95[k - 2] if k - 2 < len(_T95) else _T95_MANY)

@@ -1,4 +1,4 @@
-"""A sweep's log: a text file with one line per event, its time first."""
+"""The log of a sweep: a text file with one line per event, which starts with the time."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ class EventLog:
     """Appends lines such as `2026-05-04T12:00:01+02:00 ended complete drop_rate=0.1 · seed 2 val loss 6.7921`.
 
     Args:
-        path: the file, made with its folder at the first line; None for no log. Earlier lines stay.
+        path: the file, created with its folder at the first line; new lines are appended. None for no log.
+
+    Attributes:
+        error: why the last line could not be written; empty if it was. A log that fails does not stop the sweep.
     """
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
-        self.trouble = ""  # why the last line could not be written; a sweep does not end for its log
+        self.error = ""
 
     def write(self, text: str) -> None:
-        """Add a line of now; line breaks in `text` become spaces."""
+        """Add a line with the current time; line breaks in `text` become spaces."""
         if self.path is None:
             return
         when = datetime.now().astimezone().isoformat(timespec="seconds")
@@ -28,6 +31,6 @@ class EventLog:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a", encoding="utf-8", errors="replace") as file:
                 file.write(f"{when} {printable(' '.join(text.split()))}\n")
-            self.trouble = ""
+            self.error = ""
         except OSError as error:
-            self.trouble = f"{self.path}: {error.strerror}"
+            self.error = f"{self.path}: {error.strerror}"

@@ -1,4 +1,4 @@
-"""Where a command is told to write or to read: looked at before anything is written, and each mistake is one line."""
+"""Validates the addresses of stores and the output folder before any work starts; one line per mistake."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from harness.core.paths import configured_uri
 from harness.core.text import shown
 
 _SQLITE: Final = "sqlite:///"
-_SQLITE_BEGINS: Final = b"SQLite format 3\0"
-_DATABASES: Final = ("sqlite", "postgresql", "mysql", "mssql")  # that MLflow has a store for
+_SQLITE_HEADER: Final = b"SQLite format 3\0"
+_DATABASES: Final = ("sqlite", "postgresql", "mysql", "mssql")  # supported by MLflow
 _REMOTE: Final = ("databricks", "databricks-uc", "uc")
 
 
 def wrong_places(tracking: str | None, storage: str, reports: Path) -> list[str]:
-    """What is wrong with the places that a sweep writes to: MLflow's store, Optuna's, the folder of the reports."""
+    """Mistakes in the places that a sweep writes to: MLflow's store, Optuna's storage, the folder for reports."""
     return [*wrong_tracking(tracking), *_wrong_database("--storage", storage), *_wrong_folder("--reports", reports)]
 
 
 def wrong_tracking(tracking: str | None) -> list[str]:
-    """What is wrong with an address of MLflow's (None: the environment's, or the default). Asks no server."""
+    """Mistakes in MLflow's address (None: that of the environment, or the default). Contacts no server."""
     option, uri = "--tracking" if tracking else "MLFLOW_TRACKING_URI", configured_uri(tracking)
     try:
         address = urlsplit(uri)
-    except ValueError:  # a bracket that is not closed
+    except ValueError:  # a bracket without its pair
         address = urlsplit("")
     scheme = address.scheme.partition("+")[0]
     if scheme in _REMOTE or uri in _REMOTE or (scheme in ("http", "https") and address.netloc):
@@ -39,7 +39,7 @@ def wrong_tracking(tracking: str | None) -> list[str]:
 
 
 def _wrong_database(option: str, url: str) -> Iterator[str]:
-    """An address that SQLAlchemy cannot use here, or an SQLite file that cannot be one."""
+    """Mistakes in a database's address: no driver for it, or an SQLite file that cannot be used."""
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -63,21 +63,21 @@ def _wrong_database(option: str, url: str) -> Iterator[str]:
 def _wrong_file(option: str, file: Path) -> Iterator[str]:
     try:
         with file.open("rb") as stream:
-            begins = stream.read(len(_SQLITE_BEGINS))
+            header = stream.read(len(_SQLITE_HEADER))
     except OSError as error:
         yield f"{option}: found {shown(str(file))}, which cannot be read ({error.strerror}); allowed: a readable file"
         return
-    if begins not in (b"", _SQLITE_BEGINS):
-        yield f"{option}: found {shown(str(file))}, which is no SQLite database; allowed: one, or a new file"
+    if header not in (b"", _SQLITE_HEADER):
+        yield f"{option}: found {shown(str(file))}, which is not an SQLite database; allowed: an SQLite database, or a new file"
 
 
 def _wrong_folder(option: str, folder: Path) -> Iterator[str]:
-    """A folder that is none, or in which nothing can be made; one that is missing is judged by what it would lie in."""
+    """Mistakes in a folder: it, or the nearest parent that exists, is not a folder or cannot be written."""
     place = Path(os.path.abspath(folder))  # noqa: PTH100 (nothing is to be resolved)
     while not place.exists() and place != place.parent:
         place = place.parent
     try:
-        with tempfile.TemporaryFile(dir=place):  # has no name, so it cannot be left behind
+        with tempfile.TemporaryFile(dir=place):  # has no name, so nothing is left behind
             pass
     except OSError as error:
         yield f"{option}: found {shown(str(place))} ({error.strerror}); allowed: a folder that can be written"

@@ -1,4 +1,4 @@
-"""Options and arguments of every command: a wrong one is answered in one line, with exit code 2, nothing is made."""
+"""Options of every command: a wrong one gives one line and exit code 2, and nothing is written."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("app", "arguments", "message"), WRONG, ids=[" ".join(arguments)[:40] or "nothing" for _, arguments, _ in WRONG]
 )
-def test_a_mistake_is_one_line(app: typer.Typer, arguments: list[str], message: str, folder: Path) -> None:
+def test_a_wrong_option_gives_one_line(app: typer.Typer, arguments: list[str], message: str, folder: Path) -> None:
     result = CliRunner().invoke(app, arguments)
     assert (result.exit_code, result.stdout) == (2, ""), repr(result.exception)
     assert result.stderr.startswith(message)
@@ -94,7 +94,7 @@ def test_a_mistake_is_one_line(app: typer.Typer, arguments: list[str], message: 
 
 
 @pytest.mark.parametrize("app", [sweep.app, generate.app, report.app, data.app])
-def test_help_is_still_help(app: Any) -> None:
+def test_help_is_shown(app: Any) -> None:
     result = CliRunner().invoke(app, ["--help"])
     assert (result.exit_code, result.stderr) == (0, "")
     assert "Usage" in result.stdout and len(result.stdout.splitlines()) > 5
@@ -132,7 +132,7 @@ study: {seeds: 2}
 """
 
 
-def test_hostile_values_are_shown_as_they_are_and_obeyed_by_nobody(folder: Path) -> None:
+def test_markup_and_control_characters_in_values_are_shown_literally(folder: Path) -> None:
     (folder / "[").mkdir()
     (folder / "[/x].txt").write_text("[/y] \x1b[31m :smile: text " * 30)
     (folder / "hostile.yaml").write_text(HOSTILE)
@@ -148,6 +148,6 @@ def test_hostile_values_are_shown_as_they_are_and_obeyed_by_nobody(folder: Path)
     assert "[/y] \ufffd[31m :smile: text" in shown.stdout and "\x1b" not in shown.output
 
 
-def test_what_is_printed_holds_no_command_for_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_printed_text_has_no_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
     out.print("a\x1b]0;title\x07 [red]b[/red] :smile:\r\n\tc\x9b1m", soft_wrap=True)
     assert capsys.readouterr().out == r"a\x1b]0;title\x07 [red]b[/red] :smile:\r" + "\n        c\\x9b1m\n"

@@ -6,7 +6,7 @@ from pathlib import Path
 from harness.console.event_log import EventLog
 
 
-def test_each_event_is_a_line_with_its_time_first_and_earlier_lines_stay(tmp_path: Path) -> None:
+def test_each_event_is_a_line_that_starts_with_its_time(tmp_path: Path) -> None:
     path = tmp_path / "mlruns" / "x.log"
     EventLog(path).write("began 3 runs")
     EventLog(path).write("ended failed a\nTraceback …\n  line")
@@ -17,8 +17,8 @@ def test_each_event_is_a_line_with_its_time_first_and_earlier_lines_stay(tmp_pat
     assert second.endswith(" ended failed a Traceback … line")
 
 
-def test_a_log_that_cannot_be_written_is_no_reason_to_stop(tmp_path: Path) -> None:
+def test_a_log_that_cannot_be_written_does_not_raise(tmp_path: Path) -> None:
     log = EventLog(tmp_path)
     log.write("x")
-    assert log.trouble.startswith(str(tmp_path))
+    assert log.error.startswith(str(tmp_path))
     EventLog(None).write("nowhere")

@@ -1,4 +1,4 @@
-"""Stores and folders that cannot be used: one line each, before anything is written."""
+"""Stores and folders that cannot be used give one line each, before anything is written."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         *("https://example.org/mlflow", "databricks", "databricks://profile"),
     ],
 )
-def test_places_that_are_right_and_what_is_left_there(uri: str | None, folder: Path) -> None:
+def test_valid_places_are_accepted_and_left_as_they_are(uri: str | None, folder: Path) -> None:
     before = sorted(folder.iterdir())
     assert wrong_places(uri, STORAGE, Path("reports/of/mine")) == []
     assert sorted(folder.iterdir()) == before
@@ -44,13 +44,16 @@ def test_places_that_are_right_and_what_is_left_there(uri: str | None, folder: P
         ("nonsense", "found 'nonsense'"),
         ("nonsense://", "found 'nonsense://'"),
         ("no\nsense\x1b[31m", r"found 'no\nsense\x1b[31m'"),
-        ("sqlite:///text.db", "found 'text.db', which is no SQLite database; allowed: one, or a new file"),
+        (
+            "sqlite:///text.db",
+            "found 'text.db', which is not an SQLite database; allowed: an SQLite database, or a new file",
+        ),
         ("sqlite:////", "found the folder '/'; allowed: a file"),
         ("sqlite:///text.db/x.db", "found '{folder}/text.db' (Not a directory); allowed: a folder that can be written"),
         ("postgresql+nodriver://host/x", "found 'postgresql+nodriver://host/x' (Can't load plugin"),
     ],
 )
-def test_addresses_that_are_none(option: str, url: str, message: str, folder: Path) -> None:
+def test_invalid_addresses(option: str, url: str, message: str, folder: Path) -> None:
     tracking, storage = (url, STORAGE) if option == "--tracking" else (None, url)
     (line,) = wrong_places(tracking, storage, Path("reports"))
     expected = message.format(folder=folder)
@@ -60,13 +63,13 @@ def test_addresses_that_are_none(option: str, url: str, message: str, folder: Pa
     assert "; allowed: " in line and line.isprintable()
 
 
-def test_the_environments_address_is_named_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_from_the_environment_is_reported_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "file:///mlruns")
     (line,) = wrong_tracking(None)
     assert line.startswith("MLFLOW_TRACKING_URI: found 'file:///mlruns'; allowed: sqlite:///FILE, ")
 
 
-def test_every_place_that_is_wrong_is_named() -> None:
+def test_all_mistakes_are_reported() -> None:
     Path("mlruns").touch()
     lines = wrong_places(None, STORAGE, Path("text.db"))
     assert [line.partition(":")[0] for line in lines] == ["MLFLOW_TRACKING_URI", "--storage", "--reports"]
