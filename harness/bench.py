@@ -57,19 +57,20 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 @app.command(cls=Command)
 def main(
     spec_file: Annotated[
-        Path | None, typer.Argument(metavar="[SPEC]", help="The experiment whose models are trained.")
+        Path | None, typer.Argument(metavar="[SPEC]", help="The spec whose models are measured. Default: a small GPT.")
     ] = None,
     settings: Settings = None,
     workers: Workers = None,
     threads: Threads = 1,
-    seconds: Annotated[  # named, as typer 0.27 knows no option whose metavar is its own name
-        float, typer.Option("--seconds", parser=number(0.1), metavar="SECONDS", help="Training of each model, about.")
+    seconds: Annotated[  # named: typer 0.27 ignores an option whose metavar is its own name
+        float,
+        typer.Option("--seconds", parser=number(0.1), metavar="SECONDS", help="Approximate training time per model."),
     ] = 5.0,
 ) -> None:
-    """Measure this machine: matrix products, tokens per second and their share of the peak, memory, and what
-    evaluations, saved states and the record cost.
+    """Measure this machine: matrix products, tokens per second, MFU, memory, and the cost of evaluations, saved states
+    and tracking.
 
-    Other work on the machine counts too, so let it be quiet.
+    Other programs on the machine distort the result.
     """
     from harness.config.load import load_spec
     from harness.core.hardware import count_gpus, default_workers

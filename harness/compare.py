@@ -1,4 +1,4 @@
-"""What is different between two runs: `python -m harness.compare RUN_A RUN_B`."""
+"""Compare two runs: `python -m harness.compare RUN_A RUN_B`."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _CURVES: Final = (
 )
 _BLOCKS: Final = "▁▂▃▄▅▆▇█"
 _LABEL: Final = max(map(len, _CURVES)) + 1
-_ENDS: Final = 24  # cells for a curve's first and last value
-_SCALED_FROM: Final = 0.05  # share of the tokens
+_ENDS: Final = 24  # cells for the first and last value
+_SCALED_FROM: Final = 0.05  # share of the tokens that is left out of the scale
 _ORDER: Final = ("val/", "test/", "train/", "tokens", "epochs", "optim/", "perf/", "system/")
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -32,14 +32,14 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 
 @app.command(cls=Command)
 def main(
-    run_a: Annotated[str, typer.Argument(metavar="RUN_A", help="A run's id, the beginning of one, or its name.")],
-    run_b: Annotated[str, typer.Argument(metavar="RUN_B", help="Another one; differences are B minus A.")],
+    run_a: Annotated[str, typer.Argument(metavar="RUN_A", help="A run's id, the start of it, or the run's name.")],
+    run_b: Annotated[str, typer.Argument(metavar="RUN_B", help="The run to compare with; differences are B minus A.")],
     tracking: Tracking = None,
     samples: Annotated[
-        int, typer.Option(parser=whole(0), metavar="N", help="Texts of each run that are shown, the last ones.")
+        int, typer.Option(parser=whole(0), metavar="N", help="Show the last N generated texts of each run.")
     ] = 2,
 ) -> None:
-    """Print what is different between two runs: parameters, final metrics, curves, samples."""
+    """Print the differences between two runs: parameters, final metrics, curves, generated texts."""
     from harness.console.preflight import wrong_tracking
     from harness.tracking import TrackingError, load_run, load_samples
 
@@ -49,11 +49,11 @@ def main(
     try:
         a, b = (load_run(run, tracking, _CURVES) for run in (run_a, run_b))
         if a.run_id == b.run_id:
-            fail(f"RUN_B: found {run_b!r}, which is the same run as {run_a!r} ({a.run_id}); allowed: another one")
+            fail(f"RUN_B: found {run_b!r}, which is the same run as {run_a!r} ({a.run_id}); allowed: another run")
         texts = [[(it.tokens, it.text) for it in load_samples(run.run_id, tracking)] for run in (a, b)]
     except TrackingError as error:
         fail(error)
-    for line in heads(a, b):
+    for line in headings(a, b):
         out.print(line, soft_wrap=True)
     _section("Parameters that differ", different_params(a.params, b.params), "none")
     _section("Final metrics", metric_rows(a.final, b.final), "none")
@@ -63,23 +63,24 @@ def main(
     _show_samples(texts[0], texts[1], samples)
 
 
-def heads(a: RunDetails, b: RunDetails) -> Iterator[str]:
-    """Who is compared, and what keeps their losses from being compared."""
+def headings(a: RunDetails, b: RunDetails) -> Iterator[str]:
+    """The two runs, and a warning if their losses cannot be compared."""
     for letter, run in (("A", a), ("B", b)):
         what = ", ".join(filter(None, (run.experiment, run.phase, run.outcome)))
         yield f"{letter}  {run.run_id[:12]}  {run.name}  ({what})"
     if a.data != b.data:
-        yield "They were scored on other tokens (text, tokenizer or split), so a difference of losses means nothing."
+        different = "the runs were evaluated on different tokens (text, tokenizer or split)"
+        yield f"warning: {different}; do not compare their losses"
 
 
 def different_params(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[list[str]]:
-    """Rows of name, A and B; `–` where a run has no such parameter."""
+    """Rows of name, A and B; `–` if a run has no such parameter."""
     names = sorted(name for name in {*a, *b} if a.get(name, _MISSING) != b.get(name, _MISSING))
     return [[name, _shown(a.get(name, _MISSING)), _shown(b.get(name, _MISSING))] for name in names]
 
 
 def metric_rows(a: Mapping[str, float], b: Mapping[str, float]) -> list[list[str]]:
-    """Rows of name, A, B and B − A, losses of the validation split first."""
+    """Rows of name, A, B and B − A; metrics of the validation split come first."""
 
     def place(name: str) -> tuple[int, str]:
         return next((i for i, prefix in enumerate(_ORDER) if name.startswith(prefix)), len(_ORDER)), name
@@ -93,18 +94,18 @@ def metric_rows(a: Mapping[str, float], b: Mapping[str, float]) -> list[list[str
 
 
 def curve_lines(a: RunDetails, b: RunDetails, width: int) -> Iterator[str]:
-    """Two lines for each metric: a sparkline over tokens, where it began and where it ended.
+    """Two lines per metric: a sparkline over tokens, and the first and last value.
 
     Args:
         a, b: the runs.
-        width: cells of the window.
+        width: of the terminal, in cells.
     """
     for name in _CURVES:
         pair = (a.curves.get(name, ()), b.curves.get(name, ()))
         if not any(pair):
             continue
         end = max(tokens for curve in pair for tokens, _ in curve)
-        # The fall from the first value, which every run has alike, would leave no room for a difference.
+        # Without the steep fall at the start, which would hide any later difference.
         values = [value for curve in pair for tokens, value in curve if tokens >= _SCALED_FROM * end]
         for letter, curve in zip("AB", pair, strict=True):
             label = f"{name if letter == 'A' else '':<{_LABEL}}{letter} "
@@ -117,12 +118,12 @@ def curve_lines(a: RunDetails, b: RunDetails, width: int) -> Iterator[str]:
 
 
 def sparkline(curve: Sequence[tuple[int, float]], end: int, low: float, high: float, width: int) -> str:
-    """A curve in `width` characters: the mean of the points in each share of the tokens; a blank after its last one.
+    """A curve in `width` characters, each the mean of the points in its share of the tokens; then blanks.
 
     Args:
         curve: (tokens, value) of each point, by tokens.
         end: tokens at the right edge.
-        low, high: values at the bottom and at the top; what is beyond them is drawn there.
+        low, high: values at the bottom and at the top; values outside are clipped.
         width: characters.
     """
     bins: list[list[float]] = [[] for _ in range(width)]
@@ -165,7 +166,7 @@ def _shown(value: Any) -> str:
 
 
 def _decimals(*values: float | None) -> int:
-    """Enough for five digits of the largest."""
+    """Decimals that show five digits of the largest value."""
     largest = max((abs(value) for value in values if value is not None), default=0.0)
     if largest >= 10_000:
         return 0
@@ -175,7 +176,7 @@ def _decimals(*values: float | None) -> int:
 
 
 def _number(value: float, *beside: float | None) -> str:
-    """A value with as many digits as those beside it have."""
+    """A value with the decimals that suit all values beside it."""
     return f"{value:,.{_decimals(value, *beside)}f}"
 
 

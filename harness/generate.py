@@ -1,4 +1,4 @@
-"""Continue a text with a tracked run's checkpoint: `python -m harness.generate RUN --prompt "Every effort"`."""
+"""Generate text with the checkpoint of a run: `python -m harness.generate RUN --prompt "Every effort"`."""
 
 from __future__ import annotations
 
@@ -16,22 +16,25 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 
 @app.command(cls=Command)
 def main(
-    run: Annotated[str, typer.Argument(help="Run id, the beginning of one, a run's name, or a checkpoint folder.")],
+    run: Annotated[str, typer.Argument(help="A run's id, the start of it, the run's name, or a checkpoint folder.")],
     prompt: Annotated[str, typer.Option(help="The text to continue.")] = "Every effort moves you",
-    max_new_tokens: Annotated[int, typer.Option(parser=whole(1), metavar="N", help="Tokens to add.")] = 50,
+    max_new_tokens: Annotated[
+        int, typer.Option(parser=whole(1), metavar="N", help="Number of tokens to generate.")
+    ] = 50,
     temperature: Annotated[
-        float, typer.Option(parser=number(0), metavar="T", help="0: always the likeliest token.")
+        float,
+        typer.Option(parser=number(0), metavar="T", help="Sampling temperature; 0 always takes the likeliest token."),
     ] = 0.0,
     top_k: Annotated[
-        int | None, typer.Option(parser=whole(1), metavar="K", help="Sample among the k likeliest tokens only.")
+        int | None, typer.Option(parser=whole(1), metavar="K", help="Sample from the K likeliest tokens only.")
     ] = None,
-    seed: Annotated[int, typer.Option(parser=whole(0, 2**62), metavar="N", help="Of the sampling.")] = 1,
+    seed: Annotated[int, typer.Option(parser=whole(0, 2**62), metavar="N", help="Seed of the sampling.")] = 1,
     tracking: Tracking = None,
 ) -> None:
-    """Continue a text with the model of a run. Confirm runs keep their checkpoint."""
+    """Continue a text with the model of a run. Only confirm runs keep a checkpoint."""
     if not prompt:
         fail("--prompt: found an empty text; allowed: at least one character to continue")
-    if prompt != prompt.encode(errors="replace").decode():  # bytes of the command line that are none
+    if prompt != prompt.encode(errors="replace").decode():  # the command line had bytes that are not UTF-8
         fail(f"--prompt: found {shown(prompt)}; allowed: a text in UTF-8")
     from harness.console.preflight import wrong_tracking
     from harness.tracking import TrackingError, checkpoint_folder
@@ -39,7 +42,7 @@ def main(
     if wrong := wrong_tracking(tracking):
         fail("\n".join(wrong))
     try:
-        # os.path, not pathlib: a run's name may be longer than a file's can be
+        # Path.is_dir raises for a name that is longer than a file's can be
         folder = Path(run) if os.path.isdir(run) else checkpoint_folder(run, tracking)  # noqa: PTH112
     except TrackingError as error:
         fail(error)
@@ -55,11 +58,11 @@ def main(
         fail(error)
     try:
         tokenizer.encode(prompt)
-    except CorpusError as error:  # with data.vocab corpus, not every text can be written
+    except CorpusError as error:  # with data.vocab: corpus, not every text can be encoded
         fail(f"--prompt: {error}")
     sample = SampleConfig(prompt=prompt, max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k)
     text = continue_text(model, tokenizer, sample, seed)
-    out.print(text, soft_wrap=True)  # a model may say what a terminal would obey: that is escaped
+    out.print(text, soft_wrap=True)  # escapes control characters that the model may generate
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 
 
 def _seeds(text: str) -> int:
-    """A number of seeds; `harness.config.spec`, which knows how many may be, is imported only where it is asked."""
+    """Parse a number of seeds; imports `harness.config.spec` for its limit only if the option is used."""
     from harness.config.spec import MAX_SEEDS
 
     return whole(2, MAX_SEEDS)(text)
@@ -28,15 +28,17 @@ def _seeds(text: str) -> int:
 
 @app.command(cls=Command)
 def main(
-    spec_file: Annotated[Path, typer.Argument(metavar="SPEC", help="The experiment, a YAML file.")],
+    spec_file: Annotated[Path, typer.Argument(metavar="SPEC", help="The spec of the experiment, a YAML file.")],
     settings: Settings = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Say what would run and what it costs; train nothing.")] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Show what would run and what it would cost, without training.")
+    ] = False,
     noise_floor: Annotated[
         int | None,
         typer.Option(
             parser=_seeds,
             metavar="N",
-            help="Train the baseline alone on N seeds: what a difference has to beat.",
+            help="Train only the baseline, on N seeds, to measure the noise between seeds.",
         ),
     ] = None,
     workers: Workers = None,
@@ -48,22 +50,22 @@ def main(
     patience: Annotated[
         float,
         typer.Option(
-            parser=number(1), metavar="SECONDS", help="A worker that gets no further for so long is given up."
+            parser=number(1), metavar="SECONDS", help="Replace a worker that makes no progress for this long."
         ),
     ] = 600.0,
     status: Annotated[
-        bool, typer.Option("--status", help="Say what is done, running, failed and left; change nothing.")
+        bool, typer.Option("--status", help="Show what is done, running, failed and left, without changing anything.")
     ] = False,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Begin anew; what was done is set aside, and nothing is deleted.")
+        bool, typer.Option("--fresh", help="Start again from nothing; earlier results are set aside, not deleted.")
     ] = False,
-    reports: Annotated[Path, typer.Option(metavar="DIR", help="Where the report goes.")] = Path("reports"),
-    plain: Annotated[bool, typer.Option("--plain", help="Lines in place of a live table, as for a file.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Only failures while it runs, and the answer.")] = False,
+    reports: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the report.")] = Path("reports"),
+    plain: Annotated[bool, typer.Option("--plain", help="Print lines instead of a live table.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print failures and the answer only.")] = False,
 ) -> None:
-    """Answer the question of a spec: search every arm, confirm its best on fresh seeds, write the report.
+    """Run the sweep of a spec: tune every arm, train its best configuration on fresh seeds, write the report.
 
-    Running it again finishes what is missing and adds nothing.
+    The same command resumes an interrupted sweep, and trains only what is missing.
     """
     datasets = Datasets()
     try:

@@ -68,7 +68,8 @@ def _wrong_file(option: str, file: Path) -> Iterator[str]:
         yield f"{option}: found {shown(str(file))}, which cannot be read ({error.strerror}); allowed: a readable file"
         return
     if header not in (b"", _SQLITE_HEADER):
-        yield f"{option}: found {shown(str(file))}, which is not an SQLite database; allowed: an SQLite database, or a new file"
+        found = f"found {shown(str(file))}, which is not an SQLite database"
+        yield f"{option}: {found}; allowed: an SQLite database, or a new file"
 
 
 def _wrong_folder(option: str, folder: Path) -> Iterator[str]:

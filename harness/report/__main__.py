@@ -28,20 +28,19 @@ def main(
         list[str],
         typer.Argument(
             metavar="NAME",
-            help="Name of the sweep, which is its MLflow experiment; several for one report of all of them; "
-            "`audit` checks verdicts on simulated sweeps.",
+            help="Name of a sweep (its MLflow experiment). Several names give one report of all of them. "
+            "`audit` checks the verdicts on simulated sweeps.",
         ),
     ],
     uri: Tracking = None,
-    folder: Annotated[Path, typer.Option("--out", "--reports", metavar="DIR", help="Where reports go.")] = Path(
+    folder: Annotated[Path, typer.Option("--out", "--reports", metavar="DIR", help="Folder for reports.")] = Path(
         "reports"
     ),
     sweep: Annotated[
-        str | None, typer.Option(metavar="RUN_ID", help="A sweep's parent run. Default: the last one of that name.")
+        str | None,
+        typer.Option(metavar="RUN_ID", help="The parent run of a sweep. Default: the last sweep of that name."),
     ] = None,
-    watch: Annotated[
-        bool, typer.Option("--watch", help="Write it again whenever something has changed, until the sweep ends.")
-    ] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Update the report until the sweep ends.")] = False,
 ) -> None:
     """Write the report of a sweep, or of several in one, and print the comparison."""
     if names == [AUDIT]:

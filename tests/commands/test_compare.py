@@ -31,63 +31,63 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[str]]:
 
 def compared(store: tuple[str, list[str]], *arguments: str, width: int = 100) -> tuple[int, str, str]:
     with pytest.MonkeyPatch.context() as window:
-        window.setattr(out, "_width", width)  # which an environment with COLUMNS has fixed by now
+        window.setattr(out, "_width", width)  # COLUMNS would have no effect any more
         done = CliRunner().invoke(app, [*arguments, "--tracking", store[0]])
     return done.exit_code, done.stdout, done.stderr
 
 
-def test_two_runs_are_told_apart(store: tuple[str, list[str]]) -> None:
+def test_the_differences_between_two_runs_are_shown(store: tuple[str, list[str]]) -> None:
     code, text, _ = compared(store, "seed 1", store[1][1])
     assert code == 0
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert f"A {store[1][0][:12]} seed 1 (compared, confirm, complete)" in lines
     assert "train.learning_rate 0.001 0.0025" in lines
     assert "train.seed 1 2" in lines
-    assert not [line for line in lines if line.startswith("model.")]  # those are the same
+    assert not [line for line in lines if line.startswith("model.")]  # equal in both
     assert "val/loss 3.0000 2.7500 −0.2500" in lines
     assert any(line.startswith("val/loss A █") and line.endswith("5.5000 → 3.0000") for line in lines)
     assert "text 1 at 40 text 2 at 40" in lines
     assert "text 1 at 0" not in text  # the last two only
 
 
-def test_texts_stand_below_each_other_in_a_narrow_window(store: tuple[str, list[str]]) -> None:
+def test_texts_are_below_each_other_in_a_narrow_terminal(store: tuple[str, list[str]]) -> None:
     _, text, _ = compared(store, *store[1][:2], "--samples", "1", width=50)
     tail = [line for line in text.split("Samples")[1].splitlines() if line]
     assert tail == ["A  2,560 tokens", "text 1 at 40", "B  2,560 tokens", "text 2 at 40"]
 
 
 @pytest.mark.parametrize(
-    ("a", "b", "said"),
+    ("a", "b", "message"),
     [
         ("nobody", "seed 1", "found no run 'nobody'; allowed: a run's id"),
         ("seed 1", "seed 2", "found 2 runs for 'seed 2'; allowed: the id of one of them"),
         ("seed 1", "seed 1", "which is the same run"),
     ],
 )
-def test_a_run_that_cannot_be_meant_is_one_line(store: tuple[str, list[str]], a: str, b: str, said: str) -> None:
+def test_a_wrong_run_gives_one_line(store: tuple[str, list[str]], a: str, b: str, message: str) -> None:
     code, text, error = compared(store, a, b)
     assert (code, text) == (2, "")
-    assert said in error
+    assert message in error
     assert len(error.splitlines()) == 1
 
 
-def test_a_store_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+def test_a_missing_store_gives_one_line(tmp_path: Path) -> None:
     code, _, error = compared((f"sqlite:///{tmp_path / 'none.db'}", []), "a", "b")
     assert code == 2
     assert "found no MLflow store at" in error
 
 
-def test_other_tokens_are_said_so(store: tuple[str, list[str]]) -> None:
+def test_runs_with_other_tokens_give_a_warning(store: tuple[str, list[str]]) -> None:
     a, b = (load_run(run, store[0], ("val/loss",)) for run in store[1][:2])
     assert a.curves["val/loss"] == ((0, 5.5), (640, 4.875), (1280, 4.25), (1920, 3.625), (2560, 3.0))
     for width in (50, 80, 200):
         assert max(map(cell_len, curve_lines(a, b, width))) <= width
     from dataclasses import replace
 
-    from harness.compare import heads
+    from harness.compare import headings
 
-    assert len(list(heads(a, b))) == 2
-    assert "scored on other tokens" in list(heads(a, replace(b, data="else")))[2]
+    assert len(list(headings(a, b))) == 2
+    assert "evaluated on different tokens" in list(headings(a, replace(b, data="else")))[2]
 
 
 def test_parameters_and_metrics_that_one_run_lacks() -> None:
@@ -103,13 +103,13 @@ def test_parameters_and_metrics_that_one_run_lacks() -> None:
     ]
 
 
-def test_a_sparkline_has_the_means_of_its_shares_and_ends_where_the_curve_does() -> None:
+def test_a_sparkline_shows_means_and_ends_with_the_curve() -> None:
     assert sparkline([(0, 0.0), (50, 4.0), (60, 6.0), (100, 10.0)], 100, 0.0, 10.0, 4) == "▁▁▅█"
     assert sparkline([(0, 9.0), (25, 1.0)], 100, 0.0, 4.0, 4) == "█▃  "
     assert sparkline([(0, 1.0)], 0, 1.0, 1.0, 3) == "▁  "
 
 
-def test_what_a_run_has_is_read_in_its_own_types(store: tuple[str, list[str]]) -> None:
+def test_params_and_metrics_keep_their_types(store: tuple[str, list[str]]) -> None:
     run = load_run(store[1][1][:8], store[0])
     assert (run.experiment, run.arm, run.phase) == ("compared", "drop_rate=0.0", "confirm")
     assert run.params["train.learning_rate"] == 0.0025
