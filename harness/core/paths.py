@@ -37,3 +37,8 @@ def configured_uri(uri: str | None = None) -> str:
 def sqlite_file(uri: str) -> Path | None:
     """The absolute path of the file behind a SQLite address; None for any other address."""
     return Path(uri.removeprefix(_SQLITE).partition("?")[0]).absolute() if uri.startswith(_SQLITE) else None
+
+
+def sqlite_uri(file: Path) -> str:
+    """The SQLite address of a file."""
+    return f"{_SQLITE}{file}"

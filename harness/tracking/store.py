@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from harness.core.paths import _SQLITE, DEFAULT_URI, configured_uri, sqlite_file
+from harness.core.paths import DEFAULT_URI, configured_uri, sqlite_file, sqlite_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -110,7 +110,7 @@ def connect(uri: str, create: bool = False) -> MlflowClient:
                 raise TrackingError(f"found no MLflow store at {file}; run a sweep first or set MLFLOW_TRACKING_URI")
             _create_store(file)
         # MLflow caches one engine per address, so a relative address would outlive a change of folder.
-        return MlflowClient(tracking_uri=f"{_SQLITE}{file}")
+        return MlflowClient(tracking_uri=sqlite_uri(file))
     client = MlflowClient(tracking_uri=uri)
     if uri.startswith(_WEB):
         _check_server(client, uri)
@@ -142,7 +142,7 @@ def _create_store(file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     fresh = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        MlflowClient(tracking_uri=f"{_SQLITE}{fresh}")
+        MlflowClient(tracking_uri=sqlite_uri(fresh))
         try:
             os.link(fresh, file)  # unlike a rename, never replaces a store that came first
         except FileExistsError:

@@ -1,4 +1,4 @@
-"""Servers that tests start and stop."""
+"""Servers for tests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sandbox import Command
 
 @contextmanager
 def mlflow_server(folder: Path, port: int) -> Iterator[None]:
-    """MLflow's own server, with SQLite behind it, from when it answers; ended afterwards."""
+    """MLflow's server on a SQLite store; it answers inside the context and is stopped afterwards."""
     options = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     options += [
         "--backend-store-uri",

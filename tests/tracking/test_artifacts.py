@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.tracking import (
-    Tracker,
-    load_passage,
-    load_patch,
-)
+from harness.tracking import Tracker, load_passage, load_patch
 from stored_runs import Store, ended, point, trial_info
 
 

@@ -22,7 +22,7 @@ from stored_runs import experiment_of
 
 pytestmark = [pytest.mark.slow, needs_browser]
 
-PATIENCE = 120.0  # seconds for a page to show something; a busy machine's
+PATIENCE = 120.0  # seconds for a page to show something, on a busy machine
 
 
 class Pages:
@@ -37,14 +37,14 @@ class Pages:
         self.confirm = next(run for run in self.children if run.data.tags["harness.phase"] == "confirm")
 
     def open(self, path: str) -> None:
-        self.driver.get("about:blank")  # else only the part after # changes, and the page keeps what it has
+        self.driver.get("about:blank")  # otherwise only the fragment changes, and the page does not reload
         self.driver.get(f"{self.address}/{path}")
 
     def open_run(self, run: Any, rest: str = "") -> None:
         self.open(f"#/experiments/{self.experiment.experiment_id}/runs/{run.info.run_id}{rest}")
 
     def until(self, found: Callable[[], Any]) -> Any:
-        """The first true value; what is not there yet, or has just been replaced, is looked for again."""
+        """The first true value; elements that are missing or were just replaced are looked up again."""
         from selenium.common.exceptions import WebDriverException
 
         deadline = time.monotonic() + PATIENCE
@@ -100,7 +100,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
             assert server.poll() is None and time.monotonic() < deadline, (sandbox.folder / "ui.log").read_text()
             time.sleep(0.3)
         with browser() as driver:
-            driver.set_window_size(2400, 1200)  # the table leaves out columns that have no room
+            driver.set_window_size(2400, 1200)  # the table omits columns that do not fit
             yield Pages(driver, address, MlflowClient(tracking_uri=uri))
     finally:
         os.killpg(server.pid, signal.SIGTERM)
@@ -115,7 +115,7 @@ def answers(address: str) -> bool:
         return False
 
 
-def test_the_sweeps_page_has_its_question_its_answer_and_where_to_go_on(pages: Pages) -> None:
+def test_the_sweeps_page_shows_its_question_its_answer_and_its_links(pages: Pages) -> None:
     pages.open_run(pages.parent)
     answer = pages.parent.data.tags["harness.answer"]
     assert "nats" in answer
@@ -145,7 +145,7 @@ def test_the_report_opens_inside_the_artifacts(pages: Pages) -> None:
         pages.driver.switch_to.default_content()
 
 
-def test_a_runs_samples_and_its_loss_curve_show_inline(pages: Pages) -> None:
+def test_a_runs_samples_and_loss_curve_are_shown_inline(pages: Pages) -> None:
     pages.open_run(pages.confirm, "/artifactPath/samples.md")
     pages.shows("Samples of drop_rate=", "Every effort moves you")
     pages.open_run(pages.confirm, "/artifactPath/loss_curve.svg")
@@ -153,7 +153,7 @@ def test_a_runs_samples_and_its_loss_curve_show_inline(pages: Pages) -> None:
     pages.until(lambda: pages.driver.execute_script(wide))
 
 
-def test_the_prepared_views_draw_the_arms_and_the_tuned_values(pages: Pages) -> None:
+def test_the_saved_views_draw_the_arms_and_the_tuned_values(pages: Pages) -> None:
     links = {}
     pages.open_run(pages.parent)
     pages.until(lambda: links.update(pages.links()) or "All runs" in links)
@@ -173,6 +173,6 @@ def test_the_prepared_views_draw_the_arms_and_the_tuned_values(pages: Pages) -> 
     pages.shows("8 matching runs", "harness.arm", "val/loss")
 
 
-def test_checkpoints_are_among_the_models_with_their_data(pages: Pages) -> None:
+def test_the_models_page_lists_the_checkpoints_with_their_data(pages: Pages) -> None:
     pages.open(f"#/experiments/{pages.experiment.experiment_id}/models?workflowType=machine_learning")
     pages.shows("drop_rate=0,0 seed 2", "drop_rate=0,2 seed 3", "Ready", "sotu-1820")

@@ -90,18 +90,18 @@ def test_a_model_that_is_incomplete_is_completed_and_not_created_twice(
     plain = getattr(MlflowClient, call)
 
     def killed(*arguments: object, **named: object) -> None:
-        begun = bool(models_of(client, run))
-        if done or not begun:
+        created = bool(models_of(client, run))
+        if done or not created:
             plain(*arguments, **named)
-        if begun:
+        if created:
             raise OSError("killed")
 
     with pytest.MonkeyPatch.context() as broken:
         broken.setattr(MlflowClient, call, killed)
         with pytest.raises(OSError, match="killed"):
             tracker.store_files(run, files)
-    whole = done and call == "finalize_logged_model"
-    reached = LoggedModelStatus.READY if whole else LoggedModelStatus.PENDING
+    complete = done and call == "finalize_logged_model"
+    reached = LoggedModelStatus.READY if complete else LoggedModelStatus.PENDING
     assert [model.status for model in models_of(client, run)] == [reached]
     for _ in range(2):
         tracker.store_files(run, files)
@@ -136,7 +136,7 @@ def test_a_servers_model_is_downloaded(tmp_path: Path) -> None:
         assert page_address(run, uri).startswith(f"{uri}/#/experiments/")
 
 
-def test_the_searches_of_the_readme_find_what_they_say(tracker: Tracker, client: MlflowClient) -> None:
+def test_the_documented_searches_find_the_runs_that_they_describe(tracker: Tracker, client: MlflowClient) -> None:
     block = re.search(r"<!-- searches -->\n+```\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
     assert block is not None
     searches = [line.split("#")[0].strip() for line in block[1].splitlines()]
@@ -157,24 +157,3 @@ def test_the_searches_of_the_readme_find_what_they_say(tracker: Tracker, client:
     experiment = experiment_of(client, "searched").experiment_id
     found = [{run.info.run_name for run in client.search_runs([experiment], search)} for search in searches]
     assert found == [{"low"}, {"low"}, {"lost"}]
-
-
-def test_the_answer_and_the_report_come_to_the_sweeps_page(
-    tracker: Tracker, client: MlflowClient, parent: str, tmp_path: Path
-) -> None:
-    (tmp_path / "report.html").write_text("<p>", "utf-8")
-    assert "No verdict yet." in client.get_run(parent).data.tags["mlflow.note.content"]
-    verdicts = {"drop_rate=0.0": "worse", "drop_rate=0.2": "undecided"}
-    tracker.store_report(parent, "drop_rate=0.0 is worse.", tmp_path, verdicts)
-    tags = client.get_run(parent).data.tags
-    assert "> drop_rate=0.0 is worse." in tags["mlflow.note.content"]
-    assert tags["harness.verdict"] == "drop_rate=0.0: worse; drop_rate=0.2: undecided"
-    assert [file.path for file in client.list_artifacts(parent, "report")] == ["report/report.html"]
-    experiment = experiment_of(client, "models")
-    assert "> drop_rate=0.0 is worse." in experiment.tags["mlflow.note.content"]
-    client.set_experiment_tag(experiment.experiment_id, "mlflow.note.content", "mine")
-    again = Tracker("models", tracker.uri)
-    assert again.open_sweep(sweep_info("models")) == parent
-    tags = client.get_run(parent).data.tags
-    assert "> drop_rate=0.0 is worse." in tags["mlflow.note.content"]  # until there is another
-    assert experiment_of(client, "models").tags["mlflow.note.content"] == "mine"

@@ -9,9 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness.tracking import (
-    provenance,
-)
+from harness.tracking import provenance
 from repositories import make_repository
 
 
@@ -26,12 +24,12 @@ def test_code_version(tmp_path: Path) -> None:
     (tmp_path / "p.patch").write_bytes(found.patch)
     subprocess.run(["git", "checkout", "-q", "."], cwd=folder, check=True)
     subprocess.run(["git", "apply", str(tmp_path / "p.patch")], cwd=folder, check=True)
-    assert (folder / "a.txt").read_text() == "two\n"  # commit and patch give back the code that ran
+    assert (folder / "a.txt").read_text() == "two\n"  # commit and patch restore the code that ran
     (folder / "a.txt").write_text("a line\n" * 500_000)
     assert provenance.PATCH_LIMIT < len(provenance.code_version(folder).patch) < provenance.PATCH_LIMIT + 100
 
 
-def test_code_version_where_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_code_version_without_a_repository_a_commit_or_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert provenance.code_version(tmp_path) == provenance.CodeVersion("unknown", False, b"")
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
     assert provenance.code_version(tmp_path).commit == "unknown"  # no commit yet
@@ -43,7 +41,7 @@ def test_a_process_is_identified_by_more_than_its_pid() -> None:
     own = provenance.process_name()
     host, pid, start = own.split(":")
     assert provenance.is_running(own)
-    assert not provenance.is_running(f"{host}:{pid}:{float(start) - 60}")  # the number was given to another
+    assert not provenance.is_running(f"{host}:{pid}:{float(start) - 60}")  # the pid was reused
     assert not provenance.is_running(f"elsewhere:{pid}:{start}")
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
         name = f"{host}:{child.pid}:{psutil.Process(child.pid).create_time()}"

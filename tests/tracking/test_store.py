@@ -40,7 +40,7 @@ def test_default_place_and_environment(tmp_path: Path, monkeypatch: pytest.Monke
     )
     with pytest.raises(TrackingError, match=r"found no MLflow store at .*mlflow\.db"):
         load_runs("first")
-    assert list(tmp_path.iterdir()) == []  # asking leaves nothing behind
+    assert list(tmp_path.iterdir()) == []  # reading creates nothing
     assert tracking.default_tracking_uri() == "sqlite:///mlruns/mlflow.db"
     assert (tmp_path / "mlruns").is_dir()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
@@ -50,12 +50,12 @@ def test_default_place_and_environment(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_an_unusable_address_is_an_error_of_one_sentence(tmp_path: Path) -> None:
     before = dict(os.environ)
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        uri = f"http://127.0.0.1:{taken.getsockname()[1]}"  # bound, but nobody listens
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        uri = f"http://127.0.0.1:{bound.getsockname()[1]}"  # bound, but not listening
         with pytest.raises(TrackingError, match="found no MLflow server that answers at http"):
             Tracker("x", uri)
-    assert dict(os.environ) == before  # as patient as it was, wherever else a person uses MLflow
+    assert dict(os.environ) == before  # MLflow's retries elsewhere are unchanged
     (tmp_path / "text.db").write_text("not a database, but long enough to have had a header" * 100)
     for uri in ("nonsense://x", f"sqlite:///{tmp_path}/text.db"):
         with pytest.raises(TrackingError) as caught:

@@ -57,7 +57,7 @@ def test_a_run_arrives_and_its_folder_is_deleted(place: Place) -> None:
         outbox.tag(key, device="cpu")
         artifacts = outbox.folder_of(key) / ARTIFACTS / "deep"
         artifacts.mkdir(parents=True)
-        (artifacts / "file.txt").write_text("kept")
+        (artifacts / "file.txt").write_text("content")
         outbox.end(key, Outcome.COMPLETE, "")
         assert outbox.drain(30)
         assert outbox.waiting == 0
@@ -70,7 +70,8 @@ def test_a_run_arrives_and_its_folder_is_deleted(place: Place) -> None:
     assert run.data.tags["harness.device"] == "cpu"
     assert float(run.data.tags["harness.seconds"]) == 0.2  # from the last point
     assert (
-        Path(MlflowClient(place.store.uri).download_artifacts(run.info.run_id, "deep/file.txt")).read_text() == "kept"
+        Path(MlflowClient(place.store.uri).download_artifacts(run.info.run_id, "deep/file.txt")).read_text()
+        == "content"
     )
     assert [sample.text for sample in load_samples(run.info.run_id, place.store.uri)] == ["text 0", "text 1", "text 2"]
 

@@ -6,12 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.tracking import (
-    Tracker,
-    TrackingError,
-    checkpoint_folder,
-    load_samples,
-)
+from harness.tracking import Tracker, TrackingError, checkpoint_folder, load_samples
 from stored_runs import Store, ended, sweep_info, trial_info
 
 

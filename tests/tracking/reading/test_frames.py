@@ -11,12 +11,7 @@ import pytest
 
 from harness.core.metrics import VAL_LOSS, VAL_PERPLEXITY
 from harness.core.outcomes import Outcome, Phase
-from harness.tracking import (
-    Tracker,
-    TrackingError,
-    load_curves,
-    load_runs,
-)
+from harness.tracking import Tracker, TrackingError, load_curves, load_runs
 from stored_runs import DATA, Store, config, point, sweep_info, trial_info
 
 

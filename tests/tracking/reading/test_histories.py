@@ -22,14 +22,14 @@ def uri(store: Store) -> str:
     """A sweep of three runs: a complete one, one with a step stored twice and a NaN, one without a point."""
     tracker = Tracker("points", store.uri)
     parent = tracker.open_sweep(sweep_info("points"))
-    whole, mended, none = (tracker.start_run(parent, trial_info(seed=seed)) for seed in (1, 2, 3))
+    complete, repeated, empty = (tracker.start_run(parent, trial_info(seed=seed)) for seed in (1, 2, 3))
     for step in (0, 1, 2):
-        tracker.log_point(whole, point(step, train__batch_loss=3.0 - step, val__loss=2.5 + (step - 1) ** 2))
-    tracker.log_point(mended, point(0, val__loss=5.0, train__batch_loss=1e300))
+        tracker.log_point(complete, point(step, train__batch_loss=3.0 - step, val__loss=2.5 + (step - 1) ** 2))
+    tracker.log_point(repeated, point(0, val__loss=5.0, train__batch_loss=1e300))
     tracker.flush()
     again = [Metric("val/loss", 4.0, 2**42, 0), Metric("val/loss", 4.5, 2**42, 7), Metric("tokens", 64.0, 2**42, 0)]
-    tracker.experiment.client.log_batch(mended, metrics=[*again, Metric("optim/grad_norm", float("nan"), 2**42, 7)])
-    for run_id in (whole, mended, none):
+    tracker.experiment.client.log_batch(repeated, metrics=[*again, Metric("optim/grad_norm", float("nan"), 2**42, 7)])
+    for run_id in (complete, repeated, empty):
         tracker.end_run(run_id, Outcome.COMPLETE)
     return store.uri
 
@@ -59,9 +59,9 @@ def test_load_frames_gives_the_frames_of_load_runs_and_load_curves(uri: str) -> 
 
 def test_the_later_of_two_values_of_a_step_counts(uri: str) -> None:
     curves = load_curves("points", uri, only=["val/loss"])
-    mended = curves[curves["seed"] == 2]
-    assert mended[["step", "value"]].values.tolist() == [[0, 4.0], [7, 4.5]]
-    assert mended["tokens"].tolist() == [64, pd.NA]
+    repeated = curves[curves["seed"] == 2]
+    assert repeated[["step", "value"]].values.tolist() == [[0, 4.0], [7, 4.5]]
+    assert repeated["tokens"].tolist() == [64, pd.NA]
     runs = load_runs("points", uri).set_index("seed")
     assert runs["initial_val_loss"].to_dict() == pytest.approx({1: 3.5, 2: 4.0, 3: float("nan")}, nan_ok=True)
     assert runs["best_val_loss"].to_dict() == pytest.approx({1: 2.5, 2: 4.0, 3: float("nan")}, nan_ok=True)
@@ -71,11 +71,11 @@ def test_the_later_of_two_values_of_a_step_counts(uri: str) -> None:
 def test_many_runs_are_read_in_few_queries(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     client = connect(uri)
     runs = list(client.search_runs([experiment_of(client, "points").experiment_id]))
-    whole = read_points(client, runs)
+    expected = read_points(client, runs)
     monkeypatch.setattr(module, "_RUNS_PER_QUERY", 1)
-    pd.testing.assert_frame_equal(read_points(client, runs), whole)
+    pd.testing.assert_frame_equal(read_points(client, runs), expected)
     monkeypatch.setattr(type(client), "get_metric_history", lambda *_: pytest.fail("asked for a single metric"))
-    pd.testing.assert_frame_equal(read_points(client, runs), whole)
+    pd.testing.assert_frame_equal(read_points(client, runs), expected)
 
 
 def test_a_server_and_an_unknown_model_of_metrics_are_left_to_the_client(

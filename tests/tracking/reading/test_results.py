@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from harness.core.metrics import VAL_LOSS, VAL_PERPLEXITY
 from harness.core.outcomes import Outcome, Phase
-from harness.tracking import (
-    Tracker,
-)
+from harness.tracking import Tracker
 from stored_runs import Store, point, sweep_info, trial_info
 
 

@@ -7,13 +7,7 @@ import dataclasses
 import pytest
 
 from harness.core.outcomes import Outcome
-from harness.tracking import (
-    Tracker,
-    TrackingError,
-    load_positions,
-    load_runs,
-    load_sweep,
-)
+from harness.tracking import Tracker, TrackingError, load_positions, load_runs, load_sweep
 from stored_runs import Store, ended, point, sweep_info, trial_info
 
 

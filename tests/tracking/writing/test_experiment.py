@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.tracking import (
-    Tracker,
-    TrackingError,
-    load_runs,
-)
+from harness.tracking import Tracker, TrackingError, load_runs
 from stored_runs import Store, experiment_of
 
 

@@ -50,7 +50,7 @@ def test_no_trial_starts_if_the_plan_cannot_be_stored(store: Store, monkeypatch:
         patch.setattr(Experiment, "log_contents", refuse)
         with pytest.raises(TrackingError, match="full"):
             Tracker("unplanned", store.uri).open_sweep(info)
-    # Nothing was trained, so the plan of the second attempt is still one that came before the first trial.
+    # Nothing was trained, so the plan of the second attempt counts as the first plan.
     other = replace(info, plan={**PLAN, "seeds": 3})
     parent = Tracker("unplanned", store.uri).open_sweep(other)
     found = load_sweep("unplanned", store.uri, parent)
@@ -87,12 +87,12 @@ def test_the_first_plan_stays_and_later_plans_are_added(store: Store) -> None:
     assert (plain["confirm_runs"], plain["plan"]) == (2, more.plan)
     assert datetime.fromisoformat(plain["when"]) == change.when and plain["when"].endswith("+00:00")
 
-    # Back to the first plan is another change. What a later run has taken the place of may have been seen as well.
+    # Going back to the first plan is another change. A superseded run counts, because it may have been seen as well.
     tracker.tag(run_id, phase=Phase.SUPERSEDED)
     Tracker("replanned", store.uri).open_sweep(info)
     found = load_sweep("replanned", store.uri)
     assert [(one.confirm_runs, one.plan) for one in found.plan_changes] == [(2, more.plan), (3, PLAN)]
-    assert found.plan == PLAN  # of the last opening
+    assert found.plan == PLAN  # of the last start
     assert plan_bytes(store, parent) == first
     assert store.client.get_run(parent).data.tags["harness.plan_sha256"] == digest_of(PLAN)
 
@@ -107,7 +107,7 @@ def test_a_sweep_stored_without_a_plan_can_be_read_and_resumed(store: Store) -> 
     tracker.end_run(tracker.start_run(parent, trial_info()), Outcome.COMPLETE)
     found = load_sweep("old", store.uri)
     assert (found.plan, found.first_plan, found.plan_sha256, found.plan_changes) == ({}, {}, "", ())
-    # Its runs came before any plan, so the one of today is a change of it, and never becomes the first.
+    # Its runs are older than any plan, so a plan stored now is a change and never the first plan.
     Tracker("old", store.uri).open_sweep(sweep_info("old"))
     found = load_sweep("old", store.uri)
     assert (found.first_plan, found.plan_sha256) == ({}, "")

@@ -14,12 +14,7 @@ import pytest
 
 from harness.core.metrics import SECONDS, TOKENS, VAL_LOSS
 from harness.core.outcomes import Outcome, Phase
-from harness.tracking import (
-    Tracker,
-    load_curves,
-    load_runs,
-    load_samples,
-)
+from harness.tracking import Tracker, load_curves, load_runs, load_samples
 from stored_runs import DATA, Store, ended, point, sweep_info, trial_info
 
 

@@ -10,14 +10,9 @@ import pytest
 
 from harness.core.metrics import VAL_LOSS
 from harness.core.outcomes import Outcome
-from harness.tracking import (
-    ArmInfo,
-    SweepInfo,
-    Tracker,
-    load_sweep,
-)
+from harness.tracking import ArmInfo, SweepInfo, Tracker, load_sweep
 from repositories import make_repository
-from stored_runs import Store, sweep_info, trial_info
+from stored_runs import Store, experiment_of, sweep_info, trial_info
 
 
 def test_the_same_identity_resumes_the_same_parent_run(store: Store) -> None:
@@ -36,7 +31,7 @@ def test_the_same_identity_resumes_the_same_parent_run(store: Store) -> None:
     assert not {"harness.outcome", "harness.reason"} & set(run.data.tags)
     assert "And now?" in run.data.tags["mlflow.note.content"]
     assert "- drop_rate=0.1 (baseline)\n- drop_rate=0.2" in run.data.tags["mlflow.note.content"]
-    latest = load_sweep("again", store.uri)  # the one resumed last, though the other was created later
+    latest = load_sweep("again", store.uri)  # resumed last, although the other was created later
     assert (latest.run_id, len(latest.arms), latest.outcome) == (parent, 3, None)
 
 
@@ -75,22 +70,22 @@ def test_a_sweep_records_the_code_version_of_the_current_folder(
 
 
 def test_runs_of_a_dead_process_are_closed_and_own_runs_stay_open(store: Store) -> None:
-    left = store.runs[0]
-    assert store.client.get_run(left["run"]).info.status == "RUNNING"
+    abandoned = store.runs[0]
+    assert store.client.get_run(abandoned["run"]).info.status == "RUNNING"
     tracker = Tracker("first", store.uri)
     parent = tracker.open_sweep(sweep_info("first"))
-    assert parent == left["parent"]
+    assert parent == abandoned["parent"]
     own = tracker.start_run(parent, trial_info())
 
     assert tracker.close_abandoned_runs(parent) == 1
-    run = store.client.get_run(left["run"])
+    run = store.client.get_run(abandoned["run"])
     assert (run.info.status, run.data.tags["harness.outcome"]) == ("KILLED", "interrupted")
-    [last] = store.client.get_metric_history(left["run"], VAL_LOSS)
-    assert run.info.end_time == last.timestamp  # not the time at which it was found
+    [last] = store.client.get_metric_history(abandoned["run"], VAL_LOSS)
+    assert run.info.end_time == last.timestamp  # not the time at which it was closed
     assert tracker.close_abandoned_runs(parent) == 0
     assert store.client.get_run(own).info.status == "RUNNING"
 
-    # To another tracker, what this process left open is abandoned (a notebook whose cell was stopped).
+    # Another tracker closes the runs that this process left open, as after a stopped notebook cell.
     later = Tracker("first", store.uri)
     assert later.close_abandoned_runs(later.open_sweep(sweep_info("first"))) == 1
     assert store.client.get_run(own).info.status == "KILLED"
@@ -106,8 +101,31 @@ def test_an_abandoned_run_is_closed_with_its_outcome_if_that_is_known(store: Sto
 
 
 def test_opening_a_sweep_closes_other_abandoned_sweeps(store: Store) -> None:
-    left = store.runs[1]
-    assert Tracker("second", store.uri).open_sweep(sweep_info("second", "3" * 64)) != left["parent"]
-    for run_id in left.values():
+    abandoned = store.runs[1]
+    assert Tracker("second", store.uri).open_sweep(sweep_info("second", "3" * 64)) != abandoned["parent"]
+    for run_id in abandoned.values():
         run = store.client.get_run(run_id)
         assert (run.info.status, run.data.tags["harness.outcome"]) == ("KILLED", "interrupted")
+
+
+def test_the_report_is_stored_with_the_sweep_and_its_answer_is_in_the_descriptions(
+    store: Store, tmp_path: Path
+) -> None:
+    tracker, client = Tracker("reported", store.uri), store.client
+    parent = tracker.open_sweep(sweep_info("reported"))
+    (tmp_path / "report.html").write_text("<p>", "utf-8")
+    assert "No verdict yet." in client.get_run(parent).data.tags["mlflow.note.content"]
+    verdicts = {"drop_rate=0.0": "worse", "drop_rate=0.2": "undecided"}
+    tracker.store_report(parent, "drop_rate=0.0 is worse.", tmp_path, verdicts)
+    tags = client.get_run(parent).data.tags
+    assert "> drop_rate=0.0 is worse." in tags["mlflow.note.content"]
+    assert tags["harness.verdict"] == "drop_rate=0.0: worse; drop_rate=0.2: undecided"
+    assert [file.path for file in client.list_artifacts(parent, "report")] == ["report/report.html"]
+    experiment = experiment_of(client, "reported")
+    assert "> drop_rate=0.0 is worse." in experiment.tags["mlflow.note.content"]
+    client.set_experiment_tag(experiment.experiment_id, "mlflow.note.content", "mine")
+    again = Tracker("reported", store.uri)
+    assert again.open_sweep(sweep_info("reported")) == parent
+    tags = client.get_run(parent).data.tags
+    assert "> drop_rate=0.0 is worse." in tags["mlflow.note.content"]  # until there is another answer
+    assert experiment_of(client, "reported").tags["mlflow.note.content"] == "mine"
