@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sandbox, subprocess.CompletedProcess[str]]:
-    sandbox = Sandbox(tmp_path_factory.mktemp("sweep"))
+    sandbox = Sandbox(tmp_path_factory.mktemp("sweep"), store=False)
     return sandbox, sandbox.run()
 
 
@@ -170,7 +170,7 @@ def test_an_edited_spec_is_another_sweep_and_leaves_the_old_one_alone(swept: Swe
 
 
 def test_a_plan_trains_nothing(tmp_path: Path) -> None:
-    sandbox = Sandbox(tmp_path)
+    sandbox = Sandbox(tmp_path, store=False)
     done = call(sandbox, "tiny.yaml", "--plan", "--workers", "2")
     assert done.returncode == 0, done.stderr
     assert "2 arms × (2 trials + 2 seeds) = 8 runs" in done.stdout
@@ -181,7 +181,8 @@ def test_a_plan_trains_nothing(tmp_path: Path) -> None:
 
 
 def test_a_wrong_spec_leaves_nothing_behind(tmp_path: Path) -> None:
-    sandbox = Sandbox(tmp_path, SPEC.replace("sotu-1820", "sotu-1821").replace("emb_dim: 32", "emb_dim: 33"))
+    wrong = SPEC.replace("sotu-1820", "sotu-1821").replace("emb_dim: 32", "emb_dim: 33")
+    sandbox = Sandbox(tmp_path, wrong, store=False)
     done = call(sandbox)
     assert done.returncode == 2
     assert [line.split(": ")[1] for line in done.stderr.splitlines()] == ["data.corpus", "model.emb_dim"]

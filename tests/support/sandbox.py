@@ -16,6 +16,7 @@ import psutil
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from empty_store import copy_empty_store
 from harness.tracking import UnfinishedRun, load_curves, load_runs, unfinished_runs
 
 SPEC = """\
@@ -90,12 +91,20 @@ class Command:
 
 
 class Sandbox:
-    """A folder with a spec in which the command runs."""
+    """A folder with a spec in which the command runs.
 
-    def __init__(self, folder: Path, spec: str = SPEC) -> None:
+    Args:
+        folder: made where it is missing.
+        spec: written to `tiny.yaml`.
+        store: whether there is an empty MLflow store, which saves MLflow's migrations.
+    """
+
+    def __init__(self, folder: Path, spec: str = SPEC, store: bool = True) -> None:
         self.folder = folder
         folder.mkdir(exist_ok=True)
         (folder / "tiny.yaml").write_text(spec, "utf-8")
+        if store:
+            copy_empty_store(folder / "mlruns" / "mlflow.db")
 
     def command(self, *arguments: str, module: str = "harness.sweep") -> list[str]:
         return [sys.executable, "-m", module, *(arguments or ("tiny.yaml",))]

@@ -190,12 +190,12 @@ class Outbox:
         """Key and MLflow run id of the runs that MLflow has created or reopened since the last call."""
         return [self._run_ids.popleft() for _ in range(len(self._run_ids))]
 
-    def drain(self, seconds: float, patience: Callable[[], bool] = lambda: True) -> bool:
-        """Wait until everything is sent, for at most so many seconds and while `patience`; True if it is."""
+    def drain(self, seconds: float) -> bool:
+        """Wait until everything is sent, for at most so many seconds; True if it is."""
         deadline = time.monotonic() + seconds
         self._idle.clear()
         self._wake.set()
-        while time.monotonic() < deadline and patience() and self._thread.is_alive():
+        while time.monotonic() < deadline and self._thread.is_alive():
             if self._idle.wait(0.1) and not self.waiting:
                 return True
         return False
