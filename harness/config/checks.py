@@ -15,7 +15,8 @@ from pydantic import ValidationError
 
 from harness.config.fields import arm_name
 from harness.config.messages import explain
-from harness.config.run import DataConfig, RunConfig
+from harness.config.run import RunConfig
+from harness.config.sections import DataConfig
 from harness.config.spec import Dimension, SweepSpec, combinations
 
 MAX_CHECKED = 2000  # combinations of tuned values that are tried before training, of all arms together

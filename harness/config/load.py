@@ -20,13 +20,14 @@ from harness.config.checks import Codec, RunChecks, SplitSizes
 from harness.config.fields import EXCLUSIVE, field_paths, format_value, override, value_key
 from harness.config.fingerprint import WITHOUT_EFFECT
 from harness.config.messages import explain, fitting_kinds
-from harness.config.run import PRESETS, DataConfig, RunConfig
-from harness.config.spec import KINDS, Dimension, SeedRange, StudyConfig, SweepSpec
+from harness.config.run import RunConfig
+from harness.config.samplers import SAMPLERS
+from harness.config.sections import PRESETS, DataConfig
+from harness.config.spec import KINDS, TOP_FIELDS, Dimension, SeedRange, StudyConfig, SweepSpec
 from harness.config.yaml import Document, parse_value, read_yaml
 from harness.core.errors import Problem, SpecError
 from harness.core.text import printable, shown, unknown
 
-SECTIONS = ("name", "question", "data", "model", "train", "compare", "baseline", "tune", "study")
 SLUG = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 MAX_ARMS = 1000
 MAX_GRID = 100_000  # points
@@ -71,8 +72,8 @@ class _Loader:
     ) -> SweepSpec:
         self.apply_settings(settings)
         for section in self.values:
-            if section not in SECTIONS:
-                self.report(section, unknown(section, SECTIONS, "section"))
+            if section not in TOP_FIELDS:
+                self.report(section, unknown(section, TOP_FIELDS, "section"))
         name, question = self.name(), self.question()
         written: dict[str, Any] = {k: self.values[k] for k in ("data", "model", "train") if k in self.values}
         self.drop_unknown_preset(written)
@@ -267,12 +268,12 @@ class _Loader:
                 self.report(where, f"found {kind} {shown(written[kind])}; allowed: {wrong}")
             elif any(isinstance(value, str) and len(value) > MAX_TEXT for value in written[kind]):
                 self.report(where, f"found a text of over {MAX_TEXT} characters; allowed: shorter ones")
-            elif study is not None and study.sampler == "grid" and kind != "choice":
-                self.report(where, f"found {kind} with study.sampler grid; allowed: choice, the points of the grid")
+            elif study is not None and SAMPLERS[study.sampler].choices_only and kind != "choice":
+                self.report(where, f"found {kind} with study.sampler {study.sampler}; allowed: choice")
             else:
                 tune[path] = Dimension(kind, tuple(written[kind]))
         points = math.prod(len(dimension.values) for dimension in tune.values())
-        if study is not None and study.sampler == "grid" and points > MAX_GRID:
+        if study is not None and SAMPLERS[study.sampler].choices_only and points > MAX_GRID:
             self.report("tune", f"found a grid of {points:,} points; allowed: at most {MAX_GRID:,}")
         return tune
 

@@ -84,11 +84,12 @@ def _allowed(path: list[str], model: type[BaseModel]) -> str:
         if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
             model = info.annotation
             continue
-        return _field_allowed(info)
+        return allowed_values(info)
     return "the fields " + ", ".join(model.model_fields)
 
 
-def _field_allowed(info: FieldInfo) -> str:
+def allowed_values(info: FieldInfo) -> str:
+    """What a field may hold, in words: `a whole number at least 1, or null`."""
     kinds, optional = _kinds(info.annotation)
     bounds = " and ".join(
         f"{word} {getattr(constraint, name)}"
@@ -109,6 +110,8 @@ def _kinds(annotation: Any) -> tuple[list[str], bool]:
     if origin in (Union, types.UnionType):
         parts = [part for part in get_args(annotation) if part is not type(None)]
         return [word for part in parts for word in _kinds(part)[0]], type(None) in get_args(annotation)
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [f"{{{': …, '.join(annotation.model_fields)}: …}}"], False
     if hasattr(annotation, "__metadata__"):
         return _kinds(annotation.__origin__)
     return [_WORDS.get(annotation, "a text or a list of texts")], False

@@ -1,212 +1,47 @@
-"""What one training run is: frozen, validated, picklable configuration, with every default declared once.
+"""What one training run is: a frozen, validated, picklable configuration, and what follows from it.
 
-A `RunConfig` says which tokens, which GPT and which training; it knows no torch, no Optuna and no MLflow, so it
-can be hashed, logged, sent to another process and replayed. The checks here are those that one run's values can
-fail by themselves; what needs the corpus (is a split long enough?) is checked where the corpus is known.
+A `RunConfig` holds the sections `data`, `model` and `train`. It needs no torch, Optuna or MLflow, so it can be hashed,
+logged and sent to another process. It checks what one run's values can fail by themselves; what depends on the corpus
+(is a split long enough?) is checked in `harness.config.checks`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import model_validator
 
 from harness.config.fingerprint import decisive, digest_of
-from harness.core.text import shown
+from harness.config.sections import (
+    PRESETS,
+    VOCABULARY,
+    Budget,
+    Config,
+    DataConfig,
+    Every,
+    ModelConfig,
+    SampleConfig,
+    Split,
+    TrainConfig,
+)
 
-# Vocabulary sizes of tiktoken's encodings (`Encoding.n_vocab`) and of plain bytes. Kept here because a spec is
-# checked before any tokenizer is loaded; a test holds the table against tiktoken's own definitions.
-VOCABULARY: Final[Mapping[str, int]] = {
-    "byte": 256,
-    "gpt2": 50257,
-    "r50k_base": 50257,
-    "p50k_base": 50281,
-    "p50k_edit": 50284,
-    "cl100k_base": 100277,
-    "o200k_base": 200019,
-    "o200k_harmony": 201088,
-}
-
-# The GPT-2 family (Radford et al. 2019, table 2), with the context the harness was ordered with: 256, not 1024.
-PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {
-    "gpt2-124m": {"emb_dim": 768, "n_heads": 12, "n_layers": 12},
-    "gpt2-355m": {"emb_dim": 1024, "n_heads": 16, "n_layers": 24},
-    "gpt2-774m": {"emb_dim": 1280, "n_heads": 20, "n_layers": 36},
-    "gpt2-1558m": {"emb_dim": 1600, "n_heads": 25, "n_layers": 48},
-}
-# Their vocabulary is the tokenizer's: GPT-2's own, where nothing else is said.
-_PRESET_COMMON: Final[Mapping[str, Any]] = {"context_length": 256, "drop_rate": 0.1, "qkv_bias": False}
+__all__ = [
+    "PRESETS",
+    "VOCABULARY",
+    "Budget",
+    "DataConfig",
+    "Every",
+    "ModelConfig",
+    "RunConfig",
+    "SampleConfig",
+    "Split",
+    "TrainConfig",
+    "flatten",
+]
 
 MAX_LOG_STEPS: Final = 50  # optimizer steps between two points at most
-
-
-_LARGEST = 2**62
-
-
-def _whole(value: object) -> object:
-    """Take 1e5 for 100000: YAML reads scientific notation as a float, people mean the number."""
-    if isinstance(value, float) and math.isfinite(value) and value == int(value):
-        value = int(value)
-    if isinstance(value, int) and abs(value) > _LARGEST:  # products of a few of them must still be a float
-        raise ValueError(f"found {shown(value)}; allowed: a whole number up to 2^62")
-    return value
-
-
-def _as_tuple(value: object) -> object:
-    if isinstance(value, str):
-        return (value,)
-    return tuple(value) if isinstance(value, list) else value
-
-
-Whole = Annotated[int, BeforeValidator(_whole)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Amount = Annotated[float, Field(gt=0, le=1e30)]  # of what a budget counts: a step's share of it must be finite
-
-
-class Config(BaseModel):
-    """A frozen part of the configuration: unknown fields, wrong types, NaN and infinity are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-def _exactly_one(kind: str, found: Mapping[str, object]) -> None:
-    given = [name for name, value in found.items() if value is not None]
-    if len(given) != 1:
-        names = " | ".join(found)
-        raise ValueError(f"found {' and '.join(given) or 'none'}; allowed: exactly one {kind} of {names}")
-
-
-class Split(Config):
-    """Shares of the corpus (by characters, from its end) kept for validation and for the final test."""
-
-    val: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    test: Annotated[float, Field(ge=0, lt=1)] = 0.1
-
-    @model_validator(mode="after")
-    def _leave_something(self) -> Split:
-        if self.val + self.test >= 1:
-            raise ValueError(f"found val {self.val} + test {self.test}; allowed: a sum under 1")
-        return self
-
-
-class DataConfig(Config):
-    """The text and how it becomes tokens. Exactly one of `corpus`, `path` and `url` says where the text is."""
-
-    corpus: str | None = None
-    path: Annotated[tuple[str, ...] | None, BeforeValidator(_as_tuple)] = None
-    url: str | None = None
-    sha256: Annotated[str | None, Field(pattern=r"^[0-9a-fA-F]{64}$")] = None
-    tokenizer: Literal[tuple(VOCABULARY)] = "gpt2"  # type: ignore[valid-type]
-    vocab: Literal["full", "corpus"] = "full"  # corpus: only the tokens that occur in the text, numbered anew
-    split: Split = Split()
-
-    @model_validator(mode="after")
-    def _one_source(self) -> DataConfig:
-        _exactly_one("source", {"corpus": self.corpus, "path": self.path, "url": self.url})
-        if (self.url is None) != (self.sha256 is None):
-            raise ValueError("found one of url and sha256; allowed: both, so that the content is the one you meant")
-        return self
-
-
-class ModelConfig(Config):
-    """A GPT-2. The defaults are GPT-2 124M with a context of 256 tokens; `preset` names a whole size at once."""
-
-    vocab_size: Annotated[Whole | None, Field(gt=0)] = None  # None: the vocabulary that `data` means
-    context_length: Annotated[Whole, Field(ge=1)] = 256  # tokens
-    emb_dim: Annotated[Whole, Field(ge=1)] = 768
-    n_heads: Annotated[Whole, Field(ge=1)] = 12
-    n_layers: Annotated[Whole, Field(ge=1)] = 12
-    drop_rate: Annotated[float, Field(ge=0, lt=1)] = 0.1  # embeddings, attention weights and both residual branches
-    qkv_bias: bool = False
-    tie_embeddings: bool = False  # output head = token embedding
-
-    @model_validator(mode="before")
-    @classmethod
-    def _expand_preset(cls, raw: object) -> object:
-        if not isinstance(raw, dict) or "preset" not in raw:
-            return raw
-        fields = dict(raw)
-        preset = fields.pop("preset")
-        if not isinstance(preset, str) or preset not in PRESETS:  # a list cannot be looked up
-            raise ValueError(f"preset: found {shown(preset)}; allowed: {' | '.join(PRESETS)}")
-        return {**_PRESET_COMMON, **PRESETS[preset], **fields}
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> ModelConfig:
-        if self.emb_dim % self.n_heads:
-            raise ValueError(f"emb_dim: found {self.emb_dim} with n_heads {self.n_heads}; allowed: its multiples")
-        return self
-
-
-class Budget(Config):
-    """When training ends. Exactly one is given; the learning-rate schedule runs over it."""
-
-    tokens: Annotated[Whole | None, Field(gt=0)] = None
-    epochs: Amount | None = None
-    steps: Annotated[Whole | None, Field(gt=0)] = None
-    flops: Amount | None = None
-    seconds: Amount | None = None  # of training; evaluation is not counted
-
-    @model_validator(mode="after")
-    def _one(self) -> Budget:
-        _exactly_one("budget", self.model_dump())
-        return self
-
-
-class Every(Config):
-    """A rhythm. Exactly one is given."""
-
-    tokens: Annotated[Whole | None, Field(gt=0)] = None
-    epochs: Amount | None = None
-    steps: Annotated[Whole | None, Field(gt=0)] = None
-
-    @model_validator(mode="after")
-    def _one(self) -> Every:
-        _exactly_one("rhythm", self.model_dump())
-        return self
-
-
-class SampleConfig(Config):
-    """The text that is generated at each evaluation."""
-
-    prompt: Annotated[str, Field(min_length=1)] = "Every effort moves you"
-    max_new_tokens: Annotated[Whole, Field(ge=0)] = 50  # 0: no sample
-    temperature: Annotated[float, Field(ge=0)] = 0.0  # 0: greedy
-    top_k: Annotated[Whole | None, Field(ge=1)] = None
-
-
-class TrainConfig(Config):
-    """How the GPT is trained. Exactly one of `batch_tokens` (tokens a step) and `batch_size` (sequences a step)."""
-
-    budget: Budget
-    batch_tokens: Annotated[Whole | None, Field(gt=0)] = None
-    batch_size: Annotated[Whole | None, Field(gt=0)] = None
-    optimizer: Literal["adamw", "muon"] = "adamw"
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3  # the peak
-    schedule: Literal["constant", "cosine", "linear", "wsd"] = "cosine"
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05  # share of the budget, linear from 0
-    final_fraction: Share = 0.1  # learning rate at the end, as a share of the peak
-    decay: Annotated[float, Field(gt=0, le=1)] = 0.2  # wsd only: share of the budget spent going down
-    weight_decay: Annotated[float, Field(ge=0)] = 0.1  # matrices only; biases and norms are not decayed
-    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.95
-    grad_clip: Annotated[float | None, Field(gt=0)] = 1.0  # global L2 norm; null: no clipping
-    eval_every: Every = Every(epochs=1.0)
-    train_eval_tokens: Annotated[Whole, Field(gt=0)] = 4096  # size of the fixed training sample behind train/loss
-    eval_tokens: Annotated[Whole | None, Field(gt=0)] = None  # of the validation sample between the ends; null: all
-    checkpoint_every: Annotated[float | None, Field(gt=0)] = 60.0  # seconds between states to go on from
-    sample: SampleConfig = SampleConfig()
-    seed: Annotated[Whole, Field(ge=0, le=2**62)] = 1
-    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 autocast on CUDA devices that have it, else fp32
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    compile: Literal["auto", True, False] = "auto"  # torch.compile; auto: on a GPU, for runs that take minutes
-
-    @model_validator(mode="after")
-    def _one_batch(self) -> TrainConfig:
-        _exactly_one("batch", {"batch_tokens": self.batch_tokens, "batch_size": self.batch_size})
-        return self
 
 
 class RunConfig(Config):

@@ -19,11 +19,24 @@ from ruamel.yaml import YAML
 
 from harness.config.fields import arm_name, override, value_key
 from harness.config.fingerprint import decisive, digest_of, training_code
-from harness.config.run import Config, DataConfig, RunConfig, Whole, flatten
+from harness.config.run import RunConfig, flatten
+from harness.config.samplers import PRUNERS, SAMPLERS
+from harness.config.sections import Config, DataConfig, Whole
 from harness.core.text import shown
 
-SAMPLERS: Final = ("tpe", "random", "grid", "qmc", "gp", "cmaes")
-PRUNERS: Final = ("none", "median", "hyperband", "successive_halving")
+# What stands at the top of a spec, with its meaning for the reference.
+TOP_FIELDS: Final[Mapping[str, str]] = {
+    "name": "Required. Letters a-z, digits, `-` and `_`; it names the MLflow experiment and the report's folder.",
+    "question": "The title of the report.",
+    "data": "Required. The text and how it becomes tokens; exactly one of `corpus`, `path` and `url`.",
+    "model": "The GPT. By default GPT-2 124M with a context of 256 tokens.",
+    "train": "Required. How the GPT is trained; exactly one of `batch_tokens` and `batch_size`.",
+    "compare": "Path of a field → list of values. Every combination is an arm. Equal values make an A/A sweep.",
+    "baseline": "Path of a compared field → value: the arm that the others are compared with. By default the first.",
+    "tune": "Path of a field → `{uniform: [a, b]}`, `{log_uniform: [a, b]}`, `{int_uniform: [a, b]}` or "
+    "`{choice: […]}`: what Optuna searches in each arm.",
+    "study": "How an arm is searched, and on how many seeds its best configuration is confirmed.",
+}
 
 KINDS: Final = ("uniform", "log_uniform", "int_uniform", "choice")
 MAX_SEEDS: Final = 1000
@@ -32,7 +45,7 @@ _COPY_STRIDE: Final = 1_000_000
 
 
 class SeedRange(Config):
-    """Confirm runs per arm where their number is found out: `min` first, doubled for what is undecided, up to `max`."""
+    """A number of seeds that the verdicts decide: `min` first, doubled for undecided arms, up to `max`."""
 
     min: int
     max: int
@@ -67,13 +80,24 @@ def _whole(value: Any, low: int, found: str, also: str = "") -> int:
 class StudyConfig(Config):
     """How an arm is searched and how its best configuration is confirmed."""
 
-    sampler: Literal[SAMPLERS] = "tpe"  # type: ignore[valid-type]
-    pruner: Literal[PRUNERS] = "none"  # type: ignore[valid-type]
-    trials: Annotated[Whole, Field(ge=1)] = 10  # per arm, as a total; of no effect where nothing is tuned
-    # Confirm runs per arm; None: 3, or 1 for a single run. A range: as many as the verdicts need.
+    sampler: Literal[tuple(SAMPLERS)] = Field(  # type: ignore[valid-type]
+        "tpe",
+        description="How Optuna chooses the next trial. "
+        + " ".join(f"`{name}`: {facts.description}." for name, facts in SAMPLERS.items()),
+    )
+    pruner: Literal[tuple(PRUNERS)] = Field(  # type: ignore[valid-type]
+        "none",
+        description="Whether Optuna stops bad trials early, by their validation loss at equal numbers of tokens. "
+        + " ".join(f"`{name}`: {meaning}." for name, meaning in PRUNERS.items()),
+    )
+    trials: Annotated[Whole, Field(ge=1)] = 10
+    """Trials per arm, in total. Without `tune` there are none; a grid has as many as it has points."""
     seeds: Annotated[int | SeedRange | None, BeforeValidator(_seeds)] = None
-    # The smallest difference that matters, in nats of loss: 0.02 is about 2 % of perplexity. Verdicts use it.
+    """Confirm runs per arm. `null`: 3, or 1 where nothing is compared or tuned. `{min: 4, max: 16}`: 4, then 8, then
+    16 while a verdict is open."""
     delta: Annotated[float, Field(gt=0)] = 0.02
+    """The smallest difference that matters, in nats of loss per token; 0.02 is about 2 % of perplexity. The verdict
+    “no difference larger than 0.02” names it."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +196,7 @@ class SweepSpec:
         """Explore trials per arm: none where nothing is tuned, and for a grid at most its points (all by default)."""
         if not self.tune:
             return 0
-        if self.study.sampler != "grid":
+        if not SAMPLERS[self.study.sampler].choices_only:
             return self.study.trials
         points = math.prod(len(dimension.values) for dimension in self.tune.values())
         return min(self.study.trials, points) if "trials" in self.study.model_fields_set else points

@@ -1,9 +1,14 @@
-"""Optuna's samplers, pruners and distributions as a spec names them."""
+"""Optuna's samplers, pruners and distributions by the names that a spec has for them.
+
+What is known of each without Optuna stands in `harness.config.samplers`.
+"""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
 
 import optuna
 from optuna.distributions import (
@@ -23,66 +28,91 @@ from optuna.samplers import (
     TPESampler,
 )
 
+from harness.config import samplers as facts
 from harness.config.spec import Dimension
 from harness.core.rng import derive
+from harness.core.text import unknown
 
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
 
 class _Grid(GridSampler):
-    """Optuna's grid, for ask and tell: the original stops an `optimize` loop at its last point, and there is none."""
+    """Optuna's grid for ask and tell. The original stops the `optimize` loop after its last point; there is no loop."""
 
     def after_trial(self, *_: object, **__: object) -> None:
-        """Do nothing: how many trials there are is counted by the sweep."""
+        """Do nothing: the sweep counts the trials."""
+
+
+def _grid(seed: int, space: Mapping[str, Dimension]) -> BaseSampler:
+    return _Grid({path: list(dimension.values) for path, dimension in space.items()}, seed=seed)
+
+
+# Name → sampler of a seed and a space. A new one also needs a line in `harness.config.samplers`.
+SAMPLERS: Final[Mapping[str, Callable[[int, Mapping[str, Dimension]], BaseSampler]]] = {
+    "tpe": lambda seed, _: TPESampler(seed=seed),
+    "random": lambda seed, _: RandomSampler(seed=seed),
+    "grid": _grid,
+    "qmc": lambda seed, _: QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False),
+    "gp": lambda seed, _: GPSampler(seed=seed),
+    "cmaes": lambda seed, _: CmaEsSampler(seed=seed, warn_independent_sampling=False),
+}
 
 
 def make_sampler(kind: str, seed: int, number: int, space: Mapping[str, Dimension]) -> BaseSampler:
     """A sampler for the trial of this number.
 
-    The random ones are seeded by (seed, number): a continued study does not repeat its first points, and two arms
-    with one seed try the same ones. Those that walk through a fixed sequence are seeded by the seed alone; they
-    keep their place in the study itself.
+    It is seeded by (seed, number): a continued study does not repeat its first points, and two arms with one seed try
+    the same ones. A sampler with a fixed sequence is seeded by the seed alone; its place in it is kept in the study.
+
+    Raises:
+        ValueError: no sampler has this name.
     """
-    once, each = derive(seed, "sampler") % 2**32, derive(seed, "sampler", number) % 2**32
-    match kind:
-        case "tpe":
-            return TPESampler(seed=each)
-        case "random":
-            return RandomSampler(seed=each)
-        case "gp":
-            return GPSampler(seed=each)
-        case "cmaes":
-            return CmaEsSampler(seed=each, warn_independent_sampling=False)
-        case "qmc":
-            return QMCSampler(seed=once, scramble=True, warn_independent_sampling=False)
-        case "grid":
-            return _Grid({path: list(dimension.values) for path, dimension in space.items()}, seed=once)
-    raise ValueError(f"unknown sampler {kind!r}")
+    if kind not in SAMPLERS:
+        raise ValueError(unknown(kind, SAMPLERS, "sampler"))
+    words = () if facts.SAMPLERS[kind].fixed_sequence else (number,)
+    return SAMPLERS[kind](derive(seed, "sampler", *words) % 2**32, space)
 
 
-def make_pruner(kind: str, trials: int, first_evaluation: int, budget: int | None) -> BasePruner:
-    """A pruner whose steps are training tokens.
+@dataclass(frozen=True)
+class PrunerScale:
+    """What pruners are scaled by; their steps are training tokens.
 
-    Args:
-        kind: the spec's name for it.
-        trials: trials of the arm; the median of fewer than a third of them (at most 5) judges nobody.
+    Attributes:
+        trials: of the arm.
         first_evaluation: tokens at the first evaluation after the start.
-        budget: tokens of a whole trial, or None where only the clock knows.
+        budget: tokens of a whole trial; None for a budget in seconds.
     """
-    match kind:
-        case "none":
-            return NopPruner()
-        case "median":
-            return MedianPruner(n_startup_trials=min(5, max(2, trials // 3)))
-        case "hyperband":
-            return HyperbandPruner(min_resource=first_evaluation, max_resource=budget or "auto")
-        case "successive_halving":
-            return SuccessiveHalvingPruner(min_resource=first_evaluation)
-    raise ValueError(f"unknown pruner {kind!r}")
+
+    trials: int
+    first_evaluation: int
+    budget: int | None
+
+
+# Name → pruner. A new one also needs a line in `harness.config.samplers`.
+PRUNERS: Final[Mapping[str, Callable[[PrunerScale], BasePruner]]] = {
+    "none": lambda _: NopPruner(),
+    # No trial is judged by the median of fewer than a third of all trials, at most 5.
+    "median": lambda scale: MedianPruner(n_startup_trials=min(5, max(2, scale.trials // 3))),
+    "hyperband": lambda scale: HyperbandPruner(
+        min_resource=scale.first_evaluation, max_resource=scale.budget or "auto"
+    ),
+    "successive_halving": lambda scale: SuccessiveHalvingPruner(min_resource=scale.first_evaluation),
+}
+
+
+def make_pruner(kind: str, scale: PrunerScale) -> BasePruner:
+    """The pruner of this name.
+
+    Raises:
+        ValueError: no pruner has it.
+    """
+    if kind not in PRUNERS:
+        raise ValueError(unknown(kind, PRUNERS, "pruner"))
+    return PRUNERS[kind](scale)
 
 
 def distribution(dimension: Dimension) -> BaseDistribution:
-    """A tuned dimension as Optuna has it."""
+    """Optuna's distribution of a tuned dimension."""
     if dimension.kind == "choice":
         return CategoricalDistribution(list(dimension.values))
     low, high = dimension.values

@@ -21,9 +21,10 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
 
 from harness.config.fingerprint import SET_ASIDE
+from harness.config.samplers import SAMPLERS
 from harness.config.spec import Arm, SweepSpec
 from harness.core.outcomes import Again, Outcome
-from harness.search.samplers import distribution, make_pruner, make_sampler
+from harness.search.samplers import PrunerScale, distribution, make_pruner, make_sampler
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -114,7 +115,7 @@ class ArmStudy:
         self.sampler = spec.study.sampler
         self.seed = spec.arm_config(arm, {}, spec.base.train.seed).train.seed
         self.storage = storage
-        pruner = make_pruner(spec.study.pruner, spec.trials, first_evaluation, budget)
+        pruner = make_pruner(spec.study.pruner, PrunerScale(spec.trials, first_evaluation, budget))
         name = study_name(storage, spec.name, arm.name, identity)
         self.study = optuna.create_study(
             storage=storage, study_name=name, direction="minimize", pruner=pruner, load_if_exists=True
@@ -138,7 +139,7 @@ class ArmStudy:
 
     def ask(self) -> tuple[Trial, dict[str, Any]]:
         """The trial that waits longest, else a new one, and its tuned values (dotted path → value)."""
-        if self.sampler == "grid":
+        if SAMPLERS[self.sampler].choices_only:
             self._give_failed_point_another_turn()
         known = self.known
         waiting = next((trial for trial in known if trial.state is TrialState.WAITING), None)

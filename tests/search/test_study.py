@@ -7,9 +7,11 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from harness.config.spec import PRUNERS, SAMPLERS, SweepSpec
+from harness.config.samplers import PRUNERS, SAMPLERS
+from harness.config.spec import Dimension, SweepSpec
 from harness.core.outcomes import Outcome
-from harness.search.samplers import make_pruner
+from harness.search import samplers
+from harness.search.samplers import PrunerScale, make_pruner, make_sampler
 from harness.search.study import ArmStudy, StorageError, open_storage
 from specs import GOOD, load
 
@@ -38,10 +40,27 @@ def loss(values: dict[str, object]) -> float:
     return abs(math.log10(float(values["train.learning_rate"])) + 3)  # type: ignore[arg-type]
 
 
+def test_every_sampler_and_pruner_has_its_facts_and_its_optuna_class() -> None:
+    assert list(samplers.SAMPLERS) == list(SAMPLERS)
+    assert list(samplers.PRUNERS) == list(PRUNERS)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_the_facts_of_a_sampler_are_true(sampler: str) -> None:
+    made = make_sampler(sampler, 1, 0, {"model.n_layers": Dimension("choice", (1, 2))})
+    facts = SAMPLERS[sampler]
+    assert facts.startup_trials in (0, getattr(made, "_n_startup_trials", 0))
+    assert isinstance(made, optuna.samplers.GridSampler) is facts.choices_only
+    with pytest.raises(ValueError, match="unknown sampler 'hope'"):
+        make_sampler("hope", 1, 0, {})
+
+
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_sampler_asks_inside_the_space_and_never_the_same_twice(tmp_path: Path, url: str, sampler: str) -> None:
     grid = "tune:\n  train.learning_rate: {choice: [1e-4, 1e-3, 1e-2]}\n  model.n_layers: {choice: [1, 2]}\n"
-    spec = spec_of(tmp_path, f"{{sampler: {sampler}, trials: 6}}", grid if sampler == "grid" else ALL_KINDS)
+    spec = spec_of(
+        tmp_path, f"{{sampler: {sampler}, trials: 6}}", grid if SAMPLERS[sampler].choices_only else ALL_KINDS
+    )
     asked = []
     while (study := arm_study(spec, url)).missing():  # a new process before every trial
         trial, values = study.ask()
@@ -96,9 +115,10 @@ def test_pruners_stop_a_hopeless_trial_and_no_good_one(tmp_path: Path, url: str,
 
 
 def test_a_pruner_needs_a_budget_only_if_it_can_know_one() -> None:
-    assert isinstance(make_pruner("hyperband", 10, 1000, None), optuna.pruners.HyperbandPruner)
+    scale = PrunerScale(trials=10, first_evaluation=1000, budget=None)
+    assert isinstance(make_pruner("hyperband", scale), optuna.pruners.HyperbandPruner)
     with pytest.raises(ValueError, match="unknown pruner 'hope'"):
-        make_pruner("hope", 10, 1000, None)
+        make_pruner("hope", scale)
 
 
 def test_failed_trials_are_made_up_for_and_never_best(tmp_path: Path, url: str) -> None:

@@ -15,6 +15,7 @@ from harness.analysis.comparison import comparability, metric_name
 from harness.analysis.search_quality import EDGE, Floats, Nearness, crossings, expected_best, place
 from harness.analysis.trials import ArmTrials, Space, arm_trials, has_order, rate_range
 from harness.config.fields import short_name
+from harness.config.samplers import SAMPLERS
 from harness.core import metrics
 from harness.core.outcomes import Outcome
 from harness.core.text import listed, plural
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 _NAMED: Final = 4  # arms or pairs that a sentence names before it only counts them,
 _CHARACTERS: Final = 180  # or fewer of long ones
-_LEARNS: Final = ("tpe", "gp", "cmaes")  # samplers whose next trial depends on the ones before
 
 
 def search_section(
@@ -100,7 +100,7 @@ def _luck_notes(record: SweepRecord, found: Sequence[ArmTrials], flips: Sequence
     if any(trials.number_of(Outcome.PRUNED) for trials in found):
         notes.append("Pruned trials are left out, which flatters an arm of which many were pruned.")
     sampler = str(record.study.get("sampler", ""))
-    if sampler in _LEARNS:
+    if sampler in SAMPLERS and SAMPLERS[sampler].learns:
         notes.append(f"The sampler {sampler} builds on earlier trials, so a shorter search would have had others.")
     return notes
 

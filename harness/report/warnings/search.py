@@ -14,6 +14,7 @@ from harness.analysis.columns import constant, numbers
 from harness.analysis.evidence import Evidence
 from harness.analysis.search_quality import crossings, edges, expected_best, nearest_diverged, place
 from harness.config.fields import short_name
+from harness.config.samplers import SAMPLERS
 from harness.core import metrics
 from harness.core.outcomes import Outcome
 from harness.core.text import listed, plural
@@ -22,7 +23,6 @@ from harness.report.text.numbers import number, rounded, setting
 from harness.report.warnings.kinds import Detector, ReportWarning, WarningKind
 
 MANY_DIVERGED: Final = 0.25  # share of an arm's trials
-STARTUP: Final = 10  # trials that Optuna's TPE draws at random before it models anything
 
 
 def _of_a_search(detector: Detector) -> Detector:
@@ -92,11 +92,14 @@ def _few(sweep: Evidence) -> Iterator[ReportWarning]:
             f"For {dimensions} there were too few different explore trials ({_shown(few)}): {needed} is the fewest "
             "that could have one on each side of the best in every dimension. Raise study.trials, or tune less.",
         )
-    elif record.study.get("sampler") == "tpe" and 0 < min(sizes.values()) < STARTUP and max(tried.values()) < points:
+        return
+    sampler = str(record.study.get("sampler", ""))
+    startup = SAMPLERS[sampler].startup_trials if sampler in SAMPLERS else 0
+    if 0 < min(sizes.values()) < startup and max(tried.values()) < points:
         yield ReportWarning(
             WarningKind.RANDOM_SEARCH,
-            f"With {plural(min(sizes.values()), 'trial')} per arm this was a random search: Optuna's TPE draws its "
-            f"first {STARTUP} at random.",
+            f"With {plural(min(sizes.values()), 'trial')} per arm this was a random search: Optuna's "
+            f"{sampler.upper()} draws its first {startup} at random.",
         )
 
 

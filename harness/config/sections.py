@@ -1,0 +1,263 @@
+"""The sections of a run's configuration, `data`, `model` and `train`: each field with its type, bounds and default.
+
+The text under a field is its description in `experiments/README.md`; see `harness.config.reference`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from harness.core.text import shown
+
+# Vocabulary sizes of tiktoken's encodings (`Encoding.n_vocab`) and of plain bytes. Kept here because a spec is
+# checked before any tokenizer is loaded; a test holds the table against tiktoken's own definitions.
+VOCABULARY: Final[Mapping[str, int]] = {
+    "byte": 256,
+    "gpt2": 50257,
+    "r50k_base": 50257,
+    "p50k_base": 50281,
+    "p50k_edit": 50284,
+    "cl100k_base": 100277,
+    "o200k_base": 200019,
+    "o200k_harmony": 201088,
+}
+
+# The GPT-2 family (Radford et al. 2019, table 2), with the context the harness was ordered with: 256, not 1024.
+PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "gpt2-124m": {"emb_dim": 768, "n_heads": 12, "n_layers": 12},
+    "gpt2-355m": {"emb_dim": 1024, "n_heads": 16, "n_layers": 24},
+    "gpt2-774m": {"emb_dim": 1280, "n_heads": 20, "n_layers": 36},
+    "gpt2-1558m": {"emb_dim": 1600, "n_heads": 25, "n_layers": 48},
+}
+# The vocabulary is that of `data.tokenizer`, by default GPT-2's.
+_PRESET_COMMON: Final[Mapping[str, Any]] = {"context_length": 256, "drop_rate": 0.1, "qkv_bias": False}
+
+_LARGEST: Final = 2**62
+
+
+def _whole(value: object) -> object:
+    """Take 1e5 for 100000: YAML reads scientific notation as a float, people mean the number."""
+    if isinstance(value, float) and math.isfinite(value) and value == int(value):
+        value = int(value)
+    if isinstance(value, int) and abs(value) > _LARGEST:  # products of a few of them must still be a float
+        raise ValueError(f"found {shown(value)}; allowed: a whole number up to 2^62")
+    return value
+
+
+def _as_tuple(value: object) -> object:
+    if isinstance(value, str):
+        return (value,)
+    return tuple(value) if isinstance(value, list) else value
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Amount = Annotated[float, Field(gt=0, le=1e30)]  # of what a budget counts: a step's share of it must be finite
+
+
+class Config(BaseModel):
+    """A frozen part of the configuration: unknown fields, wrong types, NaN and infinity are refused.
+
+    The text under a field becomes its `description`.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+def _exactly_one(kind: str, found: Mapping[str, object]) -> None:
+    given = [name for name, value in found.items() if value is not None]
+    if len(given) != 1:
+        names = " | ".join(found)
+        raise ValueError(f"found {' and '.join(given) or 'none'}; allowed: exactly one {kind} of {names}")
+
+
+class Split(Config):
+    """Shares of the text, by characters, cut from its end: training text first, then validation, then test."""
+
+    val: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Share of the text for validation."""
+    test: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of the text for the final test, which confirm runs read once, after their last step."""
+
+    @model_validator(mode="after")
+    def _leave_something(self) -> Split:
+        if self.val + self.test >= 1:
+            raise ValueError(f"found val {self.val} + test {self.test}; allowed: a sum under 1")
+        return self
+
+
+class DataConfig(Config):
+    """The text and how it becomes tokens. Exactly one of `corpus`, `path` and `url` says where the text is."""
+
+    corpus: str | None = None
+    """A built-in corpus; `python -m harness.data list` names them."""
+    path: Annotated[tuple[str, ...] | None, BeforeValidator(_as_tuple)] = None
+    """One or several UTF-8 files or patterns such as `books/*.txt`, relative to the current folder. Several files are
+    joined by blank lines."""
+    url: str | None = None
+    """The address of a text that is downloaded once; needs `sha256`."""
+    sha256: Annotated[str | None, Field(pattern=r"^[0-9a-fA-F]{64}$")] = None
+    """SHA-256 of the downloaded text."""
+    tokenizer: Literal[tuple(VOCABULARY)] = "gpt2"  # type: ignore[valid-type]
+    """How text becomes tokens. `gpt2`, `r50k_base` and `byte` work offline; tiktoken downloads the others."""
+    vocab: Literal["full", "corpus"] = "full"
+    """`full`: the model knows every token of the tokenizer. `corpus`: only the tokens that occur in the text, numbered
+    anew, which makes small models on short texts several times faster."""
+    split: Split = Split()
+    """How the text is divided into training, validation and test text."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> DataConfig:
+        _exactly_one("source", {"corpus": self.corpus, "path": self.path, "url": self.url})
+        if (self.url is None) != (self.sha256 is None):
+            raise ValueError("found one of url and sha256; allowed: both, so that the content is the one you meant")
+        return self
+
+
+class ModelConfig(Config):
+    """A GPT-2. The defaults are GPT-2 124M with a context of 256 tokens; `preset` names a whole size at once."""
+
+    vocab_size: Annotated[Whole | None, Field(gt=0)] = None
+    """Rows of the embedding and of the head. `null`: the size of the vocabulary that `data` asks for. May be larger."""
+    context_length: Annotated[Whole, Field(ge=1)] = 256
+    """Tokens in a window: how far back the model can look."""
+    emb_dim: Annotated[Whole, Field(ge=1)] = 768
+    """Width of the residual stream; a multiple of `n_heads`."""
+    n_heads: Annotated[Whole, Field(ge=1)] = 12
+    """Attention heads in each block."""
+    n_layers: Annotated[Whole, Field(ge=1)] = 12
+    """Transformer blocks."""
+    drop_rate: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Dropout rate of embeddings, attention weights and both residual branches."""
+    qkv_bias: bool = False
+    """Whether the query, key and value projections have biases."""
+    tie_embeddings: bool = False
+    """Whether the output head is the token embedding."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand_preset(cls, raw: object) -> object:
+        if not isinstance(raw, dict) or "preset" not in raw:
+            return raw
+        fields = dict(raw)
+        preset = fields.pop("preset")
+        if not isinstance(preset, str) or preset not in PRESETS:  # a list cannot be looked up
+            raise ValueError(f"preset: found {shown(preset)}; allowed: {' | '.join(PRESETS)}")
+        return {**_PRESET_COMMON, **PRESETS[preset], **fields}
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> ModelConfig:
+        if self.emb_dim % self.n_heads:
+            raise ValueError(f"emb_dim: found {self.emb_dim} with n_heads {self.n_heads}; allowed: its multiples")
+        return self
+
+
+class Budget(Config):
+    """When training ends. Exactly one is given; the learning-rate schedule runs over it."""
+
+    tokens: Annotated[Whole | None, Field(gt=0)] = None
+    """Training tokens."""
+    epochs: Amount | None = None
+    """Passes over the training text; may be a fraction."""
+    steps: Annotated[Whole | None, Field(gt=0)] = None
+    """Optimizer steps."""
+    flops: Amount | None = None
+    """Training FLOPs, counted as tokens · (6·N + 12·n_layers·emb_dim·context_length)."""
+    seconds: Amount | None = None
+    """Seconds of training; evaluations and samples are not counted."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Budget:
+        _exactly_one("budget", self.model_dump())
+        return self
+
+
+class Every(Config):
+    """An interval. Exactly one is given."""
+
+    tokens: Annotated[Whole | None, Field(gt=0)] = None
+    """Training tokens."""
+    epochs: Amount | None = None
+    """Passes over the training text; may be a fraction."""
+    steps: Annotated[Whole | None, Field(gt=0)] = None
+    """Optimizer steps."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Every:
+        _exactly_one("rhythm", self.model_dump())
+        return self
+
+
+class SampleConfig(Config):
+    """The text that is generated at each evaluation."""
+
+    prompt: Annotated[str, Field(min_length=1)] = "Every effort moves you"
+    """The text that is continued."""
+    max_new_tokens: Annotated[Whole, Field(ge=0)] = 50
+    """Tokens to generate. 0: no text is generated."""
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    """Temperature of the sampling. 0: greedy."""
+    top_k: Annotated[Whole | None, Field(ge=1)] = None
+    """Sample among so many of the likeliest tokens only. `null`: among all."""
+
+
+class TrainConfig(Config):
+    """How the GPT is trained. Exactly one of `batch_tokens` and `batch_size` is given."""
+
+    budget: Budget
+    """When training ends; the learning-rate schedule runs over it. Exactly one is given."""
+    batch_tokens: Annotated[Whole | None, Field(gt=0)] = None
+    """Tokens in one optimizer step; a multiple of `model.context_length`."""
+    batch_size: Annotated[Whole | None, Field(gt=0)] = None
+    """Windows of `model.context_length` tokens in one optimizer step."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """`muon`: Muon for the matrices of the blocks, AdamW for everything else."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    """The peak learning rate."""
+    schedule: Literal["constant", "cosine", "linear", "wsd"] = "cosine"
+    """How the learning rate goes down after the warm-up. `wsd`: stable, then a linear decay."""
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Share of the budget over which the learning rate rises linearly from 0."""
+    final_fraction: Share = 0.1
+    """Learning rate at the end, as a share of the peak."""
+    decay: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """Share of the budget over which `wsd` decays; other schedules ignore it."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    """Decoupled weight decay of matrices; biases and norms are not decayed."""
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """AdamW's decay rate of the mean of gradients."""
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.95
+    """AdamW's decay rate of the mean of squared gradients."""
+    grad_clip: Annotated[float | None, Field(gt=0)] = 1.0
+    """Largest global L2 norm of the gradient. `null`: no clipping."""
+    eval_every: Every = Every(epochs=1.0)
+    """How often the model is evaluated, beside the start and the end. Exactly one is given."""
+    train_eval_tokens: Annotated[Whole, Field(gt=0)] = 4096
+    """Tokens of the fixed training sample that `train/loss` is measured on."""
+    eval_tokens: Annotated[Whole | None, Field(gt=0)] = None
+    """Tokens of a fixed validation sample for the evaluations between start and end. `null`: the whole validation
+    split at each."""
+    checkpoint_every: Annotated[float | None, Field(gt=0)] = 60.0
+    """Seconds between two saved states of a run, from which an interrupted run resumes. `null`: none is saved, and the
+    run begins anew. Changes no number, so it may be changed at any time."""
+    sample: SampleConfig = SampleConfig()
+    """The text that is generated at each evaluation."""
+    seed: Annotated[Whole, Field(ge=0, le=2**62)] = 1
+    """Seed of the search. Confirm runs use the seeds after it, or from it on where nothing is tuned."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """`auto`: bf16 autocast on GPUs that support it, else fp32."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """`auto`: a GPU where there is one."""
+    compile: Literal["auto", True, False] = "auto"
+    """Whether to use `torch.compile`. `auto`: on a GPU, for runs of two minutes and more."""
+
+    @model_validator(mode="after")
+    def _one_batch(self) -> TrainConfig:
+        _exactly_one("batch", {"batch_tokens": self.batch_tokens, "batch_size": self.batch_size})
+        return self
