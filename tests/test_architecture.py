@@ -47,7 +47,7 @@ HOMES: Mapping[str, set[str]] = {
     "markupsafe": {"report"},
     "pooch": {"core.paths", "data"},
     "mlflow": {"tracking"},
-    "optuna": {"search", "runner.tasks"},
+    "optuna": {"search"},
     "matplotlib": {"report"},
     "jinja2": {"report.page"},
     "scipy": {"analysis", "report"},

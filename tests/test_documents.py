@@ -243,7 +243,7 @@ def test_a_status_can_be_asked_for_before_there_is_a_sweep(tutorial: Path, monke
     monkeypatch.setattr("signal.signal", lambda *_: None)
     done = CliRunner().invoke(app, ["experiments/my.yaml", "--status"])
     assert done.exit_code == 0, done.stderr
-    assert "not begun" in done.stdout
+    assert "not started" in done.stdout
 
 
 def test_the_run_without_a_sweep_trains(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,8 @@ import datetime
 import difflib
 from collections.abc import Iterable
 
+SAME_COMMAND = "the same command resumes it"  # advice after a sweep that did not finish
+
 _SHOWN = 80  # characters of a value, or of a field's name
 
 _JOINERS = "\u200c\u200d"  # between the parts of letters and of emoji; not printable by themselves

@@ -1,9 +1,8 @@
-"""How many confirm runs each arm gets, where their number is found out (`study.seeds: {min: 3, max: 12}`).
+"""How many seeds each arm is confirmed on, where `study.seeds` is a range: `{min: 3, max: 12}`.
 
-After a round, the comparisons that are still undecided get more seeds, and the baseline with them; the rule that keeps
-the error rate although verdicts are read several times is in `harness.analysis.verdicts`. A verdict here is the
-report's
-own: the same function, over the same losses. It sees validation metrics and nothing else of a run.
+After each round, the arms whose comparison is still undecided get more seeds, and so does the baseline. Verdicts come
+from the report's own function (`harness.analysis.verdicts`), which also controls the error rate over several looks.
+Only validation metrics are used.
 """
 
 from __future__ import annotations
@@ -17,16 +16,16 @@ from harness.core.outcomes import Outcome, Phase
 
 
 class AdaptiveSeeds:
-    """The confirm rounds of one sweep.
+    """The rounds of confirm runs; a fixed number of seeds is one round.
 
     Args:
-        spec: what is asked; `spec.looks` has the seeds per arm after each round.
+        spec: the sweep; `spec.looks` are the seeds per arm after each round.
     """
 
     def __init__(self, spec: SweepSpec) -> None:
         self.spec = spec
         self.arms = spec.arms()
-        self._place = 0  # of the present round
+        self._round = 0
         self._results: dict[tuple[str, int], dict[str, Any]] = {}
 
     @property
@@ -37,12 +36,12 @@ class AdaptiveSeeds:
     @property
     def before(self) -> int:
         """Seeds per arm before this round."""
-        return (0, *self.spec.looks)[self._place]
+        return (0, *self.spec.looks)[self._round]
 
     @property
     def after(self) -> int:
         """Seeds per arm after this round."""
-        return self.spec.looks[self._place]
+        return self.spec.looks[self._round]
 
     def has(self, arm: str, seed: int) -> bool:
         """Whether an arm has a result on a seed."""
@@ -51,7 +50,7 @@ class AdaptiveSeeds:
     def record(
         self, arm: str, seed: int, config: RunConfig, outcome: Outcome, measured: Mapping[str, float], run_id: str
     ) -> None:
-        """Take what became of a confirm run; of what it measured, only the validation split is kept."""
+        """Add the result of a confirm run; metrics of other splits than validation are ignored."""
         validation = {name: value for name, value in measured.items() if name.startswith("val/")}
         self._results[arm, seed] = {
             "run_id": run_id,
@@ -64,16 +63,16 @@ class AdaptiveSeeds:
         }
 
     def undecided(self) -> Sequence[str]:
-        """Arms whose verdict is still open after the runs so far."""
-        from harness.analysis.comparison import undecided_arms  # pandas: not before it is needed
+        """Arms without a verdict after the runs so far."""
+        from harness.analysis.comparison import undecided_arms  # imports pandas
 
         names = [arm.name for arm in self.arms]
         baseline = self.spec.baseline_arm.name
         return undecided_arms(list(self._results.values()), baseline, names, self.spec.study.delta, self.spec.looks)
 
-    def more(self) -> Sequence[Arm]:
-        """Begin the next round, once every run of this one has ended: the arms that it trains, or none."""
-        if self._place + 1 == len(self.spec.looks) or not (undecided := self.undecided()):
+    def next_round(self) -> Sequence[Arm]:
+        """Begin the next round, once all runs of this one have ended; returns the arms it trains, or none."""
+        if self._round + 1 == len(self.spec.looks) or not (undecided := self.undecided()):
             return []
-        self._place += 1
+        self._round += 1
         return [arm for arm in self.arms if arm.name in undecided or arm.name == self.spec.baseline_arm.name]

@@ -1,65 +1,71 @@
-"""The sweep itself: gives tasks to workers, listens to them, and writes down what happens.
+"""The event loop of a sweep: submits tasks to workers and passes on what they report.
 
-This process alone talks to Optuna and MLflow; workers only train. Order of events for a run: a trial is asked for
-(or a confirm run planned) by `harness.runner.scheduler`, its record is opened, a worker trains and streams points,
-each evaluated
-point is reported to the pruner, and the end is written to the record, told to Optuna and shown, in this order. The
-record is on disk before anything else knows of it, so whatever ends this process, the next one goes on from there.
+Only this process talks to Optuna and MLflow; workers only train. The life of a run: `harness.runner.scheduler` asks
+for a trial or plans a confirm run, the outbox opens the run's record, a worker trains and streams points, each
+evaluated point is reported to the pruner. At the end the outcome goes to the outbox, to Optuna and to the screen, in
+this order. The outbox writes to disk first, so the next process can resume whatever ended this one.
 """
 
 from __future__ import annotations
 
 import shutil
-import signal
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from harness.config.spec import SweepSpec
 from harness.console.screen import Screen
 from harness.core.metrics import Point
 from harness.core.outcomes import Again, Outcome, Phase
+from harness.core.text import plural
 from harness.runner.scheduler import Scheduler
+from harness.runner.signals import StopRequest
 from harness.runner.tasks import Running, Task
 from harness.search.study import RUN_ID, RUN_KEY, ArmStudy
 from harness.tracking import ARTIFACTS, Outbox, SweepBusy, Tracker, UnfinishedRun
 from harness.workers.messages import Event, Finished, Job, Progress, Started
 from harness.workers.protocol import WorkerPool
 
-MAX_FAULTS = 3  # times in a row, without a point in between, that a run whose worker died is given to another
-RUN_ID_SECONDS = 10.0  # how long the end of a trial is held back until MLflow has created its run
-HELD_TIMEOUT = 0.05  # seconds to wait for workers while an end is held back
-GRACE_SECONDS = 10.0  # what running trials get to stop by themselves
+MAX_LOST_WORKERS: Final = 3  # in a row, without a point in between; after the next one the run has failed
+EVENT_SECONDS: Final = 0.5  # how long to wait for an event
+RUN_ID_SECONDS = 10.0  # how long the end of a trial waits until MLflow has created its run
+EVENT_SECONDS_DELAYED: Final = 0.05  # how long to wait for an event meanwhile
+GRACE_SECONDS: Final = 10.0  # how long runs may take to stop after a signal
 
 
 @dataclass(frozen=True)
 class SweepResult:
-    """How a sweep ended: by which signal it was stopped (0: none), and which runs did not do their work."""
+    """How a sweep ended.
+
+    Attributes:
+        signal: the signal that stopped it; 0: none.
+        failed: runs that failed, each with its reason.
+    """
 
     signal: int
     failed: Sequence[str]
 
     @property
     def outcome(self) -> Outcome:
-        """The parent run's outcome."""
+        """The outcome of the sweep's parent run."""
         if self.signal:
             return Outcome.INTERRUPTED
         return Outcome.FAILED if self.failed else Outcome.COMPLETE
 
 
 class SweepController:
-    """Runs what is missing of a sweep to its end.
+    """Trains what is missing of a sweep.
 
     Args:
-        spec: what is asked.
+        spec: the sweep.
         studies: arm name → its study.
-        tracker: what was confirmed before is read from it, here and now only.
-        outbox: where runs are recorded; entered by the caller.
-        pool: workers.
-        screen: what the person sees.
-        work: arm name → a number proportional to the time of one run, for the estimate of time left.
+        tracker: earlier confirm runs are read from it, by this constructor only.
+        outbox: records runs; the caller has entered it.
+        pool: trains runs.
+        screen: shows them.
+        run_costs: arm name → a number proportional to the time of one run, to estimate the time left.
         data: arm name → what its runs record about the corpus.
     """
 
@@ -71,157 +77,133 @@ class SweepController:
         outbox: Outbox,
         pool: WorkerPool,
         screen: Screen,
-        work: Mapping[str, float],
+        run_costs: Mapping[str, float],
         data: Mapping[str, Mapping[str, Any]],
     ) -> None:
         self.spec, self.studies, self.outbox = spec, studies, outbox
-        self.pool, self.screen, self.work, self.data = pool, screen, work, data
-        self.scheduler = Scheduler(spec, studies, tracker.confirm_results(outbox.parent), self._supersede, screen, work)
-        self.running: dict[int, Running] = {}
-        self._held: dict[int, tuple[Finished, float]] = {}  # job → its end, and until when it is held back
-        self._signal = 0
+        self.pool, self.screen, self.run_costs, self.data = pool, screen, run_costs, data
+        confirmed = tracker.confirm_results(outbox.parent)
+        self.scheduler = Scheduler(spec, studies, confirmed, self._mark_superseded, screen, run_costs)
+        self.running: dict[int, Running] = {}  # by job
+        self._delayed: dict[int, tuple[Finished, float]] = {}  # job → its end, and when it stops waiting for a run id
+        self._stop = StopRequest()
         self._jobs = 0
         self._interrupted = tracker.interrupted_runs(outbox.parent)
-        self._kept = {_same(kept): kept for kept in outbox.unfinished_runs() if kept.outcome is None}
+        self._unfinished = {_identity(run): run for run in outbox.unfinished_runs() if run.outcome is None}
         self._common_context = spec.common_context
-        self._trouble = ""
+        self._store_fails = False
 
     def run(self) -> SweepResult:
-        """Train everything that is missing; returns when it is done or a signal stopped it.
+        """Train everything that is missing, until it is done or a signal stops it.
 
         Raises:
             SweepBusy: another process has taken the sweep over.
+            Interrupted: there was a second signal.
         """
         self.screen.sweep_started(*self.scheduler.remaining(), self.scheduler.tallies())
-        handlers = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            while not self._signal:
-                self._fill_workers()
-                if not self.running:
-                    break
-                self._listen(0.5)
-            if self._signal:
-                self._stop_all()
-            else:
-                for kept in filter(self.scheduler.supersedes, self._kept.values()):
-                    self.outbox.discard(kept)
-        finally:
+        with self._stop:
             try:
-                self._abandon()
+                while not self._stop.signal:
+                    self._submit_tasks()
+                    if not self.running:
+                        break
+                    self._handle_events()
+                if self._stop.signal:
+                    self._stop_runs()
+                else:
+                    self._drop_superseded()
             finally:
-                for number, handler in handlers.items():
-                    signal.signal(number, handler)
-        return SweepResult(self._signal, tuple(self.scheduler.failed))
+                self._interrupt_runs()
+        return SweepResult(self._stop.signal, tuple(self.scheduler.failed))
 
-    def _fill_workers(self) -> None:
-        while self.pool.free and not self._held:  # a sampler is to know every trial that has ended
+    # submitting ----------------------------------------------------------------------------------------------
+
+    def _submit_tasks(self) -> None:
+        while self.pool.free and not self._delayed:  # a sampler must know every trial that has ended
             task = self.scheduler.next(self.running.values())
             if task is None:
                 return
-            self._begin(task)
+            running = self._open_record(task)
+            if task.trial is not None:
+                task.trial.set_user_attr(RUN_KEY, running.key)
+                for point in running.evaluated[1:]:  # an earlier process may not have reported all of them
+                    assert point.curve_loss is not None
+                    self.studies[task.arm.name].report(task.trial, point.tokens, point.curve_loss)
+            self._submit(running)
 
-    def _supersede(self, run_id: str) -> None:
-        self.outbox.tag_stored(run_id, phase=Phase.SUPERSEDED)
+    def _open_record(self, task: Task) -> Running:
+        """Reopen the record of an interrupted run, or begin a new one.
 
-    # one run -------------------------------------------------------------------------------------------------
-
-    def _begin(self, task: Task) -> None:
-        info = task.info(self.data[task.arm.name])
-        kept = self._kept.pop(_same(task), None)
-        timed = task.config.train.budget.seconds is not None  # how far such a run comes is no function of its seed
-        if kept is not None and timed and not self._state(kept.key).is_dir():
-            self.outbox.discard(kept)
-            kept = None
-        if kept is not None:
-            self.outbox.resume(kept)
-            running = Running(task, kept.key, list(kept.points))
-        else:  # one that MLflow has and whose folder is lost: trained anew, it gives the same points
-            running = Running(task, self.outbox.start(info, "" if timed else self._key_in_mlflow(task)))
-        if task.trial is not None:
-            task.trial.set_user_attr(RUN_KEY, running.key)
-            for point in running.evaluated[1:]:  # what the killed process could not report any more
-                assert point.curve_loss is not None
-                self.studies[task.arm.name].report(task.trial, point.tokens, point.curve_loss)
-        self._submit(running)
+        If MLflow has the run but its folder is lost, it keeps its key and is trained again: it gives the same points.
+        With a budget in seconds it would not, so without a state such a run begins a new record.
+        """
+        timed = task.config.train.budget.seconds is not None
+        unfinished = self._unfinished.pop(_identity(task), None)
+        if unfinished is not None and timed and not self._state_folder(unfinished.key).is_dir():
+            self.outbox.discard(unfinished)
+            unfinished = None
+        if unfinished is not None:
+            self.outbox.resume(unfinished)
+            return Running(task, unfinished.key, list(unfinished.points))
+        key = "" if timed else self._key_in_mlflow(task)
+        return Running(task, self.outbox.start(task.info(self.data[task.arm.name]), key))
 
     def _key_in_mlflow(self, task: Task) -> str:
         if task.trial is not None:
             return str(task.trial.user_attrs.get(RUN_KEY, ""))
         return self._interrupted.get((task.config.digest(), task.phase), "")
 
-    def _state(self, key: str) -> Path:
+    def _state_folder(self, key: str) -> Path:
         return self.outbox.folder_of(key) / "state"
 
+    def _checkpoint_folder(self, key: str) -> Path:
+        return self.outbox.folder_of(key) / ARTIFACTS / "checkpoint"
+
     def _submit(self, running: Running) -> None:
-        """Give a run to a worker; one that has begun goes on from its last state, with the points not yet seen."""
+        """Give a run to a worker, which resumes it from its last state and sends the points that are new."""
         task, confirm = running.task, running.task.phase is Phase.CONFIRM
         self._jobs += 1
         self.running[self._jobs] = running
-        self.screen.run_started(self._jobs, running.name, self.work[task.arm.name], task.arm.name, task.phase)
+        self.screen.run_started(self._jobs, running.name, self.run_costs[task.arm.name], task.arm.name, task.phase)
         job = Job(
             id=self._jobs,
             config=task.config,
             read_test=confirm,
             common_context=self._common_context if confirm else None,
-            checkpoint=self.outbox.folder_of(running.key) / ARTIFACTS / "checkpoint" if confirm else None,
-            state=self._state(running.key),
+            checkpoint=self._checkpoint_folder(running.key) if confirm else None,
+            state=self._state_folder(running.key),
             after=running.points[-1].step if running.points else -1,
         )
         self.pool.submit(job)
 
-    def _listen(self, timeout: float) -> None:
-        for event in self.pool.events(HELD_TIMEOUT if self._held else timeout):
-            self._on_event(event)
+    # events --------------------------------------------------------------------------------------------------
+
+    def _handle_events(self) -> None:
+        for event in self.pool.events(EVENT_SECONDS_DELAYED if self._delayed else EVENT_SECONDS):
+            self._handle(event)
         self._store_run_ids()
-        if self.outbox.new_owner:
-            raise SweepBusy(f"{self.spec.name} was taken over by process {self.outbox.new_owner}, and goes on there")
-        if bool(self.outbox.error) is not bool(self._trouble):
-            self._trouble = self.outbox.error
-            self.screen.message(
-                f"what is measured waits on disk, as MLflow cannot take it: {self._trouble}"
-                if self._trouble
-                else "MLflow takes what is measured again"
-            )
+        self._check_outbox()
         self.screen.refresh()
 
-    def _on_event(self, event: Event) -> None:
+    def _handle(self, event: Event) -> None:
         running = self.running[event.job]
         if isinstance(event, Started):
-            self._on_start(running, event)
+            self._on_started(running, event)
         elif isinstance(event, Progress):
             self._on_point(event.job, running, event.point)
-        elif self._lacks_run_id(running):
-            self._held[event.job] = event, time.monotonic() + RUN_ID_SECONDS
         else:
-            self._on_end(running, event)
+            self._on_finished(running, event)
 
-    def _lacks_run_id(self, running: Running) -> bool:
-        """Whether Optuna should get a trial's MLflow run id before its end: a finished trial takes no attributes."""
-        return running.task.trial is not None and running.run_id is None and not self.outbox.error
-
-    def _store_run_ids(self) -> None:
-        """Give Optuna the run ids that MLflow has given, and record the ends that were held back for them."""
-        by_key = {running.key: running for running in self.running.values()}
-        for key, run_id in self.outbox.new_run_ids():
-            running = by_key.get(key)
-            if running is not None and running.task.trial is not None:
-                running.run_id = run_id
-                running.task.trial.set_user_attr(RUN_ID, run_id)
-        for job, (event, until) in list(self._held.items()):
-            if not self._lacks_run_id(self.running[job]) or time.monotonic() > until:
-                del self._held[job]
-                self._on_end(self.running[job], event)
-
-    def _on_start(self, running: Running, event: Started) -> None:
+    def _on_started(self, running: Running, event: Started) -> None:
         self.outbox.tag(running.key, device=event.device)
         if event.resumed_from or event.warning:
-            said = "; ".join(filter(None, (f"goes on from step {event.resumed_from}", event.warning)))
-            self.outbox.tag(running.key, resumed=said)
-            self.screen.message(f"{running.name}: {said}")
+            text = "; ".join(filter(None, (f"resumes from step {event.resumed_from}", event.warning)))
+            self.outbox.tag(running.key, resumed=text)
+            self.screen.message(f"{running.name}: {text}")
 
     def _on_point(self, job: int, running: Running, point: Point) -> None:
         running.points.append(point)
-        running.faults = 0
+        running.lost_workers = 0
         self.outbox.log_point(running.key, point)
         self.screen.run_point(job, point)
         trial = running.task.trial
@@ -232,64 +214,98 @@ class SweepController:
             running.pruned = True
             self.pool.stop(job)
 
-    def _on_end(self, running: Running, event: Finished) -> None:
+    def _on_finished(self, running: Running, event: Finished) -> None:
+        """Submit a run again if its worker was lost; record the end of any other."""
+        stopped = running.pruned or self._stop.signal
+        if event.lost and not stopped and running.lost_workers < MAX_LOST_WORKERS:
+            del self.running[event.job]
+            running.lost_workers += 1
+            self.screen.message(f"{running.name}: {event.reason}; another worker resumes it")
+            self.screen.run_lost(event.job)
+            self._submit(running)
+        elif self._needs_run_id(running):
+            self._delayed[event.job] = event, time.monotonic() + RUN_ID_SECONDS
+        else:
+            self._record_end(running, event)
+
+    def _needs_run_id(self, running: Running) -> bool:
+        """Whether Optuna should get a trial's MLflow run id first: a finished trial takes no attributes."""
+        return running.task.trial is not None and running.run_id is None and not self.outbox.error
+
+    def _store_run_ids(self) -> None:
+        """Store new MLflow run ids with their trials, and record the ends that waited for them."""
+        by_key = {running.key: running for running in self.running.values()}
+        for key, run_id in self.outbox.new_run_ids():
+            running = by_key.get(key)
+            if running is not None and running.task.trial is not None:
+                running.run_id = run_id
+                running.task.trial.set_user_attr(RUN_ID, run_id)
+        for job, (event, until) in list(self._delayed.items()):
+            if not self._needs_run_id(self.running[job]) or time.monotonic() > until:
+                del self._delayed[job]
+                self._record_end(self.running[job], event)
+
+    def _record_end(self, running: Running, event: Finished) -> None:
         del self.running[event.job]
         outcome, reason = event.outcome, event.reason
         if running.pruned and (outcome is Outcome.INTERRUPTED or event.lost):
             outcome, reason = Outcome.PRUNED, f"stopped by the pruner after {running.points[-1].tokens:,} tokens"
-        elif event.lost and self._signal:
+        elif event.lost and self._stop.signal:
             outcome = Outcome.INTERRUPTED
-        elif event.lost and running.faults < MAX_FAULTS:
-            running.faults += 1
-            self.screen.message(f"{running.name}: {reason}; another takes it up")
-            self.screen.run_lost(event.job)
-            self._submit(running)
-            return
         if outcome.again is Again.GOES_ON:
             self.outbox.interrupt(running.key, reason)
         else:
-            self._record_end(running, outcome, reason)
+            if outcome is not Outcome.COMPLETE:  # its checkpoint is not the one of a finished run
+                shutil.rmtree(self._checkpoint_folder(running.key), ignore_errors=True)
+            self.outbox.end(running.key, outcome, reason)
         self.scheduler.ended(running, outcome, reason)
         self.screen.run_finished(event.job, outcome, reason)
 
-    def _record_end(self, running: Running, outcome: Outcome, reason: str) -> None:
-        """Write down a run's end; of its checkpoint nothing stays unless it is that of a whole run."""
-        if outcome is not Outcome.COMPLETE:
-            shutil.rmtree(self.outbox.folder_of(running.key) / ARTIFACTS / "checkpoint", ignore_errors=True)
-        self.outbox.end(running.key, outcome, reason)
+    def _check_outbox(self) -> None:
+        """Stop if another process has taken the sweep over; say when MLflow stops or starts to answer."""
+        if self.outbox.new_owner:
+            raise SweepBusy(f"{self.spec.name} was taken over by process {self.outbox.new_owner}, which continues it")
+        error = self.outbox.error
+        if bool(error) is not self._store_fails:
+            self._store_fails = bool(error)
+            waits = f"MLflow cannot store results, so they wait on disk: {error}"
+            self.screen.message(waits if error else "MLflow stores results again")
 
-    # stopping ------------------------------------------------------------------------------------------------
+    def _mark_superseded(self, run_id: str) -> None:
+        self.outbox.tag_stored(run_id, phase=Phase.SUPERSEDED)
 
-    def _on_signal(self, number: int, _frame: object) -> None:
-        if self._signal:  # the second time: at once
-            raise KeyboardInterrupt
-        self._signal = number
+    # the end -------------------------------------------------------------------------------------------------
 
-    def _stop_all(self) -> None:
-        """Ask every worker to stop at its next point, and give slow ones ten seconds."""
-        self.screen.message(f"stopping {len(self.running)} running trials (again to stop at once) …")
+    def _stop_runs(self) -> None:
+        """Ask every worker to stop after its step, and wait some seconds for it."""
+        self.screen.message(f"stopping {plural(len(self.running), 'running trial')} (again to stop at once) …")
         for job in list(self.running):
             self.pool.stop(job)
         deadline = time.monotonic() + GRACE_SECONDS
         while self.running and time.monotonic() < deadline:
-            self._listen(0.5)
+            self._handle_events()
 
-    def _abandon(self) -> None:
-        """Whatever ended this loop, every run that it leaves is one to be gone on with."""
+    def _drop_superseded(self) -> None:
+        """Delete interrupted confirm runs whose values are no longer their arm's best."""
+        for run in filter(self.scheduler.is_superseded, self._unfinished.values()):
+            self.outbox.discard(run)
+
+    def _interrupt_runs(self) -> None:
+        """Record the runs that the loop has left as interrupted, so that they can be resumed."""
         errors = []
         for job, running in list(self.running.items()):
             stopped = Finished(job, Outcome.INTERRUPTED, "the sweep ended while this run was training")
-            event, _ = self._held.pop(job, (stopped, 0.0))
+            event, _ = self._delayed.pop(job, (stopped, 0.0))
             try:
-                self._on_end(running, event)
-            except Exception as error:  # the others are to be closed all the same
+                self._record_end(running, event)
+            except Exception as error:  # record the others first
                 errors.append(error)
         if errors:
             raise errors[0]
 
 
-def _same(run: Task | UnfinishedRun) -> tuple[object, ...]:
-    """What tells whether a task and a record are of the same run."""
+def _identity(run: Task | UnfinishedRun) -> tuple[object, ...]:
+    """Equal for a task and the record of its run."""
     if isinstance(run, Task):
         return (run.study, run.trial.number) if run.trial else (run.arm.name, run.seed, run.config.digest())
     info = run.info

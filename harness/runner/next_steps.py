@@ -1,4 +1,4 @@
-"""What can be done with a finished sweep: the lines that its command ends with."""
+"""The commands that a finished sweep suggests."""
 
 from __future__ import annotations
 
@@ -9,35 +9,34 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     import pandas as pd
 
-_SEEDS_AT_MOST: Final = 64  # more than this nobody trains for a verdict
-_ID: Final = 12  # characters of a run's id that are shown
+_MAX_SEEDS: Final = 64  # more seeds are too expensive to suggest
+_ID_CHARACTERS: Final = 12
 
 
-def next_steps(comparison: pd.DataFrame, command: Sequence[str], several_looks: bool) -> list[str]:
-    """Commands that go on from a result, each with what it is for.
+def next_steps(comparison: pd.DataFrame, command: Sequence[str], adaptive: bool) -> list[str]:
+    """Commands to run next, each with a comment about its purpose.
 
     Args:
-        comparison: as `harness.report.compare` gives it.
-        command: the sweep's own arguments.
-        several_looks: whether the number of seeds was found out by the sweep itself.
+        comparison: as `harness.report.compare` returns it.
+        command: the arguments of the sweep command.
+        adaptive: whether the sweep itself chose the number of seeds.
     """
-    found = []
-    open_still = comparison[comparison["verdict"] == "undecided"]
-    needed = open_still["seeds_needed"].dropna()
-    if len(needed) and not several_looks and (most := int(needed.max())) <= _SEEDS_AT_MOST:
-        kept = _without(command, "study.seeds")
-        more = shlex.join(["python", "-m", "harness.sweep", *kept, "--set", f"study.seeds={most}"])
-        found.append(f"{more}   # about the seeds that find a difference that matters")
-    pair = [str(ids).split()[0] for ids in comparison["run_ids"] if str(ids).strip()][:2]
+    steps = []
+    needed = comparison.loc[comparison["verdict"] == "undecided", "seeds_needed"].dropna()
+    if len(needed) and not adaptive and (seeds := int(needed.max())) <= _MAX_SEEDS:
+        arguments = _without_setting(command, "study.seeds")
+        more = shlex.join(["python", "-m", "harness.sweep", *arguments, "--set", f"study.seeds={seeds}"])
+        steps.append(f"{more}   # about the seeds that find a difference that matters")
+    pair = [str(ids).split()[0][:_ID_CHARACTERS] for ids in comparison["run_ids"] if str(ids).strip()][:2]
     if len(pair) == 2:
-        found.append(f"python -m harness.compare {pair[0][:_ID]} {pair[1][:_ID]}   # two runs, side by side")
+        steps.append(f"python -m harness.compare {pair[0]} {pair[1]}   # two runs, side by side")
     if pair:
-        found.append(f'python -m harness.generate {pair[0][:_ID]} --prompt "…"   # continue a text')
-    return found
+        steps.append(f'python -m harness.generate {pair[0]} --prompt "…"   # continue a text')
+    return steps
 
 
-def _without(command: Sequence[str], path: str) -> list[str]:
-    """A command without what it sets a field to."""
+def _without_setting(command: Sequence[str], path: str) -> list[str]:
+    """The arguments without `--set` options for one field."""
     kept: list[str] = []
     for argument in command:
         if argument.startswith(f"{path}=") and kept and kept[-1] == "--set":

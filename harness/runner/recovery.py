@@ -1,14 +1,14 @@
-"""What an earlier process left: Optuna, MLflow and the disk are brought into one truth before anything is trained.
+"""Brings Optuna, MLflow and the disk into agreement before a sweep trains.
 
-The runs' folders know most, as everything is written there first. What ended on disk is told to Optuna and MLflow;
-what was interrupted waits in Optuna and is closed in MLflow, until it is gone on with in the same trial and the same
-run; what one store has lost is made again from the other. Every step leaves things as they should be and finds nothing
-to do the next time, so this may itself be killed at any point.
+An earlier process may have been killed at any point. Everything is written to the runs' folders first, so they are
+right where the stores disagree: finished runs are told to Optuna and sent to MLflow, interrupted ones wait in Optuna
+and are closed in MLflow until they are resumed, and what one store has lost is restored from the other. Every step
+does nothing the second time, so recovery itself may be killed at any point.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,14 +17,15 @@ from harness.config.spec import SweepSpec
 from harness.core import metrics
 from harness.core.metrics import Point
 from harness.core.outcomes import Outcome, Phase
-from harness.runner.tasks import run_name, told_loss
+from harness.core.text import plural
+from harness.runner.tasks import objective_value, run_name
 from harness.search.study import OUTCOME, RUN_KEY, ArmStudy, StoredTrial, set_studies_aside
 from harness.tracking import Outbox, Tracker, TrialInfo, TrialRecord, UnfinishedRun
 
 if TYPE_CHECKING:
-    from optuna.storages import BaseStorage
+    from harness.search.study import OptunaStorage
 
-REMADE = "made again from Optuna's record: of its curves only the validation loss is left"
+RESTORED = "restored from Optuna: of its curves only the validation loss is left"
 
 
 def reconcile(
@@ -34,76 +35,95 @@ def reconcile(
     outbox: Outbox,
     data: Mapping[str, Mapping[str, Any]],
 ) -> str:
-    """Bring the stores into one truth.
+    """Bring the stores into agreement.
 
     Args:
         spec: the sweep.
         studies: arm name → its study.
-        tracker, outbox: of the sweep; the outbox's thread does not run yet.
+        tracker: of the sweep.
+        outbox: of the sweep; its thread does not run yet.
         data: arm name → what its runs record about the corpus.
 
     Returns:
-        what was done, in one line; empty where there was nothing to do.
+        what was done, in one line; empty if nothing was.
 
     Raises:
         TrackingError: MLflow refuses or does not answer.
     """
-    kept = outbox.unfinished_runs()
-    stored = tracker.search_trials(outbox.parent, losses=any(not study.known for study in studies.values()))
-    restored = sum(_restore(study, spec, stored, kept) for study in studies.values())
-    ended = [run for run in kept if run.outcome is not None]
-    for run in ended:
-        study = next((one for one in studies.values() if one.name == run.info.study), None)
-        if study is not None and run.info.number is not None and run.outcome is not None:
-            study.tell(run.info.number, run.outcome, told_loss(run.points, run.outcome), run.reason)
+    on_disk = outbox.unfinished_runs()
+    in_mlflow = tracker.search_trials(outbox.parent, losses=any(not study.known for study in studies.values()))
+    restored_trials = sum(_restore_trials(study, spec, in_mlflow, on_disk) for study in studies.values())
+    finished = [run for run in on_disk if run.outcome is not None]
+    _tell_studies(studies, finished)
     waiting = sum(study.recover() for study in studies.values())
-    for run in kept:
+    for run in on_disk:
         outbox.send_unfinished(run)
     outbox.send()
-    closed = tracker.close_abandoned_runs(outbox.parent, _ends(studies))
-    known = {(run.study, run.number) for run in stored} | {(run.info.study, run.info.number) for run in kept}
-    remade = sum(_remake(study, spec, outbox, known, data[arm]) for arm, study in studies.items())
+    closed = tracker.close_abandoned_runs(outbox.parent, _outcomes(studies))
+    recorded = {(run.study, run.number) for run in in_mlflow} | {(run.info.study, run.info.number) for run in on_disk}
+    restored_runs = sum(_restore_runs(study, spec, outbox, recorded, data[arm]) for arm, study in studies.items())
     outbox.send()
-    going_on = sum(run.outcome is None for run in kept)
-    said = {
-        "that had been interrupted to go on with": going_on,
-        "whose end MLflow had not heard of": len(ended),
-        "left open and without a record, to be trained anew": max(closed, waiting - going_on),
-        "of Optuna restored from MLflow": restored,
-        "of MLflow restored from Optuna": remade,
-    }
-    return "; ".join(f"{count} run{'s' * (count > 1)} {what}" for what, count in said.items() if count > 0)
+    interrupted = len(on_disk) - len(finished)
+    counts = (
+        (interrupted, "interrupted run", "to resume"),
+        (len(finished), "finished run", "that MLflow had not recorded yet"),
+        (max(closed, waiting - interrupted), "run", "without a folder, to train again"),
+        (restored_trials, "trial", "restored in Optuna from MLflow"),
+        (restored_runs, "run", "restored in MLflow from Optuna"),
+    )
+    return "; ".join(f"{plural(count, noun)} {what}" for count, noun, what in counts if count > 0)
 
 
-def set_aside(spec: SweepSpec, identity: str, storage: BaseStorage, tracker: Tracker, folder: Path) -> str:
-    """Take a sweep out of the way, so that the same spec begins anew. Nothing is deleted.
+def set_aside(spec: SweepSpec, identity: str, storage: OptunaStorage, tracker: Tracker, folder: Path) -> str:
+    """Rename a sweep in all stores, so that the same spec begins anew. Nothing is deleted.
 
-    The studies go first: whatever ends this process, the stores then still agree, and the command can be given again.
+    Studies come first: if this process is killed, the stores still agree, and the command can be repeated.
+
+    Args:
+        spec: the sweep.
+        identity: see `Datasets.identity`.
+        storage: Optuna's.
+        tracker: of the sweep.
+        folder: of its unfinished runs.
 
     Returns:
-        what was set aside, and where it is now; empty where there was nothing.
+        what was set aside, and where it is now; empty if there was nothing.
 
     Raises:
-        SweepBusy: another process is at the sweep.
+        SweepBusy: another process runs the sweep.
     """
     tracker.refuse_if_owned(identity)
-    said = []
+    done = []
     if studies := set_studies_aside(storage, spec.name, identity):
-        said.append(f"{len(studies)} Optuna studies ({', '.join(studies)})")
+        done.append(f"{len(studies)} Optuna studies ({', '.join(studies)})")
     if folder.is_dir():
         target = folder.with_name(f"{folder.name}.aside-{datetime.now(UTC):%Y%m%d-%H%M%S}")
         folder.rename(target)
-        said.append(f"the states of its interrupted runs ({target})")
-    said += [f"the MLflow run {parent} with all its runs" for parent in tracker.set_aside(identity)]
-    return "; ".join(said)
+        done.append(f"the states of its interrupted runs ({target})")
+    done += [f"the MLflow run {parent} with all its runs" for parent in tracker.set_aside(identity)]
+    return "; ".join(done)
 
 
-def _restore(study: ArmStudy, spec: SweepSpec, stored: list[TrialRecord], kept: list[UnfinishedRun]) -> int:
-    """Fill an empty study from MLflow and, newer, the disk; gives how many trials it got."""
+# From the disk or MLflow to Optuna ---------------------------------------------------------------------------
+
+
+def _tell_studies(studies: Mapping[str, ArmStudy], finished: Sequence[UnfinishedRun]) -> None:
+    """Tell each study the trials that finished on disk."""
+    by_name = {study.name: study for study in studies.values()}
+    for run in finished:
+        study = by_name.get(run.info.study or "")
+        if study is not None and run.info.number is not None and run.outcome is not None:
+            study.tell(run.info.number, run.outcome, objective_value(run.points, run.outcome), run.reason)
+
+
+def _restore_trials(
+    study: ArmStudy, spec: SweepSpec, in_mlflow: Sequence[TrialRecord], on_disk: Sequence[UnfinishedRun]
+) -> int:
+    """Fill an empty study from MLflow and from the disk, which is newer; returns the number of trials."""
     if study.known:
         return 0
-    trials = [_from_mlflow(run, spec) for run in stored if run.study == study.name]
-    trials += [_from_disk(run, spec) for run in kept if run.info.study == study.name]
+    trials = [_from_mlflow(run, spec) for run in in_mlflow if run.study == study.name]
+    trials += [_from_disk(run, spec) for run in on_disk if run.info.study == study.name]
     study.restore(trials)
     return len({trial.number for trial in trials})
 
@@ -119,28 +139,32 @@ def _from_mlflow(run: TrialRecord, spec: SweepSpec) -> StoredTrial:
 def _from_disk(run: UnfinishedRun, spec: SweepSpec) -> StoredTrial:
     outcome = run.outcome or Outcome.INTERRUPTED
     assert run.info.number is not None
-    written = run.info.config.flat()
-    values = {path: written[path] for path in spec.tune}
+    config = run.info.config.flat()
+    values = {path: config[path] for path in spec.tune}
     losses = {it.tokens: it.curve_loss for it in run.points if it.curve_loss is not None and it.step}
-    return StoredTrial(run.info.number, values, outcome, told_loss(run.points, outcome), losses, run.reason, run.key)
+    value = objective_value(run.points, outcome)
+    return StoredTrial(run.info.number, values, outcome, value, losses, run.reason, run.key)
 
 
-def _ends(studies: Mapping[str, ArmStudy]) -> dict[str, Outcome]:
-    """Key → outcome of the runs whose end Optuna knows."""
-    ended = (trial.user_attrs for study in studies.values() for trial in study.known if trial.state.is_finished())
-    return {one[RUN_KEY]: Outcome(one[OUTCOME]) for one in ended if RUN_KEY in one and OUTCOME in one}
+# From Optuna to MLflow ---------------------------------------------------------------------------------------
 
 
-def _remake(
-    study: ArmStudy, spec: SweepSpec, outbox: Outbox, known: set[tuple[Any, Any]], data: Mapping[str, Any]
+def _outcomes(studies: Mapping[str, ArmStudy]) -> dict[str, Outcome]:
+    """Run key → outcome, of the trials that have finished in Optuna."""
+    finished = (trial.user_attrs for study in studies.values() for trial in study.known if trial.state.is_finished())
+    return {attrs[RUN_KEY]: Outcome(attrs[OUTCOME]) for attrs in finished if RUN_KEY in attrs and OUTCOME in attrs}
+
+
+def _restore_runs(
+    study: ArmStudy, spec: SweepSpec, outbox: Outbox, recorded: set[tuple[Any, Any]], data: Mapping[str, Any]
 ) -> int:
-    """Record anew the finished trials of a study of which there is no run; gives how many that were."""
-    made = 0
+    """Record the finished trials of a study that have no run; returns their number."""
+    restored = 0
     for trial in study.known:
         outcome = trial.user_attrs.get(OUTCOME)
-        if not trial.state.is_finished() or outcome is None or (study.name, trial.number) in known:
+        if not trial.state.is_finished() or outcome is None or (study.name, trial.number) in recorded:
             continue
-        if not trial.intermediate_values:  # it never measured anything
+        if not trial.intermediate_values:  # it failed before its first evaluation
             continue
         values, seed = {path: trial.params[path] for path in spec.tune}, spec.base.train.seed
         config = spec.arm_config(study.arm, values, seed)
@@ -150,15 +174,15 @@ def _remake(
         sampled = config.samples(data["tokens"]["val"])
         last = max(trial.intermediate_values)
         for tokens, loss in sorted(trial.intermediate_values.items()):
-            measured = _measured("val_sample" if sampled else "val", loss)
+            measured = _loss_metrics("val_sample" if sampled else "val", loss)
             if sampled and tokens == last and outcome == Outcome.COMPLETE and trial.value is not None:
-                measured |= _measured("val", trial.value)
+                measured |= _loss_metrics("val", trial.value)
             outbox.log_point(key, Point(tokens // config.tokens_per_step, tokens, 0.0, 0.0, measured))
-        outbox.tag(key, note=REMADE)
+        outbox.tag(key, note=RESTORED)
         outbox.end(key, Outcome(outcome), trial.user_attrs.get("reason", ""))
-        made += 1
-    return made
+        restored += 1
+    return restored
 
 
-def _measured(split: str, loss: float) -> dict[str, float]:
+def _loss_metrics(split: str, loss: float) -> dict[str, float]:
     return {f"{split}/loss": loss, f"{split}/perplexity": metrics.perplexity(loss)}

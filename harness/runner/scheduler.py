@@ -1,7 +1,7 @@
-"""What a sweep trains next: the trials that its searches lack, then confirm runs of what they found, round by round.
+"""What a sweep trains next: missing trials of each arm's search, then confirm runs of its best values, round by round.
 
-It is the one that asks Optuna and tells it, apart from the losses on the way, and that knows which runs did not do
-their work. What earlier processes of the sweep have done counts.
+The scheduler asks the studies for trials and tells them the results; intermediate losses are reported by
+`harness.runner.controller`. Runs of earlier processes count.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from harness.console.state import ArmTally
 from harness.core import metrics
 from harness.core.outcomes import Again, Outcome, Phase
 from harness.runner.adaptive_seeds import AdaptiveSeeds
-from harness.runner.tasks import Running, Task, told_loss
+from harness.runner.tasks import Running, Task, objective_value
 from harness.search.study import ArmStudy
 from harness.tracking import ConfirmResult, UnfinishedRun
 
-MAX_REPLACEMENTS: Final = 2  # trials per arm and command that are asked for in place of failed ones
+MAX_REPLACEMENTS: Final = 2  # of failed trials, for each arm and command
 
 
 class Scheduler:
-    """What is still to be trained, as far as it is known; it grows by what is found out.
+    """The queue of runs to train; it grows when trials fail or comparisons are undecided.
 
     Args:
-        spec: what is asked.
+        spec: the sweep.
         studies: arm name → its study.
-        confirmed: the confirm runs that earlier processes have ended.
-        supersede: told the MLflow run of each of them whose values are no longer the best of its arm.
-        screen: what the person sees.
-        work: arm name → a number proportional to the time of one run.
+        confirmed: confirm runs that earlier processes finished.
+        supersede: called with the MLflow run id of each of them whose values are no longer its arm's best.
+        screen: shows what is added.
+        run_costs: arm name → a number proportional to the time of one run.
 
     Attributes:
-        failed: runs that did not do their work, each with its reason.
+        failed: runs that failed, each with its reason.
     """
 
     def __init__(
@@ -46,65 +46,52 @@ class Scheduler:
         confirmed: Sequence[ConfirmResult],
         supersede: Callable[[str], None],
         screen: Screen,
-        work: Mapping[str, float],
+        run_costs: Mapping[str, float],
     ) -> None:
-        self.spec, self.studies, self.supersede, self.screen, self.work = spec, studies, supersede, screen, work
+        self.spec, self.studies, self.supersede, self.screen = spec, studies, supersede, screen
+        self.run_costs = run_costs
         self.arms = spec.arms()
         self.failed: list[str] = []
-        self._to_ask = {arm.name: studies[arm.name].missing() for arm in self.arms}
-        self._replacements = {arm.name: MAX_REPLACEMENTS for arm in self.arms}
-        self._to_confirm: list[Task] = []
-        self._best: dict[str, Mapping[str, Any] | None] = {}  # by arm whose search is over: what is confirmed
+        self._trials_left = {arm.name: studies[arm.name].missing() for arm in self.arms}
+        self._replacements_left = {arm.name: MAX_REPLACEMENTS for arm in self.arms}
+        self._confirm_queue: list[Task] = []
+        self._best: dict[str, Mapping[str, Any] | None] = {}  # by arm whose search is over; see `_best_values`
         self._rounds = AdaptiveSeeds(spec)
         self._confirmed = confirmed
 
     def remaining(self) -> tuple[int, float]:
-        """Runs to be trained now, and their work, as far as they can be known before searches and rounds are over."""
-        trials, confirms = sum(self._to_ask.values()), self._confirms_missing()
-        work = sum(self.work[arm] * count for arm, count in self._to_ask.items())
-        return trials + confirms, work + sum(self.work[arm.name] for arm in self.arms) / len(self.arms) * confirms
+        """Number and total cost of the runs to train, as far as known before searches and rounds are over."""
+        trials, confirms = sum(self._trials_left.values()), self._confirms_missing()
+        cost = sum(self.run_costs[arm] * count for arm, count in self._trials_left.items())
+        mean_cost = sum(self.run_costs[arm.name] for arm in self.arms) / len(self.arms)
+        return trials + confirms, cost + mean_cost * confirms
 
     def tallies(self) -> list[ArmTally]:
-        """What earlier processes have done, arm by arm."""
-        return [*map(self._tally, self.arms)]
+        """What earlier processes did, arm by arm."""
+        return [self._tally(arm) for arm in self.arms]
 
     def next(self, running: Collection[Running]) -> Task | None:
-        """An explore trial of the arm that is furthest behind, else a confirm run of an arm whose search is over.
+        """The next run to train, or None.
+
+        An explore trial of the arm that is furthest behind, else a confirm run of an arm whose search is over.
 
         Args:
-            running: what is being trained; None may come because of it, and another answer when one of them has ended.
+            running: runs that train now. While there are any, None may be followed by a task once one has ended.
         """
-        waiting = [arm for arm in self.arms if self._to_ask[arm.name]]
-        if waiting:
-            arm = max(waiting, key=lambda arm: self._to_ask[arm.name])
-            self._to_ask[arm.name] -= 1
-            trial, values = self.studies[arm.name].ask()
-            seed = self.spec.base.train.seed
-            try:
-                config = self.spec.arm_config(arm, values, seed)
-            except ValueError as error:  # a combination inside the ranges that makes no GPT
-                message = first_mistake(error)
-                self._replace(arm, f"{arm.name} with {arm_name(values)}: {message}")
-                self.studies[arm.name].tell(trial.number, Outcome.FAILED, None, message)
-                return self.next(running)
-            return Task(arm, Phase.EXPLORE, values, seed, config, self.studies[arm.name].name, trial)
-        searching = {one.task.arm.name for one in running if one.task.trial is not None}
-        for arm in self.arms:
-            if arm.name not in searching and arm.name not in self._best:
-                self._best[arm.name] = self._chosen(arm)
-                self._to_confirm += self._confirm_tasks(arm)
-                self._to_confirm.sort(key=lambda task: task.seed)
-        while not self._to_confirm and not running and (arms := self._rounds.more()):
-            self._to_confirm = sorted((t for arm in arms for t in self._confirm_tasks(arm)), key=lambda task: task.seed)
-            self._tell_of_round(arms)
-        return self._to_confirm.pop(0) if self._to_confirm else None
+        if any(self._trials_left.values()):
+            return self._next_trial() or self.next(running)
+        self._queue_confirms_of_finished_searches(running)
+        while not self._confirm_queue and not running and (arms := self._rounds.next_round()):
+            self._queue_confirms(arms)
+            self._announce_round(arms)
+        return self._confirm_queue.pop(0) if self._confirm_queue else None
 
     def ended(self, running: Running, outcome: Outcome, reason: str) -> None:
-        """Take what became of a run."""
+        """Handle the end of a run: tell its study or record its result, and replace it if it failed."""
         task = running.task
         if task.trial is not None:
-            loss = told_loss(running.points, outcome)
-            self.studies[task.arm.name].tell(task.trial.number, outcome, loss, reason)
+            value = objective_value(running.points, outcome)
+            self.studies[task.arm.name].tell(task.trial.number, outcome, value, reason)
         elif outcome.is_result:
             measured = running.evaluated[-1].metrics if running.evaluated else {}
             self._rounds.record(task.arm.name, task.seed, task.config, outcome, measured, running.key)
@@ -115,40 +102,73 @@ class Scheduler:
             else:
                 self.failed.append(failure)
 
-    def supersedes(self, kept: UnfinishedRun) -> bool:
-        """Whether an interrupted confirm run is of values that are no longer the best of its arm."""
-        info = kept.info
+    def is_superseded(self, run: UnfinishedRun) -> bool:
+        """Whether an interrupted confirm run has values that are no longer its arm's best."""
+        info = run.info
         values = self._best.get(info.arm)
         if info.phase is not Phase.CONFIRM or values is None:
             return False
         arm = next(arm for arm in self.arms if arm.name == info.arm)
         return self.spec.arm_config(arm, values, info.seed).digest() != info.config.digest()
 
-    def _tell_of_round(self, arms: Sequence[Arm]) -> None:
-        """Say who gets more seeds, where any of them is still to be trained."""
-        if self._to_confirm:
-            work = sum(self.work[task.arm.name] for task in self._to_confirm)
-            self.screen.runs_added(len(self._to_confirm), work, {arm.name: self._rounds.after for arm in arms})
-            names = ", ".join(arm.name for arm in arms if arm != self.spec.baseline_arm)
-            self.screen.message(
-                f"undecided after {self._rounds.before} seeds: {names}; up to {self._rounds.after} seeds"
-            )
+    # search --------------------------------------------------------------------------------------------------
+
+    def _next_trial(self) -> Task | None:
+        """Ask the study of the arm that is furthest behind; None if its values make no valid configuration."""
+        arm = max(self.arms, key=lambda arm: self._trials_left[arm.name])
+        study = self.studies[arm.name]
+        self._trials_left[arm.name] -= 1
+        trial, values = study.ask()
+        seed = self.spec.base.train.seed
+        try:
+            config = self.spec.arm_config(arm, values, seed)
+        except ValueError as error:  # each value is in its range, but together they make no GPT
+            message = first_mistake(error)
+            self._replace(arm, f"{arm.name} with {arm_name(values)}: {message}")
+            study.tell(trial.number, Outcome.FAILED, None, message)
+            return None
+        return Task(arm, Phase.EXPLORE, values, seed, config, study.name, trial)
 
     def _replace(self, arm: Arm, failure: str) -> None:
-        """Note a trial that brought no result, and ask for another one in its place, a few times per arm.
+        """Plan another trial in place of a failed one, so that arms are searched equally.
 
-        Arms are to be searched with equal trials; an arm in which everything fails has to end all the same.
+        Only a few times for each arm: an arm in which everything fails must end too.
         """
         self.failed.append(failure)
-        if self._replacements[arm.name]:
-            self._replacements[arm.name] -= 1
-            self._to_ask[arm.name] += 1
-            self.screen.runs_added(1, self.work[arm.name])
+        if self._replacements_left[arm.name]:
+            self._replacements_left[arm.name] -= 1
+            self._trials_left[arm.name] += 1
+            self.screen.runs_added(1, self.run_costs[arm.name])
 
-    def _chosen(self, arm: Arm) -> Mapping[str, Any] | None:
-        """The values that the arm's search ended with, to be confirmed; None where no trial finished.
+    # confirm runs --------------------------------------------------------------------------------------------
 
-        Confirm runs of other values, the best when there were fewer trials, are marked as superseded.
+    def _queue_confirms_of_finished_searches(self, running: Collection[Running]) -> None:
+        searching = {run.task.arm.name for run in running if run.task.trial is not None}
+        arms = [arm for arm in self.arms if arm.name not in searching and arm.name not in self._best]
+        for arm in arms:
+            self._best[arm.name] = self._best_values(arm)
+        self._queue_confirms(arms)
+
+    def _queue_confirms(self, arms: Sequence[Arm]) -> None:
+        """Queue confirm runs of the arms, so that all arms get the first seed before any gets the second."""
+        self._confirm_queue += [task for arm in arms for task in self._confirm_tasks(arm)]
+        self._confirm_queue.sort(key=lambda task: task.seed)
+
+    def _confirm_tasks(self, arm: Arm) -> list[Task]:
+        """The arm's best values on every seed of this round that has no result yet."""
+        values = self._best[arm.name]
+        if values is None:
+            return []
+        return [
+            Task(arm, Phase.CONFIRM, values, seed, self.spec.arm_config(arm, values, seed))
+            for seed in self._rounds.seeds
+            if not self._rounds.has(arm.name, seed)
+        ]
+
+    def _best_values(self, arm: Arm) -> Mapping[str, Any] | None:
+        """The best values of an arm's finished search; None if no trial finished.
+
+        Earlier confirm runs of these values are counted, those of others (the best of fewer trials) are superseded.
         """
         values: Mapping[str, Any] = {}
         if self.spec.tune:
@@ -168,27 +188,28 @@ class Scheduler:
                 self.supersede(run.run_id)
         return values
 
-    def _confirm_tasks(self, arm: Arm) -> list[Task]:
-        """The arm's best configuration on every seed of this round that has no result yet."""
-        values = self._best[arm.name]
-        if values is None:
-            return []
-        return [
-            Task(arm, Phase.CONFIRM, values, seed, self.spec.arm_config(arm, values, seed))
-            for seed in self._rounds.seeds
-            if not self._rounds.has(arm.name, seed)
-        ]
+    def _announce_round(self, arms: Sequence[Arm]) -> None:
+        """Say which arms get more seeds, unless earlier processes trained them all."""
+        if self._confirm_queue:
+            cost = sum(self.run_costs[task.arm.name] for task in self._confirm_queue)
+            self.screen.runs_added(len(self._confirm_queue), cost, {arm.name: self._rounds.after for arm in arms})
+            names = ", ".join(arm.name for arm in arms if arm != self.spec.baseline_arm)
+            self.screen.message(
+                f"undecided after {self._rounds.before} seeds: {names}; up to {self._rounds.after} seeds"
+            )
+
+    # progress ------------------------------------------------------------------------------------------------
 
     def _confirms_missing(self) -> int:
-        """Confirm runs to be trained now, as far as it can be known before the search is over."""
+        """Confirm runs of this round to train, if the search changes no arm's best values."""
         seeds = set(self._rounds.seeds)
         done = {(run.arm, run.seed) for run in self._confirmed if run.seed in seeds}
         return len(self.arms) * len(seeds) - len(done)
 
     def _tally(self, arm: Arm) -> ArmTally:
-        """What earlier processes have done of an arm."""
         best = self.studies[arm.name].best()
-        tally = ArmTally(arm.name, self.spec.trials, self._rounds.after, self.spec.trials - self._to_ask[arm.name])
+        explored = self.spec.trials - self._trials_left[arm.name]
+        tally = ArmTally(arm.name, self.spec.trials, self._rounds.after, explored)
         tally.best = best.loss if best else None
         for run in self._confirmed:
             if run.arm == arm.name:

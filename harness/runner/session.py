@@ -26,7 +26,7 @@ from harness.core.hardware import default_workers
 from harness.core.locks import Locked, only_one
 from harness.core.metrics import Point
 from harness.core.outcomes import Exit, Outcome
-from harness.core.text import plural
+from harness.core.text import SAME_COMMAND, plural
 from harness.cost.estimate import work_by_arm
 from harness.cost.history import Estimates
 from harness.cost.preview import runs_planned
@@ -46,7 +46,7 @@ from harness.workers.pool import LocalPool
 from harness.workers.protocol import WorkerPool
 
 if TYPE_CHECKING:
-    from optuna.storages import BaseStorage
+    from harness.search.study import OptunaStorage
 
 # Seconds to wait for MLflow at the end of a sweep, until it has stored everything.
 DRAIN_SECONDS: Final = 300.0
@@ -126,7 +126,7 @@ def _run(spec: SweepSpec, datasets: Datasets, options: Options, pool: WorkerPool
         storage = open_storage(options.optuna)
         tracker = Tracker(spec.name, options.tracking)
     if options.fresh and (aside := set_aside(spec, identity, storage, tracker, folder)):
-        screen.message(f"set aside, and begun anew: {aside}")
+        screen.message(f"starting afresh; set aside: {aside}")
     studies = _open_studies(spec, datasets, identity, storage)
     baseline_data = datasets.of_arm(spec, spec.baseline_arm)
     with _parent_run(tracker, sweep_info(spec, identity, baseline_data, _command())) as parent:
@@ -135,12 +135,12 @@ def _run(spec: SweepSpec, datasets: Datasets, options: Options, pool: WorkerPool
         outbox = Outbox(tracker, parent.run_id, folder, draw_run)
         facts = datasets.facts(spec)
         if recovered := reconcile(spec, studies, tracker, outbox, facts):
-            screen.message(f"taking up what an earlier process left: {recovered}")
-        work = work_by_arm(spec, datasets.train_tokens(spec))
+            screen.message(f"recovered from an earlier process: {recovered}")
+        run_costs = work_by_arm(spec, datasets.train_tokens(spec))
         with outbox:
             with screen, pool:
                 Interrupted.check()
-                result = SweepController(spec, studies, tracker, outbox, pool, screen, work, facts).run()
+                result = SweepController(spec, studies, tracker, outbox, pool, screen, run_costs, facts).run()
             stored = _wait_for_store(outbox, stopped=bool(result.signal))
         parent.outcome = result.outcome
         screen.log.write(f"sweep {result.outcome}")
@@ -176,7 +176,7 @@ def _exit_codes() -> Iterator[None]:
         fail(f"stopped at once; {_resume_advice()}", 128 + Interrupted.received)
 
 
-def _open_studies(spec: SweepSpec, datasets: Datasets, identity: str, storage: BaseStorage) -> Mapping[str, ArmStudy]:
+def _open_studies(spec: SweepSpec, datasets: Datasets, identity: str, storage: OptunaStorage) -> Mapping[str, ArmStudy]:
     """Arm name → its study."""
     train_tokens = datasets.train_tokens(spec)
     studies = {}
@@ -215,7 +215,7 @@ def _close(tracker: Tracker, run_id: str, outcome: Outcome) -> None:
     try:
         tracker.close_sweep(run_id, outcome)
     except TrackingError as error:
-        err.print(f"{error}; the same command mends the state of the sweep's own run", soft_wrap=True)
+        err.print(f"{error}; the same command repairs the status of the sweep's MLflow run", soft_wrap=True)
 
 
 def _wait_for_store(outbox: Outbox, stopped: bool) -> bool:
@@ -234,8 +234,8 @@ def _wait_for_store(outbox: Outbox, stopped: bool) -> bool:
 
 def _not_stored(outbox: Outbox) -> str:
     return (
-        f"what was measured is safe in {outbox.folder}, but MLflow does not take it ({outbox.error or 'too slow'}); "
-        f"the same command sends it: {_command()}"
+        f"the results are safe in {outbox.folder}, but MLflow has not stored them ({outbox.error or 'too slow'}); "
+        f"the same command sends them: {_command()}"
     )
 
 
@@ -279,4 +279,4 @@ def _command() -> str:
 
 
 def _resume_advice() -> str:
-    return f"the same command goes on from here: {_command()}"
+    return f"{SAME_COMMAND}: {_command()}"

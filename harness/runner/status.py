@@ -1,10 +1,10 @@
-"""How far a sweep is, read from its stores and its folder alone: also while another process runs it, also after it."""
+"""How far a sweep is, read from its stores and from the disk, while any process runs it or after."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,16 +17,15 @@ from harness.tracking import SweepState, UnfinishedRun, find_sweep, load_runs, u
 
 @dataclass(frozen=True)
 class ArmStatus:
-    """One arm: how many of its runs are done, under way, or still to come.
+    """Counts of one arm's runs.
 
     Attributes:
         arm: its name.
-        explored, trials: finished trials of its search, and how many there are to be.
-        confirmed, seeds: confirm runs with a result, and how many there are to be at least.
-        running, interrupted, failed: runs of both kinds. A failed one has another in its place or is left.
-        left: runs that have not begun.
-        best: lowest validation loss at the end of a trial or, without a search, of a confirm run; None before there
-            is one.
+        explored, trials: finished trials of its search, and planned ones.
+        confirmed, seeds: confirm runs with a result, and the fewest that are planned.
+        running, interrupted, failed: trials and confirm runs together. A failed one is replaced or counts as left.
+        left: runs that have not started.
+        best: lowest final validation loss of a trial or, without a search, of a confirm run; None: there is none yet.
     """
 
     arm: str
@@ -43,13 +42,13 @@ class ArmStatus:
 
 @dataclass(frozen=True)
 class Status:
-    """A sweep's state.
+    """How far a sweep is.
 
     Attributes:
-        sweep: what MLflow knows of it; None where it has not begun.
+        sweep: its parent run in MLflow; None: it has not started.
         arms: in the order of the spec.
-        open_runs: interrupted and running ones, with what they have measured.
-        unsent: runs that have ended, of which MLflow has not been told everything.
+        open_runs: running and interrupted runs, with their points.
+        unsent: finished runs that are not completely stored in MLflow; 0 while a process runs the sweep.
         now: seconds since 1970.
     """
 
@@ -63,60 +62,79 @@ class Status:
 def read_status(
     spec: SweepSpec, identity: str, tracking: str | None, storage: str, folder: Path, now: float | None = None
 ) -> Status:
-    """The state of a sweep; writes nothing.
+    """Read how far a sweep is; writes nothing.
 
     Args:
-        spec, identity: which.
-        tracking: MLflow's address, or None for the default.
-        storage: Optuna's.
-        folder: of the runs' folders.
-        now: seconds since 1970; by default the clock's.
+        spec: the sweep.
+        identity: see `Datasets.identity`.
+        tracking: MLflow's address; None: the default.
+        storage: Optuna's address.
+        folder: of the sweep's unfinished runs.
+        now: seconds since 1970; None: the clock's.
+
+    Raises:
+        TrackingError: MLflow cannot be read.
+        StorageError: Optuna's storage cannot be read.
     """
     now = time.time() if now is None else now
     sweep = find_sweep(spec.name, identity, tracking)
-    studies = read_studies(storage, spec, identity) if sweep else {}
-    kept = unfinished_runs(folder) if sweep else []
-    confirms: dict[str, list[tuple[str, float | None]]] = {}
-    if sweep:
-        runs = load_runs(spec.name, tracking, sweep.run_id)
-        for _, run in runs[runs["phase"] == Phase.CONFIRM].iterrows():
-            loss = run.get(metrics.VAL_LOSS)
-            confirms.setdefault(str(run["arm"]), []).append((str(run["outcome"]), loss))
-    alive = bool(sweep and sweep.owner)
+    if sweep is None:
+        return Status(None, [_arm_status(arm.name, spec, (), (), (), False) for arm in spec.arms()], [], 0, now)
+    alive = bool(sweep.owner)
+    trials = read_studies(storage, spec, identity)
+    on_disk = unfinished_runs(folder)
+    confirms: dict[str, list[_Confirm]] = {}
+    runs = load_runs(spec.name, tracking, sweep.run_id)
+    for _, run in runs[runs["phase"] == Phase.CONFIRM].iterrows():
+        confirms.setdefault(str(run["arm"]), []).append((str(run["outcome"]), run.get(metrics.VAL_LOSS)))
     arms = [
-        _arm(arm.name, spec, studies.get(arm.name, {}), confirms.get(arm.name, []), kept, alive) for arm in spec.arms()
+        _arm_status(arm.name, spec, [*trials.get(arm.name, {}).values()], confirms.get(arm.name, ()), on_disk, alive)
+        for arm in spec.arms()
     ]
     return Status(
         sweep=sweep,
         arms=arms,
-        open_runs=[run for run in kept if run.outcome is None],
-        unsent=sum(run.outcome is not None for run in kept) if not alive else 0,
+        open_runs=[run for run in on_disk if run.outcome is None],
+        unsent=sum(run.outcome is not None for run in on_disk) if not alive else 0,
         now=now,
     )
 
 
-def _arm(
+_StudyTrial = tuple[str, float | None]  # Optuna's state, objective value
+_Confirm = tuple[str, float | None]  # outcome, final validation loss
+
+
+def _arm_status(
     name: str,
     spec: SweepSpec,
-    trials: Mapping[int, tuple[str, float | None]],
-    confirms: Sequence[tuple[str, float | None]],
-    kept: Sequence[UnfinishedRun],
+    trials: Sequence[_StudyTrial],
+    confirms: Sequence[_Confirm],
+    on_disk: Sequence[UnfinishedRun],
     alive: bool,
 ) -> ArmStatus:
-    """Count an arm's runs. What is on disk is newer than what MLflow knows, so it is believed first."""
-    states = Counter(state for state, _ in trials.values())
+    """Count an arm's runs. Confirm runs on disk are newer than what MLflow has of them, so they count instead.
+
+    Args:
+        name: of the arm.
+        spec: the sweep.
+        trials: of the arm's study.
+        confirms: the arm's confirm runs in MLflow.
+        on_disk: unfinished runs of all arms.
+        alive: whether a process runs the sweep.
+    """
+    states = Counter(state for state, _ in trials)
     explored = states["COMPLETE"] + states["PRUNED"]
-    of_arm = [run for run in kept if run.info.arm == name]
-    confirming = [run for run in of_arm if run.info.phase is Phase.CONFIRM]
-    sent = Counter(outcome for outcome, _ in confirms)
-    confirmed = sum(sent[outcome] for outcome in Outcome if outcome.is_result)
-    confirmed += sum(run.outcome is not None and run.outcome.is_result for run in confirming)
-    open_confirms = sum(run.outcome is None for run in confirming)
-    going = states["RUNNING"] + states["WAITING"] + open_confirms
+    stored = Counter(outcome for outcome, _ in confirms)
+    confirms_on_disk = [run for run in on_disk if run.info.arm == name and run.info.phase is Phase.CONFIRM]
+    confirmed = sum(stored[outcome] for outcome in Outcome if outcome.is_result)
+    confirmed += sum(run.outcome is not None and run.outcome.is_result for run in confirms_on_disk)
+    open_confirms = sum(run.outcome is None for run in confirms_on_disk)
+    open_trials = states["RUNNING"] + states["WAITING"]
     running = states["RUNNING"] + open_confirms if alive else 0
     seeds = spec.looks[0]
-    losses = [loss for state, loss in trials.values() if state == "COMPLETE" and loss is not None]
-    if not spec.tune:
+    if spec.tune:
+        losses = [value for state, value in trials if state == "COMPLETE" and value is not None]
+    else:
         losses = [loss for outcome, loss in confirms if outcome == Outcome.COMPLETE and loss is not None]
     return ArmStatus(
         arm=name,
@@ -125,8 +143,8 @@ def _arm(
         confirmed=confirmed,
         seeds=seeds,
         running=running,
-        interrupted=going - running,
-        failed=states["FAIL"] + sent[Outcome.FAILED] + sent[Outcome.OOM],
-        left=max(0, spec.trials - explored - going + open_confirms) + max(0, seeds - confirmed - open_confirms),
+        interrupted=open_trials + open_confirms - running,
+        failed=states["FAIL"] + stored[Outcome.FAILED] + stored[Outcome.OOM],
+        left=max(0, spec.trials - explored - open_trials) + max(0, seeds - confirmed - open_confirms),
         best=min(losses, default=None),
     )

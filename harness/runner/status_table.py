@@ -8,7 +8,7 @@ from harness.console.cli import out
 from harness.console.tables import show_table
 from harness.console.text import clock
 from harness.core.outcomes import Outcome
-from harness.core.text import plural
+from harness.core.text import SAME_COMMAND, plural
 from harness.runner.status import ArmStatus, Status
 
 HEADINGS: Final = ("Arm", "Explored", "Confirmed", "Running", "Interrupted", "Failed", "Left", "Best val loss")
@@ -35,18 +35,18 @@ def arm_cells(arm: ArmStatus) -> tuple[str, ...]:
 def status_lines(status: Status) -> list[str]:
     """The lines below the table."""
     if status.sweep is None:
-        return ["not begun"]
+        return ["not started"]
     lines = [_state(status)]
     for run in status.open_runs:
         if not run.points:
-            lines.append(f"  {run.info.name}  has not measured anything yet")
+            lines.append(f"  {run.info.name}  no measurements yet")
             continue
         last = run.points[-1]
         losses = [point.curve_loss for point in run.points if point.curve_loss is not None]
         loss = f"  val loss {losses[-1]:.4f}" if losses else ""
         lines.append(f"  {run.info.name}  {last.progress:4.0%}  {last.tokens:,} tokens{loss}")
     if status.unsent:
-        lines.append(f"{plural(status.unsent, 'ended run')} not yet wholly in MLflow")
+        lines.append(f"{plural(status.unsent, 'finished run')} not completely stored in MLflow yet")
     return lines
 
 
@@ -56,7 +56,8 @@ def _state(status: Status) -> str:
     if sweep.owner:
         return f"running for {clock(status.now - sweep.opened / 1000)}, by process {sweep.owner}"
     if sweep.status == "RUNNING":
-        return "not running: its process ended without closing it; the same command goes on"
+        return f"not running: its process ended without closing it; {SAME_COMMAND}"
     if sweep.outcome != Outcome.COMPLETE:
-        return f"not running: {sweep.outcome}; the same command goes on"
-    return "complete as it was asked for then" if any(arm.left for arm in status.arms) else "complete"
+        return f"not running: {sweep.outcome}; {SAME_COMMAND}"
+    left = any(arm.left for arm in status.arms)  # with `--set study.seeds`, say
+    return "complete, with fewer runs than the spec asks for now" if left else "complete"

@@ -1,4 +1,4 @@
-"""One run of a sweep: what is to be trained, and what has become of it so far."""
+"""Runs of a sweep: `Task`, one that is to be trained, and `Running`, one that trains."""
 
 from __future__ import annotations
 
@@ -6,36 +6,45 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from optuna.trial import Trial
-
 from harness.config.fields import format_value, short_name
 from harness.config.run import RunConfig
 from harness.config.spec import Arm
 from harness.core import metrics
 from harness.core.metrics import Point
 from harness.core.outcomes import Outcome, Phase
+from harness.search.study import OptunaTrial
 from harness.tracking import TrialInfo
 
 
 @dataclass(frozen=True)
 class Task:
-    """One run that is to be trained: an explore trial of an arm's study, or a confirm run of its best values."""
+    """A run to train: an explore trial of an arm's study, or a confirm run of the arm's best values.
+
+    Attributes:
+        arm: what it belongs to.
+        phase: explore or confirm.
+        values: dotted path → tuned value.
+        seed: the seed that arms share; `config` has another one for the copies of an A/A sweep.
+        config: the whole configuration.
+        study: name of the Optuna study; None for a confirm run.
+        trial: of that study.
+    """
 
     arm: Arm
     phase: Phase
     values: Mapping[str, Any]
-    seed: int  # that arms share; the configuration of an A/A sweep's copies has another
+    seed: int
     config: RunConfig
-    study: str | None = None  # Optuna's
-    trial: Trial | None = None
+    study: str | None = None
+    trial: OptunaTrial | None = None
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """See `run_name`."""
         return run_name(self.arm, self.values, self.seed, self.phase)
 
     def info(self, data: Mapping[str, Any]) -> TrialInfo:
-        """What is recorded about it before it begins; `data` is what its arm records about the corpus."""
+        """What MLflow records before the run begins; `data` are the facts about its arm's corpus."""
         number = self.trial.number if self.trial else None
         return TrialInfo(self.name, self.arm.name, self.phase, self.seed, self.config, self.study, number, data)
 
@@ -45,24 +54,24 @@ class Running:
     """A run that a worker trains.
 
     Attributes:
-        task: what it is.
-        key: by which the record knows it.
-        points: all of them so far, from earlier parts of the run too.
-        pruned: whether the pruner has asked for its end.
-        faults: how often its worker died or hung since the run last got on.
-        run_id: of an explore trial's MLflow run, once it is known.
+        task: what is trained.
+        key: of the run's folder, and of its MLflow run (tag `harness.key`).
+        points: all points so far, those of earlier processes too.
+        pruned: whether the pruner has asked to stop it.
+        lost_workers: workers in a row that died or hung before they sent a point.
+        run_id: an explore trial's MLflow run id, once it is known.
     """
 
     task: Task
     key: str
     points: list[Point] = field(default_factory=list)
     pruned: bool = False
-    faults: int = 0
+    lost_workers: int = 0
     run_id: str | None = None
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """See `run_name`."""
         return self.task.name
 
     @property
@@ -71,10 +80,10 @@ class Running:
         return [point for point in self.points if point.evaluated]
 
 
-def told_loss(points: Sequence[Point], outcome: Outcome) -> float | None:
-    """The validation loss that a study is told of a trial: the last one; that at initialisation, if it diverged.
+def objective_value(points: Sequence[Point], outcome: Outcome) -> float | None:
+    """The value that a study gets for a trial: its last validation loss, or its first one if it diverged.
 
-    It is of the whole split, also where curves are of a sample.
+    Only losses of the whole validation split count, also where curves are of a sample; None: there is none.
     """
     losses = [point.metrics[metrics.VAL_LOSS] for point in points if metrics.VAL_LOSS in point.metrics]
     if not losses:
@@ -83,10 +92,10 @@ def told_loss(points: Sequence[Point], outcome: Outcome) -> float | None:
 
 
 def run_name(arm: Arm, values: Mapping[str, Any], seed: int, phase: Phase) -> str:
-    """What a run is called everywhere, short enough for a column of a list.
+    """A run's name in every store and table, short enough for a column.
 
-    A trial by what was tuned, `drop_rate=0.1 · learning_rate=1.2e-03 · seed 1`. Confirm runs of an arm share what was
-    tuned and differ by their seeds: `drop_rate=0.1 · seed 3`, or `best · seed 3` where there is one arm.
+    Trials are named by their tuned values, `drop_rate=0.1 · learning_rate=1.2e-03 · seed 1`. Confirm runs of an arm
+    share these and are named by their seeds: `drop_rate=0.1 · seed 3`, or `best · seed 3` if there is only one arm.
     """
     name = [arm.name] if arm.values else []
     if phase is Phase.EXPLORE:

@@ -24,7 +24,11 @@ from harness.config.fingerprint import SET_ASIDE
 from harness.config.samplers import SAMPLERS
 from harness.config.spec import Arm, SweepSpec
 from harness.core.outcomes import Again, Outcome
+from harness.core.text import SAME_COMMAND
 from harness.search.samplers import PrunerScale, distribution, make_pruner, make_sampler
+
+OptunaTrial = Trial  # for annotations elsewhere: Optuna is imported in this package only
+OptunaStorage = BaseStorage
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -48,7 +52,7 @@ def explained() -> Iterator[None]:
         yield
     except (StorageInternalError, SQLAlchemyError) as error:
         first = str(error.__cause__ or error).strip().splitlines()[0]
-        raise StorageError(f"Optuna: {first}; the same command goes on once its storage can be used") from error
+        raise StorageError(f"Optuna: {first}; {SAME_COMMAND} once the storage can be used") from error
 
 
 def open_storage(url: str) -> BaseStorage:

@@ -44,16 +44,16 @@ def test_only_undecided_arms_and_the_baseline_get_more_seeds(spec: SweepSpec) ->
     for arm in ARMS:
         train(rounds, spec, arm)
     assert rounds.undecided() == [OPEN]
-    assert [arm.name for arm in rounds.more()] == [BASE, OPEN]
+    assert [arm.name for arm in rounds.next_round()] == [BASE, OPEN]
     assert rounds.seeds == spec.seeds[3:6] and (rounds.before, rounds.after) == (3, 6)
     assert rounds.has(BASE, spec.seeds[2]) and not rounds.has(BASE, spec.seeds[3])
     for arm in (BASE, OPEN):
         train(rounds, spec, arm)
-    assert [arm.name for arm in rounds.more()] == [BASE, OPEN]
+    assert [arm.name for arm in rounds.next_round()] == [BASE, OPEN]
     for arm in (BASE, OPEN):
         train(rounds, spec, arm)
     assert rounds.undecided() == [OPEN]  # 0.05 of spread, 8 pairs: still open
-    assert rounds.more() == []  # the last look has been taken
+    assert rounds.next_round() == []  # the last look has been taken
 
 
 def test_it_ends_where_everything_is_decided(spec: SweepSpec) -> None:
@@ -65,7 +65,7 @@ def test_it_ends_where_everything_is_decided(spec: SweepSpec) -> None:
         place = spec.seeds.index(seed)
         same = {"val/loss": LOSSES[BASE][place] + 1e-4 * place}
         rounds.record(OPEN, seed, config, Outcome.COMPLETE, same, str(seed))
-    assert rounds.undecided() == [] and rounds.more() == []
+    assert rounds.undecided() == [] and rounds.next_round() == []
 
 
 def test_test_metrics_are_not_even_kept(spec: SweepSpec) -> None:
@@ -96,4 +96,4 @@ def test_other_texts_are_not_compared_and_get_no_more_seeds(tmp_path: Path) -> N
         for seed in rounds.seeds:
             loss = {"val/loss": 5 + 0.1 * seed * arm.copy + math.sin(seed)}
             rounds.record(arm.name, seed, spec.arm_config(arm, {}, seed), Outcome.COMPLETE, loss, f"{arm.name}{seed}")
-    assert rounds.more() == []
+    assert rounds.next_round() == []

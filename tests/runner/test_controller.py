@@ -168,7 +168,7 @@ def test_an_end_that_still_waits_when_the_loop_breaks_is_recorded(
     events = pool.events
 
     def interrupted(timeout: float) -> list[Event]:
-        if sweep._held:
+        if sweep._delayed:
             raise KeyboardInterrupt
         return events(timeout)
 

@@ -128,7 +128,7 @@ def battered(tmp_path_factory: pytest.TempPathFactory) -> Battered:
         killed, hung = sweep.workers
         killed.kill()
         hung.suspend()
-        sweep.until(lambda: "no progress for" in sweep.said and sweep.said.count(": goes on from step ") >= 2)
+        sweep.until(lambda: "no progress for" in sweep.said and sweep.said.count(": resumes from step ") >= 2)
         sweep.until(lambda: sandbox.under_way(states=2))
         workers = sweep.workers
         sweep.process.kill()
@@ -149,8 +149,8 @@ def battered(tmp_path_factory: pytest.TempPathFactory) -> Battered:
 
 
 def test_01_sigkill_of_a_worker_mid_step(battered: Battered, calm: Sandbox) -> None:
-    assert re.search(r"worker process \d+ ended by signal SIGKILL; another takes it up", battered.first)
-    assert re.search(r": goes on from step [1-9]", battered.first)
+    assert re.search(r"worker process \d+ ended by signal SIGKILL; another worker resumes it", battered.first)
+    assert re.search(r": resumes from step [1-9]", battered.first)
     assert battered.sandbox.outcomes() == calm.outcomes()
     pd.testing.assert_frame_equal(exact_curves(battered.sandbox.uri), exact_curves(calm.uri), check_exact=True)
 
@@ -158,7 +158,7 @@ def test_01_sigkill_of_a_worker_mid_step(battered: Battered, calm: Sandbox) -> N
 def test_02_sigkill_of_the_parent(battered: Battered, calm: Sandbox) -> None:
     assert battered.statuses["RUNNING"] == 2 or battered.trials["RUNNING"] == 2  # as MLflow and Optuna leave them
     assert battered.code == 0, battered.again
-    assert re.search(r"taking up what an earlier process left: \d runs? that had been interrupted", battered.again)
+    assert re.search(r"recovered from an earlier process: \d interrupted runs?", battered.again)
     assert battered.sandbox.trials() == {"COMPLETE": 4}
     assert battered.sandbox.outcomes() == {
         ("explore", "complete", "FINISHED"): 4,
@@ -263,12 +263,12 @@ def test_04_disk_full(tmp_path: Path) -> None:
         limited(psutil.Process(sweep.process.pid), 2000)
         assert sweep.ended() == 1
         assert re.search(r"✗ 1/\d .* failed: disk: File too large: \S+/state-\d+\.\w+", sweep.said)
-        full = f"disk: File too large: {(folder / 'journal.jsonl').relative_to(tmp_path)}; the same command goes on"
+        full = f"disk: File too large: {(folder / 'journal.jsonl').relative_to(tmp_path)}; the same command resumes it"
         assert full in sweep.said
         assert "Traceback" not in sweep.said
     again = sandbox.run("tiny.yaml", "--workers", "1")
     assert again.returncode == 0, again.stdout + again.stderr
-    assert re.search(r": goes on from step [1-9]", again.stdout)
+    assert re.search(r": resumes from step [1-9]", again.stdout)
     assert "damaged" not in again.stdout
     assert sandbox.outcomes() == {
         ("explore", "failed", "FAILED"): 1,
@@ -379,12 +379,12 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Stopped:
     torch.save({"model.tok_emb.weight": Trap(trap)}, sandbox.folder / "pickle.pt")
     rewrite(newest.parent, int(newest.stem[-6:]), (sandbox.folder / "pickle.pt").read_bytes())
     with sandbox.start("tiny.yaml", "--workers", "2", "--threads", "2") as sweep:
-        sweep.until(lambda: sweep.said.count(": goes on from step ") == 2)
+        sweep.until(lambda: sweep.said.count(": resumes from step ") == 2)
         sweep.process.send_signal(signal.SIGTERM)
         ended(sweep)
 
     with sandbox.start("tiny.yaml", "--workers", "1") as sweep:
-        sweep.until(lambda: ": goes on from step " in sweep.said)
+        sweep.until(lambda: ": resumes from step " in sweep.said)
         [worker] = sweep.workers
         worker.suspend()  # it takes no notice of the first Ctrl-C
         sweep.process.send_signal(signal.SIGINT)
@@ -421,7 +421,7 @@ def test_07_another_number_of_threads(stopped: Stopped) -> None:
 
 def test_10_ctrl_c_and_sigterm(stopped: Stopped) -> None:
     assert stopped.codes == [130, 143, 130]
-    command = "the same command goes on from here: python -m harness.sweep tiny.yaml --workers"
+    command = "the same command resumes it: python -m harness.sweep tiny.yaml --workers"
     assert f"stopped; {command} 2" in stopped.said[0]
     assert f"stopped; {command} 2 --threads 2" in stopped.said[1]
     assert f"stopped at once; {command} 1" in stopped.said[2]
@@ -430,7 +430,7 @@ def test_10_ctrl_c_and_sigterm(stopped: Stopped) -> None:
     assert stopped.statuses == [closed] * 3
     assert all("interrupted" in key for key in map(str, stopped.sandbox.outcomes()))
     for said in stopped.said[1:]:
-        assert "2 runs that had been interrupted to go on with" in said
+        assert "2 interrupted runs to resume" in said
 
 
 # A sweep in which much goes wrong: two thirds of its learning rates are too high, every other trial wants a GPU that
@@ -550,7 +550,7 @@ def test_10_a_signal_that_python_drops(name: str, tmp_path: Path) -> None:
     with Command(command, sandbox.folder) as sweep:
         assert sweep.ended() == 128 + getattr(signal, name)
     assert "Exception ignored" in sweep.said
-    assert "stopped at once; the same command goes on from here" in sweep.said
+    assert "stopped at once; the same command resumes it" in sweep.said
     (parent,), trials = sandbox.runs()
     assert (parent.info.status, trials) == ("KILLED", [])
 
@@ -562,7 +562,7 @@ def begun(sandbox: Sandbox) -> int:
 
 
 def test_12_a_worker_that_hangs(battered: Battered, tmp_path: Path) -> None:
-    assert re.search(r": no progress for \d+ s; another takes it up", battered.first)  # and went on, as in test 1
+    assert re.search(r": no progress for \d+ s; another worker resumes it", battered.first)  # and went on, as in test 1
     wide = "{context_length: 256, emb_dim: 256, n_heads: 4, n_layers: 4}"  # the first evaluation takes a second
     spec = SPEC[: SPEC.index("compare:")].replace("{context_length: 32, emb_dim: 32, n_heads: 2, n_layers: 1}", wide)
     sandbox = Sandbox(tmp_path, spec.replace("train_eval_tokens: 512", "train_eval_tokens: 16_000"))
@@ -573,7 +573,7 @@ def test_12_a_worker_that_hangs(battered: Battered, tmp_path: Path) -> None:
             hung += sweep.workers
             hung[-1].suspend()
             if number < 3:
-                sweep.until(lambda number=number: sweep.said.count("; another takes it up") > number)
+                sweep.until(lambda number=number: sweep.said.count("; another worker resumes it") > number)
         assert sweep.ended() == 1
         assert not any(worker.is_running() for worker in hung)
     assert sandbox.outcomes() == {("confirm", "failed", "FAILED"): 1}
@@ -585,13 +585,13 @@ def test_13_two_parents_on_one_sweep(stopped: Stopped) -> None:
     assert stopped.second.stderr == f"tiny is being run already, by process {stopped.pid}; wait for it or stop it\n"
     assert re.search(rf"^running for \S+ s?, by process \S+:{stopped.pid}:", stopped.running, re.MULTILINE)
     assert len(re.findall(r"^drop_rate=0.\d +0/1 +0/1 +1 +0 +0 +1 ", stopped.running, re.MULTILINE)) == 2
-    assert "not running: interrupted; the same command goes on" in stopped.between
+    assert "not running: interrupted; the same command resumes it" in stopped.between
     assert len(re.findall(r"^drop_rate=0.\d +0/1 +0/1 +0 +1 +0 +1 ", stopped.between, re.MULTILINE)) == 2
 
 
 def test_14_a_search_that_was_interrupted_repeats_no_point(battered: Battered, calm: Sandbox) -> None:
     """Each command has a sampler of its own, from the same seed."""
-    assert "taking up" in battered.again
+    assert "recovered from" in battered.again
     for name, study in battered.sandbox.studies().items():
         points = [trial.params["train.learning_rate"] for trial in study.trials]
         assert len(points) == len(set(points)) == 2
@@ -623,7 +623,7 @@ def test_16_a_tracking_server_that_is_down_for_a_while(calm: Sandbox, tmp_path: 
             sweep = stack.enter_context(sandbox.start("tiny.yaml", "--workers", "2", "--tracking", uri))
             sweep.until(lambda: len(stored_metrics(folder / "server.db")))
         done, stored = sweep.said.count("✓"), len(stored_metrics(folder / "server.db"))
-        sweep.until(lambda: "what is measured waits on disk, as MLflow cannot take it" in sweep.said)
+        sweep.until(lambda: "MLflow cannot store results, so they wait on disk" in sweep.said)
         sweep.until(lambda: sweep.said.count("✓") >= done + 2)  # training has not waited
         assert len(stored_metrics(folder / "server.db")) == stored
         with mlflow_server(folder, port):
@@ -645,7 +645,7 @@ def stored_once_and_in_order(database: Path) -> None:
 
 
 def test_17_steps_that_are_trained_twice(battered: Battered) -> None:
-    assert battered.again.count(": goes on from step ") == 2
+    assert battered.again.count(": resumes from step ") == 2
     stored_once_and_in_order(battered.sandbox.folder / "mlruns" / "mlflow.db")
 
 
@@ -671,7 +671,7 @@ def test_19_an_edited_spec_of_the_same_name(stopped: Stopped) -> None:
 
     fresh = call(sandbox, "tiny.yaml", *small, "--fresh")  # and once more from the beginning
     assert fresh.returncode == 0, fresh.stdout + fresh.stderr
-    aside = rf"set aside, and begun anew: 1 Optuna studies \({added}\); the MLflow run \w+ with all its runs"
+    aside = rf"starting afresh; set aside: 1 Optuna studies \({added}\); the MLflow run \w+ with all its runs"
     assert re.search(aside, fresh.stdout), fresh.stdout
     assert sandbox.outcomes() == old + new + new
     assert len(sandbox.runs()[0]) == 3

@@ -18,10 +18,10 @@ import pytest
 from typer import Typer
 from typer.testing import CliRunner
 
-import harness.compare
 import harness.generate
 import harness.report.__main__
 import harness.sweep
+from harness.compare import app as compare_command
 from harness.runner.datasets import Datasets
 from harness.tracking import load_runs
 from paths import ROOT
@@ -81,7 +81,7 @@ def test_its_report_has_the_same_numbers(store: Path) -> None:
 
 
 def test_two_of_its_runs_are_compared(store: Path) -> None:
-    assert numbers(said(harness.compare.app, RUN_A, RUN_B)) == numbers(printed(store, "compare"))
+    assert numbers(said(compare_command, RUN_A, RUN_B)) == numbers(printed(store, "compare"))
 
 
 def test_a_checkpoint_of_it_continues_a_text(store: Path) -> None:

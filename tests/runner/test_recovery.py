@@ -17,8 +17,8 @@ from mlflow import MlflowClient
 from harness.core import metrics
 from harness.core.metrics import Point
 from harness.core.outcomes import Outcome, Phase
-from harness.runner.recovery import REMADE, set_aside
-from harness.runner.tasks import Task, told_loss
+from harness.runner.recovery import RESTORED, set_aside
+from harness.runner.tasks import Task, objective_value
 from harness.search.study import RUN_KEY
 from harness.tracking import load_runs, unfinished_runs
 from stored_runs import DATA
@@ -71,8 +71,8 @@ def test_three_stores_are_brought_into_one_truth(copied: Callable[[], Torn]) -> 
     kept = {run.info.number: run.key for run in unfinished_runs(torn.folder / "work" / "runs")}
     said = torn.reconcile()
     assert said == (
-        "2 runs that had been interrupted to go on with; 1 run whose end MLflow had not heard of; "
-        "1 run left open and without a record, to be trained anew"
+        "2 interrupted runs to resume; 1 finished run that MLflow had not recorded yet; "
+        "1 run without a folder, to train again"
     )
     trials, _, folders = torn.stores()
     assert [(number, state, value, outcome) for _, number, state, value, _, _, outcome in trials] == [
@@ -107,7 +107,7 @@ def test_doing_it_again_changes_nothing(copied: Callable[[], Torn]) -> None:
     torn = copied()
     torn.reconcile()
     once = torn.stores()
-    assert torn.reconcile() == "2 runs that had been interrupted to go on with"
+    assert torn.reconcile() == "2 interrupted runs to resume"
     assert torn.stores() == once
 
 
@@ -161,7 +161,7 @@ def test_lost_studies_are_made_again_from_mlflow_and_the_disk(copied: Callable[[
     torn.reconcile()
     before, _, _ = torn.stores()
     torn = torn.without("optuna.db")
-    assert "4 runs of Optuna restored from MLflow" in torn.reconcile()
+    assert "4 trials restored in Optuna from MLflow" in torn.reconcile()
     after, _, _ = torn.stores()
     # Trial 4 had no run: nothing knows of it, and it is drawn anew with the same values.
     assert [trial[:5] + trial[6:] for trial in after] == [trial[:5] + trial[6:] for trial in before[:4]]
@@ -176,14 +176,14 @@ def test_lost_runs_are_made_again_from_optuna(copied: Callable[[], Torn]) -> Non
     torn = copied()
     torn.reconcile()
     torn = torn.without("mlflow.db")
-    assert "2 runs of MLflow restored from Optuna" in torn.reconcile()
+    assert "2 runs restored in MLflow from Optuna" in torn.reconcile()
     runs = torn.client.search_runs(["1"], "tags.`harness.role` = 'trial'")
     found = {run.data.tags.get("harness.trial_number"): run for run in runs}
     assert found.keys() == {"0", "1", "2", None}  # of trials 3 and 4 there is nothing but their values
     done = found["0"]
     history = torn.client.get_metric_history(done.info.run_id, metrics.VAL_LOSS)
     assert [(point.step, point.value) for point in history] == [(10, 4.0), (20, 3.0)]
-    assert (done.info.status, done.data.tags["harness.note"]) == ("FINISHED", REMADE)
+    assert (done.info.status, done.data.tags["harness.note"]) == ("FINISHED", RESTORED)
     assert [float(done.data.params[path]) for path in torn.spec.tune] == list(torn.stores()[0][0][4].values())
     once = torn.stores()
     torn.reconcile()
@@ -229,7 +229,7 @@ def test_of_sampled_curves_both_losses_are_brought_back(tmp_path: Path) -> None:
             if number:
                 study.report(trial, 640 * number, sampled)
         outbox.end(key, outcome, "")
-        study.tell(trial.number, outcome, told_loss(points, outcome))
+        study.tell(trial.number, outcome, objective_value(points, outcome))
     outbox.send()
     trials = torn.stores()[0]
     assert [(state, value, seen) for _, _, state, value, _, seen, _ in trials] == [

@@ -136,11 +136,11 @@ def test_what_earlier_processes_confirmed_counts_if_it_is_of_the_best_values(tmp
     assert sweep.superseded == ([] if same else ["run 7"])
 
     info = TrialInfo("x", OTHER, Phase.CONFIRM, 3, config)
-    assert sweep.scheduler.supersedes(UnfinishedRun("key", info, (), None, "")) is not same
-    assert not sweep.scheduler.supersedes(
+    assert sweep.scheduler.is_superseded(UnfinishedRun("key", info, (), None, "")) is not same
+    assert not sweep.scheduler.is_superseded(
         UnfinishedRun("key", TrialInfo("x", OTHER, Phase.EXPLORE, 3, config), (), None, "")
     )
-    assert not sweep.scheduler.supersedes(
+    assert not sweep.scheduler.is_superseded(
         UnfinishedRun("key", TrialInfo("x", "gone", Phase.CONFIRM, 3, config), (), None, "")
     )
 

@@ -36,7 +36,7 @@ def test_a_sweep_that_has_not_begun_is_said_to_be_so_and_nothing_is_made(tmp_pat
     before = sorted(tmp_path.rglob("*"))
     cells, lines = status_of(torn)
     assert cells == [("all", "0/6", "0/2", "0", "0", "0", "8", "–")]
-    assert lines == ["not begun"]
+    assert lines == ["not started"]
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -62,10 +62,10 @@ def test_what_is_done_running_failed_and_left_is_counted(tmp_path: Path) -> None
     # This very process holds the sweep, so to itself nobody does: what is open was interrupted.
     cells, lines = status_of(torn)
     assert cells == [("all", "3/6", "1/2", "0", "1", "1", "3", "3.0000")]
-    assert lines[0] == "not running: its process ended without closing it; the same command goes on"
+    assert lines[0] == "not running: its process ended without closing it; the same command resumes it"
     assert lines[1].endswith(" 25%  640 tokens  val loss 4.5000")
     assert lines[1].startswith("  learning_rate=")
-    assert lines[2:] == ["1 ended run not yet wholly in MLflow"]
+    assert lines[2:] == ["1 finished run not completely stored in MLflow yet"]
 
     parent = psutil.Process(os.getppid())
     name = f"{socket.gethostname()}:{parent.pid}:{parent.create_time()}"
@@ -75,9 +75,9 @@ def test_what_is_done_running_failed_and_left_is_counted(tmp_path: Path) -> None
     assert lines[0] in (f"running for 1:05, by process {name}", f"running for 1:06, by process {name}")
 
     tracker.close_sweep(outbox.parent, Outcome.INTERRUPTED)
-    assert status_of(torn)[1][0] == "not running: interrupted; the same command goes on"
+    assert status_of(torn)[1][0] == "not running: interrupted; the same command resumes it"
     tracker.close_sweep(outbox.parent, Outcome.COMPLETE)
-    assert status_of(torn)[1][0] == "complete as it was asked for then"
+    assert status_of(torn)[1][0] == "complete, with fewer runs than the spec asks for now"
 
 
 def test_a_sweep_of_another_spec_has_a_status_of_its_own(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_a_sweep_of_another_spec_has_a_status_of_its_own(tmp_path: Path) -> None
     torn.begin(study, outbox, 5.0)
     outbox.send()
     torn.spec = load(tmp_path, SPEC.replace("steps: 40", "steps: 41"))
-    assert status_of(torn)[1] == ["not begun"]
+    assert status_of(torn)[1] == ["not started"]
 
 
 def test_points_without_an_evaluation_have_no_loss_to_show(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_points_without_an_evaluation_have_no_loss_to_show(tmp_path: Path) -> No
     study, _, outbox = torn.open()
     key, _ = torn.begin(study, outbox)
     outbox.send()
-    assert status_of(torn)[1][1].endswith("has not measured anything yet")
+    assert status_of(torn)[1][1].endswith("no measurements yet")
     outbox.log_point(key, Point(5, 320, 0.125, 1.0, {"train/batch_loss": 4.0}))
     assert VAL_LOSS not in kept_metrics(torn)
     assert status_of(torn)[1][1].endswith(" 12%  320 tokens")

@@ -196,7 +196,7 @@ def test_a_worker_that_always_dies_fails_its_trial_only(tmp_path: Path) -> None:
     with sandbox.start("tiny.yaml", "--workers", "1", "--set", "compare={model.drop_rate: [0.0]}") as sweep:
         sweep.until(sandbox.under_way)
         for deaths in range(4):  # once, and three restarts
-            assert sweep.said.count("another takes it up") == deaths
+            assert sweep.said.count("another worker resumes it") == deaths
             sweep.until(lambda: sweep.workers)[0].kill()
             sweep.until(lambda deaths=deaths: sweep.said.count("by signal SIGKILL") > deaths)
         sweep.process.send_signal(signal.SIGINT)
