@@ -1,4 +1,4 @@
-"""From the runs of a sweep to an answer: frames, comparisons, figures, and one page that holds them.
+"""Reports of sweeps: comparison, figures, tables and warnings on one page, and data frames for notebooks.
 
 In a notebook:
 
@@ -6,8 +6,7 @@ In a notebook:
     compare(runs, baseline="drop_rate=0.1")
     pivot(runs, "test/loss")
 
-Names are imported at their first use, because pandas and matplotlib take longer to import than a command may take
-to print its help.
+Names are imported on first use, because pandas and matplotlib would make `--help` slow.
 """
 
 from __future__ import annotations

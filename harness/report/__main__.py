@@ -1,4 +1,4 @@
-"""Write the report of sweeps: `python -m harness.report dropout`; `… audit` checks the verdicts by simulation."""
+"""The report command: `python -m harness.report dropout` writes a report; `… audit` checks verdicts by simulation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from harness.core.outcomes import Exit
 if TYPE_CHECKING:
     from harness.report import ReportFiles
 
-AUDIT = "audit"  # no sweep can be reported by this name
+AUDIT = "audit"  # reserved: a sweep with this name cannot be reported
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -42,12 +42,12 @@ def main(
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Update the report until the sweep ends.")] = False,
 ) -> None:
-    """Write the report of a sweep, or of several in one, and print the comparison."""
+    """Write the report of one sweep, or one report of several, and print the comparison."""
     if names == [AUDIT]:
         _audit()
         return
     if sweep and len(names) > 1:
-        fail(f"--sweep: found it with {len(names)} names; allowed: with one, as it is one sweep's run")
+        fail(f"--sweep: found with {len(names)} names; allowed: with one name, since it is the run of one sweep")
     from harness.console.preflight import wrong_tracking
 
     with importing():
@@ -69,7 +69,7 @@ def main(
 
 
 def _watched(names: list[str], write: Callable[[], ReportFiles], uri: str | None, sweep: str | None) -> ReportFiles:
-    """Keep the report up to date while its sweeps run; gives the last one."""
+    """Keep the report up to date while its sweeps run. Returns the last one."""
     from harness.report.watch import watch
 
     last: ReportFiles | None = None
@@ -82,8 +82,8 @@ def _watched(names: list[str], write: Callable[[], ReportFiles], uri: str | None
             for name in written.running:
                 out.print(f"          {name}", soft_wrap=True)
     except KeyboardInterrupt:
-        fail("stopped watching; the sweep goes on, and the report stays as it is", Exit.INTERRUPTED)
-    assert last is not None  # a sweep that has ended without a run is an error
+        fail("stopped watching; the sweep continues, the report is no longer updated", Exit.INTERRUPTED)
+    assert last is not None  # `watch` raises if a sweep ends without a run
     return last
 
 

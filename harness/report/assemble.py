@@ -1,4 +1,4 @@
-"""Puts a report's content together from runs, curves and evidence."""
+"""Assembles the content of a report from runs and curves."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 
 _CHOSEN: Final = (
-    "The configuration of each arm: its explore trial of lowest validation loss. That loss was selected, so it is no "
-    "result; the confirm runs are."
+    "The configuration of each arm: that of its explore trial with the lowest validation loss. That loss was selected, "
+    "so it is optimistic; the results are those of the confirm runs."
 )
 
 
 def in_order(runs: pd.DataFrame, record: SweepRecord) -> pd.DataFrame:
-    """Runs by arm as in the spec, then phase, trial number or seed: not by the order in which workers finished."""
+    """Runs sorted by arm (as in the spec), phase, trial number and seed, so that the order is reproducible."""
     place = {arm.name: index for index, arm in enumerate(record.arms)}
     phase = {phase: index for index, phase in enumerate(Phase)}
     keys = pd.DataFrame(
@@ -56,15 +56,15 @@ def assemble(
     passage_of: PassageOf = lambda _: (),
     patch: str = "",
 ) -> Content:
-    """Compare, draw and choose samples.
+    """Compare the arms, draw the figures and choose the samples.
 
     Args:
-        record, runs, curves: as the tracking readers give them, of one sweep.
+        record, runs, curves: one sweep, as the tracking readers return it.
         samples_of: run id → its samples as (step, tokens, text).
         command: the shell command that shows all runs.
-        positions: as `load_positions` gives them, for a sweep that compares context lengths.
+        positions: as `load_positions` returns them, for a sweep that compares context lengths.
         passage_of: run id → the scored tokens of a passage of the validation text.
-        patch: what was changed on top of the commit.
+        patch: uncommitted changes as a patch.
     """
     from harness.report.figures import by_position as contexts
     from harness.report.figures import forest
@@ -103,7 +103,7 @@ def _there(*drawings: Drawing | None) -> list[Drawing]:
 
 
 def _sections(record: SweepRecord, runs: pd.DataFrame, comparison: pd.DataFrame, curves: pd.DataFrame) -> list[Section]:
-    """The parts of the report that only some sweeps have, in the order they are read."""
+    """The sections that only some sweeps have, in the order of the page."""
     from harness.report.sections import (  # matplotlib: not before something is drawn
         budget as budgets,
     )
@@ -128,7 +128,7 @@ def _sections(record: SweepRecord, runs: pd.DataFrame, comparison: pd.DataFrame,
 
 
 def _with_best(section: Section | None, record: SweepRecord, runs: pd.DataFrame) -> Section | None:
-    """The search, with what it chose in each arm."""
+    """The section on the search, with a table of the configuration it chose for each arm."""
     if section is None:
         return None
     chosen = best_table(runs, [arm.name for arm in record.arms], list(record.tune))

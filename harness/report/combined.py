@@ -1,4 +1,4 @@
-"""Several sweeps in one report: side by side, each with its own verdicts, and none where they cannot be compared."""
+"""One report of several sweeps side by side, each with its own verdicts; refused if they cannot be compared."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ from harness.report.write import ReportFiles, read_sweep, write_files
 from harness.tracking import TrackingError
 
 _SEPARATE: Final = (
-    "Each sweep has its own baseline, its own seeds and its own correction. Arms of different sweeps stand side by "
-    "side here and are not tested against each other: no plan foresaw it."
+    "Each sweep has its own baseline, seeds and correction. Arms of different sweeps are shown side by side but not "
+    "tested against each other, because no analysis plan includes such tests."
 )
 
 
 def write_reports(names: Sequence[str], uri: str | None = None, out: Path = Path("reports")) -> ReportFiles:
-    """Write one report of several sweeps into `<out>/<name>+<name>/`, and beside it, in folders, that of each.
+    """Write one report of several sweeps into `<out>/<name>+<name>/`, with the report of each sweep in a subfolder.
 
     Args:
-        names: of the sweeps, two or more; of each, the one that was started or resumed last.
-        uri: MLflow's tracking address; by default the one that sweeps use.
-        out: folder of reports, made where it is missing.
+        names: names of two or more sweeps; of each name the sweep that was started or resumed last.
+        uri: MLflow tracking URI; by default the one that sweeps use.
+        out: folder of reports, created if missing.
 
     Raises:
-        TrackingError: a sweep cannot be reported (see `write_report`), or they cannot be compared; says why.
+        TrackingError: a sweep cannot be reported (see `write_report`), or the sweeps cannot be compared.
     """
     if len(names) < 2 or len(set(names)) < len(names):
         raise TrackingError(f"names: found {listed(names) if names else 'none'}; allowed: two or more different sweeps")
     read = [read_sweep(name, uri) for name in names]
     contents = [content for content, _ in read]
     if reasons := list(_obstacles(contents)):
-        raise TrackingError(f"{listed(names)} cannot stand in one report: {'; '.join(reasons)}")
+        raise TrackingError(f"{listed(names)} cannot be in one report: {'; '.join(reasons)}")
     folder = out / "+".join(names)
     for content, curves in read:
         write_files(content, curves, folder / content.record.name)
@@ -56,11 +56,11 @@ def write_reports(names: Sequence[str], uri: str | None = None, out: Path = Path
 
 
 def _obstacles(contents: Sequence[Content]) -> Iterator[str]:
-    """Why sweeps cannot be compared: they were not scored on the same validation targets by the same metric."""
+    """The reasons why sweeps cannot be compared: different validation targets or metrics."""
     first, *others = (content.record for content in contents)
     for content in contents:
         if content.ground.metric != metrics.VAL_LOSS or not content.ground.ranked:
-            yield f"{content.record.name} compares tokenizers or texts itself, so it has no common loss"
+            yield f"{content.record.name} compares tokenizers or texts, so its arms have no common loss"
     for other in others:
         facts = (
             ("texts", "sha256", lambda value: str(value)[:8]),
@@ -75,7 +75,7 @@ def _obstacles(contents: Sequence[Content]) -> Iterator[str]:
         if different:
             yield f"{first.name} and {other.name} have different {listed(different)}"
         elif first.data["fingerprint"] != other.data["fingerprint"]:
-            yield f"{first.name} and {other.name} were scored on different tokens of one text (another split)"
+            yield f"{first.name} and {other.name} were scored on different tokens of the same text (different splits)"
 
 
 def _write(contents: Sequence[Content], folder: Path) -> ReportFiles:
@@ -125,7 +125,7 @@ def _named(content: Content) -> pd.DataFrame:
 
 
 def arms_table(comparison: pd.DataFrame) -> Table:
-    """The arms of several sweeps, best mean first, each with its difference to the baseline of its own sweep."""
+    """The arms of several sweeps, best mean first, each with its difference to its own sweep's baseline."""
     ordered = comparison.sort_values(["mean", "sweep", "arm"], ignore_index=True)
     found = intervals(ordered, "difference")
     columns = [
@@ -145,7 +145,7 @@ def arms_table(comparison: pd.DataFrame) -> Table:
 
 
 def settings_table(contents: Sequence[Content]) -> Table:
-    """Parameters that are constant within each sweep and not the same in all of them."""
+    """Parameters that are constant within a sweep but differ between sweeps."""
     fixed = [same_everywhere(content.runs) for content in contents]
     paths = list(dict.fromkeys(path for one in fixed for path in one))
     rows = [

@@ -1,4 +1,4 @@
-"""Sweeps in a notebook: frames that show what a person looks for, and one value per arm and seed in a wide table."""
+"""Sweeps in a notebook: data frames that display as short tables, and `pivot` for one value per arm and seed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from harness.report.tables.table import Table
 
 
 class RunsFrame(pd.DataFrame):  # type: ignore[misc]
-    """The frame of `load_runs`; a notebook shows its table of runs with the parameters that vary, not all columns."""
+    """The frame of `load_runs`. A notebook displays its table of runs with only the parameters that vary."""
 
     def _repr_html_(self) -> str:
         varying = [path for path, values in parameters(self) if not constant(values)]
@@ -35,27 +35,27 @@ def load_runs(experiment: str, uri: str | None = None, sweep: str | None = None)
 def pivot(
     runs: pd.DataFrame, values: str = metrics.VAL_LOSS, index: str | list[str] = "arm", columns: str = "seed"
 ) -> pd.DataFrame:
-    """One column of the runs that verdicts rest on, as a wide table: by default a row per arm and a column per seed.
+    """One value of the runs behind the verdicts as a wide table, by default with a row per arm and a column per seed.
 
     Args:
-        runs: as `load_runs` gives them. Of complete confirm runs the newest of each arm and seed is used; without
-            any, every complete run.
+        runs: as `load_runs` returns them. Uses the newest complete confirm run of each arm and seed; if there is none,
+            every complete run.
         values: the column that fills the table, such as `val/loss`, `test/loss` or `seconds`.
-        index: column, or columns, whose values make the rows, in the order in which they first appear.
-        columns: the column whose values make the columns, in their own order.
+        index: the column or columns whose values are the rows, in order of appearance.
+        columns: the column whose values are the columns, sorted.
 
     Returns:
-        a frame of floats, the mean where several runs share a cell, NaN where there is none; named after its columns.
+        A frame of floats: the mean if several runs share a cell, NaN if there is none.
 
     Raises:
-        ValueError: a column that the runs do not have.
+        ValueError: the runs do not have such a column.
     """
     rows = [index] if isinstance(index, str) else list(index)
     for wanted in (values, *rows, columns):
         if wanted not in runs:
             near = difflib.get_close_matches(wanted, map(str, runs), 3, 0.4)
             raise ValueError(
-                f"found the column {wanted!r}; allowed: one of the runs, such as {listed(near or ['arm'])}"
+                f"found the column {wanted!r}; allowed: a column of the runs, such as {listed(near or ['arm'])}"
             )
     chosen = verdict_runs(runs)
     if chosen.empty:
@@ -68,7 +68,7 @@ def pivot(
 
 
 def html_table(table: Table) -> str:
-    """A table for a notebook, everything in it escaped."""
+    """A table as HTML for a notebook, with all text escaped."""
 
     def row(cells: Iterable[str], tag: str) -> str:
         styled = zip(table.columns, cells, strict=True)
@@ -84,7 +84,7 @@ def html_table(table: Table) -> str:
 
 
 class ComparisonFrame(pd.DataFrame):  # type: ignore[misc]
-    """The frame of `compare`; a notebook shows its short table, with intervals, and not all columns."""
+    """The frame of `compare`. A notebook displays its short table with intervals instead of all columns."""
 
     def _repr_html_(self) -> str:
         return html_table(answer_table(self))
@@ -98,5 +98,5 @@ def compare(
     delta: float | None = None,
     looks: Sequence[int] | None = None,
 ) -> ComparisonFrame:
-    """Compare the arms of one sweep, as `harness.analysis.comparison.compare` does."""
+    """Compare the arms of one sweep; see `harness.analysis.comparison.compare`."""
     return ComparisonFrame(comparison.compare(runs, baseline, metric, arms, delta, looks))

@@ -1,4 +1,4 @@
-"""A report that is written again while its sweep runs."""
+"""Rewrites a report while its sweep runs."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from harness.tracking import Activity, TrackingError, read_activity
 if TYPE_CHECKING:
     from harness.report.write import ReportFiles
 
-EVERY: Final = 10.0  # seconds between two looks at the store
-_PATIENCE: Final = 30  # looks at a store that does not answer, before it is given up
+EVERY: Final = 10.0  # seconds between two polls of the store
+_PATIENCE: Final = 30  # failed polls in a row before giving up
 
 
 @dataclass(frozen=True)
 class Written:
-    """A report, and what of its sweeps it could not have yet.
+    """A written report, and the progress of its sweeps.
 
     Attributes:
-        files: None where there is nothing to report yet.
-        ended: runs that have ended.
-        running: the names of those that train.
-        going: whether it will be written again.
+        files: the report; None if there is nothing to report yet.
+        ended: number of runs that have ended.
+        running: names of the runs that are training.
+        going: whether the report will be written again.
     """
 
     files: ReportFiles | None
@@ -40,17 +40,17 @@ def watch(
     sweep: str | None = None,
     every: float = EVERY,
 ) -> Iterator[Written]:
-    """Write a report, and again whenever something of its sweeps has changed, until none of them runs.
+    """Write a report, and again whenever its sweeps have changed, until none of them is running.
 
     Args:
-        names: of the sweeps.
+        names: names of the sweeps.
         write: writes the report.
-        uri: MLflow's tracking address; by default the one that sweeps use.
-        sweep: a parent run's id, of a single sweep; by default the one that was started or resumed last.
-        every: seconds between two looks.
+        uri: MLflow tracking URI; by default the one that sweeps use.
+        sweep: parent run id of a single sweep; by default the sweep that was started or resumed last.
+        every: seconds between two polls.
 
     Raises:
-        TrackingError: no such store or sweep; or the store no longer answers; or the sweeps ended without a run.
+        TrackingError: the store or a sweep does not exist, the store stopped answering, or a sweep ended without a run.
     """
     seen: tuple[str, ...] = ()
     failures = 0

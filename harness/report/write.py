@@ -1,4 +1,4 @@
-"""Writes reports: reads a sweep from the tracking store, puts every file of its report into one folder."""
+"""Writes reports: reads a sweep from the tracking store and writes all files of its report into one folder."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ _FOLDER_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 @dataclass(frozen=True)
 class ReportFiles:
-    """Where a report is and what it says.
+    """The files of a report, and its answer.
 
     Attributes:
-        folder: everything the report consists of.
-        html: the page, one file that needs no other.
-        markdown: the same, with links to `figures/`.
-        comparison: as `compare` gives it.
-        lines: the comparison as a short table of strings, its headings first.
+        folder: the folder with all files of the report.
+        html: the page, one self-contained file.
+        markdown: the same as Markdown, with links to `figures/`.
+        comparison: as `compare` returns it.
+        lines: the comparison as a short table of strings, header first.
         answer: the comparison in words.
-        warnings: what may change it, each a sentence or two.
+        warnings: those that may change the answer, each a sentence or two.
     """
 
     folder: Path
@@ -62,16 +62,16 @@ class ReportFiles:
 def write_report(
     experiment: str, uri: str | None = None, out: Path = Path("reports"), sweep: str | None = None
 ) -> ReportFiles:
-    """Write the report of a sweep into `<out>/<experiment>/`. The same runs give the same bytes.
+    """Write the report of a sweep into `<out>/<experiment>/`. The same runs give byte-identical files.
 
     Args:
         experiment: name of the sweep.
-        uri: MLflow's tracking address; by default the one that sweeps use.
-        out: folder of reports, made where it is missing.
-        sweep: a parent run's id; by default the sweep that was started or resumed last.
+        uri: MLflow tracking URI; by default the one that sweeps use.
+        out: folder of reports, created if missing.
+        sweep: parent run id; by default the sweep that was started or resumed last.
 
     Raises:
-        TrackingError: no such store, experiment or sweep, or a sweep without runs.
+        TrackingError: the store, experiment or sweep does not exist, or the sweep has no runs.
     """
     content, curves = read_sweep(experiment, uri, sweep)
     return write_files(content, curves, out / experiment)
@@ -79,7 +79,7 @@ def write_report(
 
 @uncollected()
 def read_sweep(experiment: str, uri: str | None = None, sweep: str | None = None) -> tuple[Content, pd.DataFrame]:
-    """All that the report of a sweep is made of, and its curves; arguments and errors are those of `write_report`."""
+    """The content of a sweep's report, and its curves. Arguments and errors are those of `write_report`."""
     if not _FOLDER_NAME.fullmatch(experiment):
         raise TrackingError(f"experiment: found {experiment!r}; allowed: letters, digits, - and _")
     record = load_sweep(experiment, uri, sweep)
@@ -106,7 +106,7 @@ def read_sweep(experiment: str, uri: str | None = None, sweep: str | None = None
 
 @uncollected()
 def write_files(content: Content, curves: pd.DataFrame, folder: Path) -> ReportFiles:
-    """Write every file of a report; each is replaced as a whole, and a figure that no longer exists is removed."""
+    """Write all files of a report, each replaced atomically, and remove figures and tables that no longer exist."""
     pictures = folder / "figures"
     pictures.mkdir(parents=True, exist_ok=True)
     drawings = content.every_drawing
@@ -138,7 +138,7 @@ def write_files(content: Content, curves: pd.DataFrame, folder: Path) -> ReportF
 
 
 def _drop_others(folder: Path, pattern: str, current: set[str]) -> None:
-    """Make a folder, and remove from it what an earlier report had and this one has not."""
+    """Create a folder, and remove files of an earlier report that this one does not have."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob(pattern):
         if old.name not in current:
@@ -146,7 +146,7 @@ def _drop_others(folder: Path, pattern: str, current: set[str]) -> None:
 
 
 def _csv(table: Table) -> str:
-    """A table as it is read, with the ids of the runs behind each row."""
+    """A table as CSV with its displayed text, and the ids of the runs behind each row."""
     named = any(row.runs for row in table.rows)
     rows = [[cell.text for cell in row.cells] + [" ".join(row.runs)] * named for row in table.rows]
     header = [column.label for column in table.columns] + ["Runs"] * named
@@ -154,7 +154,7 @@ def _csv(table: Table) -> str:
 
 
 def _long_csv(frame: pd.DataFrame) -> str:
-    """A frame of up to millions of rows; pandas takes ten times as long to write them."""
+    """A frame as CSV by pyarrow: with millions of rows, pandas takes ten times as long."""
     import pyarrow as pa
     from pyarrow import csv
 
@@ -164,19 +164,19 @@ def _long_csv(frame: pd.DataFrame) -> str:
 
 
 def _noise(content: Content) -> Iterable[str]:
-    """What seeds alone do, where this is what the sweep was for."""
+    """The text on seed noise, for a sweep that measures it."""
     return next((section.text for section in content.sections if section.anchor == "noise"), ())
 
 
 def loss_curve(curves: pd.DataFrame | Iterable[Point], path: Path) -> None:
-    """Draw the training and validation loss of one run over its tokens, as an SVG file.
+    """Draw the training and validation loss of one run over training tokens into an SVG file.
 
     Args:
         curves: the run's points as the trainer yields them, or its rows of `load_curves`.
         path: the file to write.
 
     Raises:
-        ValueError: there is no loss to draw.
+        ValueError: the run has no loss.
     """
     from harness.report.figures.run_curve import run_curve
 

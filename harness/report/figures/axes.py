@@ -1,4 +1,4 @@
-"""The report's figures. Each function takes frames and gives a `Drawing`, or None where there is nothing to draw."""
+"""Parts that several figures of the report share: sides, lines with bands, legends."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ Matrix = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 
 
 def loss_sides(curves: pd.DataFrame) -> tuple[tuple[str, str], tuple[str, str]]:
-    """Metrics and titles of the two losses that are drawn."""
+    """Metric and title of the training and the validation loss."""
     return (metrics.TRAIN_LOSS, "Training loss"), validation_side(curves, metrics.VAL_LOSS)
 
 
 def validation_side(curves: pd.DataFrame, metric: str) -> tuple[str, str]:
-    """A validation metric and its title: measured on the sample where there is one, since only that is a curve."""
+    """A validation metric and its title; on the fixed sample if runs have one, since only that has a whole curve."""
     sampled = metrics.of_sample(metric)
     title = metric_name(metric).capitalize()
     return (sampled, f"{title} on a sample") if (curves["metric"] == sampled).any() else (metric, title)
 
 
 def mean_and_range(ax: Axes, matrix: Matrix, arm: str, index: int) -> None:
-    """Draw an arm's mean over runs as a line and its lowest and highest run as a band.
+    """Draw an arm's mean over runs as a line, and the range from its lowest to its highest run as a band.
 
     Args:
-        ax: where to.
+        ax: the axes.
         matrix: x, shape (points,), and values, shape (runs, points).
-        arm: its name, for the legend.
-        index: its place among the arms, for its colour.
+        arm: name of the arm, for the legend.
+        index: index of the arm, for its colour.
     """
     tokens, losses = matrix
     colour, dash, _ = look(index)
@@ -61,15 +61,16 @@ def _legend_columns(arms: Sequence[str]) -> int:
 
 
 def legend_rows(arms: Sequence[str]) -> int:
-    """Rows that a legend of these arms takes."""
+    """The number of rows in a legend of these arms."""
     return math.ceil(len(arms) / _legend_columns(arms))
 
 
 def legend(figure: Figure, ax: Axes, arms: Sequence[str]) -> None:
-    """One legend above all panels; a single arm needs none."""
+    """One legend above all panels, unless there is only one arm."""
     if len(arms) > 1:
         handles, names = ax.get_legend_handles_labels()
         columns = _legend_columns(arms)
-        rowwise = [place for first in range(columns) for place in range(first, len(names), columns)]  # it fills columns
+        # matplotlib fills a legend by columns; this order makes it read by rows.
+        rowwise = [place for first in range(columns) for place in range(first, len(names), columns)]
         handles, names = ([items[place] for place in rowwise] for items in (handles, names))
         figure.legend(handles, names, loc="outside upper left", ncols=columns)

@@ -1,4 +1,4 @@
-"""What a context is worth: the loss at each position of the window, per arm."""
+"""The loss by position in the context window, per arm."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from harness.report.figures.drawing import Drawing, drawing, style
 
 
 def losses_by_position(positions: pd.DataFrame, runs: pd.DataFrame, arms: Sequence[str]) -> Drawing | None:
-    """Validation loss over the number of tokens that a target has behind it in its window, confirm runs.
+    """Validation loss of confirm runs over the number of tokens before the target in its window.
 
     Args:
-        positions: as `load_positions` gives them.
-        runs: as `load_runs` gives them.
+        positions: as `load_positions` returns them.
+        runs: as `load_runs` returns them.
         arms: names, in the order of their colours.
     """
     chosen = positions[positions["run_id"].isin(verdict_runs(runs)["run_id"])]
@@ -40,21 +40,21 @@ def losses_by_position(positions: pd.DataFrame, runs: pd.DataFrame, arms: Sequen
         ax.xaxis.set_major_locator(LogLocator(base=2, numticks=20))
         ax.xaxis.set_minor_formatter(NullFormatter())
         ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-        ax.set_xlabel("tokens of context in the window, up to")
+        ax.set_xlabel("tokens of context in the window (upper end of the bin)")
         ax.set_ylabel("nats per token")
         legend(figure, ax, drawn)
         caption = (
-            "Validation loss by the number of tokens before the target in its window, as means over 1, 2, 3 to 4, "
-            "5 to 8, … tokens. Line: mean over seeds; band: lowest to highest seed. Where a line no longer falls, "
-            "more context brings nothing to this model."
+            "Validation loss by the number of tokens before the target in its window, averaged over the bins 1, 2, "
+            "3 to 4, 5 to 8, … tokens. Line: mean over seeds; band: lowest to highest seed. Where a line stops "
+            "falling, more context does not help this model."
         )
         return drawing(figure, "loss-by-position", "Validation loss by position", caption)
 
 
 def octaves(losses: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Means of a loss by position over the positions 1, 2, 3–4, 5–8, …; shape (1 + ceil(log2 n),).
+    """Average a loss by position over the bins 1, 2, 3–4, 5–8, …; shape (1 + ceil(log2 n),).
 
-    Single positions are means of few windows and too noisy to be read.
+    Single positions are averages over few windows and too noisy to read.
     """
     ends = [2**k for k in range(64) if 2**k < 2 * len(losses)]
     starts = [0, *ends[:-1]]

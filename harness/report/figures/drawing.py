@@ -1,7 +1,7 @@
-"""Drawings as SVG text: the house style, byte-equal output, and the two forms a drawing is used in.
+"""Figures as SVG text: the common style, byte-identical output, and two forms, one inside the page and one as a file.
 
-Colours are Okabe and Ito's, told apart with any common colour vision. Ink is drawn in one known colour and then
-replaced by `currentColor`, so that a drawing inside the page follows the page's light or dark mode.
+Colours are the Okabe–Ito palette, which people with colour blindness can tell apart. Lines and text are drawn in one
+fixed colour that is then replaced by `currentColor`, so that a figure follows the light or dark mode of the page.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 PALETTE: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-DASHES: Final = ("-", "--", ":", "-.")  # a seventh arm takes the first colour again, dashed
+DASHES: Final = ("-", "--", ":", "-.")  # the seventh arm has the first colour again, dashed
 MARKERS: Final = ("o", "s", "D", "v")
 INK: Final = "#1b1b1b"
 _LONGEST_LABEL: Final = 40
@@ -30,7 +30,7 @@ _STYLE: Final = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans", "Verdana", "Helvetica", "Arial"],
     "font.size": 8.5,
-    "text.parse_math": False,  # arm names may hold a dollar sign
+    "text.parse_math": False,  # arm names may contain a dollar sign
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
     **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), "none"),
     "axes.spines.top": False,
@@ -56,41 +56,41 @@ _STYLE: Final = {
 
 @dataclass(frozen=True)
 class Drawing:
-    """One figure. `title` is for those who cannot see it, `caption` stands under it and says what was drawn."""
+    """One figure. `title` is its accessible name; `caption` is the text below it."""
 
     name: str
     title: str
     caption: str
-    inline: str  # <svg> element for a page
-    file: str  # a whole SVG document on white
+    inline: str  # <svg> element for the page
+    file: str  # SVG document on a white background
 
     @property
     def filename(self) -> str:
-        """Name of its file."""
+        """File name of the SVG document."""
         return f"{self.name}.svg"
 
 
-_one_at_a_time = threading.RLock()  # matplotlib's settings are those of the whole process
+_one_at_a_time = threading.RLock()  # matplotlib's settings are global
 
 
 @contextmanager
 def style(name: str) -> Iterator[None]:
-    """Draw in the house style; `name` keeps the ids inside the drawing fixed and apart from other drawings'."""
+    """Draw in the common style; `name` makes the ids inside the drawing deterministic and unique on the page."""
     settings: Any = {**_STYLE, "svg.hashsalt": name}
     with _one_at_a_time, mpl.rc_context():
-        mpl.rcdefaults()  # a person's own matplotlibrc must not change a report
+        mpl.rcdefaults()  # the user's matplotlibrc must not change a report
         mpl.rcParams.update(settings)
         yield
 
 
 def of_arm(index: int) -> str:
-    """What an artist of the arm at this place is marked by (`set_gid`), so that a page can hide it."""
+    """The id (`set_gid`) of all artists of the arm with this index, by which the page hides an arm."""
     return f"arm{index}."
 
 
 @contextmanager
 def marked(ax: Axes, index: int) -> Iterator[None]:
-    """Mark what is drawn inside as the arm's at this place."""
+    """Give all artists drawn inside this context the id of the arm with this index."""
     before = set(ax.get_children())
     yield
     for artist in ax.get_children():
@@ -105,7 +105,7 @@ def drawing(figure: Figure, name: str, title: str, caption: str) -> Drawing:
     document = buffer.getvalue()
     element = document[document.index("<svg") :]
     element = re.sub(r'<g id="arm(\d+)\.">', r'<g data-arm="\1">', element)
-    # A hundredth of a point is enough, and halves the size.
+    # Two decimals are precise enough and halve the size.
     shorter = r'( (?:d|x|y|points|transform)=")([^"]*)"'
     element = re.sub(shorter, lambda found: f'{found[1]}{re.sub(_LONG, _short, found[2])}"', element)
     element = re.sub(r"<[^>]+>", lambda tag: re.sub(r'( id="|url\(#|href="#)', rf"\1{name}-", tag[0]), element)
@@ -113,18 +113,18 @@ def drawing(figure: Figure, name: str, title: str, caption: str) -> Drawing:
     assert size is not None, "matplotlib always writes the size"
     head = f'<title id="{name}-title">{escape(title)}</title>\n <desc id="{name}-desc">{escape(caption)}</desc>'
     named = f'role="img" aria-labelledby="{name}-title" aria-describedby="{name}-desc"'
-    # On a phone a drawing scrolls sideways rather than shrinking until nobody can read it.
+    # A minimum width: on a phone a figure scrolls sideways instead of becoming too small to read.
     fit = f'{named} style="max-width:{size[1]}pt;min-width:{0.75 * float(size[1]):g}pt"'
     followed = _recoloured(element, INK, "currentColor")
     for place, colour in enumerate(PALETTE):
-        followed = _recoloured(followed, colour, f"var(--c{place})")  # a page has others on a dark ground
+        followed = _recoloured(followed, colour, f"var(--c{place})")  # the page has other colours in dark mode
     inline = _with_title(followed.replace(size[0], fit, 1), head)
     on_white = _with_title(element.replace(size[0], f'{size[0]} style="background:#fff"', 1), head)
     return Drawing(name, title, caption, inline, f'<?xml version="1.0"?>\n{on_white}')
 
 
 def renamed(inline: str, prefix: str) -> str:
-    """A drawing for a page with `prefix` before all its ids and the references to them."""
+    """An inline drawing with `prefix` before all its ids and the references to them."""
     if not prefix:
         return inline
     names = r'( id="|url\(#|href="#|aria-labelledby="|aria-describedby=")'
@@ -139,7 +139,7 @@ def _short(found: re.Match[str]) -> str:
 
 
 def _recoloured(element: str, colour: str, other: str) -> str:
-    """Another colour in the attributes of a drawing, and not in its text."""
+    """Replace a colour in the attributes of a drawing, but not in its text."""
     return re.sub(rf"<[^>]+{colour}[^>]*>", lambda tag: tag[0].replace(colour, other), element)
 
 
@@ -149,7 +149,7 @@ def _with_title(element: str, head: str) -> str:
 
 
 def label(text: str) -> str:
-    """A name that fits beside a drawing: control characters out, the middle of a long one left out."""
+    """A name for a figure: without control characters, and a long one shortened in the middle."""
     clean = "".join(character if character.isprintable() else " " for character in text)
     if len(clean) <= _LONGEST_LABEL:
         return clean
@@ -158,6 +158,6 @@ def label(text: str) -> str:
 
 
 def look(index: int) -> tuple[str, str, str]:
-    """Colour, line style and marker of the arm at this place."""
+    """Colour, line style and marker of the arm with this index."""
     turn = index // len(PALETTE)
     return PALETTE[index % len(PALETTE)], DASHES[turn % len(DASHES)], MARKERS[turn % len(MARKERS)]

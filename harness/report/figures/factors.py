@@ -1,4 +1,4 @@
-"""Two factors at a time: the metric over the levels of one, a line for every level of the other."""
+"""Interaction plots: the metric over the levels of one factor, with one line per level of another."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from harness.report.figures.drawing import Drawing, drawing, label, look, style
 from harness.report.text.numbers import setting
 
 _PANELS: Final = 4
-_DODGE: Final = 0.07  # between two lines, so that their bars stand beside each other; levels are 1 apart
-_CHARACTERS: Final = 65  # that fit side by side above or below a panel
-_CROWDED: Final = 24  # points in a panel that stands alone, above which it takes the whole width
-_LONG: Final = 8  # characters of a number
+_DODGE: Final = 0.07  # horizontal offset between lines, so that their bars do not overlap; levels are 1 apart
+_CHARACTERS: Final = 65  # that fit in a row above or below a panel
+_CROWDED: Final = 24  # points above which a single panel takes the whole width
+_LONG: Final = 8  # characters above which a number is rounded
 
 
 def interaction_drawing(found: Grid, contrasts: pd.DataFrame) -> Drawing | None:
-    """Draw every two factors against each other; of many pairs those whose interactions are clearest.
+    """Draw each pair of factors; if there are many pairs, those with the smallest p-values.
 
     Args:
-        found: as `harness.analysis.factors.grid` gives it.
-        contrasts: as `harness.analysis.factors.interactions` gives them.
+        found: as `harness.analysis.factors.grid` returns it.
+        contrasts: as `harness.analysis.factors.interactions` returns them.
     """
     paths = list(found.levels)
     panels = {
@@ -66,29 +66,29 @@ def interaction_drawing(found: Grid, contrasts: pd.DataFrame) -> Drawing | None:
 
 
 def _caption(metric: str, factors: int, drawn: Sequence[Floats], left_out: int) -> str:
-    further = ", averaged over the further factors" if factors > 2 else ""
+    further = ", averaged over the other factors" if factors > 2 else ""
     parts = [
-        f"Final {metric} over the levels of one factor, a line for each level of the other{further}: mean over the "
-        "seeds that all arms of a panel have. Where the effects of two factors add up, their lines run parallel."
+        f"Final {metric} over the levels of one factor, with one line per level of another{further}: mean over the "
+        "seeds that all arms of a panel have. Parallel lines mean that the effects are additive (no interaction)."
     ]
     if any(means.shape[-1] > 1 for means in drawn):
         parts.append(
-            "Thin bars: 95 % t interval over seeds, which holds what all runs of one seed share. Thick bars: the same "
-            "after each seed's own mean over the panel is taken out; by these, points may be compared with each other."
+            "Thin bars: 95 % t interval over seeds, including the variation that all runs of a seed share. Thick bars: "
+            "the same after subtracting each seed's mean over the panel; use these to compare points with each other."
         )
     if left_out:
-        parts.append(f"{plural(left_out, 'pair')} of factors with less clear interactions left out.")
+        parts.append(f"Not shown: {plural(left_out, 'pair')} of factors with less clear interactions.")
     return " ".join(parts)
 
 
 def on_common_seeds(means: Floats) -> Floats:
-    """Leave out seeds that only some arms have: a line over other seeds than its neighbour would not compare.
+    """Keep the seeds that all arms have, so that all points are means over the same seeds.
 
     Args:
         means: shape (levels, levels, seeds), NaN where there is no value.
 
     Returns:
-        Shape (levels, levels, common seeds); all NaN where an arm has no seed at all, which then counts for nothing.
+        Shape (levels, levels, common seeds). Arms without any seed are ignored and stay NaN.
     """
     has_any = ~np.isnan(means).all(axis=-1)
     if not has_any.any():
@@ -97,29 +97,29 @@ def on_common_seeds(means: Floats) -> Floats:
 
 
 def half_widths(means: Floats) -> tuple[Floats, Floats]:
-    """Half-widths of two 95 % t intervals per point: as they are, and without what the seeds share.
+    """Half-widths of two 95 % t intervals per point: the plain one, and the within-seed (Cousineau–Morey) one.
 
-    For the second, each seed's mean over all points is subtracted from its values, and what this takes from their
-    spread is given back by √(C/(C−1)) for C points (Cousineau 2005; Morey 2008, "Confidence intervals from normalized
-    data: a correction to Cousineau (2005)").
+    The second subtracts each seed's mean over all points from its values and corrects the reduced spread by √(C/(C−1))
+    for C points (Cousineau 2005; Morey 2008, "Confidence intervals from normalized data: a correction to Cousineau
+    (2005)").
 
     Args:
-        means: shape (levels, levels, seeds), NaN all along the seeds where there is no point.
+        means: shape (levels, levels, seeds), NaN for all seeds where there is no point.
 
     Returns:
-        Two of shape (levels, levels), NaN where there is no interval.
+        Two arrays of shape (levels, levels), NaN where there is no interval.
     """
     points = means[~np.isnan(means).any(axis=-1)]
     own = points - points.mean(axis=0)
-    given_back = math.sqrt(len(points) / (len(points) - 1)) if len(points) > 1 else math.nan
+    correction = math.sqrt(len(points) / (len(points) - 1)) if len(points) > 1 else math.nan
     plain, within = np.full((2, *means.shape[:2]), math.nan)
     plain[~np.isnan(means).any(axis=-1)] = [mean_interval(values).half_width for values in points]
-    within[~np.isnan(means).any(axis=-1)] = [given_back * mean_interval(values).half_width for values in own]
+    within[~np.isnan(means).any(axis=-1)] = [correction * mean_interval(values).half_width for values in own]
     return plain, within
 
 
 def _panel(ax: Axes, found: Grid, axes: tuple[int, int], means: Floats) -> None:
-    """The factor of more levels along the axis, the other one as lines."""
+    """Draw one panel: the factor with more levels on the x axis, the other one as lines."""
     along, lines = _sides(means, axes)
     if along != axes[0]:
         means = means.swapaxes(0, 1)
@@ -150,7 +150,7 @@ def _panel(ax: Axes, found: Grid, axes: tuple[int, int], means: Floats) -> None:
 
 
 def _sides(means: Floats, axes: tuple[int, int]) -> tuple[int, int]:
-    """Which factor lies along the axis and which gives the lines."""
+    """The factor on the x axis and the factor of the lines."""
     return axes if means.shape[0] >= means.shape[1] else (axes[1], axes[0])
 
 
@@ -160,7 +160,7 @@ def _names(found: Grid, axis: int) -> list[str]:
 
 
 def _value(value: Any) -> str:
-    """A level as arms are named, rounded where that is long: 0.00030000000000000003."""
+    """A level as in the names of arms, but rounded if that is long: 0.00030000000000000003."""
     text = format_value(value)
     return text if len(text) <= _LONG else setting(value)
 
@@ -175,7 +175,7 @@ def _legend_rows(found: Grid, axis: int) -> int:
 
 
 def _in_order(levels: Sequence[Any]) -> list[int]:
-    """Places of the levels from left to right: numbers rising, other values in the order of the spec."""
+    """Indices of the levels from left to right: numbers increasing, other values in the order of the spec."""
     places = list(range(len(levels)))
     if any(isinstance(value, bool) or not isinstance(value, (int, float)) for value in levels):
         return places

@@ -19,10 +19,10 @@ from harness.report.figures.drawing import INK, Drawing, drawing, label, look, m
 
 
 def final_losses(runs: pd.DataFrame, comparison: pd.DataFrame) -> Drawing | None:
-    """Every seed's final value with mean and interval, and beside it the paired differences to the baseline."""
+    """The final value of every seed with mean and interval, next to the paired differences to the baseline."""
     metric, arms = str(comparison["metric"].iloc[0]), list(comparison["arm"])
     chosen = verdict_runs(runs)
-    if metric not in chosen or chosen[metric].count() < 2:  # a single dot says no more than the table
+    if metric not in chosen or chosen[metric].count() < 2:  # a single dot shows no more than the table
         return None
     paired = bool(comparison["pairs"].sum())
     with style("final-loss"):
@@ -50,7 +50,7 @@ def final_losses(runs: pd.DataFrame, comparison: pd.DataFrame) -> Drawing | None
         caption = (
             f"Final {metric_name(metric)} of every complete confirm run (dots, one per seed) with the mean "
             "and its 95 % t interval (bar above)."
-            + (" Right: the same runs, each minus the baseline's run of the same seed." if paired else "")
+            + (" Right: the same runs, each minus the baseline's run with the same seed." if paired else "")
         )
         return drawing(figure, "final-loss", f"Final {metric_name(metric)} of every seed per arm", caption)
 
@@ -62,7 +62,7 @@ def _paired(own: pd.Series, base: pd.Series) -> npt.NDArray[np.float64]:
 
 
 def _dots(ax: Axes, values: Sequence[npt.NDArray[np.float64]], found: Sequence[Interval]) -> None:
-    """One line per arm: dots for its runs and, a little above, mean and interval."""
+    """One row per arm: dots for its runs and, slightly above, mean and interval."""
     for index, (dots, interval) in enumerate(zip(values, found, strict=True)):
         colour, _, marker = look(index)
         with marked(ax, index):

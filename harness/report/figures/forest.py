@@ -1,4 +1,4 @@
-"""The forest plot: how far each arm lies from the baseline, with the interval, and the zone of what does not matter."""
+"""The forest plot: each arm's difference to the baseline with its interval, and the zone ±δ."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def forest(comparison: pd.DataFrame) -> Drawing | None:
     """Paired differences to the baseline, one row per arm, with 95 % intervals, the baseline's line and ±δ.
 
     Args:
-        comparison: as `compare` gives it; of several sweeps, each with its own baseline, one below the other.
+        comparison: as `compare` returns it, for one sweep or several concatenated ones, each with its own baseline.
 
     Returns:
-        None where no arm has a pair with the baseline.
+        None if no arm has a pair with the baseline.
     """
     if not comparison["pairs"].sum():
         return None
@@ -53,7 +53,7 @@ def forest(comparison: pd.DataFrame) -> Drawing | None:
         ax.set_xlabel(f"{metric_name(metric)} minus {whose}, {unit(metric)} (left of 0: better)")
         caption = (
             f"Difference of the {metric_name(metric)} to the baseline {base}: mean over paired seeds and 95 % interval."
-            + (f" Shaded: differences smaller than the {rounded(delta)} that matters." if math.isfinite(delta) else "")
+            + (f" Shaded: differences below δ = {rounded(delta)}, too small to matter." if math.isfinite(delta) else "")
         )
         return drawing(figure, "forest", "Differences to the baseline with their intervals", caption)
 

@@ -1,4 +1,4 @@
-"""The curves of a sweep: training and validation loss and the gap between them, over what was spent."""
+"""The loss curves of a sweep: training and validation loss and their gap, over tokens, steps, seconds or FLOPs."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from harness.report.figures.axes import WIDTH, Matrix, legend, legend_rows, loss
 from harness.report.figures.drawing import Drawing, drawing, look, of_arm, style
 from harness.report.text.numbers import significant
 
-_SKIP: Final = 0.2  # share of the way whose losses may leave the frame: the fall from ln(vocabulary) hides the rest
-_FEW_POINTS: Final = 4  # so few places cannot spare their first
-_MOST_POINTS: Final = 200  # of a line: more cannot be seen
+_SKIP: Final = 0.2  # first share of the x axis whose losses may be cut off: the fall from ln(vocabulary) hides the rest
+_FEW_POINTS: Final = 4  # up to this many evaluations nothing is cut off
+_MOST_POINTS: Final = 200  # points of a line: more cannot be seen
 _GAP: Final = "gap"
 
 
 @dataclass(frozen=True)
 class Axis:
-    """What curves are drawn over.
+    """An x axis of the loss curves.
 
     Attributes:
         name: a slug.
-        title: what a person chooses it by.
-        column: of the frame that `spent` gives.
-        label: of the axis, with its unit.
+        title: its name in the page's switch.
+        column: column of the frame that `spent` returns.
+        label: axis label with unit.
     """
 
     name: str
@@ -52,7 +52,7 @@ AXES: Final = (
 
 
 def spent(curves: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """Curves with everything that they can be drawn over: `flops` is added, and `seconds` where it is missing (NaN)."""
+    """Curves with a column for every x axis: adds `flops`, and `seconds` if it is missing (NaN)."""
     rate = runs.set_index("run_id")["flops_per_token"] if "flops_per_token" in runs else pd.Series(dtype=float)
     flops = numbers(curves, "tokens") * pd.to_numeric(curves["run_id"].map(rate), errors="coerce")
     return curves.assign(tokens=numbers(curves, "tokens"), flops=flops, seconds=numbers(curves, "seconds"))
@@ -65,19 +65,19 @@ def loss_curves(
     metric: str = metrics.VAL_LOSS,
     axis: Axis = AXES[0],
 ) -> Drawing | None:
-    """Training and validation loss and the gap between them: per arm the mean of its confirm runs and their range.
+    """Training and validation loss and their gap: per arm the mean and the range of its confirm runs.
 
-    Where arms predict different tokens (`metric` is bits per byte), losses would not compare: that metric alone.
+    If arms predict different tokens (`metric` is bits per byte), losses are not comparable; only `metric` is drawn.
 
     Args:
-        curves: as `load_curves` gives them.
-        runs: as `load_runs` gives them; confirm runs that ended early are drawn to where they stopped.
+        curves: as `load_curves` returns them.
+        runs: as `load_runs` returns them; confirm runs that ended early are drawn up to their end.
         arms: names, in the order of their colours.
-        metric: what the arms are compared by.
-        axis: what they are drawn over.
+        metric: the metric that compares the arms.
+        axis: the x axis.
 
     Returns:
-        None where there is nothing to draw, or where nobody knows how much of `axis` was spent.
+        None if there is nothing to draw, or if the curves have no values for `axis`.
     """
     shown = loss_sides(curves) if metric == metrics.VAL_LOSS else (validation_side(curves, metric),)
     confirm = spent(curves[(curves["phase"] == Phase.CONFIRM) & np.isfinite(curves["value"])], runs)
@@ -118,25 +118,25 @@ def _caption(titles: str, axis: Axis, complete: pd.DataFrame, broken: pd.DataFra
     several = complete.groupby("arm")["run_id"].nunique().max() > 1
     words = [f"{titles.capitalize()} over {axis.label.removesuffix(', s')}, confirm runs."]
     if "loss" in titles:
-        words.append("The scale on the right of each panel gives the same as perplexity, exp(loss).")
+        words.append("The scale on the right of each panel is perplexity, exp(loss).")
     words.append("Line: mean over seeds; band: lowest to highest seed." if several else "One seed per arm, so no band.")
     if len(broken):
         who = "ended early or are still training" if broken["outcome"].isna().any() else "ended early"
         words.append(
-            f"Dotted lines: runs that {who}, to a cross, or an open triangle where they diverged; at the upper edge "
-            "where they ended above it."
+            f"Dotted lines: runs that {who}; they end in a cross, diverged ones in an open triangle (at the upper edge "
+            "if the loss is above it)."
         )
     if both:
         words.append("Last panel: the generalisation gap, each run's validation loss minus its training loss.")
     if axis.name == "seconds":
-        words.append("Time includes evaluations, and other runs were trained beside these.")
+        words.append("Time includes evaluations, and other runs may have trained at the same time.")
     if cut:
-        words.append(f"The frame leaves out higher losses at the beginning, up to {cut:.2f}.")
+        words.append(f"Higher losses at the beginning, up to {cut:.2f}, are cut off.")
     return " ".join(words)
 
 
 def _gaps(curves: pd.DataFrame, metric: str = metrics.VAL_LOSS) -> pd.DataFrame:
-    """Validation minus training loss of each run at the points that have both, as rows of `curves`."""
+    """Validation minus training loss of each run at the steps that have both, as rows like those of `curves`."""
     places = curves.set_index(["run_id", "step"])
     validation, training = (places[places["metric"] == name] for name in (metric, metrics.TRAIN_LOSS))
     value = (validation["value"] - training["value"]).dropna()
@@ -149,7 +149,7 @@ def _means(ax: Axes, complete: pd.DataFrame, metric: str, arms: Sequence[str]) -
 
 
 def _broken_off(ax: Axes, broken: pd.DataFrame, metric: str, arms: Sequence[str]) -> None:
-    """Runs that ended early; the frame is that of the others."""
+    """Draw the runs that ended early without changing the axis limits."""
     top = ax.get_ylim()[1]
     ax.set_ylim(ax.get_ylim())
     for _, run in broken[(broken["metric"] == metric) & broken["arm"].isin(list(arms))].groupby("run_id", sort=True):
@@ -157,10 +157,10 @@ def _broken_off(ax: Axes, broken: pd.DataFrame, metric: str, arms: Sequence[str]
 
 
 def _matrix(curves: pd.DataFrame, arm: str, metric: str) -> Matrix:
-    """Places, shape (points,), and losses, shape (runs, points), of an arm's runs on the points they share.
+    """An arm's runs on a common grid: x, shape (points,), and losses, shape (runs, points).
 
-    Runs that were evaluated at different places (a budget in seconds) are interpolated linearly, up to where the
-    shortest ends, so the mean is over the same runs everywhere.
+    Runs evaluated at different points (a budget in seconds) are interpolated linearly up to the end of the shortest, so
+    that the mean is over the same runs everywhere.
     """
     chosen = curves[(curves["arm"] == arm) & (curves["metric"] == metric)]
     lines = [run.sort_values("at")[["at", "value"]].to_numpy(float) for _, run in chosen.groupby("run_id")]
@@ -174,15 +174,15 @@ def _matrix(curves: pd.DataFrame, arm: str, metric: str) -> Matrix:
 
 
 def to_the_end(ax: Axes, run: pd.DataFrame, index: int, top: float) -> None:
-    """A run that ended early, to where it stopped: a cross, or an open triangle where it diverged.
+    """Draw a run that ended early, ending in a cross, or in an open triangle if it diverged.
 
-    An end above the frame is marked at its upper edge.
+    An end above the axes is marked at their upper edge.
 
     Args:
-        ax: where to.
+        ax: the axes.
         run: its points, `at` and `value`, in order, with its `outcome`.
-        index: place of its arm among the arms.
-        top: upper edge of the frame.
+        index: index of its arm.
+        top: upper limit of the y axis.
     """
     colour = look(index)[0]
     diverged = run["outcome"].iloc[0] == Outcome.DIVERGED
@@ -196,7 +196,7 @@ def to_the_end(ax: Axes, run: pd.DataFrame, index: int, top: float) -> None:
 
 
 def _frame(ax: Axes, curves: pd.DataFrame) -> float:
-    """Fit the loss axis to what comes after the first fall; the highest loss left out, 0 where none is."""
+    """Fit the loss axis to the losses after the first fall. Returns the highest loss that is cut off, or 0."""
     skipped = _SKIP * curves["at"].max() if curves["at"].nunique() > _FEW_POINTS else 0.0
     later = curves[curves["at"] >= skipped]["value"]
     low, high, highest = float(later.min()), float(later.max()), float(curves["value"].max())

@@ -12,13 +12,13 @@ from harness.report.figures.drawing import Drawing, drawing, look, style
 
 
 def run_curve(curves: pd.DataFrame) -> Drawing:
-    """Training and validation loss of one run over its tokens.
+    """Training and validation loss of one run over training tokens.
 
     Args:
         curves: one row per point and metric with `tokens`, `metric`, `value`.
 
     Raises:
-        ValueError: there is neither a training nor a validation loss to draw.
+        ValueError: the run has neither a training nor a validation loss.
     """
     finite = curves[np.isfinite(curves["value"])]
     sides = [side for side in loss_sides(finite) if (finite["metric"] == side[0]).any()]

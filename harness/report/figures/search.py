@@ -1,7 +1,7 @@
-"""Drawings of the search inside each arm: what was tried, how much of the best is luck, which dimensions mattered.
+"""Figures of the search inside each arm: trials, expected best of k trials, importance of dimensions.
 
-Sources: Google's deep learning tuning playbook (isolation plots), Dodge et al. 2019, "Show your work" (expected best
-of k trials).
+Sources: Godbole et al. 2023, "Deep Learning Tuning Playbook" (isolation plots); Dodge et al. 2019, "Show Your Work"
+(expected best of k trials).
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from harness.report.text.numbers import number, setting
 if TYPE_CHECKING:
     from harness.analysis.importance import Importance
 
-_TOGETHER: Final = 4  # more arms than this get a panel each: their bands would hide one another
-_FALL: Final = 2.0  # how much of the early fall may be seen, in units of what comes after it
-_EARLY: Final = 0.2  # share of the tokens whose losses may leave the frame
-_FEW: Final = 12  # whole numbers that are set out like options
-_STEPS: Final = (1, 2, 5, 10)  # between marks on an axis
-_PANEL: Final = 2.9  # inches, the width of one of several panels
+_TOGETHER: Final = 4  # more arms than this get a panel each: their bands would overlap
+_FALL: Final = 2.0  # visible part of the early fall, in units of the range after it
+_EARLY: Final = 0.2  # first share of the tokens whose losses may be cut off
+_FEW: Final = 12  # integer ranges below this width are drawn like choices
+_STEPS: Final = (1, 2, 5, 10)  # steps between ticks
+_PANEL: Final = 2.9  # inches, width of one of several panels
 
 
 def tuning(
@@ -45,15 +45,13 @@ def tuning(
     tune: Mapping[str, Mapping[str, Sequence[Any]]],
     metric: str = metrics.VAL_LOSS,
 ) -> Drawing | None:
-    """Final validation loss (or what else compares the arms) of every explore trial over each tuned dimension.
-
-    The best complete trial of each arm is ringed.
+    """The final metric of every explore trial over each tuned dimension, with a ring around each arm's best trial.
 
     Args:
-        runs: as `load_runs` gives them.
+        runs: as `load_runs` returns them.
         arms: names, in the order of their colours.
         tune: path → {kind: values}, as the spec writes it.
-        metric: what the arms are compared by.
+        metric: the metric that compares the arms.
     """
     explored = runs[runs["phase"] == Phase.EXPLORE]
     paths = [path for path in tune if path in explored]
@@ -68,7 +66,7 @@ def tuning(
     low = float(explored.loc[explored["outcome"].isin([Outcome.COMPLETE, Outcome.PRUNED]), metric].min())
     high = float(complete[metric].max())
     pad = 0.08 * (high - low) or 0.05 * abs(high) or 1.0
-    # What has no place in the frame stands above it, each arm in a row of its own: arms often try the same values.
+    # Values above the axes are drawn at the top, one row per arm, because arms often try the same settings.
     edges = {arm: high + pad * (1 + min(0.5, 3 / len(arms)) * index) for index, arm in enumerate(arms)}
     with style("tuning"):
         figure = Figure(
@@ -89,15 +87,13 @@ def tuning(
 def _tuning_caption(explored: pd.DataFrame, metric: str) -> str:
     kinds = set(explored["outcome"])
     parts = [
-        f"Explore trials: final {metric_name(metric)} over each tuned dimension. Filled marks are complete trials, "
-        "the best of each arm ringed."
+        f"Explore trials: final {metric_name(metric)} over each tuned dimension. Filled marks: complete trials, with a "
+        "ring around the best of each arm."
     ]
     if Outcome.PRUNED in kinds:
-        parts.append(
-            "Crosses: pruned trials at their last value, higher ones above the rest, a row per arm; no results."
-        )
+        parts.append("Crosses: pruned trials at their last value, at the top if that is higher; they have no result.")
     if Outcome.DIVERGED in kinds:
-        parts.append("Open triangles above the rest: diverged trials.")
+        parts.append("Open triangles at the top: diverged trials.")
     return " ".join(parts)
 
 
@@ -120,7 +116,7 @@ def _dimension(
         else:
             place = pd.to_numeric(mine[path], errors="coerce").astype(float)
         if kind == "choice" or (kind == "int_uniform" and values[1] - values[0] < _FEW):
-            # Arms stand side by side within an option, so that one does not hide another.
+            # Arms are drawn side by side within an option, so that they do not overlap.
             place = place + 0.5 * ((index + 0.5) / len(arms) - 0.5)
         loss = mine[metric]
         done = mine["outcome"] == Outcome.COMPLETE
@@ -156,7 +152,7 @@ def _dimension(
 
 
 def _log_axis(ax: Axes, low: float, high: float) -> None:
-    """A logarithmic axis over the whole range; 1, 2 and 5 are labelled where there are few decades."""
+    """A logarithmic axis over the whole range, with labels at 1, 2 and 5 if there are few decades."""
     ax.set_xscale("log")
     margin = (high / low) ** 0.04
     ax.set_xlim(low / margin, high * margin)
@@ -167,15 +163,15 @@ def _log_axis(ax: Axes, low: float, high: float) -> None:
 
 
 def trial_curves(curves: pd.DataFrame, arms: Sequence[str], metric: str = metrics.VAL_LOSS) -> Drawing | None:
-    """Validation loss of every explore trial over training tokens, a panel per arm, each to where it ended.
+    """Validation loss of every explore trial over training tokens, one panel per arm.
 
     Args:
-        curves: as `load_curves` gives them.
+        curves: as `load_curves` returns them.
         arms: names, in the order of their colours.
-        metric: what the arms are compared by.
+        metric: the metric that compares the arms.
 
     Returns:
-        None where no trial has two points.
+        None if no trial has two points.
     """
     tried = curves[(curves["phase"] == Phase.EXPLORE) & (curves["metric"] == metric) & np.isfinite(curves["value"])]
     tried = tried.assign(at=pd.to_numeric(tried["tokens"], errors="coerce").astype(float)).dropna(subset="at")
@@ -203,26 +199,26 @@ def trial_curves(curves: pd.DataFrame, arms: Sequence[str], metric: str = metric
         _outer_labels(figure, panels, "training tokens", f"{metric_name(metric)}, {unit(metric)}")
         caption = (
             f"{metric_name(metric).capitalize()} of every explore trial over training tokens. Solid: complete. "
-            "Dotted, to a cross: pruned or ended early; to an open triangle: diverged."
+            "Dotted, ending in a cross: pruned or ended early; in an open triangle: diverged."
         )
         if highest > high + pad:
-            caption += f" The frame leaves out higher losses at the beginning, up to {number(highest, 2)}."
+            caption += f" Higher losses at the beginning, up to {number(highest, 2)}, are cut off."
         return drawing(figure, "trial-curves", "Explore trials over training tokens", caption)
 
 
 def search_luck(
     losses: Mapping[str, Floats], arms: Sequence[str], metric: str = metrics.VAL_LOSS, notes: Sequence[str] = ()
 ) -> Drawing | None:
-    """The expected best of k trials over k, one line per arm; with more than four arms, a panel for each.
+    """The expected best of k trials over k, one line per arm; with more than four arms, one panel per arm.
 
     Args:
-        losses: arm → losses of the trials that count, shape (n,), each diverged one as an untrained model.
+        losses: arm → losses of its trials, shape (n,); for a diverged trial the loss of an untrained model.
         arms: names, in the order of their colours.
-        metric: what the arms are compared by.
+        metric: the metric that compares the arms.
         notes: sentences for the end of the caption.
 
     Returns:
-        None where no arm has two trials.
+        None if no arm has two trials.
     """
     lines = {arm: expected_best(losses[arm]) for arm in arms if arm in losses and len(losses[arm])}
     if max((len(line) for line in lines.values()), default=0) < 2:
@@ -248,18 +244,17 @@ def search_luck(
         for ax in panels:
             ax.xaxis.set_major_locator(MaxNLocator(5, steps=_STEPS, integer=True))
         caption = [
-            "The best of k trials that one may expect, as the mean over all draws of k from the trials of an arm; a "
-            "diverged trial counts as an untrained model. A line that still falls at its end says that more trials "
-            "would help."
+            "Expected best of k trials: the mean of the best over all draws of k trials of an arm; a diverged trial "
+            "counts as an untrained model. If a line is still falling at its end, more trials would help."
         ]
         if len(lines) > _TOGETHER:
             caption.append("Each panel shows one arm in colour and the others in grey.")
         if any(band.size for band in bands.values()):
             caption.append(
-                "Band: 10 to 90 % over trials drawn anew, up to a third of the trials; beyond, it would be too narrow."
+                "Band: 10 to 90 % over bootstrap samples of the trials, up to k = n/3; beyond that it is too narrow."
             )
         if cut:
-            caption.append(f"The frame leaves out higher values for few trials, up to {number(cut, 2)}.")
+            caption.append(f"Higher values for few trials, up to {number(cut, 2)}, are cut off.")
         title = f"Expected best {metric_name(metric)} of k explore trials"
         return drawing(figure, "search-luck", title, " ".join([*caption, *notes]))
 
@@ -276,7 +271,7 @@ def _luck(ax: Axes, line: Floats, band: Floats, arm: str, index: int) -> None:
 
 
 def _after_the_fall(ax: Axes, lines: Sequence[Floats], bands: Sequence[Floats]) -> float:
-    """Fit the loss axis to what comes after a quarter of the trials; the highest value left out, or 0."""
+    """Fit the loss axis to the values after a quarter of the trials. Returns the highest value cut off, or 0."""
     everything = [*lines, *(band.ravel() for band in bands if band.size)]
     low, highest = min(float(x.min()) for x in everything), max(float(x.max()) for x in everything)
     later = max(float(np.median([line[len(line) // 4] for line in lines])), max(float(line[-1]) for line in lines))
@@ -287,7 +282,7 @@ def _after_the_fall(ax: Axes, lines: Sequence[Floats], bands: Sequence[Floats]) 
 
 
 def _panels(number_of: int, height: float) -> tuple[Figure, list[Axes]]:
-    """A figure of up to three panels side by side with common axes, inches high each; it needs a style around it."""
+    """A figure of panels with shared axes, up to three in a row, each `height` inches high. Call it inside `style`."""
     columns = min(number_of, 3)
     rows = math.ceil(number_of / columns)
     figure = Figure(figsize=(min(WIDTH, 1.6 + _PANEL * columns), 0.35 + height * rows), layout="constrained")
@@ -295,12 +290,12 @@ def _panels(number_of: int, height: float) -> tuple[Figure, list[Axes]]:
     for ax in grid[number_of:]:
         ax.set_visible(False)
     for above in grid[number_of - columns : number_of]:
-        above.tick_params(axis="x", labelbottom=True)  # the last of its column, though not of the last row
+        above.tick_params(axis="x", labelbottom=True)  # the lowest panel of its column, also if not in the last row
     return figure, grid[:number_of]
 
 
 def _outer_labels(figure: Figure, panels: Sequence[Axes], x: str, y: str) -> None:
-    """Name both axes once."""
+    """Label both axes once for all panels."""
     if len(panels) == 1:
         panels[0].set_xlabel(x)
         panels[0].set_ylabel(y)
@@ -310,14 +305,14 @@ def _outer_labels(figure: Figure, panels: Sequence[Axes], x: str, y: str) -> Non
 
 
 def importance_bars(found: Mapping[str, Importance], arms: Sequence[str]) -> Drawing | None:
-    """How much of the variance of the loss each tuned dimension explains by itself, one panel per arm.
+    """First-order and total Sobol indices of the tuned dimensions, one panel per arm.
 
     Args:
-        found: arm → its importances; arms that have too few trials are left out.
+        found: arm → importance; arms without a good enough fit are left out.
         arms: names, in the order of their colours.
 
     Returns:
-        None where no arm has enough trials.
+        None if no arm has a good enough fit.
     """
     shown = [arm for arm in arms if arm in found and found[arm].enough]
     if not shown:
@@ -342,9 +337,9 @@ def importance_bars(found: Mapping[str, Importance], arms: Sequence[str]) -> Dra
         panels[0].set_ylim(len(paths) - 0.5, -0.5)
         _outer_labels(figure, panels, "share of the variance of the loss", "")
         caption = (
-            "How much of the variance of the loss over the searched space each tuned dimension explains by itself "
-            "(bar, with its 95 % interval over trials drawn anew) and with its interactions (open mark), by a model "
-            "fitted to the complete trials of one arm; what diverged or was pruned is left out. R²: how well the model "
-            "predicts trials that it was not fitted to."
+            "Sobol indices: the share of the variance of the loss over the search space that a tuned dimension "
+            "explains alone (bar, with its 95 % bootstrap interval) and with its interactions (open mark). They come "
+            "from a Gaussian process fitted to the complete trials of one arm, without diverged and pruned ones. R²: "
+            "how well it predicts trials that it was not fitted to (out-of-bag)."
         )
         return drawing(figure, "importance", "Importance of each tuned dimension per arm", caption)

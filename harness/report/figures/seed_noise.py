@@ -1,4 +1,4 @@
-"""The spread over seeds, as a figure."""
+"""The figure of seed noise: the minimum detectable effect over the number of seeds."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _TICKS: Final = (3, 5, 8, 12, 20, 30, 50, 100, 200)
 
 
 def _sizes(spread: Spread, delta: float) -> Drawing:
-    """The smallest difference found in 80 % of sweeps over the seeds per arm, with the one that matters."""
+    """The smallest difference found in 80 % of sweeps over the number of seeds per arm, with δ as a line."""
     needed = seeds_to_detect(delta, spread.deviation.mean, ALPHA, detectable=unpaired_detectable_effect)
     last = _TICKS[-1] if needed > _TICKS[-1] else next(tick for tick in _TICKS if tick >= max(20, needed))
     seeds = list(range(_TICKS[0], last + 1))
@@ -36,7 +36,7 @@ def _sizes(spread: Spread, delta: float) -> Drawing:
         figure = Figure(figsize=(0.85 * WIDTH, 3.0), layout="constrained")
         ax = figure.subplots()
         for index, (found, name) in enumerate(
-            ((unpaired_detectable_effect, "other seeds in each arm"), (detectable_effect, "same seeds, half shared"))
+            ((unpaired_detectable_effect, "different seeds (unpaired)"), (detectable_effect, "same seeds (paired)"))
         ):
             colour, dash, _ = look(index)
             of_one = [found(1.0, n, ALPHA) for n in seeds]
@@ -45,8 +45,10 @@ def _sizes(spread: Spread, delta: float) -> Drawing:
             if not index:
                 ax.fill_between(seeds, low, high, color=colour, alpha=0.14, linewidth=0)
         if not math.isnan(delta):
-            ax.axhline(delta, color=INK, linewidth=0.8, linestyle="--", label=f"what matters, {rounded(delta)}")
-        ax.axhline(spread.two_runs, color=INK, linewidth=0.8, linestyle=":", label="two single runs may differ so")
+            ax.axhline(
+                delta, color=INK, linewidth=0.8, linestyle="--", label=f"δ, the smallest that matters: {rounded(delta)}"
+            )
+        ax.axhline(spread.two_runs, color=INK, linewidth=0.8, linestyle=":", label="two runs by seed alone (95 %)")
         ax.set_xscale("log")
         ax.set_yscale("log")
         ax.xaxis.set_major_locator(FixedLocator([tick for tick in _TICKS if tick <= last]))
@@ -60,8 +62,9 @@ def _sizes(spread: Spread, delta: float) -> Drawing:
         ax.set_ylabel(f"difference, {unit(spread.metric)}")
         figure.legend(loc="outside right upper")
         caption = (
-            f"The smallest true difference in {metric_name(spread.metric)} found in 80 % of sweeps, over the seeds "
-            "that each arm has. Band: by the 95 % interval of the spread. Dotted: below it, two single runs may differ "
-            "by their seed alone."
+            f"The smallest true difference in {metric_name(spread.metric)} found in 80 % of sweeps, over the number of "
+            "seeds per arm. Paired assumes that half of the variance is shared by runs with one seed. Band: from the "
+            "95 % interval of the standard deviation. Dotted: two single runs that differ by less may differ by their "
+            "seed alone."
         )
-        return drawing(figure, "seed-noise", "Differences that so many seeds find", caption)
+        return drawing(figure, "seed-noise", "Detectable differences by number of seeds", caption)

@@ -1,4 +1,4 @@
-"""What a report page shows."""
+"""The content of a report of one sweep."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ class Content:
 
     Attributes:
         record, runs, comparison, ground: the sweep, its runs, and what compares its arms.
-        leading: drawings beside the answer.
-        curves: what the loss curves are drawn over, and the drawing; the first is the one that is shown.
+        leading: drawings with the answer.
+        curves: loss curves with their x axis; the page shows the first until the reader chooses another.
         drawings: further drawings of losses.
-        evidence_figures: drawings beside the evidence.
-        sections: parts that only some sweeps have.
+        evidence_figures: drawings with the table of evidence.
+        sections: sections that only some sweeps have.
         moments, sample_seed: generated texts, and the seed of their runs.
-        passage: the coloured validation text, where runs have one.
-        opening: how a run is looked at in MLflow.
-        patch: what was changed on top of the commit; empty where nothing was.
+        passage: a validation text coloured by loss; None if no run has one.
+        opening: how to open a run in MLflow.
+        patch: uncommitted changes as a patch; empty if there were none.
     """
 
     record: SweepRecord
@@ -62,14 +62,14 @@ class Content:
 
     @property
     def every_drawing(self) -> list[Drawing]:
-        """All drawings, in the order they are read."""
+        """All drawings, in the order of the page."""
         curves = [drawing for _, drawing in self.curves]
         parts = [drawing for section in self.sections for drawing in section.drawings]
         return [*self.leading, *curves, *self.drawings, *self.evidence_figures, *parts]
 
     @property
     def every_table(self) -> dict[str, Table]:
-        """All tables but the wide ones of runs and curves, by the name of their file."""
+        """All tables by file name, without the wide ones of runs and curves."""
         found = {"answer": answer_table(self.comparison)}
         if (evidence := evidence_table(self.comparison)) is not None:
             found["evidence"] = evidence

@@ -1,4 +1,4 @@
-"""A table for a paper."""
+"""A table as LaTeX."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LATEX = {
 
 
 def latex_table(table: Table, caption: str) -> str:
-    """The table for a paper: a booktabs `tabular`, everything in it escaped."""
+    """The table as a booktabs `tabular`, with all text escaped."""
     setting_of = "".join("r" if column.numeric else "l" for column in table.columns)
     lines = [" & ".join(_latex(column.label) for column in table.columns) + r" \\", r"\midrule"]
     lines += [" & ".join(_latex(cell.text) for cell in row.cells) + r" \\" for row in table.rows]

@@ -1,4 +1,4 @@
-"""The report as Markdown: how text, tables, code and pictures are written there."""
+"""Markdown for text, tables, code and figures."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from harness.report.figures.drawing import Drawing
 from harness.report.tables.table import Table
 from harness.report.text.numbers import short_id
 
-_RUNS_NAMED = 12  # runs that a row of a table names
+_RUNS_NAMED = 12  # most run ids in a row of a table
 
 
 class _Raw(str):
-    """Text that is Markdown already, or stands in a code block."""
+    """Text that is already Markdown and must not be escaped."""
 
     __slots__ = ()
 
 
 def prepare(environment: jinja2.Environment) -> None:
-    """Let an environment escape what it prints, and give it the filters of the Markdown template."""
+    """Make a Jinja environment escape its output for Markdown, and add the filters of the Markdown template."""
     environment.finalize = markdown
     environment.filters |= {"fenced": _fenced, "table": table_of, "picture": picture_of, "linked": _linked}
 
@@ -29,7 +29,7 @@ _SPECIAL = re.compile(r"([\\`*_{}\[\]|#~$])")
 
 
 def markdown(value: object) -> str:
-    """Escape whatever a template prints: one line, no markup, no HTML."""
+    """Escape a value for Markdown: one line, no markup, no HTML."""
     if isinstance(value, _Raw):
         return value
     line = " ".join(str(value).split())
@@ -44,7 +44,7 @@ def _fenced(text: str) -> _Raw:
 
 
 def picture_of(drawing: Drawing) -> _Raw:
-    """A link to a drawing's file, and its caption."""
+    """An image link to a drawing's file, and its caption."""
     return _Raw(f"![{markdown(drawing.title)}](figures/{drawing.filename})\n\n{markdown(drawing.caption)}")
 
 
@@ -53,7 +53,7 @@ def _linked(drawing: Drawing, text: str) -> _Raw:
 
 
 def table_of(table: Table) -> _Raw:
-    """A pipe table; where rows rest on several runs, these are named in a last column."""
+    """A pipe table; if rows have runs behind them, their ids are in a last column."""
     named = any(row.runs for row in table.rows)
     header = [markdown(column.label) for column in table.columns] + ["Runs"] * named
     rule = ["---:" if column.numeric else ":---" for column in table.columns] + [":---"] * named

@@ -1,4 +1,4 @@
-"""The report as one HTML page and as Markdown: what stands where. How it looks is in `templates/`."""
+"""Renders the report as one HTML page and as Markdown. Layout and style are in `templates/`."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ _PATCH_SHOWN = 100_000  # characters
 
 
 def render_html(content: Content) -> str:
-    """The whole page: styles, drawings and the script inside, nothing fetched from anywhere."""
+    """The whole page as one self-contained file: styles, drawings and script are inline."""
     title = content.record.question or content.record.name
     return render_page(title, _byline(content.record, content.runs), [render_sweep(content)])
 
 
 def render_page(title: str, byline: Sequence[str], bodies: Sequence[Markup]) -> str:
-    """A page around the parts that `render_sweep` gives."""
+    """A page around the parts that `render_sweep` returns."""
     script = (_TEMPLATES / "page.js").read_text("utf-8")
     return (
         _environment(autoescape=True)
@@ -54,7 +54,7 @@ def render_page(title: str, byline: Sequence[str], bodies: Sequence[Markup]) -> 
             bodies=bodies,
             css=Markup((_TEMPLATES / "report.css").read_text("utf-8")),
             script=Markup(script),
-            # The page may run this one script and nothing that slipped into it.
+            # The content security policy permits only this script.
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         )
     )
@@ -65,8 +65,8 @@ def render_sweep(content: Content, prefix: str = "", level: int = 2) -> Markup:
 
     Args:
         content: the sweep.
-        prefix: before each of its ids, so that a page can hold several sweeps.
-        level: of its headings.
+        prefix: prefix of all ids, so that a page can hold several sweeps.
+        level: level of its headings.
     """
     arms = {arm.name: place for place, arm in enumerate(content.record.arms)}
 
@@ -81,13 +81,14 @@ def render_sweep(content: Content, prefix: str = "", level: int = 2) -> Markup:
 def render_overview(
     answers: Sequence[tuple[str, str, str]], arms: Table, note: str, settings: Table, drawings: Sequence[Drawing]
 ) -> Markup:
-    """What stands above the chapters of several sweeps.
+    """The overview above the chapters of a report of several sweeps.
 
     Args:
         answers: name, question and findings of each sweep.
-        arms: all their arms, with the `note` that stands under it.
-        settings: what differs between the sweeps.
-        drawings: of all of them.
+        arms: table of all arms.
+        note: text below that table.
+        settings: table of the settings that differ between the sweeps.
+        drawings: figures with all sweeps.
     """
     environment = _environment(autoescape=True)
     helpers = {"arm_place": lambda _table, _row: None, "inline": _inline}
@@ -100,12 +101,12 @@ def _inline(drawing: Drawing, prefix: str) -> Markup:
 
 
 def _unbroken(text: str) -> str:
-    """A text in which no line ends between a number and its per cent sign."""
+    """A text with no-break spaces before per cent signs."""
     return text.replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def render_markdown(content: Content) -> str:
-    """The same for GitHub, with links to the files in `figures/`."""
+    """The report as Markdown for GitHub, with links to the files in `figures/`."""
     environment = _environment(autoescape=False)
     markdown.prepare(environment)
     record = content.record
@@ -165,7 +166,7 @@ def _cut(patch: str) -> str:
 
 
 def preliminary(runs: Iterable[pd.DataFrame]) -> list[str]:
-    """A word of warning for the byline, where some of the sweeps' runs have not ended."""
+    """The byline's entry "preliminary", if some runs of the sweeps are still training."""
     running = sum(int(one["outcome"].isna().sum()) for one in runs)
     return [f"preliminary: {plural(running, 'run')} still training"] if running else []
 
@@ -178,11 +179,19 @@ def _byline(record: SweepRecord, runs: pd.DataFrame) -> list[str]:
 
 
 def _note(content: Content) -> str:
-    """What the figures of the answer table mean."""
+    """The note below the answer table."""
     comparison = content.comparison
-    words = ["± is the half-width of the 95 % t interval over seeds; one seed has none (–)."]
+    words = ["Each row is an arm: one combination of the compared settings."] if len(comparison) > 1 else []
+    if content.record.tune:
+        words.append(
+            "Explore trials search each arm's hyperparameters; confirm runs train its best configuration again on new "
+            "seeds, and only they are compared."
+        )
+    words.append("± is the half-width of the 95 % t interval over seeds; one seed has none (–).")
     if content.ground.metric == metrics.VAL_LOSS:
-        words.append("Losses are of the last checkpoint, in nats per token, over every token of the split.")
+        words.append(
+            "Losses are of the last checkpoint, in nats per token (natural logarithm), over every token of the split."
+        )
     words.append("Perplexity is the exponential of the mean validation loss.")
     if comparison["pairs"].sum():
         words.append("Δ: arm minus baseline, averaged over pairs of runs that share a seed; negative is better.")
@@ -190,16 +199,16 @@ def _note(content: Content) -> str:
             words.append("Arms have different numbers of seeds, so Δ is not the difference of their means.")
     if comparison["common_context_mean"].notna().any():
         words.append(
-            "Common context: the same loss over the targets that have at least the shortest context behind them in "
-            "every arm's window, so all arms answer the same questions."
+            "Common context: the validation loss over the targets with at least the shortest context length before "
+            "them, so all arms are scored on the same targets."
         )
     if comparison["test_seeds"].sum():
-        words.append("The test split was read once by each confirm run.")
+        words.append("Each confirm run was evaluated once on the test split, after its last step.")
     return " ".join(words)
 
 
 def _evidence_note(comparison: pd.DataFrame, looks: Sequence[int]) -> str:
-    """What the figures of the evidence table mean, and the rule behind the verdicts."""
+    """The note below the evidence table: the rule for verdicts, and the columns."""
     comparisons = int((~comparison["is_baseline"]).sum())
     threshold = float(comparison["delta"].max())
     delta, level = rounded(threshold), rounded(100 * (1 - ALPHA / max(1, comparisons)))
@@ -207,30 +216,31 @@ def _evidence_note(comparison: pd.DataFrame, looks: Sequence[int]) -> str:
     if comparison["metric"].iloc[0] == metrics.VAL_LOSS:
         size = f"about {significant(100 * math.expm1(threshold), 2)} % of perplexity"
     else:
-        size = "written in nats per token, here at the baseline's tokens per byte"
-    drawn = f", over {RANDOM_FLIPS:,} drawn patterns of signs" if comparison["pairs"].max() > EXACT_UP_TO else ""
+        size = "set in nats per token, converted by the baseline's tokens per byte"
+    drawn = f", from {RANDOM_FLIPS:,} random sign patterns" if comparison["pairs"].max() > EXACT_UP_TO else ""
     return (
-        f"Better or worse: the paired t test over seeds, two-sided{corrected}, has p ≤ {ALPHA}. No difference larger "
-        f"than {delta}: not that, and the {level} % t interval of the difference lies between −{delta} and {delta} "
-        f"(study.delta in the spec, the smallest difference that matters; {size}). Undecided: neither. "
-        f"Sign-flip p: a test that needs no normal noise, not corrected{drawn}. d_z: Δ in units of the spread of the "
-        "paired differences. P(better): share of seeds on which the arm was the better one. Detectable: the true "
-        f"difference found in 80 % of sweeps with these pairs. Seeds for {delta}: how many find a true difference of "
-        "that size in 80 % of sweeps." + _looks_note(looks)
+        f"Better or worse: the two-sided paired t test over seeds{corrected} has p ≤ {ALPHA}. No difference larger "
+        f"than {delta}: the test does not reject, and the {level} % t interval of the difference lies between −{delta} "
+        f"and {delta} (δ, study.delta in the spec: the smallest difference that matters; {size}). Undecided: neither. "
+        "Sign-flip p: of the sign-flip permutation test, which does not assume normal noise; uncorrected"
+        f"{drawn}. d_z: Cohen's effect size, Δ over the standard deviation of the paired differences. P(better): share "
+        "of seeds on which the arm beats the baseline. Detectable: the true difference found in 80 % of sweeps with "
+        f"this many pairs. Seeds for {delta}: the number of seeds that find a true difference of that size in 80 % of "
+        "sweeps." + _looks_note(looks)
     )
 
 
 def _looks_note(looks: Sequence[int]) -> str:
-    """How verdicts were read several times without losing their error rate; empty for one look."""
+    """How several looks at the verdicts keep the error rate; empty for one look."""
     if len(looks) < 2:
         return ""
     levels = listed(significant(level, 2) for level in look_levels(looks))
     return (
-        f" Verdicts were read after {listed(map(str, looks))} seeds, and only arms that were still undecided got more: "
-        f"a verdict is the first that was not undecided. Each reading has a level of its own ({levels}, together "
-        f"{ALPHA}; Kim and DeMets 1987) in the place of {ALPHA}. p (Holm) is scaled so that {ALPHA} is the bound "
-        "whichever reading it comes from, and the interval of Δ is widened so that it holds the true difference in "
-        "95 % of sweeps whichever was the last."
+        f" Verdicts were read after {listed(map(str, looks))} seeds, and only arms that were still undecided got more "
+        "seeds: an arm's verdict is its first that is not undecided. Each of these looks has its own level "
+        f"({levels}, together {ALPHA}; Kim and DeMets 1987) instead of {ALPHA}. p (Holm) is scaled so that {ALPHA} is "
+        "the bound at every look, and the interval of Δ is widened so that it contains the true difference in 95 % of "
+        "sweeps, whichever look was the last."
     )
 
 

@@ -1,4 +1,4 @@
-"""What each arm was given: whether a comparison is one at equal tokens, steps, FLOPs or time, and what it cost."""
+"""The section on budgets: whether arms had equal tokens, steps, FLOPs or time, and what the sweep cost."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from harness.report.text.numbers import count, duration, setting, significant
 if TYPE_CHECKING:
     from harness.tracking import SweepRecord
 
-TOLERANCE: Final = 0.01  # arms whose amounts differ by no more than this share are matched: runs end with whole steps
-KINDS: Final = ("tokens", "epochs", "steps", "flops", "seconds")  # of which a spec sets exactly one
+TOLERANCE: Final = 0.01  # largest relative difference that counts as matched, because runs end with whole steps
+KINDS: Final = ("tokens", "epochs", "steps", "flops", "seconds")  # a spec sets exactly one
 _BUDGET: Final = "train.budget."
 _TOKENIZER: Final = "data.tokenizer"
 
 
 def flops_text(value: float) -> str:
-    """An amount of FLOPs, with P and E where the units of `count` end."""
+    """An amount of FLOPs: `count`, extended by P and E."""
     for unit, size in (("P", 1e15), ("E", 1e18)):
         if 0.9995 * size <= value < 999.5 * size:
             return f"{value / size:.3g} {unit}"
@@ -36,24 +36,24 @@ def flops_text(value: float) -> str:
 
 
 def _mean_count(value: float) -> str:
-    """A mean of counts: with three significant digits where whole numbers would hide a difference."""
+    """A mean of counts: three significant digits below 100 if it is not a whole number."""
     return significant(value, 3) if value < 100 and value % 1 else count(value)
 
 
 def _time(value: float) -> str:
-    """Like `duration`, to a tenth of a second under a minute."""
+    """Like `duration`, but with tenths of a second below a minute."""
     return f"{value:.1f} s" if value < 60 else duration(value)
 
 
 @dataclass(frozen=True)
 class Amount:
-    """One quantity that arms may or may not have had the same of.
+    """One quantity that may or may not be equal between arms.
 
     Attributes:
-        kind: the kind of budget that it is, or what else it is called by.
-        name: in a sentence.
-        values: arm → mean over its confirm runs; arms without any are left out.
-        spell: how a value is written.
+        kind: the kind of budget, or another identifier.
+        name: its name in a sentence.
+        values: arm → mean over its confirm runs; arms without a value are left out.
+        spell: formats a value.
     """
 
     kind: str
@@ -63,32 +63,32 @@ class Amount:
 
     @property
     def excess(self) -> float:
-        """By what share the arm with most exceeds the arm with least; NaN for fewer than two arms or without any."""
+        """The largest value relative to the smallest, minus 1; NaN for fewer than two arms or a smallest value of 0."""
         found = list(self.values.values())
         return max(found) / min(found) - 1 if len(found) > 1 and min(found) > 0 else math.nan
 
     @property
     def matched(self) -> bool:
-        """Whether all arms had the same, to within `TOLERANCE`."""
+        """Whether the values of all arms agree within `TOLERANCE`."""
         return self.excess <= TOLERANCE
 
     @property
     def ends(self) -> tuple[str, str]:
-        """The arms with least and with most."""
+        """The arms with the smallest and the largest value."""
         return min(self.values, key=self.values.__getitem__), max(self.values, key=self.values.__getitem__)
 
 
 def run_costs(runs: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
-    """What a confirm run of each arm took: means over the complete ones, NaN where nothing is known.
+    """The cost of one confirm run of each arm: means over complete ones, NaN where nothing is known.
 
     Args:
-        runs: as `load_runs` gives them, of one sweep.
+        runs: the runs of one sweep, as `load_runs` returns them.
         arms: names and order of the rows.
 
     Returns:
-        One row per arm: `arm`, `runs`; `parameters`, `steps`, `tokens`, `epochs`; `flops`, tokens times those of one
-        token; `seconds`, wall time; `tokens_per_second` of wall time; `training_seconds`, the budget of one that is
-        in seconds; `run_ids`, separated by spaces.
+        One row per arm: `arm`, `runs`; `parameters`, `steps`, `tokens`, `epochs`; `flops`, tokens times FLOPs per
+        token; `seconds`, wall time; `tokens_per_second` of wall time; `training_seconds`, a budget in seconds if there
+        is one; `run_ids`, separated by spaces.
     """
     chosen = verdict_runs(runs)
     rows = []
@@ -110,15 +110,15 @@ def run_costs(runs: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
 
 
 def arm_costs(runs: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
-    """What was spent on each arm in all, however its runs ended.
+    """The total cost of each arm, over all its runs however they ended.
 
     Args:
         runs, arms: as for `run_costs`.
 
     Returns:
         One row per arm: `arm`; of its explore runs `explore_runs`, `explore_tokens`, `explore_seconds`; of all others
-        (confirm runs, those that were replaced too) `confirm_runs`, `confirm_tokens`, `confirm_seconds`; `flops` of
-        both; `run_ids`, separated by spaces. A run counts with what it had done when it ended, NaN where none is known.
+        (confirm runs, including replaced ones) `confirm_runs`, `confirm_tokens`, `confirm_seconds`; `flops` of both;
+        `run_ids`, separated by spaces. A run counts with the amount at its end; NaN if no amount is known.
     """
     rows = []
     for arm in arms:
@@ -134,10 +134,10 @@ def arm_costs(runs: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
 
 
 def budget_section(record: SweepRecord, runs: pd.DataFrame) -> Section | None:
-    """What was matched between the arms, and what a run and an arm cost.
+    """What was equal between the arms, and the cost of a run and of an arm.
 
     Args:
-        record, runs: as the tracking readers give them, of one sweep.
+        record, runs: one sweep, as the tracking readers return it.
 
     Returns:
         None while no confirm run is complete.
@@ -150,26 +150,26 @@ def budget_section(record: SweepRecord, runs: pd.DataFrame) -> Section | None:
     costs_note = _COSTS_NOTE + (_SECONDS_NOTE if costs["training_seconds"].notna().any() else "")
     return Section(
         anchor="budget",
-        heading="What each arm was given" if len(arms) > 1 else "What the runs cost",
+        heading="Training budget and cost of each arm" if len(arms) > 1 else "Training budget and cost",
         text=tuple(text for text in paragraphs if text),
         tables=((_costs_table(costs), costs_note), (_totals_table(totals, bool(record.tune)), _TOTALS_NOTE)),
     )
 
 
 _COSTS_NOTE: Final = (
-    "Means over the complete confirm runs. FLOPs: tokens · (6·N + 12·layers·emb_dim·context_length), N being all "
-    "parameters but the two embedding tables. Time is wall time with start, evaluations and samples, measured with "
-    "other runs beside it, so neither it nor tokens per second is a benchmark."
+    "Means over the complete confirm runs. FLOPs: tokens · (6·N + 12·layers·emb_dim·context_length), with N the number "
+    "of parameters without the two embedding tables. Time is wall time including start-up, evaluations and samples. "
+    "Other runs may have trained at the same time, so time and tokens per second are not a benchmark."
 )
-_SECONDS_NOTE: Final = " Training time is the budget that the spec sets; a run ends with the step that passes it."
+_SECONDS_NOTE: Final = " Training time is the budget of the spec; a run ends with the step that exceeds it."
 _TOTALS_NOTE: Final = (
-    "All runs of an arm, whatever their outcome, each with what it had done when it ended; time adds up over runs that "
-    "trained side by side."
+    "All runs of an arm, whatever their outcome, each with its amounts at its end; times of runs that trained in "
+    "parallel are added."
 )
 
 
 def _budgets(runs: pd.DataFrame) -> dict[str, dict[str, float]]:
-    """Kind → arm → what the spec sets for its confirm runs."""
+    """Kind of budget → arm → the budget of its confirm runs."""
     chosen = verdict_runs(runs)
     found: dict[str, dict[str, float]] = {}
     for kind in KINDS:
@@ -190,7 +190,7 @@ _SPELLED: Final[Mapping[str, Callable[[float], str]]] = {
 
 
 def _set(record: SweepRecord, runs: pd.DataFrame) -> str:
-    """What the spec set."""
+    """The budget of the spec, as a sentence."""
     found = _budgets(runs)
     if not found:
         return ""
@@ -201,7 +201,7 @@ def _set(record: SweepRecord, runs: pd.DataFrame) -> str:
     ]
     sentence = f"The spec gives each run {' or '.join(texts)}."
     if several and _any_budget(record.compare):
-        return f"{sentence} The budget itself is what is compared."
+        return f"{sentence} The sweep compares budgets."
     if several and _any_budget(record.tune):
         return f"{sentence} The search chose the budget of each arm."
     return sentence
@@ -212,7 +212,7 @@ def _any_budget(paths: Iterable[str]) -> bool:
 
 
 def _amounts(runs: pd.DataFrame, costs: pd.DataFrame) -> list[Amount]:
-    """What arms may be matched in: of epochs and seconds only what the spec set. All arms with results have it."""
+    """The quantities that may be matched and that all arms have; epochs and seconds only if they are the budget."""
     found = [
         Amount("tokens", "tokens", _known(costs, "tokens"), count),
         Amount("steps", "steps", _known(costs, "steps"), _mean_count),
@@ -228,13 +228,13 @@ def _amounts(runs: pd.DataFrame, costs: pd.DataFrame) -> list[Amount]:
 
 
 def _known(costs: pd.DataFrame, column: str) -> dict[str, float]:
-    """Arm → value, for the arms that have one."""
+    """Arm → value, without arms that have none."""
     values = costs.set_index("arm")[column].dropna()
     return {str(arm): float(value) for arm, value in values.items()}
 
 
 def _parity(record: SweepRecord, runs: pd.DataFrame, costs: pd.DataFrame, totals: pd.DataFrame) -> str:
-    """Which quantities are matched, how far the others lie apart, and what the search spent."""
+    """The quantities that are matched, how much the others differ, and the tokens of the search."""
     amounts = _amounts(runs, costs)
     apart = [amount for amount in amounts if not amount.matched]
     missed = [] if _any_budget(record.compare) else [amount for amount in apart if amount.kind in _budgets(runs)]
@@ -242,10 +242,10 @@ def _parity(record: SweepRecord, runs: pd.DataFrame, costs: pd.DataFrame, totals
     wall = Amount("wall", "wall time", _known(costs, "seconds"), _time)
     return " ".join(
         [
-            *(f"The arms differ in what was to be matched: {_apart(amount)}." for amount in missed),
+            *(f"The arms differ in their budget, which should be equal: {_apart(amount)}." for amount in missed),
             *([_matched([amount for amount in amounts if amount.matched])] if amounts else []),
             *_different([amount for amount in (*apart, parameters) if amount not in missed]),
-            *_different([wall], ", measured with other runs beside it, so it is no benchmark"),
+            *_different([wall], "; other runs may have trained at the same time, so this is not a benchmark"),
             *_tokenizers(runs),
             *_searched(record, totals),
             *_left_out(costs),
@@ -255,12 +255,12 @@ def _parity(record: SweepRecord, runs: pd.DataFrame, costs: pd.DataFrame, totals
 
 def _matched(amounts: Sequence[Amount]) -> str:
     if not amounts:
-        return "Neither tokens nor steps nor FLOPs are matched between the arms."
-    return f"Matched between the arms: {listed(f'{amount.name} per run ({_range(amount)})' for amount in amounts)}."
+        return "Neither tokens nor steps nor FLOPs are equal between the arms."
+    return f"Equal between the arms: {listed(f'{amount.name} per run ({_range(amount)})' for amount in amounts)}."
 
 
 def _range(amount: Amount) -> str:
-    """`8,192`, or `8,192 to 8,200` where the arms have not quite the same."""
+    """`8,192`, or `8,192 to 8,200` if the arms differ slightly."""
     return " to ".join(dict.fromkeys(amount.spell(amount.values[arm]) for arm in amount.ends))
 
 
@@ -282,11 +282,11 @@ def _apart(amount: Amount) -> str:
 def _tokenizers(runs: pd.DataFrame) -> Iterator[str]:
     chosen = verdict_runs(runs)
     if _TOKENIZER in chosen and chosen[_TOKENIZER].nunique() > 1:
-        yield "The arms have different tokenizers, so equal tokens are not equal amounts of text."
+        yield "The arms have different tokenizers, so equal numbers of tokens are different amounts of text."
 
 
 def _searched(record: SweepRecord, totals: pd.DataFrame) -> Iterator[str]:
-    """What the search read in each arm."""
+    """The tokens that the search of each arm trained on."""
     amount = Amount("search", "tokens", _known(totals, "explore_tokens"), lambda value: f"{count(value)} tokens")
     if not record.tune or len(amount.values) < 2 or math.isnan(amount.excess):
         return
@@ -297,7 +297,7 @@ def _searched(record: SweepRecord, totals: pd.DataFrame) -> Iterator[str]:
 def _left_out(costs: pd.DataFrame) -> Iterator[str]:
     missing = list(costs.loc[costs["runs"] == 0, "arm"])
     if missing:
-        yield f"{listed(missing)}: no complete confirm run, so not counted here."
+        yield f"{listed(missing)}: no complete confirm run, so not included here."
 
 
 def _costs_table(costs: pd.DataFrame) -> Table:
@@ -324,11 +324,11 @@ def _totals_table(totals: pd.DataFrame, searched: bool) -> Table:
             (f"{label} tokens", f"{phase}_tokens", count),
             (f"{label} time", f"{phase}_seconds", duration),
         ]
-    return _table(totals, [*columns, ("FLOPs in all", "flops", flops_text)])
+    return _table(totals, [*columns, ("Total FLOPs", "flops", flops_text)])
 
 
 def _table(frame: pd.DataFrame, columns: Sequence[tuple[str, str, Callable[[float], str]]]) -> Table:
-    """One row per arm, with the ids of the runs behind it."""
+    """One row per arm, with the ids of its runs."""
     arms = (Column(ARM, numeric=False), [Cell(str(arm)) for arm in frame["arm"]])
     return resting_on(
         frame["run_ids"], [arms, *((Column(label), spelled(frame[name], spell)) for label, name, spell in columns)]

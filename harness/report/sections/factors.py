@@ -1,4 +1,4 @@
-"""The part of the report about a grid of arms: what each factor does, and whether two depend on each other."""
+"""The section on factors, for a grid of arms: main effects and interactions."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ from harness.report.text.numbers import NOTHING, chance, decimals_for, number, r
 if TYPE_CHECKING:
     from harness.tracking import SweepRecord
 
-_NAMED_IN_FULL: Final = 3  # more levels of a factor than this are summed up in groups; the table has every figure
+_NAMED_IN_FULL: Final = 3  # more levels of a factor than this are grouped by verdict; the table has all numbers
 
 
 def factor_section(
     runs: pd.DataFrame, record: SweepRecord, comparison: pd.DataFrame, looks: Sequence[int] | None = None
 ) -> Section | None:
-    """Words, tables and a drawing about the factors of a sweep that compares several.
+    """Text, tables and a figure about the factors of a sweep that compares several.
 
     Args:
-        runs: as `load_runs` gives them, of one sweep.
+        runs: the runs of one sweep, as `load_runs` returns them.
         record: the sweep.
-        comparison: of its arms, as `compare` gives it: its metric and its δ are used.
+        comparison: of its arms, as `compare` returns it, for its metric and δ.
         looks: as for `compare`.
 
     Returns:
-        None where fewer than two paths are compared, where all arms are the same, and where arms are not ranked.
+        None if fewer than two paths are compared, if all arms are equal, or if arms are not ranked.
     """
     metric, delta = str(comparison["metric"].iloc[0]), float(comparison["delta"].max())
     if comparison["verdict"].isna().all() or (found := grid(runs, record, metric)) is None:
         return None
     single = marginals(runs, record, metric, delta, looks)
     crossed = interactions(runs, record, metric, delta, looks)
-    heading = "Each factor by itself, and whether they depend on each other"
+    heading = "Effect of each factor, and interactions"
     missing = " ".join(_missing(found))
     if not (single["pairs"].sum() or crossed["seeds"].sum()):
-        words = "No seed is complete in all the arms that an average needs, so there are no figures."
+        words = "No seed is complete in all arms that an average needs, so there are no results."
         return Section("factors", heading, (f"{words} {missing}".strip(),))
     from harness.report.figures.factors import interaction_drawing  # matplotlib: not before something is drawn
 
@@ -56,7 +56,7 @@ def factor_section(
         " ".join(_interaction_words(crossed)),
         " ".join(_marginal_words(single, crossed)),
         " ".join(_limits(single, crossed)),
-        f"{missing} Each figure is over the seeds that all the arms it needs have." if missing else "",
+        f"{missing} Each number uses only the seeds that all the arms it needs have." if missing else "",
         _standing(record, len(crossed), int((~single["is_baseline"]).sum())),
     )
     by_factor = [rows for _, rows in single.groupby("factor", sort=False)]
@@ -73,30 +73,32 @@ def factor_section(
 
 
 def _standing(record: SweepRecord, contrasts: int, differences: int) -> str:
-    """What all of this may be used for."""
-    tuned = "Every arm was searched by itself, so these are effects between tuned arms. " if record.tune else ""
+    """How to read this secondary analysis."""
+    tuned = "Every arm was searched separately, so these are effects between tuned arms. " if record.tune else ""
     return (
-        f"{tuned}This is a secondary analysis: the verdicts of the sweep are those on its arms against the baseline. "
+        f"{tuned}This analysis is secondary: the verdicts of the sweep are those on its arms against the baseline. "
         f"Interactions ({plural(contrasts, 'test')}) and differences between levels ({plural(differences, 'test')}) "
-        "are two families of their own; p is corrected by Holm within each."
+        "are two separate families of tests, with Holm's correction within each."
     )
 
 
 def _interaction_words(crossed: pd.DataFrame) -> Iterator[str]:
-    """What was found about each pair of factors, with the largest of its contrasts."""
+    """The result for each pair of factors, with its largest contrast."""
     decimals = decimals_for(interval.half_width for interval in intervals(crossed, "interaction"))
     for (first, second), pair in crossed.groupby(["factor", "other_factor"], sort=False):
         names = f"{short_name(first)} and {short_name(second)}"
         clear, seen = pair[pair["verdict"] == Interaction.INTERACT], pair[pair["seeds"] > 0]
         if seen.empty:
-            yield f"Of {names} nothing can be said together: no seed is complete in all the arms that it needs."
+            yield f"{names} have no interaction result: no seed is complete in all the arms that it needs."
             continue
         shown = clear if len(clear) else seen
         largest = shown.loc[shown["interaction_mean"].abs().idxmax()]
         if len(clear):
             found = f"The effects of {names} depend on each other"
         elif (pair["verdict"] == Interaction.NONE).all():
-            found = f"The effects of {names} add up, with {verdict_text(Interaction.NONE.value, largest['delta'])}"
+            found = (
+                f"The effects of {names} are additive, with {verdict_text(Interaction.NONE.value, largest['delta'])}"
+            )
         else:
             found = f"Whether the effects of {names} depend on each other is undecided"
         extent = f" (in {len(clear)} of {len(pair)} contrasts)" if len(clear) and len(pair) > 1 else ""
@@ -105,7 +107,7 @@ def _interaction_words(crossed: pd.DataFrame) -> Iterator[str]:
 
 
 def _contrast(row: pd.Series, decimals: int) -> str:
-    """One interaction: both effects, their difference, and how sure it is."""
+    """One interaction: both effects, their difference, its interval and p."""
     before, after = (signed(row[name], decimals) for name in ("effect_at_baseline", "effect_at_level"))
     mean, low, high = (row[f"interaction_{part}"] for part in ("mean", "low", "high"))
     text = (
@@ -114,15 +116,15 @@ def _contrast(row: pd.Series, decimals: int) -> str:
         f"{signed(mean, decimals)}"
     )
     if row["seeds"] < 2:
-        return f"{text} on the one common seed, which has no interval"
+        return f"{text} on the one common seed, so there is no interval"
     ends = f"{number(low, decimals)} to {number(high, decimals)}"
     text += f" (95 % interval {ends}, {plural(row['seeds'], 'seed')}, p {chance(row['p_holm'])})"
     small = row["verdict"] == Interaction.INTERACT and abs(mean) < row["delta"]
-    return f"{text}, less than the {rounded(row['delta'])} that matters" if small else text
+    return f"{text}, smaller than δ = {rounded(row['delta'])}" if small else text
 
 
 def _marginal_words(single: pd.DataFrame, crossed: pd.DataFrame) -> Iterator[str]:
-    """What was found about each factor, and where it must not be read without the others."""
+    """The result for each factor, and a warning for factors that interact."""
     decimals = decimals_for(interval.half_width for interval in intervals(single, "difference"))
     factors = list(dict.fromkeys(single["factor"]))
     for path in factors:
@@ -130,7 +132,7 @@ def _marginal_words(single: pd.DataFrame, crossed: pd.DataFrame) -> Iterator[str
         base, levels = rows.loc[rows["is_baseline"], "name"].iloc[0], rows[rows["pairs"] > 0]
         average = f"Averaged over {listed(short_name(other) for other in factors if other != path)}"
         if levels.empty:
-            yield f"{average}, nothing can be said of {short_name(path)}: no seed is complete in all its arms."
+            yield f"{average}, {short_name(path)} has no result: no seed is complete in all its arms."
         elif len(levels) > _NAMED_IN_FULL:
             groups = [(word, list(levels.loc[levels["verdict"] == word, "name"])) for word in Verdict]
             delta = levels["delta"].iloc[0]
@@ -145,30 +147,30 @@ def _marginal_words(single: pd.DataFrame, crossed: pd.DataFrame) -> Iterator[str
     if len(clear):
         unlike = [path for path in factors if path in {*clear["factor"], *clear["other_factor"]}]
         yield (
-            f"For {listed(short_name(path) for path in unlike)} these are averages over unlike effects: they hold for "
-            "this mixture of arms, not for each of them."
+            f"For {listed(short_name(path) for path in unlike)} these are averages over different effects: they hold "
+            "for this set of arms on average, not for each arm."
         )
 
 
 def _level(row: pd.Series, decimals: int) -> str:
-    """One level against the baseline's: the verdict, how far apart, and how sure it is."""
+    """One level against the baseline's: verdict, difference, interval and p."""
     mean, low, high = row["difference"], row["difference_low"], row["difference_high"]
     size = f"{number(abs(mean), decimals)} {'higher' if mean > 0 else 'lower'}" if mean else "the same on average"
     text = f"{row['name']} {predicate(row['verdict'], row['delta'])}, {size}"
     if row["pairs"] < 2:
-        return f"{text} on the one common seed, which has no interval"
+        return f"{text} on the one common seed, so there is no interval"
     ends = f"{number(low, decimals)} to {number(high, decimals)}"
     text += f" (95 % interval {ends}, {plural(row['pairs'], 'seed')}, p {chance(row['p_holm'])})"
     small = row["verdict"] in DIFFERENT and abs(mean) < row["delta"]
-    return f"{text}, less than the {rounded(row['delta'])} that matters" if small else text
+    return f"{text}, smaller than δ = {rounded(row['delta'])}" if small else text
 
 
 def _limits(single: pd.DataFrame, crossed: pd.DataFrame) -> Iterator[str]:
-    """What the tests rest on, and what they could not have seen."""
+    """The minimum detectable effects, and what the tests assume."""
     levels = single[~single["is_baseline"]].rename(columns={"seeds": "complete", "pairs": "seeds"})
     where = crossed["name"] + " with " + crossed["other_name"]
     for what, rows in (("interaction", crossed.assign(name=where)), ("difference between levels", levels)):
-        scaled = rows["sign_flip_p"] * (ALPHA / rows["alpha"])  # as p_holm is, so that α is the bound at every look
+        scaled = rows["sign_flip_p"] * (ALPHA / rows["alpha"])  # like p_holm, so that α is the bound at every look
         judged = rows.assign(sign_flip_holm=np.minimum(holm(scaled), 1))
         judged = judged[judged["seeds"] > 1]
         if judged.empty:
@@ -178,13 +180,13 @@ def _limits(single: pd.DataFrame, crossed: pd.DataFrame) -> Iterator[str]:
         yield f"The smallest true {what} that these seeds find in 80 % of sweeps is {size}."
         yield from _sign_flips(judged, what, len(rows))
     if (crossed.loc[crossed["seeds"] > 1, "verdict"] == Interaction.UNDECIDED).any():
-        yield "An undecided interaction may be there: undecided does not mean that effects add up."
+        yield "An undecided interaction may exist: undecided does not mean that effects are additive."
     if max(single["pairs"].max(), crossed["seeds"].max()) < 2:
-        yield "One seed cannot tell an effect from the luck of a seed."
+        yield "With one seed, an effect cannot be told from seed noise."
 
 
 def _sign_flips(judged: pd.DataFrame, what: str, tests: int) -> Iterator[str]:
-    """Where verdicts rest on normal noise, and where the test that does without it says otherwise."""
+    """The verdicts that assume normal noise without a check, and those that the sign-flip test does not confirm."""
     judged = judged.assign(
         missing=[sign_flip_seeds(tests, a) - n for a, n in zip(judged["alpha"], judged["seeds"], strict=True)]
     )
@@ -195,18 +197,18 @@ def _sign_flips(judged: pd.DataFrame, what: str, tests: int) -> Iterator[str]:
     denied = called[(called["missing"] <= 0) & (called["sign_flip_holm"] > ALPHA)]
     if len(denied):
         names = listed(f"{row['name']} (p {chance(row['sign_flip_holm'])})" for _, row in denied.iterrows())
-        yield f"The sign-flip test, which needs no normal noise, does not confirm the {what} of {names}."
+        yield f"The sign-flip test, which does not assume normal noise, does not confirm the {what} of {names}."
 
 
 def _missing(found: Grid) -> Iterator[str]:
-    """Arms without a result on some seed that another arm has one on, by name."""
+    """The arms that lack a result for a seed that another arm has."""
     has = ~np.isnan(found.values.reshape(found.arms.size, len(found.seeds)))
     if not has.any():
         return
     names = [str(name) for name in found.arms.ravel()]
     none = [name for name, mine in zip(names, has, strict=True) if not mine.any()]
     if none:
-        yield f"No complete confirm run: {listed(none)}. What needs such an arm is left out ({NOTHING})."
+        yield f"No complete confirm run: {listed(none)}. Results that need such an arm are left out ({NOTHING})."
     lacking: dict[str, list[str]] = {}
     for name, mine in zip(names, has, strict=True):
         lost = [str(seed) for seed, lack in zip(found.seeds, has.any(axis=0) & ~mine, strict=True) if lack]

@@ -1,6 +1,6 @@
-"""The report's part on the search inside each arm: was it wide enough, long enough, and how much of its best is luck?
+"""The section on the search inside each arm: was the space wide enough, and were there enough trials?
 
-Explore trials are described here, never ranked: an arm's result is that of its confirm runs.
+Explore trials are described here but not ranked: the result of an arm is that of its confirm runs.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ if TYPE_CHECKING:
     from harness.analysis.importance import Importance
     from harness.tracking import SweepRecord
 
-_NAMED: Final = 4  # arms or pairs that a sentence names before it only counts them,
-_CHARACTERS: Final = 180  # or fewer of long ones
+_NAMED: Final = 4  # arms or pairs that a sentence names; the others are counted
+_CHARACTERS: Final = 180  # limit for the names in a sentence
 
 
 def search_section(
     record: SweepRecord, runs: pd.DataFrame, metric: str = metrics.VAL_LOSS, curves: pd.DataFrame | None = None
 ) -> Section | None:
-    """How good the search inside each arm was; None where nothing was tuned or nothing was tried.
+    """The section on the search inside each arm; None if nothing was tuned or there is no trial.
 
     Args:
-        record: as `load_sweep` gives it.
-        runs: as `load_runs` gives them.
-        metric: what the arms are compared by.
-        curves: as `load_curves` gives them; None: trials are not drawn over training.
+        record: as `load_sweep` returns it.
+        runs: as `load_runs` returns them.
+        metric: the metric that compares the arms.
+        curves: as `load_curves` returns them; None: no figure of trials over training.
     """
     from harness.report.figures import search as search_figures  # matplotlib: not before something is drawn
 
@@ -75,7 +75,7 @@ def search_section(
 
 
 def _importances(found: Sequence[ArmTrials], tune: Space) -> dict[str, Importance | None]:
-    """Arm → importances; empty for one tuned dimension, which has nothing to be ranked against."""
+    """Arm → importance; empty if there is only one tuned dimension, since there is nothing to rank."""
     if len(tune) < 2:
         return {}
     from harness.analysis.importance import importance  # scikit-learn
@@ -84,7 +84,7 @@ def _importances(found: Sequence[ArmTrials], tune: Space) -> dict[str, Importanc
 
 
 def _some(names: Sequence[str], what: str) -> str:
-    """`a, b and c`; of a long list as many as can be read, and how many more."""
+    """`a, b and c`; a long list is shortened to `a, b and 3 more arms`."""
     kept = [
         name for place, name in enumerate(names[:_NAMED]) if not place or len("".join(names[: place + 1])) < _CHARACTERS
     ]
@@ -98,10 +98,10 @@ def _luck_notes(record: SweepRecord, found: Sequence[ArmTrials], flips: Sequence
         pairs = [f"{first} and {second} at k = {k}" for first, second, k in flips]
         notes.append(f"Lines that cross: {_some(pairs, 'pairs')}.")
     if any(trials.number_of(Outcome.PRUNED) for trials in found):
-        notes.append("Pruned trials are left out, which flatters an arm of which many were pruned.")
+        notes.append("Pruned trials are left out, which makes arms with many pruned trials look better.")
     sampler = str(record.study.get("sampler", ""))
     if sampler in SAMPLERS and SAMPLERS[sampler].learns:
-        notes.append(f"The sampler {sampler} builds on earlier trials, so a shorter search would have had others.")
+        notes.append(f"The sampler {sampler} learns from earlier trials, so a shorter search could differ from this.")
     return notes
 
 
@@ -111,9 +111,9 @@ def _edge_words(found: Sequence[ArmTrials], tune: Space) -> str:
     without = [trials.arm for trials in found if not trials.complete]
     words = []
     if at_edge:
-        words.append(f"The best trial lies at an edge of what was searched in {_some(at_edge, 'arms')}.")
+        words.append(f"The best trial lies at an edge of the search space in {_some(at_edge, 'arms')}.")
     elif len(without) < len(found) and any(has_order(dimension) for dimension in tune.values()):
-        words.append("No arm's best trial lies at an edge of what was searched.")
+        words.append("No arm's best trial lies at an edge of the search space.")
     if without:
         words.append(f"No trial is complete in {_some(without, 'arms')}.")
     return " ".join(words)
@@ -127,32 +127,32 @@ def _diverged_words(found: Sequence[ArmTrials]) -> str:
     near = [(trials.arm, nearness) for trials in lost if (nearness := trials.nearness) is not None]
     touched = [arm for arm, nearness in near if nearness.touches]
     if touched:
-        where = f"; the best trial lies beside diverged ones in {_some(touched, 'arms')}"
+        where = f"; the best trial lies next to diverged ones in {_some(touched, 'arms')}"
     else:
-        where = "; none of them lies near its arm's best trial" if near else ""
+        where = "; none of them is near the best trial of its arm" if near else ""
     return f"Trials that diverged: {_some(shares, 'arms')}{where}."
 
 
 def _order_words(counted: Mapping[str, Floats], flips: Sequence[tuple[str, str, int]]) -> str:
-    """What the length of the search has to do with the order of the arms."""
+    """Whether the order of the arms depends on the number of trials."""
     lengths = [len(losses) for losses in counted.values() if len(losses)]
     if len(lengths) < 2 or min(lengths) < 2:
         return ""
     if not flips:
-        return "The expected best of k trials puts the arms in the same order for every k."
+        return "The order of the arms by the expected best of k trials is the same for every k."
     pairs = len(lengths) * (len(lengths) - 1) // 2
     if pairs == 1:
         return "Which arm has the lower expected best of k trials depends on k."
     leaders = _leaders(counted)
-    front = f", and so does the arm in front: {', then '.join(leaders)}" if len(leaders) > 1 else ""
-    kept = "" if len(leaders) > 1 else f"; {leaders[0]} is in front for every k"
+    front = f", and so does the best arm: {', then '.join(leaders)}" if len(leaders) > 1 else ""
+    kept = "" if len(leaders) > 1 else f"; {leaders[0]} is best for every k"
     return (
         f"The order by expected best of k trials depends on k for {len(flips)} of {pairs} pairs of arms{front}{kept}."
     )
 
 
 def _leaders(counted: Mapping[str, Floats]) -> list[str]:
-    """The arms of lowest expected best, from k = 1 on as far as every arm was searched, each once."""
+    """The arms with the lowest expected best of k trials for some k, in the order of k, up to the fewest trials."""
     lines = {arm: expected_best(losses) for arm, losses in counted.items() if len(losses)}
     shared = min(len(line) for line in lines.values())
     return list(dict.fromkeys(min(lines, key=lambda arm: float(lines[arm][k])) for k in range(shared)))
@@ -165,24 +165,24 @@ def _importance_words(found: Sequence[ArmTrials], ranks: Mapping[str, Importance
         if trials.arm in ranks and rank is None:
             short.append(f"{trials.arm} ({plural(len(trials.complete), 'trial')})")
         elif rank is not None and not rank.enough:
-            short.append(f"{trials.arm} (out-of-sample R² {number(rank.r2, 2)} from {plural(rank.trials, 'trial')})")
+            short.append(f"{trials.arm} (out-of-bag R² {number(rank.r2, 2)} from {plural(rank.trials, 'trial')})")
     return f"Too few trials to rank dimensions in {_some(short, 'arms')}." if short else ""
 
 
 def search_table(found: Sequence[ArmTrials], tune: Space, asked: int, metric: str = metrics.VAL_LOSS) -> Table:
-    """One row per arm: what became of its trials, where the best one lies, and how much the learning rate matters.
+    """One row per arm: outcomes of its trials, position of the best one, learning-rate sensitivity.
 
     Args:
         found: the explore trials of each arm.
-        tune: the space.
-        asked: trials that the spec asks for, per arm.
-        metric: what the arms are compared by.
+        tune: the search space.
+        asked: trials per arm in the spec.
+        metric: the metric that compares the arms.
     """
     name = "loss" if metric == metrics.VAL_LOSS else metric.removeprefix("val/").replace("_", " ")
     lost = any(trials.number_of(Outcome.DIVERGED) for trials in found)
     columns: list[tuple[Column, list[Cell]]] = [
         (Column(ARM, numeric=False), [Cell(trials.arm) for trials in found]),
-        (Column("Asked for"), [_count(asked) for _ in found]),
+        (Column("Planned"), [_count(asked) for _ in found]),
         (Column("Complete"), [_count(trials.number_of(Outcome.COMPLETE)) for trials in found]),
         (Column("Pruned"), [_count(trials.number_of(Outcome.PRUNED)) for trials in found]),
         (Column("Diverged"), [_share(trials) for trials in found]),
@@ -198,7 +198,7 @@ def search_table(found: Sequence[ArmTrials], tune: Space, asked: int, metric: st
     if lost:
         columns.append((Column("Nearest diverged"), [_nearest(trials.nearness) for trials in found]))
     if rate_range(tune):
-        columns.append((Column("Rate sensitivity"), [_figure(trials.sensitivity, 3) for trials in found]))
+        columns.append((Column("LR sensitivity"), [_figure(trials.sensitivity, 3) for trials in found]))
     rows = zip(*(cells for _, cells in columns), strict=True)
     return Table(
         tuple(column for column, _ in columns),
@@ -221,17 +221,17 @@ def _share(trials: ArmTrials) -> Cell:
 
 
 def _place(trials: ArmTrials, path: str) -> Cell:
-    """Where the best trial lies in a dimension that has an order."""
+    """The position of the best trial in a dimension with an order."""
     where = None if trials.best is None else place(trials.best[path], trials.tune[path])
     if where is None:
         return Cell(NOTHING)
     edge = trials.edges.get(path)
-    word = "" if edge is None else f" {edge.side} edge{', crowded' if edge.strong else ''}"
+    word = "" if edge is None else f" {edge.side} edge{', strong' if edge.strong else ''}"
     return Cell(number(where, 2) + word, where)
 
 
 def _from_zero(dimension: Mapping[str, Sequence[Any]]) -> bool:
-    """Whether the low end is 0, under which no setting goes."""
+    """Whether the low end is 0; tuned settings cannot be negative."""
     (values,) = dimension.values()
     return bool(min(values) == 0)
 
@@ -239,40 +239,39 @@ def _from_zero(dimension: Mapping[str, Sequence[Any]]) -> bool:
 def _nearest(found: Nearness | None) -> Cell:
     if found is None:
         return Cell(NOTHING)
-    return Cell(number(found.distance, 2) + (", touches" if found.touches else ""), found.distance)
+    return Cell(number(found.distance, 2) + (", near" if found.touches else ""), found.distance)
 
 
 def _table_note(found: Sequence[ArmTrials], tune: Space, metric: str) -> str:
-    """What the figures of the table mean, and whose they are."""
+    """The note that explains the columns of the table."""
     unit = "nats per token" if metric == metrics.VAL_LOSS else "bits per byte"
     words = [
-        "Trials that were asked for, per arm, and what became of them. Pruned ones were stopped early and have no "
-        "result. Diverged: also as a share of those that ended by themselves. Failed: out of memory, an exception or "
-        "an interruption.",
-        f"Best: the lowest final {metric_name(metric)} of a complete trial; it was chosen, so it is too low to be a "
-        "result.",
+        "Planned: trials per arm in the spec. Pruned: stopped early by the study, without a result. Diverged: also as "
+        "a share of complete, pruned and diverged trials. Failed: out of memory, an exception or an interruption.",
+        f"Best: the lowest final {metric_name(metric)} of a complete trial; it was selected, so it is optimistic and "
+        "not a result.",
     ]
     if any(has_order(dimension) for dimension in tune.values()):
         words.append(
-            "0–1: where the best trial lies between the low and the high end of what was searched, on that dimension's "
-            f"own scale. The outer {100 * EDGE:.0f} % are an edge, a crowded one where three of the five best trials "
-            "lie in it (after Google's tuning playbook)."
+            "0–1: the position of the best trial between the low and the high end of the searched range, on its own "
+            f"scale. The outer {100 * EDGE:.0f} % on either side are an edge; it is strong if at least three of the "
+            "five best trials lie there (after Google's tuning playbook)."
         )
     bounded = [short_name(path) for path, dimension in tune.items() if has_order(dimension) and _from_zero(dimension)]
     if bounded:
-        words.append(f"Nothing lies beyond the low end of {listed(bounded)}.")
+        words.append(f"The low end of {listed(bounded)} is 0, so the search cannot be extended below it.")
     if any(trials.number_of(Outcome.DIVERGED) for trials in found):
         words.append(
-            "Nearest diverged: how far the nearest diverged trial is from the best one, every dimension scaled to 0–1 "
-            "and two words 1 apart. It touches where it is no farther than neighbouring trials are from each other "
-            f"(median), or than {EDGE}."
+            "Nearest diverged: the distance from the best trial to the nearest diverged one, with every dimension "
+            "scaled to 0–1 and different unordered options 1 apart. Near: no farther than the median distance between "
+            f"neighbouring trials, or than {EDGE}."
         )
     rates = rate_range(tune)
     if rates:
-        mixed = " Other tuned dimensions vary along and add to it." if len(tune) > 1 else ""
+        mixed = " Other tuned dimensions vary at the same time and add to it." if len(tune) > 1 else ""
         words.append(
-            "Rate sensitivity: how far above the best the loss lies on average over log learning rates from "
-            f"{setting(rates[0])} to {setting(rates[1])}, a diverged trial counted as an untrained model, in {unit} "
-            f"(Wortsman et al. 2023); 0 where the rate does not matter.{mixed}"
+            "LR sensitivity: learning-rate sensitivity, the average loss above the best one over log learning rates "
+            f"from {setting(rates[0])} to {setting(rates[1])}, in {unit} (Wortsman et al. 2023); a diverged trial "
+            f"counts as an untrained model. It is 0 if the learning rate does not matter.{mixed}"
         )
     return " ".join(words)

@@ -1,4 +1,4 @@
-"""A part of the report as data: a heading, words, drawings and tables. The page and the Markdown only set it."""
+"""A section of the report as data: heading, text, drawings and tables. The page and the Markdown only format it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from harness.report.tables.table import Table
 
 @dataclass(frozen=True)
 class Section:
-    """One part of the report, in the order it is read: heading, text, drawings, tables, each with a note below.
+    """One section of the report. The attributes are in the order of the page.
 
     Attributes:
-        anchor: a slug, its id on the page.
-        heading: what it is about.
+        anchor: a slug, the id on the page.
+        heading: the title.
         text: paragraphs.
-        drawings: figures, each with its own caption.
-        tables: each with the note that says what its figures mean.
+        drawings: figures, each with its caption.
+        tables: tables, each with a note that explains its columns.
     """
 
     anchor: str

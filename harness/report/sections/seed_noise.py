@@ -1,4 +1,4 @@
-"""How far seeds alone move a result: a sweep of one configuration, which is what any difference has to beat."""
+"""The section on seed noise, for a sweep of one configuration: how much results vary by the seed alone."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ from harness.report.text.numbers import decimals_for, number, rounded, significa
 if TYPE_CHECKING:
     from harness.tracking import SweepRecord
 
-SEEDS: Final = (1, 3, 5, 8, 12, 20)  # per arm, the rows of the table of sizes
+SEEDS: Final = (1, 3, 5, 8, 12, 20)  # seeds per arm in the rows of the table of detectable differences
 _SHOWN: Final = (metrics.VAL_LOSS, metrics.VAL_BITS_PER_BYTE, metrics.TEST_LOSS, metrics.TEST_BITS_PER_BYTE)
-_HEADING: Final = "What seeds alone do"
+_HEADING: Final = "Seed noise"
 _SPREAD_NOTE: Final = (
-    "Standard deviation over seeds, with its 95 % chi-square interval. Two runs: what the difference of two new runs "
-    "with different seeds stays below in 95 % of cases. Such a difference has twice the variance of one run, and that "
-    "variance is known from these seeds only: t(0.975, n − 1) · √2 standard deviations. Both rest on seed noise that "
-    "is about normal."
+    "Standard deviation over seeds, with its 95 % chi-square interval. Two runs: the bound below which the difference "
+    "of two new runs with different seeds stays in 95 % of cases. Such a difference has twice the variance of one run, "
+    "and the variance is estimated from these seeds: t(0.975, n − 1) · √2 standard deviations. Both assume "
+    "approximately normal seed noise."
 )
 
 
 def noise_section(record: SweepRecord, runs: pd.DataFrame, metric: str = metrics.VAL_LOSS) -> Section | None:
-    """What seeds alone do: spread, the difference it explains, and the differences that so many seeds could find.
+    """Seed noise: the spread over seeds, the difference it explains, and the differences that n seeds can detect.
 
     Args:
-        record, runs: as the tracking readers give them, of one sweep.
-        metric: what its runs are judged by.
+        record, runs: one sweep, as the tracking readers return it.
+        metric: the metric of the sweep.
 
     Returns:
-        None where there are several arms, something was tuned, or fewer than two confirm runs are complete.
+        None if there are several arms, something was tuned, or fewer than two confirm runs are complete.
     """
     if len(record.arms) != 1 or record.tune:
         return None
@@ -59,7 +59,7 @@ def noise_section(record: SweepRecord, runs: pd.DataFrame, metric: str = metrics
     ids = {name: tuple(chosen.loc[values.index, "run_id"]) for name, values in found.items()}
     spread_table = (_spread_table(spreads, ids), _SPREAD_NOTE)
     if main.deviation.mean == 0:
-        words = f"All {len(main.values)} seeds end with the same {metric_name(metric)}: there is no spread to report."
+        words = f"All {len(main.values)} seeds have the same final {metric_name(metric)}: there is no seed noise."
         return Section("noise", _HEADING, (words,), tables=(spread_table,))
     delta = float(record.study.get("delta", StudyConfig().delta)) if metric == metrics.VAL_LOSS else math.nan
     return Section(
@@ -72,7 +72,7 @@ def noise_section(record: SweepRecord, runs: pd.DataFrame, metric: str = metrics
 
 
 def _said(spread: Spread) -> str:
-    """The spread, and the difference that it explains."""
+    """A sentence on the spread, and one on the difference that it explains."""
     estimate, low, high = (significant(value, 2) for value in spread.deviation)
     decimals = decimals_for([spread.deviation.mean])
     ends = f"{number(min(spread.values), decimals)} to {number(max(spread.values), decimals)}"
@@ -81,37 +81,37 @@ def _said(spread: Spread) -> str:
     if spread.metric == metrics.VAL_LOSS:
         relative = f" ({significant(100 * math.expm1(spread.two_runs), 2)} % of perplexity)"
     return (
-        f"Seeds alone spread the final {metric_name(spread.metric)} by {estimate} (standard deviation in "
-        f"{unit(spread.metric)}, 95 % interval {low} to {high}, {len(spread.values)} seeds, from {ends}). "
+        f"The final {metric_name(spread.metric)} has a standard deviation of {estimate} {unit(spread.metric)} over "
+        f"seeds (95 % interval {low} to {high}, {len(spread.values)} seeds, from {ends}). "
         f"Two single runs that differ by less than {size}{relative} may differ by their seed alone."
     )
 
 
 def _planned(spread: Spread, delta: float) -> list[str]:
-    """How many seeds find the smallest difference that matters."""
+    """How many seeds detect the smallest difference that matters."""
     if math.isnan(delta):
         return []
     unpaired = [
         _seeds(seeds_to_detect(delta, size, ALPHA, detectable=unpaired_detectable_effect)) for size in spread.deviation
     ]
-    ends = "" if unpaired[1] == unpaired[2] else f" ({unpaired[1]} to {unpaired[2]} by the interval of the spread)"
+    ends = "" if unpaired[1] == unpaired[2] else f" ({unpaired[1]} to {unpaired[2]} by the interval above)"
     paired = _seeds(seeds_to_detect(delta, spread.deviation.mean, ALPHA))
     return [
-        f"A true difference of {rounded(delta)}, the smallest that matters here (study.delta), shows in 80 % of sweeps "
-        f"with {unpaired[0]} seeds per arm where arms share none{ends}, and with {paired} where they share their seeds "
-        "and half of the variance with them."
+        f"A true difference of {rounded(delta)}, the smallest that matters here (study.delta), is found in 80 % of "
+        f"sweeps with {unpaired[0]} seeds per arm if arms have different seeds{ends}, and with {paired} if they have "
+        "the same seeds and these account for half of the variance."
     ]
 
 
 def _seeds(value: float) -> str:
-    """About so many seeds: two significant digits from 100 on."""
+    """A number of seeds as text; from 100 on `about` and two significant digits."""
     if math.isinf(value):
         return "more than a million"
     return f"{value:.0f}" if value < 100 else f"about {float(f'{value:.2g}'):,.0f}"
 
 
 def _spread_table(spreads: Sequence[Spread], runs: dict[str, tuple[str, ...]]) -> Table:
-    """One row per metric: mean, extremes, standard deviation, and the difference of two runs."""
+    """One row per metric: mean, lowest, highest, standard deviation, and the bound for two runs."""
     labels = ("Seeds", "Mean", "Lowest", "Highest", "Standard deviation", "95 % interval", "Two runs")
     rows = []
     for spread in spreads:
@@ -131,8 +131,8 @@ def _spread_table(spreads: Sequence[Spread], runs: dict[str, tuple[str, ...]]) -
 
 
 def _sizes_table(spread: Spread) -> Table:
-    """One row per number of seeds: the smallest true difference that two arms of this spread would show."""
-    columns = (Column("Seeds per arm"), Column("Other seeds in each arm"), Column("Same seeds, half shared"))
+    """One row per number of seeds: the minimum detectable difference of two arms with this spread."""
+    columns = (Column("Seeds per arm"), Column("Different seeds (unpaired)"), Column("Same seeds (paired)"))
     rows = []
     for seeds in SEEDS:
         sizes = (
@@ -145,9 +145,9 @@ def _sizes_table(spread: Spread) -> Table:
 def _sizes_note(spread: Spread) -> str:
     low, high = (significant(end / spread.deviation.mean, 2) for end in spread.deviation[1:])
     return (
-        f"The smallest true difference between two arms of this spread that a two-sided t test at {ALPHA} finds in "
-        "80 % of sweeps. Other seeds in each arm: unpaired. Same seeds, half shared: paired differences, as sweeps "
-        "compare them, if half of the variance is common to runs of one seed; how much is, a sweep of two arms shows. "
-        f"One seed per arm finds nothing (–). By the interval of the spread, each may be {low} to {high} times as "
-        "large."
+        f"The smallest true difference between two arms with this standard deviation that a two-sided t test at "
+        f"{ALPHA} finds in 80 % of sweeps. Unpaired: the arms have different seeds. Paired: they have the same seeds, "
+        "as in a sweep, and half of the variance is common to runs with one seed (an assumption; a sweep of two arms "
+        f"measures it). One seed per arm detects nothing (–). By the interval of the standard deviation, each number "
+        f"may be {low} to {high} times as large."
     )

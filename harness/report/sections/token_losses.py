@@ -1,4 +1,4 @@
-"""A passage of the validation text under two arms: how likely each token was to the model, and where they differ."""
+"""The section on token losses: a passage of the validation text under two arms, with the probability of each token."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from harness.analysis.comparison import one_run_each
 from harness.report.tables.table import Cell, Column, Row, Table, sortable
 from harness.report.text.numbers import number, significant
 
-# Lower ends of the classes that tokens are coloured by, in nats.
+# Lower ends of the colour classes of tokens, in nats.
 LEVELS: Final = (0.0, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0)
 _SHOWN: Final = 8  # tokens in the table of differences
-_BEFORE: Final = 5  # tokens of context there
-_ARMS: Final = 6  # at most, of which two are shown at a time: each is some 40 kB of the page
+_BEFORE: Final = 5  # tokens of context in that table
+_ARMS: Final = 6  # most arms on the page (two are shown at a time): each takes about 40 kB
 
-Scored = Sequence[tuple[str, float]]  # text of a token, and the probability it was given
+Scored = Sequence[tuple[str, float]]  # text of each token, and its probability
 PassageOf = Callable[[str], Scored]
 
 
 @dataclass(frozen=True)
 class Token:
-    """One token: its text, the class of its loss, and what is said of it when it is pointed at."""
+    """One token: its text, the colour class of its loss, and its tooltip."""
 
     text: str
     level: int
@@ -35,7 +35,7 @@ class Token:
 
 @dataclass(frozen=True)
 class ArmPassage:
-    """The passage as one run of an arm saw it; `mean` is its mean loss, in nats, as text."""
+    """The passage as scored by one run of an arm; `mean` is the mean loss in nats, as text."""
 
     arm: str
     place: int
@@ -46,13 +46,12 @@ class ArmPassage:
 
 @dataclass(frozen=True)
 class Passage:
-    """The same passage under several arms, of which the first two are shown until others are chosen.
+    """The same passage under several arms; the page shows the first two until the reader chooses others.
 
     Attributes:
-        note: what it is and how to read it.
-        texts: by arm.
-        table: the tokens on which the first two differ most; None where there is one arm, or where they have other
-            tokens.
+        note: how to read it.
+        texts: one per arm.
+        table: the tokens on which the first two arms differ most; None for one arm or for different tokens.
     """
 
     note: str
@@ -61,22 +60,22 @@ class Passage:
 
     @property
     def scale(self) -> tuple[str, ...]:
-        """Names of the classes."""
+        """Names of the colour classes."""
         between = [f"{low:g} to {high:g}" for low, high in pairwise(LEVELS[1:])]
         return (f"under {LEVELS[1]:g}", *between, f"over {LEVELS[-1]:g}")
 
 
 def passage(runs: pd.DataFrame, comparison: pd.DataFrame, arms: Sequence[str], passage_of: PassageOf) -> Passage | None:
-    """The passage under the baseline, then under the other arms, the one that lies furthest from it first.
+    """The passage under the baseline, then under the other arms, largest difference to the baseline first.
 
     Args:
-        runs: as `load_runs` gives them.
-        comparison: as `compare` gives it.
+        runs: as `load_runs` returns them.
+        comparison: as `compare` returns it.
         arms: names, in the order of their colours.
-        passage_of: run id → its scored tokens, none where it has none.
+        passage_of: run id → its scored tokens, possibly none.
 
     Returns:
-        None where no run has any.
+        None if no run has scored tokens.
     """
     chosen = one_run_each(runs, arms)
     wanted = [arm for arm in _furthest_first(comparison) if arm in chosen][:_ARMS]
@@ -97,9 +96,9 @@ def passage(runs: pd.DataFrame, comparison: pd.DataFrame, arms: Sequence[str], p
     seeds = {chosen[arm][1] for arm in scored}
     of_seed = f", seed {seeds.pop()}" if len(seeds) == 1 else ""
     note = (
-        f"The beginning of the validation split as the last checkpoint sees it{of_seed}. The stronger the colour of a "
-        "token, the larger its loss: the less likely the model thought it, given what stands before it in its window. "
-        "Point at a token, or step through them with the arrow keys, to read the probability it was given."
+        f"The beginning of the validation split, scored by the last checkpoint{of_seed}. The stronger the colour of a "
+        "token, the larger its loss, that is, the lower its probability given the tokens before it in the window. "
+        "Point at a token, or move through the text with the arrow keys, to read its probability."
     )
     return Passage(note, texts, _differences(scored))
 
@@ -122,7 +121,7 @@ def _token(scored: tuple[str, float]) -> Token:
 
 
 def _shown(text: str) -> str:
-    """A token's text with what cannot be seen made visible."""
+    """A token's text with whitespace made visible."""
     return text.replace("\n", "⏎").replace("\t", "⇥") if text.strip() else text.replace(" ", "␣").replace("\n", "⏎")
 
 
@@ -143,7 +142,7 @@ def _differences(scored: dict[str, list[tuple[str, float]]]) -> Table | None:
         Column("After", numeric=False),
         Column(f"Probability, {first}"),
         Column(f"Probability, {second}"),
-        Column("Difference of loss, nats"),
+        Column("Loss difference, nats"),
     )
     rows = []
     for at in places:
@@ -152,7 +151,7 @@ def _differences(scored: dict[str, list[tuple[str, float]]]) -> Table | None:
             Row(
                 (
                     Cell(_shown(one[at][0]).strip()),
-                    Cell(f"…{' '.join(before.split())}" if before.strip() else "the beginning"),
+                    Cell(f"…{' '.join(before.split())}" if before.strip() else "start of text"),
                     sortable(one[at][1], _probability(one[at][1])),
                     sortable(other[at][1], _probability(other[at][1])),
                     sortable(apart[at], f"{apart[at]:+.2f}".replace("-", "−")),

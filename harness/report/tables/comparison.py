@@ -20,12 +20,12 @@ from harness.report.text.numbers import (
 
 
 def comparison_lines(comparison: pd.DataFrame) -> list[list[str]]:
-    """A comparison as a short table of strings for a terminal, its header first."""
+    """A comparison as a short table of strings for a terminal, header first."""
     return answer_table(comparison).lines()
 
 
 def answer_table(comparison: pd.DataFrame) -> Table:
-    """One row per arm: what `compare` found, each figure with the half-width of its 95 % t interval."""
+    """One row per arm: the results of `compare`, means with the half-width of their 95 % t interval."""
     metric = comparison["metric"].iloc[0]
     tested = comparison["test_seeds"].sum() > 0
     differs = comparison["pairs"].sum() > 0
@@ -58,7 +58,7 @@ def answer_table(comparison: pd.DataFrame) -> Table:
 
 
 def evidence_table(comparison: pd.DataFrame) -> Table | None:
-    """One row per arm but the baseline: what its verdict rests on. None where there is nothing to compare."""
+    """One row per arm except the baseline: the statistics behind its verdict. None if there is nothing to compare."""
     compared = comparison[comparison["pairs"] > 0]
     if compared.empty:
         return None
@@ -78,6 +78,6 @@ def evidence_table(comparison: pd.DataFrame) -> Table | None:
 
 
 def verdict_cells(compared: pd.DataFrame) -> list[Cell]:
-    """The verdicts of rows that have `verdict` and `delta`; a dash where there is none."""
+    """The verdicts of rows with `verdict` and `delta`; a dash where there is no verdict."""
     words = zip(compared["verdict"], compared["delta"], strict=True)
     return [Cell(verdict_text(word, delta) or NOTHING) for word, delta in words]

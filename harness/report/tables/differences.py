@@ -1,4 +1,4 @@
-"""What differs between runs: a table between the arms, and the values from which a page shows it for any two runs."""
+"""Differences between runs: a table of the arms' parameters, and the values for comparing any two runs on the page."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LOSSES: Final = (metrics.TRAIN_LOSS, metrics.VAL_LOSS, metrics.TEST_LOSS)
 
 
 def arm_differences(runs: pd.DataFrame, arms: Sequence[str]) -> Table:
-    """Parameters that are not the same in the confirm runs of all arms, one column per arm with a result."""
+    """Parameters that differ between the arms' confirm runs, with one column per arm that has a result."""
     chosen = one_run_each(runs, arms)
     confirmed = runs[runs["run_id"].isin([run_id for run_id, _ in chosen.values()])].set_index("arm")
     columns = (Column("Parameter", numeric=False), *(Column(arm, numeric=False) for arm in chosen))
@@ -31,12 +31,12 @@ def arm_differences(runs: pd.DataFrame, arms: Sequence[str]) -> Table:
 
 
 def same_everywhere(runs: pd.DataFrame) -> dict[str, str]:
-    """Path → value of every parameter that all runs of a sweep have in common, but for the seed."""
+    """Path → value of every parameter, except the seed, that is the same in all runs of a sweep."""
     return {path: _shown(values.iloc[0]) for path, values in parameters(runs) if constant(values)}
 
 
 def run_values(runs: pd.DataFrame) -> str:
-    """JSON of what differs between any of the runs: `names`, and `runs` with their name, arm and values as text."""
+    """JSON of all values that differ between runs: `names`, and `runs` with name, arm and values as text."""
     varying = [path for path, values in parameters(runs) if not constant(values)]
     paths = [*varying, *([SEED] if SEED in runs else [])]
     losses = [name for name in _LOSSES if name in runs and runs[name].notna().any()]

@@ -1,4 +1,4 @@
-"""The factors of a grid of arms as tables, each with the note that says what its figures mean."""
+"""Tables of main effects and interactions, each with a note that explains its columns."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from harness.report.tables.table import Cell, Column, Table, resting_on, seeds_t
 from harness.report.text.numbers import count, decimals_for, number, probability, rounded, signed, significant
 
 _END: Final = (
-    "Sign-flip p: a test that needs no normal noise, not corrected. Detectable: what is found in 80 % of sweeps with "
-    "these seeds. All this is secondary to the verdicts on arms."
+    "Sign-flip p: of the sign-flip permutation test, which does not assume normal noise; uncorrected. Detectable: the "
+    "true size found in 80 % of sweeps with this many seeds. This analysis is secondary to the verdicts on arms."
 )
 
 
@@ -25,7 +25,7 @@ def marginal_table(rows: pd.DataFrame) -> Table:
     """The levels of one factor, averaged over the others.
 
     Args:
-        rows: of `harness.analysis.factors.marginals`, those of this factor.
+        rows: the rows of `harness.analysis.factors.marginals` for this factor.
     """
     metric, delta = rows["metric"].iloc[0], rounded(rows["delta"].iloc[0])
     name = "loss" if metric == metrics.VAL_LOSS else metric.removeprefix("val/").replace("_", " ")
@@ -50,7 +50,7 @@ def interaction_table(rows: pd.DataFrame) -> Table:
     """Every contrast of two levels of one factor with two of another.
 
     Args:
-        rows: as `harness.analysis.factors.interactions` gives them.
+        rows: as `harness.analysis.factors.interactions` returns them.
     """
     decimals = decimals_for(interval.half_width for interval in intervals(rows, "interaction"))
     changes = [
@@ -79,11 +79,11 @@ def interaction_table(rows: pd.DataFrame) -> Table:
 
 
 def marginal_note(rows: pd.DataFrame, single: pd.DataFrame) -> str:
-    """What stands below the table of one factor; in full below the first.
+    """The note below the table of one factor: full below the first table, short below the others.
 
     Args:
-        rows: of `single`, those of this factor.
-        single: as `harness.analysis.factors.marginals` gives them.
+        rows: the rows of `single` for this factor.
+        single: as `harness.analysis.factors.marginals` returns them.
     """
     others = listed(short_name(path) for path in dict.fromkeys(single["factor"]) if path != rows["factor"].iloc[0])
     if rows["factor"].iloc[0] != single["factor"].iloc[0]:
@@ -94,26 +94,26 @@ def marginal_note(rows: pd.DataFrame, single: pd.DataFrame) -> str:
         f"The {metric_name(rows['metric'].iloc[0])}, averaged over {others} seed by seed, every combination with equal "
         f"weight; ± is the half-width of the 95 % t interval over seeds. Δ: level minus {base}, one number per seed; "
         f"negative is better. p (Holm): the paired t test over seeds, corrected for the {comparisons} differences of "
-        f"these tables. Verdicts by the rule for arms. {_END}"
+        f"these tables. Verdicts follow the rule for arms. {_END}"
     )
 
 
 def interaction_note(crossed: pd.DataFrame, factors: int) -> str:
-    """What stands below the table of interactions.
+    """The note below the table of interactions.
 
     Args:
-        crossed: as `harness.analysis.factors.interactions` gives them.
-        factors: how many the sweep compares.
+        crossed: as `harness.analysis.factors.interactions` returns them.
+        factors: number of compared factors.
     """
-    further = "; averaged over the further factors (three at once are not tested)" if factors > 2 else ""
+    further = "; averaged over the other factors (three-way interactions are not tested)" if factors > 2 else ""
     delta, metric = rounded(crossed["delta"].iloc[0]), metric_name(crossed["metric"].iloc[0])
     corrected = f", corrected for the {len(crossed)} contrasts of this table" if len(crossed) > 1 else ""
     return (
-        f"Effect before, effect after: what the first change adds to the {metric} before the other change and after "
-        "it. Interaction: the second minus the first, one number per seed, ± the half-width of its 95 % t interval; "
-        f"0 where effects add up{further}. p (Holm): the t test over seeds{corrected}. Interact: p ≤ {ALPHA}. No "
-        f"interaction larger than {delta}: not that, and the interval at the corrected level lies between −{delta} and "
-        f"{delta}. Undecided: neither. {_END}"
+        f"Effect before, effect after: what the first change adds to the {metric} before and after the other change. "
+        "Interaction: effect after minus effect before, one number per seed, ± the half-width of its 95 % t interval; "
+        f"0 if the effects are additive{further}. p (Holm): the t test over seeds{corrected}. Interact: p ≤ {ALPHA}. "
+        f"No interaction larger than {delta}: the test does not reject, and the interval at the corrected level lies "
+        f"between −{delta} and {delta}. Undecided: neither. {_END}"
     )
 
 

@@ -1,4 +1,4 @@
-"""The tables of runs and trials."""
+"""Tables of runs and trials."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from harness.report.text.numbers import (
 
 
 def best_table(runs: pd.DataFrame, arms: Sequence[str], tune: Sequence[str]) -> Table:
-    """The tuned values each arm was confirmed with, and the explore trial they come from.
+    """The tuned values of each arm's confirm runs, and the explore trial they come from.
 
-    Before an arm has confirm runs: its complete explore trial of lowest final validation loss.
+    While an arm has no confirm run: its complete explore trial with the lowest final validation loss.
     """
     columns = [
         Column(ARM, numeric=False),
@@ -52,7 +52,7 @@ def best_table(runs: pd.DataFrame, arms: Sequence[str], tune: Sequence[str]) -> 
 
 
 def _chosen(runs: pd.DataFrame, tune: Sequence[str]) -> tuple[pd.Series | None, bool]:
-    """The run whose tuned values are the arm's configuration, and whether they were confirmed."""
+    """The run with the arm's chosen configuration, and whether it was confirmed."""
     explored = runs[(runs["phase"] == Phase.EXPLORE) & (runs["outcome"] == Outcome.COMPLETE)]
     if metrics.VAL_LOSS in explored:
         explored = explored.sort_values([metrics.VAL_LOSS, "run_id"])
@@ -65,7 +65,7 @@ def _chosen(runs: pd.DataFrame, tune: Sequence[str]) -> tuple[pd.Series | None, 
 
 
 def _settings(row: pd.Series, tune: Sequence[str]) -> list[str | float]:
-    """Tuned values that are equal when they mean the same: `"0.001"` and 0.001."""
+    """Tuned values in a form that can be compared: `"0.001"` equals 0.001."""
     return [value if math.isfinite(value := _as_float(row.get(path))) else str(row.get(path)) for path in tune]
 
 
@@ -83,9 +83,9 @@ def _setting_cell(value: object) -> Cell:
 
 
 def _loss_cell(run: pd.Series, metric: str = metrics.VAL_LOSS) -> Cell:
-    """A run's last loss; in brackets, and sorted after all results, where the run did not complete.
+    """A run's last loss; in brackets and sorted after all results if the run is not complete.
 
-    Runs whose curves are of a sample have no other loss before their end.
+    Runs that evaluate on a sample have only the sample's loss before their end.
     """
     loss = _as_float(run.get(metric))
     if math.isnan(loss):
@@ -97,12 +97,12 @@ def _loss_cell(run: pd.Series, metric: str = metrics.VAL_LOSS) -> Cell:
 
 
 def trials_table(runs: pd.DataFrame, tune: Sequence[str], address: Callable[[str], str] | None = None) -> Table:
-    """Every run of the sweep, failures included, with the reason of each that did not complete.
+    """Every run of the sweep, including failed ones, with the reason if it is not complete.
 
     Args:
-        runs: as `load_runs` gives them.
-        tune: paths that were tuned.
-        address: run id → its page in MLflow, where there is a server that has one.
+        runs: as `load_runs` returns them.
+        tune: tuned paths.
+        address: run id → URL of its page on an MLflow server; None without a server.
     """
     tested = metrics.TEST_LOSS in runs and bool(runs[metrics.TEST_LOSS].notna().any())
     explained = "reason" in runs and bool(runs["reason"].fillna("").ne("").any())

@@ -1,4 +1,4 @@
-"""The report's tables as plain cells; the page, the terminal and LaTeX only set them."""
+"""Tables as plain cells; the page, the terminal and LaTeX only format them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ARM: Final = "Arm"  # heading of the column that names arms
 
 @dataclass(frozen=True)
 class Cell:
-    """One entry: what is read, the number it is sorted by (None: by its text), and where it leads ("": nowhere)."""
+    """One cell: its text, the number to sort by (None: sort by text), and its link ("": none)."""
 
     text: str
     value: float | None = None
@@ -30,7 +30,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """One column. `minor` ones are left out where room is short, as in a terminal; `long` ones hold sentences."""
+    """One column. `minor` columns are left out where space is short, as in a terminal; `long` ones hold sentences."""
 
     label: str
     numeric: bool = True
@@ -40,8 +40,14 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
-    """One row of cells, with the runs behind it. `run` marks the row that lists one run; `result` is false for one
-    that did not complete."""
+    """One row of cells.
+
+    Attributes:
+        cells: one per column.
+        runs: ids of the runs that the values come from.
+        run: the run id, in a table that lists runs.
+        result: false for a run that is not complete.
+    """
 
     cells: tuple[Cell, ...]
     runs: tuple[str, ...] = ()
@@ -57,24 +63,24 @@ class Table:
     rows: tuple[Row, ...]
 
     def arm(self, row: Row) -> str:
-        """The arm that one of the rows is about; empty where the table has no column of arms."""
+        """The arm of a row; empty if the table has no column of arms."""
         names = [column.label for column in self.columns]
         return row.cells[names.index(ARM)].text if ARM in names else ""
 
     def lines(self) -> list[list[str]]:
-        """The header and the rows as strings, minor columns left out."""
+        """The header and the rows as strings, without minor columns."""
         kept = [index for index, column in enumerate(self.columns) if not column.minor]
         header = [self.columns[index].label for index in kept]
         return [header, *([row.cells[index].text for index in kept] for row in self.rows)]
 
 
 def seeds_text(value: float) -> str:
-    """A number of seeds that would be needed: a count, or the sign for more than can be trained."""
+    """A number of seeds; ∞ for more than a million."""
     return number(value, 0) if math.isinf(value) else count(value)
 
 
 def resting_on(run_ids: Iterable[object], columns: Sequence[tuple[Column, list[Cell]]]) -> Table:
-    """A table of columns, each row with the runs behind it: their ids, separated by spaces."""
+    """A table from columns, with the ids of the runs behind each row, separated by spaces."""
     rows = zip(*(cells for _, cells in columns), strict=True)
     return Table(
         tuple(column for column, _ in columns),
@@ -83,12 +89,12 @@ def resting_on(run_ids: Iterable[object], columns: Sequence[tuple[Column, list[C
 
 
 def spelled(values: Iterable[float], spell: Callable[[float], str]) -> list[Cell]:
-    """Numbers as `spell` writes them."""
+    """Numbers formatted by `spell`."""
     return [sortable(float(value), spell(float(value))) for value in values]
 
 
 def sortable(value: float, text: str) -> Cell:
-    """A number in its spelling; one that does not exist is sorted by no value."""
+    """A formatted number, sorted by its value; NaN is sorted by its text."""
     return Cell(text, None if math.isnan(value) else float(value))
 
 
@@ -98,13 +104,13 @@ def with_half_widths(
     baseline: Iterable[bool] | None = None,
     errors: Iterable[float] | None = None,
 ) -> list[Cell]:
-    """Means ± half-widths, `5.310 ± 0.050`, at the decimals of the narrowest; `± –` where one value has no interval.
+    """Means ± half-widths, `5.310 ± 0.050`; `± –` for a mean without an interval.
 
     Args:
-        found: one per row; NaN gives a dash.
-        spell: how a mean is written: `number`, or `signed` for differences.
-        baseline: rows that say so in the place of a number.
-        errors: standard errors, whose smallest gets two significant digits, in the place of the half-widths.
+        found: one interval per row; NaN gives a dash.
+        spell: formats a mean: `number`, or `signed` for differences.
+        baseline: per row, whether the cell says `baseline` instead of a number.
+        errors: standard errors. The smallest gets two significant digits; None: the narrowest half-width does.
     """
     widths = [interval.half_width for interval in found]
     decimals = decimals_for(widths) if errors is None else decimals_of_error(errors)

@@ -1,1 +1,1 @@
-"""The sentences of a report: answer, plan, provenance, numbers as text."""
+"""The text of a report: answer, plan, provenance, number formats."""

@@ -1,4 +1,4 @@
-"""A comparison in plain words: the verdicts, what they rest on, and what more seeds would show."""
+"""A comparison in words: the verdicts, their limits, and what more seeds would show."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from harness.analysis.verdicts import DIFFERENT, Verdict
 from harness.core.text import listed, plural
 from harness.report.text.numbers import chance, decimals_for, decimals_of_error, number, rounded, signed, significant
 
-_NAMED_IN_FULL: Final = 3  # more arms than this are summed up in groups; the table has every figure
+_NAMED_IN_FULL: Final = 3  # more arms than this are grouped by verdict; the table has all numbers
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A comparison in plain words: what it says, and what it cannot say."""
+    """A comparison in words: the findings, and their limits."""
 
     findings: str
     limits: str
@@ -32,19 +32,19 @@ class Answer:
 
 
 def answer(comparison: pd.DataFrame, ground: Comparability) -> Answer:
-    """Put a comparison, as `compare` gives it, into words."""
+    """Put a comparison, as `compare` returns it, into words."""
     measured = comparison[comparison["seeds"] > 0]
     if measured.empty:
         return Answer(
             "No confirm run is complete, so nothing is ranked.",
-            "Explore trials were selected by the validation loss they would be judged by, and runs that ended early "
-            "have no result.",
+            "Explore trials are not compared, because they were selected by the same validation loss. Runs that ended "
+            "early have no result.",
         )
     parts = [ground.reason] if ground.reason else []
     limits = ""
     if len(comparison) == 1:
         parts.append(_level(measured.iloc[0]))
-        limits = "There is no second arm, so nothing is compared."
+        limits = "There is only one arm, so nothing is compared."
     elif ground.ranked:
         finding, limits = _differences(comparison)
         parts.append(finding)
@@ -55,7 +55,7 @@ def answer(comparison: pd.DataFrame, ground: Comparability) -> Answer:
 
 
 def verdict_text(verdict: object, delta: float) -> str:
-    """A verdict as a table shows it, with the value of δ; empty where there is none."""
+    """A verdict as tables show it, with the value of δ; empty where there is no verdict."""
     if not isinstance(verdict, str):
         return ""
     return verdict.replace("δ", rounded(delta))
@@ -66,17 +66,17 @@ def _level(row: pd.Series) -> str:
     decimals = decimals_for([own.half_width])
     text = f"The {metric_name(row['metric'])} is {number(own.mean, decimals)}"
     if row["seeds"] < 2:
-        return f"{text}. It is one seed: nothing is known of how much another would differ."
+        return f"{text}. With one seed, the spread over seeds is unknown."
     return f"{text} ± {number(own.half_width, decimals)} (95 % t interval over {row['seeds']} seeds)."
 
 
 def _differences(comparison: pd.DataFrame) -> tuple[str, str]:
-    """The verdicts, and what they rest on."""
+    """The verdicts and their limits."""
     base = comparison[comparison["is_baseline"]].iloc[0]
     if not base["seeds"]:
-        return f"The baseline {base['arm']} has no complete confirm run, so there are no differences to read.", ""
+        return f"The baseline {base['arm']} has no complete confirm run, so there are no differences.", ""
     others = comparison[~comparison["is_baseline"]]
-    scaled = others["sign_flip_p"] * (ALPHA / others["alpha"])  # as p_holm is, so that α is the bound at every look
+    scaled = others["sign_flip_p"] * (ALPHA / others["alpha"])  # like p_holm, so that α is the bound at every look
     compared = others.assign(sign_flip_holm=np.minimum(holm(scaled), 1))
     compared = compared[compared["pairs"] > 0]
     if compared.empty:
@@ -95,7 +95,7 @@ def _rows(compared: pd.DataFrame) -> Iterator[tuple[pd.Series, Interval]]:
 
 
 def _largest(compared: pd.DataFrame) -> pd.DataFrame:
-    """The arm that lies furthest from the baseline, of those found better or worse where there are any."""
+    """The arm with the largest difference to the baseline, among those found better or worse if there are any."""
     found = compared[compared["verdict"].isin(DIFFERENT)]
     among = found if len(found) else compared
     return among.loc[[among["difference"].abs().idxmax()]]
@@ -111,7 +111,7 @@ def predicate(verdict: str, delta: float, several: bool = False) -> str:
 def _sentence(row: pd.Series, interval: Interval, base: str, comparisons: int) -> str:
     """The verdict on one arm as a sentence that can be quoted: effect, interval, pairs, test and p.
 
-    The size of an effect that was found is given without sign, as is its interval; else arm minus baseline, with sign.
+    For better and worse, effect and interval are given as a size without sign; else as arm minus baseline with sign.
     """
     verdict, arm = row["verdict"], row["arm"]
     decimals = decimals_of_error([row["difference_se"]])
@@ -119,7 +119,7 @@ def _sentence(row: pd.Series, interval: Interval, base: str, comparisons: int) -
     mean, low, high = interval.mean, interval.low, interval.high
     if row["pairs"] < 2:
         apart = f"its {what} is {_size(mean, decimals, in_unit)} than that of {base} on the one common seed"
-        return f"{arm} is undecided: {apart}, which has no interval."
+        return f"{arm} is undecided: {apart}, so there is no interval."
     if verdict in DIFFERENT:
         verb, ends = ("lowers", (-high, -low)) if mean < 0 else ("raises", (low, high))
         said = f"{arm} {verb} the {what} by {number(abs(mean), decimals)}{in_unit} against {base}"
@@ -132,12 +132,12 @@ def _sentence(row: pd.Series, interval: Interval, base: str, comparisons: int) -
     pairs = f"{row['pairs']} paired seeds"
     grounds = f"(95 % CI {between}, {pairs}, paired t test, Holm p {chance(row['p_holm'])}{over})"
     small = verdict in DIFFERENT and abs(mean) < row["delta"]
-    aside = f", which is less than the {rounded(row['delta'])} that matters" if small else ""
+    aside = f", smaller than δ = {rounded(row['delta'])}, the smallest difference that matters" if small else ""
     return f"{said} {grounds}{aside}."
 
 
 def _measured(metric: str) -> tuple[str, str]:
-    """What an arm is judged by, and its unit as it follows a number: none where the name is the unit."""
+    """The name of a metric, and its unit as it follows a number: empty where the name contains the unit."""
     name = metric_name(metric)
     return name, "" if name.endswith(unit(metric)) else f" {unit(metric)}"
 
@@ -162,11 +162,11 @@ def _limits(compared: pd.DataFrame, comparisons: int) -> Iterator[str]:
         yield _detectable(judged)
         yield from _undecided(judged[judged["verdict"] == Verdict.UNDECIDED])
     if len(judged) < len(compared):
-        yield "One seed cannot tell an effect from the luck of a seed."
+        yield "With one seed, an effect cannot be told from seed noise."
 
 
 def _checks(judged: pd.DataFrame, comparisons: int) -> Iterator[str]:
-    """Where a verdict rests on normal seed noise alone, and where the test that does without it says otherwise."""
+    """The verdicts that assume normal seed noise without a check, and those that the sign-flip test contradicts."""
     enough = judged["alpha"].map(lambda alpha: sign_flip_seeds(comparisons, alpha))
     different = judged["verdict"].isin(DIFFERENT)
     short = (enough - judged["pairs"])[different & (judged["pairs"] < enough)]
@@ -178,8 +178,8 @@ def _checks(judged: pd.DataFrame, comparisons: int) -> Iterator[str]:
         yield f"{_verdict_on(list(same))} on normal seed noise."
     checked = judged[judged["pairs"] >= enough]
     for verdicts, found, words in (
-        (DIFFERENT, False, "The sign-flip test, which needs no normal noise, does not confirm the verdict on"),
-        ((Verdict.UNDECIDED,), True, "The sign-flip test, which needs no normal noise, finds a difference for"),
+        (DIFFERENT, False, "The sign-flip test, which does not assume normal noise, does not confirm the verdict on"),
+        ((Verdict.UNDECIDED,), True, "The sign-flip test, which does not assume normal noise, finds a difference for"),
     ):
         disagree = checked[checked["verdict"].isin(verdicts) & ((checked["sign_flip_holm"] <= ALPHA) == found)]
         if len(disagree):
@@ -200,10 +200,10 @@ def _detectable(judged: pd.DataFrame) -> str:
 
 
 def _undecided(undecided: pd.DataFrame) -> Iterator[str]:
-    """About how many seeds would decide."""
+    """How many seeds would decide the undecided arms."""
     if undecided.empty:
         return
-    yield "Undecided does not mean equal."
+    yield "Undecided does not mean that arms are equal."
     delta = rounded(undecided["delta"].iloc[0])
     short = undecided[undecided["seeds_needed"] > undecided["pairs"]]
     if len(short):
@@ -214,6 +214,6 @@ def _undecided(undecided: pd.DataFrame) -> Iterator[str]:
     enough = undecided.loc[undecided["seeds_needed"] <= undecided["pairs"], "arm"]
     if len(enough):
         yield (
-            f"For {listed(enough)} there were seeds enough to find a difference of {delta} in 80 % of sweeps; "
-            "it takes more to tell a smaller one from none."
+            f"{listed(enough)} had enough seeds to find a difference of {delta} in 80 % of sweeps; "
+            "deciding about a smaller one takes more."
         )

@@ -1,4 +1,4 @@
-"""Settings, seeds and values as a report names them."""
+"""Names of settings, seeds and values in sentences."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     pass
 
 
-_NAMED: Final = 4  # names that a sentence lists before it only counts
+_NAMED: Final = 4  # names that a sentence lists; the others are counted
 
 
 def named(words: Sequence[str]) -> str:
-    """`a, b and c`; of many only the first few: `a, b, c, d and 3 more`."""
+    """`a, b and c`; for many names `a, b, c, d and 3 more`."""
     extra = len(words) - _NAMED
     return listed(words if extra < 2 else [*words[:_NAMED], f"{extra} more"])
 
@@ -26,7 +26,7 @@ def named(words: Sequence[str]) -> str:
 def seeds_named(seeds: Iterable[Any], word: str = "seed") -> str:
     """`seed 3`, `seeds 2 and 3`, `seeds 2 to 5 and 9`."""
     known = sorted({int(seed) for seed in seeds})
-    # Consecutive seeds keep the same distance from their place in the order.
+    # Consecutive seeds have the same difference between seed and index.
     runs = [[seed for _, seed in group] for _, group in groupby(enumerate(known), lambda pair: pair[1] - pair[0])]
     parts = [[f"{run[0]} to {run[-1]}"] if len(run) > 2 else list(map(str, run)) for run in runs]
     return f"{word}{'s' if len(known) > 1 else ''} {named([text for part in parts for text in part])}"

@@ -1,4 +1,4 @@
-"""Numbers as people read them: one spelling for the page, the terminal and the LaTeX table."""
+"""Number formats, the same for the page, the terminal and the LaTeX table."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from harness.config.fields import format_value
 
-NOTHING = "–"  # a figure that does not exist
+NOTHING = "–"  # a missing value
 _MINUS = "−"
 
 
@@ -21,13 +21,13 @@ def number(value: float, decimals: int) -> str:
 
 
 def signed(value: float, decimals: int) -> str:
-    """Like `number`, with its sign always shown."""
+    """Like `number`, always with a sign."""
     text = number(value, decimals)
     return text if text.startswith((_MINUS, NOTHING)) else f"+{text}"
 
 
 def decimals_for(half_widths: Iterable[float]) -> int:
-    """Decimals that give the narrowest half-width of a column two significant digits, between 3 and 5; else 4."""
+    """Decimals that give the narrowest half-width of a column two significant digits, 3 to 5; 4 without any width."""
     known = [width for width in half_widths if math.isfinite(width) and width > 0]
     if not known:
         return 4
@@ -35,7 +35,7 @@ def decimals_for(half_widths: Iterable[float]) -> int:
 
 
 def decimals_of_error(errors: Iterable[float]) -> int:
-    """Decimals that give the smallest standard error of a column two significant digits, at most 6; else 4."""
+    """Decimals that give the smallest standard error of a column two significant digits, 0 to 6; 4 without errors."""
     known = [error for error in errors if math.isfinite(error) and error > 0]
     if not known:
         return 4
@@ -43,20 +43,20 @@ def decimals_of_error(errors: Iterable[float]) -> int:
 
 
 def significant(value: float, digits: int = 4) -> str:
-    """A number of any size, with this many significant digits, never in scientific notation."""
+    """A number with this many significant digits, never in scientific notation."""
     if not math.isfinite(value) or value == 0:
         return number(value, 0)
     return number(value, max(0, digits - 1 - math.floor(math.log10(abs(value)))))
 
 
 def rounded(value: float) -> str:
-    """A number with at most three significant digits and no zeros at its end: 0.02, 0.001, 1.5."""
+    """A number with at most three significant digits and no trailing zeros: 0.02, 0.001, 1.5."""
     text = significant(value, 3)
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def probability(value: float) -> str:
-    """A p-value with two significant digits, three near 0.05 so that 0.0496 does not read as it; an en dash for NaN."""
+    """A p-value with two significant digits, three from 0.01 to 0.1 (0.0496 is not 0.05); an en dash for NaN."""
     if math.isnan(value):
         return NOTHING
     if value < 0.0001:
@@ -65,13 +65,13 @@ def probability(value: float) -> str:
 
 
 def chance(value: float) -> str:
-    """A p-value behind its letter: `= 0.0123`, `< 0.0001`."""
+    """A p-value with its relation sign: `= 0.0123`, `< 0.0001`."""
     text = probability(value)
     return text.replace("<", "< ") if text.startswith("<") else f"= {text}"
 
 
 def count(value: float) -> str:
-    """A count of things: 8,192 as it is, from 10,000 on with k, M, G or T and three significant digits."""
+    """A count: `8,192` in full, from 10,000 on with k, M, G or T and three significant digits."""
     if math.isnan(value):
         return NOTHING
     if abs(value) < 10_000:
@@ -83,7 +83,7 @@ def count(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Wall time in the units that fit it."""
+    """Wall time in seconds, minutes or hours: `9.2 s`, `3 min 05 s`, `2 h 10 min`."""
     if math.isnan(seconds):
         return NOTHING
     if seconds < 60:
@@ -96,8 +96,8 @@ def duration(seconds: float) -> str:
 
 
 def setting(value: object) -> str:
-    """The value of a parameter: a fraction to three significant digits (1.23e-4 below 0.01), a word as it is."""
-    if value is None or str(value) in ("True", "False"):  # a frame gives numpy's, which are no bool
+    """The value of a parameter: a fraction with three significant digits (1.23e-4 below 0.01), a word unchanged."""
+    if value is None or str(value) in ("True", "False"):  # frames hold numpy.bool_, which is not a bool
         return format_value(None if value is None else str(value) == "True")
     if isinstance(value, tuple):
         return ", ".join(setting(item) for item in value)
@@ -114,5 +114,5 @@ def setting(value: object) -> str:
 
 
 def short_id(run_id: str) -> str:
-    """The first eight characters of a run's id: enough to find it by."""
+    """The first eight characters of a run id, enough to find the run."""
     return run_id[:8]

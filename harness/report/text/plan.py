@@ -1,7 +1,7 @@
-"""The analysis plan: what a sweep will conclude from what, fixed before its first run, and what was changed later.
+"""The analysis plan of a sweep, fixed before its first run, and the changes made to it later.
 
-The tracker stores the plan with the parent run before any trial exists, and never writes over it. A plan that could
-be fitted to the results would prove nothing, so every later change is told in the report, with what was known by then.
+The tracker stores the plan with the parent run before any trial exists and never overwrites it. A plan fitted to the
+results would prove nothing, so the report lists every later change and how many results existed at the time.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from harness.report.text.numbers import rounded, short_id
 if TYPE_CHECKING:
     from harness.tracking import PlanChange, SweepRecord
 
-# What the results could have tempted someone to, by the field of the plan that was changed.
+# How a change that was made after seeing results affects the conclusions, by field of the plan.
 _SEEN: Final = "{their} may have been seen, and the p-values do not account for that"
 _SEARCHED_ANEW: Final = (
-    "no confirm run plays a part in choosing a configuration, but an arm whose best one changed was tested anew"
+    "confirm runs do not affect the choice of a configuration, but an arm whose best one changed was confirmed again"
 )
-_OTHER_BASELINE: Final = "{their} may have been seen, and what is compared with what depends on it"
-_OTHER_DELTA: Final = "{their} may have been seen, and where no difference is found depends on it"
+_OTHER_BASELINE: Final = "{their} may have been seen, and every comparison depends on the baseline"
+_OTHER_DELTA: Final = "{their} may have been seen, and verdicts of no difference depend on it"
 
-# Fields of a plan that a method fixes and a spec alone does not change, in words.
+# Fields that follow from the method and the spec together, in words.
 _RULES: Final[Mapping[str, str]] = {
     "metric": "The metric of the verdicts was",
     "arms": "The arms were",
@@ -33,21 +33,21 @@ _RULES: Final[Mapping[str, str]] = {
     "test": "The test was",
     "correction": "The correction was",
     "alpha": "The level of the test was",
-    "primary_split": "The split that verdicts rest on was",
+    "primary_split": "The split used for the verdicts was",
     "test_split": "The use of the test split was",
 }
 _NAMED: Final = ("seeds", "looks", "baseline", "trials", "delta", *_RULES)
 
 
 def deviations(record: SweepRecord) -> list[str]:
-    """One sentence for each thing that was changed after the first plan was stored, and for what that may have cost.
+    """One sentence for each change after the first plan was stored, with its consequence for the conclusions.
 
-    A question in other words is none. A sweep that an older harness began without a plan cannot have any, until a plan
-    is stored with it.
+    Rewording the question is not a deviation. A sweep started by an older harness without a plan has no deviations
+    until a plan is stored with it.
     """
     found, plan = [], record.first_plan
     if plan and record.plan_sha256 and plan_digest(plan) != record.plan_sha256:
-        found.append("The stored analysis plan is not the one whose SHA-256 was noted before the first run.")
+        found.append("The SHA-256 of the stored analysis plan is not the one recorded before the first run.")
     for change in record.plan_changes:
         if plan:
             found += _changed(plan, change)
@@ -57,14 +57,14 @@ def deviations(record: SweepRecord) -> list[str]:
     planned = record.first_plan.get("method")
     if planned is not None and planned != METHOD_VERSION:
         found.append(
-            f"The sweep was planned under method {planned}, reported under method {METHOD_VERSION}: the rule that "
-            "turns runs into verdicts is not the planned one."
+            f"The sweep was planned with method version {planned} and is reported with version {METHOD_VERSION}: the "
+            "rule that turns runs into verdicts is not the planned one."
         )
     return found
 
 
 def plan_lines(record: SweepRecord) -> list[tuple[str, str]]:
-    """Label and value of what a report says about the plan: its digest, when it was stored, and its main points."""
+    """Label and value of the report's lines about the plan: its digest, when it was stored, and its main points."""
     plan = record.first_plan
     if not plan:
         return [("analysis plan", "none was stored before the first run")]
@@ -77,7 +77,7 @@ def plan_lines(record: SweepRecord) -> list[tuple[str, str]]:
 
 
 def _changed(old: Mapping[str, Any], change: PlanChange) -> Iterator[str]:
-    """The steps from one plan to the next, in the order in which a reader asks."""
+    """The changes from one plan to the next, the most important first."""
     new = change.plan
     different = {name for name in _NAMED if name in old and name in new and old[name] != new[name]}
     if "looks" in different and max(len(old["looks"]), len(new["looks"])) > 1:
@@ -94,18 +94,18 @@ def _changed(old: Mapping[str, Any], change: PlanChange) -> Iterator[str]:
     if "delta" in different:
         sizes = f"{format_value(old['delta'])} to {format_value(new['delta'])}"
         yield _told(f"The smallest difference that matters was changed from {sizes}", change, _OTHER_DELTA)
-    if old.get("method") != new.get("method"):  # the rule is another one, which is said once for the whole sweep
+    if old.get("method") != new.get("method"):  # `deviations` reports another method once for the whole sweep
         return
     for name, words in _RULES.items():
         if name in different:
             yield _told(f"{words} changed from {_shown(old[name])} to {_shown(new[name])}", change, _SEEN)
     explained = different or old.get("question") != new.get("question")
     if not explained and old.get("spec_sha256") != new.get("spec_sha256"):
-        yield _told("The spec was changed in something that the plan does not name", change, _SEEN)
+        yield _told("The spec was changed in a field that the plan does not list", change, _SEEN)
 
 
 def _told(what: str, change: PlanChange, consequence: str) -> str:
-    """A sentence: what was done, how many results were there by then, and what follows from that."""
+    """A sentence: the change, the number of results at the time, and the consequence."""
     seen = change.confirm_runs
     if not seen:
         return f"{what} before any confirm run was complete."

@@ -1,4 +1,4 @@
-"""Where a sweep's numbers come from: command, code, data, machine, plan, and how its runs are opened."""
+"""The provenance of a sweep's numbers: command, code, data, machine, plan, and how to open its runs in MLflow."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from harness.report.text.plan import plan_lines
 if TYPE_CHECKING:
     from harness.tracking import SweepRecord
 
-_LOCAL: Final = "http://127.0.0.1:5000"  # where the command that `ui_command` gives shows the store
+_LOCAL: Final = "http://127.0.0.1:5000"  # default address of `mlflow ui`, the command that `ui_command` returns
 
 
 @dataclass(frozen=True)
 class Opening:
-    """How a run is looked at in MLflow.
+    """How to open a run in MLflow.
 
     Attributes:
-        command: the shell command that shows the store's pages; for a server, its address.
-        experiment_id: MLflow's, which its addresses need; empty where it is not known.
+        command: the shell command that starts the MLflow UI; for a tracking server, its address.
+        experiment_id: MLflow's id of the experiment, a part of URLs; empty if unknown.
     """
 
     command: str
@@ -33,12 +33,12 @@ class Opening:
 
     @property
     def server(self) -> str:
-        """The server's address; empty for a store without one."""
+        """The address of the tracking server; empty for a store without a server."""
         return self.command.rstrip("/") if self.command.startswith(("http://", "https://")) else ""
 
     @property
     def address(self) -> Callable[[str], str] | None:
-        """Run id → its page on the server; None where there is none."""
+        """Run id → URL of its page on the server; None without a server."""
         if not (self.server and self.experiment_id):
             return None
         return self._page
@@ -48,22 +48,22 @@ class Opening:
 
     @property
     def words(self) -> str:
-        """What a reader does to see a run."""
+        """How a reader opens a run."""
         if self.server:
-            return f"Every run is on the MLflow server {self.server}; its id leads to its page."
+            return f"All runs are on the MLflow server {self.server}; each run id links to its page."
         if not self.experiment_id:
             return f"To see a run with its curves and files, run {self.command}."
         return (
-            f"To see a run with its curves and files, run {self.command} and open {self._page('RUN_ID')} with its "
-            "whole id (see runs.csv) in the place of RUN_ID."
+            f"To see a run with its curves and files, run {self.command} and open {self._page('RUN_ID')}, where RUN_ID "
+            "is its full id (see runs.csv)."
         )
 
 
 def provenance(record: SweepRecord, runs: pd.DataFrame, command: str) -> list[tuple[str, str]]:
-    """Label and value of everything that says where the numbers come from.
+    """Label and value of each line of the provenance.
 
     Args:
-        record, runs: as the tracking readers give them, of one sweep.
+        record, runs: one sweep, as the tracking readers return it.
         command: the shell command that shows all runs.
     """
     data = record.data
@@ -73,10 +73,10 @@ def provenance(record: SweepRecord, runs: pd.DataFrame, command: str) -> list[tu
         ("commit", record.commit + (", with uncommitted changes" if record.dirty else "")),
         ("sweep", record.run_id),
         (text, f"{data['name']} ({data['source']})"),
-        ("its sha256", data["sha256"]),
-        ("its tokens", f"{_splits(data['tokens'])} (tokenizer {data['tokenizer']})"),
-        ("their sha256", data["fingerprint"]),
-        ("its bytes", _splits(data["bytes"])),
+        ("sha256 of the text", data["sha256"]),
+        ("tokens", f"{_splits(data['tokens'])} (tokenizer {data['tokenizer']})"),
+        ("sha256 of the tokens", data["fingerprint"]),
+        ("bytes", _splits(data["bytes"])),
         ("search", _search(record)),
         ("trained", f"{count(_total(runs, 'tokens'))} tokens in {duration(_total(runs, 'seconds'))} of run time"),
         *plan_lines(record),
