@@ -152,7 +152,7 @@ def test_answer_gives_verdict_effect_interval_and_test() -> None:
         f"{ARM} is undecided: its validation loss is 0.233 nats per token higher than that of {BASELINE} (95 % CI "
         "−0.054 to +0.520, 3 paired seeds, paired t test, Holm p = 0.0728)."
     )
-    assert "Undecided does not mean equal." in words and "normal seed noise" not in words
+    assert "Undecided does not mean that arms are equal." in words and "normal seed noise" not in words
     clear = words_for({ARM: {2: 5.0, 3: 5.0, 4: 5.21}, BASELINE: {2: 5.1, 3: 5.1, 4: 5.3}})
     # Differences −0.1, −0.1, −0.09: mean −0.0967, standard error 0.01/3 = 0.0033, t(0.975, 2) = 4.3027.
     assert clear.startswith(
@@ -230,7 +230,7 @@ def test_no_difference_needs_the_interval_inside_delta() -> None:
 
 def test_a_significant_difference_may_be_smaller_than_delta() -> None:
     assert "raises the validation loss by 0.00567 nats per token" in words_for(differing(0.005))
-    assert "which is less than the 0.02 that matters" in words_for(differing(0.005))
+    assert "smaller than δ = 0.02, the smallest difference that matters" in words_for(differing(0.005))
     assert "that matters" not in words_for(differing(0.05))
 
 
@@ -240,7 +240,9 @@ def test_answer_says_where_the_two_tests_disagree() -> None:
     outlier[ARM] = {seed: 5.0 + step for seed, step in zip(range(2, 9), [0.01] * 6 + [0.9], strict=True)}
     words = words_for(outlier)
     assert f"{ARM} is undecided" in words
-    assert f"The sign-flip test, which needs no normal noise, finds a difference for {ARM} (p = 0.0156)." in words
+    assert (
+        f"The sign-flip test, which does not assume normal noise, finds a difference for {ARM} (p = 0.0156)." in words
+    )
     # Six pairs, one of them slightly against the others: t test 0.04, sign-flip test 4 or more of 64.
     other = {BASELINE: dict.fromkeys(range(2, 8), 5.0)}
     other[ARM] = {seed: 5.0 + step for seed, step in zip(range(2, 8), (-0.2, 0.8, 1.0, 1.1, 0.9, 0.7), strict=True)}
@@ -252,7 +254,7 @@ def test_answer_says_where_the_two_tests_disagree() -> None:
 def test_answer_names_undecided_arms_with_enough_seeds_for_delta() -> None:
     noise = (0.016, -0.016, 0.012, -0.012, 0.02, -0.02, 0.008, -0.008)
     words = words_for(differing(0.01, noise=noise))
-    assert "is undecided" in words and "there were seeds enough to find a difference of 0.02" in words
+    assert "is undecided" in words and "had enough seeds to find a difference of 0.02" in words
 
 
 def test_identical_arms_show_no_difference() -> None:
@@ -271,7 +273,7 @@ def test_an_invalid_delta_is_refused(delta: float) -> None:
 
 
 def test_answer_for_one_seed_one_arm_and_no_run() -> None:
-    assert "on the one common seed, which has no interval" in words_for({ARM: {2: 5.2}, BASELINE: {2: 5.1}})
+    assert "on the one common seed, so there is no interval" in words_for({ARM: {2: 5.2}, BASELINE: {2: 5.1}})
     alone = words_for({"all": {2: 5.25}}, None)
     assert "The validation loss is 5.2500. It is one seed" in alone and "nothing is compared" in alone
     runs = example.frame(example.explore_runs())

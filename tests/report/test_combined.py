@@ -105,7 +105,7 @@ def test_the_command_takes_several_names(uri: str, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert (tmp_path / "dropout+qkv_bias" / "report.html").is_file() and "qkv_bias=true" in done.output
     refused = CliRunner().invoke(app, ["dropout", "qkv_bias", "--sweep", "a", "--tracking", uri])
-    assert refused.exit_code == 2 and "--sweep: found it with 2 names" in refused.stderr
+    assert refused.exit_code == 2 and "--sweep: found with 2 names" in refused.stderr
 
 
 @needs_browser

@@ -43,7 +43,9 @@ def test_pivot_of_a_search_uses_its_complete_trials() -> None:
 
 
 def test_pivot_names_the_columns_that_are_near() -> None:
-    with pytest.raises(ValueError, match=r"found the column 'val_loss'; allowed: one of the runs, such as .*val/loss"):
+    with pytest.raises(
+        ValueError, match=r"found the column 'val_loss'; allowed: a column of the runs, such as .*val/loss"
+    ):
         pivot(runs(), "val_loss")
 
 

@@ -42,7 +42,7 @@ def test_page_holds_everything(standard: ReportFiles) -> None:
     for wanted in (
         "Does dropout help a small GPT",
         f"{ARM} is undecided: its validation loss is 0.233 nats per token higher than that of {BASELINE}",
-        "What the verdicts rest on",
+        "Evidence for the verdicts",
         "lies between −0.02 and 0.02",
         "about 2.0 % of perplexity",
         "5.400 ± 0.497",

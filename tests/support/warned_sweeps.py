@@ -179,7 +179,7 @@ def divergence_beside_the_best(record, runs):
     best, *_, worst = trials(runs, arm)
     end(runs, pd.Index([worst]), "diverged")
     runs.loc[worst, RATE] = 1.05 * runs.loc[best, RATE]
-    return record, runs, (arm, "beside diverged ones", "learning_rate=")
+    return record, runs, (arm, "next to diverged ones", "learning_rate=")
 
 
 @planted(WarningKind.ORDER_FLIPS, arms=2, dimensions=1)
@@ -395,7 +395,7 @@ def far_too_much_noise(record, runs):
     rows = confirm(runs, arm)
     runs.loc[rows, LOSSES] = runs.loc[confirm(runs, record.baseline), LOSSES].to_numpy()
     runs.loc[rows, LOSSES] += np.array([0.3, -0.3, 0.25, -0.26, 0.28, -0.29])[:, None]
-    return record, runs, (arm, "6 pairs", f"the {DELTA} that matters")
+    return record, runs, (arm, "6 pairs", f"δ = {DELTA}, the smallest that matters")
 
 
 @planted(WarningKind.FEW_SEEDS)
@@ -416,7 +416,7 @@ def a_seed_far_from_the_others(record, runs):
 def a_setting_that_does_nothing(record, runs):
     arm = other(record)
     runs.loc[confirm(runs, arm), LOSSES] = runs.loc[confirm(runs, record.baseline), LOSSES].to_numpy()
-    return record, runs, (arm, record.baseline, "to the last digit")
+    return record, runs, (arm, record.baseline, "identical losses")
 
 
 @planted(WarningKind.NOT_REPRODUCED, dimensions=1)

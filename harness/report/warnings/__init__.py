@@ -1,1 +1,1 @@
-"""What may change a report's conclusion: each warning is detected and worded here."""
+"""The warnings of a report: detectors, and the text of each warning."""

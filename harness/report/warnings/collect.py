@@ -1,4 +1,4 @@
-"""All warnings of a report: what a reader must know before trusting the comparison."""
+"""Collects all warnings of a report."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ DETECTORS: Final[tuple[Detector, ...]] = (
 
 
 def report_warnings(record: SweepRecord, runs: pd.DataFrame) -> list[ReportWarning]:
-    """Everything that limits what the comparison may be taken for; what may change the conclusion comes first.
+    """All warnings about a sweep; those that may change its conclusion come first.
 
     Args:
-        record, runs: as the tracking readers give them, of one sweep.
+        record, runs: one sweep, as the tracking readers return it.
     """
     sweep = Evidence(record, compact(runs))
     found = [warning for detector in DETECTORS for warning in detector(sweep)]
@@ -36,5 +36,5 @@ def report_warnings(record: SweepRecord, runs: pd.DataFrame) -> list[ReportWarni
 
 
 def fixed_settings(runs: pd.DataFrame) -> list[tuple[str, str]]:
-    """Parameters that neither the arms nor the search changed: path and value, in the order of the configuration."""
+    """Path and value of the parameters that are the same in all runs, in the order of the configuration."""
     return [(path, setting(values.iloc[0])) for path, values in parameters(runs) if constant(values)]

@@ -1,4 +1,4 @@
-"""What may be wrong with the confirm runs: which there are, on which seeds, and how long they trained."""
+"""Warnings about the confirm runs: missing runs, seeds, pairs and training length."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from harness.report.warnings.kinds import Detector, ReportWarning, WarningKind
 
 _LOST: Final = (Outcome.DIVERGED, Outcome.OOM, Outcome.FAILED)
 _RESULTS: Final = (Outcome.COMPLETE, Outcome.DIVERGED)
-# What decides how many tokens an epoch's training has.
+# Parameters that decide the number of tokens in an epoch of training.
 _EPOCHS: Final = ("arm", "train.budget.epochs", "train.batch_tokens", "train.batch_size", "model.context_length")
-# What tells how long a run should have trained, and how long it did.
+# Columns that give the planned and the actual training length of a run.
 _BUDGETS: Final = tuple(f"train.budget.{kind}" for kind in ("tokens", "steps", "flops"))
 _LENGTH: Final = ("seed", "trial_number", "tokens", "flops_per_token", *_EPOCHS, *_BUDGETS)
 
@@ -32,8 +32,8 @@ def _running(sweep: Evidence) -> Iterator[ReportWarning]:
     if running:
         yield ReportWarning(
             WarningKind.RUNNING,
-            f"{plural(running, 'run')} had not ended when this was written. The verdicts may still change: write the "
-            "report again when the sweep is over.",
+            f"{plural(running, 'run')} had not ended when this report was written. The verdicts may still change: "
+            "write the report again when the sweep is finished.",
         )
 
 
@@ -42,16 +42,16 @@ def _seeds(runs: pd.DataFrame, arm: str) -> set[int]:
 
 
 def _unfinished(sweep: Evidence) -> Iterator[ReportWarning]:
-    """Arms without a result on some of their seeds. To diverge is one, of which `_survivors` tells."""
+    """Arms without a result for some of their seeds. Divergence is a result, which `_survivors` reports."""
     ended = sweep.confirmed[sweep.confirmed["outcome"].isin(_RESULTS)]
     have = {arm: len(_seeds(ended, arm)) for arm in sweep.arms}
     complete = {arm: len(_seeds(sweep.verdict, arm)) for arm in sweep.arms}
     want = sweep.looks[-1]
     rows = sweep.comparison.set_index("arm")
-    if sweep.adaptive:  # who is decided is done
+    if sweep.adaptive:  # decided arms need no more seeds
         open_ = [arm for arm in rows.index if rows.loc[arm, "verdict"] == Verdict.UNDECIDED and have[arm] < want]
         short = [*open_, *(arm for arm in sweep.arms if have[arm] < sweep.looks[0] and arm not in open_)]
-        asked = f"{sweep.looks[0]} to {want} confirm runs per arm, all of them where the verdict stays open"
+        asked = f"{sweep.looks[0]} to {want} confirm runs per arm, all of them if the verdict stays undecided"
     else:
         short = [arm for arm in sweep.arms if have[arm] < want]
         asked = f"{plural(want, 'confirm run')} per arm"
@@ -59,8 +59,8 @@ def _unfinished(sweep: Evidence) -> Iterator[ReportWarning]:
         shown = listed(f"{arm} ({complete[arm]})" for arm in short)
         yield ReportWarning(
             WarningKind.UNFINISHED,
-            f"The spec asks for {asked}; fewer are complete for {shown}. The verdicts rest on less than was planned: "
-            "run the command again, which trains what is missing.",
+            f"The spec asks for {asked}; fewer are complete for {shown}. The verdicts are based on fewer runs than "
+            "planned: run the command again to train the missing ones.",
         )
 
 
@@ -69,8 +69,8 @@ def _no_result(sweep: Evidence) -> Iterator[ReportWarning]:
     if sweep.record.baseline in without and len(without) < len(sweep.arms):
         yield ReportWarning(
             WarningKind.NO_BASELINE,
-            f"The baseline {sweep.record.baseline} has no complete confirm run, so no arm is compared with anything. "
-            "Finish it, or name another arm as the baseline.",
+            f"The baseline {sweep.record.baseline} has no complete confirm run, so no arm can be compared. Finish it, "
+            "or name another arm as the baseline.",
         )
     for arm in without:
         for runs, what in ((sweep.confirmed, "confirm run"), (sweep.searched, "explore trial")):
@@ -78,8 +78,8 @@ def _no_result(sweep: Evidence) -> Iterator[ReportWarning]:
             if len(ended) and (ended == Outcome.DIVERGED).all():
                 yield ReportWarning(
                     WarningKind.DIVERGED_ARM,
-                    f"{arm} has no result because its training diverged ({plural(len(ended), what)}). That is an "
-                    "outcome of its settings, not a gap in a table: report it as one, or tune the arm until it trains.",
+                    f"{arm} has no result because its training diverged ({plural(len(ended), what)}). Divergence is a "
+                    "result of its settings, not missing data: report it, or tune the arm until it trains.",
                 )
                 break
 
@@ -98,7 +98,7 @@ def _survivors(sweep: Evidence) -> Iterator[ReportWarning]:
             yield ReportWarning(
                 WarningKind.SURVIVORS,
                 f"{arm}: the mean leaves out {listed(parts)} and is over the {plural(len(kept), 'seed')} that "
-                "survived, which flatters the arm. Count what diverged against it; run again what failed.",
+                "survived, so it is too good. Count diverged runs against the arm, and run failed ones again.",
             )
 
 
@@ -107,8 +107,8 @@ def _pruned(sweep: Evidence) -> Iterator[ReportWarning]:
     for arm, runs in pruned.groupby("arm", sort=False):
         yield ReportWarning(
             WarningKind.PRUNED_CONFIRM,
-            f"{arm}: confirm runs were pruned ({seeds_named(runs['seed'])}). Pruning takes away the worse runs, so "
-            "what is left looks better than the arm is: train every confirm run to its end.",
+            f"{arm}: confirm runs were pruned ({seeds_named(runs['seed'])}). Pruning removes the worse runs, so the "
+            "remaining ones look better than the arm is: train every confirm run to its end.",
         )
 
 
@@ -123,40 +123,40 @@ def _searched_seed(sweep: Evidence) -> Iterator[ReportWarning]:
     if found:
         yield ReportWarning(
             WarningKind.SEARCHED_SEED,
-            f"Confirmed on the seed of the search: {named(found)}. There a configuration was chosen for its low loss, "
-            "so that result is selected and too good: leave the seed out, or confirm on fresh ones.",
+            f"Confirmed on the seed of the search: {named(found)}. The configuration was selected for its low loss "
+            "with this seed, so that result is too good: leave the seed out, or confirm on fresh seeds.",
         )
 
 
 def _false_pairs(sweep: Evidence) -> Iterator[ReportWarning]:
-    """Runs whose seed is not the one they are paired by; in an A/A sweep that is meant."""
+    """Runs trained with another seed than the one they are paired by; in an A/A sweep that is intended."""
     copies = {arm for names in sweep.same for arm in names[1:]}
     own, label = numbers(sweep.verdict, SEED), numbers(sweep.verdict, "seed")
     wrong = sweep.verdict[own.notna() & (own != label) & ~sweep.verdict["arm"].isin(copies)]
     for arm, runs in wrong.groupby("arm", sort=False):
         yield ReportWarning(
             WarningKind.FALSE_PAIRS,
-            f"{arm}: what is paired as {seeds_named(runs['seed'])} was trained with {SEED} "
-            f"{seeds_named(runs[SEED], '').strip()}. Such pairs share neither initial weights nor order of "
-            "data, so the paired test does not hold: train the arm on the seeds of the others.",
+            f"{arm}: the runs paired as {seeds_named(runs['seed'])} were trained with {SEED} "
+            f"{seeds_named(runs[SEED], '').strip()}. Such pairs share neither initial weights nor data order, so the "
+            "paired test is not valid: train the arm with the seeds of the other arms.",
         )
 
 
 def _counted_twice(sweep: Evidence) -> Iterator[ReportWarning]:
-    """One training run under several seeds: of the same real seed, or with the same loss to the last digit."""
+    """One result counted under several seeds: runs trained with the same seed, or with identical losses."""
     for arm, mine in sweep.verdict_of.items():
         seeds, losses = training_seeds(mine), numbers(mine, metrics.VAL_LOSS)
         twins = mine[seeds.duplicated(keep=False) | (losses.duplicated(keep=False) & np.isfinite(losses))]
         if len(twins):
             yield ReportWarning(
                 WarningKind.COUNTED_TWICE,
-                f"{arm}: {seeds_named(twins['seed'])} are one and the same run, equal in seed or to the last digit of "
-                "the loss, but counted as several. The intervals are too narrow: find out why the seed has no effect.",
+                f"{arm}: {seeds_named(twins['seed'])} are the same run (same training seed or identical loss) but "
+                "counted as several. The intervals are too narrow: find out why the seed has no effect.",
             )
 
 
 def _unpaired(sweep: Evidence) -> Iterator[ReportWarning]:
-    """Runs without a partner though both arms have enough of them."""
+    """Runs without a partner, although both arms have enough runs."""
     have = {arm: _seeds(sweep.verdict, arm) for arm in sweep.arms}
     base = have.get(sweep.record.baseline, set())
     for arm in sweep.others:
@@ -167,9 +167,9 @@ def _unpaired(sweep: Evidence) -> Iterator[ReportWarning]:
             yield ReportWarning(
                 WarningKind.UNPAIRED,
                 f"{arm} and the baseline {sweep.record.baseline} were not confirmed on the same seeds: "
-                f"{seeds_named(alone)} of one or the other {'have' if len(alone) > 1 else 'has'} no partner, which "
-                f"leaves {plural(len(have[arm] & base), 'pair')}. Means over different seeds are not comparable: train "
-                "the missing partners.",
+                f"{seeds_named(alone)} {'are' if len(alone) > 1 else 'is'} complete in only one of them, which leaves "
+                f"{plural(len(have[arm] & base), 'pair')}. Means over different seeds are not comparable: train the "
+                "missing runs.",
             )
 
 
@@ -184,13 +184,13 @@ def _off_look(sweep: Evidence) -> Iterator[ReportWarning]:
         looks = listed(str(look) for look in sweep.looks)
         yield ReportWarning(
             WarningKind.OFF_LOOK,
-            f"Verdicts were to be read after {looks} seeds, but some arms have another number ({shown}): the error "
-            "rate is only kept where the sweep stops as planned. Run the command again to reach the next look.",
+            f"Verdicts should be read after {looks} seeds, but some arms have another number ({shown}): the error rate "
+            "holds only if the sweep stops at a planned look. Run the command again to reach the next one.",
         )
 
 
 def _short(sweep: Evidence) -> Iterator[ReportWarning]:
-    """Runs called complete that trained for less than their budget, or than others with the same number of epochs."""
+    """Complete runs that trained for less than their budget, or less than others with the same number of epochs."""
     found: list[str] = []
     for runs, what in ((sweep.verdict, ""), (sweep.complete_trials, "trial ")):
         rows = runs[[name for name in _LENGTH if name in runs]].to_dict("records")
@@ -205,23 +205,23 @@ def _short(sweep: Evidence) -> Iterator[ReportWarning]:
     if found:
         yield ReportWarning(
             WarningKind.SHORT,
-            f"Called complete, but ended before the budget was spent: {named(found)}. Their learning rate did not come "
-            "down as in the other runs, so their losses are not comparable: train them anew.",
+            f"Marked complete, but ended before the budget was used up: {named(found)}. Their learning rate did not "
+            "decay as in the other runs, so their losses are not comparable: train them again.",
         )
 
 
 def tokens_per_step(run: Mapping[Hashable, Any]) -> float:
-    """Tokens of one optimizer step of a run; 0 where they are not known."""
+    """Tokens per optimizer step of a run; 0 if unknown."""
     return _number(run, "train.batch_tokens") or _number(run, "train.batch_size") * _number(run, "model.context_length")
 
 
 def _alike(run: Mapping[Hashable, Any]) -> tuple[str, ...]:
-    """What runs have in common that an epoch gives the same number of tokens."""
+    """A key that is equal for runs whose epochs have the same number of tokens."""
     return tuple(str(run.get(name)) for name in _EPOCHS)
 
 
 def _due(run: Mapping[Hashable, Any], longest: float) -> float:
-    """Tokens that a run's budget stands for; for epochs, those of the longest run like it; 0 where nothing tells."""
+    """A run's budget in tokens; for epochs, the tokens of the longest run like it; 0 if unknown."""
     if tokens := _number(run, "train.budget.tokens"):
         return tokens
     if steps := _number(run, "train.budget.steps"):
@@ -233,7 +233,7 @@ def _due(run: Mapping[Hashable, Any], longest: float) -> float:
 
 
 def _number(run: Mapping[Hashable, Any], column: str) -> float:
-    """A figure of one run; 0 where it has none."""
+    """A number of one run; 0 if it is missing."""
     value = run.get(column)
     return 0.0 if value is None or pd.isna(value) else float(value)
 

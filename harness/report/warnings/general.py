@@ -1,4 +1,4 @@
-"""What a reader should know of every sweep: equal arms, nothing tuned, runs that ended early or were replaced."""
+"""General warnings: equal arms, nothing tuned, runs that ended early or were replaced, the scope of intervals."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _same_arms(sweep: Evidence) -> Iterator[ReportWarning]:
     for names in sweep.same:
         yield ReportWarning(
             WarningKind.SAME_ARMS,
-            f"The arms {listed(names)} are the same configuration on seeds of their own: what lies between them is "
+            f"The arms {listed(names)} are the same configuration with different seeds: any difference between them is "
             "chance.",
         )
 
@@ -29,8 +29,8 @@ def _untuned(sweep: Evidence) -> Iterator[ReportWarning]:
         names = listed(short_name(path) for path in record.compare)
         yield ReportWarning(
             WarningKind.UNTUNED,
-            f"{names} compared, nothing tuned: every arm ran with the same other settings, which may suit one arm "
-            "better than another. A difference holds for these settings.",
+            f"{names} compared, nothing tuned: all arms have the same other settings, which may suit one arm better "
+            "than another. Differences hold for these settings only.",
         )
 
 
@@ -53,14 +53,15 @@ def _replaced(sweep: Evidence) -> Iterator[ReportWarning]:
     if older:
         yield ReportWarning(
             WarningKind.REPLACED,
-            f"{plural(older, 'older confirm run')} was replaced by a newer one: listed, but not in the comparison.",
+            f"{plural(older, 'older confirm run')} {'was' if older == 1 else 'were'} replaced by a newer one: listed, "
+            "but not compared.",
         )
 
 
 def _seeds_only(_sweep: Evidence) -> Iterator[ReportWarning]:
     yield ReportWarning(
         WarningKind.SEEDS_ONLY,
-        "The intervals are over seeds: they say nothing about another text, another size of model or a longer budget.",
+        "The intervals are over seeds only: they do not cover other texts, other model sizes or longer budgets.",
     )
 
 

@@ -1,7 +1,7 @@
-"""The kinds of warnings that a report may give.
+"""The kinds of warnings.
 
-A new warning is a kind here, a detector and its line in the `DETECTORS` of a module beside this one, and a planted case
-in `tests/support/warned_sweeps.py`.
+To add a warning, add a kind here, a detector with its line in `DETECTORS` in another module of this package, and a
+planted case in `tests/support/warned_sweeps.py`.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from harness.analysis.evidence import Evidence
 
 
 class WarningKind(StrEnum):
-    """What a report warns of, by where it went wrong."""
+    """The kinds of warnings, grouped by their subject."""
 
     # The search.
-    EDGE = "the best value lies at an end of what was searched"
+    EDGE = "the best value lies at an end of the search range"
     UNEQUAL_TRIALS = "arms were searched with unequal numbers of trials"
     SEARCH_UNFINISHED = "fewer trials than the spec asks for"
-    FEW_TRIALS = "too few trials for the dimensions that were tuned"
+    FEW_TRIALS = "too few trials for the tuned dimensions"
     MOSTLY_PRUNED = "one arm's trials were mostly pruned"
     DIVERGED_TRIALS = "many trials diverged"
-    BESIDE_DIVERGED = "the best trial lies beside diverged ones"
+    BESIDE_DIVERGED = "the best trial lies next to diverged ones"
     ORDER_FLIPS = "the order of arms depends on the length of the search"
     OUTSIDE_SPACE = "trials lie outside the declared space"
-    SEARCH_SEEDS = "trials were compared over different seeds"
-    TEST_READ = "the test split was read while selecting"
-    NOT_BEST = "another trial than the best was confirmed"
-    UNTRIED = "values were confirmed that no trial had"
+    SEARCH_SEEDS = "trials have different seeds"
+    TEST_READ = "the search read the test split"
+    NOT_BEST = "the confirmed configuration is not the best trial"
+    UNTRIED = "the confirmed configuration was not tried"
     SPLIT_ARM = "one arm's confirm runs have different tuned values"
 
     # The confirm runs.
@@ -45,36 +45,36 @@ class WarningKind(StrEnum):
     COUNTED_TWICE = "one result counts as several seeds"
     UNPAIRED = "arms were confirmed on different seeds"
     OFF_LOOK = "stopped between the planned looks"
-    SHORT = "complete runs fall short of their budget"
+    SHORT = "complete runs ended before their budget"
 
     # The results.
-    FEW_SEEDS = "too few seeds to see what matters"
+    FEW_SEEDS = "too few seeds to detect differences that matter"
     ONE_SEED = "one seed drives the verdict"
-    NO_EFFECT = "the compared setting did nothing"
-    NOT_REPRODUCED = "confirm runs are far from the trial that was chosen"
+    NO_EFFECT = "the compared setting had no effect"
+    NOT_REPRODUCED = "confirm runs are far from the chosen trial"
     NONDETERMINISTIC = "equal runs gave different results"
     NON_FINITE = "a complete run has no finite loss"
-    UNTRAINED = "a run ended no better than it began"
+    UNTRAINED = "a run's final loss is no better than its initial loss"
     OVERFITTED = "one arm ends far above its lowest loss"
-    TEST_DISAGREES = "the test split says the opposite"
-    TEST_MISSING = "some runs did not read the test split"
+    TEST_DISAGREES = "the test split shows the opposite"
+    TEST_MISSING = "some runs have no test loss"
 
-    # What the arms have in common.
+    # Whether arms are comparable.
     TARGETS = "runs were scored on different data"
-    DATA_HASH = "runs had other data under the same name"
-    SETTINGS = "runs differ in what was to be fixed"
-    UNEQUAL_BUDGET = "arms were trained for different budgets"
+    DATA_HASH = "runs had different data under the same name"
+    SETTINGS = "runs differ in settings that should be fixed"
+    UNEQUAL_BUDGET = "arms were trained with different budgets"
     THROUGHPUT = "the machine's speed decided how long runs trained"
-    COMMITS = "pairs come from different commits"
-    DEVICES = "pairs come from different devices"
-    VERSIONS = "pairs come from different versions of libraries"
+    COMMITS = "the runs of a pair come from different commits"
+    DEVICES = "the runs of a pair come from different devices"
+    VERSIONS = "the runs of a pair come from different versions of libraries"
     DIRTY = "the code had uncommitted changes"
     DROPPED_ARM = "an arm that was trained is not reported"
     PLAN = "the sweep departs from its plan"
 
-    # What a reader should know, though nothing went wrong: `_MINOR` lists these again.
+    # Information that does not change the conclusion: `_MINOR` lists these again.
     NEAR_EDGE = "the best trial lies near an end of the range"
-    UNEQUAL_COMPLETE = "unequal numbers of trials came to their end"
+    UNEQUAL_COMPLETE = "arms have unequal numbers of complete trials"
     RANDOM_SEARCH = "the search was random"
     PRUNED_EVERYWHERE = "most trials of every arm were pruned"
     EARLY_ORDER_FLIPS = "arms change places early in the search"
@@ -84,7 +84,7 @@ class WarningKind(StrEnum):
     REPLACED = "older runs were replaced"
     SINGLE_SEED = "there is one seed"
     OVERFITTED_EVERYWHERE = "every arm ends above its lowest loss"
-    UNMATCHED_TOKENS = "what the budget does not match"
+    UNMATCHED_TOKENS = "arms have equal budgets but not equal tokens"
     OTHER_SETTINGS = "runs outside the comparison differ in other settings"
     MIXED_PROVENANCE = "runs come from several commits, devices or versions"
     EARLY_PLAN_CHANGE = "the plan was changed before any result"
@@ -120,11 +120,11 @@ _MINOR: Final = frozenset(
 
 @dataclass(frozen=True)
 class ReportWarning:
-    """One thing that a reader must know before trusting a comparison.
+    """A warning about a sweep.
 
     Attributes:
-        kind: which one.
-        text: what it is, where, what it means for the conclusion and what to do, in one to three sentences.
+        kind: its kind.
+        text: the problem, where it occurs, its consequence and what to do, in one to three sentences.
     """
 
     kind: WarningKind
@@ -139,5 +139,5 @@ class ReportWarning:
         return self.text
 
 
-# Looks for one kind of fault, or a few related ones, in a sweep.
+# Finds warnings of one kind, or of a few related ones, in a sweep.
 Detector = Callable[[Evidence], Iterator[ReportWarning]]

@@ -1,4 +1,4 @@
-"""What may be wrong with the ground that arms stand on: data, settings, budget, code and devices, and the plan."""
+"""Warnings about whether arms are comparable: data, settings, budget, code, devices and the analysis plan."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from harness.report.text.plan import deviations
 from harness.report.warnings.confirm import tokens_per_step
 from harness.report.warnings.kinds import Detector, ReportWarning, WarningKind
 
-UNEVEN: Final = 0.1  # share by which tokens may differ where a clock ends the training
-_UNMATCHED: Final = 0.05  # the same, before a note says what the budget does not match
-_HARMLESS: Final = "before any confirm run was complete."  # how `deviations` ends what no result can have led to
-# Settings that change how fast the same work is done.
+UNEVEN: Final = 0.1  # relative difference of tokens that is tolerated for budgets in seconds
+_UNMATCHED: Final = 0.05  # relative difference of tokens that is tolerated for other budgets
+_HARMLESS: Final = "before any confirm run was complete."  # end of a sentence on a change before any result
+# Settings that change the speed of the same work.
 _SPEED: Final = frozenset({"train.optimizer", "train.compile", "train.precision", "train.device"})
 _COLUMNS: Final = (
     ("commit", WarningKind.COMMITS, "commits of the code"),
@@ -43,12 +43,12 @@ def _targets(sweep: Evidence) -> Iterator[ReportWarning]:
         yield ReportWarning(
             WarningKind.TARGETS,
             f"Runs were not scored on the same tokens: they differ in {named(shown)}, which is neither compared nor "
-            "tuned. Losses over different targets are not comparable: train these runs anew on one text.",
+            "tuned. Losses over different targets are not comparable: train these runs again on the same data.",
         )
 
 
 def _hashes(sweep: Evidence) -> Iterator[ReportWarning]:
-    """Data that changed under the same name; where texts or tokenizers are compared, inside one arm."""
+    """Data that changed under the same name; if texts or tokenizers are compared, within one arm."""
     compared = any(path.startswith("data.") for path in sweep.expected)
     for column, what in _HASHES:
         if column not in sweep.results:
@@ -60,30 +60,30 @@ def _hashes(sweep: Evidence) -> Iterator[ReportWarning]:
                 yield ReportWarning(
                     WarningKind.DATA_HASH,
                     f"Runs of {name} had different {what} under the same settings (SHA-256 {listed(found)}): the data "
-                    "changed between them, so their losses are not comparable. Train the older runs anew.",
+                    "changed between them, so their losses are not comparable. Train the older runs again.",
                 )
 
 
 def _settings(sweep: Evidence) -> Iterator[ReportWarning]:
-    """Other settings that differ. (The data of compared runs has a sentence of its own.)"""
+    """Other settings that differ. `_targets` reports those of the data."""
     different = sweep.unintended
     shown = [_described(path, values) for path, values in different.items() if not path.startswith("data.")]
     if shown:
         yield ReportWarning(
             WarningKind.SETTINGS,
             f"Besides what is compared and tuned, runs differ in {named(shown)}: a difference between arms may "
-            "come from it. Train them anew with one value, or compare it.",
+            "come from that. Train them again with one value, or add it to `compare`.",
         )
     elsewhere = [path for path in sweep.unintended_in(sweep.runs) if path not in different]
     if elsewhere:
         yield ReportWarning(
             WarningKind.OTHER_SETTINGS,
-            f"Besides what is compared and tuned, runs differ in {named(elsewhere)}, but none that a result rests on.",
+            f"Besides what is compared and tuned, runs differ in {named(elsewhere)}, but no run behind a result does.",
         )
 
 
 def _kind(runs: pd.DataFrame) -> str:
-    """What the budget of all these runs is counted in; empty where they do not agree."""
+    """The kind of budget that all these runs have; empty if they differ."""
     kinds = [
         kind
         for kind in ("tokens", "epochs", "steps", "flops", "seconds")
@@ -93,7 +93,7 @@ def _kind(runs: pd.DataFrame) -> str:
 
 
 def _budget(sweep: Evidence) -> Iterator[ReportWarning]:
-    """Whether what the budget counts is the same in every arm, to one optimizer step."""
+    """Whether the budget is equal in every arm, within one optimizer step."""
     runs = sweep.verdict
     kind = _kind(runs)
     if kind in ("", "seconds") or any(path.startswith("train.budget.") for path in sweep.expected):
@@ -114,8 +114,8 @@ def _budget(sweep: Evidence) -> Iterator[ReportWarning]:
         shown = listed(f"{arm} {count(size)}" for arm, size in means.items())
         yield ReportWarning(
             WarningKind.UNEQUAL_BUDGET,
-            f"The budget is in {kind}, but the arms did not get the same {counted} per run ({shown}): who trained "
-            "longer has an advantage that is not in the settings. Train the arms anew with one budget.",
+            f"The budget is in {kind}, but the arms did not get the same {counted} per run ({shown}): an arm that "
+            "trained longer has an advantage that is not in its settings. Train the arms again with one budget.",
         )
         return
     seen = tokens.groupby(runs["arm"], sort=False).mean().dropna()
@@ -123,7 +123,7 @@ def _budget(sweep: Evidence) -> Iterator[ReportWarning]:
         shown = listed(f"{arm} {count(size)}" for arm, size in seen.items())
         yield ReportWarning(
             WarningKind.UNMATCHED_TOKENS,
-            f"Arms are matched by {kind}, not by tokens; one run trained on this many: {shown}.",
+            f"Arms are matched by {kind}, not by tokens. Tokens per run: {shown}.",
         )
 
 
@@ -140,8 +140,8 @@ def _throughput(sweep: Evidence) -> Iterator[ReportWarning]:
         shown = listed(f"{arm} {count(lows[arm])} to {count(highs[arm])}" for arm in uneven)
         yield ReportWarning(
             WarningKind.THROUGHPUT,
-            f"The budget is in seconds, and runs of one arm trained on very different numbers of tokens ({shown}): how "
-            "busy the machine was decided how long they trained. Run with fewer workers, or give the budget in tokens.",
+            f"The budget is in seconds, and runs of one arm trained on very different numbers of tokens ({shown}): the "
+            "load of the machine decided how far they trained. Use fewer workers, or give the budget in tokens.",
         )
     means = groups.mean()
     if not uneven and len(means) > 1 and means.max() > (1 + UNEVEN) * means.min():
@@ -156,12 +156,12 @@ def _throughput(sweep: Evidence) -> Iterator[ReportWarning]:
         else:
             yield ReportWarning(
                 WarningKind.UNMATCHED_TOKENS,
-                f"Arms are matched by seconds on this machine, not by tokens; one run trained on this many: {shown}.",
+                f"Arms are matched by seconds on this machine, not by tokens. Tokens per run: {shown}.",
             )
 
 
 def _provenance(sweep: Evidence) -> Iterator[ReportWarning]:
-    """Code, devices and versions: a warning that counts only where the two runs of a pair differ in one."""
+    """Code, devices and versions that differ; it may change the conclusion only if the two runs of a pair differ."""
     for column, kind, what in _COLUMNS:
         names = sorted({str(name) for name in sweep.runs[column].dropna()}) if column in sweep.runs else []
         if len(names) < 2:
@@ -172,21 +172,21 @@ def _provenance(sweep: Evidence) -> Iterator[ReportWarning]:
             arms = listed(f"{arm} ({plural(size, 'pair')})" for arm, size in mixed.items())
             yield ReportWarning(
                 kind,
-                f"{text}. So do the two runs of pairs of {arms} and the baseline: their differences may come from that "
-                "and not from the settings. Train one side of these pairs anew.",
+                f"{text}. Pairs with the baseline are affected in {arms}: their differences may come from that and not "
+                "from the settings. Train one run of each of these pairs again.",
             )
         else:
-            yield ReportWarning(WarningKind.MIXED_PROVENANCE, f"{text}; not so the two runs of any pair.")
+            yield ReportWarning(WarningKind.MIXED_PROVENANCE, f"{text}; no pair is affected.")
     if sweep.record.dirty:
         yield ReportWarning(
             WarningKind.DIRTY,
-            "The code had uncommitted changes: the commit alone does not reproduce these runs. The changes are kept "
-            "with the sweep (dirty.patch); commit them and run again before others rely on this.",
+            "The code had uncommitted changes: the commit alone does not reproduce these runs. The changes are stored "
+            "with the sweep (dirty.patch); commit them and run again before others rely on this result.",
         )
 
 
 def _mixed_pairs(sweep: Evidence, column: str) -> dict[str, int]:
-    """How many pairs of each arm and the baseline differ in a column."""
+    """Arm → number of its pairs with the baseline whose runs differ in a column."""
     values = {arm: runs.set_index("seed")[column].dropna().astype(str) for arm, runs in sweep.verdict_of.items()}
     base = values.get(sweep.record.baseline, pd.Series(dtype=str))
     found = {}
@@ -205,8 +205,8 @@ def _dropped(sweep: Evidence) -> Iterator[ReportWarning]:
     if gone:
         yield ReportWarning(
             WarningKind.DROPPED_ARM,
-            f"Trained in this sweep, but not among its arms: {named(gone)}. What is left out after its results are "
-            "there makes the others look better, and the correction for several arms too weak: report every arm.",
+            f"Trained in this sweep, but not among its arms: {named(gone)}. Leaving out arms after seeing results "
+            "makes the others look better and the correction for several arms too weak: report every arm.",
         )
 
 

@@ -1,4 +1,4 @@
-"""What may be wrong with the results: losses that cannot be, that say too little, or that hang on one run."""
+"""Warnings about the results: invalid losses, too little evidence, or results that depend on one run."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from harness.report.text.names import named, seeds_named
 from harness.report.text.numbers import number, rounded, signed, significant
 from harness.report.warnings.kinds import Detector, ReportWarning, WarningKind
 
-COARSE: Final = 5  # detectable effects of more than so many δ say nothing about δ
-RARE: Final = 1e-3  # share of sweeps with normal noise in which some seed, or some search, is taken for an outlier
-_ON_CPU: Final = "cpu"  # where equal runs are equal to the last bit
+COARSE: Final = 5  # a detectable effect of more than this many δ shows nothing about δ
+RARE: Final = 1e-3  # share of sweeps with normal noise in which some seed or search is wrongly called an outlier
+_ON_CPU: Final = "cpu"  # the device on which equal runs are bit-identical
 
 
 def _non_finite(sweep: Evidence) -> Iterator[ReportWarning]:
-    """Runs that count as complete, but whose loss is missing or no number; means leave them out without a word."""
+    """Complete runs whose loss is missing or not finite; means leave them out."""
     complete = sweep.runs[sweep.runs["outcome"] == Outcome.COMPLETE]
     bad = ~np.isfinite(numbers(complete, metrics.VAL_LOSS)) | np.isinf(numbers(complete, metrics.TEST_LOSS))
     if bad.any():
@@ -36,16 +36,16 @@ def _non_finite(sweep: Evidence) -> Iterator[ReportWarning]:
         yield ReportWarning(
             WarningKind.NON_FINITE,
             f"{plural(len(runs), 'complete run')} of {named(list(dict.fromkeys(runs['arm'])))} "
-            f"{'has' if len(runs) == 1 else 'have'} no finite loss and no part in any mean. A run without a result is "
-            "not complete: find out what happened before reading the others.",
+            f"{'has' if len(runs) == 1 else 'have'} no finite loss and {'is' if len(runs) == 1 else 'are'} left out of "
+            "all means. A run without a result is not complete: find out what happened before using the others.",
         )
     marked = complete[complete["non_finite"].fillna("").astype(str) != ""] if "non_finite" in complete else complete[:0]
     if len(marked):
         yield ReportWarning(
             WarningKind.NON_FINITE,
             f"{plural(len(marked), 'complete run')} of {named(list(dict.fromkeys(marked['arm'])))} measured values "
-            f"that were NaN or infinite ({named(sorted(set(marked['non_finite'])))}) and were not stored. The training "
-            "was not stable: look at these curves before trusting their last loss.",
+            f"that were NaN or infinite ({named(sorted(set(marked['non_finite'])))}) and were not stored. Training was "
+            "unstable: look at these curves before trusting the final losses.",
         )
 
 
@@ -58,13 +58,13 @@ def _untrained(sweep: Evidence) -> Iterator[ReportWarning]:
         yield ReportWarning(
             WarningKind.UNTRAINED,
             f"{arm}: on {seeds_named(mine['seed'])} training ended at {number(end, 3)}, no better than the "
-            f"{number(start, 3)} before its first step. This arm did not learn, so comparing it says little: look for "
-            "a learning rate at which it does.",
+            f"{number(start, 3)} before the first step. This arm did not learn, so comparing it shows little: find a "
+            "learning rate at which it learns.",
         )
 
 
 def _nondeterministic(sweep: Evidence) -> Iterator[ReportWarning]:
-    """Equal configurations of one seed that ended differently."""
+    """Runs with the same configuration and seed but different results."""
     ended = sweep.runs[sweep.runs["outcome"].isin([Outcome.COMPLETE, Outcome.DIVERGED])]
     paths = [path for path, _ in parameters(ended)]
     columns = [map(str, ended[name].tolist()) for name in ("arm", "seed", *paths)]
@@ -80,12 +80,12 @@ def _nondeterministic(sweep: Evidence) -> Iterator[ReportWarning]:
             yield ReportWarning(
                 WarningKind.NONDETERMINISTIC,
                 f"{arm}: {len(runs)} runs of the same configuration on {seed} gave different results ({what}). Seeds "
-                "are then not the only source of chance, and the newest run is but one draw: look for what differed.",
+                "are not the only source of randomness, and the newest run is only one sample: find what differed.",
             )
 
 
 def _tolerance(sweep: Evidence, runs: pd.DataFrame) -> float:
-    """Nats by which equal runs may differ: none on a CPU; elsewhere sums have no fixed order, nor has a clock."""
+    """Nats by which equal runs may differ: 0 on a CPU; δ on GPUs (sums have no fixed order) or with a time budget."""
     devices = set(runs["device"].dropna()) if "device" in runs else {_ON_CPU}
     timed = numbers(runs, "train.budget.seconds").notna().any()
     return 0.0 if devices <= {_ON_CPU} and not timed else sweep.nats
@@ -99,31 +99,29 @@ def _test_missing(sweep: Evidence) -> Iterator[ReportWarning]:
         yield ReportWarning(
             WarningKind.TEST_MISSING,
             f"Some confirm runs have no test loss: {named(shown)}. Test means are over other runs than validation "
-            "means and must not be compared with them, nor between arms: train these runs again.",
+            "means, so they are not comparable with them or between arms: train these runs again.",
         )
 
 
 def _few_seeds(sweep: Evidence) -> Iterator[ReportWarning]:
     if len(sweep.arms) == 1 and len(sweep.verdict) == 1:
-        yield ReportWarning(
-            WarningKind.SINGLE_SEED, "There is one seed: nothing is known of how far another would lie from it."
-        )
+        yield ReportWarning(WarningKind.SINGLE_SEED, "There is only one seed, so the spread over seeds is unknown.")
     for _, row in sweep.comparison.iterrows():
         delta = float(row.get("delta", math.nan))
         if any({row["arm"], sweep.record.baseline} <= set(names) for names in sweep.same):
-            continue  # an A/A sweep asks how far chance goes, and there is nothing to be missed
+            continue  # an A/A sweep measures chance; there is no difference to miss
         if row["pairs"] == 1:
             yield ReportWarning(
                 WarningKind.FEW_SEEDS,
-                f"{row['arm']} is compared with the baseline on one seed, which cannot tell an effect from the luck of "
-                "a seed. Raise study.seeds.",
+                f"{row['arm']} is compared with the baseline on one seed, so an effect cannot be told from seed noise. "
+                "Raise study.seeds.",
             )
         elif row["pairs"] > 1 and row["verdict"] == Verdict.UNDECIDED and row["mde"] > COARSE * delta:
             yield ReportWarning(
                 WarningKind.FEW_SEEDS,
-                f"{row['arm']}: {row['pairs']} pairs could only have seen a difference of "
-                f"{significant(row['mde'], 2)}, {significant(row['mde'] / delta, 2)} times the {rounded(delta)} that "
-                "matters, so undecided means nothing here: train more seeds.",
+                f"{row['arm']}: {row['pairs']} pairs could only detect a difference of {significant(row['mde'], 2)}, "
+                f"{significant(row['mde'] / delta, 2)} times δ = {rounded(delta)}, the smallest that matters, so "
+                "undecided means nothing here: train more seeds.",
             )
 
 
@@ -132,14 +130,14 @@ def _no_effect(sweep: Evidence) -> Iterator[ReportWarning]:
         if len(differences) and (differences == 0).all():
             yield ReportWarning(
                 WarningKind.NO_EFFECT,
-                f"{arm} and the baseline {sweep.record.baseline} have the same loss to the last digit on "
-                f"{seeds_named(list(differences.index))}: what is compared never took effect. Check that the setting "
-                "reaches the training, and that it can matter at these values.",
+                f"{arm} and the baseline {sweep.record.baseline} have identical losses on "
+                f"{seeds_named(list(differences.index))}: the compared setting had no effect. Check that it reaches "
+                "training, and that it can matter at these values.",
             )
 
 
 def _one_seed(sweep: Evidence) -> Iterator[ReportWarning]:
-    """A seed whose difference does not belong to the others', by the test that is exact for normal noise."""
+    """A seed whose difference is an outlier among the others, by the externally studentized residual."""
     found = sweep.differences(sweep.ground.metric)
     for index, (arm, differences) in enumerate(found.items()):
         values = differences.to_numpy()
@@ -152,13 +150,13 @@ def _one_seed(sweep: Evidence) -> Iterator[ReportWarning]:
         without = [rest if i == index else other for i, other in enumerate(all_values)]
         words = [judge(data, float(sweep.comparison["delta"].max()))[index].verdict for data in (all_values, without)]
         changes = f"Without it the verdict would be {_word(words[1])}, not {_word(words[0])}"
-        same = f"The verdict is {_word(words[0])} without it too"
+        same = f"The verdict is {_word(words[0])} also without it"
         yield ReportWarning(
             WarningKind.ONE_SEED,
             f"{arm}: on seed {differences.index[place]} the difference to the baseline is {signed(values[place], 3)}, "
-            f"on the other {len(rest)} it is {signed(rest.mean(), 3)} with a spread of {number(rest.std(ddof=1), 3)}: "
-            f"one seed drives the result and the noise is not normal. {changes if words[0] != words[1] else same}: "
-            "look at that pair of runs before trusting either.",
+            f"on the other {len(rest)} it is {signed(rest.mean(), 3)} with standard deviation "
+            f"{number(rest.std(ddof=1), 3)}: one seed drives the result and the noise is not normal. "
+            f"{changes if words[0] != words[1] else same}: look at that pair of runs before trusting the verdict.",
         )
 
 
@@ -167,7 +165,7 @@ def _word(verdict: Verdict) -> str:
 
 
 def outlier_p(values: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """How likely each value would be, being drawn from the normal distribution of the others: two-sided p.
+    """Two-sided p-value of each value as an outlier from the normal distribution of the others.
 
     t = (x − mean of the others) / (their s · √(1 + 1/(n − 1))) has n − 2 degrees of freedom: the externally studentized
     residual (Cook and Weisberg 1982), equivalent to Grubbs' test.
@@ -176,7 +174,7 @@ def outlier_p(values: npt.ArrayLike) -> npt.NDArray[np.float64]:
         values: shape (n,), finite.
 
     Returns:
-        shape (n,); NaN for n < 4, where hardly anything could be told, and where the others do not differ at all.
+        Shape (n,); NaN for n < 4, where the test has hardly any power, and where the other values are all equal.
     """
     data = np.asarray(values, dtype=np.float64)
     n = data.size
@@ -198,20 +196,20 @@ def _test_disagrees(sweep: Evidence) -> Iterator[ReportWarning]:
         if row.get("verdict") in DIFFERENT and opposite:
             yield ReportWarning(
                 WarningKind.TEST_DISAGREES,
-                f"{row['arm']} is {row['verdict']} by the validation split ({signed(row['difference'], 3)}), but by "
-                f"the test split the opposite ({signed(found.mean, 3)}, 95 % interval {number(found.low, 3)} to "
-                f"{number(found.high, 3)}). The result does not carry over to other text: do not act on it.",
+                f"{row['arm']} is {row['verdict']} on the validation split ({signed(row['difference'], 3)}), but the "
+                f"test split shows the opposite ({signed(found.mean, 3)}, 95 % interval {number(found.low, 3)} to "
+                f"{number(found.high, 3)}). The result does not generalise to other text: do not act on it.",
             )
 
 
 def _overfitted(sweep: Evidence) -> Iterator[ReportWarning]:
-    """Arms whose last loss lies above their lowest by more than matters, where that moves the comparison."""
+    """Arms whose final loss is more than δ above their lowest loss, if that changes the comparison."""
     if sweep.ground.metric != metrics.VAL_LOSS:
         return
     gaps = {}
     for arm in sweep.arms:
         runs = sweep.verdict_of[arm]
-        end = by_seed(runs, metrics.VAL_SAMPLE_LOSS)  # the lowest is of the sample, where there is one
+        end = by_seed(runs, metrics.VAL_SAMPLE_LOSS)  # the lowest loss is of the sample, if there is one
         gap = (end if len(end) else by_seed(runs, metrics.VAL_LOSS)) - by_seed(runs, "best_val_loss")
         if len(gap := gap.dropna()):
             gaps[arm] = gap
@@ -222,26 +220,27 @@ def _overfitted(sweep: Evidence) -> Iterator[ReportWarning]:
         if len(shift) and abs(shift.mean()) > sweep.nats and abs(np.sign(shift).sum()) == len(shift):
             final = sweep.differences(metrics.VAL_LOSS)[arm].mean()
             moved.append(
-                f"{arm} ({signed(final - shift.mean(), 3)} at the lowest points, {signed(final, 3)} at the end)"
+                f"{arm} ({signed(final - shift.mean(), 3)} at the lowest losses, {signed(final, 3)} at the end)"
             )
     above = {arm: float(gap.mean()) for arm, gap in gaps.items() if gap.mean() > sweep.nats}
     shown = listed(f"{arm} {number(size, 3)}" for arm, size in above.items()) if above else ""
     if moved:
         yield ReportWarning(
             WarningKind.OVERFITTED,
-            f"Some arms end above their own lowest validation loss ({shown}) and others do not, and that decides the "
-            f"difference to the baseline: {named(moved)}. Verdicts are about the last checkpoint: they hold for this "
-            "budget, and a shorter one may turn them round.",
+            f"Some arms overfit: they end above their own lowest validation loss ({shown}), and others do not. That "
+            f"changes the difference to the baseline: {named(moved)}. Verdicts are about the last checkpoint: they "
+            "hold for this budget, and a shorter one may reverse them.",
         )
     elif above:
         yield ReportWarning(
             WarningKind.OVERFITTED_EVERYWHERE,
-            f"Runs end above their own lowest validation loss ({shown}): the budget is longer than this text serves.",
+            f"Runs overfit: they end above their own lowest validation loss ({shown}), so the budget is too long for "
+            "this text.",
         )
 
 
 def _not_reproduced(sweep: Evidence) -> Iterator[ReportWarning]:
-    """Arms whose chosen trial lies outside the prediction interval of their confirm runs, and far by δ."""
+    """Arms whose chosen trial is outside the prediction interval of their confirm runs, and several δ away."""
     for arm in sweep.arms if sweep.record.tune else []:
         trials = sweep.trials_of[arm]
         confirmed = by_seed(sweep.verdict_of[arm], metrics.VAL_LOSS).to_numpy()
@@ -254,8 +253,8 @@ def _not_reproduced(sweep: Evidence) -> Iterator[ReportWarning]:
             yield ReportWarning(
                 WarningKind.NOT_REPRODUCED,
                 f"{arm}: the chosen trial reached {number(chosen, 3)}, its confirm runs {number(confirmed.mean(), 3)} "
-                "on average, much farther away than seeds lie apart. Either the trial was luck, so that another "
-                "configuration may be better, or the runs differ in something: search on more seeds, or find it.",
+                "on average, a difference much larger than seed noise. Either the trial was lucky and another "
+                "configuration may be better, or the runs differ in some setting: search on more seeds, or find it.",
             )
 
 

@@ -1,4 +1,4 @@
-"""What may be wrong with the search inside each arm: how it was done, and what was taken from it."""
+"""Warnings about the search inside each arm: its trials, its space, and the configuration chosen from it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MANY_DIVERGED: Final = 0.25  # share of an arm's trials
 
 
 def _of_a_search(detector: Detector) -> Detector:
-    """A detector that looks at sweeps in which something was tuned, and has nothing to say about others."""
+    """A decorator: the detector runs only for sweeps in which something was tuned."""
 
     @functools.wraps(detector)
     def detect(sweep: Evidence) -> Iterator[ReportWarning]:
@@ -41,8 +41,8 @@ def _test_read(sweep: Evidence) -> Iterator[ReportWarning]:
     if len(readers):
         yield ReportWarning(
             WarningKind.TEST_READ,
-            f"{plural(len(readers), 'explore trial')} of {_arms(readers)} read the test split while configurations "
-            "were being chosen. Test losses are then no longer of text that nobody has seen: confirm on another split.",
+            f"{plural(len(readers), 'explore trial')} of {_arms(readers)} read the test split during the search. Test "
+            "losses are then no longer of unseen text: confirm on another split.",
         )
 
 
@@ -59,8 +59,8 @@ def _unequal(sweep: Evidence) -> Iterator[ReportWarning]:
     if 0 < max(searched.values()) < asked:
         yield ReportWarning(
             WarningKind.SEARCH_UNFINISHED,
-            f"The spec asks for {plural(asked, 'explore trial')} per arm; fewer came to an end ({_shown(searched)}). "
-            "The search may not have found what suits each arm: run the command again, which goes on with it.",
+            f"The spec asks for {plural(asked, 'explore trial')} per arm; fewer are finished ({_shown(searched)}). The "
+            "search may have missed better configurations: run the command again to continue it.",
         )
     if len(set(searched.values())) > 1:
         yield ReportWarning(
@@ -71,13 +71,13 @@ def _unequal(sweep: Evidence) -> Iterator[ReportWarning]:
     elif len(set(complete.values())) > 1:
         yield ReportWarning(
             WarningKind.UNEQUAL_COMPLETE,
-            f"Arms had equal numbers of explore trials, but unequal numbers came to their end ({_shown(complete)}).",
+            f"Arms had equal numbers of explore trials, but unequal numbers are complete ({_shown(complete)}).",
         )
 
 
 @_of_a_search
 def _few(sweep: Evidence) -> Iterator[ReportWarning]:
-    """Fewer trials than could have one on each side of the best in every dimension, and the best itself."""
+    """Fewer trials than the best one and one on each side of it in every dimension."""
     record = sweep.record
     needed = 1 + sum(_sides(dimension) for dimension in record.tune.values())
     options = [values for dimension in record.tune.values() for kind, values in dimension.items() if kind == "choice"]
@@ -89,8 +89,8 @@ def _few(sweep: Evidence) -> Iterator[ReportWarning]:
         dimensions = plural(len(record.tune), "tuned dimension")
         yield ReportWarning(
             WarningKind.FEW_TRIALS,
-            f"For {dimensions} there were too few different explore trials ({_shown(few)}): {needed} is the fewest "
-            "that could have one on each side of the best in every dimension. Raise study.trials, or tune less.",
+            f"For {dimensions} there were too few different explore trials ({_shown(few)}): {needed} is the fewest for "
+            "the best trial and one on each side of it in every dimension. Raise study.trials, or tune less.",
         )
         return
     sampler = str(record.study.get("sampler", ""))
@@ -98,20 +98,20 @@ def _few(sweep: Evidence) -> Iterator[ReportWarning]:
     if 0 < min(sizes.values()) < startup and max(tried.values()) < points:
         yield ReportWarning(
             WarningKind.RANDOM_SEARCH,
-            f"With {plural(min(sizes.values()), 'trial')} per arm this was a random search: Optuna's "
-            f"{sampler.upper()} draws its first {startup} at random.",
+            f"With {plural(min(sizes.values()), 'trial')} per arm this was a random search: the first {startup} trials "
+            f"of Optuna's {sampler.upper()} are random.",
         )
 
 
 def _sides(dimension: Mapping[str, Sequence[Any]]) -> int:
-    """Trials beside the best that show it to be the best: its two sides, or every other option."""
+    """Trials needed around the best one in a dimension: one on each side, or one per other option."""
     ((kind, values),) = dimension.items()
     return len(values) - 1 if kind == "choice" and place(values[0], dimension) is None else 2
 
 
 def _distinct(sweep: Evidence, trials: pd.DataFrame) -> int:
-    """How many configurations were tried, repetitions left out."""
-    if len(sweep.tuned) < len(sweep.record.tune):  # a preset, which no column tells
+    """The number of different configurations that were tried."""
+    if len(sweep.tuned) < len(sweep.record.tune):  # a preset has no column
         return len(trials)
     return len(trials[sweep.tuned].astype("string").drop_duplicates())
 
@@ -133,7 +133,7 @@ def _mostly_pruned(sweep: Evidence) -> Iterator[ReportWarning]:
         yield ReportWarning(
             WarningKind.PRUNED_EVERYWHERE,
             f"Most explore trials were pruned in {named(list(mostly))}: configurations that start slowly may have been "
-            "given up too early.",
+            "stopped too early.",
         )
 
 
@@ -143,8 +143,8 @@ def _other_seeds(sweep: Evidence) -> Iterator[ReportWarning]:
     if len(seeds) > 1:
         yield ReportWarning(
             WarningKind.SEARCH_SEEDS,
-            f"Explore trials ran on {len(seeds)} {seeds_named(seeds)}: a trial may have won by its seed and not by its "
-            "values. Search every arm on one seed.",
+            f"Explore trials ran on {len(seeds)} {seeds_named(seeds)}: a trial may be the best because of its seed and "
+            "not its values. Search every arm on one seed.",
         )
 
 
@@ -159,8 +159,8 @@ def _outside(sweep: Evidence) -> Iterator[ReportWarning]:
             yield ReportWarning(
                 WarningKind.OUTSIDE_SPACE,
                 f"{plural(len(strays), 'explore trial')} of {_arms(strays)} had a {short_name(path)} of {found}, "
-                f"outside what is declared ({kind} {listed(setting(value) for value in values)}): arms were not "
-                "searched in the space that the spec names. Search them anew in one space.",
+                f"outside the search space ({kind} {listed(setting(value) for value in values)}): arms were not "
+                "searched in the space of the spec. Search them again in one space.",
             )
 
 
@@ -179,7 +179,7 @@ def _rows(sweep: Evidence, trials: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _placed(sweep: Evidence, trials: pd.DataFrame, arm: str) -> pd.DataFrame:
-    """The trials of one arm that lie in the declared space."""
+    """The trials of one arm that lie in the search space."""
     mine = trials[trials["arm"] == arm]
     space = {path: next(iter(sweep.record.tune[path].items())) for path in sweep.tuned}
     inside = [
@@ -197,15 +197,15 @@ def _at_an_edge(sweep: Evidence) -> Iterator[ReportWarning]:
         rows, losses = _rows(sweep, trials), trials[metrics.VAL_LOSS].to_numpy(float)
         for edge in edges(rows, losses, space):
             ((kind, values),) = space[edge.path].items()
-            if edge.side == "low" and min(values) == 0:  # nothing lies beyond: no setting is negative
+            if edge.side == "low" and min(values) == 0:  # the range cannot be extended: no setting is negative
                 continue
-            strong = edge.strong or kind == "choice"  # each option is tried for its own sake, not by chance
+            strong = edge.strong or kind == "choice"  # an option is not at the end of a range by chance
             best = setting(rows[int(losses.argmin())][edge.path])
             crowd = ", as do most of its best trials" if edge.strong else ""
             yield ReportWarning(
                 WarningKind.EDGE if strong else WarningKind.NEAR_EDGE,
-                f"{arm}: the best {short_name(edge.path)} ({best}) lies at the {edge.side} end of what was "
-                f"searched{crowd}; a better one may lie beyond, so widen the range before trusting this arm's result.",
+                f"{arm}: the best {short_name(edge.path)} ({best}) lies at the {edge.side} end of the search "
+                f"range{crowd}; a better one may lie outside, so widen the range before trusting this arm's result.",
             )
 
 
@@ -219,8 +219,8 @@ def _diverged(sweep: Evidence) -> Iterator[ReportWarning]:
         shown = listed(f"{sizes[arm]} of {searched[arm]} in {arm}" for arm in many)
         yield ReportWarning(
             WarningKind.DIVERGED_TRIALS,
-            f"Many explore trials diverged ({shown}): the configuration was chosen from what was left, in a range that "
-            "reaches far into what cannot be trained. Narrow the range, or warm up for longer, and search again.",
+            f"Many explore trials diverged ({shown}): the configuration was chosen from the rest, and much of the "
+            "range cannot be trained. Narrow the range, or use a longer warmup, and search again.",
         )
     space = {path: sweep.record.tune[path] for path in sweep.tuned}
     beside = []
@@ -234,14 +234,14 @@ def _diverged(sweep: Evidence) -> Iterator[ReportWarning]:
     if beside:
         yield ReportWarning(
             WarningKind.BESIDE_DIVERGED,
-            f"The best trial lies beside diverged ones in {named(beside)}: with another seed or a longer run it may "
-            "diverge too. Prefer a configuration farther from there, or stabilise the training.",
+            f"The best trial lies next to diverged ones in {named(beside)}: with another seed or a longer run it may "
+            "diverge too. Prefer a configuration farther away, or stabilise the training.",
         )
 
 
 @_of_a_search
 def _order_flips(sweep: Evidence) -> Iterator[ReportWarning]:
-    """Arms that change places with the number of trials; it counts where the second half of the search did it."""
+    """Arms whose order depends on the number of trials; it matters if it changed in the second half of the search."""
     losses = {arm: trials[metrics.VAL_LOSS].to_numpy(float) for arm, trials in sweep.trials_of.items()}
     late: list[str] = []
     early: list[str] = []
@@ -256,16 +256,16 @@ def _order_flips(sweep: Evidence) -> Iterator[ReportWarning]:
         yield ReportWarning(
             WarningKind.ORDER_FLIPS,
             f"{words}{named(late)}, by more than {rounded(sweep.nats)} either way and in the second half of the "
-            "search: which one the search prefers depends on how long it is. Search longer before comparing.",
+            "search: the better arm depends on the number of trials. Search longer before comparing.",
         )
     if early:
-        which = "which one the search prefers depends on how long it is"
+        which = "the better arm depends on the number of trials"
         yield ReportWarning(WarningKind.EARLY_ORDER_FLIPS, f"{words}{named(early)}: {which}.")
 
 
 @_of_a_search
 def _chosen(sweep: Evidence) -> Iterator[ReportWarning]:
-    """Whether what was confirmed is the best of what was tried."""
+    """Whether the confirmed configuration is the best of the tried ones."""
     for arm, runs in sweep.verdict_of.items():
         if runs.empty or not sweep.tuned:
             continue
@@ -276,8 +276,8 @@ def _chosen(sweep: Evidence) -> Iterator[ReportWarning]:
             )
             yield ReportWarning(
                 WarningKind.SPLIT_ARM,
-                f"The confirm runs of {arm} have different tuned values ({shown}): their mean is that of no "
-                "configuration. Confirm the best one on every seed.",
+                f"The confirm runs of {arm} have different tuned values ({shown}): their mean does not belong to any "
+                "single configuration. Confirm the best one on every seed.",
             )
             continue
         values = _rows(sweep, runs)[0]
@@ -291,8 +291,8 @@ def _is_best(sweep: Evidence, arm: str, values: dict[str, Any]) -> Iterator[Repo
     if tried.empty:
         yield ReportWarning(
             WarningKind.UNTRIED,
-            f"{arm} was confirmed with {values_named(values)}, which no complete explore trial of it had: its "
-            "configuration was not chosen by the search that the other arms had. Confirm the best trial.",
+            f"{arm} was confirmed with {values_named(values)}, which none of its complete explore trials had: its "
+            "configuration was not chosen by the search. Confirm the best trial.",
         )
         return
     own, lowest = float(tried[metrics.VAL_LOSS].min()), float(trials[metrics.VAL_LOSS].min())
@@ -302,7 +302,7 @@ def _is_best(sweep: Evidence, arm: str, values: dict[str, Any]) -> Iterator[Repo
         yield ReportWarning(
             WarningKind.NOT_BEST,
             f"{arm} was confirmed with {values_named(values)}, whose trial reached {number(own, 4)}; its best trial "
-            f"({better}) reached {number(lowest, 4)}. Its configuration was not chosen by the rule: confirm the best.",
+            f"({better}) reached {number(lowest, 4)}. The plan is to confirm the best trial: confirm that one.",
         )
 
 
@@ -315,7 +315,7 @@ def _missing(value: Any) -> bool:
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Whether two values of a setting mean the same: numbers to the last digits that text keeps."""
+    """Whether two values of a setting are equal; numbers within the precision of text."""
     if _missing(one) or _missing(other):
         return _missing(one) and _missing(other)
     try:

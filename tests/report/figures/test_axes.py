@@ -157,7 +157,7 @@ def test_the_forest_plot_has_a_row_for_every_arm() -> None:
     drawn = forest(comparison)
     assert drawn
     assert {*ARMS, "baseline", "+0.233 (−0.054 to 0.520), p = 0.0728"} <= set(texts(drawn))
-    assert any("nats per token" in text for text in texts(drawn)) and "0.02 that matters" in drawn.caption
+    assert any("nats per token" in text for text in texts(drawn)) and "below δ = 0.02" in drawn.caption
     assert set(re.findall(r'data-arm="(\d)"', drawn.inline)) == {"0", "1"}
     single = example.frame(example.confirm_runs({ARM: {2: 5.2}, BASELINE: {2: 5.1}}))
     alone = forest(compare(single, BASELINE, arms=ARMS))

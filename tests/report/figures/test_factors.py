@@ -51,7 +51,7 @@ def test_at_most_four_pairs_the_clearest_ones() -> None:
     assert "qkv_bias" in texts(made)  # along the axis, which it is with no other factor
     assert made is not None and "2 pairs of factors with less clear interactions left out." in made.caption
     assert sum("=" in word for word in texts(made)) == 4 * 2
-    assert "averaged over the further factors" in made.caption
+    assert "averaged over the other factors" in made.caption
     alone = draw(SMALL, drawn(SMALL, 3, seed=4))
     assert alone is not None and "left out" not in alone.caption and "further" not in alone.caption
 

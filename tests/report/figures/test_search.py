@@ -31,7 +31,9 @@ def explored() -> pd.DataFrame:
 def test_trials_are_drawn_over_each_dimension() -> None:
     drawn = tuning(explored(), ARMS, example.TUNE)
     assert {*ARMS, "learning_rate", "1e-3", "5e-4", "validation loss"} <= set(texts(drawn))
-    assert drawn and "pruned" in drawn.caption and "diverged" in drawn.caption and "ringed" in drawn.caption
+    assert (
+        drawn and "pruned" in drawn.caption and "diverged" in drawn.caption and "ring around the best" in drawn.caption
+    )
     again = tuning(explored(), ARMS, example.TUNE)
     assert again and again.file == drawn.file
     other = tuning(explored(), ARMS, example.TUNE, "val/bits_per_byte")
@@ -68,7 +70,7 @@ def circles(drawing: Drawing | None, radius: str) -> list[tuple[float, float]]:
     return sorted((float(use.get("x", "nan")), float(use.get("y", "nan"))) for use in uses)
 
 
-def test_the_best_complete_trial_of_each_arm_is_ringed_and_a_pruned_one_never() -> None:
+def test_the_best_complete_trial_of_each_arm_has_a_ring_and_a_pruned_one_never() -> None:
     trials = [(5e-4, "complete", 5.9), (1e-3, "complete", 5.5), (2e-3, "complete", 5.7), (8e-4, "pruned", 1.0)]
     rows = [
         example.run(place, ARM, {"train.learning_rate": rate}, phase="explore", outcome=how, loss=loss, trial=place)
@@ -102,7 +104,7 @@ def test_search_luck_names_every_arm_once(number_of: int) -> None:
     assert [shown.count(arm) for arm in arms] == ([0] if number_of == 1 else [1] * number_of)
     assert ("in grey" in drawn.caption) is (number_of > 4)
     assert "Band: 10 to 90 %" in drawn.caption
-    left_out = re.search(r"leaves out higher values for few trials, up to ([\d.]+)\.", drawn.caption)
+    left_out = re.search(r"Higher values for few trials, up to ([\d.]+), are cut off\.", drawn.caption)
     assert left_out and float(left_out[1]) > 5.4
     again = search_luck(losses, arms, notes=["And a note."])
     assert again and again.inline == drawn.inline
@@ -110,7 +112,7 @@ def test_search_luck_names_every_arm_once(number_of: int) -> None:
 
 def test_search_luck_of_few_trials_has_no_band_and_leaves_nothing_out() -> None:
     drawn = search_luck({ARM: np.array([5.0, 5.1]), BASELINE: np.array([5.2])}, ARMS, "val/bits_per_byte")
-    assert drawn and "Band" not in drawn.caption and "leaves out" not in drawn.caption
+    assert drawn and "Band" not in drawn.caption and "cut off" not in drawn.caption
     assert {*ARMS, "expected best validation bits per byte"} <= set(texts(drawn))
 
 

@@ -76,19 +76,19 @@ def test_means_are_over_the_newest_complete_confirm_runs() -> None:
     assert costs["tokens_per_second"] == (100 / 10 + 300 / 15) / 2
 
 
-def test_what_is_matched_is_named_and_how_far_the_rest_lies_apart() -> None:
+def test_equal_quantities_and_differences_are_named() -> None:
     frame = runs(CONTEXTS, seconds={SHORT: 60.0, MIDDLE: 90.0, LONG: 150.0})
     found = section(CONTEXTS, frame)
     given, parity = found.text
     assert given == "The spec gives each run 8,192 tokens."
     # FLOPs: 20,290,176 / 19,921,536 = 1.01850; parameters differ by 240·64 of 6.5 million, 0.2 %.
     assert parity == (
-        "Matched between the arms: tokens per run (8,192) and steps per run (16). FLOPs differ by up to 1.9 % (163 G "
+        "Equal between the arms: tokens per run (8,192) and steps per run (16). FLOPs differ by up to 1.9 % (163 G "
         "for context_length=16, 166 G for context_length=256). Wall time differs by up to a factor of 2.5 (1 min 00 s "
-        "for context_length=16, 2 min 30 s for context_length=256), measured with other runs beside it, so it is no "
-        "benchmark."
+        "for context_length=16, 2 min 30 s for context_length=256); other runs may have trained at the same time, so "
+        "this is not a benchmark."
     )
-    assert found.heading == "What each arm was given"
+    assert found.heading == "Training budget and cost of each arm"
 
 
 def test_larger_models_at_equal_tokens_take_more_flops() -> None:
@@ -96,7 +96,7 @@ def test_larger_models_at_equal_tokens_take_more_flops() -> None:
     costs = run_costs(runs(WIDTHS), list(WIDTHS))
     for name, column in (("FLOPs", "flops"), ("parameters", "parameters")):
         assert f"{name} differ by a factor of {costs[column][1] / costs[column][0]:.1f} (" in parity
-    assert "Matched between the arms: tokens per run (8,192) and steps per run (16)." in parity
+    assert "Equal between the arms: tokens per run (8,192) and steps per run (16)." in parity
     assert "Wall time" not in parity  # equal in the example
 
 
@@ -117,16 +117,16 @@ def test_a_budget_in_flops_matches_flops_to_whole_steps() -> None:
     tokens = {arm: 512 * steps[arm] for arm in WIDTHS}
     found = section(WIDTHS, runs(WIDTHS, steps=steps, tokens=tokens, **budget("flops", target)))
     assert found.text[0] == f"The spec gives each run {count(target)} FLOPs."
-    assert found.text[1].startswith("Matched between the arms: FLOPs per run (4.09 T to 4.1 T). Tokens differ by a")
-    assert "differ in what was to be matched" not in found.text[1]
+    assert found.text[1].startswith("Equal between the arms: FLOPs per run (4.09 T to 4.1 T). Tokens differ by a")
+    assert "differ in their budget" not in found.text[1]
 
 
-def test_a_budget_that_was_not_kept_is_said_first() -> None:
-    # Whole steps of a budget in FLOPs: 3 and 4 of them are 33 % apart.
+def test_a_budget_that_differs_is_named_first() -> None:
+    # Whole steps of a budget in FLOPs: 3 and 4 steps differ by 33 %.
     frame = runs(CONTEXTS, tokens={SHORT: 2048, MIDDLE: 1536, LONG: 1536}, steps=4, **budget("flops", 3e10))
     parity = section(CONTEXTS, frame).text[1]
-    assert parity.startswith("The arms differ in what was to be matched: FLOPs differ by up to 33 % (30.")
-    assert parity.count("FLOPs differ") == 1 and "Matched between the arms: steps per run (4). Tokens differ" in parity
+    assert parity.startswith("The arms differ in their budget, which should be equal: FLOPs differ by up to 33 % (30.")
+    assert parity.count("FLOPs differ") == 1 and "Equal between the arms: steps per run (4). Tokens differ" in parity
 
 
 @pytest.mark.parametrize(("tokens", "matched"), [(8192, True), (8273, True), (8275, False), (16384, False)])
@@ -135,7 +135,7 @@ def test_matched_is_to_within_one_percent(tokens: int, matched: bool) -> None:
     assert amount.matched is matched
     assert amount.excess == pytest.approx(tokens / 8192 - 1 if tokens > 8200 else 8 / 8192, abs=1e-12)
     parity = section(example.ARMS, runs(example.ARMS, tokens=dict(zip(example.ARMS, (8192, tokens), strict=True))))
-    assert ("differ in what was to be matched: tokens" in parity.text[1]) is not matched
+    assert ("differ in their budget, which should be equal: tokens" in parity.text[1]) is not matched
     assert ("tokens per run (8,192" in parity.text[1]) is matched
 
 
@@ -155,7 +155,7 @@ def test_a_budget_in_seconds_matches_training_time() -> None:
     found = section(CONTEXTS, frame)
     assert found.text[0] == "The spec gives each run 30 s of training."
     assert found.text[1].startswith(
-        "Matched between the arms: training time per run (30 s). Tokens differ by up to a factor of 2.5 (4,096 for "
+        "Equal between the arms: training time per run (30 s). Tokens differ by up to a factor of 2.5 (4,096 for "
         "context_length=256, 10.2 k for context_length=16); steps differ by up to a factor of 2.5 ("
     )
     assert read(found.tables[0][0])[LONG]["Training time"] == "30 s"
@@ -166,7 +166,7 @@ def test_a_budget_in_epochs_is_held_against_the_epochs_that_were_seen() -> None:
     frame = runs(CONTEXTS, epochs={SHORT: 1.0, MIDDLE: 0.995, LONG: 0.8}, **budget("epochs", 1.0))
     found = section(CONTEXTS, frame)
     assert found.text[0] == "The spec gives each run 1 epoch."
-    assert "what was to be matched: epochs differ by up to 25 % (0.8 for context_length=256, 1 for" in found.text[1]
+    assert "which should be equal: epochs differ by up to 25 % (0.8 for context_length=256, 1 for" in found.text[1]
     kept = section(CONTEXTS, runs(CONTEXTS, epochs=2.5, **budget("epochs", 2.5)))
     assert kept.text[0] == "The spec gives each run 2.5 epochs."
     assert "steps per run (16) and epochs per run (2.5)." in kept.text[1]
@@ -177,36 +177,38 @@ def test_a_budget_in_steps() -> None:
     found = section(CONTEXTS, frame)
     assert found.text[0] == "The spec gives each run 16 steps."
     assert found.text[1].startswith(
-        "Matched between the arms: steps per run (16). Tokens differ by up to a factor of 16 (256 for "
+        "Equal between the arms: steps per run (16). Tokens differ by up to a factor of 16 (256 for "
         "context_length=16, 4,096 for context_length=256); FLOPs differ by up to a factor of 16 ("
     )
 
 
-def test_a_budget_that_is_compared_is_no_fault() -> None:
+def test_a_compared_budget_is_not_called_a_difference() -> None:
     arms = {"budget.tokens=4096": {"train.budget.tokens": 4096}, "budget.tokens=8192": {"train.budget.tokens": 8192}}
     columns = {name: dict(zip(arms, values, strict=True)) for name, values in (("tokens", (4096, 8192)),)}
     frame = runs({arm: {} for arm in arms}, **columns, **{"train.budget.tokens": columns["tokens"]})
     given, parity = section(arms, frame).text
-    assert given == "The spec gives each run 4,096 tokens to 8,192 tokens. The budget itself is what is compared."
-    assert "to be matched" not in parity and "Tokens differ by a factor of 2.0" in parity
+    assert given == "The spec gives each run 4,096 tokens to 8,192 tokens. The sweep compares budgets."
+    assert "should be equal" not in parity and "Tokens differ by a factor of 2.0" in parity
     tuned = section(
         example.ARMS,
         frame.assign(arm=frame["arm"].map(dict(zip(arms, example.ARMS, strict=True)))),
         {"train.budget.tokens": {"choice": [4096, 8192]}},
     )
     assert tuned.text[0].endswith("The search chose the budget of each arm.")
-    assert tuned.text[1].startswith("The arms differ in what was to be matched: tokens differ by a factor of 2.0")
+    assert tuned.text[1].startswith(
+        "The arms differ in their budget, which should be equal: tokens differ by a factor of 2.0"
+    )
 
 
 def test_budgets_of_different_kinds_are_both_named() -> None:
     arms = {"a": {"train.budget.tokens": 8192}, "b": {"train.budget.seconds": 10.0}}
     columns = {"train.budget.tokens": {"a": 8192, "b": math.nan}, "train.budget.seconds": {"a": math.nan, "b": 10.0}}
     given, parity = section(arms, runs({"a": {}, "b": {}}, **columns)).text
-    assert given.startswith("The spec gives each run 8,192 tokens or 10 s of training. The budget itself is what")
+    assert given.startswith("The spec gives each run 8,192 tokens or 10 s of training. The sweep compares budgets.")
     assert "training time" not in parity
 
 
-def test_what_an_arm_cost_counts_every_run_that_was_paid_for() -> None:
+def test_the_cost_of_an_arm_includes_all_its_runs() -> None:
     rows = [*example.explore_runs(), *example.confirm_runs()]
     rows[3] = {**rows[3], "tokens": None, "seconds": None, "flops_per_token": None}  # failed before its first point
     rows.append({**example.run(900, "drop_rate=0.0", {}, outcome="oom"), "tokens": 512, "seconds": 0.5})
@@ -252,7 +254,7 @@ def test_every_row_names_its_runs() -> None:
 
 def test_one_arm_has_nothing_to_match() -> None:
     found = section({"all": {}}, runs({"all": {}}))
-    assert found.heading == "What the runs cost" and found.text == ("The spec gives each run 8,192 tokens.",)
+    assert found.heading == "Training budget and cost" and found.text == ("The spec gives each run 8,192 tokens.",)
     assert read(found.tables[0][0])["all"] == {
         "Arm": "all",
         "Runs": "2",
@@ -269,24 +271,24 @@ def test_an_arm_without_a_result_is_named_and_not_matched() -> None:
     failed = [{**example.run(500 + n, LONG, {}, seed=n, outcome="failed"), "tokens": None} for n in (1, 2)]
     done = runs({SHORT: CONTEXTS[SHORT], MIDDLE: CONTEXTS[MIDDLE]})
     found = section(CONTEXTS, example.frame([*done.to_dict("records"), *failed]))
-    assert found.text[1].startswith("Matched between the arms: tokens per run (8,192), steps per run (16) and FLOPs")
-    assert found.text[1].endswith("context_length=256: no complete confirm run, so not counted here.")
+    assert found.text[1].startswith("Equal between the arms: tokens per run (8,192), steps per run (16) and FLOPs")
+    assert found.text[1].endswith("context_length=256: no complete confirm run, so not included here.")
     row = read(found.tables[0][0])[LONG]
     assert row["Runs"] == "0" and set(list(row.values())[2:]) == {"–"}
     assert read(found.tables[1][0])[LONG]["Confirm tokens"] == "–"
 
 
-def test_columns_that_no_run_has_cost_only_their_figures() -> None:
+def test_missing_columns_leave_only_their_own_values_out() -> None:
     frame = runs(CONTEXTS).drop(columns=["flops_per_token", "steps", "seconds", "train.budget.tokens"])
     found = section(CONTEXTS, frame)
-    assert found.text == ("Matched between the arms: tokens per run (8,192).",)
+    assert found.text == ("Equal between the arms: tokens per run (8,192).",)
     row = read(found.tables[0][0])[SHORT]
     assert (row["FLOPs"], row["Steps"], row["Time"], row["Tokens/s"]) == ("–", "–", "–", "–")
     nothing = section(CONTEXTS, frame.drop(columns=["tokens", "parameters"]))
     assert nothing.text == ()
 
 
-def test_whole_numbers_that_some_runs_lack_are_read() -> None:
+def test_integer_columns_with_missing_values_are_read() -> None:
     frame = runs(CONTEXTS)
     frame.loc[0, "tokens"] = None
     found = section(CONTEXTS, frame.astype({"tokens": "Int64"}))
@@ -301,7 +303,7 @@ def test_nothing_complete_gives_no_section() -> None:
 
 def test_equal_tokens_of_different_tokenizers_are_not_equal_text() -> None:
     arms = {f"tokenizer={name}": {"data.tokenizer": name} for name in ("gpt2", "byte")}
-    warning = "The arms have different tokenizers, so equal tokens are not equal amounts of text."
+    warning = "The arms have different tokenizers, so equal numbers of tokens are different amounts of text."
     assert warning in section(arms, runs(arms)).text[1]
     assert warning not in section(CONTEXTS, runs(CONTEXTS)).text[1]
 
@@ -314,8 +316,10 @@ def test_large_amounts_of_flops_have_a_unit(value: float, text: str) -> None:
     assert flops_text(value) == text
 
 
-def test_arms_with_nothing_in_common_are_said_to_have_nothing() -> None:
+def test_arms_without_an_equal_quantity_are_named() -> None:
     frame = runs(WIDTHS, tokens={"emb_dim=64": 8192, "emb_dim=128": 1024}, steps={"emb_dim=64": 16, "emb_dim=128": 2})
     parity = section(WIDTHS, frame).text[1]
-    assert parity.startswith("The arms differ in what was to be matched: tokens differ by a factor of 8.0 (1,024 for")
-    assert "Neither tokens nor steps nor FLOPs are matched between the arms. Steps differ by a factor of 8.0" in parity
+    assert parity.startswith(
+        "The arms differ in their budget, which should be equal: tokens differ by a factor of 8.0 (1,024 for"
+    )
+    assert "Neither tokens nor steps nor FLOPs are equal between the arms. Steps differ by a factor of 8.0" in parity

@@ -52,11 +52,11 @@ def test_undecided_in_words_and_tables() -> None:
         "to 0.310, 3 seeds, p = 0.0755). Averaged over drop_rate, against qkv_bias=false: qkv_bias=true is undecided, "
         "0.067 lower (95 % interval −0.210 to 0.077, 3 seeds, p = 0.18)."
     )
-    assert "undecided does not mean that effects add up" in limits and "sign-flip" not in limits
+    assert "undecided does not mean that effects are additive" in limits and "sign-flip" not in limits
     assert "true interaction that these seeds find in 80 % of sweeps is 0.38." in limits  # λ · s/√3, λ as follows
     assert nct.sf(4.3026527, 2, 15 * 0.375) < 0.8 < nct.sf(4.3026527, 2, 15 * 0.385)
-    assert standing.startswith("This is a secondary analysis: the verdicts of the sweep are those on its arms")
-    assert "Interactions (1 test) and differences between levels (2 tests) are two families" in standing
+    assert standing.startswith("This analysis is secondary: the verdicts of the sweep are those on its arms")
+    assert "Interactions (1 test) and differences between levels (2 tests) are two separate families" in standing
     (crossed, note), (drop, drop_note), (bias, bias_note) = section.tables
     assert column(crossed, "Change") == ["drop_rate 0.0 → 0.2"]
     assert column(crossed, "Other change") == ["qkv_bias false → true"]
@@ -80,26 +80,26 @@ def test_an_interaction_in_words() -> None:
         "The effects of drop_rate and learning_rate depend on each other (in 1 of 4 contrasts): in the"
     )
     assert "drop_rate=0.2 instead of 0.0 changes the validation loss by" in both and "learning_rate=0.01" in both
-    assert "For drop_rate and learning_rate these are averages over unlike effects" in single
+    assert "For drop_rate and learning_rate these are averages over different effects" in single
     assert "Each interaction that was found rests on normal seed noise; 2 more seeds would check it" in limits
 
 
-def test_effects_that_add_up_in_words() -> None:
+def test_additive_effects_in_words() -> None:
     losses = drawn(DEEP, 8, seed=2, spread=0.002) + np.array([[0], [0.3]])[..., None, None]
     both, single, limits, standing = written(DEEP, losses, tune=example.TUNE).text
     for names in ("drop_rate and learning_rate", "drop_rate and qkv_bias", "learning_rate and qkv_bias"):
-        assert f"The effects of {names} add up, with no interaction larger than 0.02" in both
+        assert f"The effects of {names} are additive, with no interaction larger than 0.02" in both
     assert (
         "Averaged over learning_rate and qkv_bias, against drop_rate=0.0: drop_rate=0.2 is worse, 0.29969 higher"
         in single
     )
-    assert "shows no difference larger than 0.02" in single and "unlike" not in single
+    assert "shows no difference larger than 0.02" in single and "different effects" not in single
     assert "undecided" not in limits
-    assert standing.startswith("Every arm was searched by itself, so these are effects between tuned arms.")
-    assert "three at once are not tested" in written(DEEP, losses).tables[0][1]
+    assert standing.startswith("Every arm was searched separately, so these are effects between tuned arms.")
+    assert "three-way interactions are not tested" in written(DEEP, losses).tables[0][1]
 
 
-def test_effects_add_up_only_if_all_contrasts_say_so() -> None:
+def test_effects_are_additive_only_if_all_contrasts_show_it() -> None:
     losses = drawn(WIDE, 6, seed=13, spread=0.002)
     losses[2, 2] += np.array([0.1, -0.1, 0.08, -0.09, 0.07, -0.06])
     record = record_of(WIDE)
@@ -108,15 +108,15 @@ def test_effects_add_up_only_if_all_contrasts_say_so() -> None:
     assert written(WIDE, losses).text[0].startswith("Whether the effects of drop_rate and learning_rate depend on each")
 
 
-def test_a_clear_effect_below_what_matters_is_called_that() -> None:
+def test_a_significant_effect_below_delta_is_called_small() -> None:
     losses = drawn(SMALL, 8, seed=3, spread=0.0005) + np.array([[0], [0.012]])[..., None]
     losses[1, 1] += 0.008
     both, single, *_ = written(SMALL, losses).text
-    assert "depend on each other" in both and "less than the 0.02 that matters" in both
-    assert "drop_rate=0.2 is worse" in single and "less than the 0.02 that matters" in single
+    assert "depend on each other" in both and "smaller than δ = 0.02" in both
+    assert "drop_rate=0.2 is worse" in single and "smaller than δ = 0.02" in single
 
 
-def test_many_levels_are_summed_up() -> None:
+def test_many_levels_are_grouped_by_verdict() -> None:
     levels = {DROP: [0.0, 0.1, 0.2, 0.3, 0.4], BIAS: [False, True]}
     losses = drawn(levels, 5, seed=4, spread=0.002) + np.array([0, 0, 0, 0.3, 0.3])[:, None, None]
     single = written(levels, losses).text[1]
@@ -126,14 +126,14 @@ def test_many_levels_are_summed_up() -> None:
     ) in single
 
 
-def test_the_sign_flip_test_is_heard() -> None:
-    # Five seeds up and one a little down: t is sure, but 4 of the 64 patterns of signs are as far out.
+def test_the_text_says_when_the_sign_flip_test_disagrees() -> None:
+    # Five seeds up and one slightly down: the t test rejects, but 4 of the 64 sign patterns are as extreme.
     losses = drawn(SMALL, 6, seed=5, spread=0.0001)
     losses[1, 1] += np.array([0.1, 0.1, 0.1, 0.1, 0.1, -0.01])
     limits = written(SMALL, losses).text[2]
     assert (
-        "The sign-flip test, which needs no normal noise, does not confirm the interaction of drop_rate=0.2 with "
-        "qkv_bias=true (p = 0.0625)."
+        "The sign-flip test, which does not assume normal noise, does not confirm the interaction of drop_rate=0.2 "
+        "with qkv_bias=true (p = 0.0625)."
     ) in limits
     assert "1 more seed would check it" in limits  # for the two differences between levels
     losses[1, 1, 5] += 0.11
@@ -155,12 +155,12 @@ def test_rows_carry_their_runs(seeds: tuple[int, ...]) -> None:
     assert set(runs["run_id"]) == {one for ids in expected for one in ids}
 
 
-def test_one_seed_claims_nothing() -> None:
+def test_one_seed_gives_no_interval() -> None:
     section = written(SMALL, BY_HAND[..., :1])
     both, single, limits, _ = section.text
-    assert both.endswith("an interaction of +0.2000 on the one common seed, which has no interval.")
-    assert "drop_rate=0.2 is undecided, 0.2000 higher on the one common seed, which has no interval" in single
-    assert limits == "One seed cannot tell an effect from the luck of a seed."
+    assert both.endswith("an interaction of +0.2000 on the one common seed, so there is no interval.")
+    assert "drop_rate=0.2 is undecided, 0.2000 higher on the one common seed, so there is no interval" in single
+    assert limits == "With one seed, an effect cannot be told from seed noise."
     assert column(section.tables[0][0], "Interaction") == ["+0.2000 ± –"]
 
 
@@ -172,9 +172,9 @@ def test_missing_arms_and_seeds_are_named() -> None:
     section = written(WIDE, losses)
     said = section.text[3]
     assert said == (
-        "No complete confirm run: drop_rate=0.2, learning_rate=0.01. What needs such an arm is left out (–). Not "
-        "complete: seed 3 of drop_rate=0.0, learning_rate=0.003; seeds 4 and 5 of drop_rate=0.1, learning_rate=0.001. "
-        "Each figure is over the seeds that all the arms it needs have."
+        "No complete confirm run: drop_rate=0.2, learning_rate=0.01. Results that need such an arm are left out (–). "
+        "Not complete: seed 3 of drop_rate=0.0, learning_rate=0.003; seeds 4 and 5 of drop_rate=0.1, "
+        "learning_rate=0.001. Each number uses only the seeds that all the arms it needs have."
     )
     crossed, drop = section.tables[0][0], section.tables[1][0]
     assert column(crossed, "Seeds") == ["1", "2", "3", "0"]
@@ -187,24 +187,24 @@ def test_a_pair_of_factors_without_a_common_seed_is_named() -> None:
     losses = drawn(DEEP, 2, seed=8)
     losses[:, 2, 1] = math.inf
     both, single, *_ = written(DEEP, losses).text
-    assert "Of drop_rate and qkv_bias nothing can be said together: no seed is complete in all the arms" in both
+    assert "drop_rate and qkv_bias have no interaction result: no seed is complete in all the arms" in both
     assert "Whether the effects of drop_rate and learning_rate depend on each other is undecided" in both
-    assert "nothing can be said of drop_rate: no seed is complete in all its arms." in single
+    assert "drop_rate has no result: no seed is complete in all its arms." in single
 
 
-def test_without_any_common_seed_there_are_no_figures() -> None:
+def test_without_any_common_seed_there_are_no_results() -> None:
     losses = drawn(SMALL, 2, seed=9)
     losses[0, :, 0], losses[1, :, 1] = math.nan, math.inf
     section = written(SMALL, losses)
     assert section.tables == () and section.drawings == ()
     assert section.text == (
-        "No seed is complete in all the arms that an average needs, so there are no figures. Not complete: seed 2 of "
+        "No seed is complete in all arms that an average needs, so there are no results. Not complete: seed 2 of "
         "drop_rate=0.0, qkv_bias=false and drop_rate=0.0, qkv_bias=true; seed 3 of drop_rate=0.2, qkv_bias=false and "
         "drop_rate=0.2, qkv_bias=true.",
     )
     record = record_of(SMALL)
     explored = section_of(record, example.frame(example.explore_runs({arm.name: arm.values for arm in record.arms})))
-    assert explored is not None and explored.text[0].endswith("so there are no figures.")
+    assert explored is not None and explored.text[0].endswith("so there are no results.")
 
 
 def test_no_section_where_there_is_nothing_to_cross() -> None:

@@ -83,20 +83,20 @@ def test_the_table_by_hand() -> None:
     first, second = cells(section)
     assert first == {
         "Arm": A,
-        "Asked for": "5",
+        "Planned": "5",
         "Complete": "3",
         "Pruned": "1",
-        "Diverged": "1 (20 %)",  # of five that ended by themselves
+        "Diverged": "1 (20 %)",  # of five complete, pruned and diverged
         "Failed": "0",
         "Best val loss": "4.0000",
         "learning_rate, 0–1": "0.50",
         # u = 0, 0.5 (best), 0.6 and, diverged, 1: distances to neighbours 0.5, 0.1, 0.1, 0.4, of median 0.25
         "Nearest diverged": "0.50",
         # excess over u: 2 at 0, 0 at 0.5, 0.5 at 0.6, 6.8 at 1; area 0.5 + 0.025 + 1.46
-        "Rate sensitivity": "1.985",
+        "LR sensitivity": "1.985",
     }
     # the best three lie at 0.977, 0.965 and 0.989
-    assert second["learning_rate, 0–1"] == "0.98 high edge, crowded"
+    assert second["learning_rate, 0–1"] == "0.98 high edge, strong"
     assert (second["Diverged"], second["Failed"], second["Nearest diverged"]) == ("0", "1", "–")
     assert [len(row.runs) for row in table_of(section).rows] == [5, 5]
     assert table_of(section).rows[0].runs[0] == f"{0:08x}" + "f" * 24
@@ -104,28 +104,28 @@ def test_the_table_by_hand() -> None:
     assert "from 1e-4 to 0.01" in note and "nats per token" in note and "Other tuned dimensions" not in note
 
 
-def test_words_say_what_is_at_an_edge_what_diverged_and_what_touches() -> None:
+def test_text_names_edges_and_diverged_trials() -> None:
     high = done((9.9e-3, 5.0), (1e-3, 5.1))
     lost = [(rate, "diverged", math.nan) for rate in (1.5e-3, 9e-3)]
     section = section_of({A: [*done((1e-3, 4.0), (2e-3, 4.5)), *lost], B: high})
     edge, diverged, *_ = section.text
-    assert edge == f"The best trial lies at an edge of what was searched in {B} (learning_rate high)."
-    assert diverged == f"Trials that diverged: 2 of 4 in {A}; the best trial lies beside diverged ones in {A}."
+    assert edge == f"The best trial lies at an edge of the search space in {B} (learning_rate high)."
+    assert diverged == f"Trials that diverged: 2 of 4 in {A}; the best trial lies next to diverged ones in {A}."
     # log10(1.5)/2 away, so within a tenth; neighbours are nearer still
-    assert cells(section)[0]["Nearest diverged"] == "0.09, touches"
+    assert cells(section)[0]["Nearest diverged"] == "0.09, near"
     far = section_of({A: [*done((1e-3, 4.0), (1.2e-3, 4.5)), *lost[1:]], B: high})
-    assert far.text[1] == f"Trials that diverged: 1 of 3 in {A}; none of them lies near its arm's best trial."
+    assert far.text[1] == f"Trials that diverged: 1 of 3 in {A}; none of them is near the best trial of its arm."
     assert cells(far)[0]["Nearest diverged"] == "0.48"
 
 
-def test_nothing_wrong_is_said_too() -> None:
+def test_text_says_when_nothing_is_wrong() -> None:
     section = section_of({A: done((1e-3, 4.0), (3e-3, 4.5)), B: done((1e-3, 5.0), (3e-3, 5.1))})
     assert section.text == (
-        "No arm's best trial lies at an edge of what was searched.",
+        "No arm's best trial lies at an edge of the search space.",
         "No trial diverged.",
-        "The expected best of k trials puts the arms in the same order for every k.",
+        "The order of the arms by the expected best of k trials is the same for every k.",
     )
-    assert set(drawn(section)) == {"tuning", "search-luck"}  # one dimension has nothing to be ranked against
+    assert set(drawn(section)) == {"tuning", "search-luck"}  # one dimension alone is not ranked
     assert "cross" not in drawn(section)["search-luck"] and "Pruned" not in drawn(section)["search-luck"]
     assert "Nearest diverged" not in cells(section)[0] and "Running" not in cells(section)[0]
 
@@ -139,11 +139,11 @@ def test_arms_whose_order_depends_on_the_number_of_trials_are_named() -> None:
     assert f"Lines that cross: {A} and {B} at k = 2." in caption and "sampler tpe" in caption
     three = section_of({A: steady, B: lucky, "c": done((1e-3, 9.0), (2e-3, 9.0))})
     assert three.text[-1] == (
-        "The order by expected best of k trials depends on k for 1 of 3 pairs of arms, and so does the arm in front: "
+        "The order by expected best of k trials depends on k for 1 of 3 pairs of arms, and so does the best arm: "
         f"{A}, then {B}."
     )
     behind = section_of({A: steady, B: lucky, "c": done((1e-3, 1.0), (2e-3, 1.0))})
-    assert behind.text[-1].endswith("1 of 3 pairs of arms; c is in front for every k.")
+    assert behind.text[-1].endswith("1 of 3 pairs of arms; c is best for every k.")
 
 
 def test_a_diverged_trial_counts_as_untrained_for_luck_and_a_pruned_one_not_at_all() -> None:
@@ -182,7 +182,7 @@ def test_a_search_with_hardly_a_result_is_described(trials: list[Trial]) -> None
         complete = trials[0][1] == "complete"
         assert (f"No trial is complete in {A}" in section.text[0]) is not complete
         assert cells(section)[0]["Best val loss"] == ("5.0000" if complete else "–")
-        assert cells(section)[0]["Rate sensitivity"] == "–"
+        assert cells(section)[0]["LR sensitivity"] == "–"
         assert ("Running" in cells(section)[0]) is (trials[0][1] is None)
 
 
@@ -209,10 +209,10 @@ def test_two_dimensions_are_ranked_where_there_are_enough_trials() -> None:
     (picture,) = [drawing for drawing in section.drawings if drawing.name == "importance"]
     assert A in picture.file and B not in picture.file
     words = section.text[-1]
-    assert words.startswith(f"Too few trials to rank dimensions in {B} (out-of-sample R² ")
+    assert words.startswith(f"Too few trials to rank dimensions in {B} (out-of-bag R² ")
     assert words.endswith("from 9 trials) and c (3 trials).")
     ((_, note),) = section.tables
-    assert "Other tuned dimensions vary along" in note and "Nothing lies beyond the low end of weight_decay." in note
+    assert "Other tuned dimensions vary at the same time" in note and "The low end of weight_decay is 0" in note
 
 
 def test_the_same_runs_give_the_same_section() -> None:

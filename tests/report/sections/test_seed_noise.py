@@ -57,17 +57,17 @@ def test_spread_worked_by_hand() -> None:
     assert found.two_runs == pytest.approx(2.3646243 * math.sqrt(2 * 0.0049875 / 7), rel=1e-7)
 
 
-def test_words_give_spread_interval_and_what_two_runs_must_exceed() -> None:
+def test_text_gives_spread_interval_and_the_bound_for_two_runs() -> None:
     said, planned = section().text
     assert said == (
-        "Seeds alone spread the final validation loss by 0.027 (standard deviation in nats per token, 95 % interval "
-        "0.018 to 0.054, 8 seeds, from 6.730 to 6.810). Two single runs that differ by less than 0.089 (9.3 % of "
+        "The final validation loss has a standard deviation of 0.027 nats per token over seeds (95 % interval 0.018 to "
+        "0.054, 8 seeds, from 6.730 to 6.810). Two single runs that differ by less than 0.089 (9.3 % of "
         "perplexity) may differ by their seed alone."
     )
-    assert planned.startswith("A true difference of 0.02, the smallest that matters here (study.delta), shows in 80 %")
+    assert planned.startswith("A true difference of 0.02, the smallest that matters here (study.delta), is found in")
     unpaired, low, high, paired = (
         int(number)
-        for number in re.findall(r"with (\d+) seeds .* \((\d+) to about (\d+) by .* with (\d+) where", planned)[0]
+        for number in re.findall(r"with (\d+) seeds .* \((\d+) to about (\d+) by .* with (\d+) if", planned)[0]
     )
     interval = spread_of(LOSSES).deviation
     solve = TTestIndPower().solve_power
@@ -77,7 +77,7 @@ def test_words_give_spread_interval_and_what_two_runs_must_exceed() -> None:
     assert paired == math.ceil(TTestPower().solve_power(0.02 / interval.mean, alpha=0.05, power=0.8))
 
 
-def test_half_of_the_variance_shared_makes_differences_spread_like_single_runs() -> None:
+def test_with_half_of_the_variance_shared_differences_spread_like_single_runs() -> None:
     # What the column for the same seeds takes for granted: Var(a − b) = 2σ²(1 − ρ) = σ² at ρ = 1/2.
     generator = np.random.default_rng(4)
     shared, own = generator.normal(size=200_000), generator.normal(size=(2, 200_000))
@@ -85,7 +85,7 @@ def test_half_of_the_variance_shared_makes_differences_spread_like_single_runs()
     assert np.std(arm) == pytest.approx(1, abs=0.01) and np.std(arm - baseline) == pytest.approx(1, abs=0.01)
 
 
-def test_sizes_are_statsmodels() -> None:
+def test_detectable_differences_equal_statsmodels() -> None:
     table = section().tables[1][0]
     assert values(table, 0) == list(SEEDS) == [1, 3, 5, 8, 12, 20]
     assert texts(table)[0] == ["1", "–", "–"] and values(table, 1)[0] is None
@@ -96,7 +96,7 @@ def test_sizes_are_statsmodels() -> None:
     assert texts(table)[3] == ["8", "0.040", "0.031"]
 
 
-def test_the_power_promised_for_eight_seeds_is_found_by_simulation() -> None:
+def test_the_power_for_eight_seeds_is_confirmed_by_simulation() -> None:
     # 40,000 sweeps: the standard error of the share is 0.002, so 4 of them on either side.
     effect = values(section().tables[1][0], 1)[3]
     first, second = np.random.default_rng(9).normal(6.8, SPREAD, (2, 40_000, 8))
@@ -104,7 +104,7 @@ def test_the_power_promised_for_eight_seeds_is_found_by_simulation() -> None:
     assert np.mean(p <= 0.05) == pytest.approx(0.8, abs=0.008)
 
 
-def test_every_metric_has_its_row_with_the_runs_behind_it() -> None:
+def test_every_metric_has_a_row_with_its_runs() -> None:
     table, note = section().tables[0]
     assert [row[0] for row in texts(table)] == ["Validation loss", "Validation bits per byte", "Test loss"]
     assert texts(table)[0][1:] == ["8", "6.774", "6.730", "6.810", "0.027", "0.018 to 0.054", "0.089"]
@@ -113,7 +113,7 @@ def test_every_metric_has_its_row_with_the_runs_behind_it() -> None:
     assert "t(0.975, n − 1) · √2" in note
 
 
-def test_only_complete_confirm_runs_count_the_newest_of_each_seed() -> None:
+def test_only_the_newest_complete_confirm_run_of_each_seed_counts() -> None:
     frame = example.frame(
         [
             example.run(1, "all", {}, seed=1, loss=9.0),  # repeated below
@@ -125,7 +125,7 @@ def test_only_complete_confirm_runs_count_the_newest_of_each_seed() -> None:
     assert found and found.text == section().text and found.tables == section().tables
 
 
-def test_runs_that_lack_a_metric_are_left_out_of_its_row_alone() -> None:
+def test_runs_without_a_metric_are_left_out_of_its_row_only() -> None:
     frame = runs()
     frame.loc[2:, "test/loss"] = math.nan
     frame["val/bits_per_byte"] = [2.25, *[math.inf] * 7]
@@ -145,47 +145,49 @@ def test_runs_that_lack_a_metric_are_left_out_of_its_row_alone() -> None:
         ({}, [6.8, math.nan]),
     ],
 )
-def test_other_sweeps_have_no_noise_floor(changes: Mapping[str, Any], losses: Sequence[float]) -> None:
+def test_other_sweeps_have_no_seed_noise_section(changes: Mapping[str, Any], losses: Sequence[float]) -> None:
     frame = runs(losses) if losses else example.frame(example.explore_runs({"all": {}}))
     assert noise_section(example.record(**{"arms": {"all": {}}, **changes}), frame) is None
 
 
-def test_two_seeds_are_enough_and_say_how_little_they_know() -> None:
+def test_two_seeds_are_enough_for_a_wide_interval() -> None:
     found = section(losses=[6.75, 6.79])
     # s = 0.04/√2 = 0.028284, and t(0.975, 1) = 12.7062 of it times √2 is 12.7062 · 0.04.
-    assert "by 0.028 (standard deviation" in found.text[0] and "less than 0.51 " in found.text[0]
-    assert "each may be 0.45 to 32 times as large" in found.tables[1][1]
+    assert "a standard deviation of 0.028 nats" in found.text[0] and "less than 0.51 " in found.text[0]
+    assert "each number may be 0.45 to 32 times as large" in found.tables[1][1]
 
 
-def test_without_any_spread_nothing_is_planned() -> None:
+def test_equal_losses_give_no_plan() -> None:
     found = section(losses=[0.1, 0.1, 0.1])
-    assert found.text == ("All 3 seeds end with the same validation loss: there is no spread to report.",)
+    assert found.text == ("All 3 seeds have the same final validation loss: there is no seed noise.",)
     assert len(found.tables) == 1 and found.drawings == ()
     assert texts(found.tables[0][0])[0][5:] == ["0", "0 to 0", "0"]
 
 
-def test_delta_is_the_specs_or_the_default_and_known_in_nats_only() -> None:
+def test_delta_comes_from_the_spec_or_the_default_and_is_in_nats_only() -> None:
     assert "difference of 0.1," in section(0.1).text[1] and "difference of 0.02," in section(None).text[1]
     found = noise_section(record(), runs(), "val/bits_per_byte")
     assert found and len(found.text) == 1
-    assert "validation bits per byte by 0.0089 (standard deviation in bits per byte" in found.text[0]
+    assert "validation bits per byte has a standard deviation of 0.0089 bits per byte" in found.text[0]
     assert "perplexity" not in found.text[0]
     assert texts(found.tables[0][0])[0][0] == "Validation bits per byte"
-    assert "what matters" not in found.drawings[0].file and "difference, bits per byte" in found.drawings[0].file
+    assert (
+        "smallest that matters" not in found.drawings[0].file and "difference, bits per byte" in found.drawings[0].file
+    )
 
 
 @pytest.mark.parametrize(("delta", "last"), [(1.0, "20"), (0.02, "30"), (0.016, "50"), (0.015, "100"), (1e-6, "200")])
-def test_the_drawing_reaches_to_where_enough_seeds_are(delta: float, last: str) -> None:
+def test_the_figure_extends_to_the_needed_number_of_seeds(delta: float, last: str) -> None:
     (drawing,) = section(delta).drawings
     tree = ET.fromstring(drawing.file)
     read = ["".join(node.itertext()) for node in tree.iter("{http://www.w3.org/2000/svg}text")]
     seeds = ("3", "5", "8", "12", "20", "30", "50", "100", "200")
     assert [text for text in read if text in seeds] == list(seeds[: seeds.index(last) + 1])
-    assert {"seeds per arm", "difference, nats per token", "other seeds in each arm"} <= set(read)
+    assert {"seeds per arm", "difference, nats per token", "different seeds (unpaired)"} <= set(read)
     assert drawing.name == "seed-noise" and "80 % of sweeps" in drawing.caption
     assert drawing.file == section(delta).drawings[0].file
 
 
-def test_a_number_of_seeds_beyond_reach_is_no_number() -> None:
+def test_a_number_of_seeds_above_a_million_is_not_printed() -> None:
     assert "with more than a million seeds per arm" in section(1e-9).text[1]
     assert "with about " in section(0.001).text[1]

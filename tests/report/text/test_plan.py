@@ -176,7 +176,9 @@ def recorded(first: Mapping[str, Any], *changes: tuple[int, Mapping[str, Any]]) 
 
 SEEN = "after 8 confirm runs were complete: their results may have been seen, and"
 P_VALUES = f"{SEEN} the p-values do not account for that."
-ANEW = "no confirm run plays a part in choosing a configuration, but an arm whose best one changed was tested anew."
+AGAIN = (
+    "confirm runs do not affect the choice of a configuration, but an arm whose best one changed was confirmed again."
+)
 
 
 @pytest.mark.parametrize(
@@ -187,17 +189,17 @@ ANEW = "no confirm run plays a part in choosing a configuration, but an arm whos
         ([ADAPTIVE], f"Seeds per arm were changed from 3 (fixed) to 3, 6 and 12 (adaptive) {P_VALUES}"),
         (
             ["study.delta=0.05"],
-            f"The smallest difference that matters was changed from 0.02 to 0.05 {SEEN} where no difference is found "
-            "depends on it.",
+            f"The smallest difference that matters was changed from 0.02 to 0.05 {SEEN} verdicts of no "
+            "difference depend on it.",
         ),
         (
             ["baseline={model.drop_rate: 0.0}"],
-            f"The baseline was changed from drop_rate=0.1 to drop_rate=0.0 {SEEN} what is compared with what depends "
-            "on it.",
+            f"The baseline was changed from drop_rate=0.1 to drop_rate=0.0 {SEEN} every comparison depends "
+            "on the baseline.",
         ),
         (
             ["study.trials=9"],
-            f"Explore trials per arm were raised from 4 to 9 after 8 confirm runs were complete: {ANEW}",
+            f"Explore trials per arm were raised from 4 to 9 after 8 confirm runs were complete: {AGAIN}",
         ),
         (["study.trials=3"], "Explore trials per arm were lowered from 4 to 3 after 8 confirm runs were complete."),
     ],
@@ -212,7 +214,7 @@ def test_each_change_is_one_sentence(tmp_path: Path, settings: list[str], senten
     assert deviations(recorded(first, (0, later))) == [early]
 
 
-def test_a_single_result_that_may_have_been_seen_is_spoken_of_as_one(tmp_path: Path) -> None:
+def test_one_seen_result_is_in_the_singular(tmp_path: Path) -> None:
     later = plan_of(tmp_path, "study.seeds=4")
     assert deviations(recorded(plan_of(tmp_path), (1, later))) == [
         "Seeds per arm were raised from 3 to 4 after 1 confirm run was complete: its result may have been seen, and "
@@ -220,7 +222,7 @@ def test_a_single_result_that_may_have_been_seen_is_spoken_of_as_one(tmp_path: P
     ]
 
 
-def test_other_looks_are_named_with_all_their_numbers(tmp_path: Path) -> None:
+def test_changed_looks_are_listed_in_full(tmp_path: Path) -> None:
     adaptive, longer = plan_of(tmp_path, ADAPTIVE), plan_of(tmp_path, "study.seeds={min: 3, max: 20}")
     assert deviations(recorded(adaptive, (0, plan_of(tmp_path, "study.seeds=12")), (8, longer))) == [
         "Seeds per arm were changed from 3, 6 and 12 (adaptive) to 12 (fixed) before any confirm run was complete.",
@@ -228,7 +230,7 @@ def test_other_looks_are_named_with_all_their_numbers(tmp_path: Path) -> None:
     ]
 
 
-def test_every_step_is_told_also_the_one_back(tmp_path: Path) -> None:
+def test_every_change_is_reported_including_one_that_is_undone(tmp_path: Path) -> None:
     first, later = plan_of(tmp_path), plan_of(tmp_path, "study.seeds=8", "study.delta=0.05")
     found = deviations(recorded(first, (0, later), (8, first)))
     assert [line.split(" was ")[0].split(" were ")[0] for line in found] == [
@@ -239,7 +241,7 @@ def test_every_step_is_told_also_the_one_back(tmp_path: Path) -> None:
     assert "from 8 to 3" in found[2] and "from 0.05 to 0.02" in found[3]
 
 
-def test_a_question_in_other_words_is_no_deviation(tmp_path: Path) -> None:
+def test_a_reworded_question_is_not_a_deviation(tmp_path: Path) -> None:
     first = plan_of(tmp_path)
     assert deviations(recorded(first)) == []
     worded = plan_of(tmp_path, text=GOOD.replace(*CHANGES["question"]))
@@ -247,19 +249,19 @@ def test_a_question_in_other_words_is_no_deviation(tmp_path: Path) -> None:
     assert deviations(recorded(first, (8, worded))) == []
 
 
-def test_saving_states_more_often_is_no_deviation(tmp_path: Path) -> None:
+def test_another_checkpoint_interval_is_not_a_deviation(tmp_path: Path) -> None:
     assert plan_of(tmp_path, "train.checkpoint_every=5") == plan_of(tmp_path)
 
 
-def test_another_spec_is_reported_only_where_no_named_field_explains_it(tmp_path: Path) -> None:
+def test_a_changed_spec_is_reported_only_if_no_listed_field_explains_it(tmp_path: Path) -> None:
     first = plan_of(tmp_path)
     assert deviations(recorded(first, (8, {**first, "spec_sha256": "0" * 64}))) == [
-        f"The spec was changed in something that the plan does not name {P_VALUES}"
+        f"The spec was changed in a field that the plan does not list {P_VALUES}"
     ]
     assert len(deviations(recorded(first, (8, {**first, "spec_sha256": "0" * 64, "seeds": 8})))) == 1
 
 
-def test_a_rule_that_was_changed_without_another_method_is_quoted(tmp_path: Path) -> None:
+def test_a_changed_rule_under_the_same_method_is_quoted(tmp_path: Path) -> None:
     first = plan_of(tmp_path)
     assert deviations(recorded(first, (8, {**first, "alpha": 0.01, "arms": ["a", "b"]}))) == [
         f"The arms were changed from “drop_rate=0.0” and “drop_rate=0.1” to “a” and “b” {P_VALUES}",
@@ -267,12 +269,12 @@ def test_a_rule_that_was_changed_without_another_method_is_quoted(tmp_path: Path
     ]
 
 
-def test_another_method_is_said_once_and_explains_its_rules(tmp_path: Path) -> None:
+def test_another_method_is_reported_once_instead_of_its_rules(tmp_path: Path) -> None:
     now = plan_of(tmp_path)
     old = {**now, "method": "1", "correction": "none", "spec_sha256": "0" * 64}
     sentence = (
-        f"The sweep was planned under method 1, reported under method {METHOD_VERSION}: the rule that turns runs into "
-        "verdicts is not the planned one."
+        f"The sweep was planned with method version 1 and is reported with version {METHOD_VERSION}: the rule that "
+        "turns runs into verdicts is not the planned one."
     )
     assert deviations(recorded(old)) == [sentence]
     assert deviations(recorded(old, (8, now))) == [sentence]
@@ -280,17 +282,17 @@ def test_another_method_is_said_once_and_explains_its_rules(tmp_path: Path) -> N
     assert deviations(recorded(old, (8, raised))) == [f"Seeds per arm were raised from 3 to 8 {P_VALUES}", sentence]
 
 
-def test_a_plan_that_came_late_or_was_replaced_is_said_to(tmp_path: Path) -> None:
+def test_a_late_or_replaced_plan_is_reported(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
     assert deviations(example.record()) == []
     assert deviations(recorded({}, (8, plan))) == [f"The first analysis plan was stored {P_VALUES}"]
     forged = replace(recorded(plan), first_plan={**plan, "delta": 0.5})
     assert deviations(forged) == [
-        "The stored analysis plan is not the one whose SHA-256 was noted before the first run."
+        "The SHA-256 of the stored analysis plan is not the one recorded before the first run."
     ]
 
 
-def test_provenance_lines_tell_the_plan_in_short(tmp_path: Path) -> None:
+def test_provenance_lines_summarise_the_plan(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
     stored = f"sha256 {plan_digest(plan)[:8]}, method 2, stored 2025-03-01 12:00 UTC, before the first run"
     said = (

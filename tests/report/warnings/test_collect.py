@@ -55,13 +55,13 @@ def plain(number: int = 3, **drawn: Any) -> tuple[SweepRecord, pd.DataFrame]:
     return clean_sweep(number, **{**base, **drawn})
 
 
-def test_a_warning_is_its_sentence_and_some_may_change_the_conclusion() -> None:
+def test_a_warning_prints_its_text_and_knows_whether_it_changes_the_conclusion() -> None:
     assert str(ReportWarning(WarningKind.DIRTY, "The code was dirty.")) == "The code was dirty."
     assert ReportWarning(WarningKind.DIRTY, "").changes_conclusion
     assert not ReportWarning(WarningKind.UNTUNED, "").changes_conclusion
 
 
-def test_what_may_change_the_conclusion_comes_first_and_the_words_on_seeds_last() -> None:
+def test_warnings_that_change_the_conclusion_come_first() -> None:
     record, runs = plain(dimensions=1)
     found = report_warnings(replace(record, dirty=True), runs.drop(index=confirm(runs, other(record))[:1]))
     marks = [warning.changes_conclusion for warning in found]
@@ -79,16 +79,16 @@ def test_an_optimum_at_the_end_of_the_range_is_named_with_its_arm_and_side() -> 
     single = [(3e-4, 4.5), (1e-3, 5.0), (2e-3, 5.2), (1.5e-3, 5.4)]
     sweep = searched({FIRST: crowded, SECOND: single})
     assert text(*sweep, WarningKind.EDGE) == (
-        f"{FIRST}: the best learning_rate (2.9e-3) lies at the high end of what was searched, as do most of its best "
-        "trials; a better one may lie beyond, so widen the range before trusting this arm's result."
+        f"{FIRST}: the best learning_rate (2.9e-3) lies at the high end of the search range, as do most of its best "
+        "trials; a better one may lie outside, so widen the range before trusting this arm's result."
     )
     assert text(*sweep, WarningKind.NEAR_EDGE) == (
-        f"{SECOND}: the best learning_rate (3e-4) lies at the low end of what was searched; a better one may lie "
-        "beyond, so widen the range before trusting this arm's result."
+        f"{SECOND}: the best learning_rate (3e-4) lies at the low end of the search range; a better one may lie "
+        "outside, so widen the range before trusting this arm's result."
     )
 
 
-def test_nothing_lies_below_zero() -> None:
+def test_a_range_from_zero_has_no_low_edge() -> None:
     record, runs = plain(factor="train.beta2")
     tune = {"model.drop_rate": {"uniform": [0.0, 0.3]}}
     rows = [
@@ -112,7 +112,7 @@ def test_nothing_lies_below_zero() -> None:
 # the search ----------------------------------------------------------------------------------------------------
 
 
-def test_arms_that_change_places_with_the_number_of_trials_are_named() -> None:
+def test_arms_whose_order_depends_on_the_number_of_trials_are_named() -> None:
     steady = [(rate, 5.0) for rate in (6e-4, 8e-4, 1e-3, 1.2e-3)]
     lucky = [(6e-4, 6.0), (8e-4, 6.0), (1e-3, 6.0), (1.2e-3, 3.0)]
     # by hand in test_search: E[min_k] of the lucky one is 5.25, 4.69, …; from k = 2 = n / 2 on it is ahead
@@ -130,7 +130,7 @@ def test_arms_that_change_places_with_the_number_of_trials_are_named() -> None:
     )
 
 
-def test_trials_are_counted_against_what_could_show_an_optimum() -> None:
+def test_too_few_trials_for_the_tuned_dimensions() -> None:
     three = [(6e-4, 5.2), (1e-3, 5.0), (2e-3, 5.2)]
     record, runs = searched({FIRST: three, SECOND: three})
     assert WarningKind.FEW_TRIALS not in kinds(record, runs)
@@ -145,7 +145,7 @@ def test_trials_are_counted_against_what_could_show_an_optimum() -> None:
     }
 
 
-def test_pruning_that_is_the_same_in_every_arm_is_a_note() -> None:
+def test_equal_pruning_in_every_arm_does_not_change_the_conclusion() -> None:
     record, runs = plain(dimensions=1)
     for arm in record.arms:
         runs.loc[trials(runs, arm.name)[2:], "outcome"] = "pruned"
@@ -153,7 +153,7 @@ def test_pruning_that_is_the_same_in_every_arm_is_a_note() -> None:
     assert WarningKind.PRUNED_EVERYWHERE in found and WarningKind.MOSTLY_PRUNED not in found
 
 
-def test_a_tuned_preset_has_no_column_and_does_no_harm() -> None:
+def test_a_tuned_preset_has_no_column_and_gives_no_warning() -> None:
     record, runs = plain(dimensions=1)
     record = replace(record, tune={"model.preset": {"choice": ["gpt2-124m", "gpt2-355m", "gpt2-774m"]}})
     assert WarningKind.SEEDS_ONLY in kinds(record, runs)
@@ -174,7 +174,7 @@ def test_arms_of_an_adaptive_sweep_may_have_fewer_seeds() -> None:
         assert {WarningKind.UNFINISHED} <= kinds(fixed, runs)
 
 
-def test_equal_arms_and_their_own_seeds_change_no_conclusion() -> None:
+def test_equal_arms_with_different_seeds_do_not_change_the_conclusion() -> None:
     record, runs = plain(equal=True)
     first, second = (arm.name for arm in record.arms)
     assert second == f"{first} (2)"
@@ -185,7 +185,7 @@ def test_equal_arms_and_their_own_seeds_change_no_conclusion() -> None:
     assert not kinds(record, runs) & CHANGING
 
 
-def test_a_run_that_failed_and_was_trained_again_is_no_missing_seed() -> None:
+def test_a_failed_run_that_was_trained_again_is_not_a_missing_seed() -> None:
     record, runs = plain()
     row = confirm(runs, other(record))[:1]
     again = copied(runs, row, outcome="failed", **{"val/loss": math.nan})
@@ -195,7 +195,7 @@ def test_a_run_that_failed_and_was_trained_again_is_no_missing_seed() -> None:
 
 
 @pytest.mark.parametrize(("device", "warned"), [("cpu", True), ("NVIDIA H200", False)])
-def test_equal_runs_are_equal_to_the_bit_on_a_cpu_only(device: str, warned: bool) -> None:
+def test_equal_runs_must_be_bit_identical_only_on_a_cpu(device: str, warned: bool) -> None:
     record, runs = plain()
     runs["device"] = device
     row = confirm(runs, other(record))[:1]
@@ -208,7 +208,7 @@ def test_equal_runs_are_equal_to_the_bit_on_a_cpu_only(device: str, warned: bool
     assert "1 older confirm run was replaced" in text(record, same, WarningKind.REPLACED)
 
 
-def test_a_budget_is_spent_to_one_step() -> None:
+def test_a_run_may_end_less_than_one_step_before_its_budget() -> None:
     record, runs = plain()
     rows = confirm(runs, other(record))
     runs["train.budget.tokens"] = 8300  # 16.2 steps of 512 tokens, of which 16 were trained
@@ -217,7 +217,7 @@ def test_a_budget_is_spent_to_one_step() -> None:
     assert "7,788 of 8,300" in text(record, runs, WarningKind.SHORT)
 
 
-def test_one_seed_of_one_arm_is_a_note() -> None:
+def test_one_seed_of_one_arm_does_not_change_the_conclusion() -> None:
     record = example.record(arms={FIRST: example.ARMS[FIRST]}, study={"seeds": 1})
     runs = example.frame(example.confirm_runs({FIRST: {2: 5.2}}))
     found = report_warnings(record, runs)
@@ -229,17 +229,17 @@ def test_one_seed_of_one_arm_is_a_note() -> None:
 # common ground -------------------------------------------------------------------------------------------------
 
 
-def test_what_both_runs_of_a_pair_share_is_a_note() -> None:
+def test_commits_that_do_not_differ_within_pairs_do_not_change_the_conclusion() -> None:
     record, runs = plain()
     runs.loc[runs["seed"] > 3, "commit"] = "a" * 40
     assert text(record, runs, WarningKind.MIXED_PROVENANCE) == (
-        "Runs come from different commits of the code: aaaaaaaaaaaa and db73c1e0db73; not so the two runs of any pair."
+        "Runs come from different commits of the code: aaaaaaaaaaaa and db73c1e0db73; no pair is affected."
     )
     runs.loc[confirm(runs, other(record))[-1], "commit"] = "db73c1e0" * 5
     assert "(1 pair)" in text(record, runs, WarningKind.COMMITS)
 
 
-def test_what_follows_from_the_compared_setting_is_no_confound() -> None:
+def test_settings_implied_by_the_compared_one_may_differ() -> None:
     record, runs = plain()
     rows = confirm(runs, other(record))
     runs.loc[rows, "model.emb_dim"] = 96
@@ -254,15 +254,15 @@ def test_what_follows_from_the_compared_setting_is_no_confound() -> None:
     }
 
 
-def test_settings_of_runs_without_a_result_are_a_note() -> None:
+def test_settings_of_runs_without_a_result_do_not_change_the_conclusion() -> None:
     record, runs = plain()
     row = confirm(runs, other(record))[:1]
     older = copied(runs, row, phase="superseded", **{"train.beta2": 0.99})
-    assert "runs differ in train.beta2, but none that" in text(record, older, WarningKind.OTHER_SETTINGS)
+    assert "runs differ in train.beta2, but no run behind" in text(record, older, WarningKind.OTHER_SETTINGS)
     assert WarningKind.SETTINGS not in kinds(record, older)
 
 
-def test_the_budget_is_what_has_to_match() -> None:
+def test_only_the_kind_of_the_budget_must_be_equal() -> None:
     record, runs = plain(budget="steps")
     rows = confirm(runs, other(record))
     runs.loc[rows, ["train.batch_tokens", "tokens"]] = [1024, 16384]
@@ -273,7 +273,7 @@ def test_the_budget_is_what_has_to_match() -> None:
     assert f"{other(record)} 17" in text(compared, runs, WarningKind.UNEQUAL_BUDGET)
 
 
-def test_overfitting_of_every_arm_alike_is_a_note() -> None:
+def test_equal_overfitting_of_every_arm_does_not_change_the_conclusion() -> None:
     record, runs = plain()
     for arm in record.arms:
         runs.loc[confirm(runs, arm.name), "best_val_loss"] -= 0.3
@@ -281,7 +281,7 @@ def test_overfitting_of_every_arm_alike_is_a_note() -> None:
     assert WarningKind.OVERFITTED_EVERYWHERE in found and WarningKind.OVERFITTED not in found
 
 
-def test_a_plan_changed_before_any_result_is_a_note() -> None:
+def test_a_plan_changed_before_any_result_does_not_change_the_conclusion() -> None:
     record, runs = plain()
     plan = {"method": METHOD_VERSION, "seeds": 3, "looks": [3], "trials": 4}
     early = PlanChange(example.START, 0, {**plan, "trials": 8})
@@ -297,7 +297,7 @@ def test_a_plan_changed_before_any_result_is_a_note() -> None:
 # notes ---------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_missing_or_uneven_is_told_in_words() -> None:
+def test_text_of_warnings_about_missing_and_unequal_runs() -> None:
     lost = ("00000001" + "f" * 24, "00000066" + "f" * 24)  # a complete trial and a confirm run of the first arm
     rows = [one for one in [*example.explore_runs(), *example.confirm_runs()] if one["run_id"] not in lost]
     rows.append(example.run(800, SECOND, {}, phase="superseded", seed=2, loss=5.0))
@@ -312,13 +312,13 @@ def test_what_is_missing_or_uneven_is_told_in_words() -> None:
     assert "uncommitted changes" in words and "nothing tuned" not in words
 
 
-def test_untuned_arms_are_a_note() -> None:
+def test_untuned_arms_do_not_change_the_conclusion() -> None:
     record, runs = plain()
     assert "drop_rate compared, nothing tuned" in text(record, runs, WarningKind.UNTUNED)
     assert WarningKind.UNTUNED not in kinds(*plain(dimensions=1))
 
 
-def test_fixed_settings_are_those_that_no_run_changed() -> None:
+def test_fixed_settings_are_equal_in_all_runs() -> None:
     fixed = dict(fixed_settings(plain(dimensions=1)[1]))
     assert fixed["model.emb_dim"] == "64" and fixed["model.qkv_bias"] == "false"
     assert not {"model.drop_rate", RATE, "train.seed"} & fixed.keys()
@@ -327,7 +327,7 @@ def test_fixed_settings_are_those_that_no_run_changed() -> None:
 # frames that are hardly there ----------------------------------------------------------------------------------
 
 
-def test_runs_that_know_nothing_of_themselves() -> None:
+def test_runs_without_parameters() -> None:
     record = example.record(tune=example.TUNE)
     failed = example.run(1, FIRST, {}, outcome="failed", reason="disk full")
     running = example.run(2, SECOND, {}, outcome=None)
@@ -340,7 +340,7 @@ def test_runs_that_know_nothing_of_themselves() -> None:
         assert WarningKind.SEEDS_ONLY in found and WarningKind.UNFINISHED in found
 
 
-def test_columns_that_older_stores_lack() -> None:
+def test_columns_missing_in_older_stores() -> None:
     record, runs = plain(dimensions=1)
     few = runs[["run_id", "arm", "phase", "seed", "outcome", "trial_number", "val/loss", RATE]]
     assert not any(warning.changes_conclusion for warning in report_warnings(record, few))
@@ -348,14 +348,14 @@ def test_columns_that_older_stores_lack() -> None:
     assert not any(warning.changes_conclusion for warning in report_warnings(replace(record, study=study), runs))
 
 
-def test_nothing_confirmed_on_purpose() -> None:
+def test_a_sweep_without_confirm_runs_by_design() -> None:
     record, runs = plain(dimensions=1)
     explored = runs[runs["phase"] == "explore"]
     study = {**record.study, "seeds": 0, "looks": [0]}
     assert not any(warning.changes_conclusion for warning in report_warnings(replace(record, study=study), explored))
 
 
-def test_everything_lost() -> None:
+def test_a_sweep_where_every_run_diverged() -> None:
     record, runs = plain(dimensions=1)
     end(runs, runs.index, "diverged")
     found = kinds(record, runs)

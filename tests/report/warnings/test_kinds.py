@@ -47,7 +47,7 @@ def serious(record: SweepRecord, runs: pd.DataFrame) -> list[ReportWarning]:
 
 
 def naming(plant: Plant, found: Iterable[ReportWarning], words: Iterable[str]) -> list[str]:
-    """The sentences on a planted fault that have all the words in them."""
+    """The warnings of a planted case's kind that contain all these words."""
     texts = [warning.text for warning in found if warning.kind is plant.kind]
     return [text for text in texts if all(word in text for word in words)]
 
@@ -58,7 +58,7 @@ def test_a_planted_fault_is_warned_of(plant: Plant, number: int) -> None:
     record, runs, words = plant.planted(number)
     found = serious(record, runs)
     assert naming(plant, found, words), f"no warning {plant.kind.name} with {words} in {found}"
-    assert {warning.kind for warning in found} <= {plant.kind, *plant.also}  # and nothing else is blamed
+    assert {warning.kind for warning in found} <= {plant.kind, *plant.also}  # and no other warning
 
 
 @pytest.mark.parametrize("number", NUMBERS)
@@ -94,7 +94,7 @@ def test_every_detector_is_in_the_list_of_its_module(module: ModuleType) -> None
 
 
 def test_clean_sweeps_are_of_every_kind() -> None:
-    """What the test above rests on: a warning that never had a chance would prove nothing."""
+    """Checks that `clean_sweep` varies enough for the tests above to show anything."""
     sweeps = [clean_sweep(number) for number in range(100, 140)]
     assert {len(record.arms) for record, _ in sweeps} >= {2, 3, 4, 5, 6}
     assert {len(record.tune) for record, _ in sweeps} == {0, 1, 2}
@@ -108,7 +108,7 @@ def test_clean_sweeps_are_of_every_kind() -> None:
 
 
 @pytest.mark.parametrize("name", RENDERED)
-def test_what_may_change_the_conclusion_is_shown_first(name: str) -> None:
+def test_warnings_that_change_the_conclusion_are_shown_first(name: str) -> None:
     plant = next(plant for plant in PLANTS if plant.name == name)
     record, runs, words = plant.planted(NUMBERS[0])
     content = assemble(record, runs, example.curves_of(runs), lambda _: [], "python -m mlflow ui")
@@ -128,7 +128,7 @@ def test_a_clean_report_has_no_warning() -> None:
 # the outlier test ----------------------------------------------------------------------------------------------
 
 
-def test_outlier_p_is_that_of_externally_studentized_residuals() -> None:
+def test_outlier_p_equals_that_of_externally_studentized_residuals() -> None:
     values = np.random.default_rng(1).normal(size=7)
     values[3] += 5
     found = OLSInfluence(OLS(values, np.ones(7)).fit()).resid_studentized_external
@@ -136,7 +136,7 @@ def test_outlier_p_is_that_of_externally_studentized_residuals() -> None:
     assert int(np.argmin(outlier_p(values))) == 3
 
 
-def test_outlier_p_by_hand() -> None:
+def test_outlier_p_worked_by_hand() -> None:
     # x = 5 against 0, 1, 2: mean 1, s = 1, t = 4 / √(4/3) = 3.4641; P(|T(2)| > t) = 1 − t/√(2 + t²) = 1 − √(6/7)
     assert outlier_p([0.0, 1.0, 2.0, 5.0])[3] == pytest.approx(1 - math.sqrt(6 / 7), rel=1e-12)
     assert np.isnan(outlier_p([0.0, 1.0, 9.0])).all()
@@ -152,7 +152,7 @@ def test_normal_noise_gives_uniform_p() -> None:
 # thresholds ----------------------------------------------------------------------------------------------------
 
 
-def test_a_seed_is_an_outlier_only_where_normal_noise_hardly_gives_it() -> None:
+def test_a_seed_is_an_outlier_only_if_normal_noise_rarely_gives_it() -> None:
     record, runs = clean_sweep(3, arms=2, seeds=6, dimensions=0, budget="tokens", mishaps=False)
     rows, base = confirm(runs, other(record)), confirm(runs, record.baseline)
     losses = ["val/loss", "test/loss", "best_val_loss"]
@@ -169,7 +169,7 @@ def test_a_seed_is_an_outlier_only_where_normal_noise_hardly_gives_it() -> None:
     assert WarningKind.ONE_SEED in found(1.01 * limit)
 
 
-def test_the_detectable_effect_is_held_against_five_times_delta() -> None:
+def test_the_detectable_effect_is_compared_with_five_times_delta() -> None:
     record, runs = clean_sweep(3, arms=2, seeds=4, dimensions=0, budget="tokens", mishaps=False)
     rows, base = confirm(runs, other(record)), confirm(runs, record.baseline)
     losses = ["val/loss", "test/loss", "best_val_loss"]
