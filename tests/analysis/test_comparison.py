@@ -275,7 +275,7 @@ def test_an_invalid_delta_is_refused(delta: float) -> None:
 def test_answer_for_one_seed_one_arm_and_no_run() -> None:
     assert "on the one common seed, so there is no interval" in words_for({ARM: {2: 5.2}, BASELINE: {2: 5.1}})
     alone = words_for({"all": {2: 5.25}}, None)
-    assert "The validation loss is 5.2500. It is one seed" in alone and "nothing is compared" in alone
+    assert "The validation loss is 5.2500. With one seed" in alone and "nothing is compared" in alone
     runs = example.frame(example.explore_runs())
     assert "nothing is ranked" in str(answer(compare(runs, BASELINE), comparability(runs)))
     no_base = example.frame([*example.confirm_runs({ARM: {2: 5.2}}), *example.explore_runs()])

@@ -37,7 +37,7 @@ def stored(uri: str, name: str, arms: Any, losses: dict[str, dict[int, float]], 
 
 @pytest.fixture(scope="module")
 def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A store with four sweeps: two of one text, one of another, one of other tokens."""
+    """A store with four sweeps: two with the same text, one with another text, one with another tokenizer."""
     address = f"sqlite:///{tmp_path_factory.mktemp('several')}/mlflow.db"
     stored(address, "dropout", example.ARMS, example.LOSSES)
     biased = {"qkv_bias=false": {2: 5.0, 3: 5.2}, "qkv_bias=true": {2: 5.4, 3: 5.5}}
@@ -47,7 +47,7 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     return address
 
 
-def test_two_sweeps_stand_side_by_side(uri: str, tmp_path: Path) -> None:
+def test_two_sweeps_side_by_side(uri: str, tmp_path: Path) -> None:
     files = write_reports(["dropout", "qkv_bias"], uri, tmp_path)
     assert files.folder == tmp_path / "dropout+qkv_bias"
     table = files.comparison
@@ -90,7 +90,7 @@ def test_two_sweeps_stand_side_by_side(uri: str, tmp_path: Path) -> None:
         (["dropout", "nope"], "found no experiment 'nope'; allowed: bytes, dropout, elsewhere, qkv_bias"),
     ],
 )
-def test_what_cannot_be_compared_is_refused_with_the_reason(
+def test_sweeps_that_cannot_be_compared_are_refused_with_the_reason(
     uri: str, tmp_path: Path, names: list[str], reason: str
 ) -> None:
     with pytest.raises(TrackingError, match=re.escape(reason)):

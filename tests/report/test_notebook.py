@@ -42,14 +42,14 @@ def test_pivot_of_a_search_uses_its_complete_trials() -> None:
     assert table.loc[ARM].tolist() == [5.5, 5.9]
 
 
-def test_pivot_names_the_columns_that_are_near() -> None:
+def test_pivot_suggests_similar_columns() -> None:
     with pytest.raises(
         ValueError, match=r"found the column 'val_loss'; allowed: a column of the runs, such as .*val/loss"
     ):
         pivot(runs(), "val_loss")
 
 
-def test_a_notebook_shows_tables_for_people() -> None:
+def test_frames_display_as_short_tables() -> None:
     shown = RunsFrame(in_order(runs(), example.record()))._repr_html_()
     assert shown.count("<tr>") == 15 and "made up: diverged" in shown and "learning_rate" in shown
     assert "emb_dim" not in shown  # the same in every run
@@ -65,7 +65,7 @@ def test_names_in_a_notebook_are_escaped() -> None:
     assert "<script>" not in table._repr_html_() and "&lt;script&gt;" in table._repr_html_()
 
 
-def test_the_tables_of_the_example_are_these() -> None:
+def test_the_tables_of_the_example() -> None:
     comparison = compare(runs(), BASELINE)
     answer = pd.DataFrame(
         {

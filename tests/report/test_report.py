@@ -33,11 +33,11 @@ ARM, BASELINE = example.LOSSES
 
 @pytest.fixture(scope="module")
 def standard(tmp_path_factory: pytest.TempPathFactory) -> ReportFiles:
-    """The report of the example sweep, only to be read."""
+    """The report of the example sweep, read-only."""
     return report(tmp_path_factory.mktemp("standard"), all_runs(), example.record(tune=example.TUNE))
 
 
-def test_page_holds_everything(standard: ReportFiles) -> None:
+def test_page_contains_everything(standard: ReportFiles) -> None:
     page = Page(standard.html.read_text("utf-8"))
     for wanted in (
         "Does dropout help a small GPT",
@@ -66,7 +66,7 @@ def test_page_holds_everything(standard: ReportFiles) -> None:
     assert markdown.count("![") == 6 and markdown.count("](figures/") == 8  # two more ways to draw the curves
 
 
-def test_every_run_that_is_named_is_listed(standard: ReportFiles) -> None:
+def test_every_linked_run_is_listed(standard: ReportFiles) -> None:
     page = Page(standard.html.read_text("utf-8"))
     ids = page.values("id")
     assert len(ids) == len(set(ids))
@@ -77,7 +77,7 @@ def test_every_run_that_is_named_is_listed(standard: ReportFiles) -> None:
     assert {link[1:] for link in links} <= set(ids)
 
 
-def test_page_needs_nothing_from_outside(standard: ReportFiles) -> None:
+def test_page_loads_nothing_from_outside(standard: ReportFiles) -> None:
     html = standard.html.read_text("utf-8")
     page = Page(html)
     assert all(link.startswith(("#", "data:")) for name in ("href", "xlink:href", "src") for link in page.values(name))
@@ -85,7 +85,7 @@ def test_page_needs_nothing_from_outside(standard: ReportFiles) -> None:
     assert "default-src 'none'" in html
 
 
-def test_hostile_text_stays_text(tmp_path: Path) -> None:
+def test_markup_in_text_is_escaped(tmp_path: Path) -> None:
     evil = "</script><script>alert(1)</script><img src=//evil.example/x onerror=alert(2)>"
     evil += " | `` ```\n# [x](javascript:y) $z$ \\input"
     arms = {f"drop_rate=0.0 {evil}": {"model.drop_rate": 0.0}, BASELINE: {"model.drop_rate": 0.1}}
@@ -151,7 +151,7 @@ def test_the_same_runs_give_the_same_bytes_in_any_order(standard: ReportFiles, t
     assert contents(tmp_path / "c") == first
 
 
-def test_a_figure_that_is_gone_is_removed(tmp_path: Path) -> None:
+def test_an_old_figure_is_removed(tmp_path: Path) -> None:
     report(tmp_path, all_runs(), example.record(tune=example.TUNE))
     report(tmp_path, example.confirm_runs(), example.record())
     left = {path.name for path in (tmp_path / "figures").iterdir()}
@@ -170,7 +170,7 @@ def test_written_frames_can_be_read_again(standard: ReportFiles) -> None:
     pd.testing.assert_frame_equal(written, curves, check_dtype=False, rtol=1e-14)
 
 
-def test_the_delta_of_the_spec_decides(tmp_path: Path) -> None:
+def test_verdicts_use_the_delta_of_the_spec(tmp_path: Path) -> None:
     rows = example.confirm_runs({ARM: {2: 5.200, 3: 5.402, 4: 5.599}, BASELINE: {2: 5.201, 3: 5.4, 4: 5.6}})
     study = {"sampler": "tpe", "pruner": "none", "trials": 0, "seeds": 3}
     said = {}
@@ -189,7 +189,7 @@ def test_the_delta_of_the_spec_decides(tmp_path: Path) -> None:
     assert pd.read_csv(tmp_path / "comparison.csv")["verdict"][0] == "no difference larger than δ"
 
 
-def test_delta_is_checked_and_takes_no_part_in_what_a_sweep_is(tmp_path: Path) -> None:
+def test_delta_is_checked_and_is_not_part_of_the_identity_of_a_sweep(tmp_path: Path) -> None:
     sweeps = {delta: load(tmp_path, GOOD.replace("seeds: 3}", f"seeds: 3, delta: {delta}}}")) for delta in (0.02, 0.5)}
     assert [spec.study.delta for spec in sweeps.values()] == [0.02, 0.5]
     assert len({spec.identity("data") for spec in [*sweeps.values(), load(tmp_path, GOOD)]}) == 1
@@ -214,7 +214,7 @@ def test_without_a_question_the_name_is_the_title(tmp_path: Path) -> None:
     assert "<h1>dropout</h1>" in (tmp_path / "report.html").read_text("utf-8") and "experiment dropout" in page.text
 
 
-def test_serious_warnings_stand_under_the_answer_and_first_in_their_list(standard: ReportFiles, tmp_path: Path) -> None:
+def test_serious_warnings_are_below_the_answer_and_first_in_the_list(standard: ReportFiles, tmp_path: Path) -> None:
     # The example has pruned and diverged trials and three pairs: enough to be warned of.
     assert standard.warnings
     said = "1 warning" if len(standard.warnings) == 1 else f"{len(standard.warnings)} warnings"
@@ -230,7 +230,7 @@ def test_serious_warnings_stand_under_the_answer_and_first_in_their_list(standar
     assert not clean.warnings and "may change this conclusion" not in clean.html.read_text("utf-8")
 
 
-def test_fixed_settings_are_those_that_no_run_changed() -> None:
+def test_fixed_settings_are_equal_in_all_runs() -> None:
     fixed = dict(fixed_settings(example.frame(all_runs())))
     assert (
         fixed["model.emb_dim"] == "64" and fixed["model.qkv_bias"] == "false" and fixed["train.budget.tokens"] == "8192"

@@ -120,7 +120,7 @@ def test_a_sweep_whose_process_died_is_reported_once(uri: str, sweep: Sweep, tmp
     assert line.endswith("report.html  0 runs ended, 1 running")
 
 
-def test_a_sweep_that_is_not_there_is_an_error_at_once(uri: str) -> None:
+def test_a_missing_sweep_is_an_immediate_error(uri: str) -> None:
     Tracker("watched", uri)
     with pytest.raises(TrackingError, match="found no experiment 'nobody'"):
         next(watch(["nobody"], lambda: pytest.fail("nothing to write"), uri))

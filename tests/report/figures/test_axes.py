@@ -25,7 +25,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def texts(drawing: Drawing) -> list[str]:
-    """What can be read in a drawing, which also proves that text is text and the file is well-formed XML."""
+    """The texts of a drawing. Reading them also checks that text is stored as text in well-formed XML."""
     return ["".join(node.itertext()) for node in ET.fromstring(drawing.file).iter(f"{SVG}text")]
 
 
@@ -52,7 +52,7 @@ def test_every_figure_has_readable_text_and_a_title() -> None:
     assert {"Training loss", "Validation loss", "training tokens"} <= set(texts(curves))
 
 
-def test_figures_inside_a_page_follow_its_mode_and_share_no_id() -> None:
+def test_figures_inside_a_page_follow_its_colour_mode_and_have_unique_ids() -> None:
     found = [drawing for drawing in drawings(everything()) if drawing]
     ids = [name for drawing in found for name in re.findall(r'\sid="([^"]+)"', drawing.inline)]
     assert len(ids) == len(set(ids)) > 10
@@ -67,7 +67,7 @@ def test_the_same_runs_give_the_same_bytes() -> None:
     assert [drawing and drawing.file for drawing in first] == [drawing and drawing.file for drawing in second]
 
 
-def test_a_persons_own_settings_change_nothing() -> None:
+def test_the_users_matplotlib_settings_change_nothing() -> None:
     import matplotlib as mpl
 
     plain = drawings(everything())
@@ -76,11 +76,11 @@ def test_a_persons_own_settings_change_nothing() -> None:
         assert mpl.rcParams["font.size"] == 20
 
 
-def test_captions_say_what_was_drawn() -> None:
+def test_captions_describe_the_figure() -> None:
     final, curves = drawings(everything())
     assert final and curves
     assert "lowest to highest seed" in curves.caption and "ended early" in curves.caption
-    assert "higher losses at the beginning, up to 10.80" in curves.caption
+    assert "Higher losses at the beginning, up to 10.80, are cut off" in curves.caption
     assert "Right: the same runs" in final.caption
     one = example.frame(example.confirm_runs({ARM: {2: 5.2}}))
     single = loss_curves(example.curves_of(one), one, [ARM])
@@ -103,7 +103,7 @@ def test_ten_arms_and_missing_metrics_are_drawn() -> None:
     assert len({look(place) for place in range(24)}) == 24 and len(set(PALETTE)) == len(PALETTE)
 
 
-def test_other_tokens_are_drawn_in_bits_per_byte() -> None:
+def test_arms_with_different_tokenizers_are_drawn_in_bits_per_byte() -> None:
     runs = everything()
     curves = example.curves_of(runs)
     curves = pd.concat([curves, curves.assign(metric="val/bits_per_byte", value=curves["value"] / 3)])
@@ -141,7 +141,7 @@ def test_the_gap_is_validation_minus_training_loss_of_each_run() -> None:
     np.testing.assert_allclose(found["value"], 0.02 * found["step"], atol=1e-3)  # steps are rounded, losses are not
 
 
-def test_an_end_above_the_frame_is_marked_at_its_edge() -> None:
+def test_an_end_above_the_axes_is_marked_at_their_edge() -> None:
     lost = example.run(700, ARM, {}, seed=9, outcome="diverged")
     runs = example.frame([*example.confirm_runs(), lost])
     drawn = loss_curves(example.curves_of(runs), runs, ARMS)
@@ -168,7 +168,7 @@ def test_the_forest_plot_has_a_row_for_every_arm() -> None:
     assert close and {"−0.01", "0", "0.01"} <= set(texts(close)) and "e-" not in "".join(texts(close))
 
 
-def test_hostile_names_stay_text() -> None:
+def test_markup_in_names_is_escaped() -> None:
     name = 'a$b$ <script>alert(1)</script> id="x" #1b1b1b \x00'
     runs = example.frame(example.confirm_runs({name: {2: 5.2, 3: 5.3}, BASELINE: {2: 5.1, 3: 5.0}}))
     drawing = loss_curves(example.curves_of(runs), runs, [name, BASELINE])
@@ -204,7 +204,7 @@ def test_runs_without_any_point_give_no_curves() -> None:
     assert loss_curves(empty, runs, ARMS) is None
 
 
-def test_curves_on_a_sample_are_drawn_and_called_that() -> None:
+def test_curves_on_a_sample_are_drawn_and_labelled_so() -> None:
     runs = everything()
     curves = example.curves_of(runs)
     whole = curves["metric"] == metrics.VAL_LOSS

@@ -17,7 +17,7 @@ from harness.report.write import write_files
 FIRST, SECOND = example.ARMS
 
 
-def test_octaves_are_means_over_doubling_runs_of_positions() -> None:
+def test_octaves_are_means_over_bins_of_doubling_width() -> None:
     assert octaves(np.array([8.0])).tolist() == [8.0]
     assert octaves(np.array([8.0, 6.0, 5.0, 3.0, 2.0])).tolist() == [8.0, 6.0, 4.0, 2.0]
     losses = np.arange(64.0)

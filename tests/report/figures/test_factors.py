@@ -29,7 +29,7 @@ def texts(drawing: Drawing | None) -> list[str]:
     return ["".join(node.itertext()) for node in ET.fromstring(drawing.file).iter(f"{SVG}text")]
 
 
-def test_the_factor_of_more_levels_lies_along_the_axis() -> None:
+def test_the_factor_with_more_levels_is_on_the_x_axis() -> None:
     levels = {BIAS: [False, True], DROP: [0.2, 0.0, 0.1]}
     words = texts(draw(levels, drawn(levels, 3, seed=1)))
     assert {"drop_rate", "qkv_bias=false", "qkv_bias=true", "validation loss"} <= set(words)
@@ -43,20 +43,20 @@ def test_the_same_runs_give_the_same_bytes() -> None:
     assert first is not None and again is not None and first.file == again.file and first.inline == again.inline
 
 
-def test_at_most_four_pairs_the_clearest_ones() -> None:
+def test_at_most_four_pairs_are_drawn_the_clearest_ones() -> None:
     levels = {**DEEP, "model.tie_embeddings": [False, True]}
     losses = drawn(levels, 3, seed=3, spread=0.001)
     losses[:, :, 1, 1] += 0.1 * np.array([1, 1.02, 0.98])  # qkv_bias with tie_embeddings, the last pair
     made = draw(levels, losses)
     assert "qkv_bias" in texts(made)  # along the axis, which it is with no other factor
-    assert made is not None and "2 pairs of factors with less clear interactions left out." in made.caption
+    assert made is not None and "Not shown: 2 pairs of factors with less clear interactions." in made.caption
     assert sum("=" in word for word in texts(made)) == 4 * 2
     assert "averaged over the other factors" in made.caption
     alone = draw(SMALL, drawn(SMALL, 3, seed=4))
     assert alone is not None and "left out" not in alone.caption and "further" not in alone.caption
 
 
-def test_bars_with_and_without_what_seeds_share() -> None:
+def test_plain_and_within_seed_intervals() -> None:
     # Two points: the second kind of half-width is that of their paired difference by √2 (Morey 2008).
     means = np.array([[[5.0, 5.4, 5.1, 5.9]], [[5.2, 5.3, 5.4, 6.0]]])
     plain, within = half_widths(means)
@@ -70,7 +70,7 @@ def test_bars_with_and_without_what_seeds_share() -> None:
     assert half_widths(many)[1] == pytest.approx(1.96 * 0.01 / math.sqrt(4000), rel=0.05)
 
 
-def test_points_that_do_not_exist_have_no_bars_and_count_for_nothing() -> None:
+def test_missing_points_have_no_bars_and_are_ignored() -> None:
     means = np.random.default_rng(7).normal(5, 1, (2, 3, 4))
     expected = half_widths(means[:, :2])
     means[:, 2] = math.nan
@@ -97,7 +97,7 @@ def test_nothing_is_drawn_without_a_common_seed() -> None:
     assert one is not None and "bars" not in one.caption
 
 
-def test_long_names_are_set_aslant_and_long_numbers_rounded() -> None:
+def test_long_names_are_rotated_and_long_numbers_rounded() -> None:
     levels = {DROP: [0.0, 0.1, 0.2, 0.3], RATE: [1e-4, 3e-4]}
     record = record_of(levels)
     runs = runs_of(record, drawn(levels, 2, seed=10))
@@ -112,7 +112,7 @@ def test_long_names_are_set_aslant_and_long_numbers_rounded() -> None:
     assert {"books/walden.txt", "learning_rate=0.0001", "learning_rate=3e-4"} <= set(texts(made))
 
 
-def test_a_long_legend_takes_none_of_the_room() -> None:
+def test_a_long_legend_does_not_shrink_the_panels() -> None:
     levels = {DROP: [place / 10 for place in range(7)], RATE: [place / 1000 for place in range(1, 8)]}
     few, many = draw(WIDE, drawn(WIDE, 1, seed=12)), draw(levels, drawn(levels, 1, seed=12))
     sizes = [ET.fromstring(made.file).get("viewBox", "").split()[2:] for made in (few, many) if made is not None]

@@ -19,7 +19,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def texts(drawing: Drawing | None) -> list[str]:
-    """What can be read in a drawing, which also proves that text is text and the file is well-formed XML."""
+    """The texts of a drawing. Reading them also checks that text is stored as text in well-formed XML."""
     assert drawing is not None
     return ["".join(node.itertext()) for node in ET.fromstring(drawing.file).iter(f"{SVG}text")]
 
@@ -40,7 +40,7 @@ def test_trials_are_drawn_over_each_dimension() -> None:
     assert "validation bits per byte" in texts(other) and other and "validation bits per byte" in other.caption
 
 
-def test_nothing_tried_gives_no_drawing() -> None:
+def test_no_trial_gives_no_figure() -> None:
     runs = explored()
     assert tuning(runs[runs["phase"] == "confirm"], ARMS, example.TUNE) is None
     assert tuning(runs.drop(columns="val/loss"), ARMS, example.TUNE) is None
@@ -62,7 +62,7 @@ def test_every_kind_of_dimension_is_drawn(dimension: dict[str, list[float]]) -> 
 
 
 def circles(drawing: Drawing | None, radius: str) -> list[tuple[float, float]]:
-    """Where the circles of this radius stand, in points, from left to right."""
+    """Positions of the circles of this radius, in points, from left to right."""
     assert drawing is not None
     document = ET.fromstring(drawing.file)
     paths = {f"#{path.get('id')}" for path in document.iter(f"{SVG}path") if path.get("d", "").startswith(radius)}
@@ -82,7 +82,7 @@ def test_the_best_complete_trial_of_each_arm_has_a_ring_and_a_pruned_one_never()
     assert circles(drawn, "M 0 5") == [complete[1]]
 
 
-def test_a_whole_number_that_some_runs_lack_is_drawn() -> None:
+def test_an_integer_dimension_that_some_runs_lack_is_drawn() -> None:
     runs = explored()
     runs["model.n_layers"] = pd.array([None if i % 3 == 1 else 1 + i % 4 for i in range(len(runs))], dtype="Int64")
     assert "n_layers" in texts(tuning(runs, ARMS, {"model.n_layers": {"int_uniform": [1, 4]}}))
@@ -110,13 +110,13 @@ def test_search_luck_names_every_arm_once(number_of: int) -> None:
     assert again and again.inline == drawn.inline
 
 
-def test_search_luck_of_few_trials_has_no_band_and_leaves_nothing_out() -> None:
+def test_search_luck_of_few_trials_has_no_band_and_cuts_nothing_off() -> None:
     drawn = search_luck({ARM: np.array([5.0, 5.1]), BASELINE: np.array([5.2])}, ARMS, "val/bits_per_byte")
     assert drawn and "Band" not in drawn.caption and "cut off" not in drawn.caption
     assert {*ARMS, "expected best validation bits per byte"} <= set(texts(drawn))
 
 
-def test_the_frame_holds_every_end_and_says_what_it_leaves_out() -> None:
+def test_the_axes_contain_every_end_and_the_caption_says_what_is_cut_off() -> None:
     from matplotlib.figure import Figure
 
     ax = Figure().subplots()

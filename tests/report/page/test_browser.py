@@ -1,4 +1,4 @@
-"""The report's page as people meet it: in a browser, on paper, on a phone, without JavaScript, through a checker."""
+"""The report's page in a browser, on paper, on a phone, without JavaScript, and in an accessibility checker."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_arms_can_be_hidden_everywhere(page: Path, driver: Any) -> None:
     assert visible(driver, "svg [data-arm='0']") == lines and visible(driver, "tr[data-arm='0']") == rows
 
 
-def test_curves_are_drawn_over_what_is_chosen(page: Path, driver: Any) -> None:
+def test_curves_use_the_chosen_x_axis(page: Path, driver: Any) -> None:
     show(driver, page)
     assert texts(driver, ".views .switch label") == [" tokens", " steps", " seconds", " FLOPs"]
     labels = {"tokens": "training tokens", "steps": "optimizer steps", "seconds": "time, s", "flops": "training FLOPs"}
@@ -148,7 +148,7 @@ def test_curves_are_drawn_over_what_is_chosen(page: Path, driver: Any) -> None:
         assert label in texts(driver, ".view svg text")
 
 
-def test_a_token_says_how_likely_it_was_under_both_arms(page: Path, driver: Any) -> None:
+def test_a_token_shows_its_probability_under_both_arms(page: Path, driver: Any) -> None:
     from selenium.webdriver import ActionChains
 
     show(driver, page)
@@ -246,7 +246,7 @@ def test_a_phone_scrolls_boxes_and_not_the_page(page: Path, driver: Any) -> None
 
 
 def cut(driver: Any) -> list[str]:
-    """What is wider than its place."""
+    """Elements that are wider than their container."""
     script = """
         const wide = document.documentElement.clientWidth;
         return [...document.querySelectorAll('table, pre, svg, .scroll')]
@@ -313,7 +313,7 @@ def test_fifty_runs_with_many_points_stay_small(tmp_path: Path, driver: Any) -> 
     assert faults(driver) == []
 
 
-def test_hostile_names_reach_the_page_as_text(tmp_path: Path, driver: Any) -> None:
+def test_markup_in_names_is_escaped_on_the_page(tmp_path: Path, driver: Any) -> None:
     evil = '"><img src=x onerror="document.title=`owned`"><script>document.title="owned"</script>'
     arms = {f"a{evil}": {"model.drop_rate": 0.0}, f"b{evil}": {"model.drop_rate": 0.1}}
     rows = example.confirm_runs({name: {2: 5.2, 3: 5.3} for name in arms})

@@ -162,7 +162,7 @@ def test_a_budget_in_seconds_matches_training_time() -> None:
     assert "Training time" not in read(section(CONTEXTS, runs(CONTEXTS)).tables[0][0])[LONG]
 
 
-def test_a_budget_in_epochs_is_held_against_the_epochs_that_were_seen() -> None:
+def test_a_budget_in_epochs_is_compared_with_the_trained_epochs() -> None:
     frame = runs(CONTEXTS, epochs={SHORT: 1.0, MIDDLE: 0.995, LONG: 0.8}, **budget("epochs", 1.0))
     found = section(CONTEXTS, frame)
     assert found.text[0] == "The spec gives each run 1 epoch."
@@ -236,7 +236,7 @@ def test_the_cost_of_an_arm_includes_all_its_runs() -> None:
     ]
 
 
-def test_equal_searches_are_said_to_be_equal() -> None:
+def test_equal_searches_are_called_equal() -> None:
     frame = example.frame([*example.explore_runs(), *example.confirm_runs()])
     assert "The search trained on 32.8 k tokens in each arm." in section(example.ARMS, frame, example.TUNE).text[1]
     untuned = section(example.ARMS, frame)

@@ -207,7 +207,7 @@ def test_without_any_common_seed_there_are_no_results() -> None:
     assert explored is not None and explored.text[0].endswith("so there are no results.")
 
 
-def test_no_section_where_there_is_nothing_to_cross() -> None:
+def test_no_section_for_fewer_than_two_factors() -> None:
     one = {DROP: [0.0, 0.1, 0.2]}
     record = record_of(one)
     assert section_of(record, runs_of(record, drawn(one, 3, seed=10))) is None

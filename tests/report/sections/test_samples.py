@@ -1,4 +1,4 @@
-"""Generated texts side by side: which moments and runs are shown, and how what cannot be read well is shown."""
+"""Generated texts side by side: the selected evaluations and runs, and the display of control characters."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import example_sweep as example
 from harness.report.sections.samples import side_by_side
 
 
-def test_the_first_the_last_and_some_between_of_one_seed_that_all_arms_have() -> None:
+def test_the_first_the_last_and_some_evaluations_between_with_one_common_seed() -> None:
     runs = example.frame(example.confirm_runs({"drop_rate=0.0": {2: 5.2, 3: 5.3}, "drop_rate=0.1": {3: 5.4, 4: 5.5}}))
     seeds = dict(zip(runs["run_id"], runs["seed"], strict=True))
 
@@ -22,7 +22,7 @@ def test_the_first_the_last_and_some_between_of_one_seed_that_all_arms_have() ->
     assert moments[2].when == "after 2,048 training tokens"
 
 
-def test_rows_of_line_ends_are_counted_and_controls_made_visible() -> None:
+def test_line_breaks_in_a_row_are_counted_and_control_characters_made_visible() -> None:
     runs = example.frame(example.confirm_runs({"drop_rate=0.0": {2: 5.2}}))
     written = ["one\n\ntwo\n", "moves you of the" + "\n" * 20, "a\n\n\nb\x1b[31m"]
     moments, _ = side_by_side(runs, ["drop_rate=0.0"], lambda _: [(n, n, text) for n, text in enumerate(written)])

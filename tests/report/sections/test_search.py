@@ -22,7 +22,7 @@ Trial = tuple[float, str | None, float]  # learning rate, outcome, loss
 def sweep(
     arms: Mapping[str, Sequence[Trial]], tune: Mapping[str, Any] = RATE, asked: int = 4, sampler: str = "random"
 ) -> tuple[SweepRecord, pd.DataFrame]:
-    """A searched sweep with the given trials, in which every loss before training was 10.8."""
+    """A searched sweep with these trials; every initial loss is 10.8."""
     rows = [
         example.run(
             100 * place + number,
@@ -72,7 +72,7 @@ def test_nothing_tuned_or_tried_gives_no_section() -> None:
     assert search_section(example.record(tune={"model.unheard_of": {"uniform": [0, 1]}}), runs) is None
 
 
-def test_the_table_by_hand() -> None:
+def test_the_table_worked_by_hand() -> None:
     section = section_of(
         {
             A: [*done((1e-4, 6.0), (1e-3, 4.0), (10**-2.8, 4.5)), (1e-2, "diverged", math.nan), (2e-3, "pruned", 1.0)],
@@ -146,7 +146,7 @@ def test_arms_whose_order_depends_on_the_number_of_trials_are_named() -> None:
     assert behind.text[-1].endswith("1 of 3 pairs of arms; c is best for every k.")
 
 
-def test_a_diverged_trial_counts_as_untrained_for_luck_and_a_pruned_one_not_at_all() -> None:
+def test_in_expected_best_a_diverged_trial_counts_as_untrained_and_a_pruned_one_not_at_all() -> None:
     steady = done((1e-3, 5.0), (2e-3, 5.0), (3e-3, 5.0))
     # with (4, 10.8): 7.4 for one trial, 5.7 for two; with (4, 6.0): 5.0 and ahead
     lost = section_of({A: steady, B: [*done((1e-3, 4.0)), (2e-3, "diverged", math.nan), (3e-3, "diverged", math.nan)]})
@@ -156,7 +156,7 @@ def test_a_diverged_trial_counts_as_untrained_for_luck_and_a_pruned_one_not_at_a
     assert cells(pruned)[1]["Best val loss"] == "4.0000"
 
 
-def test_arms_on_other_texts_are_not_put_in_order() -> None:
+def test_arms_with_different_texts_are_not_ordered() -> None:
     record, runs = sweep({A: done((1e-3, 5.0), (2e-3, 5.0)), B: done((1e-3, 6.0), (2e-3, 3.0))})
     runs["data.corpus"] = ["one", "one", "two", "two"]
     section = search_section(record, runs, "val/bits_per_byte")
@@ -175,7 +175,7 @@ def test_arms_on_other_texts_are_not_put_in_order() -> None:
         [(1e-3, "failed", math.nan)],
     ],
 )
-def test_a_search_with_hardly_a_result_is_described(trials: list[Trial]) -> None:
+def test_a_search_with_at_most_one_result_is_described(trials: list[Trial]) -> None:
     for arms in ({A: trials}, {A: trials, B: []}, {A: trials, B: done((1e-3, 5.0), (3e-3, 5.1))}):
         section = section_of(arms)
         assert len(cells(section)) == len(arms)

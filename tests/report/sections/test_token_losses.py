@@ -18,7 +18,7 @@ def scored(folder: Path) -> list[tuple[str, float]]:
     return [(one["text"], one["probability"]) for one in json.loads((folder / FILE).read_text("utf-8"))]
 
 
-def test_a_passage_that_is_the_whole_split_has_its_loss(tmp_path: Path) -> None:
+def test_a_passage_of_the_whole_split_has_the_loss_of_the_split(tmp_path: Path) -> None:
     # 40 validation tokens in windows of 16: two whole windows and a shorter one; 39 of them are targets.
     config = small_config(data=counted_data(tmp_path, 400))
     points = run(config, checkpoint=tmp_path / "checkpoint")
@@ -50,7 +50,7 @@ def test_without_a_checkpoint_nothing_is_written(tmp_path: Path, monkeypatch: py
     assert with_one[-1].metrics[metrics.VAL_LOSS] == without[-1].metrics[metrics.VAL_LOSS]
 
 
-def test_the_model_stays_in_the_mode_it_was_in(tmp_path: Path) -> None:
+def test_scoring_restores_the_models_mode(tmp_path: Path) -> None:
     config = small_config()
     run(config, checkpoint=tmp_path)
     model, _ = load_checkpoint(tmp_path)
