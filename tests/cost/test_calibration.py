@@ -13,7 +13,7 @@ from harness.cost.history import KEPT_ESTIMATES, Estimates
 from helpers import small_config
 
 
-def test_a_process_of_its_own_trains_the_configuration() -> None:
+def test_a_configuration_is_measured_in_separate_processes() -> None:
     config = small_config(sample={"prompt": "a", "max_new_tokens": 2}, train_eval_tokens=64)
     ((speed,), (other,)) = measure_in_processes([Workload(config, 5, 200)], copies=2, patience=300)
     for one in (speed, other):
@@ -26,14 +26,14 @@ def test_a_process_of_its_own_trains_the_configuration() -> None:
         assert one["state_seconds"] == one["peak_flops"] == 0  # not asked for
 
 
-def test_a_process_that_fails_is_an_error_with_its_last_words() -> None:
+def test_a_failed_process_is_an_error_with_its_last_line() -> None:
     with pytest.raises(MeasurementError, match="unknown corpus"):
         measure_in_processes([Workload(small_config(data={"corpus": "sotu-9999", "tokenizer": "byte"}), 1, 10)])
 
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[Workload]]:
-    """What was measured; every step takes the 0.25 s that two workers found on average, every evaluation 3 s."""
+    """The measured workloads. Two workers find 0.2 and 0.3 s per step, and 3 s per evaluation."""
     calls: list[Sequence[Workload]] = []
 
     def measure(workloads: Sequence[Workload], **_: Any) -> list[list[dict[str, Any]]]:
@@ -47,7 +47,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[Workload]]:
     return calls
 
 
-def test_what_was_measured_is_known_to_the_next_process(tmp_path: Path, asked: list[Sequence[Workload]]) -> None:
+def test_measured_speeds_are_cached_for_the_next_process(tmp_path: Path, asked: list[Sequence[Workload]]) -> None:
     config = small_config()
     first = Calibration(2, 1, tmp_path)
     assert first.speed(config) is None
@@ -58,12 +58,14 @@ def test_what_was_measured_is_known_to_the_next_process(tmp_path: Path, asked: l
     assert len(asked) == 1
 
 
-def test_a_speed_belongs_to_its_shape_and_to_the_number_of_workers(
+def test_a_cached_speed_belongs_to_one_shape_and_number_of_workers(
     tmp_path: Path, asked: list[Sequence[Workload]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Calibration(2, 1, tmp_path).measure([Workload(small_config(), 5, 100)])
     speed_of = Calibration(2, 1, tmp_path).speed
-    assert speed_of(small_config(learning_rate=0.5, seed=9, budget={"steps": 77})) is not None  # of no effect on speed
+    assert (
+        speed_of(small_config(learning_rate=0.5, seed=9, budget={"steps": 77})) is not None
+    )  # without effect on the speed
     assert speed_of(small_config(batch_size=8)) is None
     assert speed_of(small_config(model={"emb_dim": 32})) is None
     assert speed_of(small_config(optimizer="muon")) is None
@@ -73,9 +75,7 @@ def test_a_speed_belongs_to_its_shape_and_to_the_number_of_workers(
     assert Calibration(2, 1, tmp_path).speed(small_config()) is None
 
 
-def test_a_measurement_that_fails_or_is_cut_short_leaves_the_model_unknown(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_or_incomplete_measurement_is_not_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: object, **__: object) -> None:
         raise MeasurementError("no")
 
@@ -97,15 +97,15 @@ def test_a_damaged_cache_is_an_empty_one(tmp_path: Path) -> None:
         assert Estimates(tmp_path).finished() == []
 
 
-def test_estimates_are_compared_by_the_run(tmp_path: Path) -> None:
+def test_estimates_are_compared_per_run(tmp_path: Path) -> None:
     Estimates(tmp_path).add("one", "1d", seconds=100.0, runs=10)
     Estimates(tmp_path).add("one", "1d", seconds=120.0, runs=10)  # planned again: the later one counts
     assert Estimates(tmp_path).finished() == []
-    Estimates(tmp_path).add_actual("other", 50.0, 5)  # nobody asked what it would take
-    Estimates(tmp_path).add_actual("1d", 48.0, 6)  # six of the ten were enough: 8 s a run, where 12 were expected
+    Estimates(tmp_path).add_actual("other", 50.0, 5)  # has no estimate
+    Estimates(tmp_path).add_actual("1d", 48.0, 6)  # 6 of the 10 runs: 8 s per run, 12 estimated
     (past,) = Estimates(tmp_path).finished()
-    assert (past.name, past.error) == ("one", pytest.approx(0.5))
-    Estimates(tmp_path).add_actual("1d", 1.0, 1)  # the same sweep again: it was compared already
+    assert past.name == "one" and past.error == pytest.approx(0.5)
+    Estimates(tmp_path).add_actual("1d", 1.0, 1)  # the same sweep again: its estimate is finished
     assert Estimates(tmp_path).finished() == [past]
     for number in range(60):
         Estimates(tmp_path).add(f"n{number}", f"{number}", 1.0, 1)
@@ -115,7 +115,7 @@ def test_estimates_are_compared_by_the_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_plan_tells_how_far_off_the_last_one_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plan_shows_the_error_of_the_last_estimate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from in_process import call
     from sandbox import SPEC, Sandbox
 

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 
+from harness.config.run import ModelConfig
 from harness.cost.calibration import ModelSpeed
 from harness.cost.estimate import (
     EVALUATION_SHARE,
@@ -15,10 +17,14 @@ from harness.cost.estimate import (
     run_seconds,
     sweep_seconds,
 )
+from harness.model.init import build_gpt
+from harness.training.model_optimizer import ModelOptimizer
+from harness.training.optimizers import OPTIMIZERS, AdamW
+from helpers import random_tokens, small_config
 from specs import GOOD, load
 
 
-def test_a_run_costs_what_its_tokens_and_weights_say(tmp_path: Path) -> None:
+def test_cost_of_a_run_by_hand(tmp_path: Path) -> None:
     config = load(tmp_path, GOOD).base  # 400,000 tokens in steps of 128, one layer of width 16, context 32
     cost = run_cost(config, 4000)
     weights = 12 * 16 * 16 + 16 + 5 * 16 + 4 * 16 + 2 * 16 + 50257 * 16  # block, norms and head; no embeddings
@@ -33,7 +39,7 @@ def test_a_budget_in_seconds_has_no_tokens(tmp_path: Path) -> None:
     assert (cost.tokens, cost.flops, cost.seconds) == (None, None, 90)
 
 
-def test_epochs_follow_the_corpus(tmp_path: Path) -> None:
+def test_epochs_are_converted_to_tokens_of_the_corpus(tmp_path: Path) -> None:
     config = load(tmp_path, GOOD, "train.budget.epochs=3").base
     # 4,000 tokens hold 124 windows of 32 (the last needs a target too); 372 windows are 93 steps of four
     assert run_cost(config, 4000).tokens == 93 * 128
@@ -48,11 +54,53 @@ def test_a_plan_has_every_arm_with_equal_runs(tmp_path: Path) -> None:
     ]
 
 
-def test_memory_grows_with_what_it_holds(tmp_path: Path) -> None:
+def test_memory_grows_with_weights_and_batch(tmp_path: Path) -> None:
     base = load(tmp_path, GOOD).base
     wider = load(tmp_path, GOOD, "model.emb_dim=512").base
     assert memory(wider) - memory(base) > 16 * (wider.parameters - base.parameters)
     assert memory(base) < memory(load(tmp_path, GOOD, "train.batch_tokens=4096").base)
+
+
+# Another value of each field of the model.
+CHANGES: dict[str, Any] = {
+    "vocab_size": 300,
+    "context_length": 32,
+    "emb_dim": 32,
+    "n_heads": 4,
+    "n_layers": 2,
+    "drop_rate": 0.1,
+    "qkv_bias": True,
+    "tie_embeddings": True,
+}
+
+
+def test_the_memory_test_changes_every_field_of_the_model() -> None:
+    assert set(CHANGES) == set(ModelConfig.model_fields)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("field", CHANGES)
+def test_memory_covers_weights_gradients_and_optimizer_state(field: str, optimizer: str) -> None:
+    config = small_config(model={field: CHANGES[field]}, optimizer=optimizer)
+    model = build_gpt(config)
+    trained = ModelOptimizer(model, config.train)
+    model.loss(random_tokens(1, 8), random_tokens(1, 8)).backward()
+    weights = 4 * sum(parameter.numel() for parameter in model.parameters())
+    gradients = 4 * sum(parameter.grad.numel() for parameter in model.parameters() if parameter.grad is not None)
+    trained.step()
+    state = 4 * sum(tensor.numel() for tensor in trained.state_tensors().values() if tensor.dim())
+    planned = 4 * (2 + max(algorithm.state_floats() for algorithm in OPTIMIZERS[optimizer])) * config.parameters
+    assert weights == gradients == 4 * config.parameters
+    assert weights + gradients + state <= planned < memory(config)
+
+
+def test_memory_follows_the_state_of_the_optimizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Larger(AdamW):
+        STATE: ClassVar = {**AdamW.STATE, "max_exp_avg_sq": True}
+
+    before, config = memory(small_config()), small_config()
+    monkeypatch.setitem(OPTIMIZERS, "adamw", (Larger,))
+    assert memory(config) - before == 4 * config.parameters
 
 
 SPLITS = {"train": 4000, "val": 501, "test": 101}
@@ -74,7 +122,7 @@ def test_a_run_takes_its_steps_and_its_evaluations(tmp_path: Path) -> None:
     assert by_flops == pytest.approx(100 * 1.0 + 6 * 4.0)
 
 
-def test_a_budget_in_seconds_takes_them_and_its_evaluations(tmp_path: Path) -> None:
+def test_a_budget_in_seconds_takes_its_seconds_and_its_evaluations(tmp_path: Path) -> None:
     config = load(
         tmp_path, GOOD, "train.budget.seconds=60", "train.eval_every.steps=30", "train.train_eval_tokens=100"
     ).base
@@ -82,7 +130,7 @@ def test_a_budget_in_seconds_takes_them_and_its_evaluations(tmp_path: Path) -> N
     assert run_seconds(config, {"train": 4000, "val": 901, "test": 0}, measured, 1.0) == pytest.approx(60 + 3 * 5.0)
 
 
-def test_evaluations_on_a_sample_are_cheaper_but_for_the_two_at_the_ends(tmp_path: Path) -> None:
+def test_evaluations_on_a_sample_are_cheaper_except_at_both_ends(tmp_path: Path) -> None:
     settings = ("train.budget.steps=100", "train.eval_every.steps=20", "train.train_eval_tokens=100")
     config = load(tmp_path, GOOD, *settings, "train.eval_tokens=200").base
     measured = ModelSpeed(step_seconds=0.5, eval_seconds=1.0, eval_tokens=100, sample_seconds=0.0)
@@ -91,7 +139,7 @@ def test_evaluations_on_a_sample_are_cheaper_but_for_the_two_at_the_ends(tmp_pat
     assert run_seconds(config, splits, measured, 1.0) == pytest.approx(50 + 2 * 12 + 4 * 3)
 
 
-def test_a_sweep_takes_its_runs_over_the_workers_that_can_help(tmp_path: Path) -> None:
+def test_a_sweep_takes_its_runs_divided_by_its_busy_workers(tmp_path: Path) -> None:
     spec = load(tmp_path, GOOD, "train.budget.steps=100", "train.eval_every.steps=20")  # 2 arms, 4 trials and 3 seeds
     splits = {arm.name: SPLITS for arm in spec.arms()}
     scored = 500 + spec.base.train.train_eval_tokens
@@ -103,5 +151,5 @@ def test_a_sweep_takes_its_runs_over_the_workers_that_can_help(tmp_path: Path) -
     assert sweep_seconds(spec, splits, 99, measured, 1.0) == pytest.approx(START_SECONDS + alone / 14)
 
 
-def test_the_speed_of_this_machine_is_believable() -> None:
+def test_the_measured_flops_of_this_machine_are_plausible() -> None:
     assert 1e8 < measure_flops(0.05) < 1e13

@@ -34,7 +34,7 @@ def token_losses(x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     return linear_cross_entropy(x, weight, targets, reduction="none")
 
 
-def by_us(x: Tensor, weight: Tensor, targets: Tensor, factor: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+def ours(x: Tensor, weight: Tensor, targets: Tensor, factor: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
     x, weight = x.clone().requires_grad_(), weight.clone().requires_grad_()
     value = linear_cross_entropy(x, weight, targets)
     (factor * value).backward()
@@ -57,7 +57,7 @@ SHAPES = [(1, 3, 1), (512, 8, 1024), (513, 8, 1025), (1100, 16, 700), (1100, 200
 @pytest.mark.parametrize("factor", [1.0, 0.25])
 def test_loss_and_gradients_are_those_of_the_definition(count: int, dim: int, size: int, factor: float) -> None:
     drawing = drawn(count, dim, size)
-    assert_equal(by_us(*drawing, factor), by_definition(*drawing, factor))
+    assert_equal(ours(*drawing, factor), by_definition(*drawing, factor))
 
 
 @settings(deadline=None, derandomize=True, max_examples=30)
@@ -65,7 +65,7 @@ def test_loss_and_gradients_are_those_of_the_definition(count: int, dim: int, si
     *(st.integers(1, 40), st.integers(1, 9), st.integers(2, 40), st.integers(0, 99), st.sampled_from([0.1, 3.0, 20.0])),
     *(st.sampled_from([0, 192]), st.booleans()),
 )
-def test_blocks_of_any_size_give_the_same_whatever_the_processor(
+def test_the_result_depends_on_no_block_size_and_no_processor_setting(
     count: int, dim: int, size: int, seed: int, scale: float, wide: int, in_place: bool
 ) -> None:
     drawing = drawn(count, dim, size, seed, scale)
@@ -74,7 +74,7 @@ def test_blocks_of_any_size_give_the_same_whatever_the_processor(
         patch.setattr(cross_entropy, "VOCABULARY", 5)
         patch.setattr(cross_entropy, "_WIDE", wide)
         patch.setattr(cross_entropy, "_IN_PLACE", in_place)
-        found = by_us(*drawing)
+        found = ours(*drawing)
         each = token_losses(*drawing)
     expected = by_definition(*drawing)
     assert abs(found[0] - expected[0]) <= 1e-5 * (1 + expected[0])
@@ -84,26 +84,26 @@ def test_blocks_of_any_size_give_the_same_whatever_the_processor(
 
 
 @pytest.mark.parametrize("scale", [1e3, 1e4])
-def test_logits_too_large_to_be_exponentiated_are_taken_as_well(scale: float) -> None:
+def test_logits_that_overflow_exp_give_the_right_loss(scale: float) -> None:
     drawing = drawn(600, 8, 900, scale=scale)
     assert (drawing[0] @ drawing[1].T).max() > 89  # exp(89) is infinite in float32
-    assert_equal(by_us(*drawing), by_definition(*drawing), within=1e-4)  # float32 has four digits after such points
+    assert_equal(ours(*drawing), by_definition(*drawing), within=1e-4)  # float32 has four digits after such points
     assert token_losses(*drawing).double().mean().item() == pytest.approx(by_definition(*drawing)[0].item(), rel=1e-6)
 
 
-def test_logits_so_low_that_all_exponentials_vanish_are_taken_as_well() -> None:
+def test_logits_that_underflow_exp_give_the_right_loss() -> None:
     x, weight, targets = drawn(3, 4, 50)
     x, weight = torch.cat([x, torch.full((3, 1), 200.0)], 1), torch.cat([weight, torch.full((50, 1), -1.0)], 1)
     assert (x @ weight.T).exp().sum() == 0
-    found, expected = by_us(x, weight, targets), by_definition(x, weight, targets)
+    found, expected = ours(x, weight, targets), by_definition(x, weight, targets)
     assert found[0].item() == pytest.approx(expected[0].item(), rel=1e-4)  # the logits have so few digits left
     assert token_losses(x, weight, targets).mean().item() == pytest.approx(expected[0].item(), rel=1e-4)
 
 
-def test_what_is_not_a_number_stays_so() -> None:
+def test_nan_stays_nan() -> None:
     x, weight, targets = drawn(4, 3, 9)
     x[1, 1] = torch.nan
-    assert by_us(x, weight, targets)[0].isnan()
+    assert ours(x, weight, targets)[0].isnan()
     assert token_losses(x, weight, targets)[1].isnan()
 
 
@@ -113,11 +113,11 @@ def test_each_token_has_the_loss_of_the_definition() -> None:
     assert (token_losses(x, weight, targets) - expected).abs().max() < 1e-5
 
 
-def test_the_same_twice_and_memory_is_used_again() -> None:
+def test_repeated_calls_are_bit_equal_and_reuse_their_memory() -> None:
     drawing = drawn(700, 8, 3000)
-    first = by_us(*drawing)
+    first = ours(*drawing)
     memory = cross_entropy._scratch.take(1).untyped_storage().data_ptr()
-    assert all(map(torch.equal, first, by_us(*drawing)))
+    assert all(map(torch.equal, first, ours(*drawing)))
     assert cross_entropy._scratch.take(1).untyped_storage().data_ptr() == memory
     kept = first[2].clone()
     token_losses(*drawn(50, 8, 3000, seed=3))  # uses that memory too
@@ -128,15 +128,15 @@ def test_a_head_that_is_also_the_embedding_gets_both_gradients() -> None:
     _, weight, targets = drawn(20, 8, 30)
     weight.requires_grad_()
     linear_cross_entropy(weight[targets] * 2, weight, targets.roll(1)).backward()
-    ours, weight.grad = weight.grad, None
+    grad, weight.grad = weight.grad, None
     F.cross_entropy((weight[targets] * 2) @ weight.T, targets.roll(1)).backward()
-    assert ours is not None
+    assert grad is not None
     assert weight.grad is not None
-    assert (ours - weight.grad).abs().max() < 1e-6
+    assert (grad - weight.grad).abs().max() < 1e-6
 
 
 @pytest.mark.parametrize("size", [1, 63, 64, 65, 300])
-def test_padding_is_not_seen(size: int) -> None:
+def test_padding_changes_no_loss(size: int) -> None:
     x, weight, targets = drawn(7, 5, size)
     found, expected = (t.clone().requires_grad_() for t in (weight, weight))
     assert padded_logits(x, found).shape == (7, size)
@@ -148,7 +148,7 @@ def test_padding_is_not_seen(size: int) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 63, 64, 65, 300])
-def test_padding_is_not_seen_where_it_stays(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_padding_that_stays_in_the_logits_changes_no_loss(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     x, weight, targets = drawn(7, 5, size)
     found, expected = (t.clone().requires_grad_() for t in (weight, weight))
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)

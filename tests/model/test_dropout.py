@@ -10,7 +10,7 @@ from harness.model.dropout import causal_attention, dropout, dropout_mask
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9, 2**-16])
-def test_as_many_are_dropped_as_the_rate_says(rate: float) -> None:
+def test_the_share_of_zeros_is_the_rate(rate: float) -> None:
     torch.manual_seed(1)
     mask = dropout_mask(torch.empty(1000, 1000), rate)
     dropped = (mask == 0).double().mean().item()
@@ -22,7 +22,7 @@ def test_as_many_are_dropped_as_the_rate_says(rate: float) -> None:
 
 
 def test_neighbours_are_dropped_independently() -> None:
-    """Four of them share one draw of 64 bits."""
+    """Four neighbours share 64 random bits."""
     torch.manual_seed(2)
     rows = (dropout_mask(torch.empty(250_000, 4), 0.5) == 0).double()
     rates, together = rows.mean(0), rows.T @ rows / len(rows)
@@ -30,7 +30,7 @@ def test_neighbours_are_dropped_independently() -> None:
     assert (together - (0.25 + 0.25 * torch.eye(4))).abs().max() < 0.005
 
 
-def test_every_sixteen_bits_are_uniform() -> None:
+def test_every_group_of_16_bits_is_uniform() -> None:
     torch.manual_seed(3)
     shares = [(dropout_mask(torch.empty(400_000), rate) == 0).double().mean().item() for rate in (0.25, 0.5, 0.75)]
     assert shares == pytest.approx([0.25, 0.5, 0.75], abs=0.004)
@@ -45,7 +45,7 @@ def test_the_seed_decides() -> None:
     assert not torch.equal(masks[0], masks[2])
 
 
-def test_nothing_is_dropped_outside_of_training_or_at_rate_zero() -> None:
+def test_nothing_is_dropped_in_evaluation_or_at_rate_zero() -> None:
     x = torch.randn(5, 5)
     before = torch.get_rng_state()
     assert dropout(x, 0.5, training=False) is x
@@ -57,32 +57,34 @@ def test_a_rate_next_to_one_leaves_finite_numbers() -> None:
     assert dropout(torch.ones(100_000), 1 - 1e-9, training=True).isfinite().all()
 
 
-def test_gradients_go_where_the_values_went() -> None:
+def test_gradients_are_masked_like_the_values() -> None:
     torch.manual_seed(4)
     x = torch.randn(50, 8, requires_grad=True)
     y = dropout(x, 0.4, training=True)
     y.sum().backward()
+    assert x.grad is not None
     assert torch.equal(x.grad == 0, y == 0)
     assert x.grad.unique().numel() == 2
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 16, 8), (1, 1, 1, 4), (3, 2, 65, 16)])
-def test_attention_without_dropping_is_that_of_torch(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attention_without_dropout_equals_torchs(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.model.dropout.dropout_mask", lambda like, rate: torch.ones_like(like))
     torch.manual_seed(5)
-    parts = [torch.randn(shape, dtype=torch.float32, requires_grad=True) for _ in range(3)]
-    wide = [part.detach().double().requires_grad_() for part in parts]
-    ours = causal_attention(*parts, 0.1)
-    theirs = F.scaled_dot_product_attention(*wide, is_causal=True)
+    query, key, value = parts = [torch.randn(shape, dtype=torch.float32, requires_grad=True) for _ in range(3)]
+    wide_query, wide_key, wide_value = wide = [part.detach().double().requires_grad_() for part in parts]
+    ours = causal_attention(query, key, value, 0.1)
+    theirs = F.scaled_dot_product_attention(wide_query, wide_key, wide_value, is_causal=True)
     assert (ours - theirs).abs().max() < 1e-5
     (ours * ours).sum().backward()
     (theirs * theirs).sum().backward()
     for one, other in zip(parts, wide, strict=True):
+        assert one.grad is not None and other.grad is not None
         assert (one.grad - other.grad).abs().max() < 1e-4
 
 
 def test_attention_drops_weights_and_not_values(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A weight that is dropped takes its value out of the sum; the others are not made to add up to 1 again."""
+    """A dropped weight removes its value from the sum; the other weights are not normalised again."""
     mask = torch.tensor([[[1.0, 1, 1], [0, 1, 1], [2, 0, 1]]])
     monkeypatch.setattr("harness.model.dropout.dropout_mask", lambda like, rate: mask)
     query, key = torch.zeros(1, 1, 3, 2), torch.zeros(1, 1, 3, 2)  # so weights are 1/1, 1/2, 1/3

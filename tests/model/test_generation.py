@@ -1,4 +1,4 @@
-"""Generation: against a loop of its own, repeatable, and without a trace in the model or the random numbers."""
+"""Generation: equal to a plain loop, reproducible, and without effect on the model or the global generator."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_top_1_is_greedy(model: GPT) -> None:
     assert generate(model, PROMPT, 30, temperature=3.0, top_k=1, seed=5) == generate(model, PROMPT, 30)
 
 
-def test_a_cold_sample_is_greedy(model: GPT) -> None:
+def test_a_low_temperature_is_greedy(model: GPT) -> None:
     assert generate(model, PROMPT, 30, temperature=1e-4, seed=5) == generate(model, PROMPT, 30)
 
 
@@ -122,14 +122,14 @@ def test_an_empty_prompt_is_refused(model: GPT) -> None:
         generate(model, [], 5)
 
 
-def test_nothing_new_is_the_prompt(model: GPT) -> None:
+def test_no_new_tokens_gives_the_prompt(model: GPT) -> None:
     prompt = list(PROMPT)
     assert generate(model, prompt, 0) == PROMPT
     generate(model, prompt, 3)
     assert prompt == PROMPT  # the caller's list is its own
 
 
-def test_continue_text_passes_every_setting_on(model: GPT) -> None:
+def test_continue_text_uses_every_setting(model: GPT) -> None:
     base = SampleConfig(prompt="Hello", max_new_tokens=12, temperature=1.5, top_k=40)
     changes: list[dict[str, Any]] = [
         {},

@@ -1,4 +1,4 @@
-"""The GPT's numbers: against two other implementations, by hand, and the promises about its initial weights."""
+"""The GPT: equal to two other implementations and to values worked by hand, and its initial weights."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_cross_entropy_of_seven_tokens_by_hand() -> None:
     assert perplexity(model.loss(tokens, targets).item()) == pytest.approx(1 / geometric_mean, rel=1e-6)
 
 
-def test_the_logits_behind_it_are_the_written_ones() -> None:
+def test_the_logits_of_the_example_are_as_documented() -> None:
     after = torch.tensor([[math.log(1), math.log(2), math.log(5)], [0.0, -math.log(2), -math.log(5)], [0.0, 0.0, 0.0]])
     with torch.no_grad():
         logits = two_faced_gpt()(torch.tensor([SEVEN_TOKENS]))[0]
@@ -211,7 +211,7 @@ def test_shared_initial_tensors_are_bit_equal(change: dict[str, Any]) -> None:
     assert all(same(one[name], other[name]) for name in shared)
 
 
-def test_a_deeper_model_begins_with_the_shallower_one() -> None:
+def test_a_deeper_model_shares_the_initial_weights_of_a_shallower_one() -> None:
     shallow, deep = weights(config_of(n_layers=2)), weights(config_of(n_layers=5))
     assert shallow.keys() < deep.keys()
     for name, tensor in shallow.items():
@@ -222,13 +222,13 @@ def test_a_deeper_model_begins_with_the_shallower_one() -> None:
             assert same(tensor, deep[name]), name
 
 
-def test_a_longer_context_begins_with_the_shorter_one() -> None:
+def test_a_longer_position_table_begins_with_a_shorter_one() -> None:
     short, long = weights(config_of(context_length=16)), weights(config_of(context_length=24))
     assert same(short.pop("pos_emb.weight"), long.pop("pos_emb.weight")[:16])
     assert all(same(short[name], long[name]) for name in short)
 
 
-def test_another_seed_is_another_model_and_the_global_generator_has_no_part() -> None:
+def test_weights_depend_on_the_seed_and_not_on_the_global_generator() -> None:
     torch.manual_seed(1)
     one = build_gpt(small_config(seed=1))
     torch.manual_seed(2)
@@ -299,9 +299,9 @@ def test_a_model_without_dropout_draws_no_random_numbers() -> None:
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_a_corpus_vocabulary_gives_the_losses_of_a_full_one_that_cannot_choose_the_rest(tied: bool) -> None:
+def test_a_corpus_vocabulary_equals_a_full_one_with_the_other_tokens_masked(tied: bool) -> None:
     """The same rows, and logits of minus infinity for the tokens that do not occur."""
-    data = {"corpus": "sotu-1820", "tokenizer": "gpt2"}
+    data: dict[str, Any] = {"corpus": "sotu-1820", "tokenizer": "gpt2"}
     corpus = open_dataset(DataConfig(**data, vocab="corpus"))
     vocabulary = torch.from_numpy(np.array(corpus.vocabulary, dtype=np.int64))
     shape = {"tie_embeddings": tied, "emb_dim": 32}
@@ -321,8 +321,8 @@ def test_a_corpus_vocabulary_gives_the_losses_of_a_full_one_that_cannot_choose_t
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_tokens_begin_alike_in_the_full_and_in_the_corpus_vocabulary(tied: bool) -> None:
-    data = {"corpus": "sotu-1820", "tokenizer": "gpt2"}
+def test_tokens_have_the_same_initial_weights_in_the_full_and_in_the_corpus_vocabulary(tied: bool) -> None:
+    data: dict[str, Any] = {"corpus": "sotu-1820", "tokenizer": "gpt2"}
     corpus = open_dataset(DataConfig(**data, vocab="corpus"))
     vocabulary = np.array(corpus.vocabulary)
     rows = len(vocabulary) + 3
@@ -341,7 +341,7 @@ def test_building_a_model_draws_nothing_from_the_global_generator() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_rows_that_are_not_trained_are_those_of_the_whole_embedding_decayed() -> None:
+def test_untrained_rows_are_the_initial_ones_times_their_scale() -> None:
     whole = lively_gpt(small_config())
     few = lively_gpt(small_config())
     few.train_only_rows(torch.tensor([3, 5, 250]))
@@ -359,13 +359,13 @@ def test_rows_that_are_not_trained_are_those_of_the_whole_embedding_decayed() ->
     assert torch.equal(kept["tok_emb.weight"][6:250], whole.tok_emb.weight[6:250] * 0.5)
 
 
-def test_a_token_without_a_trained_row_cannot_be_trained_on() -> None:
+def test_training_on_a_token_without_a_trained_row_is_an_error() -> None:
     model = build_gpt(small_config(), trained_ids=np.array([1, 2]))
     with pytest.raises(IndexError):
         model.loss(torch.tensor([[1, 3]]), torch.tensor([[2, 2]]))
 
 
 @pytest.mark.parametrize(("tied", "ids", "rows"), [(False, 204, 204), (False, 205, 256), (True, 204, 256)])
-def test_few_rows_are_trained_only_where_it_pays(tied: bool, ids: int, rows: int) -> None:
+def test_the_embedding_is_sparse_only_if_untied_and_few_rows_are_trained(tied: bool, ids: int, rows: int) -> None:
     model = build_gpt(small_config(model={"tie_embeddings": tied}), trained_ids=np.arange(ids))
     assert len(model.tok_emb.weight) == rows

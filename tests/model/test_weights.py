@@ -1,4 +1,4 @@
-"""Checkpoints: what was saved comes back bit by bit, and what cannot be trusted is refused by name."""
+"""Checkpoints: saved weights are loaded bit by bit, and an error names the damaged file."""
 
 from __future__ import annotations
 

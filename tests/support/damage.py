@@ -1,4 +1,4 @@
-"""Files that were damaged or made by somebody else."""
+"""Damaged and forged files."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from harness.model.weights import DESCRIPTION, WEIGHTS
 
 
 def vouch_for(folder: Path, weights: bytes) -> None:
-    """Put other weights in place, with a description whose checksum fits them."""
+    """Replace the weights of a checkpoint, and the checksum in its description."""
     (folder / WEIGHTS).write_bytes(weights)
     describe(folder / DESCRIPTION, sha256=hashlib.sha256(weights).hexdigest())
 
 
 class Trap:
-    """Unpickling it makes a folder."""
+    """An object that creates a folder when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -28,7 +28,7 @@ class Trap:
 
 
 def rewrite(folder: Path, number: int, file: bytes | None = None, **changes: Any) -> None:
-    """Other content, with checksums that fit it."""
+    """Replace the content of a state, with valid checksums."""
     path = folder / f"state-{number:06d}.json"
     content = json.loads(path.read_text())["content"] | changes
     if file is not None:
@@ -39,6 +39,6 @@ def rewrite(folder: Path, number: int, file: bytes | None = None, **changes: Any
 
 
 def describe(file: Path, **changes: Any) -> None:
-    """Another description; `None` takes a key away."""
+    """Change keys of a checkpoint's description; `None` removes a key."""
     description = json.loads(file.read_text()) | changes
     file.write_text(json.dumps({key: value for key, value in description.items() if value is not None}))

@@ -1,4 +1,4 @@
-"""Small runs, and models whose every tensor matters, for the tests of the trainer's numbers."""
+"""Small runs and models with random weights, for the tests of the trainer's numbers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _TRAIN: dict[str, Any] = {
 def small_config(
     *, data: Mapping[str, Any] | None = None, model: Mapping[str, Any] | None = None, **train: Any
 ) -> RunConfig:
-    """A run of a moment. `data` replaces the source; `model` and the keywords override single fields."""
+    """A run that takes well under a second. `data` replaces the source; `model` and the keywords override fields."""
     fields = {**_TRAIN, **train}
     if "batch_tokens" in train:
         del fields["batch_size"]
@@ -46,14 +46,14 @@ def small_config(
 
 
 def text_data(folder: Path, text: str, **fields: Any) -> dict[str, Any]:
-    """A data section for `text`, which is written into `folder`; bytes are its tokens."""
+    """A data section for `text`, which is written into `folder`; its tokens are bytes."""
     file = folder / "text.txt"
     file.write_text(text, encoding="utf-8")
     return {"path": str(file), "tokenizer": "byte", **fields}
 
 
 def counted_data(folder: Path, train_tokens: int, other_tokens: int = 40) -> dict[str, Any]:
-    """A data section whose training split has exactly so many tokens; the other two have `other_tokens` each."""
+    """A data section with exactly `train_tokens` training tokens, and `other_tokens` in each other split."""
     total = train_tokens + 2 * other_tokens
     share = other_tokens / total
     text = "".join(chr(ord("a") + (n * n + n // 7) % 26) for n in range(total))  # no white space: cut at the share
@@ -61,7 +61,7 @@ def counted_data(folder: Path, train_tokens: int, other_tokens: int = 40) -> dic
 
 
 def lively_gpt(config: RunConfig, seed: int = 0) -> GPT:
-    """A GPT in evaluation mode with every tensor, biases and norms too, drawn wide enough to matter for the logits."""
+    """A GPT in evaluation mode. All tensors, biases and norms too, are random and large enough to affect the logits."""
     model = build_gpt(config)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -77,7 +77,7 @@ def random_tokens(*shape: int, vocab: int = 256, seed: int = 0) -> torch.Tensor:
 
 
 def run(config: RunConfig, data: Dataset | None = None, **options: Any) -> list[Point]:
-    """All points of one training run. On every one of them nothing is NaN or infinite."""
+    """All points of one training run; fails if a metric is NaN or infinite."""
     points = list(train(config, data, **options))
     for point in points:
         assert all(map(math.isfinite, point.metrics.values())), point
@@ -85,7 +85,7 @@ def run(config: RunConfig, data: Dataset | None = None, **options: Any) -> list[
 
 
 def numbers(points: list[Point]) -> list[dict[str, float]]:
-    """The points' metrics without those that depend on the clock."""
+    """The metrics of the points, without those that depend on the clock."""
     clock = (metrics.TOKENS_PER_SECOND, metrics.MFU)
     return [{name: value for name, value in point.metrics.items() if name not in clock} for point in points]
 
@@ -96,7 +96,7 @@ def byte_data() -> Dataset:
 
 
 def evaluator(config: RunConfig, model: GPT, data: Dataset | None = None) -> Evaluator:
-    """Of a model on the CPU, and of the bytes of the smallest corpus where no data are given."""
+    """An evaluator on the CPU, by default on the bytes of the smallest corpus."""
     return Evaluator(config, data or byte_data(), model, torch.device("cpu"), "fp32")
 
 

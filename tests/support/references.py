@@ -1,4 +1,4 @@
-"""Two GPT-2s that other people wrote, built with our model's weights."""
+"""Two independent implementations of GPT-2, with the weights of our model."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What only a GPU can show: the CPU's numbers, no wait inside of the step loop, runs gone on with, a whole sweep.
+"""Tests that need a GPU: the CPU's numbers, no synchronization between points, resumed runs, a whole sweep.
 
-Everything else of the GPU's way is tested without one, in the modules' own tests.
+Everything else about GPUs is tested without one, beside the tests of each module.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def test_a_run_in_float32_is_that_of_the_cpu(optimizer: str) -> None:
 
 
 @pytest.mark.parametrize("compiled", [False, True])
-def test_rows_that_no_window_holds_are_no_parameters_there_either(compiled: bool) -> None:
+def test_a_sparse_embedding_trains_as_on_the_cpu(compiled: bool) -> None:
     model = {"vocab_size": 2000, "qkv_bias": True}  # of bytes: at most 256 of them occur
     steps = {"steps": 12}
     found = run(on_gpu(budget=steps, compile=compiled, model=model))
@@ -92,7 +92,7 @@ def test_a_compiled_run_is_an_uncompiled_one(precision: str) -> None:
 
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("rate", [0.0, 0.1])
-def test_nothing_waits_for_the_gpu_between_points(compiled: bool, rate: float) -> None:
+def test_there_is_no_synchronization_between_points(compiled: bool, rate: float) -> None:
     config = on_gpu(budget={"steps": 400}, precision="auto", compile=compiled, model={"drop_rate": rate})
     every = config.log_steps(1000)
     assert every == 4
@@ -119,7 +119,7 @@ def test_nothing_waits_for_the_gpu_between_points(compiled: bool, rate: float) -
 @pytest.mark.parametrize("rate", [0.0, 0.2])
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("rows", [4, 256])  # 64 and 4096 tokens: the embedding's gradient has a way for each
-def test_a_recorded_step_is_the_launched_one(
+def test_a_captured_step_equals_an_eager_one(
     rate: float, compiled: bool, rows: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = {"drop_rate": rate, "qkv_bias": True, "n_layers": 2}
@@ -127,17 +127,19 @@ def test_a_recorded_step_is_the_launched_one(
     monkeypatch.setattr(
         harness.model.init, "MAX_TRAINED_SHARE", 0
     )  # the gradient of so few rows is added up in no fixed order
-    recorded = run(config)
+    captured = run(config)
     assert not [line for line in caplog.messages if "could not capture" in line]
     monkeypatch.setattr(harness.training.step, "CAPTURE_AFTER", 1000)
-    launched = run(config)
+    eager = run(config)
     if compiled:  # a compiled embedding adds up its gradient in no fixed order
-        assert_near(recorded, launched, rel=2e-3)
+        assert_near(captured, eager, rel=2e-3)
     else:
-        assert numbers(recorded) == numbers(launched)
+        assert numbers(captured) == numbers(eager)
 
 
-def test_what_cannot_be_recorded_is_launched(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_step_that_cannot_be_captured_is_run_eagerly(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     config = on_gpu(budget={"steps": 12}, model={"drop_rate": 0.1})
     wanted = numbers(run(config))
     honest = harness.training.model_optimizer.gradient_norm
@@ -153,7 +155,7 @@ def test_what_cannot_be_recorded_is_launched(monkeypatch: pytest.MonkeyPatch, ca
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_a_run_goes_on_from_its_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str) -> None:
+def test_a_run_resumes_from_its_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str) -> None:
     monkeypatch.setattr(harness.training.resume, "COST_SHARE", 0)
     model = {"drop_rate": 0.2, "n_layers": 2}
     config = on_gpu(optimizer=optimizer, budget={"steps": 12}, checkpoint_every=1e-9, model=model)
@@ -166,7 +168,7 @@ def test_a_run_goes_on_from_its_state(tmp_path: Path, monkeypatch: pytest.Monkey
         return asked > 7
 
     state = tmp_path / "state"
-    points = []
+    points: list[Point] = []
     with pytest.raises(Stopped):
         points.extend(train(config, state=state, stop=stop))
     rest = list(train(config, state=state, after=-1))

@@ -1,4 +1,4 @@
-"""Devices and precisions: what `auto` means, what is refused, and which peak belongs to which card."""
+"""Devices and precisions: what `auto` means, which errors there are, and the peak of each card."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def have(monkeypatch: pytest.MonkeyPatch, *, cuda: int = 0, mps: bool = False, b
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
 
 
-def test_auto_takes_the_fastest_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_takes_the_fastest_available_device(monkeypatch: pytest.MonkeyPatch) -> None:
     auto = small_config(device="auto").train
     have(monkeypatch)
     assert resolve_device(auto) == CPU
@@ -51,7 +51,7 @@ def test_auto_takes_the_fastest_that_is_there(monkeypatch: pytest.MonkeyPatch) -
     assert resolve_device(small_config(device="cpu").train) == CPU
 
 
-def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_that_is_not_available_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     have(monkeypatch)
     with pytest.raises(DeviceError, match=r"train\.device: found cuda; allowed on this machine: auto, cpu"):
         resolve_device(small_config(device="cuda").train)
@@ -71,7 +71,7 @@ def test_bf16_is_chosen_only_where_a_gpu_has_it(monkeypatch: pytest.MonkeyPatch)
     assert resolve_precision(auto, CUDA) == "fp32"
 
 
-def test_a_gpu_compiles_runs_that_take_minutes_and_nothing_else_does_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_compiles_only_runs_of_minutes_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA L4")
     config = small_config(budget={"steps": 1000})
     # Uncompiled, a fifth of an L4's 121 TFLOP/s; two minutes of them.
@@ -89,7 +89,7 @@ def test_a_gpu_compiles_runs_that_take_minutes_and_nothing_else_does_unasked(mon
     assert not resolve_compile(above, CUDA, 100)
 
 
-def test_products_outside_autocast_are_exact_but_beside_bf16_on_a_gpu() -> None:
+def test_tf32_is_allowed_only_beside_bf16_on_a_gpu() -> None:
     try:
         set_matmul_precision(CUDA, "bf16")
         assert torch.get_float32_matmul_precision() == "high"
@@ -137,7 +137,7 @@ def test_a_cpu_has_no_known_peak() -> None:
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's memory is given back")
-def test_free_memory_between_pieces_in_use_is_given_back() -> None:
+def test_free_memory_between_blocks_in_use_is_returned() -> None:
     # As in a worker, whose memory comes from one heap: 4000 pieces of 64 kB, of which all but every 50th are freed.
     lines = [
         "import psutil",

@@ -1,9 +1,12 @@
-"""The evaluation of a model: scores against whole logits one window at a time, and what they mean."""
+"""Evaluation: losses equal those from full logits one window at a time, and metrics mean what they should."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
+from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +21,17 @@ from harness.data import get_tokenizer, open_dataset
 from harness.data.batches import fixed_sample, take_windows
 from harness.model.gpt import GPT
 from harness.model.init import build_gpt
-from helpers import SAMPLED, WHOLE, byte_data, evaluator, lively_gpt, small_config
+from harness.training.evaluation import (
+    METRICS,
+    NO_EFFECT_AT_STEP_0,
+    Evaluator,
+    Pass,
+    Scores,
+    bits_per_byte,
+    loss,
+    perplexity,
+)
+from helpers import SAMPLED, WHOLE, byte_data, evaluator, lively_gpt, run, small_config
 
 
 def plain_score(model: GPT, windows: list[tuple[Tensor, Tensor]]) -> float:
@@ -58,7 +71,7 @@ def test_losses_by_position_are_means_over_windows() -> None:
 
 
 @pytest.mark.parametrize("behind", [16, 12, 1])
-def test_the_common_context_loss_is_each_target_with_the_window_it_was_promised(behind: int) -> None:
+def test_the_common_context_loss_gives_each_target_enough_context(behind: int) -> None:
     config, data = small_config(), byte_data()
     data = dataclasses.replace(data, val=data.val[:75])
     model = lively_gpt(config)
@@ -153,11 +166,64 @@ def test_dropout_is_off_when_a_model_is_scored() -> None:
     assert with_rate == pytest.approx(without, rel=1e-6)
 
 
+# The registry of metrics
+
+
+def test_loss_perplexity_and_bits_per_byte_by_hand() -> None:
+    # 5 tokens with probabilities 1/2, 1/4, 1/8, 1/8, 1/2: 10 bits, 2 per token, over 4 bytes
+    nats = -torch.tensor([1 / 2, 1 / 4, 1 / 8, 1 / 8, 1 / 2], dtype=torch.float64).log()
+    counted, uncounted = (Scores(nats, torch.ones(5, dtype=torch.int64), size) for size in (4, None))
+    config = small_config()
+    evaluation = Pass(evaluator(config, build_gpt(config)), step=1, last=False)
+    evaluation.__dict__["scores"] = {"train": uncounted, "test": counted}  # a cached property
+    found = {name: value for metric in (loss, perplexity, bits_per_byte) for name, value in metric(evaluation)}
+    assert found == pytest.approx(
+        {
+            **{f"{split}/loss": 2 * math.log(2) for split in ("train", "test")},
+            **{f"{split}/perplexity": 4.0 for split in ("train", "test")},
+            "test/bits_per_byte": 2.5,
+        },
+        rel=1e-12,
+    )
+
+
+def test_a_metric_in_the_registry_reaches_the_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    def last_position_loss(evaluation: Pass) -> Iterator[tuple[str, float]]:
+        for split, scores in evaluation.scores.items():
+            yield f"{split}/last_position_loss", scores.by_position[-1]
+
+    monkeypatch.setattr(harness.training.evaluation, "METRICS", (*METRICS, last_position_loss))
+    points = run(small_config(eval_every={"steps": 3}))
+    evaluated = [point for point in points if point.evaluated]
+    assert [point.step for point in evaluated] == [0, 3, 6]
+    for point in points:
+        added = {name for name in point.metrics if name.endswith("last_position_loss")}
+        assert added == ({"train/last_position_loss", "val/last_position_loss"} if point.evaluated else set())
+    assert points[-1].metrics["val/last_position_loss"] == points[-1].by_position[-1]
+
+
+def test_every_field_but_the_declared_ones_belongs_to_the_key_of_step_0() -> None:
+    config, data = small_config(), byte_data()
+    plain = data.resolve(config).resolved()
+    model = build_gpt(config)
+
+    def key(values: dict[str, Any]) -> str:
+        changed: Any = SimpleNamespace(resolved=lambda: copy.deepcopy(values))
+        return Evaluator(changed, data, model, torch.device("cpu"), "fp32").step0_key()
+
+    for section, fields in plain.items():
+        for name in fields:
+            changed = copy.deepcopy(plain)
+            changed[section][name] = "another value"
+            counts = f"{section}.{name}" not in NO_EFFECT_AT_STEP_0
+            assert (key(changed) != key(plain)) == counts, f"{section}.{name}"
+
+
 # A sample for the curves
 
 
 @pytest.mark.parametrize("tokenizer", ["byte", "gpt2"])
-def test_the_samples_loss_is_that_of_its_targets(tokenizer: str) -> None:
+def test_the_loss_of_a_sample_is_the_mean_of_its_targets(tokenizer: str) -> None:
     config = small_config(data={"corpus": "sotu-1820", "tokenizer": tokenizer}, eval_tokens=100)
     data = open_dataset(config.data)
     model = lively_gpt(config)
@@ -178,7 +244,7 @@ def test_the_samples_loss_is_that_of_its_targets(tokenizer: str) -> None:
     assert scores[metrics.VAL_SAMPLE_BITS_PER_BYTE] == pytest.approx(sum(losses) / math.log(2) / size, rel=1e-6)
 
 
-def test_a_sample_of_everything_is_the_whole_split() -> None:
+def test_a_sample_as_large_as_the_split_is_the_split() -> None:
     targets = len(byte_data().val) - 1
     for wanted, sampled in ((targets - 1, True), (targets, False)):
         config = small_config(eval_tokens=wanted)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import math
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, get_args
 
 import pytest
 import torch
@@ -15,9 +18,11 @@ from harness.core import metrics
 from harness.model.gpt import GPT
 from harness.model.init import build_gpt
 from harness.training.model_optimizer import ModelOptimizer, clip_gradients
-from harness.training.optimizers import without_compiler
+from harness.training.optimizers import OPTIMIZERS, AdamW, Algorithm, without_compiler
 from harness.training.schedule import learning_rate_factor
-from helpers import lively_gpt, random_tokens, run, small_config, text_data
+from harness.training.trainer import train
+from helpers import lively_gpt, numbers, random_tokens, run, small_config, text_data
+from source_code import modules
 
 SCHEDULES = ("constant", "cosine", "linear", "wsd")
 
@@ -51,7 +56,7 @@ def test_without_warmup_the_first_step_is_near_the_peak(name: str) -> None:
     assert learning_rate_factor(1e-9, schedule(name, warmup=0.0)) == pytest.approx(1.0, abs=1e-8)
 
 
-def test_wsd_does_not_fall_before_its_warmup_ends() -> None:
+def test_wsd_does_not_decay_before_the_warmup_ends() -> None:
     config = schedule("wsd", warmup=0.6, decay=0.9, final_fraction=0.0)
     found = [learning_rate_factor(progress, config) for progress in (0.3, 0.6, 0.8, 1.0)]
     assert found == pytest.approx([0.5, 1.0, 0.5, 0.0], abs=1e-12)
@@ -68,9 +73,7 @@ configs = st.builds(
 
 
 @given(configs, st.floats(1e-6, 1), st.floats(1e-6, 1))
-def test_a_schedule_rises_stays_under_its_peak_and_ends_where_it_should(
-    config: TrainConfig, one: float, two: float
-) -> None:
+def test_a_schedule_rises_falls_and_ends_at_its_final_fraction(config: TrainConfig, one: float, two: float) -> None:
     earlier, later = sorted((one, two))
     early, late = learning_rate_factor(earlier, config), learning_rate_factor(later, config)
     assert 0 <= early <= 1 + 1e-12 and 0 <= late <= 1 + 1e-12
@@ -82,10 +85,53 @@ def test_a_schedule_rises_stays_under_its_peak_and_ends_where_it_should(
     assert learning_rate_factor(1.0, config) == pytest.approx(end, abs=1e-12)
 
 
+# The registry
+
+
+def test_a_spec_may_name_exactly_the_registered_optimizers() -> None:
+    assert set(get_args(TrainConfig.model_fields["optimizer"].annotation)) == set(OPTIMIZERS)
+
+
+def test_only_the_registry_and_the_config_name_an_optimizer() -> None:
+    naming = {
+        name
+        for name, path in modules().items()
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Constant) and node.value in OPTIMIZERS
+    }
+    assert naming == {"harness.config.run", "harness.training.optimizers"}
+
+
+class Momentum(Algorithm):
+    """Plain gradient descent with momentum, for the output head."""
+
+    STATE: ClassVar = {"momentum_buffer": True}
+
+    @staticmethod
+    def takes(name: str, parameter: torch.Tensor) -> bool:
+        return name == "out_head.weight"
+
+    @staticmethod
+    def create(parameters: Sequence[torch.Tensor], config: TrainConfig) -> torch.optim.Optimizer:
+        return torch.optim.SGD(parameters, lr=config.learning_rate, momentum=config.beta1)
+
+
+def test_an_optimizer_in_the_registry_trains_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = run(small_config())
+    monkeypatch.setitem(OPTIMIZERS, "adamw", (Momentum, AdamW))
+    config = small_config(learning_rate=1e-2)
+    full = run(config)
+    assert full[-1].metrics[metrics.VAL_LOSS] != plain[-1].metrics[metrics.VAL_LOSS]
+    points = train(config, state=tmp_path)
+    parts = [next(points) for _ in range(3)]
+    points.close()
+    assert numbers([*parts, *train(config, state=tmp_path)]) == numbers(full)
+
+
 # Groups
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("tied", [False, True])
 def test_every_parameter_belongs_to_one_group_and_only_matrices_are_decayed(optimizer: str, tied: bool) -> None:
     config = small_config(
@@ -115,7 +161,7 @@ def test_the_learning_rate_reaches_every_group() -> None:
     assert [group["lr"] for group in groups] == pytest.approx([0.005] * 3)
 
 
-def test_gradients_are_gone_after_a_step() -> None:
+def test_a_step_frees_the_gradients() -> None:
     config = small_config(optimizer="muon")
     model = build_gpt(config)
     optimizer = ModelOptimizer(model, config.train)
@@ -133,8 +179,8 @@ def give_gradients(model: GPT, value: float) -> None:
 
 
 @pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize("name", ["adamw", "muon"])
-def test_what_optimizers_remember_can_be_taken_to_another_model(name: str, tied: bool) -> None:
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_state_tensors_can_be_loaded_for_another_model(name: str, tied: bool) -> None:
     config = small_config(model={"tie_embeddings": tied, "qkv_bias": True}, optimizer=name)
 
     def step(model: GPT, optimizer: ModelOptimizer, seed: int) -> None:
@@ -216,20 +262,22 @@ def test_muon_moves_a_matrix_by_nearly_its_orthogonal_factor() -> None:
     assert inside.diag().min() > 0.6
 
 
-def test_muon_decays_like_adamw() -> None:
-    # Zero gradients: Muon's direction is zero (0/ε), and AdamW's too, so only p ← p·(1 - rate·decay) is left.
-    config = small_config(optimizer="muon", learning_rate=0.1, weight_decay=0.5)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_zero_gradients_leave_only_the_decay_of_matrices(optimizer: str) -> None:
+    # What is left is p ← p·(1 - rate·decay), which the untrained rows of a sparse embedding rely on. The directions of
+    # Muon and AdamW are both 0/ε.
+    config = small_config(optimizer=optimizer, learning_rate=0.1, weight_decay=0.5)
     model = lively_gpt(config)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    optimizer = ModelOptimizer(model, config.train)
+    trained = ModelOptimizer(model, config.train)
     give_gradients(model, 0.0)
-    optimizer.step()
+    trained.step()
     for name, parameter in model.named_parameters():
         factor = 0.95 if parameter.dim() == 2 else 1.0
         torch.testing.assert_close(parameter.detach(), before[name] * factor, msg=name)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_text_that_repeats_itself_is_learned(optimizer: str, tmp_path: Any) -> None:
     # After "b" always "c": a model that has learned this pays next to nothing. Untrained it pays ln 256 = 5.5 nats.
     data = text_data(tmp_path, "abcdefghijklmnopqrstuvwxyz" * 40)
@@ -274,7 +322,7 @@ def test_clipping_is_torchs_bit_for_bit(limit: float, bad: float | None) -> None
 
 
 @pytest.mark.parametrize("limit", [0.01, 1e6, None])
-def test_adamw_that_divides_gradients_itself_does_what_clipping_does(limit: float | None) -> None:
+def test_fused_clipping_equals_clipping(limit: float | None) -> None:
     config = small_config()
     moved = []
     for itself in (False, True):

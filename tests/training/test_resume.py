@@ -1,4 +1,4 @@
-"""States on disk: whatever ends a save or damages a file, the newest whole state of this run is found."""
+"""States on disk: after any kill or damage, the newest valid state of this run is loaded."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save
 
+import harness.core.files
 import harness.training.resume
 from damage import Trap, rewrite
 from harness.core.metrics import Point
@@ -54,7 +55,7 @@ def accept(_: State) -> bool:
 
 
 def newest(folder: Path, **options: Any) -> tuple[int | None, str]:
-    """Step of the state that is found, and what is said; its content is checked."""
+    """Step of the loaded state, whose content is checked, and the warning."""
     found, note = states(folder, **options).load_newest(accept)
     if found is None:
         return None, note
@@ -82,7 +83,7 @@ def files(*numbers: int) -> list[str]:
     return [f"state-{number:06d}.{kind}" for number in numbers for kind in ("json", "safetensors")]
 
 
-def test_what_was_saved_is_found(folder: Path) -> None:
+def test_the_newest_state_is_loaded(folder: Path) -> None:
     assert newest(folder) == (2, "")
     assert names(folder) == files(1, 2)
     description = json.loads((folder / "state-000002.json").read_text())["content"]
@@ -90,7 +91,7 @@ def test_what_was_saved_is_found(folder: Path) -> None:
     assert load_file(folder / "state-000002.safetensors").keys() == state(2).tensors.keys()
 
 
-def test_an_empty_folder_has_nothing_and_says_nothing(tmp_path: Path) -> None:
+def test_an_empty_folder_gives_no_state_and_no_warning(tmp_path: Path) -> None:
     with states(tmp_path / "new" / "state") as empty:
         assert empty.load_newest(accept) == (None, "")
     with states(None) as nowhere:
@@ -106,7 +107,7 @@ def test_the_newest_two_are_kept(folder: Path) -> None:
         assert names(folder) == files(step - 1, step)
 
 
-def test_a_state_that_is_there_is_not_written_again(folder: Path) -> None:
+def test_a_stored_state_is_not_written_again(folder: Path) -> None:
     with states(folder) as saving:
         saving.load_newest(accept)
         saving.save(state(2))
@@ -123,13 +124,13 @@ def test_weights_that_are_not_finite_are_not_written(value: float, folder: Path)
         assert names(folder) == files(2, 3)
 
 
-# What a kill leaves
+# Killed saves
 
 
-def test_a_save_that_is_killed_at_any_moment_leaves_a_state(
+def test_a_save_killed_at_any_moment_leaves_a_valid_state(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SIGKILL leaves the folder as it is at that moment: it is kept before and inside of everything a save does."""
+    """SIGKILL leaves the folder as it is. The folder is copied before and inside of every system call of a save."""
     moments: list[str] = []
 
     def remember(what: str) -> None:
@@ -181,13 +182,13 @@ def test_a_save_that_is_killed_at_any_moment_leaves_a_state(
 
 
 def flips(path: Path, count: int) -> list[int]:
-    """Positions all over a file: both ends, and the rest by chance."""
+    """Positions in a file: both ends, and random ones."""
     size = path.stat().st_size
     return [0, 1, 7, 8, 9, size - 2, size - 1, *random.Random(0).sample(range(size), count)]
 
 
 @pytest.mark.parametrize(("kind", "count"), [("json", 120), ("safetensors", 80)])
-def test_a_flipped_bit_anywhere_is_noticed_and_said(kind: str, count: int, folder: Path) -> None:
+def test_a_flipped_bit_anywhere_is_detected(kind: str, count: int, folder: Path) -> None:
     path = folder / f"state-000002.{kind}"
     whole = path.read_bytes()
     for position in flips(path, count):
@@ -217,7 +218,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("kind", ["json", "safetensors"])
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_state_is_passed_over(damage: str, kind: str, folder: Path) -> None:
+def test_a_damaged_state_is_skipped(damage: str, kind: str, folder: Path) -> None:
     name = f"state-000002.{kind}"
     DAMAGES[damage](folder / name)
     what = "missing" if damage == "missing" else "damaged"
@@ -228,7 +229,7 @@ def test_a_damaged_state_is_passed_over(damage: str, kind: str, folder: Path) ->
     assert names(folder) == files(1, 3) and newest(folder) == (3, "")
 
 
-def test_a_folder_where_a_file_should_be_is_passed_over(folder: Path) -> None:
+def test_a_folder_in_place_of_a_file_is_skipped(folder: Path) -> None:
     (folder / "state-000002.json").unlink()
     (folder / "state-000002.json").mkdir()
     assert newest(folder) == (
@@ -241,7 +242,7 @@ def test_a_folder_where_a_file_should_be_is_passed_over(folder: Path) -> None:
     assert newest(folder) == (3, "")
 
 
-def test_where_all_are_damaged_a_run_starts_anew_and_says_so(folder: Path) -> None:
+def test_a_run_starts_from_the_beginning_if_all_states_are_damaged(folder: Path) -> None:
     (folder / "state-000001.safetensors").unlink()
     (folder / "state-000002.json").write_bytes(b"")
     said = "state-000002.json is damaged; state-000001.safetensors is missing; started from the beginning"
@@ -273,14 +274,14 @@ def test_nothing_is_unpickled(folder: Path, tmp_path: Path) -> None:
     [{"points": [{}]}, {"points": 3}, {"environment": {}}, {"environment": 5}, {"tensors": None}, {"owner": []}],
     ids=str,
 )
-def test_a_description_that_says_something_else_is_passed_over(changes: dict[str, Any], folder: Path) -> None:
+def test_a_description_with_wrong_content_is_skipped(changes: dict[str, Any], folder: Path) -> None:
     rewrite(folder, 2, **changes)
     step, note = newest(folder)
     assert step == 1 and note.startswith("state-000002")
 
 
 @pytest.mark.parametrize("what", ["nothing", "one less", "one more", "another shape", "no moments"])
-def test_tensors_that_do_not_fit_the_model_are_passed_over(what: str, tmp_path: Path) -> None:
+def test_tensors_that_do_not_match_the_model_are_skipped(what: str, tmp_path: Path) -> None:
     for step in (1, 2):
         points = train(small_config(), state=tmp_path)
         while next(points).step < step:
@@ -300,10 +301,10 @@ def test_tensors_that_do_not_fit_the_model_are_passed_over(what: str, tmp_path: 
     assert said == [(1, "state-000002 does not fit; resumed from the state before, of step 1")]
 
 
-# Whose it is, and where it was made
+# States of another run or environment
 
 
-def test_states_of_another_run_are_passed_over_and_kept(folder: Path) -> None:
+def test_states_of_another_run_are_skipped_and_kept(folder: Path) -> None:
     refused = "state-000002 is of another configuration; state-000001 is of another configuration"
     assert newest(folder, learning_rate=2e-3) == (None, f"{refused}; started from the beginning")
     with states(folder, learning_rate=2e-3) as other:
@@ -316,7 +317,7 @@ def test_states_of_another_run_are_passed_over_and_kept(folder: Path) -> None:
     assert newest(folder, checkpoint_every=5)[0] == 2  # how often one is saved makes no other run
 
 
-def test_a_state_of_another_format_is_passed_over(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_state_of_another_format_is_skipped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(harness.training.resume, "FORMAT", "2")
     assert newest(folder)[1].startswith("state-000002 is of another file format; ")
 
@@ -335,12 +336,12 @@ def test_a_state_of_another_format_is_passed_over(folder: Path, monkeypatch: pyt
         ),
     ],
 )
-def test_other_environment_are_allowed_and_said(changes: dict[str, Any], said: str, folder: Path) -> None:
+def test_another_environment_is_a_warning(changes: dict[str, Any], said: str, folder: Path) -> None:
     here = Environment(**{**vars(HERE), **changes})
     assert newest(folder, environment=here) == (2, said)
 
 
-def test_environment_are_those_of_this_process() -> None:
+def test_the_environment_is_that_of_this_process() -> None:
     here = Environment.here(torch.device("cpu"), "bf16")
     assert (here.device, here.precision, here.version, here.threads) == ("cpu", "bf16", torch.__version__, 1)
 
@@ -348,7 +349,7 @@ def test_environment_are_those_of_this_process() -> None:
 # One process at a time
 
 
-def test_a_folder_belongs_to_one_process(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_is_locked_for_one_process(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(harness.training.resume, "LOCK_SECONDS", 0.1)
     with states(folder), pytest.raises(FolderInUse, match="another process trains on these states"), states(folder):
         pass
@@ -356,7 +357,7 @@ def test_a_folder_belongs_to_one_process(folder: Path, monkeypatch: pytest.Monke
         pass
 
 
-def test_a_process_that_is_about_to_end_is_waited_for(folder: Path) -> None:
+def test_the_lock_is_waited_for(folder: Path) -> None:
     ending = states(folder)
     ending.__enter__()
     thread = threading.Timer(0.3, ending.__exit__)
@@ -375,7 +376,7 @@ def test_saving_takes_at_most_two_per_cent_of_the_training(folder: Path, monkeyp
     monkeypatch.setattr(
         harness.training.resume, "time", SimpleNamespace(perf_counter=lambda: now, monotonic=time.monotonic)
     )
-    write = harness.training.resume.write_whole
+    write = harness.core.files.write_whole
 
     def slow(*arguments: Any) -> str:
         nonlocal now
@@ -429,7 +430,7 @@ for size in (0, 5_000, 100_000):
 """
 
 
-def test_a_full_disk_is_an_error_that_leaves_the_states_before(tmp_path: Path) -> None:
+def test_a_full_disk_is_an_error_and_keeps_earlier_states(tmp_path: Path) -> None:
     points = train(small_config(), state=tmp_path)
     assert [next(points).step for _ in range(3)] == [0, 1, 2]
     points.close()  # type: ignore[attr-defined]
@@ -441,9 +442,7 @@ def test_a_full_disk_is_an_error_that_leaves_the_states_before(tmp_path: Path) -
     assert [point.step for point in train(small_config(), state=tmp_path)] == [3, 4, 5, 6]
 
 
-def test_a_disk_that_is_full_between_the_two_files_leaves_neither(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_disk_full_between_the_two_files_leaves_neither(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = os.write
 
     def full(file: int, view: memoryview) -> int:

@@ -1,4 +1,4 @@
-"""The trainer: the same numbers as other code, the same run again, budgets met, and scores that mean what they say."""
+"""The trainer: equal to other implementations, reproducible, budgets, points, divergence."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ from harness.model.weights import load_checkpoint
 from harness.training.budget import Clock
 from harness.training.errors import Diverged
 from harness.training.evaluation import Evaluation, Evaluator
+from harness.training.optimizers import OPTIMIZERS
 from harness.training.trainer import train
 from helpers import SAMPLED, WHOLE, byte_data, counted_data, evaluator, numbers, run, small_config
 from references import Reference, book, hugging_face
@@ -198,7 +199,7 @@ def test_two_runs_of_one_config_are_bit_equal_and_another_seed_is_not(tmp_path: 
     ],
     ids=str,
 )
-def test_runs_that_begin_alike_measure_their_beginning_once(
+def test_runs_with_the_same_initial_weights_are_evaluated_once_at_step_0(
     change: dict[str, Any], shared: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     passes = []
@@ -265,7 +266,7 @@ def test_dropout_acts_in_training() -> None:
     assert dropped[1].metrics[metrics.BATCH_LOSS] == other[1].metrics[metrics.BATCH_LOSS]
 
 
-def test_every_step_drops_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_step_uses_another_dropout_mask(monkeypatch: pytest.MonkeyPatch) -> None:
     states = []
     plain = GPT.loss
 
@@ -293,7 +294,7 @@ def test_every_step_drops_something_else(monkeypatch: pytest.MonkeyPatch) -> Non
         ({"flops": 8 * 80 * 47_232.0}, 8),  # see below
     ],
 )
-def test_a_budget_ends_where_it_should(budget: dict[str, float], steps: int, tmp_path: Path) -> None:
+def test_a_budget_gives_the_right_number_of_steps(budget: dict[str, float], steps: int, tmp_path: Path) -> None:
     # FLOPs a token at width 16 and context 16: block 12·256 + 16 + 80 + 64 = 3232, final norm 32, head 4096; so
     # 6·7360 + 12·16·16 = 47,232.
     config = small_config(data=counted_data(tmp_path, 401), batch_size=5, budget=budget, eval_every={"steps": 4})
@@ -321,7 +322,7 @@ def test_a_budget_ends_where_it_should(budget: dict[str, float], steps: int, tmp
         (3, 1, [0, 1, 2, 3]),
     ],
 )
-def test_an_evaluation_just_before_the_last_is_left_out(steps: int, every: int, evaluated: list[int]) -> None:
+def test_an_evaluation_shortly_before_the_last_is_left_out(steps: int, every: int, evaluated: list[int]) -> None:
     points = run(small_config(budget={"steps": steps}, eval_every={"steps": every}))
     assert [point.step for point in points if point.evaluated] == evaluated
     assert [point.step for point in points] == list(range(steps + 1))  # a light point is there all the same
@@ -344,7 +345,7 @@ def test_a_budget_in_seconds_ends_in_time() -> None:
     assert 0.3 <= took < 3.3
 
 
-def test_a_budget_in_seconds_by_a_clock_of_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_budget_in_seconds_by_a_fake_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     # Every look at the clock advances it by an eighth of a second, so a step takes exactly that: 8 steps a second.
     ticks = itertools.count()
     monkeypatch.setattr(harness.training.budget, "time", SimpleNamespace(perf_counter=lambda: next(ticks) / 8))
@@ -355,7 +356,7 @@ def test_a_budget_in_seconds_by_a_clock_of_our_own(monkeypatch: pytest.MonkeyPat
     assert by_step[8].metrics[metrics.LEARNING_RATE] == 0.0  # the schedule runs over the seconds
 
 
-def test_progress_by_seconds_counts_the_step_to_come(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_in_seconds_includes_the_next_step(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = itertools.count()
     monkeypatch.setattr(harness.training.budget, "time", SimpleNamespace(perf_counter=lambda: next(ticks) / 8))
     clock = Clock(small_config(budget={"seconds": 1}), train_windows=1000)
@@ -380,7 +381,7 @@ def test_learning_rates_follow_the_schedule() -> None:
 # Points
 
 
-def test_points_carry_what_they_should() -> None:
+def test_points_have_the_right_metrics() -> None:
     points = run(small_config(budget={"steps": 4}, eval_every={"steps": 2}))
     assert set(points[0].metrics) == EVALUATED | {metrics.TOKENS}
     for point in points[1:]:
@@ -390,7 +391,7 @@ def test_points_carry_what_they_should() -> None:
     assert points[0].seconds > 0
 
 
-def test_a_long_run_is_heard_of_often(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_run_has_points_at_every_hundredth(monkeypatch: pytest.MonkeyPatch) -> None:
     every = [point.step for point in run(small_config(budget={"steps": 350}))]
     assert every == [*range(0, 350, 3), 350]  # a hundredth of the run, rounded down
     monkeypatch.setattr(harness.config.run, "MAX_LOG_STEPS", 2)
@@ -536,7 +537,7 @@ def test_a_dataset_that_is_open_already_is_used(monkeypatch: pytest.MonkeyPatch)
 
 def test_bits_per_byte_do_not_depend_on_how_ids_are_numbered(tmp_path: Path) -> None:
     """A GPT trained on the tokens that occur, against its copy in a full vocabulary that cannot choose the others."""
-    source = {"corpus": "sotu-1820", "tokenizer": "gpt2"}
+    source: dict[str, Any] = {"corpus": "sotu-1820", "tokenizer": "gpt2"}
     config = small_config(data={**source, "vocab": "corpus"}, learning_rate=1e-2)
     own = open_dataset(config.data)
     last = run(config, read_test=True, checkpoint=tmp_path)[-1].metrics
@@ -574,7 +575,7 @@ def test_samples_and_parameters_are_those_of_the_corpus_vocabulary() -> None:
 
 
 @pytest.mark.parametrize("name", ["full", "corpus"])
-def test_the_corpus_vocabulary_gives_runs_that_go_on(name: str, tmp_path: Path) -> None:
+def test_runs_with_a_corpus_vocabulary_can_be_resumed(name: str, tmp_path: Path) -> None:
     data = {"corpus": "sotu-1820", "tokenizer": "byte", "vocab": name}
     config = small_config(data=data, model={"drop_rate": 0.1}, sample={"max_new_tokens": 3})
     whole = run(config, checkpoint=tmp_path / "whole")
@@ -591,7 +592,7 @@ def test_the_corpus_vocabulary_gives_runs_that_go_on(name: str, tmp_path: Path) 
 # A sample for the curves
 
 
-def test_between_the_ends_a_sample_is_scored_and_at_the_ends_the_whole_split_too(tmp_path: Path) -> None:
+def test_eval_tokens_samples_between_the_ends_and_scores_the_whole_split_at_both(tmp_path: Path) -> None:
     every = {"eval_every": {"steps": 2}}
     whole = run(small_config(**every), checkpoint=tmp_path / "whole", read_test=True)
     points = run(small_config(**every, eval_tokens=100), checkpoint=tmp_path / "sampled", read_test=True)
@@ -627,11 +628,11 @@ def test_a_compiled_step_trains_as_an_uncompiled_one_does(monkeypatch: pytest.Mo
     assert plain[0].metrics["val/loss"] != plain[-1].metrics["val/loss"]
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_training_the_rows_that_occur_is_training_them_all(
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_sparse_embedding_trains_as_a_full_one(
     optimizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Bit for bit, but for the rows that nothing trains: they decay in one go instead of step by step."""
+    """Bit for bit, except the untrained rows: their decay is applied once instead of at every step."""
     data = byte_data()
     config = small_config(
         optimizer=optimizer, learning_rate=0.1, grad_clip=None, sample={"max_new_tokens": 20, "temperature": 2.0}

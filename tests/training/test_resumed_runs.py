@@ -1,4 +1,4 @@
-"""Going on with a run: bit for bit what nothing had ended, wherever and however often it was ended."""
+"""Resumed runs equal uninterrupted ones bit for bit, wherever and however often they were interrupted."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ import harness.training.run
 from harness.config.run import RunConfig
 from harness.core import metrics
 from harness.core.metrics import Point
+from harness.model.gpt import GPT
+from harness.model.init import build_gpt
 from harness.training.budget import Clock
 from harness.training.errors import Diverged, Stopped
 from harness.training.trainer import train
@@ -28,8 +30,8 @@ from helpers import byte_data, counted_data, numbers, run, small_config
 SAMPLE = {"max_new_tokens": 4, "temperature": 1.0}
 
 
-def shown(points: list[Point]) -> list[Any]:
-    """All that must be equal in two runs: everything but what depends on the clock."""
+def content(points: list[Point]) -> list[Any]:
+    """Everything in the points that does not depend on the clock."""
     values = zip(points, numbers(points), strict=True)
     return [(p.step, p.tokens, p.progress, p.sample, p.by_position, measured) for p, measured in values]
 
@@ -50,7 +52,7 @@ def weights(folder: Path) -> bytes:
 
 
 def eager(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
-    """The run, with a state saved after every point, whatever it costs."""
+    """The run, with a state saved after every point."""
     monkeypatch.setattr(harness.training.resume, "COST_SHARE", 0)
     return config.model_copy(update={"train": config.train.model_copy(update={"checkpoint_every": 1e-9})})
 
@@ -68,8 +70,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_a_run_that_was_ended_again_and_again_is_bit_equal_to_one_that_was_not(name: str, tmp_path: Path) -> None:
-    fields = {"budget": {"steps": 10}, "eval_every": {"steps": 3}, "sample": SAMPLE, "learning_rate": 1e-2}
+def test_a_run_that_is_interrupted_repeatedly_is_bit_equal_to_an_uninterrupted_one(name: str, tmp_path: Path) -> None:
+    fields: dict[str, Any] = {
+        "budget": {"steps": 10},
+        "eval_every": {"steps": 3},
+        "sample": SAMPLE,
+        "learning_rate": 1e-2,
+    }
     fields |= VARIANTS[name]
     model = {"drop_rate": 0.2, **fields.pop("model", {})}
     if size := fields.pop("data", 0):
@@ -83,13 +90,13 @@ def test_a_run_that_was_ended_again_and_again_is_bit_equal_to_one_that_was_not(n
         began = train(config, read_test=True, common_context=8, on_start=lambda *said: starts.append(said), **options)
         parts += until(began, step)
     assert starts == [(step, "") for step in (0, 0, 1, 3, 4, 7)]
-    assert shown(parts) == shown(whole)
+    assert content(parts) == content(whole)
     assert weights(tmp_path / "parts") == weights(tmp_path / "whole")
     assert [point.seconds for point in parts] == sorted(point.seconds for point in parts)
 
 
-def test_a_run_goes_on_from_its_last_timed_state_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What SIGKILL leaves is the folder as it was at that moment."""
+def test_a_killed_run_resumes_from_its_last_timed_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGKILL leaves the folder as it is at that moment."""
     config = small_config(model={"drop_rate": 0.2}, optimizer="muon", eval_every={"steps": 3}, sample=SAMPLE)
     whole = run(config, checkpoint=tmp_path / "whole")
     config = eager(config, monkeypatch)
@@ -100,27 +107,27 @@ def test_a_run_goes_on_from_its_last_timed_state_after_a_kill(tmp_path: Path, mo
     assert len(folders) == 7
     for step, folder in enumerate(folders):
         resumed = run(config, state=folder, checkpoint=tmp_path / "final")
-        assert shown(resumed) == shown(whole[step:])  # the point that the caller had taken is made again
+        assert content(resumed) == content(whole[step:])  # the point that the caller had taken is made again
         assert weights(tmp_path / "final") == weights(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("after", [None, -1, 2, 4, 5])
-def test_a_caller_that_says_what_it_has_gets_exactly_the_rest(after: int | None, tmp_path: Path) -> None:
+def test_after_gives_exactly_the_later_points(after: int | None, tmp_path: Path) -> None:
     config = small_config(eval_every={"steps": 2}, sample=SAMPLE)
     whole = run(config)
     until(train(config, state=tmp_path), 4)
     resumed = run(config, state=tmp_path, after=after)
-    assert shown(resumed) == shown(whole[(4 if after is None else after) + 1 :])
-    assert shown(run(config, after=3)) == shown(whole[4:])  # without a state too
+    assert content(resumed) == content(whole[(4 if after is None else after) + 1 :])
+    assert content(run(config, after=3)) == content(whole[4:])  # without a state too
 
 
 def asked(times: int) -> Callable[[], bool]:
-    """Says no so many times, then yes."""
+    """False for the first `times` calls, then true."""
     answers = itertools.chain([False] * times, itertools.repeat(True))
     return lambda: next(answers)
 
 
-def test_a_run_can_be_stopped_wherever_it_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_can_be_stopped_at_every_call_of_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(harness.training.evaluation, "EVAL_TOKENS", 1024)  # several batches an evaluation
     config = small_config(budget={"steps": 4}, model={"drop_rate": 0.2}, eval_every={"steps": 2})
     whole = run(config, checkpoint=tmp_path / "whole")
@@ -135,11 +142,12 @@ def test_a_run_can_be_stopped_wherever_it_asks(tmp_path: Path, monkeypatch: pyte
     assert questions == 4 + 3 * (1 + 3)  # before each step; in each evaluation one batch of train and three of val
     reached = [0] * 4 + [0] + [1] + [2] * 4 + [2] + [3] + [4] * 4
     for times in range(questions):
-        folder, steps = tmp_path / str(times), []
+        folder = tmp_path / str(times)
+        steps: list[int] = []
         with pytest.raises(Stopped):
             list(train(config, state=folder, stop=asked(times)))
         options: dict[str, Any] = {"checkpoint": folder, "on_start": lambda step, _, steps=steps: steps.append(step)}
-        assert shown(run(config, state=folder, after=-1, **options)) == shown(whole)
+        assert content(run(config, state=folder, after=-1, **options)) == content(whole)
         assert weights(folder) == weights(tmp_path / "whole")
         assert steps == [reached[times]]
 
@@ -154,10 +162,10 @@ def test_a_stop_between_two_points_loses_no_step(tmp_path: Path) -> None:
             parts.append(point)
     began: list[int] = []
     parts += train(config, state=tmp_path, on_start=lambda step, _: began.append(step))
-    assert began == [100] and shown(parts) == shown(whole)
+    assert began == [100] and content(parts) == content(whole)
 
 
-def test_a_budget_in_seconds_goes_on_where_its_clock_stood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_budget_in_seconds_resumes_with_its_spent_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # every look at the clock advances it by an eighth of a second, so a step takes exactly that
     ticks = itertools.count()
     monkeypatch.setattr(harness.training.budget, "time", SimpleNamespace(perf_counter=lambda: next(ticks) / 8))
@@ -165,16 +173,16 @@ def test_a_budget_in_seconds_goes_on_where_its_clock_stood(tmp_path: Path, monke
     monkeypatch.setattr(harness.config.run, "MAX_LOG_STEPS", 1)
     whole = run(config)
     parts = [point for step in (2, 5, 1000) for point in until(train(config, state=tmp_path), step)]
-    assert shown(parts) == shown(whole)
+    assert content(parts) == content(whole)
     assert [point.step for point in parts] == list(range(9))
     speeds = [point.metrics[metrics.TOKENS_PER_SECOND] for point in parts[1:]]
     assert speeds == [64 * 8] * 8  # also over the ends
 
 
-def test_a_budget_that_runs_out_while_a_gpu_is_waited_for_still_ends_with_a_point(
+def test_a_budget_spent_by_queued_gpu_steps_still_ends_with_a_point(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The steps that a GPU was given count when the state is saved, which can be all that was missing."""
+    """Saving a state waits for the queued steps, and their time may spend the rest of the budget."""
 
     def wait(clock: Clock, _: torch.device) -> None:
         clock.training += 1e6
@@ -186,7 +194,7 @@ def test_a_budget_that_runs_out_while_a_gpu_is_waited_for_still_ends_with_a_poin
     assert last.progress == 1.0 and last.evaluated and last.step == 11
 
 
-def test_the_time_in_between_is_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_between_two_processes_is_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(harness.training.budget, "time", SimpleNamespace(perf_counter=lambda: now))
     seconds = []
@@ -202,14 +210,14 @@ def test_the_time_in_between_is_not_counted(tmp_path: Path, monkeypatch: pytest.
     assert seconds == [0, 1, 2, 3, 4, 5, 6]
 
 
-def test_a_finished_run_leaves_a_state_that_finishes_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its owner may be killed before it has written down the last point."""
+def test_the_last_state_of_a_finished_run_can_finish_it_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The caller may be killed before it has stored the last point."""
     config = eager(small_config(), monkeypatch)
     whole = run(config, state=tmp_path / "state", checkpoint=tmp_path / "one")
     again = until(train(config, state=tmp_path / "state", checkpoint=tmp_path / "two"), 6)
-    assert shown(again) == shown(whole[6:])  # closing at the last point saved nothing that would skip it
+    assert content(again) == content(whole[6:])  # closing at the last point saved nothing that would skip it
     assert weights(tmp_path / "one") == weights(tmp_path / "two")
-    assert shown(run(config, state=tmp_path / "state", after=3)) == shown(whole[4:])
+    assert content(run(config, state=tmp_path / "state", after=3)) == content(whole[4:])
 
 
 def test_without_a_folder_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,7 +227,7 @@ def test_without_a_folder_nothing_is_written(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("every", [None, 1e-9])
-def test_states_are_saved_at_the_rhythm_that_was_asked_for(
+def test_states_are_saved_every_checkpoint_every_seconds(
     every: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(harness.training.resume, "COST_SHARE", 0)
@@ -234,17 +242,19 @@ def test_states_are_saved_at_the_rhythm_that_was_asked_for(
     assert (tmp_path / "state-000001.json").is_file() == (every is None)  # a run that is stopped saves all the same
 
 
-def test_saving_changes_no_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_saving_states_changes_no_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = small_config(model={"drop_rate": 0.2}, optimizer="muon")
     plain = run(config, checkpoint=tmp_path / "plain")
-    assert shown(run(eager(config, monkeypatch), state=tmp_path / "s", checkpoint=tmp_path / "saved")) == shown(plain)
+    assert content(run(eager(config, monkeypatch), state=tmp_path / "s", checkpoint=tmp_path / "saved")) == content(
+        plain
+    )
     assert weights(tmp_path / "plain") == weights(tmp_path / "saved")
 
 
-# What is not saved, what is said
+# What is not saved, and warnings
 
 
-def test_nothing_is_saved_of_a_run_that_diverged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_diverged_state_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = small_config(learning_rate=1e30, schedule="constant", warmup=0.0)
     points = train(eager(config, monkeypatch), state=tmp_path)
     with pytest.raises(Diverged):
@@ -252,15 +262,19 @@ def test_nothing_is_saved_of_a_run_that_diverged(tmp_path: Path, monkeypatch: py
             last = point.step
     assert last == 1
     steps: list[int] = []
-    with pytest.raises(Diverged):  # what was saved before it leads there again
+    with pytest.raises(Diverged):  # the state saved before it diverges again
         list(train(config, state=tmp_path, on_start=lambda step, _: steps.append(step)))
     assert steps[0] <= 1
 
 
 def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    built = []
-    plain = harness.training.run.build_gpt
-    monkeypatch.setattr(harness.training.run, "build_gpt", lambda *a: built.append(plain(*a)) or built[-1])
+    built: list[GPT] = []
+
+    def building(*arguments: Any) -> GPT:
+        built.append(build_gpt(*arguments))
+        return built[-1]
+
+    monkeypatch.setattr(harness.training.run, "build_gpt", building)
     until(train(small_config(), state=tmp_path), 2)
     files = sorted(tmp_path.iterdir())
     points = train(small_config(), state=tmp_path)
@@ -272,7 +286,7 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path, monkeypatch: 
     assert sorted(tmp_path.iterdir()) == files
 
 
-def test_another_number_of_threads_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_another_number_of_threads_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     until(train(small_config(), state=tmp_path), 2)
     torch.set_num_threads(2)
     try:
@@ -295,7 +309,7 @@ def test_another_number_of_threads_is_said(tmp_path: Path, caplog: pytest.LogCap
         ({}, "of other data"),
     ],
 )
-def test_a_state_of_another_run_is_refused_and_left_alone(other: dict[str, Any], said: str, tmp_path: Path) -> None:
+def test_a_state_of_another_run_is_skipped_and_kept(other: dict[str, Any], said: str, tmp_path: Path) -> None:
     until(train(small_config(), state=tmp_path), 2)
     config = small_config(**other)
     data = None if other else dataclasses.replace(byte_data(), fingerprint="0" * 64)
@@ -306,7 +320,7 @@ def test_a_state_of_another_run_is_refused_and_left_alone(other: dict[str, Any],
     assert [point.step for point in train(small_config(), state=tmp_path)] == [3, 4, 5, 6]  # it is still there
 
 
-def test_a_state_of_another_trainer_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_state_of_other_training_code_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     until(train(small_config(), state=tmp_path), 2)
     monkeypatch.setattr(harness.training.resume, "training_code", lambda: "other")
     notes: list[str] = []
