@@ -1,6 +1,6 @@
-"""Single figures of this harness, each in a fresh process: `python tests/bench/micro.py tracking-share [--quick]`.
+"""Measurements of this harness alone, each in a fresh process: `python tests/bench/micro.py tracking-share [--quick]`.
 
-Each measurement gives a figure, its unit and the limit of issue 5; `run.py --part micro` makes them all.
+Each gives a value, its unit and a limit; `run.py --part micro` makes them all.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from stored_sweep import SPEC, curve, fill, sweep_store
 from workload import SHAPES
 
 
 class Figure(NamedTuple):
-    """A measured value (the smaller the better), its unit, the limit that it should keep, and how it came about."""
+    """A measured value (smaller is better), its unit, its limit, and details."""
 
     value: float
     unit: str
@@ -34,36 +35,21 @@ class Figure(NamedTuple):
 Measurement = Callable[[bool], Figure]
 MEASUREMENTS: dict[str, Measurement] = {}
 
-SPEC = """\
-name: {name}
-question: What does this cost?
-data: {{corpus: {corpus}, tokenizer: {tokenizer}, split: {{val: 0.02, test: 0.02}}}}
-model: {{context_length: {context}, emb_dim: {width}, n_heads: 2, n_layers: 2}}
-train:
-  budget: {{{budget}}}
-  batch_size: 4
-  eval_every: {{steps: 100_000}}
-  train_eval_tokens: 64
-  sample: {{max_new_tokens: 0}}
-  device: cpu
-compare:
-  model.drop_rate: [0.0, 0.2]
-study: {{seeds: {seeds}}}
-"""
-
 
 def measurement(name: str) -> Callable[[Measurement], Measurement]:
-    def known(function: Measurement) -> Measurement:
+    """Register a measurement under a name."""
+
+    def register(function: Measurement) -> Measurement:
         MEASUREMENTS[name] = function
         return function
 
-    return known
+    return register
 
 
 def median_wall(command: list[str], times: int, code: int = 0) -> tuple[float, str]:
-    """The median of the wall seconds of a command, and all of them as text."""
+    """The median wall time of a command in seconds, and all times as text."""
     walls = []
-    for _ in range(times + 1):  # the first one fills the file cache
+    for _ in range(times + 1):  # the first run only fills the file cache
         began = time.perf_counter()
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         walls.append(time.perf_counter() - began)
@@ -83,7 +69,7 @@ def help_(quick: bool) -> Figure:
 
 @measurement("bad-spec")
 def bad_spec(quick: bool) -> Figure:
-    """Two mistakes, one of them the corpus's name."""
+    """A spec with two mistakes, one of them the name of the corpus."""
     text = SPEC.format(
         name="bad", corpus="sotu-1821", tokenizer="gpt2", context=64, width=63, budget="steps: 1", seeds=1
     )
@@ -93,7 +79,7 @@ def bad_spec(quick: bool) -> Figure:
 
 
 def first_step(quick: bool, fresh: bool) -> Figure:
-    """Seconds from the command to the first training step of a sweep, tokens encoded before."""
+    """Seconds from the command to the first training step of a sweep; the tokens are cached."""
     seeds = itertools.count(1)
 
     def run() -> float:
@@ -109,7 +95,9 @@ def first_step(quick: bool, fresh: bool) -> Figure:
         from harness.tracking.store import connect
 
         client = connect("sqlite:///mlruns/mlflow.db")
-        runs = client.search_runs([client.get_experiment_by_name(name).experiment_id])
+        experiment = client.get_experiment_by_name(name)
+        assert experiment is not None
+        runs = client.search_runs([experiment.experiment_id])
         assert len(read_points(client, runs, ["train/batch_loss"]))
         stamps = [
             point.timestamp
@@ -121,14 +109,14 @@ def first_step(quick: bool, fresh: bool) -> Figure:
 
     first = run()
     if fresh or quick:
-        return Figure(first, "s", 6.0, "in a folder without stores, which MLflow's migrations fill")
+        return Figure(first, "s", 6.0, "in an empty folder: MLflow creates its tables")
     rest = [run() for _ in range(3)]
     return Figure(statistics.median(rest), "s", 6.0, " ".join(f"{it:.2f}" for it in rest))
 
 
 @measurement("first-step")
 def first_step_warm(quick: bool) -> Figure:
-    """With the stores of earlier sweeps."""
+    """In a folder with the stores of earlier sweeps."""
     return first_step(quick, fresh=False)
 
 
@@ -143,33 +131,33 @@ def first_step_fresh(quick: bool) -> Figure:
 
 @measurement("tracking-share")
 def tracking_share(quick: bool) -> Figure:
-    """CPU seconds of the parent for the whole record of one run, as a share of a run's minute of training.
+    """CPU time of the parent for the tracking of one run, as a share of a minute of training.
 
-    A run of 200 light points and 10 evaluations, as the trainer gives them; written to the disk, sent to SQLite.
+    The run has 200 points without and 10 with an evaluation, written to disk and sent to SQLite.
     """
-    with sweep_store(Path(), 2, 0) as (tracker, parent, infos):
-        from harness.core.outcomes import Outcome
-        from harness.tracking import Outbox
+    tracker, parent, infos = sweep_store(Path(), 2, 0)
+    from harness.core.outcomes import Outcome
+    from harness.tracking import Outbox
 
-        outbox = Outbox(tracker, parent, Path("work"))
-        runs, spent = 1 if quick else 5, []
-        for info in list(infos)[:1] * runs:
-            began = time.process_time()
-            key = outbox.start(info)
-            for number, point in enumerate(curve(210, 21)):
-                outbox.log_point(key, point)
-                if number % 14 == 0:  # a minute of 210 points sends every 4 seconds
-                    outbox.send()
-            outbox.end(key, Outcome.COMPLETE, "")
-            outbox.send()
-            spent.append(time.process_time() - began)
+    outbox = Outbox(tracker, parent, Path("work"))
+    runs, spent = 1 if quick else 5, []
+    for info in list(infos)[:1] * runs:
+        began = time.process_time()
+        key = outbox.start(info)
+        for number, point in enumerate(curve(210, 21)):
+            outbox.log_point(key, point)
+            if number % 14 == 0:  # 210 points in a minute: one batch every 4 seconds
+                outbox.send()
+        outbox.end(key, Outcome.COMPLETE, "")
+        outbox.send()
+        spent.append(time.process_time() - began)
     cost = statistics.median(spent)
     return Figure(100 * cost / 60, "%", 1.0, f"{cost * 1000:.0f} ms of CPU per run")
 
 
 @measurement("checkpoint-share")
 def checkpoint_share(quick: bool) -> Figure:
-    """Seconds of saving states as a share of training, with a state asked for every second."""
+    """Time for saving states as a share of training, with a state every second."""
     import torch
     from ours import config
 
@@ -200,7 +188,7 @@ def checkpoint_share(quick: bool) -> Figure:
 
 @measurement("parent-cpu")
 def parent_cpu(quick: bool) -> Figure:
-    """CPU of the sweep's parent while every worker sends points, scaled to 10 points a second from each."""
+    """CPU use of the sweep's parent, scaled to two workers with 10 points per second each."""
     import psutil
 
     seconds, warm = (6, 2) if quick else (30, 8)
@@ -230,131 +218,18 @@ def parent_cpu(quick: bool) -> Figure:
     query = "SELECT COUNT(*) FROM metrics WHERE key = 'tokens' AND timestamp BETWEEN ? AND ?"
     with sqlite3.connect(database) as connection:
         (points,) = connection.execute(query, (begin[0] * 1000, end[0] * 1000)).fetchone()
-    assert points, "no point in the time that was watched"
+    assert points, "no point arrived during the measurement"
     elapsed, cpu = end[0] - begin[0], end[1] - begin[1]
     each = cpu / points
-    note = f"{each * 1000:.2f} ms a point at {points / elapsed:.0f} points a second from 2 workers"
+    note = f"{each * 1000:.2f} ms per point at {points / elapsed:.0f} points per second from 2 workers"
     return Figure(100 * each * 20, "%", 5.0, note)
 
 
 # report --------------------------------------------------------------------------------------------------------------
 
 
-class sweep_store:
-    """A sweep in an SQLite store of MLflow's: two arms of `trials` explore and `seeds` confirm runs each.
-
-    Gives the tracker, the parent run and what every run is.
-    """
-
-    def __init__(self, folder: Path, trials: int, seeds: int) -> None:
-        text = SPEC.format(
-            name="many", corpus="sotu-1820", tokenizer="byte", context=64, width=64, budget="steps: 1990", seeds=seeds
-        )
-        tuned = "tune:\n  train.learning_rate: {log_uniform: [3e-4, 3e-3]}\n"
-        text = text.replace("study: {", f"{tuned}study: {{trials: {trials}, ")
-        (folder / "many.yaml").write_text(text, "utf-8")
-        self.folder, self.trials = folder, trials
-
-    def __enter__(self) -> tuple[Any, str, Any]:
-        from harness.config.load import load_spec
-        from harness.core.outcomes import Phase
-        from harness.data import open_dataset
-        from harness.runner.datasets import data_facts
-        from harness.runner.describe import sweep_info
-        from harness.tracking import Tracker, TrialInfo
-
-        spec = load_spec(self.folder / "many.yaml")
-        data = open_dataset(spec.base.data)
-        tracker = Tracker(spec.name, f"sqlite:///{self.folder.absolute()}/mlflow.db")
-        parent = tracker.open_sweep(sweep_info(spec, spec.identity(data.fingerprint), data))
-
-        def infos() -> Any:
-            facts = data_facts(data)
-            for arm in spec.arms():
-                for number in range(self.trials):
-                    values = {"train.learning_rate": 3e-4 * 10 ** ((number + 0.5) / self.trials)}
-                    settings = spec.arm_config(arm, values, 1)
-                    study = f"many/{arm.name}"
-                    name = f"{arm.name} · {number}"
-                    yield TrialInfo(name, arm.name, Phase.EXPLORE, 1, settings, study, number, facts)
-                for seed in spec.seeds if self.trials else ():
-                    settings = spec.arm_config(arm, {"train.learning_rate": 1e-3}, seed)
-                    yield TrialInfo(
-                        f"{arm.name} · seed {seed}", arm.name, Phase.CONFIRM, seed, settings, None, None, facts
-                    )
-
-        return tracker, parent, infos()
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-
-def curve(points: int, every: int, shift: float = 0.0) -> Any:
-    """Points as the trainer yields them, each `every`-th with an evaluation."""
-    from harness.core.metrics import Point
-
-    for number in range(points):
-        loss = 5.5 - 2 * number / points + shift
-        values = {
-            "train/batch_loss": loss,
-            "optim/learning_rate": 1e-3,
-            "optim/grad_norm": 1.0,
-            "perf/tokens_per_second": 1000.0,
-            "epochs": number / 50,
-        }
-        if number % every == 0 or number == points - 1:
-            values |= {"train/loss": loss, "train/perplexity": 2.0**loss, "val/loss": loss + 0.1}
-            values |= {"val/perplexity": 2.0**loss, "val/bits_per_byte": loss / 3}
-            values |= {"system/cpu_utilization_percentage": 99.0, "system/process_memory_megabytes": 700.0}
-            if number == points - 1:
-                values |= {"test/loss": loss + 0.2, "test/perplexity": 2.0**loss, "test/bits_per_byte": loss / 3}
-        yield Point(number * 10, number * 2560, number / points, number * 0.1, values)
-
-
-def fill(folder: Path, trials: int, seeds: int, points: int) -> int:
-    """A store with a whole sweep in it; the first run of each arm is written, the others are copied from it."""
-    import sqlite3
-
-    from harness.core.outcomes import Outcome
-    from harness.tracking import schema
-
-    with sweep_store(folder, trials, seeds) as (tracker, parent, infos):
-        written: dict[str, str] = {}
-        copies = []
-        for info in infos:
-            if info.arm in written:
-                copies.append(info)
-                continue
-            run_id = written[info.arm] = tracker.start_run(parent, info)
-            for point in curve(points, points // 5):
-                tracker.log_point(run_id, point)
-            tracker.end_run(run_id, Outcome.COMPLETE)
-    columns = "name, source_type, source_name, entry_point_name, user_id, status, start_time, end_time, deleted_time"
-    columns += ", source_version, lifecycle_stage, artifact_uri, experiment_id"
-    own_tags = ("arm", "phase", "seed", "study", "trial_number", "config_sha256")
-    kept = "(" + ", ".join(f"'harness.{tag}'" for tag in own_tags) + ")"
-    with sqlite3.connect(folder / "mlflow.db") as db:
-        for number, info in enumerate(copies, 1):
-            old, new = written[info.arm], f"{number:032x}"
-            shift = 0.2 * ((number * 7919) % 101) / 101
-            pair = {"old": old, "new": new, "shift": shift}
-            of_old = "WHERE run_uuid = :old"
-            db.execute(f"INSERT INTO runs (run_uuid, {columns}) SELECT :new, {columns} FROM runs {of_old}", pair)
-            for table in ("metrics", "latest_metrics"):
-                rest = "key, value + :shift * (key LIKE '%loss%'), timestamp, step, is_nan"
-                names = "key, value, timestamp, step, is_nan"
-                copied = f"SELECT :new, {rest} FROM {table} {of_old}"
-                db.execute(f"INSERT INTO {table} (run_uuid, {names}) {copied}", pair)
-            rows = "SELECT key, value, :new FROM tags WHERE run_uuid = :old AND key NOT IN " + kept
-            db.execute(f"INSERT INTO tags (key, value, run_uuid) {rows}", pair)
-            own = {k: v for k, v in schema.trial_tags(parent, info).items() if f"'{k}'" in kept}
-            db.executemany("INSERT INTO tags VALUES (?, ?, ?)", [(k, v, new) for k, v in own.items()])
-            params = schema.trial_params(info.config)
-            db.executemany("INSERT INTO params VALUES (?, ?, ?)", [(k, v, new) for k, v in params.items()])
-    return len(written) + len(copies)
-
-
 def report(runs: int, points: int, limit: float) -> Figure:
+    """Wall time of the report of a sweep."""
     seeds = max(2, min(10, runs // 20))
     count = fill(Path(), runs // 2 - seeds, seeds, points)
     command = [sys.executable, "-m", "harness.report", "many", "--tracking", f"sqlite:///{Path.cwd()}/mlflow.db"]
@@ -386,7 +261,7 @@ def peak_mb() -> float:
 
 
 def encode(quick: bool) -> tuple[float, float]:
-    """Seconds and peak MB of a process that reads, cuts, encodes and stores the whole `sotu` corpus, 12 MB."""
+    """Seconds and peak memory in MB to encode and cache the whole `sotu` corpus, 12 MB."""
     from harness.config.run import DataConfig
     from harness.data import open_dataset
 
@@ -399,20 +274,20 @@ def encode(quick: bool) -> tuple[float, float]:
 
 @measurement("encode-time")
 def encode_time(quick: bool) -> Figure:
-    """Of 12 MB of text."""
+    """Time to encode 12 MB of text."""
     seconds, _ = encode(quick)
     return Figure(seconds, "s", 5.0)
 
 
 @measurement("encode-memory")
 def encode_memory(quick: bool) -> Figure:
-    """Of the whole process, Python included."""
+    """Peak memory of the whole process that encodes 12 MB of text."""
     _, peak = encode(quick)
     return Figure(peak, "MB", 500.0)
 
 
 def trial_memory(shape: str) -> Figure:
-    """Peak memory of a trial, the process before it left out, over what training every weight of its model needs."""
+    """Peak memory that a trial adds to its process, relative to `floor_mb`."""
     import psutil
     import torch
     from ours import config
@@ -435,7 +310,7 @@ def trial_memory(shape: str) -> Figure:
 
 
 def floor_mb(settings: Any, model: Any, rows: int) -> float:
-    """Weights, gradients, two moments, a chunk of logits, and what the backward pass keeps of the forward pass."""
+    """Least memory of training in MB: weights, gradients, two moments, a chunk of logits, and saved activations."""
     import torch
 
     kept: dict[int, int] = {}
@@ -457,22 +332,22 @@ def floor_mb(settings: Any, model: Any, rows: int) -> float:
 
 @measurement("trial-memory-small")
 def trial_memory_small(quick: bool) -> Figure:
-    """Of the shape `small`."""
+    """Peak memory of a trial of the shape `small`."""
     return trial_memory("mini" if quick else "small")
 
 
 @measurement("trial-memory-124m")
 def trial_memory_124m(quick: bool) -> Figure:
-    """Of GPT-2 124M."""
+    """Peak memory of a trial of GPT-2 124M."""
     return trial_memory("mini" if quick else "124m")
 
 
 @measurement("growth")
 def growth(quick: bool) -> Figure:
-    """How much larger a worker is in its last 20 of 100 trials than in trials 11 to 30: the least of the larger shape.
+    """Growth of a worker's memory from trials 11 to 30 to the last 20 of 100.
 
-    What a trial of it holds differs from one to the next by a tensor of the head, 13 MB, as free memory lies elsewhere
-    each time; a leak would raise the least of many, too.
+    Compares the minima over the larger of two shapes: single trials differ by a tensor of the head, 13 MB, because of
+    fragmentation, but a leak would raise the minimum too.
     """
     from ours import config
 
@@ -484,7 +359,7 @@ def growth(quick: bool) -> Figure:
     sizes: list[float] = []
     with LocalPool(1) as pool:
         for number in range(trials):
-            shape = SHAPES["mini" if quick or number % 2 else "tiny"]  # shapes that alternate, as in a search
+            shape = SHAPES["mini" if quick or number % 2 else "tiny"]  # alternating shapes, as in a search
             pool.submit(Job(number, config(shape, 3)))
             finished = False
             while not finished:
@@ -506,7 +381,7 @@ def main() -> None:
     """Print one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", choices=MEASUREMENTS)
-    parser.add_argument("--quick", action="store_true", help="show that it runs; the figure means nothing")
+    parser.add_argument("--quick", action="store_true", help="check that it runs; the result is useless")
     options = parser.parse_args()
     os.environ.pop("MLFLOW_TRACKING_URI", None)
     print(json.dumps(MEASUREMENTS[options.name](options.quick)._asdict()))

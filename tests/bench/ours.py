@@ -1,6 +1,6 @@
-"""This harness at one trial: `train` as a worker runs it, timed from outside by the points that it yields.
+"""One trial of this harness: `train` as in a worker, timed by the points that it yields.
 
-Everything between two points counts: batches, clipping, logging. Evaluations do not, as they do not for the peers.
+The time includes batches, clipping and logging, but no evaluations, as for the peers.
 
     python tests/bench/ours.py tiny --seconds 5 --threads 2
 """
@@ -35,11 +35,11 @@ def config(shape: Shape, steps: int, corpus: str = "short", **train: Any) -> Any
 
 
 def throughput(shape: Shape, corpus: str, seconds: float, device: str) -> dict[str, float]:
-    """Tokens a second of whole training steps, after the first ones, which are not counted."""
+    """Tokens per second of whole training steps, without the first ones."""
     from harness.training.trainer import train
 
     on_gpu = device != "cpu"
-    # Under 200 steps there is a point at every one; with 1,000 at every tenth, the first time that a GPU is waited for.
+    # With fewer than 200 steps every step gives a point. With 1,000 every tenth does, where the CPU waits for the GPU.
     run = train(config(shape, 1000 if on_gpu else 199, corpus, device=device, compile=on_gpu))
     marks: list[tuple[int, float]] = []  # step and time of every point after the first step
     for point in run:

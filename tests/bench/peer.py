@@ -1,9 +1,9 @@
-"""What the peers' scripts share: their batches, their measurement, and the study around their training.
+"""What the peers' scripts share: batches, measurements, and the study around the training.
 
-Each peer brings a model, an optimizer and a training step as its users write them. Around it is what most people write:
-Optuna's `study.optimize` over one objective that trains and logs to MLflow, both in SQLite files. Whatever could be
-done either way is done in the peer's favour: tokens are given encoded, the training loss is logged at every tenth step
-only, nothing is sampled, saved or reported.
+Each peer has a model, an optimizer and a training step as its users write them. The study is what most people write:
+Optuna's `study.optimize` with one objective that trains and logs to MLflow, both in SQLite files. Every choice favours
+the peer: tokens are encoded before, the training loss is logged only every tenth step, and nothing is sampled, saved or
+reported.
 
     python tests/bench/peer_book.py throughput tiny --data FOLDER --seconds 5
     python tests/bench/peer_book.py sweep full --data FOLDER
@@ -37,11 +37,11 @@ class Peer(Protocol):
         """Mean cross-entropy over all targets."""
 
     def step(self, model: nn.Module, optimizer: torch.optim.Optimizer, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Forward, backward, update; gives the loss."""
+        """Forward, backward, update; returns the loss."""
 
 
 def batches(tokens: np.ndarray, shape: Shape) -> Iterator[tuple[Tensor, Tensor]]:
-    """Random windows without end, inputs and targets of shape (batch_size, context_length)."""
+    """Endless random windows: inputs and targets of shape (batch_size, context_length)."""
     generator = np.random.default_rng(SEED)
     while True:
         starts = generator.integers(0, len(tokens) - shape.context_length, shape.batch_size)
@@ -55,7 +55,7 @@ def windows(tokens: np.ndarray, starts: list[int], length: int) -> tuple[Tensor,
 
 @torch.no_grad()
 def evaluate(peer: Peer, model: nn.Module, tokens: np.ndarray, shape: Shape) -> float:
-    """Mean loss over every token of a split but the first, each scored once."""
+    """Mean loss over all tokens of a split but the first."""
     model.eval()
     length, rows = shape.context_length, shape.batch_size
     whole = (len(tokens) - 1) // length
@@ -69,10 +69,10 @@ def evaluate(peer: Peer, model: nn.Module, tokens: np.ndarray, shape: Shape) -> 
 
 
 def throughput(peer: Peer, shape: Shape, tokens: np.ndarray, seconds: float, device: str) -> dict[str, float]:
-    """Tokens a second of whole training steps, after the first ones, which are not counted.
+    """Tokens per second of whole training steps, without the first ones.
 
-    On a GPU as nanoGPT does it there: compiled, in bf16 autocast with TF32, batches from pinned memory, and waited for
-    at every tenth step only.
+    On a GPU as in nanoGPT: compiled, bf16 autocast with TF32, batches from pinned memory, and a synchronisation only
+    every tenth step.
     """
     torch.manual_seed(SEED)
     model = peer.build(shape, shape.drop_rate).to(device).train()
@@ -83,27 +83,28 @@ def throughput(peer: Peer, shape: Shape, tokens: np.ndarray, seconds: float, dev
         torch.set_float32_matmul_precision("high")
         model = torch.compile(model)  # type: ignore[assignment]
 
-    def some(count: int) -> float:
+    def train_steps(count: int) -> float:
         for _ in range(count):
             batch = next(source)
             if on_gpu:
-                batch = tuple(part.pin_memory().to(device, non_blocking=True) for part in batch)
+                inputs, targets = (part.pin_memory().to(device, non_blocking=True) for part in batch)
+                batch = inputs, targets
             with torch.autocast(device, torch.bfloat16, enabled=on_gpu):
                 loss = peer.step(model, optimizer, *batch)
         return loss.item()
 
     at_once = 10 if on_gpu else 1
-    some(at_once)
+    train_steps(at_once)
     steps, began = 0, time.perf_counter()
     while steps < 2 or time.perf_counter() - began < seconds:
-        loss = some(at_once)
+        loss = train_steps(at_once)
         steps += at_once
     elapsed = time.perf_counter() - began
     return {"tokens_per_second": steps * shape.tokens_per_step / elapsed, "steps": steps, "loss": loss}
 
 
 def sweep(peer: Peer, kind: str, train: np.ndarray, val: np.ndarray) -> dict[str, float]:
-    """The whole grid, one trial after the other, in the current folder."""
+    """The whole grid, trial by trial, in the current folder."""
     import mlflow
     import optuna
 
@@ -141,7 +142,7 @@ def sweep(peer: Peer, kind: str, train: np.ndarray, val: np.ndarray) -> dict[str
 
 
 def main(peer: Peer) -> None:
-    """The command line of a peer; prints one line of JSON."""
+    """The command line of a peer. Prints one line of JSON."""
     parser = argparse.ArgumentParser(description=peer.__doc__)
     parser.add_argument("what", choices=("throughput", "sweep"))
     parser.add_argument("case", help="a shape for throughput, full or short for a sweep")

@@ -1,14 +1,14 @@
 """The book's loop: Raschka, "Build a Large Language Model (From Scratch)", package `llms-from-scratch` from PyPI.
 
-Its GPTModel of chapter 4; the training step of chapter 5 (whole logits, `cross_entropy` over them flattened, plain
-`torch.optim.AdamW(lr, weight_decay=0.1)`, no clipping), written out here because the chapter's own function trains for
+Its GPTModel of chapter 4; the training step of chapter 5 (`cross_entropy` over the flattened logits, plain
+`torch.optim.AdamW(lr, weight_decay=0.1)`, no clipping), written out here because the chapter's function trains whole
 epochs and prints.
 """
 
 from __future__ import annotations
 
 import torch
-from llms_from_scratch.ch04 import GPTModel
+from llms_from_scratch.ch04 import GPTModel  # type: ignore[import-untyped]
 from peer import main
 from torch import Tensor, nn
 from workload import VOCABULARY, Shape

@@ -1,7 +1,7 @@
 """Hugging Face: `GPT2LMHeadModel` of `transformers` from PyPI, built from a configuration, with fused AdamW.
 
-What its Trainer does at a step (its default optimizer is the fused AdamW, its clipping 1.0), without the Trainer, which
-needs `accelerate` and is slower. Tied embeddings and biases everywhere, as GPT-2 has them; attention is SDPA.
+A step is that of its Trainer (fused AdamW by default, clipping at 1.0), but without the Trainer, which needs
+`accelerate` and is slower. Tied embeddings and biases, as in GPT-2; attention is SDPA.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class HuggingFace:
         return torch.optim.AdamW(model.parameters(), lr=learning_rate, fused=True)
 
     def loss(self, model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
-        # `labels` alone would be shifted inside, and the last target of each window lost.
+        # With `labels` alone the model would shift them and lose the last target of each window.
         return model(input_ids=inputs, labels=targets, shift_labels=targets).loss
 
     def step(self, model: nn.Module, optimizer: torch.optim.Optimizer, inputs: Tensor, targets: Tensor) -> Tensor:

@@ -1,11 +1,11 @@
-"""A GPT in nanoGPT's manner. nanoGPT is on no package index: this is our own script after its published design.
+"""A GPT after nanoGPT, which is on no package index: this is our own script after its published design.
 
-What it takes over: one product for query, key and value; SDPA with `is_causal`; no biases, but where a shape asks for
-them (on a GPU, where it trains the 124M preset, which has them: nanoGPT's `bias=True`, "like GPT-2"); the head tied to
+The same: one product for query, key and value; SDPA with `is_causal`; no biases, except in
+shapes with `biases` (on a GPU, for the 124M preset: nanoGPT's `bias=True`, "like GPT-2"); the head tied to
 the token embedding; a vocabulary of 50304, padded to a multiple of 64; initial weights of N(0, 0.02), the residual
 projections by 1/√(2·n_layers) less; the whole logits and `cross_entropy`; fused AdamW with betas 0.9 and 0.95, decay
-0.1 on matrices and none on vectors; clipping at 1.0; gradients set to None. What it leaves out: `torch.compile` on a
-CPU, where it takes longer than these trials (nanoGPT's own advice is `--compile=False`), and its configuration system.
+0.1 on matrices and none on vectors; clipping at 1.0; gradients set to None. Left out: `torch.compile` on a
+CPU, which takes longer than these trials (nanoGPT recommends `--compile=False`), and the configuration system.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ STD = 0.02
 
 
 class Norm(nn.Module):
-    """LayerNorm that can do without a bias."""
+    """LayerNorm with an optional bias."""
 
     def __init__(self, width: int, bias: bool) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Norm(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention and MLP, each behind a norm and added to the residual stream."""
+    """Pre-norm attention and MLP, each added to the residual stream."""
 
     def __init__(self, shape: Shape, drop_rate: float) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class Model(nn.Module):
 
 
 class NanoGPT:
-    """A GPT and a loop in nanoGPT's manner."""
+    """A GPT and a training step after nanoGPT."""
 
     name = "nanogpt"
 

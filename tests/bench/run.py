@@ -1,4 +1,4 @@
-"""Measure this harness and what people would use instead, on the same work, in turn, on this machine.
+"""Measure this harness and its peers on the same work, on this machine.
 
     python tests/bench/run.py --part throughput     # about 8 minutes on 2 quiet cores
     python tests/bench/run.py --part sweep          # about 20 minutes
@@ -6,17 +6,17 @@
     python tests/bench/run.py --part gpu            # about 5 minutes on a machine with a GPU
     python tests/bench/run.py --part throughput --case small --who book --who ours --repeat 5
     python tests/bench/run.py --part sweep --env plain --who book --who ours --who ours-pruned
-    python tests/bench/run.py --table               # only print what --out holds
+    python tests/bench/run.py --table               # print the results in --out
 
-Parts: `throughput` (tokens a second of one trial's training steps), `sweep` (the wall time of a whole sweep of six
+Parts: `throughput` (tokens per second of one trial's training steps), `sweep` (wall time of a whole sweep of six
 trials, from the command to its end), `micro` (this harness alone: shares of tracking and checkpoints, start-up,
-report, memory) and `gpu` (the 124M preset against nanoGPT's compiled step, where there is a GPU). Every measurement is
-a fresh process. Peers run twice: `plain`, as their users run them, and `malloc`, with the memory settings that our
-workers are started with. AdaptiveSeeds are interleaved, and each starts with another one.
+report, memory) and `gpu` (the 124M preset against nanoGPT's compiled step, on a machine with a GPU). Every measurement
+is a fresh process. Peers run with two environments: `plain`, as their users run them, and `malloc`, with the memory
+settings of our workers. Rounds are interleaved, and each starts with another program.
 
-Each measurement is appended to --out as a line of JSON as soon as it is made. What is there already is not measured
-again, so an interrupted command goes on where it was; --fresh sets the file aside and begins anew. Times from a machine
-that does other work at the same time mean nothing: the load is recorded beside each measurement, and the table warns.
+Each measurement is appended to --out as one line of JSON. Measurements that are in --out are not repeated, so an
+interrupted command resumes; --fresh sets the file aside and starts again. Times from a machine that does other work
+are useless: the load is recorded with each measurement, and the table warns of it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ import json
 import os
 import platform
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -44,35 +43,22 @@ ROOT = HERE.parents[1]
 sys.path[:0] = [str(HERE), str(ROOT)]
 
 import micro  # noqa: E402
+from table import OURS, PEERS, PRUNED, read, show  # noqa: E402
 from workload import CORPORA, SHAPES, SWEEPS  # noqa: E402
 
 from harness.core.hardware import count_gpus, processor_name  # noqa: E402
 from harness.workers.pool import WORKER_ENVIRONMENT  # noqa: E402
 
 PARTS = ("throughput", "sweep", "micro", "gpu")
-PEERS = ("book", "hf", "nanogpt")
-PRUNED = ("ours-pruned", "ours-sampled")
-OURS = ("ours", "ours-per-core", *PRUNED)
-# What `ours-sampled` adds to pruning: curves, and so the pruner, go by a fixed sample of the validation split and come
-# twice as often; whole trials score the whole split at their ends all the same.
+# `ours-sampled`: like `ours-pruned`, but evaluates a fixed sample of the validation split, twice as often. Trials that
+# are not pruned evaluate the whole split at their end.
 SAMPLED = {"eval_every": {"steps": 10}, "eval_tokens": 1024}
-# The factors to reach (issue 5), by part, case, peer and environment; "*" is any peer or case.
-TARGETS = {
-    ("throughput", "small", "book", "plain"): 1.6,
-    ("throughput", "small", "nanogpt", "plain"): 1.35,
-    ("throughput", "124m", "book", "plain"): 1.4,
-    ("gpu", "124m-1024", "nanogpt", "plain"): 1.0,
-    ("sweep", "full", "*", "plain", "ours"): 3.0,
-    ("sweep", "full", "*", "malloc", "ours"): 1.6,
-    **{("sweep", "full", "*", "plain", who): 5.0 for who in PRUNED},
-    **{("sweep", "full", "*", "malloc", who): 2.5 for who in PRUNED},
-}
 TIMEOUT = 1800.0
 
 
 @dataclass(frozen=True)
 class Job:
-    """One measurement that can be made."""
+    """One measurement to make."""
 
     part: str
     case: str
@@ -90,7 +76,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Done:
-    """How a process ended: its output, wall and CPU seconds, and the memory of its largest process."""
+    """The result of a command: output, wall and CPU seconds, and the memory of its largest process."""
 
     output: str
     wall: float
@@ -114,19 +100,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--part", action="append", choices=PARTS, help="may be repeated; default: all")
+    add("--part", action="append", choices=PARTS, help="repeatable; default: all")
     add("--case", action="append", choices=list(SHAPES), help="shapes of throughput; default: small, tiny, 124m")
-    add("--who", action="append", choices=[*PEERS, *OURS], help="whom to measure; default: all")
-    add("--env", action="append", choices=("plain", "malloc"), help="settings of the peers; default: both")
-    add("--micro", action="append", choices=list(micro.MEASUREMENTS), help="single figures of micro; default: all")
-    add("--repeat", type=int, help="rounds; default: small 3, tiny 2, 124m 1, sweep 1 (with ours in it three times)")
-    add("--seconds", type=float, default=5.0, help="of training in one throughput measurement (default 5)")
-    add("--set", action="append", default=[], metavar="PATH=VALUE", help="passed on to our sweep; for experiments")
+    add("--who", action="append", choices=[*PEERS, *OURS], help="programs to measure; default: all")
+    add("--env", action="append", choices=("plain", "malloc"), help="environments of the peers; default: both")
+    add("--micro", action="append", choices=list(micro.MEASUREMENTS), help="measurements of micro; default: all")
+    add("--repeat", type=int, help="rounds; default: small 3, tiny 2, 124m 1, sweep 1 (three of ours)")
+    add("--seconds", type=float, default=5.0, help="of training per throughput measurement (default 5)")
+    add("--set", action="append", default=[], metavar="PATH=VALUE", help="passed to our sweep; for experiments")
     add("--pruner", default="median", help="of ours-pruned and ours-sampled (default median)")
     add("--out", type=Path, default=ROOT / "build" / "bench.jsonl", help="raw measurements (default build/bench.jsonl)")
-    add("--fresh", action="store_true", help="set the file of raw measurements aside and begin anew")
-    add("--table", action="store_true", help="measure nothing")
-    add("--quick", action="store_true", help="a minute's proof that everything runs; its figures mean nothing")
+    add("--fresh", action="store_true", help="set the file of raw measurements aside and start again")
+    add("--table", action="store_true", help="print the results in --out; measure nothing")
+    add("--quick", action="store_true", help="check in a minute that everything runs; the results are useless")
     options = parser.parse_args(arguments)
     if options.quick and options.out == parser.get_default("out"):
         options.out = Path(tempfile.mkdtemp(prefix="bench-quick-")) / "bench.jsonl"
@@ -137,7 +123,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def jobs(options: argparse.Namespace) -> Iterator[Job]:
-    """Every measurement that is wanted, interleaved."""
+    """Every measurement of the options, interleaved."""
     parts = options.part or PARTS
     who = options.who or [*PEERS, *OURS]
     peers = [peer for peer in PEERS if peer in who]
@@ -158,7 +144,7 @@ def jobs(options: argparse.Namespace) -> Iterator[Job]:
         counts = dict.fromkeys(ours, 0)
         for number in range(options.repeat or 1):
             others = [(name, env) for env in envs for name in peers]
-            between = len(others) if options.quick else max(1, len(others) // 3)  # of the peers', and then ours again
+            between = len(others) if options.quick else max(1, len(others) // 3)  # peers between two of ours
             for place, (name, env) in enumerate(others or [("", "")]):
                 if place % between == 0:
                     for one in ours:
@@ -175,11 +161,11 @@ def jobs(options: argparse.Namespace) -> Iterator[Job]:
             for name, env in pair[:: -1 if number % 2 else 1]:
                 yield Job("gpu", "124m-1024", name, env, number)
     elif "gpu" in (options.part or ()):
-        print("no GPU here, so nothing is known of one")
+        print("no GPU on this machine: skipping the part gpu")
 
 
 def measure(options: argparse.Namespace) -> None:
-    """Make every measurement that --out does not hold yet."""
+    """Make every measurement that is not in --out yet."""
     have = {(one["part"], one["case"], one["who"], one["env"], one["round"]) for one in read(options.out)}
     todo = [job for job in jobs(options) if job.key not in have]
     about, began, lock = machine(), time.monotonic(), threading.Lock()
@@ -205,14 +191,14 @@ def measure(options: argparse.Namespace) -> None:
         if not options.quick:
             for number, job in numbered:
                 make(number, job)
-        else:  # where figures mean nothing, as many at once as there are cores
+        else:  # results are useless anyway: run as many at once as there are cores
             with ThreadPoolExecutor(os.cpu_count()) as together:
                 list(together.map(lambda pair: make(*pair), numbered))
     print(f"raw measurements: {options.out}\n")
 
 
 def prepare(folder: Path) -> None:
-    """Encode the corpora once, for the peers as arrays, for us in a cache of our own."""
+    """Encode the corpora once: as arrays for the peers, in a cache for this harness."""
     import numpy as np
 
     from harness.config.run import DataConfig
@@ -226,7 +212,7 @@ def prepare(folder: Path) -> None:
 
 
 def environment(env: str, folder: Path, threads: int | None = None) -> dict[str, str]:
-    """This process's environment without what would settle memory or threads, then what `env` means."""
+    """This process's environment without settings of memory or threads, plus those of `env`."""
     drop = (*WORKER_ENVIRONMENT, "GLIBC_TUNABLES", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "MLFLOW_TRACKING_URI")
     found = {name: value for name, value in os.environ.items() if name not in drop}
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
@@ -264,7 +250,7 @@ def run_gpu(job: Job, folder: Path, options: argparse.Namespace) -> dict[str, An
 
 
 def tokens_per_second(command: Sequence[str], copies: int, env: Mapping[str, str], folder: Path) -> dict[str, Any]:
-    """What so many copies of a script that trains one trial do together."""
+    """The total of several copies of a script that trains one trial."""
     done = run_together([sys.executable, *command], copies, env, folder)
     said = [json.loads(one.output.splitlines()[-1]) for one in done]
     return {
@@ -286,7 +272,7 @@ def run_sweep(job: Job, folder: Path, options: argparse.Namespace) -> dict[str, 
         train = SAMPLED if job.who == "ours-sampled" else {}
         (place / "bench.yaml").write_text(sweep_spec(job.case, pruner, **train), "utf-8")
         command = ["-m", "harness.sweep", "bench.yaml", *(part for one in options.set for part in ("--set", one))]
-        env = environment("plain", folder)  # the command sets its workers' environment by itself
+        env = environment("plain", folder)  # the command sets the environment of its workers itself
     done = run_together([sys.executable, *command], 1, env, place)
     found = {"settings": options.set} if options.set and job.who not in PEERS else {}
     said = our_losses(place) if job.who not in PEERS else json.loads(done[0].output.splitlines()[-1])
@@ -306,7 +292,7 @@ def sweep_spec(case: str, pruner: str, **train: Any) -> str:
             "budget": {"steps": plan.steps},
             "batch_size": plan.shape.batch_size,
             "eval_every": {"steps": plan.eval_every},
-            "train_eval_tokens": plan.shape.context_length,  # the peers score no part of the training split
+            "train_eval_tokens": plan.shape.context_length,  # the peers do not evaluate the training split
             "schedule": "constant",
             "warmup": 0.0,
             "sample": {"max_new_tokens": 0},
@@ -323,7 +309,7 @@ def sweep_spec(case: str, pruner: str, **train: Any) -> str:
 
 
 def our_losses(place: Path) -> dict[str, Any]:
-    """What the sweep's own store says of its trials."""
+    """Outcomes and best loss of the sweep's trials, from its store."""
     code = (
         "import json; from harness.report import load_runs; r = load_runs('bench'); "
         "counts = {k: int(v) for k, v in r['outcome'].value_counts().items()}; "
@@ -343,7 +329,7 @@ def run_micro(job: Job, folder: Path, options: argparse.Namespace) -> dict[str, 
 
 
 def run_together(command: Sequence[str], copies: int, env: Mapping[str, str], place: Path) -> list[Done]:
-    """Run so many copies of a command at once; raises RuntimeError where one fails."""
+    """Run several copies of a command at once; raises RuntimeError if one fails."""
     started = []
     for _ in range(copies):
         out, err = (tempfile.TemporaryFile("w+", encoding="utf-8") for _ in range(2))  # noqa: SIM115
@@ -364,7 +350,7 @@ def run_together(command: Sequence[str], copies: int, env: Mapping[str, str], pl
 
 
 def wait(process: subprocess.Popen[Any]) -> tuple[int, int, Any]:
-    """`os.wait4` that gives up after a while, and never leaves the process behind."""
+    """`os.wait4` with a timeout; kills the process if it does not end."""
     deadline = time.monotonic() + TIMEOUT
     try:
         while time.monotonic() < deadline:
@@ -388,7 +374,7 @@ def summary(done: Sequence[Done]) -> dict[str, float]:
 
 
 def machine() -> dict[str, Any]:
-    """Where and with what: recorded beside each measurement."""
+    """The machine and the versions, recorded with each measurement."""
     from importlib.metadata import version
 
     git = (["rev-parse", "--short", "HEAD"], ["status", "--porcelain"])
@@ -406,76 +392,6 @@ def machine() -> dict[str, Any]:
 
 
 RUNNERS = {"throughput": run_throughput, "sweep": run_sweep, "micro": run_micro, "gpu": run_gpu}
-
-
-# showing ---------------------------------------------------------------------------------------------------------
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    """The measurements in a file; a torn last line is left out."""
-    found = []
-    for line in path.read_text("utf-8").splitlines() if path.exists() else []:
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            continue
-    return found
-
-
-def show(measured: Sequence[Mapping[str, Any]]) -> None:
-    """Print medians, ratios and targets."""
-    if not measured:
-        print("nothing measured yet")
-        return
-    for about in sorted(
-        {f"{m['cpu']}, {m['cores']} cores, torch {m['torch']}, commit {m['commit']}" for m in measured}
-    ):
-        print(about)
-    # Measuring itself leaves a load of about one a core behind.
-    busy = sum(m["load_before"] > 1.5 * (m["cores"] or 1) for m in measured)
-    if busy:
-        print(f"warning: {busy} of {len(measured)} measurements began while the machine was busy with other work")
-    for part in ("throughput", "sweep", "gpu"):
-        for case in dict.fromkeys(m["case"] for m in measured if m["part"] == part):
-            show_case(part, case, [m for m in measured if m["part"] == part and m["case"] == case])
-    if figures := [m for m in measured if m["part"] == "micro"]:
-        print(f"\n{'micro':<32} {'figure':>12} {'limit':>12}")
-        for m in figures:
-            limit = f"{m['limit']:g} {m['unit']}" if m["limit"] is not None else ""
-            verdict = "" if m["limit"] is None else ("ok" if m["value"] <= m["limit"] else "MISSED")
-            print(f"{m['who']:<32} {m['value']:>10.3g} {m['unit']:<3} {limit:>10}  {verdict:<7} {m.get('note', '')}")
-
-
-def show_case(part: str, case: str, measured: Sequence[Mapping[str, Any]]) -> None:
-    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for m in measured:
-        groups.setdefault((m["who"], m["env"]), []).append(m)
-    median = {key: statistics.median(m["value"] for m in group) for key, group in groups.items()}
-    ours = [key for key in groups if key[0] in OURS]
-    unit = measured[0]["unit"]
-    print(f"\n{part} {case}: {'less is better' if part == 'sweep' else 'more is better'}, {unit}")
-    heading = f"{'who':<14} {'settings':<9} {'runs':>4} {'median':>9} {'range':>17} {'CPU s':>8} {'RSS MB':>7}"
-    print(heading + "".join(f" {'× ' + name:>24}" for name, _ in ours))
-    for key, group in groups.items():
-        values = [m["value"] for m in group]
-        spread = f"{min(values):.4g}–{max(values):.4g}"
-        cpu, rss = (statistics.median(m[name] for m in group) for name in ("cpu_seconds", "rss_mb"))
-        line = f"{key[0]:<14} {key[1]:<9} {len(group):>4} {median[key]:>9.4g} {spread:>17} {cpu:>8.1f} {rss:>7.0f}"
-        if key[0] in PEERS:
-            for mine in ours:
-                ratio = median[key] / median[mine] if part == "sweep" else median[mine] / median[key]
-                line += f" {judged(ratio, part, case, key, mine[0]):>24}"
-        print(line)
-
-
-def judged(ratio: float, part: str, case: str, peer: tuple[str, str], ours: str) -> str:
-    """`1.72 (≥ 1.6 ok)`: a factor, and the one to reach where there is one."""
-    who, env = peer
-    target = TARGETS.get((part, case, who, env)) if ours == "ours" else None
-    target = target or TARGETS.get((part, case, "*", env, ours))
-    if target is None:
-        return f"{ratio:.2f}"
-    return f"{ratio:.2f} (≥ {target:g} {'ok' if ratio >= target else 'MISSED'})"
 
 
 if __name__ == "__main__":

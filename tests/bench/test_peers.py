@@ -1,4 +1,4 @@
-"""The peers' scripts and the command that measures them still run; what they measure here means nothing."""
+"""The peers' scripts and the command that measures them run; the results here are useless."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ def test_the_peers_and_the_harness_train_the_same_work(tmp_path: Path) -> None:
     assert sorted(m["who"] for m in measured if m["part"] == "sweep") == sorted([*peers, "ours"])
     for m in measured:
         assert m["value"] > 0 and m["cpu_seconds"] > 0 and m["commit"]
-        if m["part"] == "throughput":  # everybody begins at about the loss of a uniform guess, in nats
+        if m["part"] == "throughput":  # training starts near the loss of a uniform distribution, in nats
             assert all(one["loss"] == pytest.approx(math.log(50257), abs=0.8) for one in m["said"])
     sweeps = {m["who"]: m["said"] for m in measured if m["part"] == "sweep"}
     assert {sweeps[name]["trials"] for name in peers} == {2}
     assert sweeps["ours"]["outcomes"] == {"complete": 2}
     losses = [sweeps[name]["best"] for name in [*peers, "ours"]]
     assert all(loss == pytest.approx(math.log(50257), abs=0.8) for loss in losses)
-    # Asked again, it measures nothing and prints the same table.
+    # The same command again measures nothing and prints the same table.
     again = run(*wanted)
     assert "[1/" not in again
     assert again.split("raw measurements")[1] == said.split("raw measurements")[1]
 
 
-def test_the_table_judges_by_the_ratio_of_medians(tmp_path: Path) -> None:
+def test_the_table_compares_medians(tmp_path: Path) -> None:
     about = {"cpu": "x", "cores": 2, "torch": "2", "commit": "c", "load_before": 0.1, "cpu_seconds": 1.0, "rss_mb": 9}
 
     def line(who: str, env: str, number: int, value: float) -> str:

@@ -1,4 +1,4 @@
-"""What everybody is measured on: three models of one trial, and one sweep. Imported by the peers too: no torch here."""
+"""The work that is measured: shapes of single trials, and one sweep. Imports no torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SEED = 1
 
 @dataclass(frozen=True)
 class Shape:
-    """A GPT and its batch: context length and batch size in tokens and sequences, the others as in GPT-2."""
+    """A GPT and its batch: context length in tokens, batch size in sequences, the rest as in GPT-2."""
 
     context_length: int
     emb_dim: int
@@ -18,11 +18,11 @@ class Shape:
     n_layers: int
     batch_size: int
     drop_rate: float = 0.1
-    biases: bool = False  # in every layer and norm, of a peer that can do without; ours are as GPT-2's, with them
+    biases: bool = False  # of a peer in which biases are optional; our model has them, as GPT-2
 
     @property
     def model(self) -> dict[str, float]:
-        """The model's fields, as a spec of ours names them."""
+        """The fields of `model` in a spec."""
         return {name: value for name, value in vars(self).items() if name not in ("batch_size", "biases")}
 
     @property
@@ -37,13 +37,13 @@ SHAPES = {
     "124m-1024": Shape(  # on a GPU
         context_length=1024, emb_dim=768, n_heads=12, n_layers=12, batch_size=12, biases=True
     ),
-    "mini": Shape(context_length=16, emb_dim=16, n_heads=2, n_layers=1, batch_size=2),  # --quick: shows that it runs
+    "mini": Shape(context_length=16, emb_dim=16, n_heads=2, n_layers=1, batch_size=2),  # for --quick
 }
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A grid over learning rate and dropout; every trial scores the whole validation split at `eval_at`."""
+    """A grid over learning rate and dropout; trials evaluate the whole validation split every `eval_every` steps."""
 
     shape: Shape
     learning_rates: tuple[float, ...]
@@ -70,10 +70,10 @@ QUICK_SWEEP = Sweep(
     steps=2,
     eval_every=1,
 )
-SWEEPS = {"full": SWEEP, "short": QUICK_SWEEP}  # by the corpus that they train on
+SWEEPS = {"full": SWEEP, "short": QUICK_SWEEP}  # by name of the corpus
 
-# The text: 22 addresses of 1801 to 1822, whose validation split has 7,723 targets; for single trials and for --quick
-# one address of 3,225 training tokens and 393 targets.
+# "full": 22 addresses of 1801 to 1822; the validation split has 7,723 targets. "short", for single trials and --quick:
+# one address with 3,225 training tokens and 393 validation targets.
 CORPORA = {
     "full": {"corpus": "sotu-1801-1822", "tokenizer": "gpt2", "split": {"val": 0.0951, "test": 0.1}},
     "short": {"corpus": "sotu-1820", "tokenizer": "gpt2", "split": {"val": 0.1, "test": 0.1}},
