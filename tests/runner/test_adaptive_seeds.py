@@ -1,8 +1,9 @@
-"""More seeds for what is undecided: who gets them, when it ends, and that nothing of the test split is seen."""
+"""Rounds of confirm runs: which arms get more seeds, when rounds end, and that test losses are never used."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from specs import GOOD, load
 
 ARMS = ("drop_rate=0.0", "drop_rate=0.1", "drop_rate=0.2")
 BASE, CLEAR, OPEN = ARMS
-LOSSES = {  # by place of the seed
+LOSSES = {  # arm → loss of each seed
     BASE: [5.0, 5.1, 4.9, 5.0, 5.2, 4.8, 5.0, 5.0],
     CLEAR: [5.5, 5.61, 5.39, 9.0, 9.0, 9.0, 9.0, 9.0],
     OPEN: [5.0, 5.2, 4.85, 5.01, 5.1, 4.9, 5.1, 4.9],
@@ -28,13 +29,17 @@ def spec(tmp_path: Path) -> SweepSpec:
 
 
 def train(
-    rounds: AdaptiveSeeds, spec: SweepSpec, arm: str, outcome: Outcome = Outcome.COMPLETE, **others: float
+    rounds: AdaptiveSeeds,
+    spec: SweepSpec,
+    arm: str,
+    outcome: Outcome = Outcome.COMPLETE,
+    others: Mapping[str, float] | None = None,
 ) -> None:
-    """Let an arm have its runs of this round."""
+    """Record an arm's runs of this round, with some other metrics."""
     for seed in rounds.seeds:
         loss = LOSSES[arm][spec.seeds.index(seed)]
         config = spec.arm_config(next(a for a in spec.arms() if a.name == arm), {"train.learning_rate": 1e-3}, seed)
-        measured = {"val/loss": loss, "val/bits_per_byte": loss / 3, **others}
+        measured = {"val/loss": loss, "val/bits_per_byte": loss / 3, **(others or {})}
         rounds.record(arm, seed, config, outcome, measured, f"{arm}{seed}")
 
 
@@ -52,11 +57,11 @@ def test_only_undecided_arms_and_the_baseline_get_more_seeds(spec: SweepSpec) ->
     assert [arm.name for arm in rounds.next_round()] == [BASE, OPEN]
     for arm in (BASE, OPEN):
         train(rounds, spec, arm)
-    assert rounds.undecided() == [OPEN]  # 0.05 of spread, 8 pairs: still open
+    assert rounds.undecided() == [OPEN]  # 8 pairs with a spread of 0.05
     assert rounds.next_round() == []  # the last look has been taken
 
 
-def test_it_ends_where_everything_is_decided(spec: SweepSpec) -> None:
+def test_rounds_end_when_every_arm_is_decided(spec: SweepSpec) -> None:
     rounds = AdaptiveSeeds(spec)
     for arm in (BASE, CLEAR):
         train(rounds, spec, arm)
@@ -68,13 +73,13 @@ def test_it_ends_where_everything_is_decided(spec: SweepSpec) -> None:
     assert rounds.undecided() == [] and rounds.next_round() == []
 
 
-def test_test_metrics_are_not_even_kept(spec: SweepSpec) -> None:
-    plain, tempting = AdaptiveSeeds(spec), AdaptiveSeeds(spec)
+def test_test_metrics_are_not_used(spec: SweepSpec) -> None:
+    plain, with_test = AdaptiveSeeds(spec), AdaptiveSeeds(spec)
     for arm in ARMS:
         train(plain, spec, arm)
-        train(tempting, spec, arm, **{"test/loss": 1.0 if arm == OPEN else 9.0, "test/bits_per_byte": 0.1})
-    assert "test/" not in repr(tempting.__dict__["_results"])
-    assert tempting.undecided() == plain.undecided()
+        train(with_test, spec, arm, others={"test/loss": 1.0 if arm == OPEN else 9.0, "test/bits_per_byte": 0.1})
+    assert "test/" not in repr(with_test.__dict__["_results"])
+    assert with_test.undecided() == plain.undecided()
 
 
 def test_arms_without_a_pair_get_no_more_seeds(spec: SweepSpec) -> None:
@@ -88,7 +93,7 @@ def test_arms_without_a_pair_get_no_more_seeds(spec: SweepSpec) -> None:
     assert alone.undecided() == [] and AdaptiveSeeds(spec).undecided() == []
 
 
-def test_other_texts_are_not_compared_and_get_no_more_seeds(tmp_path: Path) -> None:
+def test_arms_with_other_data_are_not_compared_and_get_no_more_seeds(tmp_path: Path) -> None:
     text = GOOD.replace("model.drop_rate: [0.0, 0.1]", "data.split.val: [0.1, 0.2]").replace("baseline: {model", "#")
     spec = load(tmp_path, text.replace("seeds: 3", "seeds: {min: 2, max: 4}"))
     rounds = AdaptiveSeeds(spec)

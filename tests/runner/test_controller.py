@@ -1,4 +1,4 @@
-"""The controller's event loop, with a pool and a tracker that the test plays."""
+"""The controller's event loop, with a fake pool and a fake tracker."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from stored_runs import DATA
 
 
 class FakePool:
-    """A pool whose jobs end as soon as they are submitted, all but `slow` ones; `log` is what happened, in order."""
+    """Finishes every job at once, except `slow`; `log` has what happened, in order."""
 
     def __init__(self, size: int, slow: int | None = None) -> None:
         self.size, self.slow, self.busy = size, slow, 0
@@ -42,7 +42,7 @@ class FakePool:
         self.busy += 1
         self.log.append(("submit", job.id))
         point = Point(job.config.train.budget.tokens or 1, 400_000, 1.0, 1.0, {VAL_LOSS: 4.0 + job.id / 10})
-        events = [Progress(job.id, point), Finished(job.id, Outcome.COMPLETE)]
+        events: list[Event] = [Progress(job.id, point), Finished(job.id, Outcome.COMPLETE)]
         if job.id == self.slow:
             self.late = [*events]
         else:
@@ -64,7 +64,7 @@ class FakePool:
 
 
 class FakeTracker:
-    """Creates runs only once `answers` is set; takes everything else at once."""
+    """Creates runs only once `answers` is set; accepts everything else at once."""
 
     def __init__(self) -> None:
         self.answers = threading.Event()
@@ -90,10 +90,10 @@ def controller(folder: Path, pool: FakePool, tracker: FakeTracker) -> tuple[Swee
     storage = open_storage(f"sqlite:///{folder}/optuna.db")
     studies = {arm.name: ArmStudy(spec, arm, spec.identity(), storage, 1000, 400_000) for arm in spec.arms()}
     outbox = Outbox(cast(Tracker, tracker), "parent", folder / "runs")
-    work = {arm.name: 1.0 for arm in spec.arms()}
+    costs = {arm.name: 1.0 for arm in spec.arms()}
     data = {arm.name: DATA for arm in spec.arms()}
     made = SweepController(
-        spec, studies, cast(Tracker, tracker), outbox, cast(WorkerPool, pool), make_screen(console()), work, data
+        spec, studies, cast(Tracker, tracker), outbox, cast(WorkerPool, pool), make_screen(console()), costs, data
     )
     return made, outbox
 

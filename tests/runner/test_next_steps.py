@@ -16,7 +16,7 @@ def comparison(verdict: str | None, needed: float = 7.0, runs: str = "aaaaaaaaaa
     )
 
 
-def test_what_is_undecided_gets_the_seeds_it_needs() -> None:
+def test_an_undecided_arm_gets_the_number_of_seeds_it_needs() -> None:
     more, pair, text = next_steps(comparison("undecided"), ["my spec.yaml", "--set", "study.seeds=2"], False)
     assert more.startswith("python -m harness.sweep 'my spec.yaml' --set study.seeds=7 ")
     assert pair.startswith("python -m harness.compare aaaaaaaaaaaa dddddddddddd ")
@@ -24,11 +24,11 @@ def test_what_is_undecided_gets_the_seeds_it_needs() -> None:
     assert "study.seeds=2" not in next_steps(comparison("undecided"), ["x", "--set=study.seeds=2"], False)[0]
 
 
-def test_no_more_seeds_where_they_are_many_or_found_out_by_the_sweep_or_not_needed() -> None:
-    for found, looks in (
+def test_more_seeds_are_not_suggested_if_too_many_or_adaptive_or_not_needed() -> None:
+    for found, adaptive in (
         (comparison("undecided", 1000.0), False),
         (comparison("undecided"), True),
         (comparison("worse"), False),
     ):
-        assert not [step for step in next_steps(found, ["x"], looks) if "study.seeds" in step]
+        assert not [step for step in next_steps(found, ["x"], adaptive) if "study.seeds" in step]
     assert next_steps(comparison(None, runs=""), ["x"], False) == []

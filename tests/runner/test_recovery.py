@@ -1,4 +1,4 @@
-"""Three stores that disagree are brought into one truth, also where whoever does it is killed at any step of it."""
+"""Recovery brings Optuna, MLflow and the disk into agreement, even if it is killed at any of its writes."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import optuna
 import pytest
 from mlflow import MlflowClient
 
+from crashed_sweep import CrashedSweep, measure
 from harness.core import metrics
 from harness.core.metrics import Point
 from harness.core.outcomes import Outcome, Phase
@@ -22,70 +23,69 @@ from harness.runner.tasks import Task, objective_value
 from harness.search.study import RUN_KEY
 from harness.tracking import load_runs, unfinished_runs
 from stored_runs import DATA
-from torn_sweep import Torn, measure
 
 
 @pytest.fixture(scope="module")
-def torn(tmp_path_factory: pytest.TempPathFactory) -> Torn:
-    """What a killed process left: one of each.
+def crashed(tmp_path_factory: pytest.TempPathFactory) -> CrashedSweep:
+    """What a killed process left behind: one case of each.
 
-    Trial 0 is complete everywhere. Trial 1 ended, and neither Optuna nor MLflow knows. Trial 2 was being trained, and
-    MLflow has its first point only. Trial 3 was being trained, and its folder is gone. Trial 4 had just been asked for.
-    A confirm run was being trained.
+    Trial 0 is complete everywhere. Trial 1 finished, and neither Optuna nor MLflow knows. Trial 2 was training, and
+    MLflow has only its first point. Trial 3 was training, and its folder is gone. Trial 4 had just been asked for. A
+    confirm run was training.
     """
-    torn = Torn(tmp_path_factory.mktemp("torn"))
-    study, _, outbox = torn.open()
-    key, task = torn.begin(study, outbox, 5.0, 4.0, 3.0)
+    crashed = CrashedSweep(tmp_path_factory.mktemp("crashed"))
+    study, _, outbox = crashed.open()
+    key, task = crashed.start_trial(study, outbox, 5.0, 4.0, 3.0)
     outbox.end(key, Outcome.COMPLETE, "")
     assert task.trial is not None
     study.tell(task.trial.number, Outcome.COMPLETE, 3.0)
     outbox.send()
-    ended, _ = torn.begin(study, outbox, 5.0, 9.0)
-    running, task = torn.begin(study, outbox, 5.0)
-    bare, _ = torn.begin(study, outbox, 5.0, 4.5)
+    ended, _ = crashed.start_trial(study, outbox, 5.0, 9.0)
+    running, task = crashed.start_trial(study, outbox, 5.0)
+    bare, _ = crashed.start_trial(study, outbox, 5.0, 4.5)
     outbox.send()
     outbox.end(ended, Outcome.DIVERGED, "NaN")
     measure(outbox, running, task.config, 4.2, 4.1, first=1)
     shutil.rmtree(outbox.folder_of(bare))
     study.ask()
-    confirm = outbox.start(Task(torn.arm, Phase.CONFIRM, task.values, 2, task.config).info(DATA))
+    confirm = outbox.start(Task(crashed.arm, Phase.CONFIRM, task.values, 2, task.config).info(DATA))
     measure(outbox, confirm, task.config, 5.0)
-    return torn
+    return crashed
 
 
 @pytest.fixture
-def copied(torn: Torn, tmp_path: Path) -> Callable[[], Torn]:
-    """Makes copies of the torn stores."""
+def copied(crashed: CrashedSweep, tmp_path: Path) -> Callable[[], CrashedSweep]:
+    """Copies the stores of the crashed sweep."""
     numbers = itertools.count()
 
-    def copy() -> Torn:
+    def copy() -> CrashedSweep:
         target = tmp_path / f"copy{next(numbers)}"
-        shutil.copytree(torn.folder, target)
-        return Torn(target)
+        shutil.copytree(crashed.folder, target)
+        return CrashedSweep(target)
 
     return copy
 
 
-def test_three_stores_are_brought_into_one_truth(copied: Callable[[], Torn]) -> None:
-    torn = copied()
-    kept = {run.info.number: run.key for run in unfinished_runs(torn.folder / "work" / "runs")}
-    said = torn.reconcile()
+def test_the_stores_agree_afterwards(copied: Callable[[], CrashedSweep]) -> None:
+    crashed = copied()
+    kept = {run.info.number: run.key for run in unfinished_runs(crashed.folder / "work" / "runs")}
+    said = crashed.reconcile()
     assert said == (
         "2 interrupted runs to resume; 1 finished run that MLflow had not recorded yet; "
         "1 run without a folder, to train again"
     )
-    trials, _, folders = torn.stores()
+    trials, _, folders = crashed.stores()
     assert [(number, state, value, outcome) for _, number, state, value, _, _, outcome in trials] == [
         (0, "COMPLETE", 3.0, "complete"),
-        (1, "COMPLETE", 5.0, "diverged"),  # told as the loss at initialisation
+        (1, "COMPLETE", 5.0, "diverged"),  # with the loss at initialisation
         (2, "WAITING", None, None),
         (3, "WAITING", None, None),
         (4, "WAITING", None, None),
     ]
-    assert folders == sorted([kept[2], kept[None]])  # what can be gone on with
+    assert folders == sorted([kept[2], kept[None]])  # runs to resume
     statuses = {}
-    for run in torn.client.search_runs(["1"], "tags.`harness.role` = 'trial'"):
-        losses = [point.value for point in torn.client.get_metric_history(run.info.run_id, metrics.VAL_LOSS)]
+    for run in crashed.client.search_runs(["1"], "tags.`harness.role` = 'trial'"):
+        losses = [point.value for point in crashed.client.get_metric_history(run.info.run_id, metrics.VAL_LOSS)]
         number = run.data.tags.get("harness.trial_number")
         statuses[number] = (run.info.status, run.data.tags["harness.outcome"], losses)
     assert statuses == {
@@ -95,29 +95,29 @@ def test_three_stores_are_brought_into_one_truth(copied: Callable[[], Torn]) -> 
         "3": ("KILLED", "interrupted", [5.0, 4.5]),
         None: ("KILLED", "interrupted", [5.0]),
     }
-    study, *_ = torn.open()
+    study, *_ = crashed.open()
     before = {number: params for _, number, _, _, params, *_ in trials}
-    for number in (2, 3, 4):  # they are the next to be asked for, with their values
+    for expected in (2, 3, 4):  # the next trials that the study gives out, with their values
         trial, values = study.ask()
-        assert trial.number == number
-        assert values == before[number]
+        assert trial.number == expected
+        assert values == before[expected]
 
 
-def test_doing_it_again_changes_nothing(copied: Callable[[], Torn]) -> None:
-    torn = copied()
-    torn.reconcile()
-    once = torn.stores()
-    assert torn.reconcile() == "2 interrupted runs to resume"
-    assert torn.stores() == once
+def test_a_second_recovery_changes_nothing(copied: Callable[[], CrashedSweep]) -> None:
+    crashed = copied()
+    crashed.reconcile()
+    once = crashed.stores()
+    assert crashed.reconcile() == "2 interrupted runs to resume"
+    assert crashed.stores() == once
 
 
 class Killed(BaseException):
-    """No handler of errors takes it, as none takes SIGKILL."""
+    """Like SIGKILL, no error handler catches it."""
 
 
 @pytest.mark.slow
-def test_being_killed_at_any_write_changes_nothing_in_the_end(
-    copied: Callable[[], Torn], monkeypatch: pytest.MonkeyPatch
+def test_recovery_killed_at_any_write_ends_the_same(
+    copied: Callable[[], CrashedSweep], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = copied()
     whole.reconcile()
@@ -131,7 +131,7 @@ def test_being_killed_at_any_write_changes_nothing_in_the_end(
         (shutil, "rmtree"),
     ]
     for kill_at in itertools.count(1, 2):  # every second write: each takes a second
-        torn = copied()
+        crashed = copied()
         calls = itertools.count(1)
         with monkeypatch.context() as patch:
             for owner, name in writes:
@@ -146,80 +146,80 @@ def test_being_killed_at_any_write_changes_nothing_in_the_end(
 
                 patch.setattr(owner, name, write)
             try:
-                torn.reconcile()
+                crashed.reconcile()
             except Killed:
                 pass
             else:
                 break
-        torn.reconcile()
-        assert torn.stores() == expected, f"killed at write {kill_at}"
+        crashed.reconcile()
+        assert crashed.stores() == expected, f"killed at write {kill_at}"
     assert kill_at > 25
 
 
-def test_lost_studies_are_made_again_from_mlflow_and_the_disk(copied: Callable[[], Torn]) -> None:
-    torn = copied()
-    torn.reconcile()
-    before, _, _ = torn.stores()
-    torn = torn.without("optuna.db")
-    assert "4 trials restored in Optuna from MLflow" in torn.reconcile()
-    after, _, _ = torn.stores()
-    # Trial 4 had no run: nothing knows of it, and it is drawn anew with the same values.
+def test_lost_studies_are_restored_from_mlflow_and_the_disk(copied: Callable[[], CrashedSweep]) -> None:
+    crashed = copied()
+    crashed.reconcile()
+    before, _, _ = crashed.stores()
+    crashed = crashed.without("optuna.db")
+    assert "4 trials restored in Optuna from MLflow" in crashed.reconcile()
+    after, _, _ = crashed.stores()
+    # Trial 4 had no run, so it is lost; the sampler draws it again with the same values.
     assert [trial[:5] + trial[6:] for trial in after] == [trial[:5] + trial[6:] for trial in before[:4]]
     assert [trial[5] for trial in after] == [{640: 4.0, 1280: 3.0}, {640: 9.0}, {640: 4.2, 1280: 4.1}, {640: 4.5}]
-    study, *_ = torn.open()
+    study, *_ = crashed.open()
     for number in (2, 3, 4):
         trial, values = study.ask()
         assert (trial.number, values) == (number, before[number][4])
 
 
-def test_lost_runs_are_made_again_from_optuna(copied: Callable[[], Torn]) -> None:
-    torn = copied()
-    torn.reconcile()
-    torn = torn.without("mlflow.db")
-    assert "2 runs restored in MLflow from Optuna" in torn.reconcile()
-    runs = torn.client.search_runs(["1"], "tags.`harness.role` = 'trial'")
+def test_lost_runs_are_restored_from_optuna(copied: Callable[[], CrashedSweep]) -> None:
+    crashed = copied()
+    crashed.reconcile()
+    crashed = crashed.without("mlflow.db")
+    assert "2 runs restored in MLflow from Optuna" in crashed.reconcile()
+    runs = crashed.client.search_runs(["1"], "tags.`harness.role` = 'trial'")
     found = {run.data.tags.get("harness.trial_number"): run for run in runs}
-    assert found.keys() == {"0", "1", "2", None}  # of trials 3 and 4 there is nothing but their values
+    assert found.keys() == {"0", "1", "2", None}  # Optuna knows only the values of trials 3 and 4
     done = found["0"]
-    history = torn.client.get_metric_history(done.info.run_id, metrics.VAL_LOSS)
+    history = crashed.client.get_metric_history(done.info.run_id, metrics.VAL_LOSS)
     assert [(point.step, point.value) for point in history] == [(10, 4.0), (20, 3.0)]
     assert (done.info.status, done.data.tags["harness.note"]) == ("FINISHED", RESTORED)
-    assert [float(done.data.params[path]) for path in torn.spec.tune] == list(torn.stores()[0][0][4].values())
-    once = torn.stores()
-    torn.reconcile()
-    assert torn.stores() == once
+    assert [float(done.data.params[path]) for path in crashed.spec.tune] == list(crashed.stores()[0][0][4].values())
+    once = crashed.stores()
+    crashed.reconcile()
+    assert crashed.stores() == once
 
 
-def test_a_sweep_set_aside_is_kept_and_another_begins(copied: Callable[[], Torn]) -> None:
-    torn = copied()
-    torn.reconcile()
-    identity, folder = torn.spec.identity(), torn.folder / "work" / "runs"
-    study, tracker, outbox = torn.open()
+def test_a_sweep_that_is_set_aside_is_kept_and_another_starts(copied: Callable[[], CrashedSweep]) -> None:
+    crashed = copied()
+    crashed.reconcile()
+    identity, folder = crashed.spec.identity(), crashed.folder / "work" / "runs"
+    study, tracker, outbox = crashed.open()
     tracker.close_sweep(outbox.parent, Outcome.INTERRUPTED)
-    before, _, folders = torn.stores()
-    said = set_aside(torn.spec, identity, study.storage, tracker, folder)
+    before, _, folders = crashed.stores()
+    said = set_aside(crashed.spec, identity, study.storage, tracker, folder)
     assert study.name in said
     assert outbox.parent in said
     [aside] = folder.parent.iterdir()
     assert str(aside) in said
     assert sorted(path.name for path in aside.iterdir()) == folders
-    assert torn.stores()[0] == before
-    other, tracker, fresh = torn.open()
+    assert crashed.stores()[0] == before
+    other, tracker, fresh = crashed.open()
     assert fresh.parent != outbox.parent
     assert other.name == f"{study.name}@{identity[:8]}"
     assert other.missing() == 6
-    assert torn.reconcile() == ""
-    assert set_aside(torn.spec, "f" * 64, study.storage, tracker, folder) == ""  # there is none of that identity
+    assert crashed.reconcile() == ""
+    assert set_aside(crashed.spec, "f" * 64, study.storage, tracker, folder) == ""  # no sweep has this identity
 
 
-def test_of_sampled_curves_both_losses_are_brought_back(tmp_path: Path) -> None:
-    """Pruning goes by the sample, results by the whole split, whichever store was lost."""
-    torn = Torn(tmp_path / "torn", "train.eval_tokens=64")
-    study, _, outbox = torn.open()
+def test_sampled_curves_keep_both_losses(tmp_path: Path) -> None:
+    """The loss of the sample, used by the pruner, and the loss of the whole split survive the loss of either store."""
+    crashed = CrashedSweep(tmp_path / "crashed", "train.eval_tokens=64")
+    study, _, outbox = crashed.open()
     for whole, outcome in (([5.0, None, 3.0], Outcome.COMPLETE), ([5.0, None], Outcome.PRUNED)):
         trial, values = study.ask()
-        config = torn.spec.arm_config(torn.arm, values, 1)
-        key = outbox.start(Task(torn.arm, Phase.EXPLORE, values, 1, config, study.name, trial).info(DATA))
+        config = crashed.spec.arm_config(crashed.arm, values, 1)
+        key = outbox.start(Task(crashed.arm, Phase.EXPLORE, values, 1, config, study.name, trial).info(DATA))
         trial.set_user_attr(RUN_KEY, key)
         points = []
         for number, (loss, sampled) in enumerate(zip(whole, (5.1, 4.1, 3.1), strict=False)):
@@ -231,26 +231,26 @@ def test_of_sampled_curves_both_losses_are_brought_back(tmp_path: Path) -> None:
         outbox.end(key, outcome, "")
         study.tell(trial.number, outcome, objective_value(points, outcome))
     outbox.send()
-    trials = torn.stores()[0]
+    trials = crashed.stores()[0]
     assert [(state, value, seen) for _, _, state, value, _, seen, _ in trials] == [
         ("COMPLETE", 3.0, {640: 4.1, 1280: 3.1}),
         ("PRUNED", 4.1, {640: 4.1}),
     ]
 
-    lost = torn.without("optuna.db")
+    lost = crashed.without("optuna.db")
     lost.reconcile()
     assert lost.stores()[0] == trials
 
-    lost = torn.without("mlflow.db")
+    lost = crashed.without("mlflow.db")
     lost.reconcile()
-    remade, names = {}, (metrics.VAL_LOSS, metrics.VAL_SAMPLE_LOSS)
+    restored, names = {}, (metrics.VAL_LOSS, metrics.VAL_SAMPLE_LOSS)
     for run in lost.client.search_runs(["1"], "tags.`harness.role` = 'trial'"):
         histories = [lost.client.get_metric_history(run.info.run_id, name) for name in names]
-        remade[run.data.tags["harness.outcome"]] = [{one.step: one.value for one in found} for found in histories]
-    assert remade == {"complete": [{20: 3.0}, {10: 4.1, 20: 3.1}], "pruned": [{}, {10: 4.1}]}
+        restored[run.data.tags["harness.outcome"]] = [{one.step: one.value for one in found} for found in histories]
+    assert restored == {"complete": [{20: 3.0}, {10: 4.1, 20: 3.1}], "pruned": [{}, {10: 4.1}]}
 
-    frame = load_runs("torn", f"sqlite:///{torn.folder}/mlflow.db").set_index("outcome")
+    frame = load_runs("crashed", f"sqlite:///{crashed.folder}/mlflow.db").set_index("outcome")
     assert frame.loc["complete", [*names, "best_val_loss"]].tolist() == [3.0, 3.1, 3.1]
     assert frame["initial_val_loss"].tolist() == [5.0, 5.0]
-    assert math.isnan(frame.loc["pruned", metrics.VAL_LOSS])  # what it had at its start is not its last loss
+    assert math.isnan(frame.loc["pruned", metrics.VAL_LOSS])  # only its first evaluation was of the whole split
     assert frame.loc["pruned", metrics.VAL_SAMPLE_LOSS] == 4.1

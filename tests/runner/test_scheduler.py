@@ -1,4 +1,4 @@
-"""What is trained next: trials before confirm runs, arms in turn, and what failed asked for again, not for ever."""
+"""The scheduler's order of runs: trials before confirm runs, arms in turn, failed trials replaced a few times."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BASE, OTHER = "drop_rate=0.1", "drop_rate=0.0"
 
 
 class Sweep:
-    """A sweep of real studies in which training is a number that the test makes up."""
+    """A scheduler with real studies; the test makes up the losses."""
 
     def __init__(self, folder: Path, spec: str = GOOD, confirmed: tuple[ConfirmResult, ...] = ()) -> None:
         self.spec: SweepSpec = load(folder, spec)
@@ -32,9 +32,19 @@ class Sweep:
         self.superseded: list[str] = []
         self.console = console()
         self.screen = make_screen(self.console)
-        work = {OTHER: 1.0, BASE: 2.0}
-        self.scheduler = Scheduler(self.spec, studies, confirmed, self.superseded.append, self.screen, work)
+        costs = {OTHER: 1.0, BASE: 2.0}
+        self.scheduler = Scheduler(self.spec, studies, confirmed, self.superseded.append, self.screen, costs)
         self.screen.sweep_started(*self.scheduler.remaining(), self.scheduler.tallies())
+
+    def next(self, *running: Running) -> Task:
+        """The next task; there must be one."""
+        task = self.scheduler.next(running)
+        assert task is not None
+        return task
+
+    def rest(self) -> list[Task]:
+        """All tasks that are left, if none of them ends."""
+        return [*iter(lambda: self.scheduler.next([]), None)]
 
     def end(self, task: Task, loss: float, outcome: Outcome = Outcome.COMPLETE) -> Task:
         point = Point(10, 1280, 1.0, 1.0, {VAL_LOSS: loss, TRAIN_LOSS: loss})
@@ -42,11 +52,16 @@ class Sweep:
         return task
 
     def search(self) -> list[Task]:
-        """Let every trial end; of each arm the second is the best."""
+        """All trials, with the second of each arm as the best, and the first confirm run."""
         tasks = []
-        while (task := self.scheduler.next([])).phase is Phase.EXPLORE:
-            tasks.append(self.end(task, 4.0 if task.trial.number == 1 else 5.0))
+        while (task := self.next()).phase is Phase.EXPLORE:
+            tasks.append(self.end(task, 4.0 if number(task) == 1 else 5.0))
         return [*tasks, task]
+
+
+def number(task: Task) -> int:
+    assert task.trial is not None
+    return task.trial.number
 
 
 def test_trials_come_first_and_arms_take_turns(tmp_path: Path) -> None:
@@ -56,52 +71,52 @@ def test_trials_come_first_and_arms_take_turns(tmp_path: Path) -> None:
     assert [task.arm.name for task in trials] == [OTHER, BASE] * 4
     assert {task.seed for task in trials} == {1}
     assert all(task.config.train.learning_rate == task.values["train.learning_rate"] for task in trials)
-    confirms = [first, *(sweep.scheduler.next([]) for _ in range(5))]
-    assert sweep.scheduler.next([]) is None and sweep.scheduler.failed == []
+    confirms = [first, *sweep.rest()]
+    assert sweep.scheduler.failed == []
     assert [(task.seed, task.arm.name) for task in confirms] == [(s, arm) for s in (2, 3, 4) for arm in (OTHER, BASE)]
-    best = {task.arm.name: task.values for task in trials if task.trial.number == 1}
+    best = {task.arm.name: task.values for task in trials if number(task) == 1}
     assert all(task.values == best[task.arm.name] and task.trial is None for task in confirms)
 
 
 def test_an_arm_is_confirmed_once_its_own_search_is_over(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path)
-    trials = [sweep.scheduler.next([]) for _ in range(8)]
+    trials = [sweep.next() for _ in range(8)]
     running = [Running(task, "key") for task in trials]
     assert sweep.scheduler.next(running) is None
     for task in trials[0::2]:
         sweep.end(task, 5.0)
-    assert {sweep.scheduler.next(running[1::2]).arm.name for _ in range(3)} == {OTHER}
+    assert {sweep.next(*running[1::2]).arm.name for _ in range(3)} == {OTHER}
     assert sweep.scheduler.next(running[1::2]) is None
 
 
-def test_failed_trials_are_replaced_a_few_times_and_a_search_without_result_confirms_nothing(tmp_path: Path) -> None:
+def test_failed_trials_are_replaced_a_few_times_and_an_arm_without_a_result_is_not_confirmed(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path)
     trials = 0
-    while (task := sweep.scheduler.next([])) is not None and task.phase is Phase.EXPLORE:
+    while (task := sweep.next()).phase is Phase.EXPLORE:
         trials += task.arm.name == OTHER
         sweep.end(task, 5.0, Outcome.FAILED if task.arm.name == OTHER else Outcome.COMPLETE)
     assert trials == 4 + MAX_REPLACEMENTS
-    assert task is not None and task.arm.name == BASE
+    assert task.arm.name == BASE
     assert len(sweep.scheduler.failed) == trials + 1
     assert sweep.scheduler.failed[-1] == f"{OTHER}: no trial finished, so there is nothing to confirm"
     assert all(failure.endswith("made up: it failed") for failure in sweep.scheduler.failed[:-1])
-    sweep.end(task, 5.0, Outcome.FAILED)  # a confirm run has its seed, and so no other in its place
+    sweep.end(task, 5.0, Outcome.FAILED)  # a failed confirm run is not replaced: another would have the same seed
     assert len(sweep.scheduler.failed) == trials + 2
-    assert [sweep.scheduler.next([]).seed for _ in range(2)] == [3, 4] and sweep.scheduler.next([]) is None
+    assert [task.seed for task in sweep.rest()] == [3, 4]
 
 
-def test_an_interrupted_trial_is_no_failure_and_comes_again(tmp_path: Path) -> None:
+def test_an_interrupted_trial_is_not_a_failure_and_comes_next(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path)
-    task = sweep.end(sweep.scheduler.next([]), 5.0, Outcome.INTERRUPTED)
+    task = sweep.end(sweep.next(), 5.0, Outcome.INTERRUPTED)
     assert sweep.scheduler.failed == []
     again = Sweep(tmp_path)
     assert again.scheduler.remaining() == (14, 21.0)
-    found = again.scheduler.next([])
-    assert (found.trial.number, found.values) == (task.trial.number, task.values)
+    found = again.next()
+    assert (number(found), found.values) == (number(task), task.values)
 
 
-def test_a_combination_that_makes_no_gpt_is_told_and_replaced(tmp_path: Path) -> None:
-    wide = "model.emb_dim: {int_uniform: [16, 9008]}"  # too many to be all tried when the spec is read
+def test_values_that_make_no_gpt_fail_their_trial_which_is_replaced(tmp_path: Path) -> None:
+    wide = "model.emb_dim: {int_uniform: [16, 9008]}"  # too many values to try them all when the spec is read
     sweep = Sweep(tmp_path, GOOD.replace("train.learning_rate: {log_uniform: [3e-4, 3e-3]}", wide))
     dims = []
     while (task := sweep.scheduler.next([])) is not None:
@@ -117,10 +132,10 @@ def test_a_combination_that_makes_no_gpt_is_told_and_replaced(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("same", [True, False])
-def test_what_earlier_processes_confirmed_counts_if_it_is_of_the_best_values(tmp_path: Path, same: bool) -> None:
+def test_earlier_confirm_runs_count_if_they_have_the_best_values(tmp_path: Path, same: bool) -> None:
     *trials, _ = Sweep(tmp_path).search()
     spec = Sweep(tmp_path).spec
-    best = next(task for task in trials if task.arm.name == OTHER and task.trial.number == 1)
+    best = next(task for task in trials if task.arm.name == OTHER and number(task) == 1)
     values = best.values if same else {"train.learning_rate": 1e-3}
     config = spec.arm_config(best.arm, values, 3)
     known = ConfirmResult(OTHER, 3, config.digest(), "run 7", Outcome.COMPLETE, {VAL_LOSS: 4.25})
@@ -129,30 +144,27 @@ def test_what_earlier_processes_confirmed_counts_if_it_is_of_the_best_values(tmp
     tally = next(tally for tally in sweep.scheduler.tallies() if tally.name == OTHER)
     assert (tally.trials, tally.explored, tally.best, tally.seeds) == (4, 4, 4.0, 3)
     assert (tally.confirmed, tally.confirmed_loss) == (1, 4.25)
-    tasks = []
-    while (task := sweep.scheduler.next([])) is not None:
-        tasks.append((task.seed, task.arm.name))
+    tasks = [(task.seed, task.arm.name) for task in sweep.rest()]
     assert tasks == [(s, arm) for s in (2, 3, 4) for arm in (OTHER, BASE) if not (same and (s, arm) == (3, OTHER))]
     assert sweep.superseded == ([] if same else ["run 7"])
 
-    info = TrialInfo("x", OTHER, Phase.CONFIRM, 3, config)
-    assert sweep.scheduler.is_superseded(UnfinishedRun("key", info, (), None, "")) is not same
-    assert not sweep.scheduler.is_superseded(
-        UnfinishedRun("key", TrialInfo("x", OTHER, Phase.EXPLORE, 3, config), (), None, "")
-    )
-    assert not sweep.scheduler.is_superseded(
-        UnfinishedRun("key", TrialInfo("x", "gone", Phase.CONFIRM, 3, config), (), None, "")
-    )
+    def superseded(arm: str, phase: Phase) -> bool:
+        run = UnfinishedRun("key", TrialInfo("x", arm, phase, 3, config), (), None, "")
+        return sweep.scheduler.is_superseded(run)
+
+    assert superseded(OTHER, Phase.CONFIRM) is not same
+    assert not superseded(OTHER, Phase.EXPLORE)
+    assert not superseded("an arm of another spec", Phase.CONFIRM)
 
 
-def test_what_is_undecided_gets_more_seeds_once_nothing_runs(tmp_path: Path) -> None:
+def test_undecided_arms_get_more_seeds_once_nothing_runs(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, GOOD.replace("seeds: 3", "seeds: {min: 3, max: 6}"))
-    *_, task = sweep.search()
+    *_, first = sweep.search()
     losses = {BASE: [5.0, 5.1, 4.9], OTHER: [5.0, 5.2, 4.85]}
-    last: Task = task
+    task: Task | None = first
     while task is not None:
         last = sweep.end(task, losses[task.arm.name][task.seed - 2])
         task = sweep.scheduler.next([Running(last, "key")])
-    more = [sweep.scheduler.next([]) for _ in range(6)]
+    more = [sweep.next() for _ in range(6)]
     assert [(task.seed, task.arm.name) for task in more] == [(s, arm) for s in (5, 6, 7) for arm in (OTHER, BASE)]
     assert f"undecided after 3 seeds: {OTHER}; up to 6 seeds" in text(sweep.console)

@@ -1,4 +1,4 @@
-"""A sweep whose stores disagree."""
+"""A sweep whose stores a test fills as a process left them that was killed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from specs import load
 from stored_runs import DATA
 
 SPEC = """\
-name: torn
+name: crashed
 question: Is anything lost?
 data: {corpus: sotu-1820, tokenizer: byte}
 model: {context_length: 16, emb_dim: 8, n_heads: 2, n_layers: 1}
@@ -34,8 +34,8 @@ study: {sampler: random, trials: 6, seeds: 2}
 """
 
 
-class Torn:
-    """The stores of one sweep of one arm, in a folder; every `open` is a new process's view of them."""
+class CrashedSweep:
+    """The stores of a sweep of one arm; `open` opens them as a new process does."""
 
     def __init__(self, folder: Path, *settings: str) -> None:
         self.folder, self.settings = folder, settings
@@ -50,9 +50,9 @@ class Torn:
     def open(self) -> tuple[ArmStudy, Tracker, Outbox]:
         storage = open_storage(f"sqlite:///{self.folder}/optuna.db")
         study = ArmStudy(self.spec, self.arm, self.spec.identity(), storage, 640, 2560)
-        tracker = Tracker("torn", f"sqlite:///{self.folder}/mlflow.db")
+        tracker = Tracker("crashed", f"sqlite:///{self.folder}/mlflow.db")
         info = SweepInfo(
-            name="torn",
+            name="crashed",
             question="",
             identity=self.spec.identity(),
             spec_text="",
@@ -70,8 +70,8 @@ class Torn:
         study, tracker, outbox = self.open()
         return reconcile(self.spec, {self.arm.name: study}, tracker, outbox, {self.arm.name: DATA})
 
-    def begin(self, study: ArmStudy, outbox: Outbox, *losses: float) -> tuple[str, Task]:
-        """Ask for a trial and let it measure so much."""
+    def start_trial(self, study: ArmStudy, outbox: Outbox, *losses: float) -> tuple[str, Task]:
+        """Ask for a trial and record its losses; returns its run key and its task."""
         trial, values = study.ask()
         config = self.spec.arm_config(self.arm, values, 1)
         task = Task(self.arm, Phase.EXPLORE, values, 1, config, study.name, trial)
@@ -82,14 +82,14 @@ class Torn:
             study.report(trial, 640 * number, loss)
         return key, task
 
-    def without(self, lost: str) -> Torn:
-        """A copy that lacks a file. (A process that has the file open would go on with it.)"""
+    def without(self, lost: str) -> CrashedSweep:
+        """A copy without one file. (A process that has the file open could still use it.)"""
         target = self.folder.with_name(f"{self.folder.name}-without-{lost}")
         shutil.copytree(self.folder, target, ignore=shutil.ignore_patterns(lost))
-        return Torn(target, *self.settings)
+        return CrashedSweep(target, *self.settings)
 
     def stores(self) -> tuple[Any, ...]:
-        """All that Optuna, MLflow and the disk say, but for the clock and ids that are drawn."""
+        """Everything in Optuna, in MLflow and on disk, except times and random ids."""
         storage = f"sqlite:///{self.folder}/optuna.db"
         trials = [
             (name, t.number, t.state.name, t.value, t.params, t.intermediate_values, t.user_attrs.get("outcome"))
@@ -97,7 +97,7 @@ class Torn:
             for t in optuna.load_study(study_name=name, storage=storage).trials
         ]
         runs = []
-        experiment = self.client.get_experiment_by_name("torn")
+        experiment = self.client.get_experiment_by_name("crashed")
         assert experiment is not None
         for run in self.client.search_runs([experiment.experiment_id]):
             tags = {name: run.data.tags.get(f"harness.{name}") for name in ("key", "role", "outcome", "reason")}
@@ -112,7 +112,7 @@ class Torn:
 
 
 def measure(outbox: Outbox, key: str, config: RunConfig, *losses: float, first: int = 0) -> None:
-    """Points ten steps apart."""
+    """Record points ten steps apart, the first at step 10 · `first`."""
     for number, loss in enumerate(losses, first):
         step = 10 * number
         measured = {metrics.VAL_LOSS: loss, metrics.TRAIN_LOSS: loss - 0.5}
