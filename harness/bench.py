@@ -219,6 +219,7 @@ def record_seconds(spec: SweepSpec, config: RunConfig, data: Dataset, points: in
     """
     from harness.core.metrics import Point
     from harness.core.outcomes import Phase
+    from harness.core.paths import sqlite_uri
     from harness.runner.datasets import data_facts
     from harness.runner.describe import sweep_info
     from harness.tracking import Outbox, Tracker, TrialInfo
@@ -227,7 +228,7 @@ def record_seconds(spec: SweepSpec, config: RunConfig, data: Dataset, points: in
     more = ("train/loss", "train/perplexity", "val/loss", "val/perplexity", "val/bits_per_byte")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        tracker = Tracker(spec.name, f"sqlite:///{folder}/mlflow.db")
+        tracker = Tracker(spec.name, sqlite_uri(folder / "mlflow.db"))
         outbox = Outbox(tracker, tracker.open_sweep(sweep_info(spec, "0" * 64, data)), folder / "work")
         spent = []
         for number in range(3):  # the first one pays for imports

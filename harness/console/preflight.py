@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from harness.core.paths import configured_uri
+from harness.core.paths import configured_uri, sqlite_file
 from harness.core.text import shown
 
-_SQLITE: Final = "sqlite:///"
 _SQLITE_HEADER: Final = b"SQLite format 3\0"
 _DATABASES: Final = ("sqlite", "postgresql", "mysql", "mssql")  # supported by MLflow
 _REMOTE: Final = ("databricks", "databricks-uc", "uc")
@@ -49,9 +48,9 @@ def _wrong_database(option: str, url: str) -> Iterator[str]:
         why = str(error).splitlines()[0]
         yield f"{option}: found {shown(url)} ({why}); allowed: an address such as sqlite:///FILE"
         return
-    if not url.startswith(_SQLITE):
+    file = sqlite_file(url)
+    if file is None:
         return
-    file = Path(url.removeprefix(_SQLITE).partition("?")[0])
     if file.is_dir():
         yield f"{option}: found the folder {shown(str(file))}; allowed: a file"
     elif file.is_file():

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from filelock import FileLock, Timeout
+
+from harness.core.paths import STORES
 
 
 class Locked(RuntimeError):
@@ -21,7 +22,7 @@ def only_one(name: str) -> Iterator[None]:
     Raises:
         Locked: with the process that has it.
     """
-    path = Path("mlruns") / f"{name}.lock"
+    path = STORES / f"{name}.lock"
     path.parent.mkdir(exist_ok=True)
     holder = path.with_suffix(".holder")
     lock = FileLock(path)

@@ -1,16 +1,14 @@
-"""Where stores and caches lie."""
+"""Where stores and caches are, and the addresses of SQLite files."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    pass
-
+from typing import Final
 
 CACHE_VARIABLE: Final = "GPT_HARNESS_CACHE"
+STORES: Final = Path("mlruns")  # the folder of a sweep's stores, state, lock and log, in the current folder
+_SQLITE: Final = "sqlite:///"
 
 
 def cache_folder(cache: Path | None = None) -> Path:
@@ -19,26 +17,25 @@ def cache_folder(cache: Path | None = None) -> Path:
         return cache
     if named := os.environ.get(CACHE_VARIABLE):
         return Path(named).expanduser()
-    import pooch  # here because it costs 0.1 s and a worker is told its cache
+    import pooch  # here because it takes 0.1 s, and workers are given their cache folder
 
     return Path(pooch.os_cache("gpt-harness"))
-
-
-DEFAULT_URI: Final = "sqlite:///mlruns/mlflow.db"
-
-_SQLITE: Final = "sqlite:///"
-
-
-def configured_uri(uri: str | None = None) -> str:
-    """`uri`, else the environment's, else the default; makes nothing."""
-    return uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
-
-
-def sqlite_file(uri: str) -> Path | None:
-    """The absolute path of the file behind a SQLite address; None for any other address."""
-    return Path(uri.removeprefix(_SQLITE).partition("?")[0]).absolute() if uri.startswith(_SQLITE) else None
 
 
 def sqlite_uri(file: Path) -> str:
     """The SQLite address of a file."""
     return f"{_SQLITE}{file}"
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The file of a SQLite address, relative to the current folder if the address is; None for any other address."""
+    return Path(uri.removeprefix(_SQLITE).partition("?")[0]) if uri.startswith(_SQLITE) else None
+
+
+DEFAULT_URI: Final = sqlite_uri(STORES / "mlflow.db")  # of MLflow
+DEFAULT_STORAGE: Final = sqlite_uri(STORES / "optuna.db")  # of Optuna
+
+
+def configured_uri(uri: str | None = None) -> str:
+    """MLflow's tracking address: `uri`, else the environment's, else the default; creates nothing."""
+    return uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI

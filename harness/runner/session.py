@@ -26,6 +26,7 @@ from harness.core.hardware import default_workers
 from harness.core.locks import Locked, only_one
 from harness.core.metrics import Point
 from harness.core.outcomes import Exit, Outcome
+from harness.core.paths import DEFAULT_STORAGE, STORES
 from harness.core.text import SAME_COMMAND, plural
 from harness.cost.estimate import work_by_arm
 from harness.cost.history import Estimates
@@ -82,7 +83,7 @@ class Options:
     @property
     def optuna(self) -> str:
         """Optuna's address."""
-        return self.storage or "sqlite:///mlruns/optuna.db"
+        return self.storage or DEFAULT_STORAGE
 
 
 # The two things that the command does ------------------------------------------------------------------------
@@ -102,9 +103,7 @@ def run(spec: SweepSpec, datasets: Datasets, options: Options) -> None:
     """Train what is missing of a sweep and write its report; ends the command where not everything went well."""
     _check_places(options)
     with _exit_codes():
-        screen = make_screen(
-            out, EventLog(Path("mlruns") / f"{spec.name}.log"), plain=options.plain, quiet=options.quiet
-        )
+        screen = make_screen(out, EventLog(STORES / f"{spec.name}.log"), plain=options.plain, quiet=options.quiet)
         pool = LocalPool(options.workers or default_workers(), options.threads, options.patience)
         with only_one(spec.name), explained(), brief_requests(), pool:
             pool.prestart(len(spec.arms()) * (spec.trials + len(spec.seeds)))  # while the stores are opened
@@ -270,7 +269,7 @@ def _report(spec: SweepSpec, tracker: Tracker, parent: str, options: Options) ->
 
 def work_folder(spec: SweepSpec, identity: str) -> Path:
     """The folder of a sweep's unfinished runs; an edited spec has another one."""
-    return Path("mlruns") / f"{spec.name}.work" / identity[:12]
+    return STORES / f"{spec.name}.work" / identity[:12]
 
 
 def _command() -> str:

@@ -11,7 +11,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -24,6 +23,7 @@ from harness.config.fingerprint import SET_ASIDE
 from harness.config.samplers import SAMPLERS
 from harness.config.spec import Arm, SweepSpec
 from harness.core.outcomes import Again, Outcome
+from harness.core.paths import sqlite_file
 from harness.core.text import SAME_COMMAND
 from harness.search.samplers import PrunerScale, distribution, make_pruner, make_sampler
 
@@ -267,7 +267,7 @@ def read_studies(url: str, spec: SweepSpec, identity: str) -> dict[str, dict[int
     Raises:
         StorageError: the storage cannot be read.
     """
-    if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///").partition("?")[0]).exists():
+    if (file := sqlite_file(url)) is not None and not file.exists():
         return {}
     storage, found = open_storage(url), {}
     summaries = optuna.get_all_study_summaries(storage=storage, include_best_trial=False)

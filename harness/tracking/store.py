@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from harness.core.paths import DEFAULT_URI, configured_uri, sqlite_file, sqlite_uri
+from harness.core.paths import DEFAULT_URI, STORES, configured_uri, sqlite_file, sqlite_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -40,9 +40,7 @@ def default_tracking_uri() -> str:
     """`MLFLOW_TRACKING_URI`, or the SQLite file `mlruns/mlflow.db` of the current folder; creates its folder."""
     uri = configured_uri()
     if uri == DEFAULT_URI:
-        file = sqlite_file(uri)
-        assert file is not None
-        file.parent.mkdir(exist_ok=True)
+        STORES.mkdir(exist_ok=True)
     return uri
 
 
@@ -105,11 +103,11 @@ def connect(uri: str, create: bool = False) -> MlflowClient:
 
     file = sqlite_file(uri)
     if file is not None:
+        file = file.absolute()  # MLflow caches engines by address: a relative one would outlive a change of folder
         if not file.exists():
             if not create:
                 raise TrackingError(f"found no MLflow store at {file}; run a sweep first or set MLFLOW_TRACKING_URI")
             _create_store(file)
-        # MLflow caches one engine per address, so a relative address would outlive a change of folder.
         return MlflowClient(tracking_uri=sqlite_uri(file))
     client = MlflowClient(tracking_uri=uri)
     if uri.startswith(_WEB):

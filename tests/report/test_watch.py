@@ -8,13 +8,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from harness.core.outcomes import Outcome
 from harness.report import ReportFiles, TrackingError, write_report
 from harness.report.__main__ import app
 from harness.report.watch import watch
 from harness.tracking import Tracker, read_activity
 from paths import SUPPORT
-from stored_runs import point, sweep_info, trial_info
 
 # Another process runs the sweep, a step for every line that it is sent: it is not to be this one, which watches.
 SWEEP = """
@@ -127,22 +125,3 @@ def test_a_missing_sweep_is_an_immediate_error(uri: str) -> None:
     done = CliRunner().invoke(app, ["nobody", "--watch", "--tracking", uri])
     assert done.exit_code == 2
     assert len(done.stderr.splitlines()) == 1
-
-
-def test_the_activity_changes_with_what_a_report_shows(uri: str) -> None:
-    tracker = Tracker("watched", uri)
-    parent = tracker.open_sweep(sweep_info("watched"))
-    marks = [read_activity("watched", uri).digest]
-    run = tracker.start_run(parent, trial_info())
-    marks.append(read_activity("watched", uri).digest)
-    # Of the whole split, then of a sample: what runs with train.eval_tokens have between their ends.
-    for step, loss in enumerate(({"val__loss": 5.0}, {"val__loss": 4.0}, {"val_sample__loss": 3.5})):
-        tracker.log_point(run, point(10 * step, **loss))
-        tracker.flush()
-        marks.append(read_activity("watched", uri).digest)
-    tracker.end_run(run, Outcome.COMPLETE)
-    marks.append(read_activity("watched", uri).digest)
-    tracker.close_sweep(parent, Outcome.COMPLETE)
-    marks.append(read_activity("watched", uri).digest)
-    assert len(set(marks)) == len(marks)
-    assert read_activity("watched", uri).digest == marks[-1]

@@ -59,7 +59,7 @@ class Experiment:
 
     def _artifact_location(self) -> str | None:
         file = sqlite_file(self.uri)
-        return (file.parent / "artifacts").as_uri() if file else None
+        return (file.absolute().parent / "artifacts").as_uri() if file else None
 
     @wrap_errors()
     def log_artifact(self, run_id: str, path: Path, folder: str | None = None) -> None:
