@@ -83,7 +83,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
         port = free.getsockname()[1]
     uri = f"sqlite:///{sandbox.folder / 'mlruns' / 'mlflow.db'}"
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", "127.0.0.1"]
-    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+    silent = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+    environment = {**os.environ, **silent, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # else 7 more processes
     log = (sandbox.folder / "ui.log").open("w")
     server = subprocess.Popen(
         [*command, "--port", str(port), "--workers", "1"],
