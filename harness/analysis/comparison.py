@@ -53,13 +53,18 @@ def complete_confirm_runs(runs: pd.DataFrame) -> pd.DataFrame:
     return runs[(runs["phase"] == Phase.CONFIRM) & (runs["outcome"] == Outcome.COMPLETE)]
 
 
-def comparability(runs: pd.DataFrame) -> Comparability:
+def comparability(runs: pd.DataFrame, verdict: pd.DataFrame | None = None) -> Comparability:
     """The metric that compares a sweep's verdict runs (all its runs, while there are no verdict runs).
 
     The loss per token compares models that predict the same tokens, with the tokenizer's full vocabulary or the
     corpus's. Different tokens of the same text: bits per byte. Different texts: no metric compares them.
+
+    Args:
+        runs: as `load_runs` gives them, of one sweep.
+        verdict: its `verdict_runs`, where they are known.
     """
-    chosen = runs if (verdict := verdict_runs(runs)).empty else verdict
+    verdict = verdict_runs(runs) if verdict is None else verdict
+    chosen = runs if verdict.empty else verdict
     names = [name for name in chosen if name.startswith("data.")]
     chosen = chosen[chosen[names].notna().any(axis=1)]  # a run may fail before its data parameters are known
     text = [name for name in names if name not in (_TOKENIZER, _VOCAB)]
@@ -117,19 +122,37 @@ def compare(
     _check(runs, order, baseline, metric, nats)
     if (
         baseline is not None
-        and (ground := comparability(runs)).reason
+        and (ground := comparability(runs, chosen)).reason
         and not (ground.ranked and metric == ground.metric)
     ):
         raise ValueError(f"metric: found {metric!r} with baseline {baseline!r}. {ground.reason}")
-    by_arm = {arm: chosen[chosen["arm"] == arm].set_index("seed") for arm in order}
+    return compare_verdict_runs(chosen, confirm_seeds(runs), order, baseline, metric, nats, looks)
+
+
+def compare_verdict_runs(
+    chosen: pd.DataFrame,
+    seeds: Sequence[int],
+    arms: Sequence[str],
+    baseline: str | None,
+    metric: str,
+    delta: float,
+    looks: Sequence[int] | None = None,
+) -> pd.DataFrame:
+    """What `compare` does once the runs are chosen and checked.
+
+    Args:
+        chosen: as `verdict_runs` gives them.
+        seeds: as `confirm_seeds` gives them.
+        arms, baseline, metric, delta, looks: as for `compare`.
+    """
+    by_arm = {arm: chosen[chosen["arm"] == arm].set_index("seed") for arm in arms}
     judged: dict[str, Judgement] = {}
     threshold = math.nan
     if baseline is not None:
         reference = finite(by_arm[baseline], metric)
-        seeds = _confirm_seeds(runs)
-        others = [arm for arm in order if arm != baseline]
+        others = [arm for arm in arms if arm != baseline]
         differences = [finite(by_arm[arm], metric).reindex(seeds) - reference.reindex(seeds) for arm in others]
-        threshold = _in_unit(nats, metric, by_arm[baseline])
+        threshold = _in_unit(delta, metric, by_arm[baseline])
         several = looks if looks is not None and len(looks) > 1 else None
         judged = dict(zip(others, judge(differences, threshold, looks=several), strict=True))
     rows = [
@@ -138,7 +161,7 @@ def compare(
             **_compared(judged.get(arm), threshold),
             **_cost(by_arm[arm]),
         }
-        for arm in order
+        for arm in arms
     ]
     return pd.DataFrame(rows)
 
@@ -175,7 +198,7 @@ def _check(runs: pd.DataFrame, order: Sequence[str], baseline: str | None, metri
         raise ValueError(f"delta: found {delta}; allowed: a number of nats above 0")
 
 
-def _confirm_seeds(runs: pd.DataFrame) -> list[int]:
+def confirm_seeds(runs: pd.DataFrame) -> list[int]:
     """The seeds of all confirm runs, however they ended, in the order of the looks."""
     return sorted(int(seed) for seed in runs.loc[runs["phase"] == Phase.CONFIRM, "seed"].unique())
 
@@ -244,9 +267,13 @@ def unit(metric: str) -> str:
     return "nats per token" if metric.endswith("/loss") else "bits per byte"
 
 
-def one_run_each(runs: pd.DataFrame, arms: Sequence[str]) -> dict[str, tuple[str, int]]:
-    """Arm → run id and seed of one verdict run: of the first seed that all arms share, else of the arm's own first."""
-    chosen = verdict_runs(runs)
+def one_run_each(chosen: pd.DataFrame, arms: Sequence[str]) -> dict[str, tuple[str, int]]:
+    """Arm → run id and seed of one verdict run: of the first seed that all arms share, else of the arm's own first.
+
+    Args:
+        chosen: as `verdict_runs` gives them.
+        arms: names.
+    """
     own_runs = {arm: chosen[chosen["arm"] == arm] for arm in arms}
     having = {arm: dict(zip(own["seed"], own["run_id"], strict=True)) for arm, own in own_runs.items() if len(own)}
     common = set.intersection(*(set(own) for own in having.values())) if having else set()

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pandas as pd
 
-from harness.analysis.columns import by_seed, constant, numbers, parameters
-from harness.analysis.comparison import Comparability, comparability, compare, verdict_runs
+from harness.analysis.budget import arm_costs, budgets, run_costs
+from harness.analysis.columns import by_seed, compact, constant, finite, numbers, parameters
+from harness.analysis.comparison import (
+    Comparability,
+    comparability,
+    compare_verdict_runs,
+    confirm_seeds,
+    one_run_each,
+    verdict_runs,
+)
+from harness.analysis.factors import FactorEffects, grid_of, interactions, marginals
+from harness.analysis.search_quality import Floats, crossings_of, expected_best, expected_best_band
+from harness.analysis.seed_noise import Spread, spread_of
+from harness.analysis.trials import ArmTrials, arm_trials
 from harness.config.fields import EXCLUSIVE
 from harness.config.spec import StudyConfig
 from harness.core import metrics
 from harness.core.outcomes import Outcome, Phase
 
 if TYPE_CHECKING:
+    from harness.analysis.importance import Importance
     from harness.tracking import SweepRecord
 
 
@@ -31,19 +44,26 @@ _IMPLIED: Final = {
     },
 }
 
+# Metrics whose spread over seeds is shown, beside the one that arms are compared by.
+_SPREAD: Final = (metrics.VAL_LOSS, metrics.VAL_BITS_PER_BYTE, metrics.TEST_LOSS, metrics.TEST_BITS_PER_BYTE)
+
 _TEXTS: Final = frozenset({"data.corpus", "data.path", "data.url"})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Evidence:
-    """A sweep, and what several detectors need to know of it.
+    """A sweep, and every statistic that its report shows. Each is computed once, when it is first asked for.
 
     Attributes:
         record, runs: as the tracking readers give them, of one sweep.
+        curves: as `load_curves` gives them; None: nothing is drawn over training.
+        positions: as `load_positions` gives them, for a sweep that compares context lengths.
     """
 
     record: SweepRecord
     runs: pd.DataFrame
+    curves: pd.DataFrame | None = None
+    positions: pd.DataFrame | None = None
 
     @property
     def arms(self) -> list[str]:
@@ -69,9 +89,24 @@ class Evidence:
         return self._of_arms(self.runs[self.runs["phase"] == Phase.CONFIRM])
 
     @cached_property
-    def verdict(self) -> pd.DataFrame:
+    def chosen(self) -> pd.DataFrame:
+        """The runs that verdicts rest on, and those of arms that the sweep no longer has."""
+        return verdict_runs(self.runs)
+
+    @cached_property
+    def verdict_runs(self) -> pd.DataFrame:
         """The runs that verdicts rest on."""
-        return self._of_arms(verdict_runs(self.runs))
+        return self._of_arms(self.chosen)
+
+    @cached_property
+    def confirm_seeds(self) -> list[int]:
+        """Every seed that any arm was confirmed on."""
+        return confirm_seeds(self.runs)
+
+    @cached_property
+    def shown_runs(self) -> dict[str, tuple[str, int]]:
+        """Arm → run id and seed of the one run of it that is shown: of a seed that all arms share, if there is one."""
+        return one_run_each(self.chosen, self.arms)
 
     @cached_property
     def explored(self) -> pd.DataFrame:
@@ -93,15 +128,15 @@ class Evidence:
     @cached_property
     def results(self) -> pd.DataFrame:
         """The runs that a conclusion can come from: those of the verdicts, and the trials that were chosen from."""
-        return pd.concat([self.verdict, self.complete_trials])
+        return pd.concat([self.verdict_runs, self.complete_trials])
 
     def _of_arms(self, runs: pd.DataFrame) -> pd.DataFrame:
         return runs[runs["arm"].isin(self.arms)]
 
     @cached_property
-    def verdict_of(self) -> dict[str, pd.DataFrame]:
+    def verdict_runs_of(self) -> dict[str, pd.DataFrame]:
         """The runs that verdicts rest on, by arm."""
-        return self._split(self.verdict)
+        return self._split(self.verdict_runs)
 
     @cached_property
     def trials_of(self) -> dict[str, pd.DataFrame]:
@@ -128,9 +163,19 @@ class Evidence:
         return len(self.looks) > 1
 
     @cached_property
-    def ground(self) -> Comparability:
+    def comparability(self) -> Comparability:
         """What the arms are compared by."""
-        return comparability(self.runs)
+        return comparability(self.runs, self.chosen)
+
+    @property
+    def metric(self) -> str:
+        """The metric that arms are compared by."""
+        return self.comparability.metric
+
+    @property
+    def ranked(self) -> bool:
+        """Whether arms are compared with each other."""
+        return self.comparability.ranked
 
     @property
     def nats(self) -> float:
@@ -139,17 +184,103 @@ class Evidence:
 
     @cached_property
     def comparison(self) -> pd.DataFrame:
-        """The rows of the arms that are compared with the baseline; none where arms are not ranked."""
-        if len(self.arms) < 2 or not self.ranked:
-            return pd.DataFrame({"arm": [], "pairs": []})
+        """The arms compared, as `harness.analysis.comparison.compare` gives them."""
+        baseline = self.record.baseline if len(self.arms) > 1 and self.ranked else None
         looks = self.looks if self.adaptive else None
-        table = compare(self.runs, self.record.baseline, self.ground.metric, self.arms, self.nats, looks)
-        return table[~table["is_baseline"]]
+        return compare_verdict_runs(self.chosen, self.confirm_seeds, self.arms, baseline, self.metric, self.nats, looks)
+
+    @cached_property
+    def compared(self) -> pd.DataFrame:
+        """Rows of `comparison`: the arms that are compared with the baseline; none where arms are not ranked."""
+        rows = self.comparison
+        return rows[~rows["is_baseline"]] if rows["is_baseline"].any() else rows.iloc[:0]
+
+    @cached_property
+    def factors(self) -> FactorEffects | None:
+        """What each factor does; None without two factors, with equal arms, and where nothing was judged."""
+        if self.comparison["verdict"].isna().all():
+            return None
+        found = grid_of(self.chosen, self.confirm_seeds, self.record, self.metric)
+        if found is None:
+            return None
+        delta, looks = float(self.comparison["delta"].max()), self.record.study.get("looks")
+        return FactorEffects(
+            found,
+            marginals(found, self.metric, delta, looks),
+            interactions(found, self.metric, delta, looks),
+        )
+
+    @cached_property
+    def spreads(self) -> dict[str, Spread]:
+        """Metric → spread over the seeds of the only arm; empty with several arms or where something was tuned."""
+        if len(self.arms) != 1 or self.record.tune:
+            return {}
+        values = {name: finite(self.chosen, name) for name in dict.fromkeys((self.metric, *_SPREAD))}
+        return {name: spread_of(list(found), name) for name, found in values.items() if len(found) > 1}
 
     @property
-    def ranked(self) -> bool:
-        """Whether arms are compared with each other."""
-        return self.ground.ranked
+    def space(self) -> Mapping[str, Mapping[str, Sequence[Any]]]:
+        """The tuned dimensions that runs have a column for, path → {kind: values}."""
+        return {path: self.record.tune[path] for path in self.tuned}
+
+    @cached_property
+    def trials(self) -> dict[str, ArmTrials]:
+        """The explore trials of each arm as plain values; empty where nothing was tuned or tried."""
+        found = arm_trials(self.runs, self.arms, self.space, self.metric) if self.space else {}
+        return found if any(trials.run_ids for trials in found.values()) else {}
+
+    @cached_property
+    def expected_best(self) -> dict[str, Floats]:
+        """Arm → expected best of k trials, a diverged trial counted as an untrained model; shape (trials,)."""
+        return {arm: expected_best(trials.counted) for arm, trials in self.trials.items()}
+
+    @cached_property
+    def expected_best_bands(self) -> dict[str, Floats]:
+        """Arm → the 10 % and 90 % quantiles of `expected_best`, shape (2, trials // 3)."""
+        return {arm: expected_best_band(trials.counted) for arm, trials in self.trials.items()}
+
+    @cached_property
+    def crossings(self) -> list[tuple[str, str, int]]:
+        """Pairs of arms whose order by `expected_best` depends on k; none where arms are not ranked."""
+        return crossings_of(self.expected_best) if self.ranked else []
+
+    @cached_property
+    def expected_best_loss(self) -> dict[str, Floats]:
+        """Arm → expected best validation loss of k complete trials; shape (trials,)."""
+        return {arm: self._expected_best_loss(arm) for arm in self.trials_of}
+
+    def _expected_best_loss(self, arm: str) -> Floats:
+        losses = self.trials_of[arm][metrics.VAL_LOSS].to_numpy(float)
+        same = arm in self.trials and np.array_equal(losses, self.trials[arm].counted)
+        return self.expected_best[arm] if same else expected_best(losses)
+
+    @cached_property
+    def importances(self) -> dict[str, Importance | None]:
+        """Arm → importances, None with too few trials; empty for one tuned dimension, which has no rank."""
+        if len(self.space) < 2:
+            return {}
+        from harness.analysis.importance import importance  # scikit-learn
+
+        return {
+            arm: importance(trials.complete, trials.losses, self.space)
+            for arm, trials in self.trials.items()
+            if trials.complete
+        }
+
+    @cached_property
+    def run_costs(self) -> pd.DataFrame:
+        """What a confirm run of each arm took."""
+        return run_costs(self.chosen, self.arms)
+
+    @cached_property
+    def arm_costs(self) -> pd.DataFrame:
+        """What was spent on each arm in all."""
+        return arm_costs(self.runs, self.arms)
+
+    @cached_property
+    def budgets(self) -> dict[str, dict[str, float]]:
+        """Kind → arm → the budget that the spec sets for its confirm runs."""
+        return budgets(self.chosen)
 
     def differences(self, metric: str) -> dict[str, pd.Series]:
         """Arm minus baseline by seed, over the verdict runs of both that have a finite value; for the other arms.
@@ -158,7 +289,7 @@ class Evidence:
         """
         if not self.ranked:
             return {}
-        values = {arm: by_seed(runs, metric) for arm, runs in self.verdict_of.items()}
+        values = {arm: by_seed(runs, metric) for arm, runs in self.verdict_runs_of.items()}
         base = values[self.record.baseline]
         return {arm: (values[arm] - base).dropna().sort_index() for arm in self.others}
 
@@ -183,3 +314,13 @@ class Evidence:
             for path, values in parameters(runs)
             if path not in self.expected and not constant(values) and values.notna().any()
         }
+
+
+def read_evidence(
+    record: SweepRecord,
+    runs: pd.DataFrame,
+    curves: pd.DataFrame | None = None,
+    positions: pd.DataFrame | None = None,
+) -> Evidence:
+    """The evidence of a sweep, from frames as the tracking readers give them."""
+    return Evidence(record, compact(runs), curves, positions)

@@ -22,11 +22,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from harness.analysis.comparison import comparability, verdict_runs
+from harness.analysis.comparison import comparability, confirm_seeds, verdict_runs
 from harness.analysis.statistics import Interval, mean_interval
 from harness.analysis.verdicts import Verdict, judge
 from harness.config.fields import arm_name, format_value, value_key
-from harness.core.outcomes import Phase
 
 if TYPE_CHECKING:
     from harness.tracking import SweepRecord
@@ -101,11 +100,25 @@ def grid(runs: pd.DataFrame, record: SweepRecord, metric: str) -> Grid | None:
     Raises:
         ValueError: the metric does not compare these arms, or does not belong to the validation split.
     """
+    chosen = verdict_runs(runs)
+    found = grid_of(chosen, confirm_seeds(runs), record, metric)
+    if found is not None:
+        _check(runs, chosen, metric)
+    return found
+
+
+def grid_of(chosen: pd.DataFrame, seeds: Sequence[int], record: SweepRecord, metric: str) -> Grid | None:
+    """What `grid` does once the runs are chosen.
+
+    Args:
+        chosen: as `harness.analysis.comparison.verdict_runs` gives them.
+        seeds: as `harness.analysis.comparison.confirm_seeds` gives them.
+        record, metric: as for `grid`.
+    """
     keys = {arm.name: tuple(value_key(arm.values.get(path)) for path in record.compare) for arm in record.arms}
     axes = [axis for axis in range(len(record.compare)) if len({key[axis] for key in keys.values()}) > 1]
     if len(axes) < 2 or len(set(keys.values())) < len(record.arms):
         return None
-    _check(runs, metric)
     order = [list(dict.fromkeys(key[axis] for key in keys.values())) for axis in axes]
     place = {
         name: tuple(known.index(key[axis]) for known, axis in zip(order, axes, strict=True))
@@ -122,23 +135,20 @@ def grid(runs: pd.DataFrame, record: SweepRecord, metric: str) -> Grid | None:
         arms[at] = arm_name({path: values[i] for i, (path, values) in zip(at, levels.items(), strict=True)})
     for name, at in place.items():
         arms[at] = name
-    confirmed = runs.loc[runs["phase"] == Phase.CONFIRM, "seed"].dropna()
-    seeds = tuple(sorted(int(seed) for seed in confirmed.unique()))
     final = np.full((*shape, len(seeds)), math.nan)
     run_ids = np.full((*shape, len(seeds)), "", dtype=object)
-    chosen = verdict_runs(runs)
     measured = pd.to_numeric(chosen[metric], errors="coerce") if metric in chosen else [math.nan] * len(chosen)
     for arm, seed, run_id, value in zip(chosen["arm"], chosen["seed"], chosen["run_id"], measured, strict=True):
         if arm in place and math.isfinite(value):
             cell = (*place[arm], seeds.index(int(seed)))
             final[cell], run_ids[cell] = value, str(run_id)
-    return Grid(levels, place[record.baseline], seeds, final, run_ids, arms)
+    return Grid(levels, place[record.baseline], tuple(seeds), final, run_ids, arms)
 
 
-def _check(runs: pd.DataFrame, metric: str) -> None:
+def _check(runs: pd.DataFrame, chosen: pd.DataFrame, metric: str) -> None:
     if not metric.startswith("val/"):
         raise ValueError(f"metric: found {metric!r}; allowed: a metric of the validation split, such as val/loss")
-    ground = comparability(runs)
+    ground = comparability(runs, chosen)
     if ground.reason and not (ground.ranked and metric == ground.metric):
         raise ValueError(f"metric: found {metric!r}. {ground.reason}")
 
@@ -196,20 +206,17 @@ def pair_means(found: Grid, axes: tuple[int, int]) -> Floats:
     return np.asarray(cells.mean(axis=tuple(range(2, cells.ndim - 1))))
 
 
-def marginals(
-    runs: pd.DataFrame, record: SweepRecord, metric: str, delta: float, looks: Sequence[int] | None = None
-) -> pd.DataFrame:
+def marginals(found: Grid, metric: str, delta: float, looks: Sequence[int] | None = None) -> pd.DataFrame:
     """Main effects: compare the levels of each factor, averaged over all combinations of the other factors' levels.
 
     Args:
-        runs: the runs of one sweep, as `load_runs` returns them.
-        record: the sweep.
-        metric: a metric of the validation split where lower is better.
+        found: the grid of the sweep.
+        metric: what its values are; lower is better.
         delta: the smallest difference that matters, in the unit of the metric; NaN where there is none.
         looks: as for `harness.analysis.comparison.compare`.
 
     Returns:
-        One row per factor and level, in the order of the spec; empty where `grid` returns None. `factor`, its path;
+        One row per factor and level, in the order of the spec. `factor`, its path;
         `level` as the spec writes it; `name`, factor and level as in the names of arms; `is_baseline`; `metric`;
         `arms`, the number of arms averaged over. `seeds` with which all these arms are complete; `mean`, `low`, `high`
         of their averages (95 % t interval). `pairs`, the seeds with which the arms of the baseline's level are complete
@@ -217,13 +224,7 @@ def marginals(
         level over these seeds; `alpha`, `p`, `p_holm` (over all such differences of all factors), `sign_flip_p`,
         `d_z`, `mde`, `seeds_needed`, `verdict` as in `harness.analysis.verdicts.Judgement`, NaN for the baseline's
         level; `delta`; `run_ids` of the arms averaged over, separated by spaces.
-
-    Raises:
-        ValueError: the metric does not compare these arms, or does not belong to the validation split.
     """
-    found = grid(runs, record, metric)
-    if found is None:
-        return pd.DataFrame()
     factors = len(found.levels)
     asked = [(axis, level) for axis in range(factors) for level in found.others(axis)]
     differences = [main_effect(found.values, factors, axis, level, found.baseline[axis]) for axis, level in asked]
@@ -255,17 +256,15 @@ def marginals(
     return pd.DataFrame(rows)
 
 
-def interactions(
-    runs: pd.DataFrame, record: SweepRecord, metric: str, delta: float, looks: Sequence[int] | None = None
-) -> pd.DataFrame:
+def interactions(found: Grid, metric: str, delta: float, looks: Sequence[int] | None = None) -> pd.DataFrame:
     """Test every pair of factors for an interaction: does the effect of one depend on the other?
 
     Args:
-        runs, record, metric, delta, looks: as for `marginals`.
+        found, metric, delta, looks: as for `marginals`.
 
     Returns:
-        One row per pair of factors and per pair of their levels other than the baseline's; empty where `grid` returns
-        None. `factor`, `level`, `baseline_level` (as the spec writes them) and `name`, `baseline_name` (as in the names
+        One row per pair of factors and per pair of their levels other than the baseline's.
+        `factor`, `level`, `baseline_level` (as the spec writes them) and `name`, `baseline_name` (as in the names
         of arms); the same for the second factor with the prefix `other_`; `metric`. `seeds` with which all needed arms
         are complete (up to the deciding look). `effect_at_baseline` and `effect_at_level`: the effect of `level`
         against `baseline_level` where the other factor is at its baseline's level and where it is at `other_level`;
@@ -273,13 +272,7 @@ def interactions(
         `interaction_high`: the second effect minus the first, with its 95 % t interval over seeds; it is symmetric in
         the two factors. `alpha`, `p`, `p_holm` (over all rows), `sign_flip_p`, `d_z`, `mde`, `seeds_needed` as in
         `harness.analysis.verdicts.Judgement`; `verdict`, an `Interaction`; `delta`; `run_ids` of all runs used.
-
-    Raises:
-        ValueError: the metric does not compare these arms, or does not belong to the validation split.
     """
-    found = grid(runs, record, metric)
-    if found is None:
-        return pd.DataFrame()
     factors = len(found.levels)
     asked = [
         ((i, j), (a, b))
@@ -342,3 +335,18 @@ def _corners(found: Grid, axes: tuple[int, int], levels: tuple[int, int], used: 
     runs = np.moveaxis(found.run_ids, axes, (0, 1))[..., used]
     ends = [(found.baseline[axis], level) for axis, level in zip(axes, levels, strict=True)]
     return " ".join(str(one) for a, b in itertools.product(*ends) for one in runs[a, b].ravel())
+
+
+@dataclass(frozen=True)
+class FactorEffects:
+    """What the factors of a grid do.
+
+    Attributes:
+        grid: the final values.
+        levels: as `marginals` gives them.
+        interactions: as `interactions` gives them.
+    """
+
+    grid: Grid
+    levels: pd.DataFrame
+    interactions: pd.DataFrame

@@ -203,7 +203,11 @@ def crossings(losses: Mapping[str, npt.ArrayLike]) -> list[tuple[str, str, int]]
     Args:
         losses: arm → losses of its trials. Two arms are compared up to the smaller of their numbers of trials.
     """
-    curves = {arm: expected_best(values) for arm, values in losses.items()}
+    return crossings_of({arm: expected_best(values) for arm, values in losses.items()})
+
+
+def crossings_of(curves: Mapping[str, Floats]) -> list[tuple[str, str, int]]:
+    """`crossings` for arms whose `expected_best` is known, arm → shape (n,)."""
     names = list(curves)
     found = []
     for i, first in enumerate(names):

@@ -106,3 +106,26 @@ def look_levels(looks: Sequence[int], alpha: float = ALPHA) -> tuple[float, ...]
         alpha: the total level over all looks.
     """
     return tuple(alpha * ((n - before) / looks[-1]) for before, n in zip((0, *looks), looks, strict=False))
+
+
+def outlier_p(values: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Two-sided p-value of each value as an outlier from the normal distribution of the others.
+
+    t = (x − mean of the others) / (their s · √(1 + 1/(n − 1))) has n − 2 degrees of freedom: the externally studentized
+    residual (Cook and Weisberg 1982), equivalent to Grubbs' test.
+
+    Args:
+        values: shape (n,), finite.
+
+    Returns:
+        Shape (n,); NaN for n < 4, where the test has hardly any power, and where the other values are all equal.
+    """
+    data = np.asarray(values, dtype=np.float64)
+    n = data.size
+    if n < 4:
+        return np.full(n, math.nan)
+    others = data[np.nonzero(~np.eye(n, dtype=bool))[1].reshape(n, n - 1)]  # (n, n - 1): all but one
+    means, spreads = others.mean(axis=1), others.std(axis=1, ddof=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = (data - means) / (spreads * math.sqrt(1 + 1 / (n - 1)))
+    return np.where(spreads > 0, 2 * stdtr(n - 2, -np.abs(t)), math.nan)

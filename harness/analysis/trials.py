@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -70,7 +71,7 @@ class ArmTrials:
         """The number of trials that count as finished: complete, pruned or diverged."""
         return self.number_of(Outcome.COMPLETE, Outcome.PRUNED, Outcome.DIVERGED)
 
-    @property
+    @cached_property
     def counted(self) -> Floats:
         """Losses of complete trials and, for each diverged one, the loss of an untrained model; shape (n,)."""
         diverged = self.number_of(Outcome.DIVERGED) if math.isfinite(self.initial) else 0
@@ -81,17 +82,17 @@ class ArmTrials:
         """Tuned values of the complete trial with the lowest loss."""
         return self.complete[int(np.argmin(self.losses))] if self.complete else None
 
-    @property
+    @cached_property
     def edges(self) -> dict[str, Edge]:
         """The dimensions where the best trial lies at an edge, path → edge."""
         return {edge.path: edge for edge in edges(self.complete, self.losses, self.tune)}
 
-    @property
+    @cached_property
     def nearness(self) -> Nearness | None:
         """The distance of the best trial to the nearest diverged one."""
         return nearest_diverged(self.complete, self.losses, self.diverged, self.tune)
 
-    @property
+    @cached_property
     def sensitivity(self) -> float:
         """Learning-rate sensitivity over the searched range, in the unit of `losses`; NaN where it is not defined."""
         rates = rate_range(self.tune)

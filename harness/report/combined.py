@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Final
 
 import pandas as pd
-from markupsafe import Markup
 
 from harness.analysis.comparison import intervals
 from harness.core import metrics
@@ -18,7 +17,7 @@ from harness.report.figures.drawing import Drawing
 from harness.report.page.content import Content
 from harness.report.page.latex import latex_table
 from harness.report.page.markdown import markdown, picture_of, table_of
-from harness.report.page.render import preliminary, render_overview, render_page, render_sweep
+from harness.report.page.render import preliminary, render_chapter, render_overview, render_page
 from harness.report.tables.comparison import verdict_cells
 from harness.report.tables.differences import same_everywhere
 from harness.report.tables.table import ARM, Cell, Column, Row, Table, resting_on, spelled, with_half_widths
@@ -59,7 +58,7 @@ def _obstacles(contents: Sequence[Content]) -> Iterator[str]:
     """The reasons why sweeps cannot be compared: different validation targets or metrics."""
     first, *others = (content.record for content in contents)
     for content in contents:
-        if content.ground.metric != metrics.VAL_LOSS or not content.ground.ranked:
+        if content.evidence.metric != metrics.VAL_LOSS or not content.evidence.ranked:
             yield f"{content.record.name} compares tokenizers or texts, so its arms have no common loss"
     for other in others:
         facts = (
@@ -97,9 +96,7 @@ def _write(contents: Sequence[Content], folder: Path) -> ReportFiles:
     )
     bodies = [overview]
     for content in contents:
-        record = content.record
-        heading = Markup('<h2 id="{}-chapter">{}</h2>').format(record.name, record.question or record.name)
-        bodies.append(heading + render_sweep(content, f"{record.name}-", 3))
+        bodies.append(render_chapter(content))
     files = {
         "report.html": render_page(title, byline, bodies),
         "report.md": _markdown(title, contents, table, drawn),

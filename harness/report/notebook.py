@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import pandas as pd
-from markupsafe import escape
 
 from harness import tracking
 from harness.analysis import comparison
@@ -14,9 +13,9 @@ from harness.analysis.columns import constant, parameters
 from harness.analysis.comparison import verdict_runs
 from harness.core import metrics
 from harness.core.text import listed
+from harness.report.page.notebook_table import html_table
 from harness.report.tables.comparison import answer_table
 from harness.report.tables.runs import trials_table
-from harness.report.tables.table import Table
 
 
 class RunsFrame(pd.DataFrame):  # type: ignore[misc]
@@ -65,22 +64,6 @@ def pivot(
     keys = pd.MultiIndex.from_frame(order) if len(rows) > 1 else pd.Index(order[rows[0]], name=rows[0])
     table = chosen.assign(**{values: numbers}).pivot_table(values=values, index=rows, columns=columns, aggfunc="mean")
     return table.reindex(keys[keys.isin(table.index)])
-
-
-def html_table(table: Table) -> str:
-    """A table as HTML for a notebook, with all text escaped."""
-
-    def row(cells: Iterable[str], tag: str) -> str:
-        styled = zip(table.columns, cells, strict=True)
-        inside = (
-            f'<{tag} style="text-align:{"right" if column.numeric else "left"}">{escape(text)}</{tag}>'
-            for column, text in styled
-        )
-        return f"<tr>{''.join(inside)}</tr>"
-
-    head = row((column.label for column in table.columns), "th")
-    body = "\n".join(row((cell.text for cell in one.cells), "td") for one in table.rows)
-    return f"<table>\n<thead>{head}</thead>\n<tbody>\n{body}\n</tbody></table>"
 
 
 class ComparisonFrame(pd.DataFrame):  # type: ignore[misc]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import pandas as pd
 
+from harness.analysis.evidence import read_evidence
 from harness.core import metrics
 from harness.core.files import write_text
 from harness.core.gc_pause import uncollected
@@ -19,7 +20,6 @@ from harness.report.assemble import assemble, in_order
 from harness.report.page.content import Content
 from harness.report.page.latex import latex_table
 from harness.report.page.render import render_html, render_markdown
-from harness.report.tables.comparison import answer_table, comparison_lines
 from harness.tracking import (
     TrackingError,
     load_frames,
@@ -92,12 +92,9 @@ def read_sweep(experiment: str, uri: str | None = None, sweep: str | None = None
     compares_context = "model.context_length" in record.compare
     positions = load_positions(experiment, uri, record.run_id) if compares_context else None
     content = assemble(
-        record,
-        runs,
-        curves,
+        read_evidence(record, runs, curves, positions),
         lambda run_id: load_samples(run_id, uri),
         ui_command(uri),
-        positions,
         lambda run_id: load_passage(run_id, uri),
         load_patch(record.run_id, uri) if record.dirty else "",
     )
@@ -109,17 +106,16 @@ def write_files(content: Content, curves: pd.DataFrame, folder: Path) -> ReportF
     """Write all files of a report, each replaced atomically, and remove figures and tables that no longer exist."""
     pictures = folder / "figures"
     pictures.mkdir(parents=True, exist_ok=True)
-    drawings = content.every_drawing
+    drawings = content.figures
     for drawing in drawings:
         write_text(pictures / drawing.filename, drawing.file)
     _drop_others(pictures, "*.svg", {drawing.filename for drawing in drawings})
-    table = answer_table(content.comparison)
     files = {
         "runs.csv": content.runs.to_csv(index=False, lineterminator="\n"),
         "curves.csv": _long_csv(curves),
         "comparison.csv": content.comparison.to_csv(index=False, lineterminator="\n"),
-        "comparison.tex": latex_table(table, content.record.question or content.record.name),
-        **{f"tables/{name}.csv": _csv(one) for name, one in content.every_table.items()},
+        "comparison.tex": latex_table(content.answer_table, content.record.question or content.record.name),
+        **{f"tables/{name}.csv": _csv(one) for name, one in content.tables.items()},
         "report.md": render_markdown(content),
         "report.html": render_html(content),
     }
@@ -131,7 +127,7 @@ def write_files(content: Content, curves: pd.DataFrame, folder: Path) -> ReportF
         html=folder / "report.html",
         markdown=folder / "report.md",
         comparison=content.comparison,
-        lines=comparison_lines(content.comparison),
+        lines=content.answer_table.lines(),
         answer=" ".join([str(content.answer), *_noise(content)]),
         warnings=content.serious_warnings,
     )

@@ -309,13 +309,14 @@ def test_the_table_of_runs_lists_all_and_marks_those_without_a_result() -> None:
 
 def test_best_configuration_is_a_complete_trial() -> None:
     runs = example.frame(example.explore_runs())
-    row = best_table(runs, [ARM], list(example.TUNE)).rows[0]
+    row = best_table(example.evidence(example.record({ARM: {}}), runs), list(example.TUNE)).rows[0]
     assert [cell.text for cell in row.cells] == [ARM, "1e-3", "5.5000", "0", "not yet"]  # not the pruned 1.0
 
 
 def test_best_configuration_is_the_confirmed_one() -> None:
     confirm = example.run(500, ARM, {"train.learning_rate": 5e-4}, seed=2, loss=5.4)
-    row = best_table(example.frame([*example.explore_runs(), confirm]), [ARM, "gone"], list(example.TUNE)).rows
+    runs = example.frame([*example.explore_runs(), confirm])
+    row = best_table(example.evidence(example.record({ARM: {}, "gone": {}}), runs), list(example.TUNE)).rows
     assert [cell.text for cell in row[0].cells] == [ARM, "5e-4", "5.9000", "1", "yes"]
     assert {cell.text for cell in row[1].cells[1:]} == {"–"}
 

@@ -11,8 +11,8 @@ from statsmodels.stats.anova import AnovaRM
 from statsmodels.stats.multitest import multipletests
 
 import example_sweep as example
-from example_grid import BIAS, DEEP, DROP, RATE, SMALL, WIDE, Levels, drawn, record_of, runs_of
-from harness.analysis.factors import Floats, grid, interaction, interactions, main_effect, marginals
+from example_grid import BIAS, DEEP, DROP, RATE, SMALL, WIDE, Levels, drawn, interactions, marginals, record_of, runs_of
+from harness.analysis.factors import Floats, grid, interaction, main_effect
 from harness.analysis.significance import holm, paired_t_p
 from harness.analysis.verdicts import judge
 from harness.config.fields import arm_name

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 import example_sweep as example
+from harness.analysis import factors
 from harness.config.fields import arm_name
 from harness.tracking import SweepRecord
 
@@ -53,3 +54,19 @@ def drawn(levels: Levels, seeds: int, seed: int, spread: float = 0.01) -> npt.ND
     generator = np.random.default_rng(seed)
     shape = tuple(len(values) for values in levels.values())
     return generator.normal(5, 0.05, seeds) + generator.normal(0, spread, (*shape, seeds))
+
+
+def marginals(
+    runs: pd.DataFrame, record: SweepRecord, metric: str, delta: float, looks: Sequence[int] | None = None
+) -> pd.DataFrame:
+    """The effect of each factor; empty where there is no grid."""
+    found = factors.grid(runs, record, metric)
+    return pd.DataFrame() if found is None else factors.marginals(found, metric, delta, looks)
+
+
+def interactions(
+    runs: pd.DataFrame, record: SweepRecord, metric: str, delta: float, looks: Sequence[int] | None = None
+) -> pd.DataFrame:
+    """The interaction of every two factors; empty where there is no grid."""
+    found = factors.grid(runs, record, metric)
+    return pd.DataFrame() if found is None else factors.interactions(found, metric, delta, looks)

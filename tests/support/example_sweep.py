@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from harness.analysis.evidence import Evidence, read_evidence
 from harness.config.run import RunConfig
 from harness.tracking import ArmInfo, SweepRecord
 
@@ -142,6 +143,19 @@ def explore_runs(arms: Mapping[str, Mapping[str, Any]] = ARMS) -> list[dict[str,
                 run(number, arm, settings, phase="explore", outcome=outcome, loss=loss, trial=trial, reason=reason)
             )
     return rows
+
+
+def evidence(
+    record: SweepRecord,
+    runs: pd.DataFrame,
+    curves: pd.DataFrame | None = None,
+    positions: pd.DataFrame | None = None,
+    **known: Any,
+) -> Evidence:
+    """The evidence of a sweep; statistics that are `known`, by name, are given and not computed."""
+    found = read_evidence(record, runs, curves, positions)
+    vars(found).update(known)
+    return found
 
 
 def curves_of(runs: pd.DataFrame, points: int = 9) -> pd.DataFrame:

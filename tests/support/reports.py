@@ -24,7 +24,7 @@ def report(
 ) -> ReportFiles:
     runs = in_order(example.frame(rows), record)
     curves = example.curves_of(runs)
-    content = assemble(record, runs, curves, samples_of, "python -m mlflow ui")
+    content = assemble(example.evidence(record, runs, curves), samples_of, "python -m mlflow ui")
     return write_files(content, curves, folder)
 
 

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from harness.analysis.comparison import verdict_runs
+from harness.analysis.evidence import Evidence
 from harness.report.figures.axes import WIDTH, legend, legend_rows, mean_and_range
 from harness.report.figures.drawing import Drawing, drawing, style
 
 
-def losses_by_position(positions: pd.DataFrame, runs: pd.DataFrame, arms: Sequence[str]) -> Drawing | None:
+def losses_by_position(evidence: Evidence) -> Drawing | None:
     """Validation loss of confirm runs over the number of tokens before the target in its window.
 
-    Args:
-        positions: as `load_positions` returns them.
-        runs: as `load_runs` returns them.
-        arms: names, in the order of their colours.
+    None if no run has them.
     """
-    chosen = positions[positions["run_id"].isin(verdict_runs(runs)["run_id"])]
-    drawn = [arm for arm in arms if (chosen["arm"] == arm).any()]
+    if (positions := evidence.positions) is None:
+        return None
+    chosen = positions[positions["run_id"].isin(evidence.chosen["run_id"])]
+    drawn = [arm for arm in evidence.arms if (chosen["arm"] == arm).any()]
     if not drawn:
         return None
     with style("loss-by-position"):
@@ -35,7 +31,7 @@ def losses_by_position(positions: pd.DataFrame, runs: pd.DataFrame, arms: Sequen
             shared = min(len(line) for line in lines)
             losses = np.stack([line[:shared] for line in lines])
             context = np.exp2(np.arange(shared, dtype=np.float64))
-            mean_and_range(ax, (context, losses), arm, list(arms).index(arm))
+            mean_and_range(ax, (context, losses), arm, evidence.arms.index(arm))
         ax.set_xscale("log", base=2)
         ax.xaxis.set_major_locator(LogLocator(base=2, numticks=20))
         ax.xaxis.set_minor_formatter(NullFormatter())

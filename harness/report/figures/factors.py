@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from harness.analysis.comparison import metric_name
+from harness.analysis.evidence import Evidence
 from harness.analysis.factors import Floats, Grid, pair_means
 from harness.analysis.statistics import mean_interval
 from harness.config.fields import format_value, short_name
@@ -29,13 +29,11 @@ _CROWDED: Final = 24  # points above which a single panel takes the whole width
 _LONG: Final = 8  # characters above which a number is rounded
 
 
-def interaction_drawing(found: Grid, contrasts: pd.DataFrame) -> Drawing | None:
-    """Draw each pair of factors; if there are many pairs, those with the smallest p-values.
-
-    Args:
-        found: as `harness.analysis.factors.grid` returns it.
-        contrasts: as `harness.analysis.factors.interactions` returns them.
-    """
+def interaction_drawing(evidence: Evidence) -> Drawing | None:
+    """Draw each pair of factors; if there are many pairs, those with the smallest p-values."""
+    if evidence.factors is None:
+        return None
+    found, contrasts = evidence.factors.grid, evidence.factors.interactions
     paths = list(found.levels)
     panels = {
         (i, j): means

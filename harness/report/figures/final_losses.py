@@ -12,16 +12,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from harness.analysis.comparison import intervals, metric_name, unit, verdict_runs
+from harness.analysis.comparison import intervals, metric_name, unit
+from harness.analysis.evidence import Evidence
 from harness.analysis.statistics import Interval
 from harness.report.figures.axes import WIDTH
 from harness.report.figures.drawing import INK, Drawing, drawing, label, look, marked, style
 
 
-def final_losses(runs: pd.DataFrame, comparison: pd.DataFrame) -> Drawing | None:
+def final_losses(evidence: Evidence) -> Drawing | None:
     """The final value of every seed with mean and interval, next to the paired differences to the baseline."""
-    metric, arms = str(comparison["metric"].iloc[0]), list(comparison["arm"])
-    chosen = verdict_runs(runs)
+    comparison, chosen = evidence.comparison, evidence.chosen
+    metric, arms = evidence.metric, evidence.arms
     if metric not in chosen or chosen[metric].count() < 2:  # a single dot shows no more than the table
         return None
     paired = bool(comparison["pairs"].sum())

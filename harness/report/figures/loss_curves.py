@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from harness.analysis.columns import numbers
-from harness.analysis.comparison import unit, verdict_runs
+from harness.analysis.comparison import unit
+from harness.analysis.evidence import Evidence
 from harness.core import metrics
 from harness.core.outcomes import Outcome, Phase
 from harness.report.figures.axes import WIDTH, Matrix, legend, legend_rows, loss_sides, mean_and_range, validation_side
@@ -58,31 +59,26 @@ def spent(curves: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     return curves.assign(tokens=numbers(curves, "tokens"), flops=flops, seconds=numbers(curves, "seconds"))
 
 
-def loss_curves(
-    curves: pd.DataFrame,
-    runs: pd.DataFrame,
-    arms: Sequence[str],
-    metric: str = metrics.VAL_LOSS,
-    axis: Axis = AXES[0],
-) -> Drawing | None:
+def loss_curves(evidence: Evidence, axis: Axis = AXES[0]) -> Drawing | None:
     """Training and validation loss and their gap: per arm the mean and the range of its confirm runs.
 
-    If arms predict different tokens (`metric` is bits per byte), losses are not comparable; only `metric` is drawn.
+    If arms predict different tokens (they are compared by bits per byte), losses are not comparable: only
+    that metric is drawn. Confirm runs that ended early are drawn up to their end.
 
     Args:
-        curves: as `load_curves` returns them.
-        runs: as `load_runs` returns them; confirm runs that ended early are drawn up to their end.
-        arms: names, in the order of their colours.
-        metric: the metric that compares the arms.
+        evidence: of the sweep.
         axis: the x axis.
 
     Returns:
         None if there is nothing to draw, or if the curves have no values for `axis`.
     """
+    if (curves := evidence.curves) is None:
+        return None
+    runs, arms, metric = evidence.runs, evidence.arms, evidence.metric
     shown = loss_sides(curves) if metric == metrics.VAL_LOSS else (validation_side(curves, metric),)
     confirm = spent(curves[(curves["phase"] == Phase.CONFIRM) & np.isfinite(curves["value"])], runs)
     confirm = confirm.assign(at=confirm[axis.column].astype(float)).dropna(subset="at")
-    complete = confirm[confirm["run_id"].isin(verdict_runs(runs)["run_id"])]
+    complete = confirm[confirm["run_id"].isin(evidence.chosen["run_id"])]
     broken = confirm[confirm["outcome"] != Outcome.COMPLETE]
     drawn = [arm for arm in arms if (complete["arm"] == arm).any()]
     sides = [side for side in shown if (complete["metric"] == side[0]).any()]

@@ -17,19 +17,21 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from harness.analysis.comparison import metric_name, unit
-from harness.analysis.search_quality import Floats, expected_best, expected_best_band
+from harness.analysis.evidence import Evidence
+from harness.analysis.search_quality import Floats
 from harness.analysis.trials import option_index
 from harness.config.fields import short_name
-from harness.core import metrics
+from harness.config.samplers import SAMPLERS
 from harness.core.outcomes import Outcome, Phase
 from harness.core.text import plural
 from harness.report.figures.axes import WIDTH, legend, legend_rows
 from harness.report.figures.drawing import INK, Drawing, drawing, label, look, marked, of_arm, style
 from harness.report.figures.loss_curves import to_the_end
+from harness.report.text.names import some
 from harness.report.text.numbers import number, setting
 
 if TYPE_CHECKING:
-    from harness.analysis.importance import Importance
+    pass
 
 _TOGETHER: Final = 4  # more arms than this get a panel each: their bands would overlap
 _FALL: Final = 2.0  # visible part of the early fall, in units of the range after it
@@ -39,20 +41,9 @@ _STEPS: Final = (1, 2, 5, 10)  # steps between ticks
 _PANEL: Final = 2.9  # inches, width of one of several panels
 
 
-def tuning(
-    runs: pd.DataFrame,
-    arms: Sequence[str],
-    tune: Mapping[str, Mapping[str, Sequence[Any]]],
-    metric: str = metrics.VAL_LOSS,
-) -> Drawing | None:
-    """The final metric of every explore trial over each tuned dimension, with a ring around each arm's best trial.
-
-    Args:
-        runs: as `load_runs` returns them.
-        arms: names, in the order of their colours.
-        tune: path → {kind: values}, as the spec writes it.
-        metric: the metric that compares the arms.
-    """
+def tuning(evidence: Evidence) -> Drawing | None:
+    """The final metric of every explore trial over each tuned dimension, with a ring around each arm's best trial."""
+    runs, arms, tune, metric = evidence.runs, evidence.arms, evidence.space, evidence.metric
     explored = runs[runs["phase"] == Phase.EXPLORE]
     paths = [path for path in tune if path in explored]
     if not paths or metric not in explored:
@@ -162,17 +153,15 @@ def _log_axis(ax: Axes, low: float, high: float) -> None:
     ax.xaxis.set_minor_formatter(NullFormatter())
 
 
-def trial_curves(curves: pd.DataFrame, arms: Sequence[str], metric: str = metrics.VAL_LOSS) -> Drawing | None:
+def trial_curves(evidence: Evidence) -> Drawing | None:
     """Validation loss of every explore trial over training tokens, one panel per arm.
-
-    Args:
-        curves: as `load_curves` returns them.
-        arms: names, in the order of their colours.
-        metric: the metric that compares the arms.
 
     Returns:
         None if no trial has two points.
     """
+    if (curves := evidence.curves) is None or not evidence.trials:
+        return None
+    arms, metric = evidence.arms, evidence.metric
     tried = curves[(curves["phase"] == Phase.EXPLORE) & (curves["metric"] == metric) & np.isfinite(curves["value"])]
     tried = tried.assign(at=pd.to_numeric(tried["tokens"], errors="coerce").astype(float)).dropna(subset="at")
     drawn = [arm for arm in arms if (tried["arm"] == arm).any()]
@@ -206,24 +195,17 @@ def trial_curves(curves: pd.DataFrame, arms: Sequence[str], metric: str = metric
         return drawing(figure, "trial-curves", "Explore trials over training tokens", caption)
 
 
-def search_luck(
-    losses: Mapping[str, Floats], arms: Sequence[str], metric: str = metrics.VAL_LOSS, notes: Sequence[str] = ()
-) -> Drawing | None:
+def search_luck(evidence: Evidence) -> Drawing | None:
     """The expected best of k trials over k, one line per arm; with more than four arms, one panel per arm.
-
-    Args:
-        losses: arm → losses of its trials, shape (n,); for a diverged trial the loss of an untrained model.
-        arms: names, in the order of their colours.
-        metric: the metric that compares the arms.
-        notes: sentences for the end of the caption.
 
     Returns:
         None if no arm has two trials.
     """
-    lines = {arm: expected_best(losses[arm]) for arm in arms if arm in losses and len(losses[arm])}
+    arms, metric = evidence.arms, evidence.metric
+    lines = {arm: line for arm, line in evidence.expected_best.items() if len(line)}
     if max((len(line) for line in lines.values()), default=0) < 2:
         return None
-    bands = {arm: expected_best_band(losses[arm]) for arm in lines}
+    bands = evidence.expected_best_bands
     with style("search-luck"):
         if len(lines) <= _TOGETHER:
             figure = Figure(figsize=(WIDTH * 0.75, 3.0 + 0.18 * legend_rows(list(lines))), layout="constrained")
@@ -239,7 +221,7 @@ def search_luck(
                         ax.plot(np.arange(1, len(line) + 1), line, color=INK, linewidth=0.5, alpha=0.3)
                 _luck(ax, lines[arm], bands[arm], arm, arms.index(arm))
                 ax.set_title(label(arm))
-        cut = _after_the_fall(panels[0], list(lines.values()), list(bands.values()))
+        cut = _after_the_fall(panels[0], list(lines.values()), [bands[arm] for arm in lines])
         _outer_labels(figure, panels, "trials (k)", f"expected best {metric_name(metric)}")
         for ax in panels:
             ax.xaxis.set_major_locator(MaxNLocator(5, steps=_STEPS, integer=True))
@@ -249,14 +231,28 @@ def search_luck(
         ]
         if len(lines) > _TOGETHER:
             caption.append("Each panel shows one arm in colour and the others in grey.")
-        if any(band.size for band in bands.values()):
+        if any(band.size for band in (bands[arm] for arm in lines)):
             caption.append(
                 "Band: 10 to 90 % over bootstrap samples of the trials, up to k = n/3; beyond that it is too narrow."
             )
         if cut:
             caption.append(f"Higher values for few trials, up to {number(cut, 2)}, are cut off.")
         title = f"Expected best {metric_name(metric)} of k explore trials"
-        return drawing(figure, "search-luck", title, " ".join([*caption, *notes]))
+        return drawing(figure, "search-luck", title, " ".join([*caption, *_luck_notes(evidence)]))
+
+
+def _luck_notes(evidence: Evidence) -> list[str]:
+    """Sentences for the end of the caption: where lines cross, and what the lines leave out."""
+    notes = []
+    if evidence.crossings:
+        pairs = [f"{first} and {second} at k = {k}" for first, second, k in evidence.crossings]
+        notes.append(f"Lines that cross: {some(pairs, 'pairs')}.")
+    if any(trials.number_of(Outcome.PRUNED) for trials in evidence.trials.values()):
+        notes.append("Pruned trials are left out, which makes arms with many pruned trials look better.")
+    sampler = str(evidence.record.study.get("sampler", ""))
+    if sampler in SAMPLERS and SAMPLERS[sampler].learns:
+        notes.append(f"The sampler {sampler} learns from earlier trials, so a shorter search could differ from this.")
+    return notes
 
 
 def _luck(ax: Axes, line: Floats, band: Floats, arm: str, index: int) -> None:
@@ -304,17 +300,15 @@ def _outer_labels(figure: Figure, panels: Sequence[Axes], x: str, y: str) -> Non
         figure.supylabel(y, fontsize="medium")
 
 
-def importance_bars(found: Mapping[str, Importance], arms: Sequence[str]) -> Drawing | None:
+def importance_bars(evidence: Evidence) -> Drawing | None:
     """First-order and total Sobol indices of the tuned dimensions, one panel per arm.
-
-    Args:
-        found: arm → importance; arms without a good enough fit are left out.
-        arms: names, in the order of their colours.
 
     Returns:
         None if no arm has a good enough fit.
     """
-    shown = [arm for arm in arms if arm in found and found[arm].enough]
+    arms = evidence.arms
+    found = {arm: rank for arm, rank in evidence.importances.items() if rank is not None and rank.enough}
+    shown = [arm for arm in arms if arm in found]
     if not shown:
         return None
     paths = list(dict.fromkeys(share.path for arm in shown for share in found[arm].shares))

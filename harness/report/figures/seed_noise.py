@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from harness.analysis.comparison import metric_name, unit
-from harness.analysis.seed_noise import Spread
+from harness.analysis.evidence import Evidence
 from harness.analysis.significance import ALPHA
 from harness.analysis.statistics import (
     detectable_effect,
     seeds_to_detect,
     unpaired_detectable_effect,
 )
+from harness.core import metrics
 from harness.report.figures.axes import WIDTH
 from harness.report.figures.drawing import INK, Drawing, drawing, look, style
 from harness.report.text.numbers import rounded
 
-if TYPE_CHECKING:
-    pass
-
-
 _TICKS: Final = (3, 5, 8, 12, 20, 30, 50, 100, 200)
 
 
-def _sizes(spread: Spread, delta: float) -> Drawing:
+def detectable_sizes(evidence: Evidence) -> Drawing | None:
     """The smallest difference found in 80 % of sweeps over the number of seeds per arm, with δ as a line."""
+    spread = evidence.spreads.get(evidence.metric)
+    if spread is None or spread.deviation.mean == 0:
+        return None
+    delta = evidence.nats if evidence.metric == metrics.VAL_LOSS else math.nan
     needed = seeds_to_detect(delta, spread.deviation.mean, ALPHA, detectable=unpaired_detectable_effect)
     last = _TICKS[-1] if needed > _TICKS[-1] else next(tick for tick in _TICKS if tick >= max(20, needed))
     seeds = list(range(_TICKS[0], last + 1))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from harness.analysis.comparison import Comparability
+from harness.analysis.evidence import Evidence
 from harness.report.figures.drawing import Drawing
 from harness.report.sections.samples import Moment
 from harness.report.sections.section import Section
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
     from harness.tracking import SweepRecord
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Content:
     """Everything a report of one sweep is made of.
 
     Attributes:
-        record, runs, comparison, ground: the sweep, its runs, and what compares its arms.
-        leading: drawings with the answer.
-        curves: loss curves with their x axis; the page shows the first until the reader chooses another.
-        drawings: further drawings of losses.
-        evidence_figures: drawings with the table of evidence.
+        evidence: the sweep, its runs and every statistic.
+        answer_figures: beside the answer.
+        loss_curves: loss curves with their x axis; the page shows the first until the reader chooses another.
+        curve_figures: further figures below the loss curves.
+        evidence_figures: beside the table of evidence.
         sections: sections that only some sweeps have.
         moments, sample_seed: generated texts, and the seed of their runs.
         passage: a validation text coloured by loss; None if no run has one.
@@ -45,13 +45,10 @@ class Content:
         patch: uncommitted changes as a patch; empty if there were none.
     """
 
-    record: SweepRecord
-    runs: pd.DataFrame
-    comparison: pd.DataFrame
-    ground: Comparability
-    leading: Sequence[Drawing]
-    curves: Sequence[tuple[Axis, Drawing]]
-    drawings: Sequence[Drawing]
+    evidence: Evidence
+    answer_figures: Sequence[Drawing]
+    loss_curves: Sequence[tuple[Axis, Drawing]]
+    curve_figures: Sequence[Drawing]
     evidence_figures: Sequence[Drawing]
     sections: Sequence[Section]
     moments: Sequence[Moment]
@@ -61,38 +58,69 @@ class Content:
     patch: str = ""
 
     @property
-    def every_drawing(self) -> list[Drawing]:
-        """All drawings, in the order of the page."""
-        curves = [drawing for _, drawing in self.curves]
-        parts = [drawing for section in self.sections for drawing in section.drawings]
-        return [*self.leading, *curves, *self.drawings, *self.evidence_figures, *parts]
+    def record(self) -> SweepRecord:
+        """The sweep."""
+        return self.evidence.record
 
     @property
-    def every_table(self) -> dict[str, Table]:
+    def runs(self) -> pd.DataFrame:
+        """Its runs."""
+        return self.evidence.runs
+
+    @property
+    def comparison(self) -> pd.DataFrame:
+        """Its arms compared."""
+        return self.evidence.comparison
+
+    @property
+    def figures(self) -> list[Drawing]:
+        """All figures, in the order of the page."""
+        curves = [drawing for _, drawing in self.loss_curves]
+        parts = [drawing for section in self.sections for drawing in section.drawings]
+        return [*self.answer_figures, *curves, *self.curve_figures, *self.evidence_figures, *parts]
+
+    @cached_property
+    def answer_table(self) -> Table:
+        """One row per arm: what the comparison found."""
+        return answer_table(self.comparison)
+
+    @cached_property
+    def evidence_table(self) -> Table | None:
+        """One row per compared arm: what its verdict rests on."""
+        return evidence_table(self.comparison)
+
+    @cached_property
+    def differences(self) -> Table:
+        """Parameters that differ between the arms."""
+        return arm_differences(self.evidence)
+
+    @property
+    def tables(self) -> dict[str, Table]:
         """All tables by file name, without the wide ones of runs and curves."""
-        found = {"answer": answer_table(self.comparison)}
-        if (evidence := evidence_table(self.comparison)) is not None:
-            found["evidence"] = evidence
+        found = {"answer": self.answer_table}
+        if self.evidence_table is not None:
+            found["evidence"] = self.evidence_table
         for section in self.sections:
             several = len(section.tables) > 1
             for place, (table, _) in enumerate(section.tables, 1):
                 found[f"{section.anchor}-{place}" if several else section.anchor] = table
         if self.passage is not None and self.passage.table is not None:
             found["passage"] = self.passage.table
-        differing = arm_differences(self.runs, [arm.name for arm in self.record.arms])
-        return found | {"trials": trials_table(self.runs, list(self.record.tune)), "differences": differing}
+        found["trials"] = trials_table(self.runs, list(self.record.tune))
+        found["differences"] = self.differences
+        return found
 
     @cached_property
     def warnings(self) -> list[ReportWarning]:
         """What limits the comparison; what may change the conclusion comes first."""
-        return report_warnings(self.record, self.runs)
+        return report_warnings(self.evidence)
 
     @property
     def serious_warnings(self) -> list[str]:
         """The texts of the warnings that may change what the sweep concludes."""
         return [warning.text for warning in self.warnings if warning.changes_conclusion]
 
-    @property
+    @cached_property
     def answer(self) -> Answer:
         """The comparison in words."""
-        return answer(self.comparison, self.ground)
+        return answer(self.comparison, self.evidence.comparability)

@@ -21,8 +21,7 @@ from harness.core.text import listed, plural
 from harness.report.figures.drawing import Drawing, renamed
 from harness.report.page import markdown
 from harness.report.page.content import Content
-from harness.report.tables.comparison import answer_table, evidence_table
-from harness.report.tables.differences import arm_differences, run_values
+from harness.report.tables.differences import run_values
 from harness.report.tables.runs import trials_table
 from harness.report.tables.table import Row, Table
 from harness.report.text.numbers import count, rounded, short_id, significant
@@ -78,6 +77,13 @@ def render_sweep(content: Content, prefix: str = "", level: int = 2) -> Markup:
     return Markup(template.render(**_parts(content), p=prefix, level=level))
 
 
+def render_chapter(content: Content) -> Markup:
+    """One of several sweeps on a page, under a heading of its own."""
+    record = content.record
+    heading = Markup('<h2 id="{}-chapter">{}</h2>').format(record.name, record.question or record.name)
+    return heading + render_sweep(content, f"{record.name}-", 3)
+
+
 def render_overview(
     answers: Sequence[tuple[str, str, str]], arms: Table, note: str, settings: Table, drawings: Sequence[Drawing]
 ) -> Markup:
@@ -128,17 +134,16 @@ def _environment(**options: Any) -> jinja2.Environment:
 def _parts(content: Content) -> dict[str, Any]:
     record, runs = content.record, content.runs
     has_result = bool(content.comparison["seeds"].sum())
-    arms = [arm.name for arm in record.arms]
     return {
         "name": record.name,
         "answer": content.answer,
-        "answer_table": answer_table(content.comparison) if has_result else None,
+        "answer_table": content.answer_table if has_result else None,
         "answer_note": _note(content),
-        "leading": content.leading,
-        "curves": content.curves,
-        "drawings": content.drawings,
-        "evidence": evidence_table(content.comparison),
-        "evidence_drawings": content.evidence_figures,
+        "answer_figures": content.answer_figures,
+        "loss_curves": content.loss_curves,
+        "curve_figures": content.curve_figures,
+        "evidence": content.evidence_table,
+        "evidence_figures": content.evidence_figures,
         "evidence_note": _evidence_note(content.comparison, record.study.get("looks", ())),
         "sections": content.sections,
         "passage": content.passage,
@@ -150,7 +155,7 @@ def _parts(content: Content) -> dict[str, Any]:
         "fixed": fixed_settings(runs),
         "opening": content.opening.words,
         "trials": trials_table(runs, list(record.tune), content.opening.address),
-        "differences": arm_differences(runs, arms),
+        "differences": content.differences,
         "pair_json": run_values(runs),
         "provenance": provenance(record, runs, content.opening.command),
         "spec_text": record.spec_text,
@@ -188,7 +193,7 @@ def _note(content: Content) -> str:
             "seeds, and only they are compared."
         )
     words.append("± is the half-width of the 95 % t interval over seeds; one seed has none (–).")
-    if content.ground.metric == metrics.VAL_LOSS:
+    if content.evidence.metric == metrics.VAL_LOSS:
         words.append(
             "Losses are of the last checkpoint, in nats per token (natural logarithm), over every token of the split."
         )

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Final
 
 import pandas as pd
 
-from harness.analysis.columns import numbers
-from harness.analysis.comparison import verdict_runs
+from harness.analysis.budget import BUDGET
+from harness.analysis.evidence import Evidence
 from harness.core import metrics
-from harness.core.outcomes import Phase
 from harness.core.text import listed
 from harness.report.sections.section import Section
 from harness.report.tables.table import ARM, Cell, Column, Table, resting_on, spelled
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
     from harness.tracking import SweepRecord
 
 TOLERANCE: Final = 0.01  # largest relative difference that counts as matched, because runs end with whole steps
-KINDS: Final = ("tokens", "epochs", "steps", "flops", "seconds")  # a spec sets exactly one
-_BUDGET: Final = "train.budget."
 _TOKENIZER: Final = "data.tokenizer"
 
 
@@ -78,81 +75,18 @@ class Amount:
         return min(self.values, key=self.values.__getitem__), max(self.values, key=self.values.__getitem__)
 
 
-def run_costs(runs: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
-    """The cost of one confirm run of each arm: means over complete ones, NaN where nothing is known.
-
-    Args:
-        runs: the runs of one sweep, as `load_runs` returns them.
-        arms: names and order of the rows.
-
-    Returns:
-        One row per arm: `arm`, `runs`; `parameters`, `steps`, `tokens`, `epochs`; `flops`, tokens times FLOPs per
-        token; `seconds`, wall time; `tokens_per_second` of wall time; `training_seconds`, a budget in seconds if there
-        is one; `run_ids`, separated by spaces.
-    """
-    chosen = verdict_runs(runs)
-    rows = []
-    for arm in arms:
-        mine = chosen[chosen["arm"] == arm]
-        tokens, seconds = numbers(mine, "tokens"), numbers(mine, "seconds")
-        amounts = {
-            **{name: numbers(mine, name) for name in ("parameters", "steps")},
-            "tokens": tokens,
-            "epochs": numbers(mine, metrics.EPOCHS),
-            "flops": tokens * numbers(mine, "flops_per_token"),
-            "seconds": seconds,
-            "tokens_per_second": tokens / seconds.where(seconds > 0),
-            "training_seconds": numbers(mine, f"{_BUDGET}seconds"),
-        }
-        means = {name: float(values.mean()) for name, values in amounts.items()}
-        rows.append({"arm": arm, "runs": len(mine), **means, "run_ids": " ".join(mine["run_id"])})
-    return pd.DataFrame(rows)
-
-
-def arm_costs(runs: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
-    """The total cost of each arm, over all its runs however they ended.
-
-    Args:
-        runs, arms: as for `run_costs`.
-
-    Returns:
-        One row per arm: `arm`; of its explore runs `explore_runs`, `explore_tokens`, `explore_seconds`; of all others
-        (confirm runs, including replaced ones) `confirm_runs`, `confirm_tokens`, `confirm_seconds`; `flops` of both;
-        `run_ids`, separated by spaces. A run counts with the amount at its end; NaN if no amount is known.
-    """
-    rows = []
-    for arm in arms:
-        mine = runs[runs["arm"] == arm]
-        searched = mine["phase"] == Phase.EXPLORE
-        row: dict[str, object] = {"arm": arm}
-        for phase, part in (("explore", mine[searched]), ("confirm", mine[~searched])):
-            row |= {f"{phase}_runs": len(part)}
-            row |= {f"{phase}_{name}": float(numbers(part, name).sum(min_count=1)) for name in ("tokens", "seconds")}
-        flops = float((numbers(mine, "tokens") * numbers(mine, "flops_per_token")).sum(min_count=1))
-        rows.append({**row, "flops": flops, "run_ids": " ".join(mine["run_id"])})
-    return pd.DataFrame(rows)
-
-
-def budget_section(record: SweepRecord, runs: pd.DataFrame) -> Section | None:
-    """What was equal between the arms, and the cost of a run and of an arm.
-
-    Args:
-        record, runs: one sweep, as the tracking readers return it.
-
-    Returns:
-        None while no confirm run is complete.
-    """
-    if verdict_runs(runs).empty:
+def budget_section(evidence: Evidence) -> Section | None:
+    """What was equal between the arms, and what a run and an arm cost; None while no confirm run is complete."""
+    if evidence.chosen.empty:
         return None
-    arms = [arm.name for arm in record.arms]
-    costs, totals = run_costs(runs, arms), arm_costs(runs, arms)
-    paragraphs = [_set(record, runs)] + ([_parity(record, runs, costs, totals)] if len(arms) > 1 else [])
+    arms, costs, totals = evidence.arms, evidence.run_costs, evidence.arm_costs
+    paragraphs = [_set(evidence)] + ([_parity(evidence)] if len(arms) > 1 else [])
     costs_note = _COSTS_NOTE + (_SECONDS_NOTE if costs["training_seconds"].notna().any() else "")
     return Section(
         anchor="budget",
         heading="Training budget and cost of each arm" if len(arms) > 1 else "Training budget and cost",
         text=tuple(text for text in paragraphs if text),
-        tables=((_costs_table(costs), costs_note), (_totals_table(totals, bool(record.tune)), _TOTALS_NOTE)),
+        tables=((_costs_table(costs), costs_note), (_totals_table(totals, bool(evidence.record.tune)), _TOTALS_NOTE)),
     )
 
 
@@ -168,18 +102,6 @@ _TOTALS_NOTE: Final = (
 )
 
 
-def _budgets(runs: pd.DataFrame) -> dict[str, dict[str, float]]:
-    """Kind of budget → arm → the budget of its confirm runs."""
-    chosen = verdict_runs(runs)
-    found: dict[str, dict[str, float]] = {}
-    for kind in KINDS:
-        values = numbers(chosen, _BUDGET + kind)
-        means = values.groupby(chosen["arm"], sort=False).mean().dropna()
-        if len(means):
-            found[kind] = {str(arm): float(value) for arm, value in means.items()}
-    return found
-
-
 _SPELLED: Final[Mapping[str, Callable[[float], str]]] = {
     "tokens": lambda value: f"{count(value)} tokens",
     "epochs": lambda value: f"{setting(value)} epoch{'' if value == 1 else 's'}",
@@ -189,9 +111,9 @@ _SPELLED: Final[Mapping[str, Callable[[float], str]]] = {
 }
 
 
-def _set(record: SweepRecord, runs: pd.DataFrame) -> str:
+def _set(evidence: Evidence) -> str:
     """The budget of the spec, as a sentence."""
-    found = _budgets(runs)
+    record, found = evidence.record, evidence.budgets
     if not found:
         return ""
     several = len(found) > 1 or any(len(set(values.values())) > 1 for values in found.values())
@@ -208,17 +130,16 @@ def _set(record: SweepRecord, runs: pd.DataFrame) -> str:
 
 
 def _any_budget(paths: Iterable[str]) -> bool:
-    return any(path.startswith(_BUDGET) for path in paths)
+    return any(path.startswith(BUDGET) for path in paths)
 
 
-def _amounts(runs: pd.DataFrame, costs: pd.DataFrame) -> list[Amount]:
+def _amounts(costs: pd.DataFrame, kinds: Iterable[str]) -> list[Amount]:
     """The quantities that may be matched and that all arms have; epochs and seconds only if they are the budget."""
     found = [
         Amount("tokens", "tokens", _known(costs, "tokens"), count),
         Amount("steps", "steps", _known(costs, "steps"), _mean_count),
         Amount("flops", "FLOPs", _known(costs, "flops"), flops_text),
     ]
-    kinds = _budgets(runs)
     if "epochs" in kinds:
         found.append(Amount("epochs", "epochs", _known(costs, metrics.EPOCHS), setting))
     if "seconds" in kinds:
@@ -233,11 +154,12 @@ def _known(costs: pd.DataFrame, column: str) -> dict[str, float]:
     return {str(arm): float(value) for arm, value in values.items()}
 
 
-def _parity(record: SweepRecord, runs: pd.DataFrame, costs: pd.DataFrame, totals: pd.DataFrame) -> str:
+def _parity(evidence: Evidence) -> str:
     """The quantities that are matched, how much the others differ, and the tokens of the search."""
-    amounts = _amounts(runs, costs)
+    record, costs, kinds = evidence.record, evidence.run_costs, evidence.budgets
+    amounts = _amounts(costs, kinds)
     apart = [amount for amount in amounts if not amount.matched]
-    missed = [] if _any_budget(record.compare) else [amount for amount in apart if amount.kind in _budgets(runs)]
+    missed = [] if _any_budget(record.compare) else [amount for amount in apart if amount.kind in kinds]
     parameters = Amount("parameters", "parameters", _known(costs, "parameters"), count)
     wall = Amount("wall", "wall time", _known(costs, "seconds"), _time)
     return " ".join(
@@ -246,8 +168,8 @@ def _parity(record: SweepRecord, runs: pd.DataFrame, costs: pd.DataFrame, totals
             *([_matched([amount for amount in amounts if amount.matched])] if amounts else []),
             *_different([amount for amount in (*apart, parameters) if amount not in missed]),
             *_different([wall], "; other runs may have trained at the same time, so this is not a benchmark"),
-            *_tokenizers(runs),
-            *_searched(record, totals),
+            *_tokenizers(evidence.chosen),
+            *_searched(record, evidence.arm_costs),
             *_left_out(costs),
         ]
     )
@@ -279,8 +201,7 @@ def _apart(amount: Amount) -> str:
     return f"{amount.name} {verb} by {size} ({ends})"
 
 
-def _tokenizers(runs: pd.DataFrame) -> Iterator[str]:
-    chosen = verdict_runs(runs)
+def _tokenizers(chosen: pd.DataFrame) -> Iterator[str]:
     if _TOKENIZER in chosen and chosen[_TOKENIZER].nunique() > 1:
         yield "The arms have different tokenizers, so equal numbers of tokens are different amounts of text."
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pandas as pd
 
 from harness.analysis.comparison import intervals, metric_name
-from harness.analysis.factors import Grid, Interaction, grid, interactions, marginals
+from harness.analysis.evidence import Evidence
+from harness.analysis.factors import Grid, Interaction
 from harness.analysis.significance import ALPHA, holm, sign_flip_seeds
 from harness.analysis.verdicts import DIFFERENT, Verdict
 from harness.config.fields import short_name
 from harness.core.text import listed, plural
+from harness.report.figures.registry import draw
 from harness.report.sections.section import Section
 from harness.report.tables.factors import interaction_note, interaction_table, marginal_note, marginal_table
 from harness.report.text.answer import predicate, verdict_text
@@ -25,33 +27,21 @@ if TYPE_CHECKING:
 _NAMED_IN_FULL: Final = 3  # more levels of a factor than this are grouped by verdict; the table has all numbers
 
 
-def factor_section(
-    runs: pd.DataFrame, record: SweepRecord, comparison: pd.DataFrame, looks: Sequence[int] | None = None
-) -> Section | None:
+def factor_section(evidence: Evidence) -> Section | None:
     """Text, tables and a figure about the factors of a sweep that compares several.
-
-    Args:
-        runs: the runs of one sweep, as `load_runs` returns them.
-        record: the sweep.
-        comparison: of its arms, as `compare` returns it, for its metric and δ.
-        looks: as for `compare`.
 
     Returns:
         None if fewer than two paths are compared, if all arms are equal, or if arms are not ranked.
     """
-    metric, delta = str(comparison["metric"].iloc[0]), float(comparison["delta"].max())
-    if comparison["verdict"].isna().all() or (found := grid(runs, record, metric)) is None:
+    if evidence.factors is None:
         return None
-    single = marginals(runs, record, metric, delta, looks)
-    crossed = interactions(runs, record, metric, delta, looks)
+    record, found = evidence.record, evidence.factors.grid
+    single, crossed = evidence.factors.levels, evidence.factors.interactions
     heading = "Effect of each factor, and interactions"
     missing = " ".join(_missing(found))
     if not (single["pairs"].sum() or crossed["seeds"].sum()):
         words = "No seed is complete in all arms that an average needs, so there are no results."
         return Section("factors", heading, (f"{words} {missing}".strip(),))
-    from harness.report.figures.factors import interaction_drawing  # matplotlib: not before something is drawn
-
-    drawn = interaction_drawing(found, crossed)
     text = (
         " ".join(_interaction_words(crossed)),
         " ".join(_marginal_words(single, crossed)),
@@ -64,7 +54,7 @@ def factor_section(
         anchor="factors",
         heading=heading,
         text=tuple(paragraph for paragraph in text if paragraph),
-        drawings=() if drawn is None else (drawn,),
+        drawings=draw("factors", evidence),
         tables=(
             (interaction_table(crossed), interaction_note(crossed, len(found.levels))),
             *((marginal_table(rows), marginal_note(rows, single)) for rows in by_factor),

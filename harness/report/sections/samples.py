@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import pandas as pd
 
-from harness.analysis.comparison import one_run_each
+from harness.analysis.evidence import Evidence
 from harness.core.text import printable
 from harness.report.text.numbers import count
 
@@ -38,15 +37,14 @@ class Moment:
     texts: tuple[Text, ...]
 
 
-def side_by_side(runs: pd.DataFrame, arms: Sequence[str], samples_of: SamplesOf) -> tuple[list[Moment], int | None]:
+def side_by_side(evidence: Evidence, samples_of: SamplesOf) -> tuple[list[Moment], int | None]:
     """Up to five evaluations of one confirm run per arm, and the seed of these runs, or None if they differ in it.
 
     Args:
-        runs: as `load_runs` returns them.
-        arms: names, in the order of their colours.
+        evidence: of the sweep.
         samples_of: run id → its samples as (step, tokens, text), in the order of training.
     """
-    chosen = one_run_each(runs, arms)
+    arms, chosen = evidence.arms, evidence.shown_runs
     written = {arm: list(samples_of(run_id)) for arm, (run_id, _) in chosen.items()}
     written = {arm: samples for arm, samples in written.items() if samples}
     moments = min(_MOMENTS, max((len(samples) for samples in written.values()), default=0))
@@ -56,7 +54,7 @@ def side_by_side(runs: pd.DataFrame, arms: Sequence[str], samples_of: SamplesOf)
         for arm, samples in written.items():
             _, tokens, text = samples[round(share * (len(samples) - 1))]
             shown = _close(printable(text, "\n\t"))
-            texts.append(Text(arm, list(arms).index(arm), chosen[arm][0], tokens, shown))
+            texts.append(Text(arm, arms.index(arm), chosen[arm][0], tokens, shown))
         spent = sorted({one.tokens for one in texts})
         when = " to ".join(dict.fromkeys((count(spent[0]), count(spent[-1]))))
         found.append(Moment(f"after {when} training tokens", tuple(texts)))

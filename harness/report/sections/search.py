@@ -9,100 +9,53 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-import pandas as pd
-
-from harness.analysis.comparison import comparability, metric_name
-from harness.analysis.search_quality import EDGE, Floats, Nearness, crossings, expected_best, place
-from harness.analysis.trials import ArmTrials, Space, arm_trials, has_order, rate_range
+from harness.analysis.comparison import metric_name
+from harness.analysis.evidence import Evidence
+from harness.analysis.search_quality import EDGE, Floats, Nearness, place
+from harness.analysis.trials import ArmTrials, Space, has_order, rate_range
 from harness.config.fields import short_name
-from harness.config.samplers import SAMPLERS
 from harness.core import metrics
 from harness.core.outcomes import Outcome
 from harness.core.text import listed, plural
+from harness.report.figures.registry import draw
 from harness.report.sections.section import Section
+from harness.report.tables.runs import best_table
 from harness.report.tables.table import ARM, Cell, Column, Row, Table
+from harness.report.text.names import some
 from harness.report.text.numbers import NOTHING, number, setting
 
 if TYPE_CHECKING:
     from harness.analysis.importance import Importance
-    from harness.tracking import SweepRecord
-
-_NAMED: Final = 4  # arms or pairs that a sentence names; the others are counted
-_CHARACTERS: Final = 180  # limit for the names in a sentence
 
 
-def search_section(
-    record: SweepRecord, runs: pd.DataFrame, metric: str = metrics.VAL_LOSS, curves: pd.DataFrame | None = None
-) -> Section | None:
-    """The section on the search inside each arm; None if nothing was tuned or there is no trial.
+_CHOSEN: Final = (
+    "The configuration of each arm: that of its explore trial with the lowest validation loss. That loss was selected, "
+    "so it is optimistic; the results are those of the confirm runs."
+)
 
-    Args:
-        record: as `load_sweep` returns it.
-        runs: as `load_runs` returns them.
-        metric: the metric that compares the arms.
-        curves: as `load_curves` returns them; None: no figure of trials over training.
-    """
-    from harness.report.figures import search as search_figures  # matplotlib: not before something is drawn
 
-    arms = [arm.name for arm in record.arms]
-    tune = {path: dimension for path, dimension in record.tune.items() if path in runs}
-    found = list(arm_trials(runs, arms, tune, metric).values()) if tune else []
-    if not any(trials.run_ids for trials in found):
+def search_section(evidence: Evidence) -> Section | None:
+    """The section on the search inside each arm; None if nothing was tuned or there is no trial."""
+    if not evidence.trials:
         return None
-    counted = {trials.arm: trials.counted for trials in found}
-    ranked = comparability(runs).ranked
-    flips = crossings(counted) if ranked else []
-    ranks = _importances(found, tune)
-    drawings = (
-        search_figures.tuning(runs, arms, tune, metric),
-        search_figures.trial_curves(curves, arms, metric) if curves is not None else None,
-        search_figures.search_luck(counted, arms, metric, _luck_notes(record, found, flips)),
-        search_figures.importance_bars({arm: rank for arm, rank in ranks.items() if rank is not None}, arms),
-    )
+    record, metric, tune = evidence.record, evidence.metric, evidence.space
+    found, flips = list(evidence.trials.values()), evidence.crossings
     words = (
         _edge_words(found, tune),
         _diverged_words(found),
-        _order_words(counted, flips) if ranked else "",
-        _importance_words(found, ranks),
+        _order_words(evidence.expected_best, flips) if evidence.ranked else "",
+        _importance_words(found, evidence.importances),
     )
     return Section(
         anchor="search",
         heading="The search inside each arm",
         text=tuple(sentence for sentence in words if sentence),
-        drawings=tuple(drawing for drawing in drawings if drawing is not None),
-        tables=((search_table(found, tune, int(record.study["trials"]), metric), _table_note(found, tune, metric)),),
+        drawings=draw("search", evidence),
+        tables=(
+            (best_table(evidence, list(record.tune)), _CHOSEN),
+            (search_table(found, tune, int(record.study["trials"]), metric), _table_note(found, tune, metric)),
+        ),
     )
-
-
-def _importances(found: Sequence[ArmTrials], tune: Space) -> dict[str, Importance | None]:
-    """Arm → importance; empty if there is only one tuned dimension, since there is nothing to rank."""
-    if len(tune) < 2:
-        return {}
-    from harness.analysis.importance import importance  # scikit-learn
-
-    return {trials.arm: importance(trials.complete, trials.losses, tune) for trials in found if trials.complete}
-
-
-def _some(names: Sequence[str], what: str) -> str:
-    """`a, b and c`; a long list is shortened to `a, b and 3 more arms`."""
-    kept = [
-        name for place, name in enumerate(names[:_NAMED]) if not place or len("".join(names[: place + 1])) < _CHARACTERS
-    ]
-    more = len(names) - len(kept)
-    return listed([*kept, f"{more} more {what if more > 1 else what.removesuffix('s')}"] if more else kept)
-
-
-def _luck_notes(record: SweepRecord, found: Sequence[ArmTrials], flips: Sequence[tuple[str, str, int]]) -> list[str]:
-    notes = []
-    if flips:
-        pairs = [f"{first} and {second} at k = {k}" for first, second, k in flips]
-        notes.append(f"Lines that cross: {_some(pairs, 'pairs')}.")
-    if any(trials.number_of(Outcome.PRUNED) for trials in found):
-        notes.append("Pruned trials are left out, which makes arms with many pruned trials look better.")
-    sampler = str(record.study.get("sampler", ""))
-    if sampler in SAMPLERS and SAMPLERS[sampler].learns:
-        notes.append(f"The sampler {sampler} learns from earlier trials, so a shorter search could differ from this.")
-    return notes
 
 
 def _edge_words(found: Sequence[ArmTrials], tune: Space) -> str:
@@ -111,11 +64,11 @@ def _edge_words(found: Sequence[ArmTrials], tune: Space) -> str:
     without = [trials.arm for trials in found if not trials.complete]
     words = []
     if at_edge:
-        words.append(f"The best trial lies at an edge of the search space in {_some(at_edge, 'arms')}.")
+        words.append(f"The best trial lies at an edge of the search space in {some(at_edge, 'arms')}.")
     elif len(without) < len(found) and any(has_order(dimension) for dimension in tune.values()):
         words.append("No arm's best trial lies at an edge of the search space.")
     if without:
-        words.append(f"No trial is complete in {_some(without, 'arms')}.")
+        words.append(f"No trial is complete in {some(without, 'arms')}.")
     return " ".join(words)
 
 
@@ -127,15 +80,15 @@ def _diverged_words(found: Sequence[ArmTrials]) -> str:
     near = [(trials.arm, nearness) for trials in lost if (nearness := trials.nearness) is not None]
     touched = [arm for arm, nearness in near if nearness.touches]
     if touched:
-        where = f"; the best trial lies next to diverged ones in {_some(touched, 'arms')}"
+        where = f"; the best trial lies next to diverged ones in {some(touched, 'arms')}"
     else:
         where = "; none of them is near the best trial of its arm" if near else ""
-    return f"Trials that diverged: {_some(shares, 'arms')}{where}."
+    return f"Trials that diverged: {some(shares, 'arms')}{where}."
 
 
-def _order_words(counted: Mapping[str, Floats], flips: Sequence[tuple[str, str, int]]) -> str:
+def _order_words(lines: Mapping[str, Floats], flips: Sequence[tuple[str, str, int]]) -> str:
     """Whether the order of the arms depends on the number of trials."""
-    lengths = [len(losses) for losses in counted.values() if len(losses)]
+    lengths = [len(line) for line in lines.values() if len(line)]
     if len(lengths) < 2 or min(lengths) < 2:
         return ""
     if not flips:
@@ -143,7 +96,7 @@ def _order_words(counted: Mapping[str, Floats], flips: Sequence[tuple[str, str, 
     pairs = len(lengths) * (len(lengths) - 1) // 2
     if pairs == 1:
         return "Which arm has the lower expected best of k trials depends on k."
-    leaders = _leaders(counted)
+    leaders = _leaders(lines)
     front = f", and so does the best arm: {', then '.join(leaders)}" if len(leaders) > 1 else ""
     kept = "" if len(leaders) > 1 else f"; {leaders[0]} is best for every k"
     return (
@@ -151,9 +104,9 @@ def _order_words(counted: Mapping[str, Floats], flips: Sequence[tuple[str, str, 
     )
 
 
-def _leaders(counted: Mapping[str, Floats]) -> list[str]:
+def _leaders(lines: Mapping[str, Floats]) -> list[str]:
     """The arms with the lowest expected best of k trials for some k, in the order of k, up to the fewest trials."""
-    lines = {arm: expected_best(losses) for arm, losses in counted.items() if len(losses)}
+    lines = {arm: line for arm, line in lines.items() if len(line)}
     shared = min(len(line) for line in lines.values())
     return list(dict.fromkeys(min(lines, key=lambda arm: float(lines[arm][k])) for k in range(shared)))
 
@@ -166,7 +119,7 @@ def _importance_words(found: Sequence[ArmTrials], ranks: Mapping[str, Importance
             short.append(f"{trials.arm} ({plural(len(trials.complete), 'trial')})")
         elif rank is not None and not rank.enough:
             short.append(f"{trials.arm} (out-of-bag R² {number(rank.r2, 2)} from {plural(rank.trials, 'trial')})")
-    return f"Too few trials to rank dimensions in {_some(short, 'arms')}." if short else ""
+    return f"Too few trials to rank dimensions in {some(short, 'arms')}." if short else ""
 
 
 def search_table(found: Sequence[ArmTrials], tune: Space, asked: int, metric: str = metrics.VAL_LOSS) -> Table:

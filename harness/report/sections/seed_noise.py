@@ -4,31 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
-
-import pandas as pd
+from typing import Final
 
 from harness.analysis.columns import finite
-from harness.analysis.comparison import metric_name, unit, verdict_runs
-from harness.analysis.seed_noise import Spread, spread_of
+from harness.analysis.comparison import metric_name, unit
+from harness.analysis.evidence import Evidence
+from harness.analysis.seed_noise import Spread
 from harness.analysis.significance import ALPHA
 from harness.analysis.statistics import (
     detectable_effect,
     seeds_to_detect,
     unpaired_detectable_effect,
 )
-from harness.config.spec import StudyConfig
 from harness.core import metrics
-from harness.report.figures.seed_noise import _sizes
+from harness.report.figures.registry import draw
 from harness.report.sections.section import Section
 from harness.report.tables.table import Cell, Column, Row, Table, spelled
 from harness.report.text.numbers import decimals_for, number, rounded, significant
 
-if TYPE_CHECKING:
-    from harness.tracking import SweepRecord
-
 SEEDS: Final = (1, 3, 5, 8, 12, 20)  # seeds per arm in the rows of the table of detectable differences
-_SHOWN: Final = (metrics.VAL_LOSS, metrics.VAL_BITS_PER_BYTE, metrics.TEST_LOSS, metrics.TEST_BITS_PER_BYTE)
 _HEADING: Final = "Seed noise"
 _SPREAD_NOTE: Final = (
     "Standard deviation over seeds, with its 95 % chi-square interval. Two runs: the bound below which the difference "
@@ -38,35 +32,27 @@ _SPREAD_NOTE: Final = (
 )
 
 
-def noise_section(record: SweepRecord, runs: pd.DataFrame, metric: str = metrics.VAL_LOSS) -> Section | None:
+def noise_section(evidence: Evidence) -> Section | None:
     """Seed noise: the spread over seeds, the difference it explains, and the differences that n seeds can detect.
-
-    Args:
-        record, runs: one sweep, as the tracking readers return it.
-        metric: the metric of the sweep.
 
     Returns:
         None if there are several arms, something was tuned, or fewer than two confirm runs are complete.
     """
-    if len(record.arms) != 1 or record.tune:
-        return None
-    chosen = verdict_runs(runs)
-    found = {name: finite(chosen, name) for name in dict.fromkeys((metric, *_SHOWN))}
-    spreads = [spread_of(list(values), name) for name, values in found.items() if len(values) > 1]
-    if not spreads or spreads[0].metric != metric:
+    chosen, metric, spreads = evidence.chosen, evidence.metric, list(evidence.spreads.values())
+    if metric not in evidence.spreads:
         return None
     main = spreads[0]
-    ids = {name: tuple(chosen.loc[values.index, "run_id"]) for name, values in found.items()}
+    ids = {name: tuple(chosen.loc[finite(chosen, name).index, "run_id"]) for name in evidence.spreads}
     spread_table = (_spread_table(spreads, ids), _SPREAD_NOTE)
     if main.deviation.mean == 0:
         words = f"All {len(main.values)} seeds have the same final {metric_name(metric)}: there is no seed noise."
         return Section("noise", _HEADING, (words,), tables=(spread_table,))
-    delta = float(record.study.get("delta", StudyConfig().delta)) if metric == metrics.VAL_LOSS else math.nan
+    delta = evidence.nats if metric == metrics.VAL_LOSS else math.nan
     return Section(
         anchor="noise",
         heading=_HEADING,
         text=(_said(main), *_planned(main, delta)),
-        drawings=(_sizes(main, delta),),
+        drawings=draw("noise", evidence),
         tables=(spread_table, (_sizes_table(main), _sizes_note(main))),
     )
 

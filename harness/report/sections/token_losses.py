@@ -10,7 +10,7 @@ from typing import Final
 
 import pandas as pd
 
-from harness.analysis.comparison import one_run_each
+from harness.analysis.evidence import Evidence
 from harness.report.tables.table import Cell, Column, Row, Table, sortable
 from harness.report.text.numbers import number, significant
 
@@ -65,20 +65,18 @@ class Passage:
         return (f"under {LEVELS[1]:g}", *between, f"over {LEVELS[-1]:g}")
 
 
-def passage(runs: pd.DataFrame, comparison: pd.DataFrame, arms: Sequence[str], passage_of: PassageOf) -> Passage | None:
+def passage(evidence: Evidence, passage_of: PassageOf) -> Passage | None:
     """The passage under the baseline, then under the other arms, largest difference to the baseline first.
 
     Args:
-        runs: as `load_runs` returns them.
-        comparison: as `compare` returns it.
-        arms: names, in the order of their colours.
+        evidence: of the sweep.
         passage_of: run id → its scored tokens, possibly none.
 
     Returns:
         None if no run has scored tokens.
     """
-    chosen = one_run_each(runs, arms)
-    wanted = [arm for arm in _furthest_first(comparison) if arm in chosen][:_ARMS]
+    arms, chosen = evidence.arms, evidence.shown_runs
+    wanted = [arm for arm in _furthest_first(evidence.comparison) if arm in chosen][:_ARMS]
     scored = {arm: list(passage_of(chosen[arm][0])) for arm in wanted}
     scored = {arm: tokens for arm, tokens in scored.items() if tokens}
     if not scored:
@@ -86,7 +84,7 @@ def passage(runs: pd.DataFrame, comparison: pd.DataFrame, arms: Sequence[str], p
     texts = tuple(
         ArmPassage(
             arm,
-            list(arms).index(arm),
+            arms.index(arm),
             chosen[arm][0],
             number(sum(map(_loss, tokens)) / len(tokens), 3),
             tuple(_token(one) for one in tokens),

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import Final
 
 import pandas as pd
 
 from harness.analysis.columns import SEED, constant, parameters
-from harness.analysis.comparison import one_run_each
+from harness.analysis.evidence import Evidence
 from harness.core import metrics
 from harness.report.tables.table import Cell, Column, Row, Table
 from harness.report.text.numbers import NOTHING, duration, number, setting, short_id
@@ -17,9 +16,9 @@ from harness.report.text.numbers import NOTHING, duration, number, setting, shor
 _LOSSES: Final = (metrics.TRAIN_LOSS, metrics.VAL_LOSS, metrics.TEST_LOSS)
 
 
-def arm_differences(runs: pd.DataFrame, arms: Sequence[str]) -> Table:
+def arm_differences(evidence: Evidence) -> Table:
     """Parameters that differ between the arms' confirm runs, with one column per arm that has a result."""
-    chosen = one_run_each(runs, arms)
+    runs, chosen = evidence.runs, evidence.shown_runs
     confirmed = runs[runs["run_id"].isin([run_id for run_id, _ in chosen.values()])].set_index("arm")
     columns = (Column("Parameter", numeric=False), *(Column(arm, numeric=False) for arm in chosen))
     rows = [

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import pandas as pd
 
-from harness.analysis.comparison import verdict_runs
+from harness.analysis.evidence import Evidence
 from harness.config.fields import short_name
 from harness.core import metrics
 from harness.core.outcomes import Outcome, Phase
@@ -22,7 +22,7 @@ from harness.report.text.numbers import (
 )
 
 
-def best_table(runs: pd.DataFrame, arms: Sequence[str], tune: Sequence[str]) -> Table:
+def best_table(evidence: Evidence, tune: Sequence[str]) -> Table:
     """The tuned values of each arm's confirm runs, and the explore trial they come from.
 
     While an arm has no confirm run: its complete explore trial with the lowest final validation loss.
@@ -35,8 +35,10 @@ def best_table(runs: pd.DataFrame, arms: Sequence[str], tune: Sequence[str]) -> 
         Column("Confirmed", numeric=False),
     ]
     rows = []
-    for arm in arms:
-        chosen, confirmed = _chosen(runs[runs["arm"] == arm], tune)
+    runs = evidence.runs
+    for arm in evidence.arms:
+        chosen = _chosen(runs[runs["arm"] == arm], tune)
+        confirmed = not evidence.verdict_runs_of[arm].empty
         if chosen is None:
             nothing = [Cell(NOTHING)] * (len(columns) - 1)
             rows.append(Row((Cell(arm), *nothing)))
@@ -51,17 +53,17 @@ def best_table(runs: pd.DataFrame, arms: Sequence[str], tune: Sequence[str]) -> 
     return Table(tuple(columns), tuple(rows))
 
 
-def _chosen(runs: pd.DataFrame, tune: Sequence[str]) -> tuple[pd.Series | None, bool]:
-    """The run with the arm's chosen configuration, and whether it was confirmed."""
+def _chosen(runs: pd.DataFrame, tune: Sequence[str]) -> pd.Series | None:
+    """The run with the arm's chosen configuration."""
     explored = runs[(runs["phase"] == Phase.EXPLORE) & (runs["outcome"] == Outcome.COMPLETE)]
     if metrics.VAL_LOSS in explored:
         explored = explored.sort_values([metrics.VAL_LOSS, "run_id"])
     confirm = runs[runs["phase"] == Phase.CONFIRM]
     if confirm.empty:
-        return (None if explored.empty else explored.iloc[0]), False
+        return None if explored.empty else explored.iloc[0]
     wanted = _settings(confirm.iloc[0], tune)
     same = [index for index, row in explored.iterrows() if _settings(row, tune) == wanted]
-    return (explored.loc[same[0]] if same else confirm.iloc[0]), not verdict_runs(runs).empty
+    return explored.loc[same[0]] if same else confirm.iloc[0]
 
 
 def _settings(row: pd.Series, tune: Sequence[str]) -> list[str | float]:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from harness.config.fields import short_name
 from harness.core.text import listed
 from harness.report.text.numbers import setting
 
-if TYPE_CHECKING:
-    pass
-
-
+_SOME: Final = 4  # arms or pairs that a sentence names; the others are counted
+_CHARACTERS: Final = 180  # limit for the names in a sentence
 _NAMED: Final = 4  # names that a sentence lists; the others are counted
 
 
@@ -35,3 +33,12 @@ def seeds_named(seeds: Iterable[Any], word: str = "seed") -> str:
 def values_named(values: dict[str, Any]) -> str:
     """Tuned values as `learning_rate=1.2e-3, weight_decay=0.1`."""
     return ", ".join(f"{short_name(path)}={setting(value)}" for path, value in values.items())
+
+
+def some(names: Sequence[str], what: str) -> str:
+    """`a, b and c`; a long list is shortened to `a, b and 3 more arms`."""
+    kept = [
+        name for place, name in enumerate(names[:_SOME]) if not place or len("".join(names[: place + 1])) < _CHARACTERS
+    ]
+    more = len(names) - len(kept)
+    return listed([*kept, f"{more} more {what if more > 1 else what.removesuffix('s')}"] if more else kept)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import pandas as pd
 
-from harness.analysis.columns import compact, constant, parameters
+from harness.analysis.columns import constant, parameters
 from harness.analysis.evidence import Evidence
 from harness.report.text.numbers import setting
 from harness.report.warnings import confirm, general, parity, results, search
 from harness.report.warnings.kinds import Detector, ReportWarning
-
-if TYPE_CHECKING:
-    from harness.tracking import SweepRecord
 
 DETECTORS: Final[tuple[Detector, ...]] = (
     *confirm.DETECTORS,
@@ -24,13 +21,8 @@ DETECTORS: Final[tuple[Detector, ...]] = (
 )
 
 
-def report_warnings(record: SweepRecord, runs: pd.DataFrame) -> list[ReportWarning]:
-    """All warnings about a sweep; those that may change its conclusion come first.
-
-    Args:
-        record, runs: one sweep, as the tracking readers return it.
-    """
-    sweep = Evidence(record, compact(runs))
+def report_warnings(sweep: Evidence) -> list[ReportWarning]:
+    """All warnings about a sweep; those that may change its conclusion come first."""
     found = [warning for detector in DETECTORS for warning in detector(sweep)]
     return sorted(found, key=lambda warning: not warning.changes_conclusion)
 

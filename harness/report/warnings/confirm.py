@@ -45,9 +45,9 @@ def _unfinished(sweep: Evidence) -> Iterator[ReportWarning]:
     """Arms without a result for some of their seeds. Divergence is a result, which `_survivors` reports."""
     ended = sweep.confirmed[sweep.confirmed["outcome"].isin(_RESULTS)]
     have = {arm: len(_seeds(ended, arm)) for arm in sweep.arms}
-    complete = {arm: len(_seeds(sweep.verdict, arm)) for arm in sweep.arms}
+    complete = {arm: len(_seeds(sweep.verdict_runs, arm)) for arm in sweep.arms}
     want = sweep.looks[-1]
-    rows = sweep.comparison.set_index("arm")
+    rows = sweep.compared.set_index("arm")
     if sweep.adaptive:  # decided arms need no more seeds
         open_ = [arm for arm in rows.index if rows.loc[arm, "verdict"] == Verdict.UNDECIDED and have[arm] < want]
         short = [*open_, *(arm for arm in sweep.arms if have[arm] < sweep.looks[0] and arm not in open_)]
@@ -65,7 +65,7 @@ def _unfinished(sweep: Evidence) -> Iterator[ReportWarning]:
 
 
 def _no_result(sweep: Evidence) -> Iterator[ReportWarning]:
-    without = [arm for arm in sweep.arms if not _seeds(sweep.verdict, arm)]
+    without = [arm for arm in sweep.arms if not _seeds(sweep.verdict_runs, arm)]
     if sweep.record.baseline in without and len(without) < len(sweep.arms):
         yield ReportWarning(
             WarningKind.NO_BASELINE,
@@ -86,7 +86,7 @@ def _no_result(sweep: Evidence) -> Iterator[ReportWarning]:
 
 def _survivors(sweep: Evidence) -> Iterator[ReportWarning]:
     for arm in sweep.arms:
-        kept = _seeds(sweep.verdict, arm)
+        kept = _seeds(sweep.verdict_runs, arm)
         if not kept:
             continue
         parts = []
@@ -116,7 +116,7 @@ def _searched_seed(sweep: Evidence) -> Iterator[ReportWarning]:
     found = []
     for arm in sweep.arms:
         searched = set(training_seeds(sweep.searched)[sweep.searched["arm"] == arm])
-        mine = sweep.verdict_of[arm]
+        mine = sweep.verdict_runs_of[arm]
         stale = mine[training_seeds(mine).isin(searched)]
         if len(stale):
             found.append(f"{arm} on {seeds_named(stale['seed'])}")
@@ -131,8 +131,8 @@ def _searched_seed(sweep: Evidence) -> Iterator[ReportWarning]:
 def _false_pairs(sweep: Evidence) -> Iterator[ReportWarning]:
     """Runs trained with another seed than the one they are paired by; in an A/A sweep that is intended."""
     copies = {arm for names in sweep.same for arm in names[1:]}
-    own, label = numbers(sweep.verdict, SEED), numbers(sweep.verdict, "seed")
-    wrong = sweep.verdict[own.notna() & (own != label) & ~sweep.verdict["arm"].isin(copies)]
+    own, label = numbers(sweep.verdict_runs, SEED), numbers(sweep.verdict_runs, "seed")
+    wrong = sweep.verdict_runs[own.notna() & (own != label) & ~sweep.verdict_runs["arm"].isin(copies)]
     for arm, runs in wrong.groupby("arm", sort=False):
         yield ReportWarning(
             WarningKind.FALSE_PAIRS,
@@ -144,7 +144,7 @@ def _false_pairs(sweep: Evidence) -> Iterator[ReportWarning]:
 
 def _counted_twice(sweep: Evidence) -> Iterator[ReportWarning]:
     """One result counted under several seeds: runs trained with the same seed, or with identical losses."""
-    for arm, mine in sweep.verdict_of.items():
+    for arm, mine in sweep.verdict_runs_of.items():
         seeds, losses = training_seeds(mine), numbers(mine, metrics.VAL_LOSS)
         twins = mine[seeds.duplicated(keep=False) | (losses.duplicated(keep=False) & np.isfinite(losses))]
         if len(twins):
@@ -157,7 +157,7 @@ def _counted_twice(sweep: Evidence) -> Iterator[ReportWarning]:
 
 def _unpaired(sweep: Evidence) -> Iterator[ReportWarning]:
     """Runs without a partner, although both arms have enough runs."""
-    have = {arm: _seeds(sweep.verdict, arm) for arm in sweep.arms}
+    have = {arm: _seeds(sweep.verdict_runs, arm) for arm in sweep.arms}
     base = have.get(sweep.record.baseline, set())
     for arm in sweep.others:
         fewer = min(len(have[arm]), len(base))
@@ -192,7 +192,7 @@ def _off_look(sweep: Evidence) -> Iterator[ReportWarning]:
 def _short(sweep: Evidence) -> Iterator[ReportWarning]:
     """Complete runs that trained for less than their budget, or less than others with the same number of epochs."""
     found: list[str] = []
-    for runs, what in ((sweep.verdict, ""), (sweep.complete_trials, "trial ")):
+    for runs, what in ((sweep.verdict_runs, ""), (sweep.complete_trials, "trial ")):
         rows = runs[[name for name in _LENGTH if name in runs]].to_dict("records")
         longest: dict[tuple[str, ...], float] = {}
         for run in rows:

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Final
 
-from harness.analysis.comparison import complete_confirm_runs, verdict_runs
+from harness.analysis.comparison import complete_confirm_runs
 from harness.analysis.evidence import Evidence
 from harness.config.fields import short_name
 from harness.core.outcomes import Outcome, Phase
@@ -49,7 +49,7 @@ def _ended_early(sweep: Evidence) -> Iterator[ReportWarning]:
 
 def _replaced(sweep: Evidence) -> Iterator[ReportWarning]:
     runs = sweep.runs
-    older = len(complete_confirm_runs(runs)) - len(verdict_runs(runs)) + int((runs["phase"] == Phase.SUPERSEDED).sum())
+    older = len(complete_confirm_runs(runs)) - len(sweep.chosen) + int((runs["phase"] == Phase.SUPERSEDED).sum())
     if older:
         yield ReportWarning(
             WarningKind.REPLACED,

@@ -94,7 +94,7 @@ def _kind(runs: pd.DataFrame) -> str:
 
 def _budget(sweep: Evidence) -> Iterator[ReportWarning]:
     """Whether the budget is equal in every arm, within one optimizer step."""
-    runs = sweep.verdict
+    runs = sweep.verdict_runs
     kind = _kind(runs)
     if kind in ("", "seconds") or any(path.startswith("train.budget.") for path in sweep.expected):
         return
@@ -129,7 +129,7 @@ def _budget(sweep: Evidence) -> Iterator[ReportWarning]:
 
 def _throughput(sweep: Evidence) -> Iterator[ReportWarning]:
     """Budgets in seconds: whether the same work was done at different speeds."""
-    runs = sweep.verdict
+    runs = sweep.verdict_runs
     if _kind(runs) != "seconds":
         return
     tokens = numbers(runs, "tokens")
@@ -187,7 +187,7 @@ def _provenance(sweep: Evidence) -> Iterator[ReportWarning]:
 
 def _mixed_pairs(sweep: Evidence, column: str) -> dict[str, int]:
     """Arm → number of its pairs with the baseline whose runs differ in a column."""
-    values = {arm: runs.set_index("seed")[column].dropna().astype(str) for arm, runs in sweep.verdict_of.items()}
+    values = {arm: runs.set_index("seed")[column].dropna().astype(str) for arm, runs in sweep.verdict_runs_of.items()}
     base = values.get(sweep.record.baseline, pd.Series(dtype=str))
     found = {}
     for arm in sweep.others:

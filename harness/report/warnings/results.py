@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
-from scipy.special import stdtr
 
 from harness.analysis.columns import by_seed, numbers, parameters
 from harness.analysis.evidence import Evidence
+from harness.analysis.significance import outlier_p
 from harness.analysis.statistics import mean_interval
 from harness.analysis.verdicts import DIFFERENT, Verdict, judge
 from harness.core import metrics
@@ -50,7 +49,7 @@ def _non_finite(sweep: Evidence) -> Iterator[ReportWarning]:
 
 
 def _untrained(sweep: Evidence) -> Iterator[ReportWarning]:
-    runs = sweep.verdict
+    runs = sweep.verdict_runs
     losses = numbers(runs, metrics.VAL_LOSS)
     bad = runs[(losses >= numbers(runs, "initial_val_loss")) & np.isfinite(losses)]
     for arm, mine in bad.groupby("arm", sort=False):
@@ -92,9 +91,9 @@ def _tolerance(sweep: Evidence, runs: pd.DataFrame) -> float:
 
 
 def _test_missing(sweep: Evidence) -> Iterator[ReportWarning]:
-    read = np.isfinite(numbers(sweep.verdict, metrics.TEST_LOSS))
+    read = np.isfinite(numbers(sweep.verdict_runs, metrics.TEST_LOSS))
     if read.any() and not read.all():
-        blind = sweep.verdict[~read]
+        blind = sweep.verdict_runs[~read]
         shown = [f"{arm} ({seeds_named(runs['seed'])})" for arm, runs in blind.groupby("arm", sort=False)]
         yield ReportWarning(
             WarningKind.TEST_MISSING,
@@ -104,9 +103,9 @@ def _test_missing(sweep: Evidence) -> Iterator[ReportWarning]:
 
 
 def _few_seeds(sweep: Evidence) -> Iterator[ReportWarning]:
-    if len(sweep.arms) == 1 and len(sweep.verdict) == 1:
+    if len(sweep.arms) == 1 and len(sweep.verdict_runs) == 1:
         yield ReportWarning(WarningKind.SINGLE_SEED, "There is only one seed, so the spread over seeds is unknown.")
-    for _, row in sweep.comparison.iterrows():
+    for _, row in sweep.compared.iterrows():
         delta = float(row.get("delta", math.nan))
         if any({row["arm"], sweep.record.baseline} <= set(names) for names in sweep.same):
             continue  # an A/A sweep measures chance; there is no difference to miss
@@ -126,7 +125,7 @@ def _few_seeds(sweep: Evidence) -> Iterator[ReportWarning]:
 
 
 def _no_effect(sweep: Evidence) -> Iterator[ReportWarning]:
-    for arm, differences in sweep.differences(sweep.ground.metric).items():
+    for arm, differences in sweep.differences(sweep.metric).items():
         if len(differences) and (differences == 0).all():
             yield ReportWarning(
                 WarningKind.NO_EFFECT,
@@ -138,7 +137,7 @@ def _no_effect(sweep: Evidence) -> Iterator[ReportWarning]:
 
 def _one_seed(sweep: Evidence) -> Iterator[ReportWarning]:
     """A seed whose difference is an outlier among the others, by the externally studentized residual."""
-    found = sweep.differences(sweep.ground.metric)
+    found = sweep.differences(sweep.metric)
     for index, (arm, differences) in enumerate(found.items()):
         values = differences.to_numpy()
         p = outlier_p(values)
@@ -148,7 +147,7 @@ def _one_seed(sweep: Evidence) -> Iterator[ReportWarning]:
         rest = np.delete(values, place)
         all_values = [one.to_numpy() for one in found.values()]
         without = [rest if i == index else other for i, other in enumerate(all_values)]
-        words = [judge(data, float(sweep.comparison["delta"].max()))[index].verdict for data in (all_values, without)]
+        words = [judge(data, float(sweep.compared["delta"].max()))[index].verdict for data in (all_values, without)]
         changes = f"Without it the verdict would be {_word(words[1])}, not {_word(words[0])}"
         same = f"The verdict is {_word(words[0])} also without it"
         yield ReportWarning(
@@ -164,33 +163,10 @@ def _word(verdict: Verdict) -> str:
     return "no difference" if verdict is Verdict.NO_DIFFERENCE else str(verdict)
 
 
-def outlier_p(values: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Two-sided p-value of each value as an outlier from the normal distribution of the others.
-
-    t = (x − mean of the others) / (their s · √(1 + 1/(n − 1))) has n − 2 degrees of freedom: the externally studentized
-    residual (Cook and Weisberg 1982), equivalent to Grubbs' test.
-
-    Args:
-        values: shape (n,), finite.
-
-    Returns:
-        Shape (n,); NaN for n < 4, where the test has hardly any power, and where the other values are all equal.
-    """
-    data = np.asarray(values, dtype=np.float64)
-    n = data.size
-    if n < 4:
-        return np.full(n, math.nan)
-    others = data[np.nonzero(~np.eye(n, dtype=bool))[1].reshape(n, n - 1)]  # (n, n - 1): all but one
-    means, spreads = others.mean(axis=1), others.std(axis=1, ddof=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        t = (data - means) / (spreads * math.sqrt(1 + 1 / (n - 1)))
-    return np.where(spreads > 0, 2 * stdtr(n - 2, -np.abs(t)), math.nan)
-
-
 def _test_disagrees(sweep: Evidence) -> Iterator[ReportWarning]:
-    metric = sweep.ground.metric.replace("val/", "test/", 1)
+    metric = sweep.metric.replace("val/", "test/", 1)
     tested = sweep.differences(metric)
-    for _, row in sweep.comparison.iterrows():
+    for _, row in sweep.compared.iterrows():
         found = mean_interval(tested[row["arm"]].to_numpy())
         opposite = found.low > 0 if row.get("verdict") == Verdict.BETTER else found.high < 0
         if row.get("verdict") in DIFFERENT and opposite:
@@ -204,11 +180,11 @@ def _test_disagrees(sweep: Evidence) -> Iterator[ReportWarning]:
 
 def _overfitted(sweep: Evidence) -> Iterator[ReportWarning]:
     """Arms whose final loss is more than δ above their lowest loss, if that changes the comparison."""
-    if sweep.ground.metric != metrics.VAL_LOSS:
+    if sweep.metric != metrics.VAL_LOSS:
         return
     gaps = {}
     for arm in sweep.arms:
-        runs = sweep.verdict_of[arm]
+        runs = sweep.verdict_runs_of[arm]
         end = by_seed(runs, metrics.VAL_SAMPLE_LOSS)  # the lowest loss is of the sample, if there is one
         gap = (end if len(end) else by_seed(runs, metrics.VAL_LOSS)) - by_seed(runs, "best_val_loss")
         if len(gap := gap.dropna()):
@@ -243,7 +219,7 @@ def _not_reproduced(sweep: Evidence) -> Iterator[ReportWarning]:
     """Arms whose chosen trial is outside the prediction interval of their confirm runs, and several δ away."""
     for arm in sweep.arms if sweep.record.tune else []:
         trials = sweep.trials_of[arm]
-        confirmed = by_seed(sweep.verdict_of[arm], metrics.VAL_LOSS).to_numpy()
+        confirmed = by_seed(sweep.verdict_runs_of[arm], metrics.VAL_LOSS).to_numpy()
         if trials.empty or len(confirmed) < 3:
             continue
         chosen = float(trials[metrics.VAL_LOSS].min())

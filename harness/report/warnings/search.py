@@ -12,7 +12,7 @@ import pandas as pd
 
 from harness.analysis.columns import constant, numbers
 from harness.analysis.evidence import Evidence
-from harness.analysis.search_quality import crossings, edges, expected_best, nearest_diverged, place
+from harness.analysis.search_quality import crossings_of, edges, nearest_diverged, place
 from harness.config.fields import short_name
 from harness.config.samplers import SAMPLERS
 from harness.core import metrics
@@ -242,12 +242,12 @@ def _diverged(sweep: Evidence) -> Iterator[ReportWarning]:
 @_of_a_search
 def _order_flips(sweep: Evidence) -> Iterator[ReportWarning]:
     """Arms whose order depends on the number of trials; it matters if it changed in the second half of the search."""
-    losses = {arm: trials[metrics.VAL_LOSS].to_numpy(float) for arm, trials in sweep.trials_of.items()}
+    lines = sweep.expected_best_loss
     late: list[str] = []
     early: list[str] = []
-    for first, second, count in crossings(losses):
-        n = min(len(losses[first]), len(losses[second]))
-        gaps = expected_best(losses[first])[:n] - expected_best(losses[second])[:n]
+    for first, second, count in crossings_of(lines):
+        n = min(len(lines[first]), len(lines[second]))
+        gaps = lines[first][:n] - lines[second][:n]
         half, end = gaps[(n - 1) // 2], gaps[-1]
         settled = half * end >= 0 or min(abs(half), abs(end)) < sweep.nats
         (early if settled else late).append(f"{first} and {second} change places at k = {count}")
@@ -266,7 +266,7 @@ def _order_flips(sweep: Evidence) -> Iterator[ReportWarning]:
 @_of_a_search
 def _chosen(sweep: Evidence) -> Iterator[ReportWarning]:
     """Whether the confirmed configuration is the best of the tried ones."""
-    for arm, runs in sweep.verdict_of.items():
+    for arm, runs in sweep.verdict_runs_of.items():
         if runs.empty or not sweep.tuned:
             continue
         if not all(constant(runs[path]) or runs[path].isna().all() for path in sweep.tuned):

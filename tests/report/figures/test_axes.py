@@ -3,20 +3,23 @@ from __future__ import annotations
 import math
 import re
 import xml.etree.ElementTree as ET
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
 import example_sweep as example
+from harness.analysis.comparison import Comparability
 from harness.core import metrics
 from harness.core.metrics import Point
 from harness.report import compare, loss_curve
 from harness.report.figures.drawing import PALETTE, Drawing, label, look
 from harness.report.figures.final_losses import final_losses
 from harness.report.figures.forest import forest
-from harness.report.figures.loss_curves import AXES, _gaps, _matrix, loss_curves, spent
+from harness.report.figures.loss_curves import AXES, Axis, _gaps, _matrix, loss_curves, spent
 from harness.report.figures.run_curve import run_curve
 
 ARM, BASELINE = example.LOSSES
@@ -34,12 +37,21 @@ def everything() -> pd.DataFrame:
     return example.frame([*example.explore_runs(), *example.confirm_runs(), stopped])
 
 
+def curves_drawn(
+    runs: pd.DataFrame,
+    curves: pd.DataFrame | None = None,
+    arms: Sequence[str] = ARMS,
+    axis: Axis = AXES[0],
+    **known: Any,
+) -> Drawing | None:
+    record = example.record({arm: example.ARMS.get(arm, {}) for arm in arms})
+    curves = example.curves_of(runs) if curves is None else curves
+    return loss_curves(example.evidence(record, runs, curves, **known), axis)
+
+
 def drawings(runs: pd.DataFrame) -> list[Drawing | None]:
-    comparison = compare(runs, BASELINE, arms=ARMS)
-    return [
-        final_losses(runs, comparison),
-        loss_curves(example.curves_of(runs), runs, ARMS),
-    ]
+    evidence = example.evidence(example.record(), runs, example.curves_of(runs))
+    return [final_losses(evidence), loss_curves(evidence)]
 
 
 def test_every_figure_has_readable_text_and_a_title() -> None:
@@ -83,7 +95,7 @@ def test_captions_describe_the_figure() -> None:
     assert "Higher losses at the beginning, up to 10.80, are cut off" in curves.caption
     assert "Right: the same runs" in final.caption
     one = example.frame(example.confirm_runs({ARM: {2: 5.2}}))
-    single = loss_curves(example.curves_of(one), one, [ARM])
+    single = curves_drawn(one, arms=[ARM])
     assert single and "no band" in single.caption and "ended early" not in single.caption
 
 
@@ -98,7 +110,7 @@ def test_ten_arms_and_missing_metrics_are_drawn() -> None:
     losses = {arm: {2: 5 + place / 10, 3: 5.1} for place, arm in enumerate(arms)}
     runs = example.frame(example.confirm_runs(losses))
     curves = example.curves_of(runs).query("metric == 'val/loss'")
-    drawn = loss_curves(curves, runs, list(arms))
+    drawn = curves_drawn(runs, curves, list(arms))
     assert drawn and set(arms) <= set(texts(drawn)) and "Training loss" not in texts(drawn)
     assert len({look(place) for place in range(24)}) == 24 and len(set(PALETTE)) == len(PALETTE)
 
@@ -107,7 +119,7 @@ def test_arms_with_different_tokenizers_are_drawn_in_bits_per_byte() -> None:
     runs = everything()
     curves = example.curves_of(runs)
     curves = pd.concat([curves, curves.assign(metric="val/bits_per_byte", value=curves["value"] / 3)])
-    drawn = loss_curves(curves, runs, ARMS, "val/bits_per_byte")
+    drawn = curves_drawn(runs, curves, comparability=Comparability("val/bits_per_byte"))
     assert drawn and {"bits per byte", "Validation bits per byte"} <= set(texts(drawn))
     assert not {"Training loss", "nats per token"} & set(texts(drawn)) and drawn.caption.startswith("Validation bits")
 
@@ -124,10 +136,10 @@ def test_the_mean_is_over_the_same_runs_everywhere() -> None:
 def test_curves_over_steps_seconds_and_flops() -> None:
     runs = everything()
     curves = example.curves_of(runs)
-    over = {axis.name: loss_curves(curves, runs, ARMS, axis=axis) for axis in AXES}
+    over = {axis.name: curves_drawn(runs, curves, axis=axis) for axis in AXES}
     assert over["seconds"] is None  # nobody knows them
     for axis in AXES:
-        drawn = over[axis.name] or loss_curves(curves.assign(seconds=1.0 * curves["step"]), runs, ARMS, axis=axis)
+        drawn = over[axis.name] or curves_drawn(runs, curves.assign(seconds=1.0 * curves["step"]), axis=axis)
         assert drawn and axis.label in texts(drawn) and "Validation minus training loss" in texts(drawn)
     rate = runs["flops_per_token"].iloc[0]
     assert spent(curves, runs)["flops"].max() == pytest.approx(8192 * rate)
@@ -144,7 +156,7 @@ def test_the_gap_is_validation_minus_training_loss_of_each_run() -> None:
 def test_an_end_above_the_axes_is_marked_at_their_edge() -> None:
     lost = example.run(700, ARM, {}, seed=9, outcome="diverged")
     runs = example.frame([*example.confirm_runs(), lost])
-    drawn = loss_curves(example.curves_of(runs), runs, ARMS)
+    drawn = curves_drawn(runs)
     assert drawn and "diverged" in drawn.caption
     places = re.findall(r'<use xlink:href="#[^"]+" x="([\d.]+)" y="([\d.]+)"[^>]*style="fill-opacity: 0', drawn.file)
     marks = [float(y) for _, y in places]
@@ -171,7 +183,7 @@ def test_the_forest_plot_has_a_row_for_every_arm() -> None:
 def test_markup_in_names_is_escaped() -> None:
     name = 'a$b$ <script>alert(1)</script> id="x" #1b1b1b \x00'
     runs = example.frame(example.confirm_runs({name: {2: 5.2, 3: 5.3}, BASELINE: {2: 5.1, 3: 5.0}}))
-    drawing = loss_curves(example.curves_of(runs), runs, [name, BASELINE])
+    drawing = curves_drawn(runs, arms=[name, BASELINE])
     assert drawing and "<script>" not in drawing.inline
     assert label(name) in texts(drawing) and "\x00" not in label(name)
     assert len(label("x" * 300)) == 39
@@ -201,7 +213,7 @@ def test_loss_curve_without_a_loss_is_refused(tmp_path: Path) -> None:
 def test_runs_without_any_point_give_no_curves() -> None:
     runs = example.frame(example.confirm_runs())
     empty = example.curves_of(runs).iloc[:0]
-    assert loss_curves(empty, runs, ARMS) is None
+    assert curves_drawn(runs, empty) is None
 
 
 def test_curves_on_a_sample_are_drawn_and_labelled_so() -> None:
@@ -211,7 +223,7 @@ def test_curves_on_a_sample_are_drawn_and_labelled_so() -> None:
     ends = curves["tokens"].isin([curves["tokens"].min(), curves["tokens"].max()])
     sampled = curves[whole].assign(metric=metrics.VAL_SAMPLE_LOSS, value=curves[whole]["value"] + 0.25)
     both = pd.concat([curves[~whole | ends], sampled], ignore_index=True)
-    drawing = loss_curves(both, runs, ARMS)
+    drawing = curves_drawn(runs, both)
     assert drawing is not None
     assert "Validation loss on a sample" in texts(drawing) and "Validation loss" not in texts(drawing)
     assert "Validation minus training loss" in texts(drawing)

@@ -37,12 +37,14 @@ def positions(runs: pd.DataFrame, lengths: dict[str, int]) -> pd.DataFrame:
 
 def test_the_figure_has_every_arm_and_only_verdict_runs() -> None:
     runs = example.frame(example.confirm_runs())
-    drawn = losses_by_position(positions(runs, {FIRST: 16, SECOND: 64}), runs, [FIRST, SECOND])
+    drawn = losses_by_position(example.evidence(example.record(), runs, None, positions(runs, {FIRST: 16, SECOND: 64})))
     assert drawn is not None
     assert FIRST in drawn.inline and SECOND in drawn.inline
     assert "tokens of context in the window" in drawn.inline
     explored = example.frame(example.explore_runs())
-    assert losses_by_position(positions(explored, {FIRST: 16, SECOND: 16}), explored, [FIRST, SECOND]) is None
+    found = positions(explored, {FIRST: 16, SECOND: 16})
+    assert losses_by_position(example.evidence(example.record(), explored, None, found)) is None
+    assert losses_by_position(example.evidence(example.record(), runs)) is None
 
 
 def test_the_table_shows_the_common_context_loss_where_it_was_scored() -> None:
@@ -59,10 +61,10 @@ def test_the_table_shows_the_common_context_loss_where_it_was_scored() -> None:
 def test_the_figure_is_on_the_page_and_in_the_markdown(tmp_path: Path) -> None:
     runs, record = example.frame(example.confirm_runs()), example.record()
     found = positions(runs, {FIRST: 16, SECOND: 64})
-    content = assemble(record, runs, example.curves_of(runs), example.samples_of, "mlflow ui", found)
+    content = assemble(example.evidence(record, runs, example.curves_of(runs), found), example.samples_of, "mlflow ui")
     files = write_files(content, example.curves_of(runs), tmp_path)
     assert 'id="figure-loss-by-position"' in files.html.read_text("utf-8")
     assert "figures/loss-by-position.svg" in files.markdown.read_text("utf-8")
     assert (tmp_path / "figures" / "loss-by-position.svg").is_file()
-    without = assemble(record, runs, example.curves_of(runs), example.samples_of, "mlflow ui")
-    assert "loss-by-position" not in [drawing.name for drawing in without.drawings]
+    without = assemble(example.evidence(record, runs, example.curves_of(runs)), example.samples_of, "mlflow ui")
+    assert "loss-by-position" not in [drawing.name for drawing in without.figures]

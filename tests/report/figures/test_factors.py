@@ -5,15 +5,23 @@ import xml.etree.ElementTree as ET
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from example_grid import BIAS, DEEP, DROP, RATE, SMALL, WIDE, Levels, drawn, record_of, runs_of
-from harness.analysis.factors import Floats, grid, interactions
+import example_sweep as example
+from example_grid import BIAS, DEEP, DROP, RATE, SMALL, WIDE, Levels, drawn, interactions, record_of, runs_of
+from harness.analysis.factors import FactorEffects, Floats, Grid, grid
 from harness.analysis.statistics import mean_interval
 from harness.report.figures.drawing import Drawing
 from harness.report.figures.factors import half_widths, interaction_drawing, on_common_seeds
+from harness.tracking import SweepRecord
 
 SVG = "{http://www.w3.org/2000/svg}"
+
+
+def drawn_of(record: SweepRecord, runs: pd.DataFrame, found: Grid, contrasts: pd.DataFrame) -> Drawing | None:
+    effects = FactorEffects(found, pd.DataFrame(), contrasts)
+    return interaction_drawing(example.evidence(record, runs, factors=effects))
 
 
 def draw(levels: Levels, losses: Floats) -> Drawing | None:
@@ -21,7 +29,7 @@ def draw(levels: Levels, losses: Floats) -> Drawing | None:
     runs = runs_of(record, losses)
     found = grid(runs, record, "val/loss")
     assert found is not None
-    return interaction_drawing(found, interactions(runs, record, "val/loss", 0.02))
+    return drawn_of(record, runs, found, interactions(runs, record, "val/loss", 0.02))
 
 
 def texts(drawing: Drawing | None) -> list[str]:
@@ -103,11 +111,11 @@ def test_long_names_are_rotated_and_long_numbers_rounded() -> None:
     runs = runs_of(record, drawn(levels, 2, seed=10))
     found, contrasts = grid(runs, record, "val/loss"), interactions(runs, record, "val/loss", 0.02)
     assert found is not None
-    plain = interaction_drawing(found, contrasts)
+    plain = drawn_of(record, runs, found, contrasts)
     assert plain is not None and "rotate(-30" not in plain.file
     names = tuple(f"books/{word}.txt" for word in ("walden", "middlemarch", "moby-dick", "the-woman-in-white"))
     renamed = replace(found, levels={DROP: names, RATE: (1e-4, 0.1 * 3 / 1000)})
-    made = interaction_drawing(renamed, contrasts)
+    made = drawn_of(record, runs, renamed, contrasts)
     assert made is not None and "rotate(-30" in made.file
     assert {"books/walden.txt", "learning_rate=0.0001", "learning_rate=3e-4"} <= set(texts(made))
 

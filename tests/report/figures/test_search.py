@@ -3,13 +3,17 @@ from __future__ import annotations
 import math
 import re
 import xml.etree.ElementTree as ET
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
 import example_sweep as example
+from harness.analysis.comparison import Comparability
 from harness.analysis.importance import Importance, Share
+from harness.analysis.search_quality import expected_best, expected_best_band
 from harness.report.figures.drawing import Drawing, label
 from harness.report.figures.search import _after_the_fall, importance_bars, search_luck, tuning
 
@@ -24,30 +28,37 @@ def texts(drawing: Drawing | None) -> list[str]:
     return ["".join(node.itertext()) for node in ET.fromstring(drawing.file).iter(f"{SVG}text")]
 
 
+def tuned(
+    runs: pd.DataFrame, tune: Mapping[str, Any] = example.TUNE, arms: Sequence[str] = ARMS, **known: Any
+) -> Drawing | None:
+    record = example.record({arm: example.ARMS[arm] for arm in arms}, tune)
+    return tuning(example.evidence(record, runs, **known))
+
+
 def explored() -> pd.DataFrame:
     return example.frame([*example.explore_runs(), *example.confirm_runs()])
 
 
 def test_trials_are_drawn_over_each_dimension() -> None:
-    drawn = tuning(explored(), ARMS, example.TUNE)
+    drawn = tuned(explored())
     assert {*ARMS, "learning_rate", "1e-3", "5e-4", "validation loss"} <= set(texts(drawn))
     assert (
         drawn and "pruned" in drawn.caption and "diverged" in drawn.caption and "ring around the best" in drawn.caption
     )
-    again = tuning(explored(), ARMS, example.TUNE)
+    again = tuned(explored())
     assert again and again.file == drawn.file
-    other = tuning(explored(), ARMS, example.TUNE, "val/bits_per_byte")
+    other = tuned(explored(), comparability=Comparability("val/bits_per_byte"))
     assert "validation bits per byte" in texts(other) and other and "validation bits per byte" in other.caption
 
 
 def test_no_trial_gives_no_figure() -> None:
     runs = explored()
-    assert tuning(runs[runs["phase"] == "confirm"], ARMS, example.TUNE) is None
-    assert tuning(runs.drop(columns="val/loss"), ARMS, example.TUNE) is None
-    assert tuning(runs[runs["outcome"] != "complete"], ARMS, example.TUNE) is None
-    assert search_luck({}, ARMS) is None
-    assert search_luck({ARM: np.array([5.0]), BASELINE: np.empty(0)}, ARMS) is None
-    assert importance_bars({}, ARMS) is None
+    assert tuned(runs[runs["phase"] == "confirm"]) is None
+    assert tuned(runs.drop(columns="val/loss")) is None
+    assert tuned(runs[runs["outcome"] != "complete"]) is None
+    assert lucky({}, ARMS) is None
+    assert lucky({ARM: np.array([5.0]), BASELINE: np.empty(0)}, ARMS) is None
+    assert importance_bars(example.evidence(example.record(), runs, importances={})) is None
 
 
 @pytest.mark.parametrize(
@@ -55,7 +66,7 @@ def test_no_trial_gives_no_figure() -> None:
     [{"choice": [0.0, 0.1]}, {"uniform": [0.0, 0.2]}, {"int_uniform": [0, 3]}, {"int_uniform": [0, 300]}],
 )
 def test_every_kind_of_dimension_is_drawn(dimension: dict[str, list[float]]) -> None:
-    drawn = tuning(explored(), ARMS, {"model.drop_rate": dimension})
+    drawn = tuned(explored(), {"model.drop_rate": dimension})
     assert "drop_rate" in texts(drawn)
     if "choice" in dimension:
         assert {"0", "0.1"} <= set(texts(drawn))
@@ -76,7 +87,7 @@ def test_the_best_complete_trial_of_each_arm_has_a_ring_and_a_pruned_one_never()
         example.run(place, ARM, {"train.learning_rate": rate}, phase="explore", outcome=how, loss=loss, trial=place)
         for place, (rate, how, loss) in enumerate(trials)
     ]
-    drawn = tuning(example.frame(rows), [ARM], example.TUNE)
+    drawn = tuned(example.frame(rows), arms=[ARM])
     complete = circles(drawn, "M 0 2.5")  # marks 5 points across, the ring 10
     assert len(complete) == 3
     assert circles(drawn, "M 0 5") == [complete[1]]
@@ -85,7 +96,17 @@ def test_the_best_complete_trial_of_each_arm_has_a_ring_and_a_pruned_one_never()
 def test_an_integer_dimension_that_some_runs_lack_is_drawn() -> None:
     runs = explored()
     runs["model.n_layers"] = pd.array([None if i % 3 == 1 else 1 + i % 4 for i in range(len(runs))], dtype="Int64")
-    assert "n_layers" in texts(tuning(runs, ARMS, {"model.n_layers": {"int_uniform": [1, 4]}}))
+    assert "n_layers" in texts(tuned(runs, {"model.n_layers": {"int_uniform": [1, 4]}}))
+
+
+def lucky(losses: Mapping[str, np.ndarray], arms: Sequence[str], metric: str = "val/loss") -> Drawing | None:
+    record = example.record({arm: {} for arm in arms}, study={"sampler": "tpe", "seeds": 3})
+    known = {
+        "comparability": Comparability(metric),
+        "expected_best": {arm: expected_best(values) for arm, values in losses.items()},
+        "expected_best_bands": {arm: expected_best_band(values) for arm, values in losses.items()},
+    }
+    return search_luck(example.evidence(record, explored(), **known))
 
 
 def luck(number_of: int, trials: int = 12, worst: float = 10.8) -> tuple[dict[str, np.ndarray], list[str]]:
@@ -97,8 +118,8 @@ def luck(number_of: int, trials: int = 12, worst: float = 10.8) -> tuple[dict[st
 @pytest.mark.parametrize("number_of", [1, 2, 4, 5, 12])
 def test_search_luck_names_every_arm_once(number_of: int) -> None:
     losses, arms = luck(number_of)
-    drawn = search_luck(losses, arms, notes=["And a note."])
-    assert drawn is not None and drawn.caption.endswith("And a note.")
+    drawn = lucky(losses, arms)
+    assert drawn is not None and drawn.caption.endswith("so a shorter search could differ from this.")
     shown = texts(drawn)
     assert {"trials (k)", "expected best validation loss"} <= set(shown)
     assert [shown.count(arm) for arm in arms] == ([0] if number_of == 1 else [1] * number_of)
@@ -106,12 +127,12 @@ def test_search_luck_names_every_arm_once(number_of: int) -> None:
     assert "Band: 10 to 90 %" in drawn.caption
     left_out = re.search(r"Higher values for few trials, up to ([\d.]+), are cut off\.", drawn.caption)
     assert left_out and float(left_out[1]) > 5.4
-    again = search_luck(losses, arms, notes=["And a note."])
+    again = lucky(losses, arms)
     assert again and again.inline == drawn.inline
 
 
 def test_search_luck_of_few_trials_has_no_band_and_cuts_nothing_off() -> None:
-    drawn = search_luck({ARM: np.array([5.0, 5.1]), BASELINE: np.array([5.2])}, ARMS, "val/bits_per_byte")
+    drawn = lucky({ARM: np.array([5.0, 5.1]), BASELINE: np.array([5.2])}, ARMS, "val/bits_per_byte")
     assert drawn and "Band" not in drawn.caption and "cut off" not in drawn.caption
     assert {*ARMS, "expected best validation bits per byte"} <= set(texts(drawn))
 
@@ -141,7 +162,7 @@ def ranked(r2: float = 0.83) -> Importance:
 def test_importance_has_a_panel_for_each_arm_with_enough_trials(number_of: int) -> None:
     arms = [f"context_length={2**place}, tie_embeddings=true, qkv_bias=true" for place in range(number_of + 1)]
     found = {arm: ranked() for arm in arms[:-1]} | {arms[-1]: ranked(0.21)}
-    drawn = importance_bars(found, arms)
+    drawn = importance_bars(example.evidence(example.record({arm: {} for arm in arms}), explored(), importances=found))
     shown = texts(drawn)
     assert [shown.count(label(arm)) for arm in arms] == [*[1] * number_of, 0]
     assert shown.count("R² 0.83, 20 trials") == number_of and "R² 0.21, 20 trials" not in shown

@@ -39,7 +39,11 @@ def written(folder: Path, rows: list[dict[str, Any]], **changes: Any) -> Path:
     runs = in_order(example.frame(rows), record)
     curves = example.curves_of(runs).assign(seconds=lambda frame: frame["step"] * 0.5)
     content = assemble(
-        record, runs, curves, example.samples_of, "python -m mlflow ui", passage_of=passage_of, patch="- old\n+ new\n"
+        example.evidence(record, runs, curves),
+        example.samples_of,
+        "python -m mlflow ui",
+        passage_of=passage_of,
+        patch="- old\n+ new\n",
     )
     return write_files(content, curves, folder).html
 
@@ -184,7 +188,10 @@ def test_any_two_arms_can_be_chosen_for_the_passage(tmp_path: Path, driver: Any)
     runs = in_order(example.frame(rows), record)
     curves = example.curves_of(runs)
     content = assemble(
-        record, runs, curves, example.samples_of, "mlflow ui", passage_of=lambda run: [("one", chances[run])]
+        example.evidence(record, runs, curves),
+        example.samples_of,
+        "mlflow ui",
+        passage_of=lambda run: [("one", chances[run])],
     )
     files = write_files(content, curves, tmp_path)
     show(driver, files.html)
@@ -304,7 +311,10 @@ def test_fifty_runs_with_many_points_stay_small(tmp_path: Path, driver: Any) -> 
                 rows.append({**facts, **spot})
     curves = pd.DataFrame(rows)
     content = assemble(
-        record, runs, curves, example.samples_of, "python -m mlflow ui", passage_of=lambda _: [("a", 0.5)] * 200
+        example.evidence(record, runs, curves),
+        example.samples_of,
+        "python -m mlflow ui",
+        passage_of=lambda _: [("a", 0.5)] * 200,
     )
     html = write_files(content, curves, tmp_path).html
     assert html.stat().st_size < 3_000_000
@@ -321,7 +331,11 @@ def test_markup_in_names_is_escaped_on_the_page(tmp_path: Path, driver: Any) -> 
     runs = in_order(example.frame(rows), record)
     curves = example.curves_of(runs)
     content = assemble(
-        record, runs, curves, lambda _: [(0, 0, evil)], evil, passage_of=lambda _: [(evil, 0.5)], patch=evil
+        example.evidence(record, runs, curves),
+        lambda _: [(0, 0, evil)],
+        evil,
+        passage_of=lambda _: [(evil, 0.5)],
+        patch=evil,
     )
     html = write_files(content, curves, tmp_path).html
     show(driver, html)

@@ -8,7 +8,9 @@ import pandas as pd
 import pytest
 
 import example_sweep as example
-from harness.report.sections.budget import Amount, arm_costs, budget_section, flops_text, run_costs
+from harness.analysis.budget import arm_costs, run_costs
+from harness.analysis.comparison import verdict_runs
+from harness.report.sections.budget import Amount, budget_section, flops_text
 from harness.report.sections.section import Section
 from harness.report.tables.table import Table
 from harness.report.text.numbers import count
@@ -38,7 +40,7 @@ def budget(kind: str, value: Any) -> dict[str, Any]:
 def section(
     arms: Mapping[str, Mapping[str, Any]], frame: pd.DataFrame, tune: Mapping[str, Any] | None = None, **changes: Any
 ) -> Section:
-    found = budget_section(example.record(arms, tune, **changes), frame)
+    found = budget_section(example.evidence(example.record(arms, tune, **changes), frame))
     assert found
     return found
 
@@ -54,7 +56,7 @@ def test_costs_worked_by_hand() -> None:
     # Per token 6·N + 12·2·64·T. N: two blocks of 4·64² + 64 + 8·64² + 5·64 + 4·64 = 49,792, a last norm of 128, and the
     # head of 50257·64 = 3,216,448: 3,316,160. So 19,896,960 + 1,536·T.
     frame = runs(CONTEXTS, seconds={SHORT: 64.0, MIDDLE: 128.0, LONG: 256.0})
-    costs = run_costs(frame, list(CONTEXTS)).set_index("arm")
+    costs = run_costs(verdict_runs(frame), list(CONTEXTS)).set_index("arm")
     for arm, length in ((SHORT, 16), (MIDDLE, 64), (LONG, 256)):
         assert costs.loc[arm, "flops"] == 8192 * (19_896_960 + 1536 * length)
         assert costs.loc[arm, "parameters"] == 3_316_160 + (50257 + length) * 64
@@ -71,7 +73,7 @@ def test_means_are_over_the_newest_complete_confirm_runs() -> None:
         {**example.run(4, "a", {}, seed=3, outcome="oom"), "tokens": 7},
         {**example.run(5, "a", {}, phase="explore", loss=5.0, trial=0), "tokens": 7},
     ]
-    (costs,) = run_costs(example.frame(rows), ["a"]).to_dict("records")
+    (costs,) = run_costs(verdict_runs(example.frame(rows)), ["a"]).to_dict("records")
     assert (costs["runs"], costs["tokens"], costs["seconds"]) == (2, 200, 12.5)
     assert costs["tokens_per_second"] == (100 / 10 + 300 / 15) / 2
 
@@ -93,7 +95,7 @@ def test_equal_quantities_and_differences_are_named() -> None:
 
 def test_larger_models_at_equal_tokens_take_more_flops() -> None:
     parity = section(WIDTHS, runs(WIDTHS)).text[1]
-    costs = run_costs(runs(WIDTHS), list(WIDTHS))
+    costs = run_costs(verdict_runs(runs(WIDTHS)), list(WIDTHS))
     for name, column in (("FLOPs", "flops"), ("parameters", "parameters")):
         assert f"{name} differ by a factor of {costs[column][1] / costs[column][0]:.1f} (" in parity
     assert "Equal between the arms: tokens per run (8,192) and steps per run (16)." in parity
@@ -297,8 +299,9 @@ def test_integer_columns_with_missing_values_are_read() -> None:
 
 def test_nothing_complete_gives_no_section() -> None:
     record = example.record()
-    assert budget_section(record, example.frame(example.explore_runs())) is None
-    assert budget_section(record, example.frame([example.run(1, "drop_rate=0.0", {}, outcome="failed")])) is None
+    assert budget_section(example.evidence(record, example.frame(example.explore_runs()))) is None
+    failed = example.frame([example.run(1, "drop_rate=0.0", {}, outcome="failed")])
+    assert budget_section(example.evidence(record, failed)) is None
 
 
 def test_equal_tokens_of_different_tokenizers_are_not_equal_text() -> None:

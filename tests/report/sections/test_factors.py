@@ -8,9 +8,9 @@ import pytest
 from scipy.stats import nct
 
 import example_sweep as example
-from example_grid import BIAS, DEEP, DROP, SMALL, WIDE, Levels, drawn, record_of, runs_of
-from harness.analysis.comparison import compare
-from harness.analysis.factors import Floats, interactions, marginals
+from example_grid import BIAS, DEEP, DROP, SMALL, WIDE, Levels, drawn, interactions, marginals, record_of, runs_of
+from harness.analysis.comparison import Comparability
+from harness.analysis.factors import Floats
 from harness.report.page.latex import latex_table
 from harness.report.sections.factors import factor_section
 from harness.report.sections.section import Section
@@ -19,8 +19,7 @@ from harness.tracking import SweepRecord
 
 
 def section_of(record: SweepRecord, runs: pd.DataFrame, metric: str = "val/loss") -> Section | None:
-    arms = [arm.name for arm in record.arms]
-    return factor_section(runs, record, compare(runs, record.baseline, metric, arms))
+    return factor_section(example.evidence(record, runs, comparability=Comparability(metric)))
 
 
 def written(levels: Levels, losses: Floats, **changes: object) -> Section:
@@ -221,8 +220,7 @@ def test_no_section_where_arms_are_not_ranked() -> None:
     levels = {DROP: [0.0, 0.1], "data.corpus": ["sotu-1820", "sotu"]}
     record = record_of(levels)
     runs = runs_of(record, drawn(levels, 3, seed=11))
-    unranked = compare(runs, None, "val/bits_per_byte", [arm.name for arm in record.arms])
-    assert factor_section(runs, record, unranked) is None
+    assert factor_section(example.evidence(record, runs)) is None
 
 
 def test_other_tokens_are_compared_in_bits_per_byte() -> None:

@@ -13,7 +13,7 @@ def test_the_first_the_last_and_some_evaluations_between_with_one_common_seed() 
     def samples_of(run_id: str) -> list[tuple[int, int, str]]:
         return [(step, 512 * step, f"seed {seeds[run_id]}, step {step}") for step in range(9)]
 
-    moments, seed = side_by_side(runs, list(example.ARMS), samples_of)
+    moments, seed = side_by_side(example.evidence(example.record(), runs), samples_of)
     assert seed == 3
     assert [[text.text for text in moment.texts] for moment in moments] == [
         [f"seed 3, step {step}"] * 2 for step in (0, 2, 4, 6, 8)
@@ -25,6 +25,7 @@ def test_the_first_the_last_and_some_evaluations_between_with_one_common_seed() 
 def test_line_breaks_in_a_row_are_counted_and_control_characters_made_visible() -> None:
     runs = example.frame(example.confirm_runs({"drop_rate=0.0": {2: 5.2}}))
     written = ["one\n\ntwo\n", "moves you of the" + "\n" * 20, "a\n\n\nb\x1b[31m"]
-    moments, _ = side_by_side(runs, ["drop_rate=0.0"], lambda _: [(n, n, text) for n, text in enumerate(written)])
+    evidence = example.evidence(example.record({"drop_rate=0.0": {}}), runs)
+    moments, _ = side_by_side(evidence, lambda _: [(n, n, text) for n, text in enumerate(written)])
     shown = [moment.texts[0].text for moment in moments]
     assert shown == ["one\n\ntwo", "moves you of the ⏎ × 20", "a ⏎ × 3\nb\\x1b[31m"]

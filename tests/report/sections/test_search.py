@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 import example_sweep as example
+from harness.analysis.comparison import Comparability
 from harness.report.sections.search import search_section
 from harness.report.sections.section import Section
 from harness.report.tables.table import Table
@@ -46,13 +47,14 @@ def done(*trials: tuple[float, float]) -> list[Trial]:
 
 
 def section_of(*args: Any, metric: str = "val/loss", **options: Any) -> Section:
-    found = search_section(*sweep(*args, **options), metric)
+    known = {} if metric == "val/loss" else {"comparability": Comparability(metric)}
+    found = search_section(example.evidence(*sweep(*args, **options), **known))
     assert found is not None
     return found
 
 
 def table_of(section: Section) -> Table:
-    ((table, _),) = section.tables
+    _, (table, _) = section.tables
     return table
 
 
@@ -67,9 +69,10 @@ def drawn(section: Section) -> dict[str, str]:
 
 def test_nothing_tuned_or_tried_gives_no_section() -> None:
     record, runs = sweep({A: done((1e-3, 5.0)), B: done((1e-3, 5.1))})
-    assert search_section(example.record(), runs) is None
-    assert search_section(record, example.frame(example.confirm_runs())) is None
-    assert search_section(example.record(tune={"model.unheard_of": {"uniform": [0, 1]}}), runs) is None
+    assert search_section(example.evidence(example.record(), runs)) is None
+    assert search_section(example.evidence(record, example.frame(example.confirm_runs()))) is None
+    unheard = example.record(tune={"model.unheard_of": {"uniform": [0, 1]}})
+    assert search_section(example.evidence(unheard, runs)) is None
 
 
 def test_the_table_worked_by_hand() -> None:
@@ -100,7 +103,7 @@ def test_the_table_worked_by_hand() -> None:
     assert (second["Diverged"], second["Failed"], second["Nearest diverged"]) == ("0", "1", "–")
     assert [len(row.runs) for row in table_of(section).rows] == [5, 5]
     assert table_of(section).rows[0].runs[0] == f"{0:08x}" + "f" * 24
-    ((_, note),) = section.tables
+    _, (_, note) = section.tables
     assert "from 1e-4 to 0.01" in note and "nats per token" in note and "Other tuned dimensions" not in note
 
 
@@ -159,7 +162,7 @@ def test_in_expected_best_a_diverged_trial_counts_as_untrained_and_a_pruned_one_
 def test_arms_with_different_texts_are_not_ordered() -> None:
     record, runs = sweep({A: done((1e-3, 5.0), (2e-3, 5.0)), B: done((1e-3, 6.0), (2e-3, 3.0))})
     runs["data.corpus"] = ["one", "one", "two", "two"]
-    section = search_section(record, runs, "val/bits_per_byte")
+    section = search_section(example.evidence(record, runs))
     assert section and len(section.text) == 2
     assert not any("cross" in caption for caption in drawn(section).values())
     assert cells(section)[0]["Best val bits per byte"] == "1.6667"
@@ -204,17 +207,17 @@ def test_two_dimensions_are_ranked_where_there_are_enough_trials() -> None:
     few = done(*zip(rates[:9].tolist(), rng.normal(5, 0.1, 9).tolist(), strict=True))
     record, runs = sweep({A: many, B: few, "c": few[:3]}, tune)
     runs["train.weight_decay"] = 0.2 * np.concatenate([u[:, 1], u[:9, 1], u[:3, 1]])
-    section = search_section(record, runs)
+    section = search_section(example.evidence(record, runs))
     assert section and "importance" in drawn(section)
     (picture,) = [drawing for drawing in section.drawings if drawing.name == "importance"]
     assert A in picture.file and B not in picture.file
     words = section.text[-1]
     assert words.startswith(f"Too few trials to rank dimensions in {B} (out-of-bag R² ")
     assert words.endswith("from 9 trials) and c (3 trials).")
-    ((_, note),) = section.tables
+    _, (_, note) = section.tables
     assert "Other tuned dimensions vary at the same time" in note and "The low end of weight_decay is 0" in note
 
 
 def test_the_same_runs_give_the_same_section() -> None:
     record, runs = sweep({A: done((1e-3, 5.0), (2e-3, 5.5)), B: done((1e-3, 5.1), (2e-3, 5.2))})
-    assert search_section(record, runs) == search_section(record, runs)
+    assert search_section(example.evidence(record, runs)) == search_section(example.evidence(record, runs))

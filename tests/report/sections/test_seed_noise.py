@@ -13,6 +13,7 @@ from scipy import stats
 from statsmodels.stats.power import TTestIndPower, TTestPower
 
 import example_sweep as example
+from harness.analysis.comparison import Comparability
 from harness.analysis.seed_noise import spread_of
 from harness.report.sections.section import Section
 from harness.report.sections.seed_noise import SEEDS, noise_section
@@ -34,7 +35,7 @@ def runs(losses: Sequence[float] = LOSSES) -> pd.DataFrame:
 
 
 def section(delta: float | None = 0.02, losses: Sequence[float] = LOSSES, **changes: Any) -> Section:
-    found = noise_section(record(delta, **changes), runs(losses))
+    found = noise_section(example.evidence(record(delta, **changes), runs(losses)))
     assert found
     return found
 
@@ -121,7 +122,7 @@ def test_only_the_newest_complete_confirm_run_of_each_seed_counts() -> None:
             *runs().to_dict("records"),
         ]
     )
-    found = noise_section(record(), frame)
+    found = noise_section(example.evidence(record(), frame))
     assert found and found.text == section().text and found.tables == section().tables
 
 
@@ -129,7 +130,7 @@ def test_runs_without_a_metric_are_left_out_of_its_row_only() -> None:
     frame = runs()
     frame.loc[2:, "test/loss"] = math.nan
     frame["val/bits_per_byte"] = [2.25, *[math.inf] * 7]
-    found = noise_section(record(), frame)
+    found = noise_section(example.evidence(record(), frame))
     assert found
     assert [row[:2] for row in texts(found.tables[0][0])] == [["Validation loss", "8"], ["Test loss", "2"]]
     assert found.tables[0][0].rows[1].runs == tuple(frame["run_id"][:2])
@@ -147,7 +148,7 @@ def test_runs_without_a_metric_are_left_out_of_its_row_only() -> None:
 )
 def test_other_sweeps_have_no_seed_noise_section(changes: Mapping[str, Any], losses: Sequence[float]) -> None:
     frame = runs(losses) if losses else example.frame(example.explore_runs({"all": {}}))
-    assert noise_section(example.record(**{"arms": {"all": {}}, **changes}), frame) is None
+    assert noise_section(example.evidence(example.record(**{"arms": {"all": {}}, **changes}), frame)) is None
 
 
 def test_two_seeds_are_enough_for_a_wide_interval() -> None:
@@ -166,7 +167,7 @@ def test_equal_losses_give_no_plan() -> None:
 
 def test_delta_comes_from_the_spec_or_the_default_and_is_in_nats_only() -> None:
     assert "difference of 0.1," in section(0.1).text[1] and "difference of 0.02," in section(None).text[1]
-    found = noise_section(record(), runs(), "val/bits_per_byte")
+    found = noise_section(example.evidence(record(), runs(), comparability=Comparability("val/bits_per_byte")))
     assert found and len(found.text) == 1
     assert "validation bits per byte has a standard deviation of 0.0089 bits per byte" in found.text[0]
     assert "perplexity" not in found.text[0]

@@ -20,13 +20,17 @@ FIRST, SECOND = example.ARMS
 CHANGING = {kind for kind in WarningKind if kind.changes_conclusion}
 
 
+def warned(record: SweepRecord, runs: pd.DataFrame) -> list[ReportWarning]:
+    return report_warnings(example.evidence(record, runs))
+
+
 def kinds(record: SweepRecord, runs: pd.DataFrame) -> set[WarningKind]:
-    return {warning.kind for warning in report_warnings(record, runs)}
+    return {warning.kind for warning in warned(record, runs)}
 
 
 def text(record: SweepRecord, runs: pd.DataFrame, kind: WarningKind) -> str:
     """The only warning of a kind."""
-    (found,) = [warning.text for warning in report_warnings(record, runs) if warning.kind is kind]
+    (found,) = [warning.text for warning in warned(record, runs) if warning.kind is kind]
     return found
 
 
@@ -63,7 +67,7 @@ def test_a_warning_prints_its_text_and_knows_whether_it_changes_the_conclusion()
 
 def test_warnings_that_change_the_conclusion_come_first() -> None:
     record, runs = plain(dimensions=1)
-    found = report_warnings(replace(record, dirty=True), runs.drop(index=confirm(runs, other(record))[:1]))
+    found = warned(replace(record, dirty=True), runs.drop(index=confirm(runs, other(record))[:1]))
     marks = [warning.changes_conclusion for warning in found]
     assert sum(marks) == 2 and marks == sorted(marks, reverse=True)
     assert found[-1].kind is WarningKind.SEEDS_ONLY
@@ -169,7 +173,7 @@ def test_arms_of_an_adaptive_sweep_may_have_fewer_seeds() -> None:
     ]
     assert uneven
     for record, runs in uneven:
-        assert not any(warning.changes_conclusion for warning in report_warnings(record, runs))
+        assert not any(warning.changes_conclusion for warning in warned(record, runs))
         fixed = replace(record, study={**record.study, "looks": None})
         assert {WarningKind.UNFINISHED} <= kinds(fixed, runs)
 
@@ -189,7 +193,7 @@ def test_a_failed_run_that_was_trained_again_is_not_a_missing_seed() -> None:
     record, runs = plain()
     row = confirm(runs, other(record))[:1]
     again = copied(runs, row, outcome="failed", **{"val/loss": math.nan})
-    found = report_warnings(record, again)
+    found = warned(record, again)
     assert not any(warning.changes_conclusion for warning in found)
     assert f"{other(record)}: of 7 confirm runs, 6 complete and 1 failed." in map(str, found)
 
@@ -212,7 +216,7 @@ def test_a_run_may_end_less_than_one_step_before_its_budget() -> None:
     record, runs = plain()
     rows = confirm(runs, other(record))
     runs["train.budget.tokens"] = 8300  # 16.2 steps of 512 tokens, of which 16 were trained
-    assert not any(warning.changes_conclusion for warning in report_warnings(record, runs))
+    assert not any(warning.changes_conclusion for warning in warned(record, runs))
     runs.loc[rows[0], "tokens"] = 7788  # one step less
     assert "7,788 of 8,300" in text(record, runs, WarningKind.SHORT)
 
@@ -220,7 +224,7 @@ def test_a_run_may_end_less_than_one_step_before_its_budget() -> None:
 def test_one_seed_of_one_arm_does_not_change_the_conclusion() -> None:
     record = example.record(arms={FIRST: example.ARMS[FIRST]}, study={"seeds": 1})
     runs = example.frame(example.confirm_runs({FIRST: {2: 5.2}}))
-    found = report_warnings(record, runs)
+    found = warned(record, runs)
     assert WarningKind.SINGLE_SEED in {warning.kind for warning in found} and not any(
         warning.changes_conclusion for warning in found
     )
@@ -302,7 +306,7 @@ def test_text_of_warnings_about_missing_and_unequal_runs() -> None:
     rows = [one for one in [*example.explore_runs(), *example.confirm_runs()] if one["run_id"] not in lost]
     rows.append(example.run(800, SECOND, {}, phase="superseded", seed=2, loss=5.0))
     rows[-1] |= {"train.beta2": 0.99, "commit": "a" * 40}
-    words = "\n".join(map(str, report_warnings(example.record(tune=example.TUNE, dirty=True), example.frame(rows))))
+    words = "\n".join(map(str, warned(example.record(tune=example.TUNE, dirty=True), example.frame(rows))))
     assert "The spec asks for 3 confirm runs per arm; fewer are complete for drop_rate=0.0 (2)." in words
     assert "unequal numbers of explore trials (drop_rate=0.0 3 and drop_rate=0.1 4)" in words
     assert "drop_rate=0.1: of 4 explore runs, 2 complete, 1 pruned and 1 diverged." in words
@@ -343,16 +347,16 @@ def test_runs_without_parameters() -> None:
 def test_columns_missing_in_older_stores() -> None:
     record, runs = plain(dimensions=1)
     few = runs[["run_id", "arm", "phase", "seed", "outcome", "trial_number", "val/loss", RATE]]
-    assert not any(warning.changes_conclusion for warning in report_warnings(record, few))
+    assert not any(warning.changes_conclusion for warning in warned(record, few))
     study = {name: record.study[name] for name in ("sampler", "pruner", "trials", "seeds")}
-    assert not any(warning.changes_conclusion for warning in report_warnings(replace(record, study=study), runs))
+    assert not any(warning.changes_conclusion for warning in warned(replace(record, study=study), runs))
 
 
 def test_a_sweep_without_confirm_runs_by_design() -> None:
     record, runs = plain(dimensions=1)
     explored = runs[runs["phase"] == "explore"]
     study = {**record.study, "seeds": 0, "looks": [0]}
-    assert not any(warning.changes_conclusion for warning in report_warnings(replace(record, study=study), explored))
+    assert not any(warning.changes_conclusion for warning in warned(replace(record, study=study), explored))
 
 
 def test_a_sweep_where_every_run_diverged() -> None:

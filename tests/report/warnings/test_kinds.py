@@ -19,6 +19,7 @@ from statsmodels.stats.outliers_influence import OLSInfluence
 
 import example_sweep as example
 from clean_sweeps import clean_sweep
+from harness.analysis.significance import outlier_p
 from harness.report.assemble import assemble
 from harness.report.page.render import render_html, render_markdown
 from harness.report.text.names import seeds_named
@@ -26,7 +27,6 @@ from harness.report.warnings import confirm as confirm_warnings
 from harness.report.warnings import general, parity, results, search
 from harness.report.warnings.collect import DETECTORS, report_warnings
 from harness.report.warnings.kinds import ReportWarning, WarningKind
-from harness.report.warnings.results import outlier_p
 from harness.tracking import SweepRecord
 from warned_sweeps import PLANTS, Plant, confirm, other
 
@@ -43,7 +43,7 @@ RENDERED = (
 
 
 def serious(record: SweepRecord, runs: pd.DataFrame) -> list[ReportWarning]:
-    return [warning for warning in report_warnings(record, runs) if warning.changes_conclusion]
+    return [warning for warning in report_warnings(example.evidence(record, runs)) if warning.changes_conclusion]
 
 
 def naming(plant: Plant, found: Iterable[ReportWarning], words: Iterable[str]) -> list[str]:
@@ -111,7 +111,7 @@ def test_clean_sweeps_are_of_every_kind() -> None:
 def test_warnings_that_change_the_conclusion_are_shown_first(name: str) -> None:
     plant = next(plant for plant in PLANTS if plant.name == name)
     record, runs, words = plant.planted(NUMBERS[0])
-    content = assemble(record, runs, example.curves_of(runs), lambda _: [], "python -m mlflow ui")
+    content = assemble(example.evidence(record, runs, example.curves_of(runs)), lambda _: [], "python -m mlflow ui")
     (sentence,) = naming(plant, serious(record, runs), words)
     markdown = unescape(re.sub(r"\\(.)", r"\1", render_markdown(content)))
     assert f"- **Warning:** {sentence}\n" in markdown
@@ -121,7 +121,7 @@ def test_warnings_that_change_the_conclusion_are_shown_first(name: str) -> None:
 
 def test_a_clean_report_has_no_warning() -> None:
     record, runs = clean_sweep(3, arms=2, seeds=4, dimensions=1, mishaps=False)
-    content = assemble(record, runs, example.curves_of(runs), lambda _: [], "python -m mlflow ui")
+    content = assemble(example.evidence(record, runs, example.curves_of(runs)), lambda _: [], "python -m mlflow ui")
     assert "Warning:" not in render_markdown(content) and "Warning:" not in render_html(content)
 
 
