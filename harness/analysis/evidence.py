@@ -255,6 +255,13 @@ class Evidence:
         return self.expected_best[arm] if same else expected_best(losses)
 
     @cached_property
+    def loss_crossings(self) -> list[tuple[str, str, int]]:
+        """Pairs of arms whose order by `expected_best_loss` depends on k."""
+        lines = self.expected_best_loss
+        same = self.ranked and all(lines[arm] is self.expected_best.get(arm) for arm in lines)
+        return self.crossings if same else crossings_of(lines)
+
+    @cached_property
     def importances(self) -> dict[str, Importance | None]:
         """Arm → importances, None with too few trials; empty for one tuned dimension, which has no rank."""
         if len(self.space) < 2:

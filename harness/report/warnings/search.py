@@ -12,7 +12,7 @@ import pandas as pd
 
 from harness.analysis.columns import constant, numbers
 from harness.analysis.evidence import Evidence
-from harness.analysis.search_quality import crossings_of, edges, nearest_diverged, place
+from harness.analysis.search_quality import edges, nearest_diverged, place
 from harness.config.fields import short_name
 from harness.config.samplers import SAMPLERS
 from harness.core import metrics
@@ -245,7 +245,7 @@ def _order_flips(sweep: Evidence) -> Iterator[ReportWarning]:
     lines = sweep.expected_best_loss
     late: list[str] = []
     early: list[str] = []
-    for first, second, count in crossings_of(lines):
+    for first, second, count in sweep.loss_crossings:
         n = min(len(lines[first]), len(lines[second]))
         gaps = lines[first][:n] - lines[second][:n]
         half, end = gaps[(n - 1) // 2], gaps[-1]
