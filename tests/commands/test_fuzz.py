@@ -1,7 +1,7 @@
-"""Whatever the input is: it is accepted, or refused with exit code 2 and a line for each mistake; never a traceback.
+"""Any input is accepted, or rejected with exit code 2 and a line per mistake; there is never a traceback.
 
-Here hypothesis breaks specs, corpora and checkpoints. The examples are the same at each run. To look further, ask for
-more, which are new ones each time: `FUZZ=20 pytest tests/commands/test_fuzz.py` tries 20 times as many.
+Hypothesis breaks specs, corpora and checkpoints. The examples are the same in every run.
+`FUZZ=20 pytest tests/commands/test_fuzz.py` tries 20 times as many, new ones each time.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MORE = int(os.environ.get("FUZZ", "1"))
 
 
 def examples(count: int) -> Callable[[Any], Any]:
-    """So many examples; the folder of a test is shared by its examples, each of which writes its file anew."""
+    """Settings for this many examples. They share the folder of the test; each writes its files again."""
     return settings(
         max_examples=count * MORE,
         derandomize=MORE == 1,
@@ -43,14 +43,14 @@ def examples(count: int) -> Callable[[Any], Any]:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, in which nothing may be left behind."""
+    """An empty current folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(plan, "measure_flops", lambda: 1e11)  # it takes a third of a second
     return tmp_path
 
 
 def check(raw: bytes, *arguments: str) -> int:
-    """The command takes or refuses a spec as it should, and writes nothing; gives its exit code."""
+    """Check that the command accepts or rejects a spec correctly and writes nothing; returns its exit code."""
     Path("spec.yaml").write_bytes(raw)
     before = sorted(Path().iterdir())
     result = CliRunner().invoke(sweep.app, ["spec.yaml", "--plan", *arguments])
@@ -81,7 +81,7 @@ def test_specs_with_other_values(text: str, folder: Path) -> None:
 
 @given(text=changed_texts())
 @examples(45)
-def test_specs_with_other_text(text: str, folder: Path) -> None:
+def test_specs_with_broken_yaml(text: str, folder: Path) -> None:
     check(text.encode("utf-8", "surrogatepass"))
 
 
@@ -139,7 +139,7 @@ def test_any_bytes_as_a_corpus(content: bytes, tokenizer: str, folder: Path) -> 
         text = "\0"
     if "\0" in text or not text.strip():
         assert code == 2
-    if tokenizer == "byte" and len(text) < 3 * 17:  # too small for three splits of a window and a target each
+    if tokenizer == "byte" and len(text) < 3 * 17:  # too small for three splits with a window and a target each
         assert code == 2
 
 
@@ -156,7 +156,7 @@ def unreadable(path: Path) -> None:
 
 def huge(path: Path) -> None:
     path.touch()
-    os.truncate(path, 2**43)  # a hole: it takes no room
+    os.truncate(path, 2**43)  # sparse: takes no space on the disk
 
 
 ODD: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -177,7 +177,7 @@ ODD: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("odd", ODD)
-def test_odd_files_as_a_corpus(odd: str, folder: Path) -> None:
+def test_unusual_files_as_a_corpus(odd: str, folder: Path) -> None:
     make, message = ODD[odd]
     make(folder / "corpus.txt")
     assert check(SPEC) == 2
@@ -204,7 +204,7 @@ def checkpoint(folder: Path) -> tuple[bytes, bytes]:
 
 
 def generated(description: bytes, weights: bytes) -> int:
-    """The exit code of the command on a checkpoint with these files; where it refuses, it says so in a line."""
+    """The exit code of the command on a checkpoint with these files; checks that a rejection is one line."""
     Path("run", DESCRIPTION).write_bytes(description)
     Path("run", WEIGHTS).write_bytes(weights)
     result = CliRunner().invoke(generate.app, ["run", "--max-new-tokens", "2"])
@@ -217,29 +217,31 @@ def generated(description: bytes, weights: bytes) -> int:
     return result.exit_code
 
 
-def vouched(description: bytes, weights: bytes) -> bytes:
-    """The description with a checksum that fits."""
+def with_valid_checksum(description: bytes, weights: bytes) -> bytes:
+    """The description with the checksum of `weights`."""
     return json.dumps(json.loads(description) | {"sha256": hashlib.sha256(weights).hexdigest()}).encode()
 
 
 @given(where=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), in_header=st.booleans())
 @examples(60)
-def test_a_flipped_bit_in_the_weights_is_found(
+def test_a_flipped_bit_in_the_weights_is_detected(
     where: float, bit: int, in_header: bool, checkpoint: tuple[bytes, bytes]
 ) -> None:
     description, weights = checkpoint
     flipped = bytearray(weights)
     flipped[int(where * (1000 if in_header else len(weights)))] ^= 1 << bit
     assert generated(description, bytes(flipped)) == 2
-    generated(vouched(description, bytes(flipped)), bytes(flipped))  # now it is what was vouched for, or no weights
+    generated(with_valid_checksum(description, bytes(flipped)), bytes(flipped))  # accepted, or not a safetensors file
 
 
-@given(cut=st.floats(0, 1, exclude_max=True), tail=st.binary(max_size=8), fits=st.booleans())
+@given(cut=st.floats(0, 1, exclude_max=True), tail=st.binary(max_size=8), valid_checksum=st.booleans())
 @examples(40)
-def test_cut_weights_are_refused(cut: float, tail: bytes, fits: bool, checkpoint: tuple[bytes, bytes]) -> None:
+def test_truncated_weights_are_rejected(
+    cut: float, tail: bytes, valid_checksum: bool, checkpoint: tuple[bytes, bytes]
+) -> None:
     description, weights = checkpoint
     rest = weights[: int(cut * len(weights))] + tail
-    assert generated(vouched(description, rest) if fits else description, rest) == 2
+    assert generated(with_valid_checksum(description, rest) if valid_checksum else description, rest) == 2
 
 
 @given(raw=st.binary(max_size=64) | st.sampled_from([b"[" * 100_000, b'{"config":' * 5000, b"9" * 10_000, b"1e999"]))
@@ -250,7 +252,7 @@ def test_any_bytes_as_a_description(raw: bytes, checkpoint: tuple[bytes, bytes])
 
 @given(data=st.data())
 @examples(45)
-def test_a_description_of_something_else(data: st.DataObject, checkpoint: tuple[bytes, bytes]) -> None:
+def test_a_description_with_other_values(data: st.DataObject, checkpoint: tuple[bytes, bytes]) -> None:
     description = json.loads(checkpoint[0])
     section = data.draw(st.sampled_from(["model", "train", "data", None]))
     part = description if section is None else description["config"][section]

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 import example_sweep as example
-from browser import browser, faults, needs_browser, show
+from browser import browser, needs_browser, show, violations
 from harness.core.outcomes import Outcome, Phase
 from harness.report import TrackingError, write_reports
 from harness.report.__main__ import app
@@ -113,7 +113,7 @@ def test_the_page_of_several_works_in_a_browser(uri: str, tmp_path: Path) -> Non
     files = write_reports(["dropout", "qkv_bias"], uri, tmp_path)
     with browser() as driver:
         show(driver, files.html)
-        assert driver.get_log("browser") == [] and faults(driver) == []
+        assert driver.get_log("browser") == [] and violations(driver) == []
         # To hide an arm of one sweep leaves the other's alone.
         seen = "return [...document.querySelectorAll(arguments[0])].filter(n => n.getClientRects().length).length"
         before = driver.execute_script(seen, "#qkv_bias-sweep [data-arm='0']")

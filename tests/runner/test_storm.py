@@ -14,7 +14,7 @@ from sandbox import Sandbox
 @pytest.mark.slow
 def test_nothing_is_lost_in_a_storm_of_six_kills(tmp_path: Path) -> None:
     found = storm.storm(tmp_path, kills=6, seed=1, longest=8.0)
-    assert found.faults == []
+    assert found.errors == []
     assert sum(found.kills.values()) == 6
     assert found.runs == 2 * (storm.TRIALS + found.seeds)
     assert found.points > 20 * found.runs
@@ -28,6 +28,6 @@ def test_a_storm_sees_what_is_wrong(tmp_path: Path) -> None:
     assert call(Sandbox(tmp_path), *half).returncode == 0
     found = storm.Storm()
     storm._compare(tmp_path, tmp_path, found)
-    assert any("planned were 8" in fault for fault in found.faults)
-    assert any("Optuna has trials {'COMPLETE': 1}" in fault for fault in found.faults)
-    assert "FAULTS" in str(found)
+    assert any("planned were 8" in error for error in found.errors)
+    assert any("Optuna has trials {'COMPLETE': 1}" in error for error in found.errors)
+    assert "ERRORS" in str(found)

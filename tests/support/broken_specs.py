@@ -1,7 +1,7 @@
-"""Specs broken in the ways in which people and programs break files, made by hypothesis from valid ones.
+"""Broken specs, made by hypothesis from valid ones.
 
-Three layers, each from the one before: values (another type, range, name or structure), YAML text (keys twice, anchors,
-tags, indentation, characters that do not belong there), bytes (another encoding, a cut, flipped bits).
+Three layers, each built on the one before: values (another type, range, name or structure), YAML text (duplicate keys,
+anchors, tags, indentation, stray characters), bytes (another encoding, truncation, flipped bits).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 
 from paths import EXPERIMENTS
 
-# Text that terminals, HTML, file systems, YAML and patterns take for something else.
+# Text with a special meaning for terminals, HTML, file systems, YAML or regular expressions.
 TEXTS = [
     *(
         "",
@@ -140,7 +140,7 @@ def valid_specs() -> list[dict[str, Any]]:
 
 
 def _places(tree: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The way to every value inside."""
+    """The path to every nested value."""
     inner = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
     for key, value in inner:
         yield (*path, key)
@@ -148,7 +148,7 @@ def _places(tree: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 def _change(draw: Callable[..., Any], spec: dict[str, Any]) -> None:
-    """Put something else, nothing, or another name into one place of `spec`."""
+    """Change, remove or rename one value of `spec`."""
     places = list(_places(spec))
     if not places:
         return
@@ -193,7 +193,7 @@ def changed_values(draw: Callable[..., Any]) -> str:
 
 
 def _change_text(draw: Callable[..., Any], text: str) -> str:
-    """One thing wrong with a text of YAML."""
+    """Make one mistake in a YAML text."""
     lines = text.splitlines(keepends=True) or [""]
     i = draw(st.integers(0, len(lines) - 1))
     line = lines[i]
@@ -239,7 +239,7 @@ def _change_text(draw: Callable[..., Any], text: str) -> str:
 
 @st.composite
 def changed_texts(draw: Callable[..., Any]) -> str:
-    """A shipped experiment's own text, or one with changed values, with one to three things wrong in it."""
+    """The YAML text of a shipped experiment, perhaps with changed values, with one to three mistakes."""
     text = draw(st.sampled_from([path.read_text("utf-8") for path in EXPERIMENTS]) | changed_values())
     for _ in range(draw(st.integers(1, 3))):
         text = _change_text(draw, text)
@@ -248,7 +248,7 @@ def changed_texts(draw: Callable[..., Any]) -> str:
 
 @st.composite
 def changed_bytes(draw: Callable[..., Any]) -> bytes:
-    """The file of a spec, right or wrong, in another encoding, cut, or with bytes changed."""
+    """The file of a valid or broken spec in another encoding, truncated, or with changed bytes."""
     text = draw(st.sampled_from([path.read_text("utf-8") for path in EXPERIMENTS]) | changed_texts())
     encoding = draw(
         st.sampled_from(["utf-8", "utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32", "latin-1", "cp037", "utf-7"])

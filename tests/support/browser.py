@@ -1,4 +1,4 @@
-"""A headless Chromium for the tests of pages, and an accessibility checker that runs in it."""
+"""A headless Chromium for tests of pages, and an accessibility checker that runs in it."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ CHROMIUM = next(
 DRIVER = shutil.which("chromedriver")
 
 needs_browser = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER), reason="no chromium with its chromedriver on PATH: the page is not tried in a browser"
+    not (CHROMIUM and DRIVER), reason="no chromium with its chromedriver on PATH: the page is not tested in a browser"
 )
 
 
 @contextmanager
 def browser(javascript: bool = True) -> Iterator[Any]:
-    """A browser of its own profile that looks nothing up on any network, driven by selenium."""
+    """A browser with a fresh profile and without network access, driven by selenium."""
     webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
@@ -39,7 +39,7 @@ def browser(javascript: bool = True) -> Iterator[Any]:
         options.add_experimental_option("prefs", {"profile.managed_default_content_settings.javascript": 2})
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    driver.set_script_timeout(300)  # the accessibility checker over a long page, on a busy machine
+    driver.set_script_timeout(300)  # for the accessibility checker on a long page and a busy machine
     try:
         yield driver
     finally:
@@ -47,7 +47,7 @@ def browser(javascript: bool = True) -> Iterator[Any]:
 
 
 def show(driver: Any, page: Path, width: int = 1280, scheme: str = "light", media: str = "") -> None:
-    """Open a file in a window so many CSS pixels wide, in light or dark, on a screen or (`print`) on paper."""
+    """Open a file in a window of this width in CSS pixels; `scheme`: light or dark; `media`: "print" for paper."""
     from selenium.webdriver.support.ui import WebDriverWait
 
     size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
@@ -56,13 +56,13 @@ def show(driver: Any, page: Path, width: int = 1280, scheme: str = "light", medi
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", wanted)
     driver.execute_script("window.left = true")
     driver.get(page.as_uri())
-    # On a busy machine `get` may come back while the page before, or an empty one, still stands in the window.
-    there = "return !window.left && location.href === arguments[0] && document.readyState === 'complete'"
-    WebDriverWait(driver, 60, 0.01).until(lambda it: it.execute_script(there, page.as_uri()), f"{page} is not shown")
+    # On a busy machine `get` may return while the previous page is still shown.
+    loaded = "return !window.left && location.href === arguments[0] && document.readyState === 'complete'"
+    WebDriverWait(driver, 60, 0.01).until(lambda it: it.execute_script(loaded, page.as_uri()), f"{page} is not shown")
 
 
-def faults(driver: Any) -> list[str]:
-    """Serious and critical faults of accessibility that axe finds on the page that is shown."""
+def violations(driver: Any) -> list[str]:
+    """Serious and critical accessibility violations that axe finds on the current page."""
     axe = pytest.importorskip("axe_core_python", reason="axe-core-python is not installed")
     source = (Path(axe.__file__).parent / "axe.min.js").read_text("utf-8")
     driver.execute_script(source)

@@ -1,4 +1,4 @@
-"""Sweeps with nothing wrong, drawn at random: what a careful person gets, with the mishaps of real ones."""
+"""Random sweeps that deserve no warning: carefully planned, with the mishaps of real sweeps."""
 
 from __future__ import annotations
 
@@ -50,15 +50,15 @@ def clean_sweep(
     equal: bool = False,
     mishaps: bool = True,
 ) -> tuple[SweepRecord, pd.DataFrame]:
-    """A sweep without a fault. What is not given is drawn.
+    """A sweep that deserves no warning. Arguments that are None are drawn at random.
 
     Args:
-        number: of the sweep; the same one gives the same sweep.
+        number: seed of the sweep.
         arms: 2 to 6; seeds: 3 to 12; dimensions: tuned ones, 0 to 2.
-        factor: the path that is compared; budget: what it is counted in.
-        looks: seeds per arm at which verdicts are read, for an adaptive sweep.
+        factor: the compared path; budget: its unit.
+        looks: numbers of seeds per arm after which an adaptive sweep reads verdicts.
         equal: an A/A sweep.
-        mishaps: whether confirm runs may fail and be repeated, be superseded or come from a later commit.
+        mishaps: confirm runs may fail and be repeated, be superseded or come from a later commit.
     """
     rng = np.random.default_rng([20, number])
     count = arms if arms is not None else int(rng.integers(2, 7))
@@ -68,7 +68,7 @@ def clean_sweep(
     tune = dict(list(SPACE.items())[: dimensions if dimensions is not None else int(rng.integers(0, 3))])
     budget = budget or str(rng.choice(list(BUDGETS)))
     named = _arms(factor, count, equal)
-    # As much noise as these seeds can cope with: a careful person trains more seeds where there is more noise.
+    # Noise that suits the number of seeds: careful people train more seeds where there is more noise.
     widest = detectable_effect(math.sqrt(2), looks[-1], 0.05 / (count - 1) / len(looks))
     own = min(0.012, 1.2 * DELTA / widest)
     draw = _Losses(rng, named, list(tune), own, 0.1 * own if equal else 0.03)
@@ -112,7 +112,7 @@ def _arms(factor: str, count: int, equal: bool) -> dict[str, Mapping[str, Any]]:
 
 
 class _Losses:
-    """The truth behind a sweep: what an arm, its tuned values, its seed and chance do to the final loss."""
+    """The true effects of a sweep: of arm, tuned values, seed and noise on the final loss."""
 
     def __init__(
         self, rng: np.random.Generator, arms: Mapping[str, Any], tuned: Sequence[str], own: float, shared: float
@@ -122,7 +122,7 @@ class _Losses:
         self.optimum = {arm: rng.uniform(0.4, 0.6, len(tuned)) for arm in arms}
         self.curvature = rng.uniform(1.0, 2.0, len(tuned))
         self.of_seed: dict[Any, float] = {}
-        self.rows: dict[str, dict[str, Any]] = {}  # by arm, what its runs have in common
+        self.rows: dict[str, dict[str, Any]] = {}  # by arm: the columns that its runs share
 
     def loss(self, arm: str, place: Sequence[float], seed: object) -> float:
         """Final validation loss at `place` in the unit cube."""
@@ -144,7 +144,7 @@ def _place(path: str, value: float) -> float:
 def _run(
     rng: np.random.Generator, draw: _Losses, arm: str, values: Mapping[str, Any], budget: str, **facts: Any
 ) -> dict[str, Any]:
-    if arm not in draw.rows:  # to check a configuration takes longer than everything else here
+    if arm not in draw.rows:  # cached: validating a configuration is the slowest part
         draw.rows[arm] = example.run(0, arm, {**draw.arms[arm], "train.budget": BUDGETS[budget]})
     loss, test, seed = (
         facts.get(name, lacking) for name, lacking in (("loss", math.nan), ("test", math.nan), ("seed", 1))
@@ -175,7 +175,7 @@ def _run(
 def _explore(
     rng: np.random.Generator, draw: _Losses, arm: str, trials: int, pruner: str, budget: str
 ) -> list[dict[str, Any]]:
-    """Five random points, the same in every arm, then ever nearer to the best one, as TPE does it."""
+    """Five random points, equal in every arm, then points ever nearer to the best one, as TPE."""
     rows: list[dict[str, Any]] = []
     common = np.random.default_rng(trials)
     best, lowest, pruned, diverged = np.full(len(draw.tuned), 0.5), math.inf, 0, 0
@@ -196,14 +196,14 @@ def _explore(
         reason = "" if outcome == "complete" else "made up"
         facts = {"phase": "explore", "outcome": outcome, "loss": loss, "trial": trial, "reason": reason}
         rows.append(_run(rng, draw, arm, values, budget, **facts))
-    if rng.random() < 0.1:  # a trial that failed, and has one in its place already
+    if rng.random() < 0.1:  # a trial that failed and was replaced
         facts = {"phase": "explore", "outcome": "failed", "trial": trials, "reason": "disk full"}
         rows.append(_run(rng, draw, arm, values, budget, **facts))
     return rows
 
 
 def _folded(place: Any) -> Any:
-    """Points near or beyond an end of the unit cube reflected back into it."""
+    """Reflect points outside the unit cube back into it."""
     return 0.9 - np.abs(0.8 - np.abs(place - 0.1))
 
 
@@ -220,7 +220,7 @@ def _confirm(
     looks: Sequence[int],
     budget: str,
 ) -> list[dict[str, Any]]:
-    """Confirm runs of the best values: on all seeds, or round by round for what is undecided."""
+    """Confirm runs of the best values: on all seeds, or in rounds for undecided arms."""
     first = 2 if record.tune else 1
     rows: list[dict[str, Any]] = []
     names = [arm.name for arm in record.arms]
@@ -246,14 +246,14 @@ def _confirm(
 
 
 def _mishaps(rng: np.random.Generator, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What happens to confirm runs and harms nothing."""
+    """Harmless mishaps of confirm runs."""
     lost = {"val/loss": math.nan, "test/loss": math.nan, "best_val_loss": math.nan, "status": "FAILED"}
     one = rows[int(rng.integers(len(rows)))]
     before: list[dict[str, Any]] = []
-    if rng.random() < 0.1:  # a worker was gone, and the run was trained again
+    if rng.random() < 0.1:  # a worker died, and the run was repeated
         before.append({**one, **lost, "outcome": "failed", "reason": "its worker was gone"})
-    if rng.random() < 0.1:  # the search had another best configuration before it went on
+    if rng.random() < 0.1:  # the best configuration changed when the search continued
         before += [{**row, "phase": "superseded", "train.grad_clip": 2.0} for row in rows[:2]]
-    if rng.random() < 0.1:  # more seeds were asked for after a commit, in every arm
+    if rng.random() < 0.1:  # more seeds in every arm after a commit
         rows = [{**row, "commit": "e" * 40} if row["seed"] >= one["seed"] else row for row in rows]
     return before + rows

@@ -1,4 +1,4 @@
-"""Sweeps over several factors, made of chosen numbers, as the tracking readers give them."""
+"""Sweeps over several factors with chosen numbers, as the tracking readers return them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def runs_of(record: SweepRecord, losses: npt.ArrayLike, seeds: Sequence[int] | N
 
 
 def drawn(levels: Levels, seeds: int, seed: int, spread: float = 0.01) -> npt.NDArray[np.float64]:
-    """Losses without any effect: a part that runs of one seed share and noise of each run's own."""
+    """Losses without any effect: a part per seed plus noise per run."""
     generator = np.random.default_rng(seed)
     shape = tuple(len(values) for values in levels.values())
     return generator.normal(5, 0.05, seeds) + generator.normal(0, spread, (*shape, seeds))

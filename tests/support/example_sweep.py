@@ -1,4 +1,4 @@
-"""A sweep as the tracking readers give it, made of chosen numbers: what the report's tests feed to pure functions."""
+"""A sweep with chosen numbers, as the tracking readers return it, for tests of the report."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def confirm_runs(losses: Mapping[str, Mapping[int, float]] = LOSSES, first: int = 100) -> list[dict[str, Any]]:
-    """Complete confirm runs with the given final losses, arm → seed → loss; the test loss lies 0.25 above."""
+    """Complete confirm runs with the given final losses, arm → seed → loss; the test loss is 0.25 higher."""
     return [
         run(first + 10 * place + seed, arm, ARMS.get(arm, {}), seed=seed, loss=loss, test=loss + 0.25)
         for place, (arm, seeds) in enumerate(losses.items())
@@ -159,7 +159,7 @@ def evidence(
 
 
 def curves_of(runs: pd.DataFrame, points: int = 9) -> pd.DataFrame:
-    """Falling curves for every run of a frame that end in its final loss; those that ended early stop halfway."""
+    """Falling curves that end in the final loss of every run; runs that ended early stop halfway."""
     rows = []
     for _, one in runs.iterrows():
         kept = points if one["outcome"] == "complete" else points // 2

@@ -42,7 +42,7 @@ def book(config: RunConfig, ours: GPT) -> Reference:
     missing, unexpected = theirs.load_state_dict(
         {_book_name(name): tensor for name, tensor in ours.state_dict().items()}, strict=False
     )
-    assert not unexpected and all(name.endswith("att.mask") for name in missing)  # the mask is no weight
+    assert not unexpected and all(name.endswith("att.mask") for name in missing)  # the mask is not a weight
     own = {_book_name(name): name for name, _ in ours.named_parameters()}
     return Reference(theirs, theirs, lambda: {own[name]: p.grad for name, p in theirs.named_parameters()})
 
@@ -55,7 +55,7 @@ def _book_name(name: str) -> str:
 
 
 def hugging_face(config: RunConfig, ours: GPT) -> Reference:
-    """transformers' GPT2LMHeadModel, built from a configuration: nothing is downloaded."""
+    """transformers' GPT2LMHeadModel, built from a configuration, without a download."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
     model, rate = config.model, config.model.drop_rate

@@ -1,4 +1,4 @@
-"""A folder in which sweeps run as a person runs them: the command in a process of its own, and what it leaves."""
+"""A folder in which sweeps run as a user runs them: as a process of their own."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ tune:
   train.learning_rate: {log_uniform: [1e-3, 1e-2]}
 study: {sampler: random, trials: 2, seeds: 2}
 """
-PATIENCE = 300.0  # seconds for anything that is waited for
+PATIENCE = 300.0  # seconds to wait for any condition
 
 
 class Command:
-    """A command under way. A test that fails leaves none: leaving the context ends it and its workers.
+    """A running command. Leaving the `with` block ends it and its workers, also when a test fails.
 
     Args:
         arguments: the program and its arguments.
-        folder: where it runs; what it says goes into the file `output-N.txt` there.
-        environment: of the process; by default this one's.
+        folder: where it runs; its output goes into the file `output-N.txt` there.
+        environment: of the process; by default that of this process.
     """
 
     def __init__(self, arguments: list[str], folder: Path, environment: dict[str, str] | None = None) -> None:
@@ -68,11 +68,11 @@ class Command:
 
     @property
     def said(self) -> str:
-        """Everything so far."""
+        """Its output so far."""
         return self._file.read_text("utf-8")
 
     def until(self, condition: Callable[[], Any]) -> Any:
-        """What the condition gives once that is true; the command has to be running until then."""
+        """Wait until the condition is true and return its value; the command has to run until then."""
         deadline = time.monotonic() + PATIENCE
         while not (found := condition()):
             assert self.process.poll() is None, self.said
@@ -81,7 +81,7 @@ class Command:
         return found
 
     def ended(self) -> int:
-        """Its exit code; waits for it."""
+        """Wait for its end; returns the exit code."""
         return self.process.wait(PATIENCE)
 
     @property
@@ -94,7 +94,7 @@ class Sandbox:
     """A folder with a spec in which the command runs.
 
     Args:
-        folder: made where it is missing.
+        folder: created if it is missing.
         spec: written to `tiny.yaml`.
         store: whether there is an empty MLflow store, which saves MLflow's migrations.
     """
@@ -126,7 +126,7 @@ class Sandbox:
         return MlflowClient(self.uri)
 
     def runs(self) -> tuple[list[Run], list[Run]]:
-        """Parents and children."""
+        """The parent run and its children."""
         experiment = self.client.get_experiment_by_name("tiny")
         if experiment is None:
             return [], []
@@ -139,27 +139,27 @@ class Sandbox:
         return {name: optuna.load_study(study_name=name, storage=url) for name in optuna.get_all_study_names(url)}
 
     def trials(self) -> Counter[str]:
-        """Optuna's states, counted."""
+        """Counts of Optuna's trial states."""
         return Counter(trial.state.name for study in self.studies().values() for trial in study.trials)
 
     def outcomes(self) -> Counter[tuple[str, str, str]]:
-        """Phase, outcome and MLflow's status, counted."""
+        """Counts of phase, outcome and MLflow's status."""
         tags = [(run.data.tags, run.info.status) for run in self.runs()[1]]
         return Counter((t["harness.phase"], t["harness.outcome"], status) for t, status in tags)
 
     @property
     def work(self) -> Path:
-        """Where runs lie until they are done."""
+        """The folder of unfinished runs."""
         return self.folder / "mlruns" / "tiny.work"
 
     def open_runs(self) -> list[tuple[Path, UnfinishedRun]]:
-        """The runs on disk that have not ended, with their folders."""
+        """The unfinished runs on disk, with their folders."""
         folders = sorted(self.work.iterdir()) if self.work.is_dir() else []
         found = [(folder / kept.key, kept) for folder in folders for kept in unfinished_runs(folder)]
         return [(folder, kept) for folder, kept in found if kept.outcome is None]
 
     def under_way(self, steps: int = 1, states: int = 0) -> list[tuple[Path, UnfinishedRun]]:
-        """The open runs that have come so far: to a point of that step, and with so many states saved."""
+        """The unfinished runs that have reached a step and saved this many states."""
         return [
             (folder, kept)
             for folder, kept in self.open_runs()
@@ -168,11 +168,11 @@ class Sandbox:
 
 
 def workers_of(pid: int) -> list[psutil.Process]:
-    """The living worker processes of a sweep's process."""
+    """The running worker processes of a sweep's process."""
     try:
         children = [one for one in psutil.Process(pid).children() if one.status() != psutil.STATUS_ZOMBIE]
         return [one for one in children if "multiprocessing.spawn" in " ".join(one.cmdline())]
-    except psutil.Error:  # one that has just ended
+    except psutil.Error:  # it has just ended
         return []
 
 
@@ -182,7 +182,7 @@ def saved(folder: Path) -> list[Path]:
 
 
 def exact_curves(uri: str, experiment: str = "tiny") -> pd.DataFrame:
-    """All that two sweeps of one spec must have in common to the last bit: every curve but those of the clock."""
+    """What must be bitwise equal in two sweeps of one spec: every curve that does not depend on the clock."""
     runs, curves = load_runs(experiment, uri), load_curves(experiment, uri)
     merged = curves.merge(runs[["run_id", "trial_number"]], on="run_id")
     exact = merged[merged["metric"].str.match("val/|train/|test/|optim/|epochs")]

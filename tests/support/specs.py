@@ -1,4 +1,4 @@
-"""A small valid spec as text, and what loading a text gives."""
+"""A small valid spec as text, and helpers that load a text."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def trial_info(name: str = "a trial · seed 7", phase: Phase = Phase.CONFIRM, se
 
 
 def point(step: int, sample: str | None = None, **metrics: float) -> Point:
-    """A point at 64 tokens a step and 0.1 s a step; metrics by name, with two underscores for a slash."""
+    """A point with 64 tokens and 0.1 s per step; metrics by name, with two underscores for a slash."""
     values = {name.replace("__", "/"): value for name, value in metrics.items()}
     return Point(step, step * 64, step / 40, step / 10, values, sample)
 
@@ -141,14 +141,14 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 def experiment_of(client: MlflowClient, name: str) -> Experiment:
-    """The experiment of this name, which has to exist."""
+    """The experiment of this name, which must exist."""
     found = client.get_experiment_by_name(name)
     assert found is not None
     return found
 
 
 def ended(store: Store, experiment: str, info: TrialInfo, *points: Point, outcome: Outcome = Outcome.COMPLETE) -> str:
-    """A run from start to end, in the sweep of this experiment; gives its id."""
+    """Write a whole run in the sweep of this experiment; returns its id."""
     tracker = Tracker(experiment, store.uri)
     run_id = tracker.start_run(tracker.open_sweep(sweep_info(experiment)), info)
     for one in points:

@@ -1,10 +1,10 @@
-"""Kill a sweep again and again until it ends, then look for anything that was lost, doubled or untrue.
+"""Kill a sweep again and again until it finishes, then check that nothing is lost, duplicated or wrong.
 
     python tests/support/storm.py --kills 100
 
-A sweep of small trials with two workers is hit at random moments: the parent or a worker, by SIGKILL, SIGTERM or
-Ctrl-C, sometimes twice. Whenever the parent is gone, the same command is given again. A sweep that ends before all
-kills are spent is asked for more seeds. At the end its stores are compared with those of the same sweep undisturbed.
+A sweep of small trials with two workers gets SIGKILL, SIGTERM or Ctrl-C at random moments, in the parent or a worker,
+sometimes twice. When the parent has ended, the same command is started again. A sweep that finishes before all kills
+are used gets more seeds. At the end its stores are compared with those of an undisturbed sweep.
 """
 
 from __future__ import annotations
@@ -50,18 +50,18 @@ tune:
   train.weight_decay: {uniform: [0, 0.2]}
 study: {sampler: random, trials: 2, seeds: 2}
 """
-# A signal that comes before the command can take it, or after it has done everything, is taken by Python itself.
+# Before the command has installed its handlers, or after it has finished, Python handles a signal itself.
 ENDS = (0, 130, 143, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT)
-# What Python itself says of a signal that meets a callback of its own: the command ends a little later. And in the
-# start of a worker whose parent is killed before it has said what to do.
+# What Python prints if a signal arrives during a callback of its own (the command ends a little later), and what a
+# starting worker prints whose parent has been killed.
 _LOST = re.compile(r"Exception ignored in.*\nTraceback \(most recent call last\):\n(?:  .*\n)+\n*\S*Interrupt.*\n")
 _UNBORN = re.compile(r"Traceback \(most recent call last\):\n(?:  .*\n)+EOFError: .*\n")
-GIVE_UP = 300.0  # seconds without the end of a process that was told to end, or of a sweep that nothing disturbs
+GIVE_UP = 300.0  # seconds to wait for the end of a stopped process, or of the undisturbed sweep
 
 
 @dataclasses.dataclass
 class Storm:
-    """What a storm did, and what was found afterwards."""
+    """The kills of a storm, and the errors found afterwards."""
 
     kills: Counter[str] = dataclasses.field(default_factory=Counter)
     commands: int = 0
@@ -69,19 +69,19 @@ class Storm:
     seconds: float = 0.0
     runs: int = 0
     points: int = 0
-    faults: list[str] = dataclasses.field(default_factory=list)
+    errors: list[str] = dataclasses.field(default_factory=list)
 
     def __str__(self) -> str:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.kills.items()))
         return (
             f"{sum(self.kills.values())} kills ({kinds}), {self.commands} commands, {self.seconds:.0f} s; "
             f"{self.runs} runs with {self.points} points; "
-            + ("nothing lost, doubled or untrue" if not self.faults else "\n".join(["FAULTS:", *self.faults]))
+            + ("nothing lost, duplicated or wrong" if not self.errors else "\n".join(["ERRORS:", *self.errors]))
         )
 
 
 def command(seeds: int) -> list[str]:
-    """The same every time, but for the number of seeds."""
+    """The command; only the number of seeds changes."""
     return [sys.executable, "-m", "harness.sweep", "storm.yaml", "--workers", "2", "--set", f"study.seeds={seeds}"]
 
 
@@ -91,8 +91,8 @@ def storm(folder: Path, kills: int, seed: int, longest: float = 12.0) -> Storm:
     Args:
         folder: empty.
         kills: how many.
-        seed: of the random moments and victims; when exactly they hit depends on the machine.
-        longest: seconds between two kills at most.
+        seed: of the random moments and processes; the exact moments depend on the machine.
+        longest: greatest number of seconds between two kills.
     """
     chance, found = random.Random(seed), Storm()
     stormy, calm = folder / "stormy", folder / "calm"
@@ -107,18 +107,18 @@ def storm(folder: Path, kills: int, seed: int, longest: float = 12.0) -> Storm:
                 found.kills[_hit(process, chance)] += 1
         code = process.wait(GIVE_UP)
         output = (stormy / "output.txt").read_text("utf-8")
-        if code == -signal.SIGINT:  # Python says so in its own way
+        if code == -signal.SIGINT:  # with a traceback of Python's own
             output = ""
         if "Traceback" in _LOST.sub("", _UNBORN.sub("", output)) or code not in ENDS:
-            found.faults.append(f"the command ended with {code} and said:\n{output}")
+            found.errors.append(f"the command ended with {code} and printed:\n{output}")
         if code == 0 and sum(found.kills.values()) < kills:
-            found.seeds += 2  # it came through: there has to be more to do
-        elif code == 0 or found.faults:
+            found.seeds += 2  # it has finished: give it more to do
+        elif code == 0 or found.errors:
             break
     found.seconds = time.monotonic() - began
     done = subprocess.run(command(found.seeds), cwd=calm, capture_output=True, text=True, timeout=3600)
     if done.returncode:
-        found.faults.append(f"the undisturbed sweep failed: {done.stderr}")
+        found.errors.append(f"the undisturbed sweep failed: {done.stderr}")
     _compare(stormy, calm, found)
     return found
 
@@ -132,7 +132,7 @@ def _start(folder: Path, found: Storm) -> subprocess.Popen[str]:
 
 
 def _wait(process: subprocess.Popen[str], seconds: float) -> bool:
-    """Whether it ended by itself within so many seconds."""
+    """Wait; whether the process ended by itself."""
     try:
         process.wait(seconds)
     except subprocess.TimeoutExpired:
@@ -141,7 +141,7 @@ def _wait(process: subprocess.Popen[str], seconds: float) -> bool:
 
 
 def _hit(process: subprocess.Popen[str], chance: random.Random) -> str:
-    """Send one signal, to the parent or a worker, and wait for the parent's end where it should end."""
+    """Send a signal to the parent or a worker; wait for the parent's end if the signal should end it."""
     workers = workers_of(process.pid)
     if workers and chance.random() < 0.5:
         number = chance.choice([signal.SIGKILL, signal.SIGTERM])
@@ -151,7 +151,7 @@ def _hit(process: subprocess.Popen[str], chance: random.Random) -> str:
     again = number is not signal.SIGKILL and chance.random() < 0.25
     for _ in range(2 if again else 1):
         if number is signal.SIGINT:
-            os.killpg(process.pid, number)  # as a terminal does
+            os.killpg(process.pid, number)  # as a terminal does for Ctrl-C
         else:
             _send(process.pid, number)
         time.sleep(0.2 if again else 0)
@@ -160,13 +160,13 @@ def _hit(process: subprocess.Popen[str], chance: random.Random) -> str:
 
 
 def _send(pid: int, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError):  # it was quicker
+    with contextlib.suppress(ProcessLookupError):  # it has just ended
         os.kill(pid, number)
 
 
 def _compare(stormy: Path, calm: Path, found: Storm) -> None:
-    """Add to the faults what is wrong in the stores of the stormy sweep."""
-    faults = found.faults
+    """Check the stores of the killed sweep; adds to the errors."""
+    errors = found.errors
     uri = f"sqlite:///{stormy}/mlruns/mlflow.db"
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name("storm")
@@ -174,12 +174,12 @@ def _compare(stormy: Path, calm: Path, found: Storm) -> None:
     states = Counter(run.info.status for run in client.search_runs([experiment.experiment_id], max_results=1000))
     planned = 2 * (TRIALS + found.seeds)
     if states != {"FINISHED": planned + 1}:
-        faults.append(f"MLflow has runs {dict(states)}, planned were {planned} and their parent")
+        errors.append(f"MLflow has runs {dict(states)}, planned were {planned} and their parent")
     storage = f"sqlite:///{stormy}/mlruns/optuna.db"
     for name in optuna.get_all_study_names(storage):
         trials = Counter(trial.state.name for trial in optuna.load_study(study_name=name, storage=storage).trials)
         if trials != {"COMPLETE": TRIALS}:
-            faults.append(f"Optuna has trials {dict(trials)} in {name}, planned were {TRIALS}")
+            errors.append(f"Optuna has trials {dict(trials)} in {name}, planned were {TRIALS}")
     where = [f"sqlite:///{place}/mlruns/mlflow.db" for place in (stormy, calm)]
     runs, curves = load_runs("storm", uri), load_curves("storm", uri)
     found.runs, found.points = len(runs), len(curves.drop_duplicates(["run_id", "step"]))
@@ -187,15 +187,15 @@ def _compare(stormy: Path, calm: Path, found: Storm) -> None:
         for metric in client.get_run(run).data.metrics:
             steps = [point.step for point in client.get_metric_history(run, metric)]
             if len(steps) != len(set(steps)):
-                faults.append(f"run {run} has {metric} more than once at a step")
+                errors.append(f"run {run} has {metric} more than once at a step")
             if steps != sorted(steps):
-                faults.append(f"run {run} has {metric} out of order")
+                errors.append(f"run {run} has {metric} out of order")
     try:
         pd.testing.assert_frame_equal(*(exact_curves(one, "storm") for one in where), check_exact=True)
     except AssertionError as error:
-        faults.append(f"its curves are not those of the undisturbed sweep: {error}")
+        errors.append(f"its curves are not those of the undisturbed sweep: {error}")
     if left := [path.name for path in (stormy / "mlruns").glob("*.work")]:
-        faults.append(f"left on disk: {left}")
+        errors.append(f"left on disk: {left}")
 
 
 def main() -> None:
@@ -208,7 +208,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         found = storm(Path(folder), options.kills, options.seed, options.longest)
     print(found)
-    sys.exit(bool(found.faults))
+    sys.exit(bool(found.errors))
 
 
 if __name__ == "__main__":

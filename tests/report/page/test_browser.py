@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 import example_sweep as example
-from browser import browser, faults, needs_browser, show
+from browser import browser, needs_browser, show, violations
 from clean_sweeps import clean_sweep
 from harness.report.assemble import assemble, in_order
 from harness.report.write import write_files
@@ -210,7 +210,7 @@ def test_any_two_arms_can_be_chosen_for_the_passage(tmp_path: Path, driver: Any)
     assert "drop_rate=0.0" not in said
     first.select_by_visible_text("drop_rate=0.1")
     assert heads() == ["drop_rate=0.1"]
-    assert driver.get_log("browser") == [] and faults(driver) == []
+    assert driver.get_log("browser") == [] and violations(driver) == []
     plain = files.markdown.read_text("utf-8").replace("\\", "")
     assert "Tokens on which drop_rate=0.0 and drop_rate=0.2 differ most" in plain
 
@@ -232,14 +232,14 @@ def test_any_two_runs_can_be_compared(page: Path, driver: Any) -> None:
 @pytest.mark.parametrize("width", [1280, 390])
 def test_a_checker_finds_no_serious_fault(page: Path, driver: Any, scheme: str, width: int) -> None:
     show(driver, page, width, scheme)
-    assert faults(driver) == []
+    assert violations(driver) == []
 
 
 def test_the_checker_can_find_faults(page: Path, driver: Any, tmp_path: Path) -> None:
     bad = page.read_text("utf-8").replace("--quiet: #5c5c58", "--quiet: #cccccc").replace('<html lang="en">', "<html>")
     (tmp_path / "bad.html").write_text(bad, "utf-8")
     show(driver, tmp_path / "bad.html")
-    found = "".join(faults(driver))
+    found = "".join(violations(driver))
     assert "color-contrast" in found and "html-has-lang" in found
 
 
@@ -320,7 +320,7 @@ def test_fifty_runs_with_many_points_stay_small(tmp_path: Path, driver: Any) -> 
     assert html.stat().st_size < 3_000_000
     show(driver, html)
     assert driver.get_log("browser") == [] and visible(driver, "#runs tbody tr") == 50
-    assert faults(driver) == []
+    assert violations(driver) == []
 
 
 def test_markup_in_names_is_escaped_on_the_page(tmp_path: Path, driver: Any) -> None:
