@@ -20,6 +20,7 @@ from harness.console.cli import Command, Settings, Threads, Workers, err, fail, 
 from harness.console.tables import show_table
 from harness.core.errors import SpecError
 from harness.core.outcomes import Exit, Outcome
+from harness.core.paths import sqlite_uri
 
 if TYPE_CHECKING:
     from harness.config.run import RunConfig
@@ -219,7 +220,6 @@ def record_seconds(spec: SweepSpec, config: RunConfig, data: Dataset, points: in
     """
     from harness.core.metrics import Point
     from harness.core.outcomes import Phase
-    from harness.core.paths import sqlite_uri
     from harness.runner.datasets import data_facts
     from harness.runner.describe import sweep_info
     from harness.tracking import Outbox, Tracker, TrialInfo

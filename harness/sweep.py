@@ -13,7 +13,7 @@ import typer
 
 from harness.console.cli import Command, Settings, Threads, Tracking, Workers, fail, number, whole
 from harness.core.errors import SpecError
-from harness.core.gc_pause import importing
+from harness.core.gc_pause import gc_paused_for_imports
 from harness.runner.datasets import Datasets
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -80,7 +80,7 @@ def main(
 
         show_plan(spec, datasets.splits(spec), datasets.identity(spec), workers or default_workers(), threads)
         return
-    with importing():
+    with gc_paused_for_imports():
         from harness.runner import session
 
     options = session.Options(tracking, storage, reports, workers, threads, patience, fresh, plain, quiet)

@@ -11,7 +11,7 @@ import typer
 
 from harness.console.cli import Command, Tracking, fail, out
 from harness.console.tables import show_answer, show_table
-from harness.core.gc_pause import importing
+from harness.core.gc_pause import gc_paused_for_imports
 from harness.core.outcomes import Exit
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def main(
         fail(f"--sweep: found with {len(names)} names; allowed: with one name, since it is the run of one sweep")
     from harness.console.preflight import wrong_tracking
 
-    with importing():
+    with gc_paused_for_imports():
         from harness.report import TrackingError, write_report, write_reports
 
     if wrong := wrong_tracking(uri):

@@ -14,7 +14,7 @@ import pandas as pd
 from harness.analysis.evidence import read_evidence
 from harness.core import metrics
 from harness.core.files import write_text
-from harness.core.gc_pause import uncollected
+from harness.core.gc_pause import gc_paused
 from harness.core.metrics import Point
 from harness.report.assemble import assemble, in_order
 from harness.report.page.content import Content
@@ -77,7 +77,7 @@ def write_report(
     return write_files(content, curves, out / experiment)
 
 
-@uncollected()
+@gc_paused()
 def read_sweep(experiment: str, uri: str | None = None, sweep: str | None = None) -> tuple[Content, pd.DataFrame]:
     """The content of a sweep's report, and its curves. Arguments and errors are those of `write_report`."""
     if not _FOLDER_NAME.fullmatch(experiment):
@@ -101,7 +101,7 @@ def read_sweep(experiment: str, uri: str | None = None, sweep: str | None = None
     return content, curves
 
 
-@uncollected()
+@gc_paused()
 def write_files(content: Content, curves: pd.DataFrame, folder: Path) -> ReportFiles:
     """Write all files of a report, each replaced atomically, and remove figures and tables that no longer exist."""
     pictures = folder / "figures"

@@ -21,7 +21,7 @@ from harness.console.event_log import EventLog
 from harness.console.preflight import wrong_places
 from harness.console.screen import Screen
 from harness.console.tables import show_answer
-from harness.core.gc_pause import importing
+from harness.core.gc_pause import gc_paused_for_imports
 from harness.core.hardware import default_workers
 from harness.core.locks import Locked, only_one
 from harness.core.metrics import Point
@@ -121,7 +121,7 @@ def _run(spec: SweepSpec, datasets: Datasets, options: Options, pool: WorkerPool
     screen.message(f"{runs_planned(spec)}, {plural(pool.size, 'worker')}")
     identity = datasets.identity(spec)
     folder = work_folder(spec, identity)
-    with importing():  # Optuna and MLflow import their databases' libraries now
+    with gc_paused_for_imports():  # Optuna and MLflow import their databases' libraries now
         storage = open_storage(options.optuna)
         tracker = Tracker(spec.name, options.tracking)
     if options.fresh and (aside := set_aside(spec, identity, storage, tracker, folder)):

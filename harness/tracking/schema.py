@@ -6,7 +6,6 @@ The tracker writes and reads by this module alone. It imports no MLflow, so it c
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from datetime import datetime
@@ -14,6 +13,7 @@ from typing import Any, Final
 
 from harness.config.run import RunConfig
 from harness.core.outcomes import Phase
+from harness.core.text import fenced
 from harness.tracking.records import ArmInfo, PlanChange, Sample, SweepInfo, TrialInfo
 
 PREFIX: Final = "harness."
@@ -197,16 +197,9 @@ def parse_changes(text: str) -> tuple[PlanChange, ...]:
 
 def samples_page(name: str, prompt: str, samples: list[Sample]) -> str:
     """A run's samples as a Markdown page, in the order of training."""
-    parts = [f"# Samples of {name}\n\nPrompt: {_fenced(prompt)}"]
-    parts += [f"## Step {sample.step:,} · {sample.tokens:,} tokens\n{_fenced(sample.text)}" for sample in samples]
+    parts = [f"# Samples of {name}\n\nPrompt: \n{fenced(prompt)}\n"]
+    parts += [f"## Step {sample.step:,} · {sample.tokens:,} tokens\n\n{fenced(sample.text)}\n" for sample in samples]
     return "\n".join(parts)
-
-
-def _fenced(text: str) -> str:
-    """A Markdown code block with a fence longer than any run of backticks in `text`."""
-    longest = max((len(run) for run in re.findall("`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return f"\n{fence}text\n{text}\n{fence}\n"
 
 
 def summary(reason: str) -> str:

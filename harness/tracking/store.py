@@ -11,6 +11,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from harness.core.environment import environment_defaults
 from harness.core.paths import DEFAULT_URI, STORES, configured_uri, sqlite_file, sqlite_uri
 
 if TYPE_CHECKING:
@@ -58,13 +59,8 @@ def brief_requests() -> Iterator[None]:
 
     MLflow reads these environment variables at every request. Values that the user has set stay.
     """
-    new = {name: value for name, value in _BRIEF.items() if name not in os.environ}
-    os.environ.update(new)
-    try:
+    with environment_defaults(_BRIEF):
         yield
-    finally:
-        for name in new:
-            os.environ.pop(name, None)
 
 
 @contextlib.contextmanager

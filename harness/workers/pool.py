@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import math
 import multiprocessing
-import os
 import signal
 import threading
 import time
@@ -20,6 +19,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Final
 
+from harness.core.environment import environment_defaults
 from harness.core.outcomes import Outcome
 from harness.workers.messages import Event, Exiting, Finished, Heartbeat, Job, Stop
 
@@ -136,7 +136,7 @@ class LocalPool:
         index = next(i for i in range(self.size) if i not in self._workers)
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=run_worker, args=(theirs, index, self.threads), daemon=True)
-        with _environment({**WORKER_ENVIRONMENT, "OMP_NUM_THREADS": str(self.threads)}), _sigint_ignored():
+        with environment_defaults({**WORKER_ENVIRONMENT, "OMP_NUM_THREADS": str(self.threads)}), _sigint_ignored():
             process.start()
         theirs.close()  # only the worker holds this end now, so its death closes the pipe
         self._workers[index] = _Worker(index, process, ours)
@@ -187,18 +187,6 @@ class LocalPool:
         how = f"by signal {signal.Signals(-code).name}" if code is not None and code < 0 else f"with exit code {code}"
         reason = reason or f"worker process {worker.process.pid} ended {how}"
         return [Finished(worker.job.id, Outcome.FAILED, reason, lost=True)]
-
-
-@contextlib.contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    """Set environment variables for processes started inside; those that the user has set win."""
-    new = {name: value for name, value in values.items() if name not in os.environ}
-    os.environ.update(new)
-    try:
-        yield
-    finally:
-        for name in new:
-            del os.environ[name]
 
 
 @contextlib.contextmanager

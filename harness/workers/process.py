@@ -22,7 +22,7 @@ import psutil
 
 from harness.config.run import DataConfig
 from harness.core import metrics
-from harness.core.gc_pause import importing
+from harness.core.gc_pause import gc_paused_for_imports
 from harness.core.metrics import Point
 from harness.core.outcomes import Outcome
 from harness.data import Dataset, open_dataset
@@ -46,7 +46,7 @@ def run_worker(connection: Connection, index: int, threads: int) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     control = _Control(connection)
-    with importing():  # torch and the trainer, before the first job arrives
+    with gc_paused_for_imports():  # torch and the trainer, before the first job arrives
         import torch
 
         import harness.training.trainer  # noqa: F401

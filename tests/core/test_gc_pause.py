@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 
 import pytest
 
-from harness.core.gc_pause import importing, uncollected
+from harness.core.gc_pause import gc_paused, gc_paused_for_imports
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +40,7 @@ def made_inside(where: AbstractContextManager[None]) -> tuple[weakref.ref[Loop],
 
 
 def test_nothing_is_collected_inside_and_what_is_there_stays() -> None:
-    _, made = made_inside(importing())
+    _, made = made_inside(gc_paused_for_imports())
     assert gc.get_freeze_count() > len(made)
     assert not any(isinstance(one, Loop) for one in gc.get_objects())
     later = weakref.ref(Loop())
@@ -50,17 +50,17 @@ def test_nothing_is_collected_inside_and_what_is_there_stays() -> None:
 
 def test_a_collector_that_was_off_stays_off_and_a_failed_import_turns_it_on() -> None:
     gc.disable()
-    with importing():
+    with gc_paused_for_imports():
         pass
     assert not gc.isenabled()
     gc.enable()
-    with pytest.raises(ImportError), importing():
+    with pytest.raises(ImportError), gc_paused_for_imports():
         raise ImportError
     assert gc.isenabled()
 
 
 def test_what_is_read_is_not_looked_through_but_what_it_leaves_is_found_later() -> None:
-    loop, made = made_inside(uncollected())
+    loop, made = made_inside(gc_paused())
     assert gc.get_freeze_count() == 0
     assert any(one is made[0] for one in gc.get_objects())
     gc.collect()

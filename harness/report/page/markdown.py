@@ -6,6 +6,7 @@ import re
 
 import jinja2
 
+from harness.core.text import fenced
 from harness.report.figures.drawing import Drawing
 from harness.report.tables.table import Table
 from harness.report.text.numbers import short_id
@@ -37,10 +38,7 @@ def markdown(value: object) -> str:
 
 
 def _fenced(text: str) -> _Raw:
-    """A code block whose fence is longer than any run of backticks inside it."""
-    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return _Raw(f"{fence}text\n{text.rstrip()}\n{fence}")
+    return _Raw(fenced(text.rstrip()))
 
 
 def picture_of(drawing: Drawing) -> _Raw:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.core import metrics
-from harness.core.gc_pause import uncollected
+from harness.core.gc_pause import gc_paused
 from harness.core.outcomes import Outcome
 from harness.core.paths import configured_uri
 from harness.tracking import schema
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @wrap_errors()
-@uncollected()
+@gc_paused()
 def load_runs(experiment: str, uri: str | None = None, sweep: str | None = None) -> pd.DataFrame:
     """One row per trial of a sweep, oldest first.
 
@@ -53,7 +53,7 @@ def load_runs(experiment: str, uri: str | None = None, sweep: str | None = None)
 
 
 @wrap_errors()
-@uncollected()
+@gc_paused()
 def load_curves(
     experiment: str, uri: str | None = None, sweep: str | None = None, only: Sequence[str] | None = None
 ) -> pd.DataFrame:
@@ -72,7 +72,7 @@ def load_curves(
 
 
 @wrap_errors()
-@uncollected()
+@gc_paused()
 def load_frames(experiment: str, uri: str | None = None, sweep: str | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The frames of `load_runs` and `load_curves`, read at one moment, so that they agree while a sweep runs."""
     client, runs = _trials(experiment, uri, sweep)

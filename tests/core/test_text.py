@@ -1,0 +1,17 @@
+from __future__ import annotations
+
+import pytest
+
+from harness.core.text import fenced, listed, plural
+
+
+@pytest.mark.parametrize(
+    ("text", "fence"), [("plain", "```"), ("```\ncode\n```", "````"), ("a ````` b", "``````"), ("`", "```")]
+)
+def test_a_fence_is_longer_than_any_run_of_backticks_inside(text: str, fence: str) -> None:
+    assert fenced(text) == f"{fence}text\n{text}\n{fence}"
+
+
+def test_words_are_listed_and_counted() -> None:
+    assert [listed("a"), listed("ab"), listed("abc")] == ["a", "a and b", "a, b and c"]
+    assert [plural(0, "run"), plural(1, "run"), plural(2, "run")] == ["0 runs", "1 run", "2 runs"]
