@@ -1,4 +1,4 @@
-"""Everything that a report rests on, computed once."""
+"""The runs of a sweep, selected and grouped once for all parts of a report."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from harness.tracking import SweepRecord
 
 
-# What a compared or tuned path decides besides itself.
+# Compared or tuned path → other parameters that follow from it.
 _IMPLIED: Final = {
     "data.tokenizer": {"model.vocab_size"},
     "data.vocab": {"model.vocab_size"},
@@ -52,12 +52,12 @@ _TEXTS: Final = frozenset({"data.corpus", "data.path", "data.url"})
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """A sweep, and every statistic that its report shows. Each is computed once, when it is first asked for.
+    """A sweep, and every statistic that its report shows. Each is computed once, on first access.
 
     Attributes:
-        record, runs: as the tracking readers give them, of one sweep.
-        curves: as `load_curves` gives them; None: nothing is drawn over training.
-        positions: as `load_positions` gives them, for a sweep that compares context lengths.
+        record, runs: one sweep, as the tracking readers return it.
+        curves: as `load_curves` returns them; None: no figures over training.
+        positions: as `load_positions` returns them, for a sweep that compares context lengths.
     """
 
     record: SweepRecord
@@ -77,7 +77,7 @@ class Evidence:
 
     @cached_property
     def same(self) -> list[list[str]]:
-        """Names of arms with equal values, where there are several of them: an A/A sweep."""
+        """Groups of two or more arms with equal values, by name: an A/A sweep."""
         groups: dict[str, list[str]] = {}
         for arm in self.record.arms:
             groups.setdefault(repr(sorted(arm.values.items())), []).append(arm.name)
@@ -90,22 +90,22 @@ class Evidence:
 
     @cached_property
     def chosen(self) -> pd.DataFrame:
-        """The runs that verdicts rest on, and those of arms that the sweep no longer has."""
+        """The runs that verdicts are based on, and those of arms that the sweep no longer has."""
         return verdict_runs(self.runs)
 
     @cached_property
     def verdict_runs(self) -> pd.DataFrame:
-        """The runs that verdicts rest on."""
+        """The runs that verdicts are based on."""
         return self._of_arms(self.chosen)
 
     @cached_property
     def confirm_seeds(self) -> list[int]:
-        """Every seed that any arm was confirmed on."""
+        """The seeds of all confirm runs, however they ended."""
         return confirm_seeds(self.runs)
 
     @cached_property
     def shown_runs(self) -> dict[str, tuple[str, int]]:
-        """Arm → run id and seed of the one run of it that is shown: of a seed that all arms share, if there is one."""
+        """Arm → run id and seed of the run that represents it, with a seed that all arms share if there is one."""
         return one_run_each(self.chosen, self.arms)
 
     @cached_property
@@ -115,19 +115,19 @@ class Evidence:
 
     @cached_property
     def complete_trials(self) -> pd.DataFrame:
-        """The explore trials that an arm's configuration is chosen from."""
+        """The complete explore trials with a finite loss; an arm's configuration is chosen from these."""
         finite = np.isfinite(numbers(self.explored, metrics.VAL_LOSS))
         return self.explored[(self.explored["outcome"] == Outcome.COMPLETE) & finite]
 
     @cached_property
     def searched(self) -> pd.DataFrame:
-        """The explore trials that count as searched: complete, pruned or diverged; failed ones are replaced."""
+        """The explore trials that count towards the planned number: complete, pruned or diverged, but not failed."""
         counting = [Outcome.COMPLETE, Outcome.PRUNED, Outcome.DIVERGED]
         return self.explored[self.explored["outcome"].isin(counting)]
 
     @cached_property
     def results(self) -> pd.DataFrame:
-        """The runs that a conclusion can come from: those of the verdicts, and the trials that were chosen from."""
+        """The runs behind conclusions: the verdict runs and the complete trials."""
         return pd.concat([self.verdict_runs, self.complete_trials])
 
     def _of_arms(self, runs: pd.DataFrame) -> pd.DataFrame:
@@ -135,12 +135,12 @@ class Evidence:
 
     @cached_property
     def verdict_runs_of(self) -> dict[str, pd.DataFrame]:
-        """The runs that verdicts rest on, by arm."""
+        """The runs that verdicts are based on, by arm."""
         return self._split(self.verdict_runs)
 
     @cached_property
     def trials_of(self) -> dict[str, pd.DataFrame]:
-        """The explore trials that each arm's configuration is chosen from."""
+        """The complete explore trials by arm."""
         return self._split(self.complete_trials)
 
     def _split(self, runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -149,12 +149,12 @@ class Evidence:
 
     @property
     def tuned(self) -> list[str]:
-        """Tuned paths that runs have a column for (a preset has none: it is written out)."""
+        """Tuned paths that are columns of the runs (a preset is not: runs store the fields it sets)."""
         return [path for path in self.record.tune if path in self.runs]
 
     @cached_property
     def looks(self) -> Sequence[int]:
-        """Seeds per arm at which verdicts were read; one number where every arm gets all seeds."""
+        """Seeds per arm at each look at the verdicts; one number if every arm gets all seeds."""
         return tuple(self.record.study.get("looks") or (int(self.record.study["seeds"]),))
 
     @property
@@ -164,12 +164,12 @@ class Evidence:
 
     @cached_property
     def comparability(self) -> Comparability:
-        """What the arms are compared by."""
+        """The metric that compares the arms, and whether they can be ranked."""
         return comparability(self.runs, self.chosen)
 
     @property
     def metric(self) -> str:
-        """The metric that arms are compared by."""
+        """The metric that compares the arms."""
         return self.comparability.metric
 
     @property
@@ -184,20 +184,20 @@ class Evidence:
 
     @cached_property
     def comparison(self) -> pd.DataFrame:
-        """The arms compared, as `harness.analysis.comparison.compare` gives them."""
+        """One row per arm, as `harness.analysis.comparison.compare` returns them."""
         baseline = self.record.baseline if len(self.arms) > 1 and self.ranked else None
         looks = self.looks if self.adaptive else None
         return compare_verdict_runs(self.chosen, self.confirm_seeds, self.arms, baseline, self.metric, self.nats, looks)
 
     @cached_property
     def compared(self) -> pd.DataFrame:
-        """Rows of `comparison`: the arms that are compared with the baseline; none where arms are not ranked."""
+        """The rows of `comparison` for the arms other than the baseline; empty if arms are not ranked."""
         rows = self.comparison
         return rows[~rows["is_baseline"]] if rows["is_baseline"].any() else rows.iloc[:0]
 
     @cached_property
     def factors(self) -> FactorEffects | None:
-        """What each factor does; None without two factors, with equal arms, and where nothing was judged."""
+        """Main effects and interactions; None with fewer than two factors, with equal arms, or without verdicts."""
         if self.comparison["verdict"].isna().all():
             return None
         found = grid_of(self.chosen, self.confirm_seeds, self.record, self.metric)
@@ -212,7 +212,7 @@ class Evidence:
 
     @cached_property
     def spreads(self) -> dict[str, Spread]:
-        """Metric → spread over the seeds of the only arm; empty with several arms or where something was tuned."""
+        """Metric → spread over the seeds of the only arm; empty with several arms or if something was tuned."""
         if len(self.arms) != 1 or self.record.tune:
             return {}
         values = {name: finite(self.chosen, name) for name in dict.fromkeys((self.metric, *_SPREAD))}
@@ -220,18 +220,18 @@ class Evidence:
 
     @property
     def space(self) -> Mapping[str, Mapping[str, Sequence[Any]]]:
-        """The tuned dimensions that runs have a column for, path → {kind: values}."""
+        """The tuned dimensions that are columns of the runs, path → {kind: values}."""
         return {path: self.record.tune[path] for path in self.tuned}
 
     @cached_property
     def trials(self) -> dict[str, ArmTrials]:
-        """The explore trials of each arm as plain values; empty where nothing was tuned or tried."""
+        """The explore trials of each arm as plain values; empty if nothing was tuned or tried."""
         found = arm_trials(self.runs, self.arms, self.space, self.metric) if self.space else {}
         return found if any(trials.run_ids for trials in found.values()) else {}
 
     @cached_property
     def expected_best(self) -> dict[str, Floats]:
-        """Arm → expected best of k trials, a diverged trial counted as an untrained model; shape (trials,)."""
+        """Arm → expected best of k trials, where a diverged trial counts as an untrained model; shape (trials,)."""
         return {arm: expected_best(trials.counted) for arm, trials in self.trials.items()}
 
     @cached_property
@@ -241,7 +241,7 @@ class Evidence:
 
     @cached_property
     def crossings(self) -> list[tuple[str, str, int]]:
-        """Pairs of arms whose order by `expected_best` depends on k; none where arms are not ranked."""
+        """Pairs of arms whose order by `expected_best` depends on k; empty if arms are not ranked."""
         return crossings_of(self.expected_best) if self.ranked else []
 
     @cached_property
@@ -263,7 +263,7 @@ class Evidence:
 
     @cached_property
     def importances(self) -> dict[str, Importance | None]:
-        """Arm → importances, None with too few trials; empty for one tuned dimension, which has no rank."""
+        """Arm → importance, None with too few trials; empty for one tuned dimension, since there is nothing to rank."""
         if len(self.space) < 2:
             return {}
         from harness.analysis.importance import importance  # scikit-learn
@@ -276,24 +276,21 @@ class Evidence:
 
     @cached_property
     def run_costs(self) -> pd.DataFrame:
-        """What a confirm run of each arm took."""
+        """The cost of one confirm run of each arm."""
         return run_costs(self.chosen, self.arms)
 
     @cached_property
     def arm_costs(self) -> pd.DataFrame:
-        """What was spent on each arm in all."""
+        """The total cost of each arm."""
         return arm_costs(self.runs, self.arms)
 
     @cached_property
     def budgets(self) -> dict[str, dict[str, float]]:
-        """Kind → arm → the budget that the spec sets for its confirm runs."""
+        """Kind of budget → arm → the budget of its confirm runs."""
         return budgets(self.chosen)
 
     def differences(self, metric: str) -> dict[str, pd.Series]:
-        """Arm minus baseline by seed, over the verdict runs of both that have a finite value; for the other arms.
-
-        Empty where arms are not ranked.
-        """
+        """Arm → differences to the baseline by seed, over verdict runs with a finite value; empty if not ranked."""
         if not self.ranked:
             return {}
         values = {arm: by_seed(runs, metric) for arm, runs in self.verdict_runs_of.items()}
@@ -302,7 +299,7 @@ class Evidence:
 
     @cached_property
     def expected(self) -> set[str]:
-        """Parameters that are meant to differ: what is compared and tuned, and what follows from it."""
+        """Parameters that should differ: compared and tuned ones, and those that follow from them."""
         paths = {*self.record.compare, *self.record.tune}
         for path in [*paths]:
             paths |= _IMPLIED.get(path, set())
@@ -311,11 +308,11 @@ class Evidence:
 
     @cached_property
     def unintended(self) -> dict[str, pd.Series]:
-        """Parameters that differ between the runs a conclusion can come from, though nobody asked for it."""
+        """Parameters that differ between the runs behind conclusions but are neither compared nor tuned."""
         return self.unintended_in(self.results)
 
     def unintended_in(self, runs: pd.DataFrame) -> dict[str, pd.Series]:
-        """Parameters that differ between some runs, though they are neither compared nor tuned: path → values."""
+        """Parameters that differ between these runs but are neither compared nor tuned: path → values."""
         return {
             path: values
             for path, values in parameters(runs)

@@ -1,5 +1,5 @@
 "use strict";
-// Everything here is a convenience: without it, and on paper, the page shows all that it holds.
+// Progressive enhancement: without JavaScript, and on paper, the page shows all its content.
 const make = (tag, fields = {}, ...inside) => {
   const node = Object.assign(document.createElement(tag), fields);
   node.append(...inside);
@@ -22,7 +22,7 @@ function sorting(table) {
         const [x, y] = [key(a, head.cellIndex), key(b, head.cellIndex)];
         if (!numeric) return (up ? 1 : -1) * x.localeCompare(y);
         const [p, q] = [parseFloat(x), parseFloat(y)];
-        if (isNaN(p) || isNaN(q)) return isNaN(p) - isNaN(q); // what has no number stays at the end
+        if (isNaN(p) || isNaN(q)) return isNaN(p) - isNaN(q); // cells without a number stay at the end
         return up ? p - q : q - p;
       };
       body.append(...[...body.rows].sort(order));
@@ -33,7 +33,7 @@ function sorting(table) {
 function filtering(table) {
   const rows = [...table.tBodies[0].rows];
   if (rows.length < 6) return;
-  const said = make("output", { className: "found" });
+  const matches = make("output", { className: "found" });
   const box = make("input", { type: "search", className: "filter-box", placeholder: "such as: confirm 0.1 -pruned" });
   const look = () => {
     const words = box.value.toLowerCase().split(/\s+/).filter(Boolean);
@@ -45,11 +45,11 @@ function filtering(table) {
       row.classList.toggle("sifted", !here);
       kept += here;
     }
-    said.textContent = words.length ? `${kept} of ${rows.length} rows` : "";
+    matches.textContent = words.length ? `${kept} of ${rows.length} rows` : "";
   };
   box.addEventListener("input", look);
-  const label = make("label", {}, "Rows with ", box);
-  table.closest(".scroll").before(make("p", { className: "tools" }, label, " ", said));
+  const label = make("label", {}, "Filter rows ", box);
+  table.closest(".scroll").before(make("p", { className: "tools" }, label, " ", matches));
 }
 
 function arms(sweep) {
@@ -79,7 +79,7 @@ function choice(columns) {
     columns[0].parentNode.prepend(...new Set(chosen));
   };
   for (const box of boxes) box.addEventListener("change", show);
-  const labels = ["Under ", " and "].map((text, at) => make("label", {}, text, boxes[at]));
+  const labels = ["Compare ", " and "].map((text, at) => make("label", {}, text, boxes[at]));
   columns[0].parentNode.before(make("p", { className: "tools" }, ...labels));
 }
 
@@ -107,7 +107,7 @@ function passages(sweep) {
       token.removeAttribute("title");
       token.addEventListener("mouseenter", () => show(at));
     });
-    // One stop for the whole passage; arrow keys go from token to token.
+    // The whole passage is one tab stop; arrow keys move between tokens.
     let at = 0;
     group.tabIndex = 0;
     group.addEventListener("focus", () => show(at));
@@ -145,7 +145,7 @@ function pairs(sweep) {
         : make("p", {}, "These two runs have the same parameters and results."),
     );
   };
-  box.append(make("p", {}, "Any two runs:"));
+  box.append(make("p", {}, "Compare any two runs:"));
   const last = runs.findIndex((run) => run.arm !== runs[0].arm);
   const first = pick("First ", 0), second = pick("Second ", last < 0 ? 1 : last);
   box.append(make("div", { className: "scroll" }, out));
@@ -163,7 +163,7 @@ for (const sweep of document.querySelectorAll(".sweep")) {
   pairs(sweep);
 }
 
-// A box is a stop for the keyboard only while it can be scrolled.
+// A box is a tab stop only while it can be scrolled.
 const boxes = document.querySelectorAll(".scroll");
 const stops = () => {
   for (const box of boxes) {
@@ -175,7 +175,7 @@ addEventListener("resize", stops);
 addEventListener("change", stops);
 stops();
 
-// Paper cannot be unfolded.
+// Print everything: open all <details> before printing, and restore them afterwards.
 let folded = [];
 addEventListener("beforeprint", () => {
   folded = [...document.querySelectorAll("details:not([open])")];
@@ -183,7 +183,7 @@ addEventListener("beforeprint", () => {
 });
 addEventListener("afterprint", () => folded.forEach((one) => (one.open = false)));
 
-// A link to a row that is folded or sifted away brings it back.
+// A link to a row that is filtered out or inside closed <details> shows it again.
 const reveal = () => {
   const target = location.hash.length > 1 && document.getElementById(decodeURIComponent(location.hash.slice(1)));
   if (!target) return;
