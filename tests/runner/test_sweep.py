@@ -65,7 +65,7 @@ def test_mlflow_holds_every_run_as_it_was(swept: Swept) -> None:
         assert abs(first.value - 5.545) < 0.1  # ln 256
         assert last.value < first.value - 1
         assert ("test/loss" in history) is (tags["harness.phase"] == "confirm")
-        assert run.inputs.dataset_inputs[0].dataset.name == "sotu-1820"
+        assert run.inputs is not None and run.inputs.dataset_inputs[0].dataset.name == "sotu-1820"
         files = {file.path for file in sandbox.client.list_artifacts(run.info.run_id)}
         assert {"samples.md", "loss_curve.svg"} <= files
         models = run.outputs.model_outputs if run.outputs else []
@@ -198,7 +198,7 @@ def test_a_worker_that_always_dies_fails_its_trial_only(tmp_path: Path) -> None:
         for deaths in range(4):  # once, and three restarts
             assert sweep.said.count("another worker resumes it") == deaths
             sweep.until(lambda: sweep.workers)[0].kill()
-            sweep.until(lambda deaths=deaths: sweep.said.count("by signal SIGKILL") > deaths)
+            sweep.until(lambda: sweep.said.count("by signal SIGKILL") > deaths)  # noqa: B023
         sweep.process.send_signal(signal.SIGINT)
         sweep.ended()
     assert sandbox.outcomes()[("explore", "failed", "FAILED")] == 1, sweep.said
@@ -210,7 +210,7 @@ def test_a_better_configuration_supersedes_the_old_confirm_runs(tmp_path: Path) 
     assert call(sandbox, "tiny.yaml", "--set", "study.trials=2", "--set", "study.seeds=1").returncode == 0
     (study,) = sandbox.studies().values()
     assert study.best_trial.number == 1  # the second learning rate is the better one here
-    confirms = {"confirm": [], "superseded": []}
+    confirms: dict[str, list[tuple[str, float]]] = {"confirm": [], "superseded": []}
     for run in sandbox.runs()[1]:
         if (phase := run.data.tags["harness.phase"]) in confirms:
             confirms[phase].append((run.data.params["train.seed"], float(run.data.params["train.learning_rate"])))

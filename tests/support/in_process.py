@@ -17,6 +17,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from typer.testing import CliRunner
 
@@ -65,12 +66,10 @@ def _as_a_command(folder: Path, arguments: list[str]) -> Iterator[None]:
     handlers = [signal.getsignal(number) for number in numbers]
     argv = sys.argv
     sys.argv = ["harness", *arguments]
-    session.LocalPool = shared_pool  # type: ignore[assignment,misc]
     try:
-        with contextlib.chdir(folder):
+        with contextlib.chdir(folder), mock.patch.object(session, "LocalPool", shared_pool):
             yield
     finally:
-        session.LocalPool = LocalPool  # type: ignore[misc]
         sys.argv = argv
         for number, handler in zip(numbers, handlers, strict=True):
             signal.signal(number, handler)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.config.load import load_spec
+from harness.config.spec import SweepSpec
 from harness.core.errors import SpecError
 
 GOOD = """\
@@ -27,7 +28,7 @@ study: {trials: 4, seeds: 3}
 """
 
 
-def load(tmp_path: Path, text: str, *settings: str, tokens: Mapping[str, int] | None = None):
+def load(tmp_path: Path, text: str, *settings: str, tokens: Mapping[str, int] | None = None) -> SweepSpec:
     path = tmp_path / "spec.yaml"
     path.write_text(text, "utf-8")
     return load_spec(path, settings, None if tokens is None else lambda _: tokens)
