@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 
 import pytest
@@ -14,6 +15,7 @@ from harness.training.model_optimizer import ModelOptimizer
 from harness.training.optimizers import OPTIMIZERS
 from helpers import small_config
 from paths import ROOT
+from source_code import PACKAGE
 
 
 def test_there_are_eight_recipes_and_each_names_a_test_that_fails() -> None:
@@ -22,6 +24,19 @@ def test_there_are_eight_recipes_and_each_names_a_test_that_fails() -> None:
     assert len(recipes) == 8
     for recipe in recipes[:-1]:  # the last one describes a feature that does not exist yet
         assert "`tests/" in recipe.partition("Forgotten")[2], recipe.splitlines()[0]
+
+
+def test_every_figure_of_a_report_is_in_the_registry() -> None:
+    folder = PACKAGE / "report" / "figures"
+    trees = {path.stem: ast.parse(path.read_text("utf-8")) for path in folder.glob("*.py")}
+    written = {
+        node.name
+        for tree in trees.values()
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef) and node.returns and ast.unparse(node.returns) == "Drawing | None"
+    }
+    listed = {node.id for node in ast.walk(trees["registry"]) if isinstance(node, ast.Name)}
+    assert written <= listed, "see the recipe 'a figure of the report' in CONTRIBUTING.md"
 
 
 @pytest.mark.parametrize("preset", PRESETS)
