@@ -1,4 +1,4 @@
-"""What each arm was given, and what it cost."""
+"""Training budgets of the arms, and the cost of their runs."""
 
 from __future__ import annotations
 

@@ -60,8 +60,8 @@ def comparability(runs: pd.DataFrame, verdict: pd.DataFrame | None = None) -> Co
     corpus's. Different tokens of the same text: bits per byte. Different texts: no metric compares them.
 
     Args:
-        runs: as `load_runs` gives them, of one sweep.
-        verdict: its `verdict_runs`, where they are known.
+        runs: the runs of one sweep, as `load_runs` returns them.
+        verdict: its `verdict_runs`, if already computed.
     """
     verdict = verdict_runs(runs) if verdict is None else verdict
     chosen = runs if verdict.empty else verdict
@@ -138,11 +138,11 @@ def compare_verdict_runs(
     delta: float,
     looks: Sequence[int] | None = None,
 ) -> pd.DataFrame:
-    """What `compare` does once the runs are chosen and checked.
+    """`compare` for runs that are already selected and checked.
 
     Args:
-        chosen: as `verdict_runs` gives them.
-        seeds: as `confirm_seeds` gives them.
+        chosen: as `verdict_runs` returns them.
+        seeds: as `confirm_seeds` returns them.
         arms, baseline, metric, delta, looks: as for `compare`.
     """
     by_arm = {arm: chosen[chosen["arm"] == arm].set_index("seed") for arm in arms}
@@ -271,7 +271,7 @@ def one_run_each(chosen: pd.DataFrame, arms: Sequence[str]) -> dict[str, tuple[s
     """Arm → run id and seed of one verdict run: of the first seed that all arms share, else of the arm's own first.
 
     Args:
-        chosen: as `verdict_runs` gives them.
+        chosen: as `verdict_runs` returns them.
         arms: names.
     """
     own_runs = {arm: chosen[chosen["arm"] == arm] for arm in arms}

@@ -44,7 +44,7 @@ _IMPLIED: Final = {
     },
 }
 
-# Metrics whose spread over seeds is shown, beside the one that arms are compared by.
+# Metrics whose spread over seeds is shown, in addition to the one that compares the arms.
 _SPREAD: Final = (metrics.VAL_LOSS, metrics.VAL_BITS_PER_BYTE, metrics.TEST_LOSS, metrics.TEST_BITS_PER_BYTE)
 
 _TEXTS: Final = frozenset({"data.corpus", "data.path", "data.url"})
@@ -326,5 +326,5 @@ def read_evidence(
     curves: pd.DataFrame | None = None,
     positions: pd.DataFrame | None = None,
 ) -> Evidence:
-    """The evidence of a sweep, from frames as the tracking readers give them."""
+    """The evidence of a sweep, from frames as the tracking readers return them."""
     return Evidence(record, compact(runs), curves, positions)

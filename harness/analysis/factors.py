@@ -108,11 +108,11 @@ def grid(runs: pd.DataFrame, record: SweepRecord, metric: str) -> Grid | None:
 
 
 def grid_of(chosen: pd.DataFrame, seeds: Sequence[int], record: SweepRecord, metric: str) -> Grid | None:
-    """What `grid` does once the runs are chosen.
+    """`grid` for runs that are already selected.
 
     Args:
-        chosen: as `harness.analysis.comparison.verdict_runs` gives them.
-        seeds: as `harness.analysis.comparison.confirm_seeds` gives them.
+        chosen: as `harness.analysis.comparison.verdict_runs` returns them.
+        seeds: as `harness.analysis.comparison.confirm_seeds` returns them.
         record, metric: as for `grid`.
     """
     keys = {arm.name: tuple(value_key(arm.values.get(path)) for path in record.compare) for arm in record.arms}
@@ -211,7 +211,7 @@ def marginals(found: Grid, metric: str, delta: float, looks: Sequence[int] | Non
 
     Args:
         found: the grid of the sweep.
-        metric: what its values are; lower is better.
+        metric: the metric of its values; lower is better.
         delta: the smallest difference that matters, in the unit of the metric; NaN where there is none.
         looks: as for `harness.analysis.comparison.compare`.
 
@@ -339,12 +339,12 @@ def _corners(found: Grid, axes: tuple[int, int], levels: tuple[int, int], used: 
 
 @dataclass(frozen=True)
 class FactorEffects:
-    """What the factors of a grid do.
+    """Main effects and interactions of a grid.
 
     Attributes:
         grid: the final values.
-        levels: as `marginals` gives them.
-        interactions: as `interactions` gives them.
+        levels: as `marginals` returns them.
+        interactions: as `interactions` returns them.
     """
 
     grid: Grid

@@ -33,7 +33,7 @@ from harness.core.outcomes import Outcome, Phase
 Noise = Literal["normal", "t(3)"]
 Losses = npt.NDArray[np.float64]
 
-ARMS: Final = 5  # beside the baseline
+ARMS: Final = 5  # in addition to the baseline
 SPREAD: Final = 0.01  # standard deviation of a run's own noise, nats; that of the shared part is 5 times as large
 DELTA: Final = StudyConfig().delta
 SWEEPS: Final = 1000

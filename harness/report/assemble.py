@@ -21,7 +21,7 @@ from harness.report.sections.token_losses import PassageOf, passage
 from harness.report.text.provenance import Opening
 from harness.tracking import SweepRecord
 
-# The parts of the report that only some sweeps have, in the order they are read.
+# The sections that only some sweeps have, in the order of the page.
 SECTIONS: Final[tuple[Callable[[Evidence], Section | None], ...]] = (
     factor_section,
     noise_section,

@@ -1,4 +1,4 @@
-"""Every figure of a report, by where it stands. A new figure is a file beside this one and a line in `FIGURES`."""
+"""All figures of a report by place. To add one, add a file to this package and a line to `FIGURES`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _has_pairs(evidence: Evidence) -> bool:
     return bool(evidence.comparison["pairs"].sum())
 
 
-# Place → its figures in the order they are read: the answer, the evidence behind it, or a section by its anchor.
+# Place → its figures in the order of the page. Places: the answer, its evidence, or the anchor of a section.
 FIGURES: Final[Mapping[str, tuple[Draw, ...]]] = {
     "answer": (
         lambda evidence: forest(evidence.comparison),
@@ -37,12 +37,12 @@ FIGURES: Final[Mapping[str, tuple[Draw, ...]]] = {
 
 
 def draw(place: str, evidence: Evidence) -> tuple[Drawing, ...]:
-    """The figures of one place; those that have nothing to show are left out."""
+    """The figures of one place, without those that have nothing to show."""
     drawn = (figure(evidence) for figure in FIGURES.get(place, ()))
     return tuple(drawing for drawing in drawn if drawing is not None)
 
 
 def draw_curves(evidence: Evidence) -> list[tuple[Axis, Drawing]]:
-    """The loss curves over each axis that is known."""
+    """The loss curves over each x axis that the curves have values for."""
     drawn = [(axis, loss_curves(evidence, axis)) for axis in AXES]
     return [(axis, drawing) for axis, drawing in drawn if drawing is not None]

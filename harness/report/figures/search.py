@@ -242,7 +242,7 @@ def search_luck(evidence: Evidence) -> Drawing | None:
 
 
 def _luck_notes(evidence: Evidence) -> list[str]:
-    """Sentences for the end of the caption: where lines cross, and what the lines leave out."""
+    """Sentences for the end of the caption: where lines cross, and trials that are left out."""
     notes = []
     if evidence.crossings:
         pairs = [f"{first} and {second} at k = {k}" for first, second, k in evidence.crossings]

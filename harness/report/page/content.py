@@ -34,10 +34,10 @@ class Content:
 
     Attributes:
         evidence: the sweep, its runs and every statistic.
-        answer_figures: beside the answer.
+        answer_figures: figures with the answer.
         loss_curves: loss curves with their x axis; the page shows the first until the reader chooses another.
         curve_figures: further figures below the loss curves.
-        evidence_figures: beside the table of evidence.
+        evidence_figures: figures with the table of evidence.
         sections: sections that only some sweeps have.
         moments, sample_seed: generated texts, and the seed of their runs.
         passage: a validation text coloured by loss; None if no run has one.
@@ -69,7 +69,7 @@ class Content:
 
     @property
     def comparison(self) -> pd.DataFrame:
-        """Its arms compared."""
+        """The comparison of its arms."""
         return self.evidence.comparison
 
     @property
@@ -81,12 +81,12 @@ class Content:
 
     @cached_property
     def answer_table(self) -> Table:
-        """One row per arm: what the comparison found."""
+        """One row per arm: the comparison."""
         return answer_table(self.comparison)
 
     @cached_property
     def evidence_table(self) -> Table | None:
-        """One row per compared arm: what its verdict rests on."""
+        """One row per compared arm: the statistics behind its verdict."""
         return evidence_table(self.comparison)
 
     @cached_property
@@ -117,7 +117,7 @@ class Content:
 
     @property
     def serious_warnings(self) -> list[str]:
-        """The texts of the warnings that may change what the sweep concludes."""
+        """The texts of the warnings that may change the conclusion."""
         return [warning.text for warning in self.warnings if warning.changes_conclusion]
 
     @cached_property

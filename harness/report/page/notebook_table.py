@@ -1,4 +1,4 @@
-"""A table as HTML by itself, for a notebook."""
+"""A table as standalone HTML for a notebook."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def render_sweep(content: Content, prefix: str = "", level: int = 2) -> Markup:
 
 
 def render_chapter(content: Content) -> Markup:
-    """One of several sweeps on a page, under a heading of its own."""
+    """One of several sweeps on a page, under its own heading."""
     record = content.record
     heading = Markup('<h2 id="{}-chapter">{}</h2>').format(record.name, record.question or record.name)
     return heading + render_sweep(content, f"{record.name}-", 3)

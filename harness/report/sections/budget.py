@@ -76,7 +76,7 @@ class Amount:
 
 
 def budget_section(evidence: Evidence) -> Section | None:
-    """What was equal between the arms, and what a run and an arm cost; None while no confirm run is complete."""
+    """What was equal between the arms, and the cost of a run and an arm; None while no confirm run is complete."""
     if evidence.chosen.empty:
         return None
     arms, costs, totals = evidence.arms, evidence.run_costs, evidence.arm_costs

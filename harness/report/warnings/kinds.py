@@ -92,7 +92,7 @@ class WarningKind(StrEnum):
 
     @property
     def changes_conclusion(self) -> bool:
-        """Whether a warning of this kind may change what the sweep concludes."""
+        """Whether a warning of this kind may change the conclusion of the sweep."""
         return self not in _MINOR
 
 
@@ -132,7 +132,7 @@ class ReportWarning:
 
     @property
     def changes_conclusion(self) -> bool:
-        """Whether it may change what the sweep concludes."""
+        """Whether it may change the conclusion of the sweep."""
         return self.kind.changes_conclusion
 
     def __str__(self) -> str:
