@@ -9,7 +9,7 @@ from harness.core.text import printable
 
 
 class EventLog:
-    """Appends lines such as `2026-05-04T12:00:01+02:00 ended complete drop_rate=0.1 · seed 2 val loss 6.7921`.
+    """Appends lines such as `2026-05-04T12:00:01+02:00 finished complete drop_rate=0.1 · seed 2 val loss 6.7921`.
 
     Args:
         path: the file, created with its folder at the first line; new lines are appended. None for no log.

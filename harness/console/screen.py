@@ -65,17 +65,17 @@ class Screen:
             arms: what earlier processes have done.
         """
         self.state.sweep_started(total, work, arms)
-        self.log.write(f"began {total} runs to train")
+        self.log.write(f"started the sweep: {total} runs")
 
     def runs_added(self, runs: int, work: float, seeds: Mapping[str, int] | None = None) -> None:
         """More runs are to be trained than before; `seeds`: arm → confirm runs that are planned now."""
         self.state.runs_added(runs, work, seeds or {})
-        self.log.write(f"more runs: {runs}")
+        self.log.write(f"added runs: {runs}")
 
     def run_started(self, key: int, name: str, work: float, arm: str = "", phase: Phase = Phase.EXPLORE) -> None:
         """A worker has been given a run; `work`: FLOPs, or seconds if the budget is in seconds."""
         self.state.run_started(key, name, work, arm, phase)
-        self.log.write(f"run {name}")
+        self.log.write(f"started {name}")
         self.view.refresh(at_once=True)
 
     def run_point(self, key: int, point: Point) -> None:
@@ -95,19 +95,19 @@ class Screen:
         if reason:
             why += f": {printable(reason.splitlines()[0])}"
         summary = "  ".join(filter(None, (loss, clock(seconds), why)))
-        self.log.write(f"ended {outcome} {run.name}  {summary}")
+        self.log.write(f"finished {outcome} {run.name}  {summary}")
         self.view.run_finished(run.name, outcome, summary)
         self.view.refresh(at_once=True)
 
     def run_lost(self, key: int) -> None:
         """The worker of a run has died; the run resumes under another key."""
         run = self.state.run_lost(key)
-        self.log.write(f"lost its worker: {run.name}")
+        self.log.write(f"lost the worker of {run.name}")
 
     def message(self, text: str, style: str = "") -> None:
         """Tell the person something."""
         text = printable(text)
-        self.log.write(f"note {text}")
+        self.log.write(f"message {text}")
         self.view.message(text, style)
 
     def refresh(self) -> None:

@@ -83,7 +83,7 @@ def _train(job: Job, control: _Control, index: int, cache: _Cache) -> Finished:
         if device.type == "cuda":
             torch.cuda.set_device(device)  # memory statistics and release_memory() use the current device
 
-        def began(step: int, warning: str) -> None:
+        def on_start(step: int, warning: str) -> None:
             connection.send(Started(job.id, describe(device), step, warning))
 
         points = train(
@@ -95,7 +95,7 @@ def _train(job: Job, control: _Control, index: int, cache: _Cache) -> Finished:
             device_index=index,
             state=job.state,
             after=job.after,
-            on_start=began,
+            on_start=on_start,
             stop=control.should_stop,
             step0_cache=cache.step0,
         )

@@ -114,15 +114,15 @@ def test_quiet_shows_failures_and_the_log_has_everything(tmp_path: Path) -> None
     assert log.path is not None
     events = [line.split(" ", 1)[1] for line in log.path.read_text("utf-8").splitlines()]
     assert events == [
-        "note x: a question?",
-        "began 2 runs to train",
-        "run one",
+        "message x: a question?",
+        "started the sweep: 2 runs",
+        "started one",
         "evaluated one: train 3.0000 val 6.2500, 500 tokens, 50%",
-        "ended complete one val loss 6.2500 0 s",
-        "run two",
-        "lost its worker: two",
-        "run two",
-        "ended failed two 0 s failed: no memory",
+        "finished complete one val loss 6.2500 0 s",
+        "started two",
+        "lost the worker of two",
+        "started two",
+        "finished failed two 0 s failed: no memory",
     ]
 
 
