@@ -181,7 +181,7 @@ class RunConfig(Config):
             return min(first, steps) * self.tokens_per_step, steps * self.tokens_per_step
         return first * self.tokens_per_step, None
 
-    def samples(self, val_tokens: int) -> bool:
+    def samples_validation(self, val_tokens: int) -> bool:
         """Whether evaluations between the start and the end score a sample of the validation split, of so many tokens.
 
         Curves and pruning then go by the sample at every evaluation, results by the whole split at both ends.

@@ -1,4 +1,4 @@
-"""What is wrong with a file, said so that it can be mended: where, which field, what was found, what is allowed."""
+"""Mistakes in a file: line, field, what was found and what is allowed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from harness.core.text import _clipped, printable
 
 @dataclass(frozen=True, order=True)
 class Problem:
-    """One mistake. `line` counts from 1; 0 means that no line can be named (a value from the command line)."""
+    """One mistake. `line` starts at 1; 0 where there is no line (a value from the command line)."""
 
     file: str
     line: int
@@ -24,7 +24,7 @@ class Problem:
 
 
 class SpecError(ValueError):
-    """Every mistake of a spec together; `str()` gives one line a mistake."""
+    """All mistakes of a spec; `str()` gives one line per mistake."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems: Sequence[Problem] = sorted(set(problems))

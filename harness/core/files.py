@@ -1,8 +1,8 @@
-"""Files that are whole or not there, whatever ends the process that writes them.
+"""Atomic writing of files: after a crash a file is either the old one or the new one, never a part of it.
 
-A file is written under another name and moved into place: until then the file of that name is what it was. States and
-checkpoints are also flushed to the disk, with their folder, to outlive a power cut; their tensors go one after the
-other, so writing them needs memory for the largest of them only. Importing this module imports no torch.
+A file is written under a temporary name and renamed. States and checkpoints are also flushed to disk, with their
+folder, to survive a power cut. Their tensors are written one by one, so only the largest needs memory for a copy.
+Importing this module does not import torch.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-# safetensors' names of the types that are met here
+# safetensors' names of the types that are written here
 _DTYPES = {"torch.float64": "F64", "torch.float32": "F32", "torch.int32": "I32", "torch.uint8": "U8"}
-_ALIGNMENT = 8  # bytes: where the tensors begin, as safetensors' own writer has it
+_ALIGNMENT = 8  # bytes, of the first tensor's offset, as in safetensors' own writer
 
 
-def write_whole(path: Path, chunks: Iterable[Any]) -> str:
-    """Make `path` the file of these chunks (bytes or other buffers), in their order.
+def write_atomic(path: Path, chunks: Iterable[Any]) -> str:
+    """Replace a file by these chunks (bytes or other buffers), flushed to disk.
 
     Returns:
         their SHA-256, in hex.
 
     Raises:
-        OSError: with the file's name. Nothing of the attempt is left, and a file that was there before is untouched.
+        OSError: with the file's name. The temporary file is removed, and the old file is unchanged.
     """
     digest = hashlib.sha256()
     part = path.with_name(f"{path.name}.part")
@@ -52,13 +52,13 @@ def write_whole(path: Path, chunks: Iterable[Any]) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file by a text in UTF-8, not flushed: whoever opens it finds the old text or the new one.
+    """Replace a file by a text in UTF-8, not flushed to disk: a reader finds the old text or the new one.
 
-    Several processes may write the same file at once; its folder is made if it is missing. Half a surrogate pair (a
-    file name, a byte of some text) becomes a question mark.
+    Several processes may write the same file at once. A missing folder is created. A lone surrogate (from a file name,
+    say) becomes a question mark.
 
     Raises:
-        OSError: the file that was there is untouched.
+        OSError: the old file is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}")
@@ -70,7 +70,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Make a rename in the folder outlive a power cut."""
+    """Flush a rename in the folder to disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -85,9 +85,9 @@ def sha256_of(path: Path) -> str:
 
 
 def safetensors_chunks(tensors: Mapping[str, Tensor]) -> Iterator[Any]:
-    """A safetensors file of tensors of the types above, piece by piece: its header, then each tensor's bytes.
+    """The bytes of a safetensors file: its header, then tensor by tensor.
 
-    The tensors may lie on a GPU; one at a time is brought over.
+    Tensors of a GPU are copied to the CPU one at a time.
     """
     header, end = {}, 0
     ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))  # keeps them aligned

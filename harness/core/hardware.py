@@ -1,4 +1,4 @@
-"""Which processor this machine has. Python's own `platform.processor` knows it on few systems."""
+"""This machine's processor and GPUs, without torch."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
-_ABOUT = Path("/proc/cpuinfo")  # Linux only
+_CPUINFO = Path("/proc/cpuinfo")  # Linux only
 
 
 @cache
 def processor_name() -> str:
-    """Such as "AMD EPYC 9B14"; where nobody says, the kind of machine, such as "arm64"."""
+    """Such as "AMD EPYC 9B14", read from /proc/cpuinfo; elsewhere `platform`'s name, such as "arm64"."""
     try:
-        names = [line.partition(":")[2].strip() for line in _ABOUT.read_text().splitlines() if "model name" in line]
+        names = [line.partition(":")[2].strip() for line in _CPUINFO.read_text().splitlines() if "model name" in line]
     except OSError:
         names = []
     return next(filter(None, names), platform.processor() or platform.machine())
@@ -31,7 +31,7 @@ def default_workers() -> int:
 
 
 def count_gpus() -> int:
-    """NVIDIA GPUs that a worker would see, found without importing torch."""
+    """NVIDIA GPUs that a worker would see; does not import torch."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return len([name for name in visible.split(",") if name.strip() not in ("", "-1")])

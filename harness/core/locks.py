@@ -1,4 +1,4 @@
-"""One process at a time on a sweep, on this machine; other machines are kept away by what MLflow knows."""
+"""A lock for one process per sweep on this machine. `harness.tracking.ownership` does the same across machines."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class Locked(RuntimeError):
 
 
 @contextmanager
-def only_one(name: str) -> Iterator[None]:
-    """Hold the lock of a sweep. It is let go of when the process ends, in whatever way.
+def sweep_lock(name: str) -> Iterator[None]:
+    """Hold the lock of a sweep. The operating system releases it when the process ends.
 
     Raises:
-        Locked: with the process that has it.
+        Locked: names the process that holds it.
     """
     path = STORES / f"{name}.lock"
     path.parent.mkdir(exist_ok=True)

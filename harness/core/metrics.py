@@ -1,7 +1,6 @@
 """The words of the harness: metric names, units and the point of a curve.
 
-Everything else speaks with these names, so the trainer that measures, the tracker that stores and the report
-that reads can never disagree about a spelling. Nothing here needs more than the standard library.
+The trainer, the tracker and the report use these constants. Nothing here needs more than the standard library.
 """
 
 from __future__ import annotations
@@ -98,7 +97,7 @@ class Point:
         return self.metrics.get(VAL_SAMPLE_LOSS, self.metrics.get(VAL_LOSS))
 
 
-def of_sample(metric: str) -> str:
+def sample_metric(metric: str) -> str:
     """The name of a validation metric where it is measured on a sample: `val/loss` → `val_sample/loss`."""
     return metric.replace("val/", "val_sample/", 1)
 

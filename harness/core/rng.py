@@ -1,8 +1,7 @@
 """Separate random streams from one seed, each named by what it is for.
 
-A stream depends on the seed and on its name only, so arms that share a seed share every stream that they have in
-common, whatever else differs between them (common random numbers), and a stream can be had again at any step
-without replaying what came before.
+A stream depends on the seed and its name only. So arms with the same seed share every stream that they have in common
+(common random numbers), and a stream can be recreated at any step without replaying earlier ones.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ def derive(seed: int, *words: str | int) -> int:
 def stream(seed: int, *words: str | int) -> np.random.Generator:
     """A NumPy generator (Philox) for the stream named by `words`.
 
-    Its normal numbers are drawn one after the other, so a longer draw begins with a shorter one. That, and not
-    depending on a device or a thread count, is why initial weights come from here.
+    A longer draw of normal numbers begins with the shorter one, and neither depends on the device or the number of
+    threads. That is why initial weights are drawn here.
     """
     return np.random.Generator(np.random.Philox(key=derive(seed, *words)))

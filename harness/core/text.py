@@ -11,23 +11,25 @@ SAME_COMMAND = "the same command resumes it"  # advice after a sweep that did no
 
 _SHOWN = 80  # characters of a value, or of a field's name
 
-_JOINERS = "\u200c\u200d"  # between the parts of letters and of emoji; not printable by themselves
+_JOINERS = "\u200c\u200d"  # parts of letters and emoji; not printable by themselves
 
 
 def printable(text: str, also: str = "") -> str:
-    """The text in which a terminal finds no command and no second line: control characters are written as escapes.
+    """The text with control characters escaped, so that it is one line and changes no terminal's state.
 
-    Those in `also`, such as a line's end, are left.
+    Args:
+        text: any text.
+        also: characters to keep, such as a newline.
     """
     kept = _JOINERS + also
     return "".join(c if c.isprintable() or c in kept else c.encode("unicode_escape").decode() for c in text)
 
 
 def shown(value: object) -> str:
-    """A value as a message quotes it: on one line, and not longer than one."""
+    """A value as messages quote it: one line, at most 80 characters."""
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, int) and abs(value) >= 10**_SHOWN:  # whose digits Python may refuse to write
+    if isinstance(value, int) and abs(value) >= 10**_SHOWN:  # Python limits the digits of `str`
         return f"a number of more than {_SHOWN} digits"
     return _clipped(str(value) if isinstance(value, datetime.date) else repr(value))
 

@@ -214,7 +214,7 @@ def train_and_eval_seconds(
         training = steps * step
     between = max(0, round(steps / config.eval_steps(windows)) - 1)  # evaluations besides those at both ends
     whole = max(0, splits["val"] - 1)
-    sample = (config.train.eval_tokens or 0) if config.samples(splits["val"]) else 0
+    sample = (config.train.eval_tokens or 0) if config.samples_validation(splits["val"]) else 0
     _, at_ends = _seconds(config, whole + sample + config.train.train_eval_tokens, measured, rate)
     _, in_between = _seconds(config, (sample or whole) + config.train.train_eval_tokens, measured, rate)
     return training, 2 * at_ends + between * in_between

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 
 from harness.config.run import VOCABULARY, RunConfig
-from harness.core.files import safetensors_chunks, write_whole
+from harness.core.files import safetensors_chunks, write_atomic
 from harness.data import Tokenizer, get_tokenizer
 from harness.model.gpt import GPT
 from harness.model.init import skip_init
@@ -55,9 +55,9 @@ def save_checkpoint(
         tensors[TOKEN_IDS] = torch.from_numpy(vocabulary.astype(np.int32))
     if config.model.tie_embeddings:
         del tensors["out_head.weight"]  # the same tensor as tok_emb.weight
-    checksum = write_whole(folder / WEIGHTS, safetensors_chunks(tensors))
+    checksum = write_atomic(folder / WEIGHTS, safetensors_chunks(tensors))
     description = {"config": config.resolved(), "step": step, "sha256": checksum}
-    write_whole(folder / DESCRIPTION, [json.dumps(description, indent=2).encode()])
+    write_atomic(folder / DESCRIPTION, [json.dumps(description, indent=2).encode()])
 
 
 def load_checkpoint(folder: Path, device: torch.device | str = "cpu") -> tuple[GPT, RunConfig]:

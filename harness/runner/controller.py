@@ -18,7 +18,7 @@ from typing import Any, Final
 from harness.config.spec import SweepSpec
 from harness.console.screen import Screen
 from harness.core.metrics import Point
-from harness.core.outcomes import Again, Outcome, Phase
+from harness.core.outcomes import Outcome, Phase, Retry
 from harness.core.text import plural
 from harness.runner.scheduler import Scheduler
 from harness.runner.signals import StopRequest
@@ -252,7 +252,7 @@ class SweepController:
             outcome, reason = Outcome.PRUNED, f"stopped by the pruner after {running.points[-1].tokens:,} tokens"
         elif event.lost and self._stop.signal:
             outcome = Outcome.INTERRUPTED
-        if outcome.again is Again.GOES_ON:
+        if outcome.retry is Retry.RESUME:
             self.outbox.interrupt(running.key, reason)
         else:
             if outcome is not Outcome.COMPLETE:  # its checkpoint is not the one of a finished run

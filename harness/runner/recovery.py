@@ -171,7 +171,7 @@ def _restore_runs(
         name = run_name(study.arm, values, seed, Phase.EXPLORE)
         info = TrialInfo(name, study.arm.name, Phase.EXPLORE, seed, config, study.name, trial.number, data)
         key = outbox.start(info, trial.user_attrs.get(RUN_KEY, ""))
-        sampled = config.samples(data["tokens"]["val"])
+        sampled = config.samples_validation(data["tokens"]["val"])
         last = max(trial.intermediate_values)
         for tokens, loss in sorted(trial.intermediate_values.items()):
             measured = _loss_metrics("val_sample" if sampled else "val", loss)

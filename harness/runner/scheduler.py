@@ -15,7 +15,7 @@ from harness.config.spec import Arm, SweepSpec
 from harness.console.screen import Screen
 from harness.console.state import ArmTally
 from harness.core import metrics
-from harness.core.outcomes import Again, Outcome, Phase
+from harness.core.outcomes import Outcome, Phase, Retry
 from harness.runner.adaptive_seeds import AdaptiveSeeds
 from harness.runner.tasks import Running, Task, objective_value
 from harness.search.study import ArmStudy
@@ -97,7 +97,7 @@ class Scheduler:
             self._rounds.record(task.arm.name, task.seed, task.config, outcome, measured, running.key)
         if outcome.is_failure:
             failure = f"{running.name}: {reason.splitlines()[0]}"
-            if task.trial is not None and outcome.again is Again.ANOTHER:
+            if task.trial is not None and outcome.retry is Retry.NEW_TRIAL:
                 self._replace(task.arm, failure)
             else:
                 self.failed.append(failure)

@@ -23,7 +23,7 @@ from harness.console.screen import Screen
 from harness.console.tables import show_answer
 from harness.core.gc_pause import gc_paused_for_imports
 from harness.core.hardware import default_workers
-from harness.core.locks import Locked, only_one
+from harness.core.locks import Locked, sweep_lock
 from harness.core.metrics import Point
 from harness.core.outcomes import Exit, Outcome
 from harness.core.paths import DEFAULT_STORAGE, STORES
@@ -105,7 +105,7 @@ def run(spec: SweepSpec, datasets: Datasets, options: Options) -> None:
     with _exit_codes():
         screen = make_screen(out, EventLog(STORES / f"{spec.name}.log"), plain=options.plain, quiet=options.quiet)
         pool = LocalPool(options.workers or default_workers(), options.threads, options.patience)
-        with only_one(spec.name), explained(), brief_requests(), pool:
+        with sweep_lock(spec.name), explained(), brief_requests(), pool:
             pool.prestart(len(spec.arms()) * (spec.trials + len(spec.seeds)))  # while the stores are opened
             result = _run(spec, datasets, options, pool, screen)
     lines = [f"failed: {line}" for line in result.failed]

@@ -22,7 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from harness.config.fingerprint import SET_ASIDE
 from harness.config.samplers import SAMPLERS
 from harness.config.spec import Arm, SweepSpec
-from harness.core.outcomes import Again, Outcome
+from harness.core.outcomes import Outcome, Retry
 from harness.core.paths import sqlite_file
 from harness.core.text import SAME_COMMAND
 from harness.search.samplers import PrunerScale, distribution, make_pruner, make_sampler
@@ -173,7 +173,7 @@ class ArmStudy:
         trial = self.known[number]
         if trial.state.is_finished():
             return
-        if outcome.again is Again.GOES_ON:
+        if outcome.retry is Retry.RESUME:
             self.storage.set_trial_state_values(self._id(number), TrialState.WAITING)
             return
         if trial.state is TrialState.WAITING:

@@ -106,7 +106,7 @@ class Pass:
         """
         evaluator, data = self.evaluator, self.evaluator.data
         scores = {"train": evaluator.score_windows("train")}
-        sampled = evaluator.config.samples(len(data.val))
+        sampled = evaluator.config.samples_validation(len(data.val))
         if sampled:
             scores["val_sample"] = evaluator.score_windows("val")
         if not sampled or self.last or self.step == 0:

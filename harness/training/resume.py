@@ -33,7 +33,7 @@ from torch import Tensor
 
 from harness.config.fingerprint import training_code
 from harness.config.run import RunConfig
-from harness.core.files import safetensors_chunks, sha256_of, write_whole
+from harness.core.files import safetensors_chunks, sha256_of, write_atomic
 from harness.core.metrics import Point
 from harness.data import Dataset
 from harness.model.gpt import GPT
@@ -236,8 +236,8 @@ class States:
         number = max(self._numbers(), default=0) + 1
         tensors, description = self._files(number)
         try:
-            checksum = write_whole(tensors, safetensors_chunks(state.tensors))
-            write_whole(description, [self._described(state, checksum)])
+            checksum = write_atomic(tensors, safetensors_chunks(state.tensors))
+            write_atomic(description, [self._described(state, checksum)])
         except BaseException:
             tensors.unlink(missing_ok=True)
             raise

@@ -9,7 +9,7 @@ from typing import Final
 
 import torch
 
-from harness.core.files import write_whole
+from harness.core.files import write_atomic
 from harness.data import Tokenizer
 from harness.data.batches import Tokens, scoring_batches
 from harness.model.gpt import GPT
@@ -44,4 +44,4 @@ def save_token_losses(
         for token, loss in zip(targets.flatten().tolist(), losses.flatten().tolist(), strict=True):
             scored.append({"text": tokenizer.decode([token]), "probability": float(f"{math.exp(-loss):.6g}")})
     model.train(was_training)
-    write_whole(folder / FILE, [json.dumps(scored, ensure_ascii=False, indent=0).encode()])
+    write_atomic(folder / FILE, [json.dumps(scored, ensure_ascii=False, indent=0).encode()])

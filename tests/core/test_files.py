@@ -17,22 +17,22 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from harness.core.files import safetensors_chunks, sha256_of, write_text, write_whole
+from harness.core.files import safetensors_chunks, sha256_of, write_atomic, write_text
 
 
 def test_what_was_written_is_there_with_its_checksum(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    found = write_whole(path, [b"one ", bytearray(b"two "), memoryview(b"three"), b""])
+    found = write_atomic(path, [b"one ", bytearray(b"two "), memoryview(b"three"), b""])
     assert path.read_bytes() == b"one two three"
     assert found == sha256_of(path) == hashlib.sha256(b"one two three").hexdigest()
-    assert write_whole(path, [b"other"]) == hashlib.sha256(b"other").hexdigest()
+    assert write_atomic(path, [b"other"]) == hashlib.sha256(b"other").hexdigest()
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
 
 
 def test_short_writes_are_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = os.write
     monkeypatch.setattr(os, "write", lambda file, view: write(file, view[:3]))
-    write_whole(tmp_path / "file", [b"abcdefgh", b"ij"])
+    write_atomic(tmp_path / "file", [b"abcdefgh", b"ij"])
     assert (tmp_path / "file").read_bytes() == b"abcdefghij"
 
 
@@ -48,7 +48,7 @@ def test_the_disk_is_told_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             return plain(*arguments)
 
         monkeypatch.setattr(os, name, spy)
-    write_whole(tmp_path / "file", [b"a", b"b"])
+    write_atomic(tmp_path / "file", [b"a", b"b"])
     assert told == ["write", "write", "fsync", "replace", "fsync folder"]
 
 
@@ -58,14 +58,14 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(
     name: str, kind: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "file"
-    write_whole(path, [b"old"])
+    write_atomic(path, [b"old"])
 
     def fail(*_: object) -> None:
         raise kind
 
     monkeypatch.setattr(os, name, fail)
     with pytest.raises(type(kind)) as caught:
-        write_whole(path, [b"new"])
+        write_atomic(path, [b"new"])
     if isinstance(caught.value, OSError):
         assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(path))
     assert path.read_bytes() == b"old"
@@ -78,7 +78,7 @@ def test_a_failure_between_two_pieces_leaves_nothing(tmp_path: Path) -> None:
         raise MemoryError
 
     with pytest.raises(MemoryError):
-        write_whole(tmp_path / "file", pieces())
+        write_atomic(tmp_path / "file", pieces())
     assert not list(tmp_path.iterdir())
 
 
@@ -122,7 +122,7 @@ def test_another_reader_reads_the_tensors(tmp_path: Path) -> None:
         "grad": torch.nn.Parameter(torch.ones(2)),
     }
     path = tmp_path / "file.safetensors"
-    write_whole(path, safetensors_chunks(tensors))
+    write_atomic(path, safetensors_chunks(tensors))
     again = load_file(path)
     assert again.keys() == tensors.keys()
     for name, tensor in tensors.items():

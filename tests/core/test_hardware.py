@@ -22,7 +22,7 @@ def asked_anew() -> Iterator[None]:
 def test_the_first_processor_of_linux(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     about = tmp_path / "cpuinfo"
     about.write_text("processor\t: 0\nmodel\t\t: 17\nmodel name\t: AMD EPYC: 9B14\n\nprocessor\t: 1\nmodel name\t: x\n")
-    monkeypatch.setattr(processor, "_ABOUT", about)
+    monkeypatch.setattr(processor, "_CPUINFO", about)
     assert processor_name() == "AMD EPYC: 9B14"
 
 
@@ -31,7 +31,7 @@ def test_where_nobody_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text
     about = tmp_path / "cpuinfo"
     if text is not None:
         about.write_text(text)
-    monkeypatch.setattr(processor, "_ABOUT", about)
+    monkeypatch.setattr(processor, "_CPUINFO", about)
     monkeypatch.setattr(platform, "processor", lambda: "")
     monkeypatch.setattr(platform, "machine", lambda: "arm64")
     assert processor_name() == "arm64"

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.core.locks import Locked, only_one
+from harness.core.locks import Locked, sweep_lock
 
 HOLD = """
 import sys
-from harness.core.locks import only_one
-with only_one("tiny"):
+from harness.core.locks import sweep_lock
+with sweep_lock("tiny"):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -29,11 +29,11 @@ def test_a_second_process_is_told_who_holds_the_lock_and_gets_it_when_the_first_
     assert first.stdout is not None
     assert first.stdout.readline() == "held\n"
     held = f"^tiny is being run already, by process {first.pid}; wait for it or stop it$"
-    with pytest.raises(Locked, match=held), only_one("tiny"):
+    with pytest.raises(Locked, match=held), sweep_lock("tiny"):
         pass
-    with only_one("other"):
+    with sweep_lock("other"):
         pass
     first.kill()  # SIGKILL: it cannot clean up
     first.wait()
-    with only_one("tiny"):
+    with sweep_lock("tiny"):
         pass

@@ -8,7 +8,7 @@ import pytest
 from mlflow.entities import RunStatus
 from optuna.trial import TrialState
 
-from harness.core.outcomes import Again, Exit, Outcome
+from harness.core.outcomes import Exit, Outcome, Retry
 
 
 @pytest.mark.parametrize("outcome", Outcome)
@@ -21,8 +21,8 @@ def test_both_stores_know_every_outcome(outcome: Outcome) -> None:
 
 
 def test_only_what_can_change_is_trained_again() -> None:
-    assert {outcome for outcome in Outcome if outcome.again is Again.GOES_ON} == {Outcome.INTERRUPTED}
-    assert {outcome for outcome in Outcome if outcome.again is Again.ANOTHER} == {Outcome.OOM, Outcome.FAILED}
+    assert {outcome for outcome in Outcome if outcome.retry is Retry.RESUME} == {Outcome.INTERRUPTED}
+    assert {outcome for outcome in Outcome if outcome.retry is Retry.NEW_TRIAL} == {Outcome.OOM, Outcome.FAILED}
     assert {outcome for outcome in Outcome if outcome.is_result} == {Outcome.COMPLETE, Outcome.DIVERGED}
     assert {outcome for outcome in Outcome if outcome.is_failure} == {Outcome.OOM, Outcome.FAILED}
 

@@ -248,6 +248,6 @@ def test_a_sample_as_large_as_the_split_is_the_split() -> None:
     targets = len(byte_data().val) - 1
     for wanted, sampled in ((targets - 1, True), (targets, False)):
         config = small_config(eval_tokens=wanted)
-        assert config.samples(targets + 1) is sampled
+        assert config.samples_validation(targets + 1) is sampled
         scores = evaluator(config, build_gpt(config)).evaluate(1).metrics
         assert set(scores) & (WHOLE | SAMPLED) == (SAMPLED if sampled else WHOLE)

@@ -376,14 +376,14 @@ def test_saving_takes_at_most_two_per_cent_of_the_training(folder: Path, monkeyp
     monkeypatch.setattr(
         harness.training.resume, "time", SimpleNamespace(perf_counter=lambda: now, monotonic=time.monotonic)
     )
-    write = harness.core.files.write_whole
+    write = harness.core.files.write_atomic
 
     def slow(*arguments: Any) -> str:
         nonlocal now
         now += 4.0
         return write(*arguments)
 
-    monkeypatch.setattr(harness.training.resume, "write_whole", slow)
+    monkeypatch.setattr(harness.training.resume, "write_atomic", slow)
     with states(folder) as saving:
         found, _ = saving.load_newest(accept)
         assert found is not None

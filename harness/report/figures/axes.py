@@ -27,7 +27,7 @@ def loss_sides(curves: pd.DataFrame) -> tuple[tuple[str, str], tuple[str, str]]:
 
 def validation_side(curves: pd.DataFrame, metric: str) -> tuple[str, str]:
     """A validation metric and its title; on the fixed sample if runs have one, since only that has a whole curve."""
-    sampled = metrics.of_sample(metric)
+    sampled = metrics.sample_metric(metric)
     title = metric_name(metric).capitalize()
     return (sampled, f"{title} on a sample") if (curves["metric"] == sampled).any() else (metric, title)
 

@@ -91,7 +91,7 @@ def _loss_cell(run: pd.Series, metric: str = metrics.VAL_LOSS) -> Cell:
     """
     loss = _as_float(run.get(metric))
     if math.isnan(loss):
-        loss = _as_float(run.get(metrics.of_sample(metric)))
+        loss = _as_float(run.get(metrics.sample_metric(metric)))
     text = number(loss, 4)
     if run["outcome"] == Outcome.COMPLETE or math.isnan(loss):
         return sortable(loss, text)
