@@ -27,9 +27,10 @@ from harness.data.batches import count_windows
 from harness.model.generation import continue_text
 from harness.model.init import build_gpt
 from harness.training.devices import describe, resolve_compile, resolve_device, resolve_precision, synchronize
+from harness.training.environment import Environment
 from harness.training.errors import Stopped
 from harness.training.model_optimizer import ModelOptimizer
-from harness.training.resume import Environment, State, States, state_tensors
+from harness.training.resume import State, States, state_tensors
 from harness.training.trainer import train
 
 WARM_UP = 2  # steps that are not counted: the first ones allocate memory and choose kernels

@@ -12,8 +12,7 @@ class Diverged(ArithmeticError):
 
 
 class Stopped(Exception):
-    """The caller's `stop` ended the training before the budget was spent. The state is saved, if the run has a
-    folder."""
+    """The caller's `stop` ended the training before the budget was spent. The state is saved first."""
 
 
 def check_finite(step: int, **values: Tensor | float) -> None:

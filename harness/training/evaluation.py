@@ -99,8 +99,7 @@ class Pass:
 
     @cached_property
     def scores(self) -> Mapping[str, Scores]:
-        """Scores by split: `train` (a fixed sample), `val_sample`, `val` and `test`, as far as this evaluation has
-        them.
+        """Scores by split, those that this evaluation has: `train` (a sample), `val_sample`, `val`, `test`.
 
         With `train.eval_tokens` the evaluations between the first and the last score the validation sample only.
         """
@@ -185,7 +184,7 @@ class Evaluator:
 
         Raises:
             Diverged: a loss is not finite.
-            Stopped: `stop` said so.
+            Stopped: `stop` returned true.
         """
         if step > 0:
             return self._evaluate(step, last)
@@ -202,8 +201,7 @@ class Evaluator:
         return Evaluation(measured, self.sample(), val.by_position if val is not None else ())
 
     def step0_key(self) -> str:
-        """Equal for runs whose evaluations at step 0 are equal: the same weights, data, device and evaluation
-        settings."""
+        """The same for runs with equal initial weights, data, device and evaluation settings."""
         plain = self.config.resolved()
         for path in NO_EFFECT_AT_STEP_0:
             section, _, name = path.partition(".")

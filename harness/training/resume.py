@@ -6,9 +6,8 @@ it: specs and stored runs have it.
 
 A state is two files: `state-000007.safetensors` with the weights, the optimizer's state and the states of torch's
 random generators, and `state-000007.json` with everything else and checksums of both. Nothing is ever unpickled. The
-description
-is written last, and older states are removed only once a newer one is complete: whenever a process is killed, a valid
-state remains. A damaged state is skipped with a warning, and the one before it is used.
+description is written last, and older states are removed only once a newer one is complete: whenever a process is
+killed, a valid state remains. A damaged state is skipped with a warning, and the one before it is used.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ from harness.core.files import safetensors_chunks, sha256_of, write_atomic
 from harness.core.metrics import Point
 from harness.data import Dataset
 from harness.model.gpt import GPT
-from harness.training.devices import describe
+from harness.training.environment import Environment
 from harness.training.model_optimizer import ModelOptimizer
 
 FORMAT: Final = "1"  # of the files; raise it when an older reader would misread them
@@ -80,42 +79,11 @@ class State:
     points: tuple[Point, ...]
 
 
-@dataclass(frozen=True)
-class Environment:
-    """What a run's numbers depend on in their last bits, besides configuration, data and code."""
-
-    device: str
-    precision: str
-    version: str  # of torch
-    threads: int
-    instructions: str  # the CPU's widest vector instructions, by which torch chooses its kernels
-
-    @classmethod
-    def here(cls, device: torch.device, precision: str) -> Environment:
-        """The environment of this process."""
-        instructions = torch.backends.cpu.get_cpu_capability()
-        return cls(describe(device), precision, torch.__version__, torch.get_num_threads(), instructions)
-
-    def changes(self, before: Environment) -> str:
-        """`resumed with 2 threads, was 1: not bit-equal`; empty if nothing that changes numbers is different."""
-        words = {"device": "on", "precision": "in", "version": "with torch"}
-        if self.device == before.device == "cpu":
-            words |= {"threads": "with", "instructions": "on a CPU with"}
-        changed = []
-        for name, word in words.items():
-            now, was = getattr(self, name), getattr(before, name)
-            unit = (" thread" if now == 1 else " threads") if name == "threads" else ""
-            if now != was:
-                changed.append(f"{word} {now}{unit}, was {was}")
-        return f"resumed {' and '.join(changed)}: not bit-equal" if changed else ""
-
-
 _UNTRAINED_SCALE = "decay.tok_emb"  # see `GPT.untrained_scale`
 
 
 def state_tensors(model: GPT, optimizer: ModelOptimizer, device: torch.device) -> dict[str, Tensor]:
-    """The tensors of a state: weights (`model.…`), optimizer state (`optimizer.…`), generators (`rng.…`); not
-    copied."""
+    """The tensors of a state, not copied: weights (`model.…`), optimizer (`optimizer.…`), generators (`rng.…`)."""
     tensors = {f"model.{name}": parameter.detach() for name, parameter in model.named_parameters()}
     tensors |= {f"optimizer.{name}": tensor for name, tensor in optimizer.state_tensors().items()}
     if model.untrained_scale is not None:

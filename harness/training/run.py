@@ -22,9 +22,10 @@ from harness.training.devices import (
     resolve_precision,
     set_matmul_precision,
 )
+from harness.training.environment import Environment
 from harness.training.evaluation import Evaluation
 from harness.training.model_optimizer import ModelOptimizer
-from harness.training.resume import Environment, State, States, load_tensors, state_matches, state_tensors
+from harness.training.resume import State, States, load_tensors, state_matches, state_tensors
 from harness.training.step import training_step
 from harness.training.token_losses import save_token_losses
 

@@ -59,7 +59,7 @@ def train(
         device_index: which CUDA device, if there are several.
         state: folder for the run's states, see `harness.training.resume`. A state is saved after a point, every
             `train.checkpoint_every` seconds (less often where that would take more than 2 % of the time), and when the
-            generator is closed or `stop` says so.
+            generator is closed or `stop` returns true.
         after: the last step whose point the caller has. Exactly the points after it are yielded, whether they were
             made before the state was saved or are made now. None: the caller has all points of the state.
         on_start: called before the first point with the step that training starts from and a warning, such as
@@ -70,7 +70,7 @@ def train(
 
     Raises:
         Diverged: with the step and the value that is not finite.
-        Stopped: `stop` said so.
+        Stopped: `stop` returned true.
         DeviceError: the device asked for is not available.
         CorpusError: the training split is shorter than one window.
         FolderInUse: another process trains on the same states.

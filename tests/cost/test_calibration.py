@@ -127,8 +127,8 @@ def test_a_plan_shows_the_error_of_the_last_estimate(tmp_path: Path, monkeypatch
     assert "estimates:" not in first.stdout
     assert call(sandbox).returncode == 0
     second = call(sandbox, "tiny.yaml", "--plan").stdout
-    (said,) = [line for line in second.splitlines() if line.startswith("estimates:")]
+    (line,) = [one for one in second.splitlines() if one.startswith("estimates:")]
     ended = json.loads((tmp_path / "cache" / "estimates.json").read_text())["estimates"][0]
     assert (ended["name"], ended["runs"], ended["done"]) == ("tiny", 3, 3)
     error = ended["seconds"] / ended["actual"] - 1
-    assert said.endswith(f"tiny {'+' if error >= 0 else '−'}{abs(error):.0%}")
+    assert line.endswith(f"tiny {'+' if error >= 0 else '−'}{abs(error):.0%}")

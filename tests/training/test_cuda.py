@@ -202,8 +202,8 @@ def test_a_sweep_trains_on_the_gpu(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     code = "from harness.report import load_runs; print(load_runs('gpu').to_json(orient='records'))"
-    told = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    runs = json.loads(told.stdout.splitlines()[-1])
+    listed = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    runs = json.loads(listed.stdout.splitlines()[-1])
     assert len(runs) == 8 and {one["outcome"] for one in runs} == {"complete"}
     name = torch.cuda.get_device_name()
     assert any(name in str(value) for one in runs for value in one.values()), runs[0]

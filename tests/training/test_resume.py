@@ -25,7 +25,8 @@ import harness.core.files
 import harness.training.resume
 from damage import Trap, rewrite
 from harness.core.metrics import Point
-from harness.training.resume import Environment, FolderInUse, State, States
+from harness.training.environment import Environment
+from harness.training.resume import FolderInUse, State, States
 from harness.training.trainer import train
 from helpers import byte_data, small_config
 from paths import SUPPORT
@@ -245,8 +246,8 @@ def test_a_folder_in_place_of_a_file_is_skipped(folder: Path) -> None:
 def test_a_run_starts_from_the_beginning_if_all_states_are_damaged(folder: Path) -> None:
     (folder / "state-000001.safetensors").unlink()
     (folder / "state-000002.json").write_bytes(b"")
-    said = "state-000002.json is damaged; state-000001.safetensors is missing; started from the beginning"
-    assert newest(folder) == (None, said)
+    warning = "state-000002.json is damaged; state-000001.safetensors is missing; started from the beginning"
+    assert newest(folder) == (None, warning)
     with states(folder) as saving:
         saving.save(state(1))
     assert names(folder) == files(3)
@@ -296,9 +297,9 @@ def test_tensors_that_do_not_match_the_model_are_skipped(what: str, tmp_path: Pa
         "no moments": {name: tensor for name, tensor in tensors.items() if not name.startswith("optimizer.")},
     }
     rewrite(tmp_path, 2, save(wrong[what]))
-    said: list[tuple[int, str]] = []
-    next(train(small_config(), state=tmp_path, on_start=lambda *words: said.append(words)))
-    assert said == [(1, "state-000002 does not fit; resumed from the state before, of step 1")]
+    starts: list[tuple[int, str]] = []
+    next(train(small_config(), state=tmp_path, on_start=lambda *start: starts.append(start)))
+    assert starts == [(1, "state-000002 does not fit; resumed from the state before, of step 1")]
 
 
 # States of another run or environment
@@ -323,7 +324,7 @@ def test_a_state_of_another_format_is_skipped(folder: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "warning"),
     [
         ({}, ""),
         ({"threads": 2}, "resumed with 2 threads, was 1: not bit-equal"),
@@ -336,9 +337,9 @@ def test_a_state_of_another_format_is_skipped(folder: Path, monkeypatch: pytest.
         ),
     ],
 )
-def test_another_environment_is_a_warning(changes: dict[str, Any], said: str, folder: Path) -> None:
+def test_another_environment_is_a_warning(changes: dict[str, Any], warning: str, folder: Path) -> None:
     here = Environment(**{**vars(HERE), **changes})
-    assert newest(folder, environment=here) == (2, said)
+    assert newest(folder, environment=here) == (2, warning)
 
 
 def test_the_environment_is_that_of_this_process() -> None:
@@ -355,6 +356,26 @@ def test_a_folder_is_locked_for_one_process(folder: Path, monkeypatch: pytest.Mo
         pass
     with states(folder):
         pass
+
+
+def test_the_lock_of_a_killed_process_is_released(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hold = (
+        "import sys, time, filelock\n"
+        "lock = filelock.FileLock(sys.argv[1])\n"
+        "lock.acquire()\n"
+        "print(flush=True)\n"
+        "time.sleep(60)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", hold, str(folder / "lock")], stdout=subprocess.PIPE)
+    assert holder.stdout is not None
+    with holder:
+        holder.stdout.readline()
+        monkeypatch.setattr(harness.training.resume, "LOCK_SECONDS", 0.1)
+        with pytest.raises(FolderInUse), states(folder):
+            pass
+        holder.kill()
+    with states(folder):
+        assert newest(folder)[0] == 2
 
 
 def test_the_lock_is_waited_for(folder: Path) -> None:

@@ -87,7 +87,7 @@ def test_a_run_that_is_interrupted_repeatedly_is_bit_equal_to_an_uninterrupted_o
     parts, starts = [], []
     for step in (0, 1, 3, 4, 7, 1000):
         torch.rand(3)  # what happens in between makes no difference
-        began = train(config, read_test=True, common_context=8, on_start=lambda *said: starts.append(said), **options)
+        began = train(config, read_test=True, common_context=8, on_start=lambda *start: starts.append(start), **options)
         parts += until(began, step)
     assert starts == [(step, "") for step in (0, 0, 1, 3, 4, 7)]
     assert content(parts) == content(whole)
@@ -295,13 +295,13 @@ def test_another_number_of_threads_is_a_warning(tmp_path: Path, caplog: pytest.L
     finally:
         torch.set_num_threads(1)
     assert caplog.messages == ["resumed with 2 threads, was 1: not bit-equal"]
-    notes: list[str] = []
-    run(small_config(), state=tmp_path, on_start=lambda _, note: notes.append(note))
-    assert notes == ["resumed with 1 thread, was 2: not bit-equal"]
+    warnings: list[str] = []
+    run(small_config(), state=tmp_path, on_start=lambda _, warning: warnings.append(warning))
+    assert warnings == ["resumed with 1 thread, was 2: not bit-equal"]
 
 
 @pytest.mark.parametrize(
-    ("other", "said"),
+    ("other", "reason"),
     [
         ({"seed": 2}, "of another configuration"),
         ({"learning_rate": 2e-3}, "of another configuration"),
@@ -309,20 +309,20 @@ def test_another_number_of_threads_is_a_warning(tmp_path: Path, caplog: pytest.L
         ({}, "of other data"),
     ],
 )
-def test_a_state_of_another_run_is_skipped_and_kept(other: dict[str, Any], said: str, tmp_path: Path) -> None:
+def test_a_state_of_another_run_is_skipped_and_kept(other: dict[str, Any], reason: str, tmp_path: Path) -> None:
     until(train(small_config(), state=tmp_path), 2)
     config = small_config(**other)
     data = None if other else dataclasses.replace(byte_data(), fingerprint="0" * 64)
-    notes: list[str] = []
-    resumed = until(train(config, data, state=tmp_path, on_start=lambda _, note: notes.append(note)), 3)
+    warnings: list[str] = []
+    resumed = until(train(config, data, state=tmp_path, on_start=lambda _, warning: warnings.append(warning)), 3)
     assert [point.step for point in resumed] == [0, 1, 2, 3]
-    assert notes == [f"state-000001 is {said}; started from the beginning"]
+    assert warnings == [f"state-000001 is {reason}; started from the beginning"]
     assert [point.step for point in train(small_config(), state=tmp_path)] == [3, 4, 5, 6]  # it is still there
 
 
 def test_a_state_of_other_training_code_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     until(train(small_config(), state=tmp_path), 2)
     monkeypatch.setattr(harness.training.resume, "training_code", lambda: "other")
-    notes: list[str] = []
-    assert run(small_config(), state=tmp_path, on_start=lambda _, note: notes.append(note))[0].step == 0
-    assert notes == ["state-000001 is of another training code; started from the beginning"]
+    warnings: list[str] = []
+    assert run(small_config(), state=tmp_path, on_start=lambda _, warning: warnings.append(warning))[0].step == 0
+    assert warnings == ["state-000001 is of another training code; started from the beginning"]

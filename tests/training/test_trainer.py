@@ -466,7 +466,7 @@ def test_a_context_longer_than_the_training_split_is_refused(tmp_path: Path) -> 
 
 
 def until_diverged(points: Iterator[Point]) -> tuple[list[Point], str]:
-    """The points before it, all finite, and what was said."""
+    """The points before the divergence, all finite, and the message."""
     seen = []
     with pytest.raises(Diverged) as caught:
         for point in points:
@@ -650,5 +650,5 @@ def test_a_sparse_embedding_trains_as_a_full_one(
     assert 50 < trained.sum() < 150
     assert torch.equal(few[trained], whole[trained])
     assert torch.allclose(few[~trained], whole[~trained], rtol=1e-6, atol=0)
-    begun = build_gpt(config).tok_emb.weight
-    assert (few[~trained].abs() < 0.99 * begun[~trained].abs()).all()  # six steps of 1 % at most
+    initial = build_gpt(config).tok_emb.weight
+    assert (few[~trained].abs() < 0.99 * initial[~trained].abs()).all()  # six steps of 1 % at most

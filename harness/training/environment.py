@@ -1,0 +1,39 @@
+"""The environment of a run: what decides whether a resumed run is bit-equal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from harness.training.devices import describe
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What a run's numbers depend on in their last bits, besides configuration, data and code."""
+
+    device: str
+    precision: str
+    version: str  # of torch
+    threads: int
+    instructions: str  # the CPU's widest vector instructions, by which torch chooses its kernels
+
+    @classmethod
+    def here(cls, device: torch.device, precision: str) -> Environment:
+        """The environment of this process."""
+        instructions = torch.backends.cpu.get_cpu_capability()
+        return cls(describe(device), precision, torch.__version__, torch.get_num_threads(), instructions)
+
+    def changes(self, before: Environment) -> str:
+        """`resumed with 2 threads, was 1: not bit-equal`; empty if nothing that changes numbers is different."""
+        words = {"device": "on", "precision": "in", "version": "with torch"}
+        if self.device == before.device == "cpu":
+            words |= {"threads": "with", "instructions": "on a CPU with"}
+        changed = []
+        for name, word in words.items():
+            now, was = getattr(self, name), getattr(before, name)
+            unit = (" thread" if now == 1 else " threads") if name == "threads" else ""
+            if now != was:
+                changed.append(f"{word} {now}{unit}, was {was}")
+        return f"resumed {' and '.join(changed)}: not bit-equal" if changed else ""
