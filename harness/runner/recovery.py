@@ -1,7 +1,7 @@
 """Brings Optuna, MLflow and the disk into agreement before a sweep trains.
 
 An earlier process may have been killed at any point. Everything is written to the runs' folders first, so they are
-right where the stores disagree: finished runs are told to Optuna and sent to MLflow, interrupted ones wait in Optuna
+right where the stores disagree: finished runs are sent to Optuna and MLflow, interrupted ones wait in Optuna
 and are closed in MLflow until they are resumed, and what one store has lost is restored from the other. Every step
 does nothing the second time, so recovery itself may be killed at any point.
 """

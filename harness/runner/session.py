@@ -100,7 +100,7 @@ def status(spec: SweepSpec, datasets: Datasets, options: Options) -> None:
 
 
 def run(spec: SweepSpec, datasets: Datasets, options: Options) -> None:
-    """Train what is missing of a sweep and write its report; ends the command where not everything went well."""
+    """Train what is missing of a sweep and write its report; exits if it was stopped or a run failed."""
     _check_places(options)
     with _exit_codes():
         screen = make_screen(out, EventLog(STORES / f"{spec.name}.log"), plain=options.plain, quiet=options.quiet)
@@ -116,7 +116,8 @@ def run(spec: SweepSpec, datasets: Datasets, options: Options) -> None:
 
 
 def _run(spec: SweepSpec, datasets: Datasets, options: Options, pool: WorkerPool, screen: Screen) -> SweepResult:
-    began = time.monotonic()
+    """The steps of a sweep in their order."""
+    started = time.monotonic()
     screen.message(spec.title, "bold")
     screen.message(f"{runs_planned(spec)}, {plural(pool.size, 'worker')}")
     identity = datasets.identity(spec)
@@ -129,8 +130,9 @@ def _run(spec: SweepSpec, datasets: Datasets, options: Options, pool: WorkerPool
     studies = _open_studies(spec, datasets, identity, storage)
     baseline_data = datasets.of_arm(spec, spec.baseline_arm)
     with _parent_run(tracker, sweep_info(spec, identity, baseline_data, _command())) as parent:
-        if tracker.earlier_sweep and not options.fresh:
-            screen.message(why_anew(spec, baseline_data, options.tracking, tracker.earlier_sweep))
+        earlier = "" if options.fresh else tracker.earlier_sweep
+        if earlier and (why := why_anew(spec, baseline_data, options.tracking, earlier)):
+            screen.message(why)
         outbox = Outbox(tracker, parent.run_id, folder, draw_run)
         facts = datasets.facts(spec)
         if recovered := reconcile(spec, studies, tracker, outbox, facts):
@@ -147,7 +149,7 @@ def _run(spec: SweepSpec, datasets: Datasets, options: Options, pool: WorkerPool
             return replace(result, failed=[*result.failed, _not_stored(outbox)])
         _report(spec, tracker, parent.run_id, options)
         if result.outcome is Outcome.COMPLETE:
-            Estimates().add_actual(identity, time.monotonic() - began, screen.state.finished)
+            Estimates().add_actual(identity, time.monotonic() - started, screen.state.finished)
         return result
 
 
@@ -161,7 +163,7 @@ def _check_places(options: Options) -> None:
 
 @contextmanager
 def _exit_codes() -> Iterator[None]:
-    """End the command with one line and its exit code where a store, another process or a signal stopped it."""
+    """Exit with one line and its code if a store, another process or a signal stops the command."""
     Interrupted.raise_on_signals()
     try:
         yield

@@ -21,6 +21,7 @@ class Interrupted(KeyboardInterrupt):
     @classmethod
     def raise_on_signals(cls) -> None:
         """Raise this exception at every SIGINT and SIGTERM from now on."""
+        cls.received = 0
         for number in STOP_SIGNALS:
             signal.signal(number, cls.handle)
 
