@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 import pandas as pd
 
-if TYPE_CHECKING:
-    pass
+from harness.core import metrics
 
 
 def numbers(runs: pd.DataFrame, column: str) -> pd.Series:
@@ -61,3 +60,13 @@ def training_seeds(runs: pd.DataFrame) -> pd.Series:
     """The seed that each run was trained with. In an A/A sweep it differs from `seed`, by which arms are paired."""
     own = numbers(runs, SEED)
     return own.fillna(numbers(runs, "seed"))
+
+
+_KNOWN: Final = frozenset(value for name, value in vars(metrics).items() if name.isupper() and isinstance(value, str))
+_ASIDE: Final = ("optim/", "perf/", "system/")  # metrics of the training and the machine, not of the model
+
+
+def other_metrics(runs: pd.DataFrame) -> list[str]:
+    """Metrics of a model that `harness.core.metrics` does not name, such as `val/accuracy`, in the order of columns."""
+    names = [str(name) for name in runs if "/" in str(name) and name not in _KNOWN]
+    return [name for name in names if not name.startswith(_ASIDE) and len(finite(runs, name))]

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from harness.analysis.budget import arm_costs, budgets, run_costs
-from harness.analysis.columns import by_seed, compact, constant, finite, numbers, parameters
+from harness.analysis.columns import by_seed, compact, constant, finite, numbers, other_metrics, parameters
 from harness.analysis.comparison import (
     Comparability,
     comparability,
@@ -23,6 +23,7 @@ from harness.analysis.comparison import (
 from harness.analysis.factors import FactorEffects, grid_of, interactions, marginals
 from harness.analysis.search_quality import Floats, crossings_of, expected_best, expected_best_band
 from harness.analysis.seed_noise import Spread, spread_of
+from harness.analysis.statistics import Interval, mean_interval
 from harness.analysis.trials import ArmTrials, arm_trials
 from harness.config.fields import EXCLUSIVE
 from harness.config.spec import StudyConfig
@@ -188,6 +189,14 @@ class Evidence:
         baseline = self.record.baseline if len(self.arms) > 1 and self.ranked else None
         looks = self.looks if self.adaptive else None
         return compare_verdict_runs(self.chosen, self.confirm_seeds, self.arms, baseline, self.metric, self.nats, looks)
+
+    @cached_property
+    def other_metrics(self) -> dict[str, list[Interval]]:
+        """Metric that `harness.core.metrics` does not name → mean and interval over the verdict runs of each arm."""
+        return {
+            name: [mean_interval(finite(self.verdict_runs_of[arm], name)) for arm in self.arms]
+            for name in other_metrics(self.verdict_runs)
+        }
 
     @cached_property
     def compared(self) -> pd.DataFrame:

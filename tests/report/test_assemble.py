@@ -140,3 +140,23 @@ def test_a_report_computes_each_statistic_once(
     else:
         assert {section.anchor for section in content.sections} == {"noise", "budget"}
         assert names["spread_of"] == 3  # loss and bits per byte of the validation split, loss of the test split
+
+
+def test_a_metric_that_the_report_does_not_know_has_a_column(tmp_path: Path) -> None:
+    runs = example.frame([*example.explore_runs(), *example.confirm_runs()])
+    runs["val/accuracy"] = [float("nan")] * 8 + [0.5, 0.6, 0.7, 0.25, 0.25, 0.25]
+    runs["perf/tokens_per_second"] = 1e5  # of the machine, not of the model
+    record = example.record(tune=example.TUNE)
+    runs = in_order(runs, record)
+    content = assemble(example.evidence(record, runs, example.curves_of(runs)), example.samples_of, "mlflow ui")
+    files = write_files(content, example.curves_of(runs), tmp_path)
+    # t(0.975, 2) · 0.1 / √3 = 4.302653 · 0.057735
+    for written in (files.html, files.markdown, tmp_path / "tables" / "metrics.csv"):
+        text = written.read_text("utf-8")
+        assert "val/accuracy" in text and "0.600 ± 0.248" in text, written
+        assert "perf/tokens_per_second" not in text
+    listed = pd.read_csv(tmp_path / "tables" / "trials.csv")
+    assert listed["val/accuracy"].tolist() == ["–"] * 4 + ["0.5000", "0.6000", "0.7000"] + ["–"] * 4 + ["0.2500"] * 3
+    assert pd.read_csv(tmp_path / "runs.csv")["val/accuracy"].count() == 6
+    plain = assemble(example.evidence(record, runs.drop(columns="val/accuracy")), example.samples_of, "mlflow ui")
+    assert "metrics" not in plain.tables

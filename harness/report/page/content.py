@@ -14,7 +14,7 @@ from harness.report.figures.drawing import Drawing
 from harness.report.sections.samples import Moment
 from harness.report.sections.section import Section
 from harness.report.sections.token_losses import Passage
-from harness.report.tables.comparison import answer_table, evidence_table
+from harness.report.tables.comparison import answer_table, evidence_table, metrics_table
 from harness.report.tables.differences import arm_differences
 from harness.report.tables.runs import trials_table
 from harness.report.tables.table import Table
@@ -85,6 +85,11 @@ class Content:
         return answer_table(self.comparison)
 
     @cached_property
+    def metrics_table(self) -> Table | None:
+        """One row per arm: means of further metrics."""
+        return metrics_table(self.evidence)
+
+    @cached_property
     def evidence_table(self) -> Table | None:
         """One row per compared arm: the statistics behind its verdict."""
         return evidence_table(self.comparison)
@@ -98,6 +103,8 @@ class Content:
     def tables(self) -> dict[str, Table]:
         """All tables by file name, without the wide ones of runs and curves."""
         found = {"answer": self.answer_table}
+        if self.metrics_table is not None:
+            found["metrics"] = self.metrics_table
         if self.evidence_table is not None:
             found["evidence"] = self.evidence_table
         for section in self.sections:

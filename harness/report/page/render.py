@@ -139,6 +139,7 @@ def _parts(content: Content) -> dict[str, Any]:
         "answer": content.answer,
         "answer_table": content.answer_table if has_result else None,
         "answer_note": _note(content),
+        "metrics_table": content.metrics_table,
         "answer_figures": content.answer_figures,
         "loss_curves": content.loss_curves,
         "curve_figures": content.curve_figures,

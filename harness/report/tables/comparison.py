@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from harness.analysis.comparison import intervals
+from harness.analysis.evidence import Evidence
 from harness.core import metrics
 from harness.report.tables.table import ARM, Cell, Column, Table, resting_on, seeds_text, spelled, with_half_widths
 from harness.report.text.answer import verdict_text
@@ -75,6 +76,18 @@ def evidence_table(comparison: pd.DataFrame) -> Table | None:
         (Column(f"Seeds for {delta}"), spelled(compared["seeds_needed"], seeds_text)),
     ]
     return resting_on(compared["run_ids"], columns)
+
+
+def metrics_table(evidence: Evidence) -> Table | None:
+    """One row per arm and one column per metric that the other tables do not show; None without such a metric."""
+    if not evidence.other_metrics:
+        return None
+    runs = [evidence.verdict_runs_of[arm]["run_id"] for arm in evidence.arms]
+    columns = [
+        (Column(ARM, numeric=False), [Cell(arm) for arm in evidence.arms]),
+        *((Column(name), with_half_widths(found)) for name, found in evidence.other_metrics.items()),
+    ]
+    return resting_on([" ".join(own) for own in runs], columns)
 
 
 def verdict_cells(compared: pd.DataFrame) -> list[Cell]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import pandas as pd
 
+from harness.analysis.columns import other_metrics
 from harness.analysis.evidence import Evidence
 from harness.config.fields import short_name
 from harness.core import metrics
@@ -19,6 +20,7 @@ from harness.report.text.numbers import (
     number,
     setting,
     short_id,
+    significant,
 )
 
 
@@ -98,6 +100,11 @@ def _loss_cell(run: pd.Series, metric: str = metrics.VAL_LOSS) -> Cell:
     return Cell(f"({text})")
 
 
+def _metric_cell(run: pd.Series, metric: str) -> Cell:
+    value = _as_float(run.get(metric))
+    return sortable(value, significant(value))
+
+
 def trials_table(runs: pd.DataFrame, tune: Sequence[str], address: Callable[[str], str] | None = None) -> Table:
     """Every run of the sweep, including failed ones, with the reason if it is not complete.
 
@@ -107,6 +114,7 @@ def trials_table(runs: pd.DataFrame, tune: Sequence[str], address: Callable[[str
         address: run id → URL of its page on an MLflow server; None without a server.
     """
     tested = metrics.TEST_LOSS in runs and bool(runs[metrics.TEST_LOSS].notna().any())
+    others = other_metrics(runs)
     explained = "reason" in runs and bool(runs["reason"].fillna("").ne("").any())
     columns = [
         Column("Run", numeric=False),
@@ -117,6 +125,7 @@ def trials_table(runs: pd.DataFrame, tune: Sequence[str], address: Callable[[str
         *(Column(short_name(path)) for path in tune),
         Column("Val loss"),
         *([Column("Test loss")] if tested else []),
+        *(Column(name) for name in others),
         Column("Tokens"),
         Column("Time"),
         Column("Outcome", numeric=False),
@@ -135,6 +144,7 @@ def trials_table(runs: pd.DataFrame, tune: Sequence[str], address: Callable[[str
             *(_setting_cell(run.get(path)) for path in tune),
             _loss_cell(run),
             *([_loss_cell(run, metrics.TEST_LOSS)] if tested else []),
+            *(_metric_cell(run, name) for name in others),
             sortable(tokens, count(tokens)),
             sortable(seconds, duration(seconds)),
             Cell(run["outcome"] if isinstance(run["outcome"], str) else "running"),
