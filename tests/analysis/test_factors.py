@@ -166,7 +166,7 @@ def test_few_sweeps_with_additive_effects_show_an_interaction(seeds: int) -> Non
     losses = effects + shared + generator.normal(0, 0.01, (3, 3, sweeps, seeds))
     p = paired_t_p(contrasts(losses))
     adjusted = holm(p)
-    alarms = (adjusted <= 0.05).any(axis=-1)
+    alarms = np.asarray((adjusted <= 0.05).any(axis=-1))
     assert alarms.mean() <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / sweeps)
     assert (p <= 0.05).any(axis=-1).mean() > 2 * alarms.mean()  # so the line above can fail
     # The frames say the same of single sweeps: some with an alarm, some without.
@@ -352,7 +352,7 @@ def test_a_grid_is_arranged_by_value() -> None:
 
 
 def test_a_metric_that_does_not_compare_the_arms_is_refused() -> None:
-    levels = {DROP: [0.0, 0.1], "data.tokenizer": ["gpt2", "byte"]}
+    levels: Levels = {DROP: [0.0, 0.1], "data.tokenizer": ["gpt2", "byte"]}
     record = record_of(levels)
     runs = runs_of(record, drawn(levels, 2, seed=18))
     with pytest.raises(ValueError, match="predict different tokens"):

@@ -34,7 +34,7 @@ def draw(space: Space, count: int, seed: int = 0) -> list[Trial]:
 
     def value(kind: str, values: Sequence[Any]) -> Any:
         if kind == "choice":
-            return values[rng.integers(len(values))]
+            return values[int(rng.integers(len(values)))]
         low, high = values
         if kind == "int_uniform":
             return int(rng.integers(low, high + 1))
@@ -298,8 +298,8 @@ def tpe(case: Case, count: int) -> list[Trial]:
     """Trials of Optuna's TPE, clustered around the best one."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0, multivariate=False))
-    distributions = {
-        path: optuna.distributions.FloatDistribution(*values, log=kind == "log_uniform")
+    distributions: dict[str, optuna.distributions.BaseDistribution] = {
+        path: optuna.distributions.FloatDistribution(values[0], values[1], log=kind == "log_uniform")
         for path, dimension in case.space.items()
         for kind, values in dimension.items()
     }
@@ -334,7 +334,7 @@ def test_r2_is_weighted_over_the_space_and_not_over_the_trials() -> None:
 
 @pytest.mark.parametrize("count", [8, 12, 60])
 def test_pure_noise_gives_a_low_r2(count: int) -> None:
-    space = {"rate": RATE, "drop": DROP, "optimizer": OPTIMIZER}
+    space: Space = {"rate": RATE, "drop": DROP, "optimizer": OPTIMIZER}
     for seed in range(3):
         result = importance(draw(space, count, seed), np.random.default_rng(seed).standard_normal(count), space)
         assert result is not None and result.r2 < 0.5 and not result.enough

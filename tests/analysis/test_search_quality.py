@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,7 +36,9 @@ RATE = {"train.learning_rate": {"log_uniform": [1e-4, 1e-2]}}
         ("adamw", {"choice": ["adamw", "muon", "sgd"]}, None),
     ],
 )
-def test_position_of_a_value_on_its_own_scale(value: object, dimension: dict[str, list], where: float | None) -> None:
+def test_position_of_a_value_on_its_own_scale(
+    value: object, dimension: dict[str, list[Any]], where: float | None
+) -> None:
     assert place(value, dimension) == (None if where is None else pytest.approx(where))
 
 
@@ -119,13 +123,13 @@ def test_sensitivity_worked_by_hand() -> None:
     assert math.isnan(learning_rate_sensitivity([1e-3, 1e-3], [4.0, 5.0], 9.0, 1e-4, 1e-2))
 
 
-SPACE = {**RATE, "train.optimizer": {"choice": ["adamw", "muon", "sgd"]}}
+SPACE: Mapping[str, Mapping[str, Sequence[Any]]] = {**RATE, "train.optimizer": {"choice": ["adamw", "muon", "sgd"]}}
 
 
 def test_an_optimum_is_near_diverged_trials_that_are_its_neighbours() -> None:
     # u = 0, 0.5 (best) and, diverged, 1: every trial is 0.5 from its neighbour, the diverged one too
     near = nearest_diverged(trials(1e-4, 1e-3), [5.0, 4.0], trials(1e-2), RATE)
-    assert near and (near.distance, near.reach) == (pytest.approx(0.5), pytest.approx(0.5)) and near.touches
+    assert near and [near.distance, near.reach] == pytest.approx([0.5, 0.5]) and near.touches
     # one more at u = 0.45: distances to neighbours 0.45, 0.05, 0.05, 0.5, of median 0.25
     more = nearest_diverged(trials(1e-4, 1e-3, 10**-3.1), [5.0, 4.0, 4.1], trials(1e-2), RATE)
     assert more and more.distance == pytest.approx(0.5) and more.reach == pytest.approx(0.25) and not more.touches

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 import example_sweep as example
@@ -124,7 +125,7 @@ class _Losses:
         self.of_seed: dict[Any, float] = {}
         self.rows: dict[str, dict[str, Any]] = {}  # by arm: the columns that its runs share
 
-    def loss(self, arm: str, place: Sequence[float], seed: object) -> float:
+    def loss(self, arm: str, place: npt.ArrayLike, seed: object) -> float:
         """Final validation loss at `place` in the unit cube."""
         shared = self.of_seed.setdefault(seed, self.rng.normal(0, self.shared))
         hill = float(np.sum(self.curvature * (np.asarray(place) - self.optimum[arm]) ** 2)) if self.tuned else 0.0

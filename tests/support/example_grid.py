@@ -16,12 +16,12 @@ from harness.analysis import factors
 from harness.config.fields import arm_name
 from harness.tracking import SweepRecord
 
-DROP, BIAS, RATE = "model.drop_rate", "model.qkv_bias", "train.learning_rate"
-SMALL = {DROP: [0.0, 0.2], BIAS: [False, True]}
-WIDE = {DROP: [0.0, 0.1, 0.2], RATE: [1e-3, 3e-3, 1e-2]}
-DEEP = {DROP: [0.0, 0.2], RATE: [1e-3, 3e-3, 1e-2], BIAS: [False, True]}
-
 Levels = Mapping[str, Sequence[Any]]
+
+DROP, BIAS, RATE = "model.drop_rate", "model.qkv_bias", "train.learning_rate"
+SMALL: Levels = {DROP: [0.0, 0.2], BIAS: [False, True]}
+WIDE: Levels = {DROP: [0.0, 0.1, 0.2], RATE: [1e-3, 3e-3, 1e-2]}
+DEEP: Levels = {DROP: [0.0, 0.2], RATE: [1e-3, 3e-3, 1e-2], BIAS: [False, True]}
 
 
 def record_of(levels: Levels, **changes: Any) -> SweepRecord:

@@ -23,7 +23,8 @@ from harness.tracking import PlanChange, SweepRecord
 RATE = "train.learning_rate"
 LOSSES = ["val/loss", "test/loss", "best_val_loss"]
 
-Planting = Callable[[SweepRecord, pd.DataFrame], tuple[SweepRecord, pd.DataFrame, tuple[str, ...]]]
+Planted = tuple[SweepRecord, pd.DataFrame, tuple[str, ...]]
+Planting = Callable[[SweepRecord, pd.DataFrame], Planted]
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Plant:
         """The sweep before anything is wrong with it."""
         return clean_sweep(number, mishaps=False, **self.base)
 
-    def planted(self, number: int) -> tuple[SweepRecord, pd.DataFrame, tuple[str, ...]]:
+    def planted(self, number: int) -> Planted:
         """The same sweep with the fault, and the words that have to name it."""
         record, runs = self.clean(number)
         return self.plant(record, runs.copy())
@@ -108,7 +109,7 @@ def seed_of(runs: pd.DataFrame, row: Any) -> str:
 
 
 @planted(WarningKind.EDGE, dimensions=1)
-def optimum_at_the_end_of_the_range(record, runs):
+def optimum_at_the_end_of_the_range(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     arm = other(record)
     for place, row in enumerate(trials(runs, arm)[:5]):
         runs.loc[row, RATE] = 3.03e-4 + 1e-5 * place
@@ -117,7 +118,7 @@ def optimum_at_the_end_of_the_range(record, runs):
 
 
 @planted(WarningKind.EDGE, dimensions=1)
-def best_option_of_a_grid_is_its_last(record, runs):
+def best_option_of_a_grid_is_its_last(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     options = [2e-3, 1e-3, 5e-4]
     for one in record.arms:
         mine = trials(runs, one.name)
@@ -135,21 +136,21 @@ def best_option_of_a_grid_is_its_last(record, runs):
 
 
 @planted(WarningKind.UNEQUAL_TRIALS, dimensions=1)
-def one_arm_searched_less(record, runs):
+def one_arm_searched_less(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     arm = other(record)
     size = int(((runs["arm"] == arm) & runs["outcome"].isin(["complete", "pruned", "diverged"])).sum()) - 6
     return record, runs.drop(index=trials(runs, arm)[-2:]), (f"{arm} {size - 2}", "by luck")
 
 
 @planted(WarningKind.SEARCH_UNFINISHED, dimensions=1)
-def a_search_that_was_stopped(record, runs):
+def a_search_that_was_stopped(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     size = record.study["trials"]
     asked = replace(record, study={**record.study, "trials": size + 5})
     return asked, runs, (f"{size + 5} explore trials per arm", f"{other(record)} {size}")
 
 
 @planted(WarningKind.FEW_TRIALS, WarningKind.SEARCH_UNFINISHED, dimensions=2)
-def three_trials_for_two_dimensions(record, runs):
+def three_trials_for_two_dimensions(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     kept = {row for one in record.arms for row in trials(runs, one.name)[:3]}
     explored = runs[runs["phase"] == "explore"].index
     runs = runs.drop(index=[row for row in explored if row not in kept])
@@ -157,14 +158,14 @@ def three_trials_for_two_dimensions(record, runs):
 
 
 @planted(WarningKind.MOSTLY_PRUNED, WarningKind.ORDER_FLIPS, dimensions=1)
-def one_arm_mostly_pruned(record, runs):
+def one_arm_mostly_pruned(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     arm = other(record)
     runs.loc[trials(runs, arm)[2:], "outcome"] = "pruned"
     return record, runs, (arm, "pruned")
 
 
 @planted(WarningKind.DIVERGED_TRIALS, dimensions=1)
-def a_third_of_the_trials_diverged(record, runs):
+def a_third_of_the_trials_diverged(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     arm = other(record)
     mine = trials(runs, arm)
     far = (np.log(runs.loc[mine, RATE]) - math.log(runs.loc[mine[0], RATE])).abs().sort_values().index
@@ -174,7 +175,7 @@ def a_third_of_the_trials_diverged(record, runs):
 
 
 @planted(WarningKind.BESIDE_DIVERGED, WarningKind.DIVERGED_TRIALS, dimensions=1)
-def divergence_beside_the_best(record, runs):
+def divergence_beside_the_best(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     arm = other(record)
     best, *_, worst = trials(runs, arm)
     end(runs, pd.Index([worst]), "diverged")
@@ -183,7 +184,7 @@ def divergence_beside_the_best(record, runs):
 
 
 @planted(WarningKind.ORDER_FLIPS, arms=2, dimensions=1)
-def a_lucky_last_trial(record, runs):
+def a_lucky_last_trial(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     lucky, steady = other(record), record.baseline
     first, second = trials(runs, lucky), trials(runs, steady)
     level = runs.loc[first[0], "val/loss"]
@@ -195,21 +196,21 @@ def a_lucky_last_trial(record, runs):
 
 
 @planted(WarningKind.OUTSIDE_SPACE, dimensions=1)
-def a_trial_outside_the_space(record, runs):
+def a_trial_outside_the_space(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     arm = other(record)
     runs.loc[trials(runs, arm)[-1], RATE] = 0.05
     return record, runs, (arm, "1 explore trial", "0.05", "log_uniform")
 
 
 @planted(WarningKind.SEARCH_SEEDS, dimensions=1)
-def one_arm_searched_on_another_seed(record, runs):
+def one_arm_searched_on_another_seed(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     mine = (runs["phase"] == "explore") & (runs["arm"] == other(record))
     runs.loc[mine, ["seed", "train.seed"]] = 77
     return record, runs, ("2 seeds 1 and 77",)
 
 
 @planted(WarningKind.TEST_READ, dimensions=1)
-def the_search_reads_the_test_split(record, runs):
+def the_search_reads_the_test_split(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     arm = other(record)
     rows = trials(runs, arm)[:2]
     runs.loc[rows, "test/loss"] = runs.loc[rows, "val/loss"] + 0.2
@@ -217,7 +218,7 @@ def the_search_reads_the_test_split(record, runs):
 
 
 @planted(WarningKind.NOT_BEST, dimensions=1)
-def the_second_best_was_confirmed(record, runs):
+def the_second_best_was_confirmed(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     arm = other(record)
     first, second = trials(runs, arm)[:2]
     runs.loc[confirm(runs, arm), RATE] = runs.loc[second, RATE]
@@ -225,14 +226,14 @@ def the_second_best_was_confirmed(record, runs):
 
 
 @planted(WarningKind.UNTRIED, dimensions=1)
-def untried_values_were_confirmed(record, runs):
+def untried_values_were_confirmed(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     arm = other(record)
     runs.loc[confirm(runs, arm), RATE] = 1.23e-3
     return record, runs, (arm, "learning_rate=1.23e-3")
 
 
 @planted(WarningKind.SPLIT_ARM, dimensions=1)
-def one_seed_has_other_tuned_values(record, runs):
+def one_seed_has_other_tuned_values(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     arm = other(record)
     row = confirm(runs, arm)[2]
     runs.loc[row, RATE] = runs.loc[trials(runs, arm)[1], RATE]
@@ -243,19 +244,19 @@ def one_seed_has_other_tuned_values(record, runs):
 
 
 @planted(WarningKind.RUNNING, WarningKind.UNFINISHED)
-def still_running(record, runs):
+def still_running(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     end(runs, confirm(runs, other(record))[-1:], None)
     return record, runs, ("1 run had not ended",)
 
 
 @planted(WarningKind.UNFINISHED)
-def fewer_seeds_than_asked(record, runs):
+def fewer_seeds_than_asked(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     arm = other(record)
     return record, runs.drop(index=confirm(runs, arm)[-1:]), (f"{arm} (5)", "6 confirm runs")
 
 
 @planted(WarningKind.UNFINISHED, WarningKind.FEW_SEEDS, looks=(3, 6, 12), factor="train.beta2")
-def an_open_verdict_without_its_seeds(record, runs):
+def an_open_verdict_without_its_seeds(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     for one in record.arms:
         runs = runs.drop(index=confirm(runs, one.name)[3:])
     arm = other(record)
@@ -266,19 +267,19 @@ def an_open_verdict_without_its_seeds(record, runs):
 
 
 @planted(WarningKind.NO_BASELINE, WarningKind.UNFINISHED)
-def no_baseline(record, runs):
+def no_baseline(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     return record, runs.drop(index=confirm(runs, record.baseline)), (record.baseline,)
 
 
 @planted(WarningKind.DIVERGED_ARM)
-def an_arm_that_diverged(record, runs):
+def an_arm_that_diverged(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     arm = other(record)
     end(runs, confirm(runs, arm), "diverged")
     return record, runs, (arm, "6 confirm runs", "diverged")
 
 
 @planted(WarningKind.DIVERGED_ARM, WarningKind.UNFINISHED, WarningKind.DIVERGED_TRIALS, dimensions=1)
-def an_arm_without_a_trial(record, runs):
+def an_arm_without_a_trial(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     arm = other(record)
     runs = runs.drop(index=confirm(runs, arm))
     mine = (runs["arm"] == arm) & (runs["phase"] == "explore") & (runs["outcome"] != "failed")
@@ -287,7 +288,7 @@ def an_arm_without_a_trial(record, runs):
 
 
 @planted(WarningKind.SURVIVORS)
-def a_diverged_seed_left_out(record, runs):
+def a_diverged_seed_left_out(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     arm = other(record)
     row = confirm(runs, arm)[1]
     end(runs, pd.Index([row]), "diverged")
@@ -295,7 +296,7 @@ def a_diverged_seed_left_out(record, runs):
 
 
 @planted(WarningKind.SURVIVORS, WarningKind.UNFINISHED)
-def a_failed_seed_left_out(record, runs):
+def a_failed_seed_left_out(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     arm = other(record)
     row = confirm(runs, arm)[1]
     end(runs, pd.Index([row]), "failed")
@@ -303,7 +304,7 @@ def a_failed_seed_left_out(record, runs):
 
 
 @planted(WarningKind.PRUNED_CONFIRM, WarningKind.UNFINISHED)
-def a_pruned_confirm_run(record, runs):
+def a_pruned_confirm_run(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     arm = other(record)
     row = confirm(runs, arm)[0]
     runs.loc[row, "outcome"] = "pruned"
@@ -311,7 +312,7 @@ def a_pruned_confirm_run(record, runs):
 
 
 @planted(WarningKind.SEARCHED_SEED, dimensions=1)
-def confirmed_on_the_seed_of_the_search(record, runs):
+def confirmed_on_the_seed_of_the_search(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     for one in record.arms:
         row = confirm(runs, one.name)[0]
         runs.loc[row, ["seed", "train.seed"]] = 1
@@ -320,14 +321,14 @@ def confirmed_on_the_seed_of_the_search(record, runs):
 
 
 @planted(WarningKind.FALSE_PAIRS)
-def labels_are_not_seeds(record, runs):
+def labels_are_not_seeds(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     arm = other(record)
     runs.loc[confirm(runs, arm), "train.seed"] += 50
     return record, runs, (arm, "51 to 56")
 
 
 @planted(WarningKind.COUNTED_TWICE)
-def one_result_under_two_seeds(record, runs):
+def one_result_under_two_seeds(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     arm = other(record)
     first, second = confirm(runs, arm)[:2]
     runs.loc[second, LOSSES] = runs.loc[first, LOSSES]
@@ -335,35 +336,35 @@ def one_result_under_two_seeds(record, runs):
 
 
 @planted(WarningKind.COUNTED_TWICE, WarningKind.FALSE_PAIRS)
-def one_seed_under_two_labels(record, runs):
+def one_seed_under_two_labels(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     arm = other(record)
     runs.loc[confirm(runs, arm)[1], "train.seed"] = 1
     return record, runs, (arm, "seeds 1 and 2")
 
 
 @planted(WarningKind.UNPAIRED)
-def an_arm_on_its_own_seeds(record, runs):
+def an_arm_on_its_own_seeds(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     arm = other(record)
     runs.loc[confirm(runs, arm)[:2], ["seed", "train.seed"]] += 100
     return record, runs, (arm, "seeds 1, 2, 101 and 102", "4 pairs")
 
 
 @planted(WarningKind.UNPAIRED)
-def a_seed_more_for_one_arm(record, runs):
+def a_seed_more_for_one_arm(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     arm = other(record)
     extra = {"seed": 40, "train.seed": 40, "val/loss": 4.9, "best_val_loss": 4.9}
     return record, copied(runs, confirm(runs, arm)[-1:], **extra), (arm, "seed 40")
 
 
 @planted(WarningKind.OFF_LOOK, WarningKind.UNFINISHED, WarningKind.FEW_SEEDS, looks=(3, 6, 12), factor="train.beta2")
-def stopped_between_two_looks(record, runs):
+def stopped_between_two_looks(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     arm = max((one.name for one in record.arms), key=lambda name: len(confirm(runs, name)))
     size = len(confirm(runs, arm)) - 1
     return record, runs.drop(index=confirm(runs, arm)[-1:]), (f"{arm} {size}", "3, 6 and 12")
 
 
 @planted(WarningKind.SHORT)
-def a_run_that_stopped_before_its_budget(record, runs):
+def a_run_that_stopped_before_its_budget(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     arm = other(record)
     row = confirm(runs, arm)[3]
     runs.loc[row, ["tokens", "steps"]] = [7168, 14]
@@ -371,7 +372,7 @@ def a_run_that_stopped_before_its_budget(record, runs):
 
 
 @planted(WarningKind.SHORT, budget="epochs")
-def a_run_that_stopped_before_its_siblings(record, runs):
+def a_run_that_stopped_before_its_siblings(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     arm = other(record)
     row = confirm(runs, arm)[3]
     runs.loc[row, ["tokens", "steps"]] = [4096, 8]
@@ -379,7 +380,7 @@ def a_run_that_stopped_before_its_siblings(record, runs):
 
 
 @planted(WarningKind.SHORT, dimensions=1, budget="steps")
-def a_trial_that_stopped_before_its_budget(record, runs):
+def a_trial_that_stopped_before_its_budget(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     arm = other(record)
     row = trials(runs, arm)[-1]
     runs.loc[row, ["tokens", "steps"]] = [512, 1]
@@ -390,7 +391,7 @@ def a_trial_that_stopped_before_its_budget(record, runs):
 
 
 @planted(WarningKind.FEW_SEEDS)
-def far_too_much_noise(record, runs):
+def far_too_much_noise(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     arm = other(record)
     rows = confirm(runs, arm)
     runs.loc[rows, LOSSES] = runs.loc[confirm(runs, record.baseline), LOSSES].to_numpy()
@@ -399,13 +400,13 @@ def far_too_much_noise(record, runs):
 
 
 @planted(WarningKind.FEW_SEEDS)
-def one_seed(record, runs):
+def one_seed(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     runs = runs.drop(index=[row for one in record.arms for row in confirm(runs, one.name)[1:]])
     return replace(record, study={**record.study, "seeds": 1, "looks": [1]}), runs, (other(record), "one seed")
 
 
 @planted(WarningKind.ONE_SEED, WarningKind.FEW_SEEDS)
-def a_seed_far_from_the_others(record, runs):
+def a_seed_far_from_the_others(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     arm = other(record)
     row = confirm(runs, arm)[4]
     runs.loc[row, LOSSES] += 1.0
@@ -413,14 +414,14 @@ def a_seed_far_from_the_others(record, runs):
 
 
 @planted(WarningKind.NO_EFFECT)
-def a_setting_that_does_nothing(record, runs):
+def a_setting_that_does_nothing(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     arm = other(record)
     runs.loc[confirm(runs, arm), LOSSES] = runs.loc[confirm(runs, record.baseline), LOSSES].to_numpy()
     return record, runs, (arm, record.baseline, "identical losses")
 
 
 @planted(WarningKind.NOT_REPRODUCED, dimensions=1)
-def confirm_runs_far_from_the_trial(record, runs):
+def confirm_runs_far_from_the_trial(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     arm = other(record)
     before = runs.loc[trials(runs, arm)[0], "val/loss"]
     runs.loc[confirm(runs, arm), LOSSES] += 1.5
@@ -428,7 +429,7 @@ def confirm_runs_far_from_the_trial(record, runs):
 
 
 @planted(WarningKind.NONDETERMINISTIC)
-def a_run_repeated_with_another_result(record, runs):
+def a_run_repeated_with_another_result(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     arm = other(record)
     row = confirm(runs, arm)[0]
     worse = runs.loc[row, "val/loss"] + 0.05
@@ -436,7 +437,7 @@ def a_run_repeated_with_another_result(record, runs):
 
 
 @planted(WarningKind.NONDETERMINISTIC)
-def a_run_that_diverged_once(record, runs):
+def a_run_that_diverged_once(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     arm = other(record)
     row = confirm(runs, arm)[0]
     twice = copied(runs, pd.Index([row]), outcome="diverged", **{"val/loss": math.nan})
@@ -444,14 +445,14 @@ def a_run_that_diverged_once(record, runs):
 
 
 @planted(WarningKind.NON_FINITE)
-def complete_without_a_loss(record, runs):
+def complete_without_a_loss(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     arm = other(record)
     runs.loc[confirm(runs, arm)[0], "val/loss"] = math.inf
     return record, runs, (arm, "1 complete run", "no finite loss")
 
 
 @planted(WarningKind.NON_FINITE)
-def infinite_values_on_the_way(record, runs):
+def infinite_values_on_the_way(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     arm = other(record)
     runs["non_finite"] = None
     runs.loc[confirm(runs, arm)[0], "non_finite"] = "optim/grad_norm"
@@ -459,21 +460,21 @@ def infinite_values_on_the_way(record, runs):
 
 
 @planted(WarningKind.UNTRAINED)
-def an_arm_that_did_not_learn(record, runs):
+def an_arm_that_did_not_learn(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     arm = other(record)
     runs.loc[confirm(runs, arm), LOSSES] += 6.5
     return record, runs, (arm, "did not learn")
 
 
 @planted(WarningKind.OVERFITTED)
-def one_arm_overfits(record, runs):
+def one_arm_overfits(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     arm = other(record)
     runs.loc[confirm(runs, arm), ["val/loss", "test/loss"]] += 0.15
     return record, runs, (f"{arm} 0.15", "last checkpoint")
 
 
 @planted(WarningKind.TEST_DISAGREES)
-def the_test_split_says_the_opposite(record, runs):
+def the_test_split_says_the_opposite(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     arm = other(record)
     rows, base = confirm(runs, arm), confirm(runs, record.baseline)
     noise = 0.002 * np.arange(len(rows))
@@ -484,7 +485,7 @@ def the_test_split_says_the_opposite(record, runs):
 
 
 @planted(WarningKind.TEST_MISSING)
-def a_run_that_did_not_read_the_test_split(record, runs):
+def a_run_that_did_not_read_the_test_split(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     arm = other(record)
     row = confirm(runs, arm)[2]
     runs.loc[row, "test/loss"] = math.nan
@@ -495,13 +496,13 @@ def a_run_that_did_not_read_the_test_split(record, runs):
 
 
 @planted(WarningKind.TARGETS)
-def another_validation_split(record, runs):
+def another_validation_split(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     runs.loc[confirm(runs, other(record)), "data.split.val"] = 0.2
     return record, runs, ("data.split.val (0.1 and 0.2)",)
 
 
 @planted(WarningKind.TARGETS, WarningKind.SETTINGS)
-def a_run_with_another_tokenizer(record, runs):
+def a_run_with_another_tokenizer(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     row = confirm(runs, other(record))[0]
     runs.loc[row, ["data.tokenizer", "model.vocab_size"]] = ["byte", 256]
     runs["val/bits_per_byte"] = runs["val/loss"] / 3
@@ -509,41 +510,41 @@ def a_run_with_another_tokenizer(record, runs):
 
 
 @planted(WarningKind.DATA_HASH)
-def the_text_changed_in_between(record, runs):
+def the_text_changed_in_between(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     runs["data_sha256"] = "aca588c1" * 8
     runs.loc[confirm(runs, other(record)), "data_sha256"] = "0badf00d" * 8
     return record, runs, ("aca588c1", "0badf00d")
 
 
 @planted(WarningKind.SETTINGS)
-def another_setting_differs(record, runs):
+def another_setting_differs(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     runs.loc[confirm(runs, other(record)), "train.beta2"] = 0.99
     return record, runs, ("train.beta2 (0.95 and 0.99)",)
 
 
 @planted(WarningKind.UNEQUAL_BUDGET)
-def one_arm_trained_for_longer(record, runs):
+def one_arm_trained_for_longer(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     arm = other(record)
     runs.loc[confirm(runs, arm), ["tokens", "steps"]] = [10240, 20]
     return record, runs, (f"{arm} 10.2 k", "8,192")
 
 
 @planted(WarningKind.THROUGHPUT, budget="seconds")
-def a_busy_machine(record, runs):
+def a_busy_machine(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     arm = other(record)
     runs.loc[confirm(runs, arm)[:2], ["tokens", "steps"]] = [102_400, 200]
     return record, runs, (f"{arm} 102 k to",)
 
 
 @planted(WarningKind.THROUGHPUT, budget="seconds")
-def a_slower_time_of_day(record, runs):
+def a_slower_time_of_day(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     arm = other(record)
     runs.loc[confirm(runs, arm), ["tokens", "steps"]] = [102_400, 200]
     return record, runs, (f"{arm} 102 k", "not equally fast")
 
 
 @planted(WarningKind.COMMITS)
-def an_arm_of_another_commit(record, runs):
+def an_arm_of_another_commit(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     arm = other(record)
     runs["commit"] = "db73c1e0" * 5
     runs.loc[confirm(runs, arm), "commit"] = "a" * 40
@@ -551,7 +552,7 @@ def an_arm_of_another_commit(record, runs):
 
 
 @planted(WarningKind.DEVICES)
-def an_arm_on_another_device(record, runs):
+def an_arm_on_another_device(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     arm = other(record)
     runs["device"] = "cpu"
     runs.loc[confirm(runs, arm)[:2], "device"] = "NVIDIA H200"
@@ -559,7 +560,7 @@ def an_arm_on_another_device(record, runs):
 
 
 @planted(WarningKind.VERSIONS)
-def an_arm_with_another_torch(record, runs):
+def an_arm_with_another_torch(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     arm = other(record)
     runs["versions"] = "torch 2.13.0"
     runs.loc[confirm(runs, arm), "versions"] = "torch 2.12.1"
@@ -567,18 +568,18 @@ def an_arm_with_another_torch(record, runs):
 
 
 @planted(WarningKind.DIRTY)
-def uncommitted_changes(record, runs):
+def uncommitted_changes(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     return replace(record, dirty=True), runs, ("uncommitted changes", "dirty.patch")
 
 
 @planted(WarningKind.DROPPED_ARM)
-def an_arm_that_disappeared(record, runs):
+def an_arm_that_disappeared(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     arm = other(record)
     return replace(record, arms=tuple(one for one in record.arms if one.name != arm)), runs, (arm,)
 
 
 @planted(WarningKind.PLAN)
-def seeds_added_after_a_look(record, runs):
+def seeds_added_after_a_look(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     names = [one.name for one in record.arms]
     plan = {"method": METHOD_VERSION, "metric": "val/loss", "baseline": record.baseline, "arms": names, "trials": 0}
     plan |= {"seeds": 3, "looks": [3], "test": "paired t test", "correction": "Holm", "alpha": 0.05, "delta": DELTA}

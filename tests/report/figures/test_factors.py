@@ -38,7 +38,7 @@ def texts(drawing: Drawing | None) -> list[str]:
 
 
 def test_the_factor_with_more_levels_is_on_the_x_axis() -> None:
-    levels = {BIAS: [False, True], DROP: [0.2, 0.0, 0.1]}
+    levels: Levels = {BIAS: [False, True], DROP: [0.2, 0.0, 0.1]}
     words = texts(draw(levels, drawn(levels, 3, seed=1)))
     assert {"drop_rate", "qkv_bias=false", "qkv_bias=true", "validation loss"} <= set(words)
     assert [word for word in words if word in ("0.0", "0.1", "0.2")] == ["0.0", "0.1", "0.2"]  # numbers rise
@@ -52,7 +52,7 @@ def test_the_same_runs_give_the_same_bytes() -> None:
 
 
 def test_at_most_four_pairs_are_drawn_the_clearest_ones() -> None:
-    levels = {**DEEP, "model.tie_embeddings": [False, True]}
+    levels: Levels = {**DEEP, "model.tie_embeddings": [False, True]}
     losses = drawn(levels, 3, seed=3, spread=0.001)
     losses[:, :, 1, 1] += 0.1 * np.array([1, 1.02, 0.98])  # qkv_bias with tie_embeddings, the last pair
     made = draw(levels, losses)
@@ -106,7 +106,7 @@ def test_nothing_is_drawn_without_a_common_seed() -> None:
 
 
 def test_long_names_are_rotated_and_long_numbers_rounded() -> None:
-    levels = {DROP: [0.0, 0.1, 0.2, 0.3], RATE: [1e-4, 3e-4]}
+    levels: Levels = {DROP: [0.0, 0.1, 0.2, 0.3], RATE: [1e-4, 3e-4]}
     record = record_of(levels)
     runs = runs_of(record, drawn(levels, 2, seed=10))
     found, contrasts = grid(runs, record, "val/loss"), interactions(runs, record, "val/loss", 0.02)
@@ -121,7 +121,7 @@ def test_long_names_are_rotated_and_long_numbers_rounded() -> None:
 
 
 def test_a_long_legend_does_not_shrink_the_panels() -> None:
-    levels = {DROP: [place / 10 for place in range(7)], RATE: [place / 1000 for place in range(1, 8)]}
+    levels: Levels = {DROP: [place / 10 for place in range(7)], RATE: [place / 1000 for place in range(1, 8)]}
     few, many = draw(WIDE, drawn(WIDE, 1, seed=12)), draw(levels, drawn(levels, 1, seed=12))
     sizes = [ET.fromstring(made.file).get("viewBox", "").split()[2:] for made in (few, many) if made is not None]
     (width, height), (wide, high) = ((float(side) for side in size) for size in sizes)

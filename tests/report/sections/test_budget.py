@@ -186,7 +186,9 @@ def test_a_budget_in_steps() -> None:
 
 def test_a_compared_budget_is_not_called_a_difference() -> None:
     arms = {"budget.tokens=4096": {"train.budget.tokens": 4096}, "budget.tokens=8192": {"train.budget.tokens": 8192}}
-    columns = {name: dict(zip(arms, values, strict=True)) for name, values in (("tokens", (4096, 8192)),)}
+    columns: dict[str, Any] = {
+        name: dict(zip(arms, values, strict=True)) for name, values in (("tokens", (4096, 8192)),)
+    }
     frame = runs({arm: {} for arm in arms}, **columns, **{"train.budget.tokens": columns["tokens"]})
     given, parity = section(arms, frame).text
     assert given == "The spec gives each run 4,096 tokens to 8,192 tokens. The sweep compares budgets."
@@ -203,8 +205,11 @@ def test_a_compared_budget_is_not_called_a_difference() -> None:
 
 
 def test_budgets_of_different_kinds_are_both_named() -> None:
-    arms = {"a": {"train.budget.tokens": 8192}, "b": {"train.budget.seconds": 10.0}}
-    columns = {"train.budget.tokens": {"a": 8192, "b": math.nan}, "train.budget.seconds": {"a": math.nan, "b": 10.0}}
+    arms: dict[str, dict[str, float]] = {"a": {"train.budget.tokens": 8192}, "b": {"train.budget.seconds": 10.0}}
+    columns: dict[str, Any] = {
+        "train.budget.tokens": {"a": 8192, "b": math.nan},
+        "train.budget.seconds": {"a": math.nan, "b": 10.0},
+    }
     given, parity = section(arms, runs({"a": {}, "b": {}}, **columns)).text
     assert given.startswith("The spec gives each run 8,192 tokens or 10 s of training. The sweep compares budgets.")
     assert "training time" not in parity

@@ -116,7 +116,7 @@ def test_a_significant_effect_below_delta_is_called_small() -> None:
 
 
 def test_many_levels_are_grouped_by_verdict() -> None:
-    levels = {DROP: [0.0, 0.1, 0.2, 0.3, 0.4], BIAS: [False, True]}
+    levels: Levels = {DROP: [0.0, 0.1, 0.2, 0.3, 0.4], BIAS: [False, True]}
     losses = drawn(levels, 5, seed=4, spread=0.002) + np.array([0, 0, 0, 0.3, 0.3])[:, None, None]
     single = written(levels, losses).text[1]
     assert (
@@ -217,14 +217,14 @@ def test_no_section_for_fewer_than_two_factors() -> None:
 
 
 def test_no_section_where_arms_are_not_ranked() -> None:
-    levels = {DROP: [0.0, 0.1], "data.corpus": ["sotu-1820", "sotu"]}
+    levels: Levels = {DROP: [0.0, 0.1], "data.corpus": ["sotu-1820", "sotu"]}
     record = record_of(levels)
     runs = runs_of(record, drawn(levels, 3, seed=11))
     assert factor_section(example.evidence(record, runs)) is None
 
 
 def test_other_tokens_are_compared_in_bits_per_byte() -> None:
-    levels = {DROP: [0.0, 0.1], "data.tokenizer": ["gpt2", "byte"]}
+    levels: Levels = {DROP: [0.0, 0.1], "data.tokenizer": ["gpt2", "byte"]}
     record = record_of(levels)
     section = section_of(record, runs_of(record, drawn(levels, 3, seed=12)), "val/bits_per_byte")
     assert section is not None and "changes the validation bits per byte by" in section.text[0]

@@ -47,7 +47,7 @@ def done(*trials: tuple[float, float]) -> list[Trial]:
 
 
 def section_of(*args: Any, metric: str = "val/loss", **options: Any) -> Section:
-    known = {} if metric == "val/loss" else {"comparability": Comparability(metric)}
+    known: dict[str, Any] = {} if metric == "val/loss" else {"comparability": Comparability(metric)}
     found = search_section(example.evidence(*sweep(*args, **options), **known))
     assert found is not None
     return found

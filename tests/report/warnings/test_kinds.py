@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable
 from html import unescape
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -76,8 +77,9 @@ def test_every_kind_that_changes_a_conclusion_has_a_planted_case() -> None:
 
 @pytest.mark.parametrize("tens", range(20))
 def test_clean_sweeps_give_no_warning(tens: int) -> None:
+    special: dict[int, dict[str, Any]] = {0: {"looks": (3, 6, 12)}, 5: {"equal": True}}
     for number in range(100 + 10 * tens, 110 + 10 * tens):
-        drawn = {0: {"looks": (3, 6, 12)}, 5: {"equal": True}}.get(number % 10, {})
+        drawn = special.get(number % 10, {})
         assert serious(*clean_sweep(number, **drawn)) == [], (number, drawn)
 
 
