@@ -6,14 +6,9 @@ import ast
 import re
 
 import pytest
-import torch
 
 from harness.analysis.evidence import _IMPLIED
 from harness.config.run import PRESETS, ModelConfig
-from harness.model.init import build_gpt
-from harness.training.model_optimizer import ModelOptimizer
-from harness.training.optimizers import OPTIMIZERS
-from helpers import small_config
 from paths import ROOT
 from source_code import PACKAGE
 
@@ -44,20 +39,3 @@ def test_a_report_expects_every_field_that_a_preset_sets(preset: str) -> None:
     """Arms that compare presets differ in all of them; any other difference between arms is a warning."""
     fields = ModelConfig.model_validate({"preset": preset}).model_fields_set
     assert {f"model.{name}" for name in fields} <= _IMPLIED["model.preset"]
-
-
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_without_gradients_an_optimizer_only_decays_matrices(name: str) -> None:
-    """Embedding rows that are never trained are decayed by this rule, without the optimizer."""
-    torch.set_num_threads(1)
-    config = small_config(optimizer=name, weight_decay=0.5, learning_rate=0.1)
-    model = build_gpt(config)
-    before = {path: parameter.detach().clone() for path, parameter in model.named_parameters()}
-    optimizer = ModelOptimizer(model, config.train)
-    for parameter in model.parameters():
-        parameter.grad = torch.zeros_like(parameter)
-    optimizer.set_learning_rate(1.0)
-    optimizer.step()
-    for path, parameter in model.named_parameters():
-        expected = before[path] * (1 - 0.1 * 0.5) if parameter.dim() >= 2 else before[path]
-        torch.testing.assert_close(parameter.detach(), expected)

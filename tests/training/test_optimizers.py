@@ -99,7 +99,7 @@ def test_only_the_registry_and_the_config_name_an_optimizer() -> None:
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
         if isinstance(node, ast.Constant) and node.value in OPTIMIZERS
     }
-    assert naming == {"harness.config.run", "harness.training.optimizers"}
+    assert naming == {"harness.config.sections", "harness.training.optimizers"}
 
 
 class Momentum(Algorithm):
