@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from harness.analysis.statistics import (
     Interval,
@@ -13,9 +12,6 @@ from harness.analysis.statistics import (
     seed_difference,
 )
 from harness.core import metrics
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)

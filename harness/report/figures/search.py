@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -29,9 +29,6 @@ from harness.report.figures.drawing import INK, Drawing, drawing, label, look, m
 from harness.report.figures.loss_curves import to_the_end
 from harness.report.text.names import some
 from harness.report.text.numbers import number, setting
-
-if TYPE_CHECKING:
-    pass
 
 _TOGETHER: Final = 4  # more arms than this get a panel each: their bands would overlap
 _FALL: Final = 2.0  # visible part of the early fall, in units of the range after it
