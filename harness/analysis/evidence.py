@@ -26,6 +26,7 @@ from harness.analysis.seed_noise import Spread, spread_of
 from harness.analysis.statistics import Interval, mean_interval
 from harness.analysis.trials import ArmTrials, arm_trials
 from harness.config.fields import EXCLUSIVE
+from harness.config.sections import PRESET_FIELDS
 from harness.config.spec import StudyConfig
 from harness.core import metrics
 from harness.core.outcomes import Outcome, Phase
@@ -39,10 +40,7 @@ if TYPE_CHECKING:
 _IMPLIED: Final = {
     "data.tokenizer": {"model.vocab_size"},
     "data.vocab": {"model.vocab_size"},
-    "model.preset": {
-        f"model.{name}"
-        for name in ("vocab_size", "context_length", "drop_rate", "qkv_bias", "emb_dim", "n_heads", "n_layers")
-    },
+    "model.preset": {f"model.{name}" for name in PRESET_FIELDS},
 }
 
 # Metrics whose spread over seeds is shown, in addition to the one that compares the arms.

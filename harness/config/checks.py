@@ -1,7 +1,7 @@
-"""A spec's runs as a whole: every arm and every tuned value as one configuration, and that against its corpus.
+"""Checks of whole runs: every arm with every tuned value is a valid configuration, and fits its corpus.
 
-What a section of the file says is checked before, in `harness.config.load`. Mistakes are reported where the value is
-written: at the field, or where its values are compared or tuned.
+Single sections are checked before, in `harness.config.load`. A mistake is reported at the field, or under `compare` or
+`tune` if its value stands there.
 """
 
 from __future__ import annotations
@@ -19,40 +19,40 @@ from harness.config.run import RunConfig
 from harness.config.sections import DataConfig
 from harness.config.spec import Dimension, SweepSpec, combinations
 
-MAX_CHECKED = 2000  # combinations of tuned values that are tried before training, of all arms together
+MAX_CHECKED = 2000  # combinations of compared and tuned values that are checked
 
 # Tokens of each split, by name, of the corpus that a data section names.
 SplitSizes = Callable[[DataConfig], Mapping[str, int]]
 
 
 class Codec(Protocol):
-    """What turns text into the ids of a corpus."""
+    """Encodes text with the vocabulary of a corpus."""
 
     @property
     def n_vocab(self) -> int:
-        """How many ids there are."""
+        """Size of the vocabulary."""
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text; ValueError where it has none."""
+        """The ids of a text. Raises ValueError if it cannot be written with them."""
 
 
 class RunChecks:
-    """What is wrong with the runs of a spec.
+    """Checks the runs of a spec.
 
     Args:
-        report: is told each mistake, by dotted path and message.
+        report: called with the dotted path and message of each mistake.
     """
 
     def __init__(self, report: Callable[[str, str], None]) -> None:
         self.report = report
 
     def runs_of(self, spec: SweepSpec) -> list[tuple[str, RunConfig]]:
-        """Every arm, and every tuned value or end of a range inside it, as (where it is written, config)."""
+        """Every arm with every tuned value or end of a range, as (where it is written, config)."""
         runs: list[tuple[str, RunConfig]] = []
         singles = [(f"compare.{path}", {path: value}) for path, values in spec.compare.items() for value in values]
         singles += [(f"tune.{path}", {path: value}) for path, dim in spec.tune.items() for value in _tried(dim)]
         good = [self._try(spec, where, values, runs) for where, values in singles]
-        if not all(good):  # combinations of wrong values would only repeat the same
+        if not all(good):  # their combinations would repeat the same mistakes
             return runs
         each = max(1, MAX_CHECKED // math.prod(len(values) for values in spec.compare.values()))
         tuned = itertools.islice(itertools.product(*(_tried(dim) for dim in spec.tune.values())), each)
@@ -62,7 +62,7 @@ class RunChecks:
                 if len(arm) + len(values) > 1:
                     where = "compare" if arm else "tune"
                     if not self._try(spec, where, {**arm, **values}, runs):
-                        break  # one example an arm is enough
+                        break  # one example per arm is enough
         if not runs:
             runs.append(("", spec.base))
         return runs
@@ -79,7 +79,7 @@ class RunChecks:
         return True
 
     def splits(self, runs: Iterable[tuple[str, RunConfig]], split_sizes: SplitSizes) -> list[tuple[str, RunConfig]]:
-        """Report contexts that do not fit; gives the runs whose corpus can be had."""
+        """Report contexts that are too long for a split; returns the runs whose corpus can be read."""
         runs = list(runs)
         sizes: dict[DataConfig, Mapping[str, int] | None] = {}
         seen: set[tuple[DataConfig, int]] = set()
@@ -104,7 +104,7 @@ class RunChecks:
         return [(where, config) for where, config in runs if sizes[config.data] is not None]
 
     def vocabularies(self, runs: Iterable[tuple[str, RunConfig]], codec_of: Callable[[DataConfig], Codec]) -> None:
-        """Report sizes and prompts that do not fit the corpus's vocabulary, where the model has that."""
+        """Report vocabulary sizes and prompts that do not fit, for runs with `data.vocab: corpus`."""
         seen = set()
         for where, config in runs:
             sample, rows = config.train.sample, config.model.vocab_size
@@ -114,7 +114,7 @@ class RunChecks:
             seen.add((config.data, rows, prompt))
             try:
                 codec = codec_of(config.data)
-            except ValueError as error:  # tokens may be cached, and their tokenizer gone
+            except ValueError as error:  # its tokens may be cached although its tokenizer cannot be loaded
                 self.report(getattr(error, "field", "data"), str(error))
                 continue
             try:
@@ -128,11 +128,11 @@ class RunChecks:
                     self._report_inside(where, "train.sample.prompt", f"{error}, or max_new_tokens 0")
 
     def _report_inside(self, where: str, path: str, message: str) -> None:
-        """Report a mistake of a whole run at the field, or where its values are compared or tuned."""
+        """Report a mistake at the field, or where its values are compared or tuned."""
         self.report(where if where.endswith(path) else path, message)
 
     def sizes(self, where: str, data: DataConfig, split_sizes: SplitSizes) -> Mapping[str, int] | None:
-        """Tokens of each split of a corpus; None, and it is reported, where it cannot be had."""
+        """Tokens of each split of a corpus; None, with a report, if it cannot be read."""
         try:
             return split_sizes(data)
         except ValueError as error:
@@ -142,7 +142,7 @@ class RunChecks:
 
 
 def _tried(dimension: Dimension) -> Sequence[Any]:
-    """The values of a dimension that are tried before training: the ends of a range, all of a small whole one."""
+    """The values of a dimension that are checked: both ends of a range, all values of a small range of integers."""
     if dimension.kind == "int_uniform" and dimension.values[1] - dimension.values[0] < MAX_CHECKED:
         return range(int(dimension.values[0]), int(dimension.values[1]) + 1)
     return dimension.values

@@ -1,6 +1,6 @@
-"""The fields of a run by their dotted paths, such as `train.budget.tokens`: which there are, how to set and name them.
+"""The fields of a run by dotted path, such as `train.budget.tokens`: list, set and name them.
 
-What is compared, tuned, given by `--set`, stored as a parameter or shown in a table is called by these paths.
+`compare`, `tune`, `--set`, stored parameters and tables use these paths.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def override(written: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str,
         *parents, leaf = path.split(".")
         here = plain
         for depth, name in enumerate(parents):
-            if depth and not isinstance(here.get(name, {}), dict):  # `seeds: 4` gives way to `study.seeds.max=8`
+            if depth and not isinstance(here.get(name, {}), dict):  # `study.seeds.max=8` replaces `seeds: 4`
                 here[name] = {}
             here = here.setdefault(name, {})
             if not isinstance(here, dict):  # `train: 3` is reported by validation, with its line
@@ -91,5 +91,5 @@ def arm_name(values: Mapping[str, Any]) -> str:
 
 
 def value_key(value: Any) -> tuple[bool, Any]:
-    """Something that is equal for values that mean the same: 1 and 1.0 do, 1 and true do not."""
+    """A key that is equal for equal values: 1 and 1.0 are equal, 1 and true are not."""
     return isinstance(value, bool), str(value) if isinstance(value, list) else value

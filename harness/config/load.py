@@ -1,8 +1,7 @@
 """YAML file (and `--set` values) → `SweepSpec`, or every mistake at once with its line.
 
-Nothing here stops at the first mistake: each section is checked by itself, then each compared and tuned value on
-top of the written configuration, then all of them against the corpus. Messages say what was found and what is
-allowed.
+Checking does not stop at the first mistake: first each section, then each compared and tuned value on top of the
+written configuration, then all of them against the corpus. Messages say what was found and what is allowed.
 """
 
 from __future__ import annotations
@@ -46,10 +45,10 @@ def load_spec(
     Args:
         path: the YAML file.
         settings: `path=value` texts of `--set`, applied in order before checking.
-        split_sizes: tells the tokens of each split, so that contexts longer than a split are found before
-            training; it may raise a ValueError with a `field` attribute. None: the corpus is not looked at.
-        codec_of: tells the ids of a corpus, for runs whose vocabulary is their corpus's: how many there are, and
-            whether the prompt can be written with them. Asked only for what `split_sizes` accepts.
+        split_sizes: returns the tokens of each split, to find contexts longer than a split before training; may raise
+            a ValueError with a `field` attribute. None: the corpus is not read.
+        codec_of: returns the tokenizer of a corpus, for runs with `data.vocab: corpus`. Called only for corpora that
+            `split_sizes` accepts.
 
     Raises:
         SpecError: with every mistake that was found.
@@ -154,7 +153,7 @@ class _Loader:
         return line
 
     def drop_unknown_preset(self, written: dict[str, Any]) -> None:
-        """A wrong preset is reported once, and the rest of the section is still checked."""
+        """Report a wrong preset once, and still check the rest of the section."""
         model = written.get("model")
         if isinstance(model, dict) and "preset" in model and str(model["preset"]) not in PRESETS:
             self.report("model.preset", unknown(str(model["preset"]), PRESETS, "preset"))
@@ -177,7 +176,7 @@ class _Loader:
             return None
 
     def mapping(self, section: str) -> dict[str, Any]:
-        """A section whose keys are dotted paths of fields; nested writing is refused with the right spelling."""
+        """A section whose keys are dotted paths of fields. Nested fields are a mistake, whose message has the path."""
         part = self.values.get(section)
         if part is None and section not in self.values:
             return {}
@@ -230,7 +229,7 @@ class _Loader:
         return compare
 
     def check_exclusive(self, paths: Sequence[str]) -> None:
-        """Two paths of which one excludes the other cannot both be varied."""
+        """Report two compared or tuned paths of which one excludes the other."""
         for group in EXCLUSIVE:
             varied = [path for path in paths if path in group]
             for path in varied[1:]:
@@ -278,7 +277,7 @@ class _Loader:
         return tune
 
     def check_corpus(self, split_sizes: SplitSizes) -> None:
-        """With mistakes elsewhere, still say what is wrong with the corpus."""
+        """Report mistakes of the corpus although other sections have some."""
         try:
             data = DataConfig.model_validate(self.values.get("data"))
         except ValidationError:
@@ -291,7 +290,7 @@ def _one_of(options: Sequence[str]) -> str:
 
 
 def _wrong_values(kind: str, values: object) -> str:
-    """What is allowed, if `values` is not that; else an empty text."""
+    """What is allowed, if `values` is wrong; else an empty text."""
     if not isinstance(values, list):
         return "a list"
     if kind == "choice":

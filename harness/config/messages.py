@@ -1,4 +1,4 @@
-"""Pydantic's errors in the words of the person who wrote the file: what was found, what is allowed."""
+"""Pydantic's errors as messages for the author of a spec: what was found, what is allowed."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def first_mistake(error: ValueError) -> str:
 
 
 def fitting_kinds(path: str) -> tuple[str, ...]:
-    """Kinds of dimension that the field at a dotted path of a run can have."""
+    """Kinds of dimension with which a field, by its dotted path, can be tuned."""
     *parents, leaf = path.split(".")
     info = _model_at(parents, RunConfig).model_fields.get(leaf)
     kinds, _ = _kinds(info.annotation) if info is not None else ([], False)
@@ -51,7 +51,7 @@ def fitting_kinds(path: str) -> tuple[str, ...]:
 
 
 def _own_message(path: list[str], message: str) -> tuple[str, str]:
-    """Our own checks may name the field they mean (`emb_dim: found …`): move it into the path."""
+    """Move the field that a validator's message may begin with (`emb_dim: found …`) into the path."""
     head, colon, rest = message.partition(": ")
     if colon and " " not in head:
         return ".".join([*path, head]), rest

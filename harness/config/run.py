@@ -119,7 +119,7 @@ class RunConfig(Config):
     def flops_per_token(self) -> float:
         """Training FLOPs a token, forward and backward: 6·N + 12·n_layers·emb_dim·context_length.
 
-        N counts all parameters but the two embedding tables, so the output head too (Kaplan et al.
+        N counts all parameters except the two embedding tables, so it includes the output head (Kaplan et al.
         2020, section 2.1; attention as in Chowdhery et al. 2022, appendix B). The causal half of the attention
         that a fused kernel skips is counted, as is usual.
         """
@@ -139,7 +139,7 @@ class RunConfig(Config):
         return embedding, m.n_layers * block + 2 * d + head
 
     def total_steps(self, train_windows: int) -> int | None:
-        """Optimizer steps of the whole budget; None for a budget in seconds, which only the clock can tell.
+        """Optimizer steps of the whole budget; None for a budget in seconds.
 
         Args:
             train_windows: windows of `context_length` tokens in the training split.
@@ -164,12 +164,12 @@ class RunConfig(Config):
         return max(1, round(tokens / self.tokens_per_step))
 
     def log_steps(self, train_windows: int) -> int:
-        """Optimizer steps between two points, so that a caller hears of a run often enough to follow and to end it."""
+        """Optimizer steps between two points: few enough to follow a run and to stop it."""
         total = self.total_steps(train_windows) or 1000  # a budget in seconds has no known number
         return max(1, min(MAX_LOG_STEPS, self.eval_steps(train_windows), total // 100))
 
     def rhythm(self, train_tokens: int) -> tuple[int, int | None]:
-        """Tokens between evaluations, at most the budget, and of the whole budget (None where only time knows).
+        """Tokens between evaluations (at most the budget), and of the whole budget (None for one in seconds).
 
         Args:
             train_tokens: tokens of the training split.
@@ -189,7 +189,7 @@ class RunConfig(Config):
         return self.train.eval_tokens is not None and self.train.eval_tokens < val_tokens - 1
 
     def resolved(self) -> dict[str, Any]:
-        """The configuration as plain JSON values, nothing left open."""
+        """The configuration as plain JSON values, with the vocabulary size."""
         plain = self.model_dump(mode="json")
         plain["model"]["vocab_size"] = self.vocab_size
         return plain
@@ -199,7 +199,7 @@ class RunConfig(Config):
         return dict(flatten(self.resolved()))
 
     def digest(self) -> str:
-        """SHA-256 of the resolved configuration, every default written out, without what changes no number."""
+        """SHA-256 of the resolved configuration, without the fields in `WITHOUT_EFFECT`."""
         return digest_of(decisive(self.resolved()))
 
 

@@ -26,7 +26,7 @@ VOCABULARY: Final[Mapping[str, int]] = {
     "o200k_harmony": 201088,
 }
 
-# The GPT-2 family (Radford et al. 2019, table 2), with the context the harness was ordered with: 256, not 1024.
+# The GPT-2 family (Radford et al. 2019, table 2), with a context of 256 instead of 1024.
 PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {
     "gpt2-124m": {"emb_dim": 768, "n_heads": 12, "n_layers": 12},
     "gpt2-355m": {"emb_dim": 1024, "n_heads": 16, "n_layers": 24},
@@ -36,14 +36,16 @@ PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {
 # The vocabulary is that of `data.tokenizer`, by default GPT-2's.
 _PRESET_COMMON: Final[Mapping[str, Any]] = {"context_length": 256, "drop_rate": 0.1, "qkv_bias": False}
 
+PRESET_FIELDS: Final = frozenset(_PRESET_COMMON).union(*PRESETS.values())  # of the model, set by any preset
+
 _LARGEST: Final = 2**62
 
 
 def _whole(value: object) -> object:
-    """Take 1e5 for 100000: YAML reads scientific notation as a float, people mean the number."""
+    """Accept 1e5 as 100000: YAML reads scientific notation as a float."""
     if isinstance(value, float) and math.isfinite(value) and value == int(value):
         value = int(value)
-    if isinstance(value, int) and abs(value) > _LARGEST:  # products of a few of them must still be a float
+    if isinstance(value, int) and abs(value) > _LARGEST:  # products of a few such numbers must fit a float
         raise ValueError(f"found {shown(value)}; allowed: a whole number up to 2^62")
     return value
 
@@ -56,7 +58,7 @@ def _as_tuple(value: object) -> object:
 
 Whole = Annotated[int, BeforeValidator(_whole)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Amount = Annotated[float, Field(gt=0, le=1e30)]  # of what a budget counts: a step's share of it must be finite
+Amount = Annotated[float, Field(gt=0, le=1e30)]  # of a budget; bounded so that a step's share of it is finite
 
 
 class Config(BaseModel):

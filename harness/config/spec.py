@@ -40,7 +40,7 @@ TOP_FIELDS: Final[Mapping[str, str]] = {
 
 KINDS: Final = ("uniform", "log_uniform", "int_uniform", "choice")
 MAX_SEEDS: Final = 1000
-# Seeds of two arms with equal values (an A/A sweep) lie this far apart: more than any sweep has seeds.
+# Distance between the seeds of two arms with equal values (an A/A sweep); more than any sweep has seeds.
 _COPY_STRIDE: Final = 1_000_000
 
 
@@ -130,9 +130,9 @@ class SweepSpec:
 
     Attributes:
         written: the data, model and train sections as they were written, overrides applied.
-        base: what they are by themselves. Its vocabulary may still be open; that of `run_config` is not.
-        vocabulary_of: tells, for `data.vocab: corpus`, how many different tokens a corpus has. None: such runs cannot
-            be counted, named by a digest or trained.
+        base: these sections as a configuration. Its vocabulary size may still be unknown; that of `run_config` is not.
+        vocabulary_of: returns the number of different tokens in a corpus, for `data.vocab: corpus`. Without it, such
+            runs have no digest and cannot be trained.
     """
 
     name: str
@@ -170,8 +170,8 @@ class SweepSpec:
     def arm_config(self, arm: Arm, values: Mapping[str, Any], seed: int) -> RunConfig:
         """The configuration of one run of an arm: its compared values, its tuned `values`, and a seed.
 
-        All arms share their seeds, and with them initial weights and order of data, so that they can be compared in
-        pairs. Equal arms would then be equal to the last bit: the copies of an A/A sweep have seeds of their own.
+        All arms share their seeds, and so initial weights and the order of data, so that they can be compared in
+        pairs. Equal arms would then be bit-equal, so the copies of an A/A sweep have seeds of their own.
         """
         return self.run_config({**arm.values, **values, "train.seed": seed + _COPY_STRIDE * arm.copy})
 
@@ -205,7 +205,7 @@ class SweepSpec:
     def seeds(self) -> tuple[int, ...]:
         """Seeds of the confirm runs: fresh ones (the search used `train.seed`), the same in every arm.
 
-        Where their number is found out, all that may be used.
+        With a range of seeds, all that may be used.
         """
         first = self.base.train.seed + (1 if self.tune else 0)
         return tuple(range(first, first + self.looks[-1]))
@@ -226,7 +226,7 @@ class SweepSpec:
     def noise_floor(self, seeds: int) -> SweepSpec:
         """A sweep of its own, `<name>-noise`: the baseline alone, as written, on so many seeds.
 
-        How far its results lie apart is what seeds do by themselves, and what any difference has to beat.
+        The spread of its results is the noise that any difference has to exceed.
         """
         written = override(self.written, self.baseline_arm.values)
         return SweepSpec(
@@ -257,8 +257,7 @@ class SweepSpec:
         """SHA-256 of what decides the sweep's numbers: configuration, arms, search space, data, training code.
 
         The name, the question, the baseline, the numbers of trials and seeds and how often a run's state is saved are
-        left out: asking for more of the same, or looking at it from another side, continues a sweep; anything else
-        begins another.
+        left out: a change of these continues the sweep; any other change begins a new one.
         """
         return digest_of({**_decisive(self.plain()), "data_sha256": data_sha256, "code": training_code()})
 

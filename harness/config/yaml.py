@@ -1,4 +1,4 @@
-"""YAML text → plain values and the line of every key, with the mistakes that YAML itself can hold.
+"""YAML text → plain values and the line of every key, with mistakes of the YAML itself.
 
 YAML 1.2 by ruamel.yaml: `1e-3` is a number, `no` is a string. The text is parsed once into nodes, which know
 their lines; duplicate keys are therefore reported with all other mistakes and not instead of them.
@@ -20,7 +20,7 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from harness.core.errors import Problem, SpecError
 from harness.core.text import shown
 
-# A spec has some dozens of values. The bound is what stops nested aliases ("billion laughs") and endless loops.
+# A spec has some dozens of values. The bound stops nested aliases ("billion laughs") and endless recursion.
 MAX_VALUES = 5000
 MAX_DEPTH = 50
 MAX_BYTES = 1_000_000
@@ -32,7 +32,7 @@ _PLAIN_TAGS = {
 
 @dataclass(frozen=True)
 class Document:
-    """A parsed file: plain values, the line (from 1) of every dotted path, and what is wrong so far."""
+    """A parsed file: plain values, the line (from 1) of every dotted path, and the mistakes so far."""
 
     file: str
     values: dict[str, Any]

@@ -1,7 +1,6 @@
-"""One Optuna study per arm: what to try next, when to stop a trial early, which configuration was best.
+"""One Optuna study per arm, by ask and tell: the next trial, pruning, the best configuration.
 
-Arms never share a study, so no arm is pruned against another or searched with more trials. Trials are asked for
-and told about one by one; nothing here trains.
+Arms never share a study, so no arm is pruned against another or searched with more trials. Nothing here trains.
 """
 
 from __future__ import annotations
@@ -78,30 +77,30 @@ class Best:
 
 @dataclass(frozen=True)
 class StoredTrial:
-    """What is known of a trial without its study: from its MLflow run, say."""
+    """A trial as another record, such as its MLflow run, knows it."""
 
     number: int
     values: Mapping[str, Any]
     outcome: Outcome
-    loss: float | None  # that it is told with; None where there is none
+    loss: float | None  # its value in Optuna, if it has one
     losses: Mapping[int, float]  # training tokens → validation loss, as it was reported
     reason: str = ""
-    key: str = ""  # of its run
+    key: str = ""  # the tag `harness.key` of its run
 
 
 class ArmStudy:
-    """The search of one arm, in storage.
+    """The search of one arm.
 
-    A trial whose run was interrupted is WAITING: the next that is asked for is this one, with its number and values.
+    A trial whose run was interrupted is WAITING: `ask` returns it next, with its number and values.
 
     Args:
-        spec: names the study, its sampler, its pruner and the space.
+        spec: the sampler, the pruner, the space and the study's name.
         arm: the arm that is searched.
-        identity: hash of the sweep; a study of the same name with another identity is left alone and the search
-            gets a name of its own, `<name>/<arm>@<identity>`.
+        identity: of the sweep. A study of the same name with another identity stays as it is; this one is then named
+            `<name>/<arm>@<identity>`.
         storage: Optuna's.
-        first_evaluation: tokens at the first evaluation, the least a pruner can judge by.
-        budget: tokens of a whole trial, or None.
+        first_evaluation: tokens at the first evaluation, where pruning can begin.
+        budget: tokens of a whole trial; None for a budget in seconds.
     """
 
     def __init__(
@@ -134,23 +133,24 @@ class ArmStudy:
 
     @property
     def known(self) -> list[FrozenTrial]:
-        """All trials, in the order of their numbers."""
+        """All trials by number."""
         return self.study.get_trials(deepcopy=False)
 
     def missing(self) -> int:
-        """Trials still to be finished; failed and interrupted ones do not count as finished."""
+        """How many trials are still to finish; failed and interrupted ones have not finished."""
         return max(0, self.trials - sum(_counts(trial) for trial in self.known))
 
     def ask(self) -> tuple[Trial, dict[str, Any]]:
-        """The trial that waits longest, else a new one, and its tuned values (dotted path → value)."""
+        """The waiting trial with the lowest number, else a new one, and its tuned values (dotted path → value)."""
         if SAMPLERS[self.sampler].choices_only:
-            self._give_failed_point_another_turn()
+            self._retry_failed_point()
         known = self.known
         waiting = next((trial for trial in known if trial.state is TrialState.WAITING), None)
         sampler = make_sampler(self.sampler, self.seed, waiting.number if waiting else len(known), self.space)
         distributions = {path: distribution(dimension) for path, dimension in self.space.items()}
         if waiting is not None and 0 < len(waiting.params) < len(self.space):
-            # A process was killed while it asked. What it drew is stored; drawn again, what follows is the same.
+            # A process was killed in `ask`, and some values are stored. Draw those again, so that the sampler's random
+            # stream is where it was.
             relative = sampler.infer_relative_search_space(self.study, waiting)
             for path in [path for path in self.space if path in waiting.params and path not in relative]:
                 sampler.sample_independent(self.study, waiting, path, distributions[path])
@@ -165,10 +165,10 @@ class ArmStudy:
         return trial.should_prune()
 
     def tell(self, number: int, outcome: Outcome, loss: float | None, reason: str = "") -> None:
-        """Record how a trial ended, unless that is known already. An interrupted one waits for its turn again.
+        """Record how a trial ended, unless it is recorded already. An interrupted trial becomes WAITING.
 
-        A diverged trial counts as no better than an untrained model: it is told with the loss at initialisation
-        (`loss`), so samplers learn to keep away. Failed ones tell a sampler nothing.
+        A diverged trial is recorded with the loss at initialisation (`loss`), so that samplers avoid its region. A
+        failed one has no value.
         """
         trial = self.known[number]
         if trial.state.is_finished():
@@ -185,16 +185,16 @@ class ArmStudy:
         self.study.tell(number, value, state)
 
     def recover(self) -> int:
-        """Let what an earlier process left running wait for its turn; gives how many trials that were."""
+        """Set the trials that an earlier process left RUNNING to WAITING; returns their number."""
         left = [trial.number for trial in self.known if trial.state is TrialState.RUNNING]
         for number in left:
             self.tell(number, Outcome.INTERRUPTED, None)
         return len(left)
 
     def restore(self, trials: Sequence[StoredTrial]) -> None:
-        """Fill a study that is empty, because its storage was lost, with the trials that are known from elsewhere.
+        """Fill an empty study, whose storage was lost, with trials from another record.
 
-        Numbers stay what they were; one in between that nothing is known of becomes a failed trial.
+        Trials keep their numbers; a number that is missing in the record becomes a failed trial.
         """
         assert not self.known, f"{self.name} is not empty"
         distributions = {path: distribution(dimension) for path, dimension in self.space.items()}
@@ -229,11 +229,11 @@ class ArmStudy:
         assert trial.value is not None
         return Best({path: trial.params[path] for path in self.space}, trial.value, trial.number)
 
-    def _give_failed_point_another_turn(self) -> None:
-        """Where no point of the grid is left, enqueue the one that failed least often, if any only failed.
+    def _retry_failed_point(self) -> None:
+        """Once every point of the grid was tried, enqueue the one that only failed, and failed least often.
 
-        The sampler takes failed points for visited, and would draw any other once more. They come last, as one that
-        fails every time would otherwise take the turns of all others.
+        Optuna's sampler counts failed points as visited and would repeat any point. They come after all others, so that
+        a point that fails every time does not use up their trials.
         """
         states: dict[tuple[Any, ...], list[TrialState]] = {}
         for trial in self.known:
@@ -254,7 +254,7 @@ def study_name(storage: BaseStorage, sweep: str, arm: str, identity: str) -> str
     """`<sweep>/<arm>`, with `@<identity>` behind it where that name belongs to a different or older sweep."""
     summaries = optuna.get_all_study_summaries(storage=storage, include_best_trial=False)
     owners = {one.study_name: one.user_attrs.get(IDENTITY) for one in summaries}
-    # A process was killed between making the study and signing it.
+    # Without an identity: a process was killed right after it had created the study.
     unsigned = {one.study_name for one in summaries if not (one.user_attrs or one.n_trials)}
     name, own = f"{sweep}/{arm}", f"{sweep}/{arm}@{identity[:8]}"
     names = itertools.chain([name, own], (f"{own}-{number}" for number in itertools.count(2)))
@@ -262,7 +262,7 @@ def study_name(storage: BaseStorage, sweep: str, arm: str, identity: str) -> str
 
 
 def read_studies(url: str, spec: SweepSpec, identity: str) -> dict[str, dict[int, tuple[str, float | None]]]:
-    """Arm name → trial number → Optuna's state and the loss it was told. Makes nothing, not even a file.
+    """Arm name → trial number → Optuna's state and value. Creates nothing, not even a file.
 
     Raises:
         StorageError: the storage cannot be read.
@@ -281,7 +281,7 @@ def read_studies(url: str, spec: SweepSpec, identity: str) -> dict[str, dict[int
 
 
 def set_studies_aside(storage: BaseStorage, sweep: str, identity: str) -> list[str]:
-    """Take the studies of a sweep away from it, so that it begins anew; gives their names. Nothing is deleted."""
+    """Give the studies of a sweep another identity, so that it begins anew; returns their names. Deletes nothing."""
     names = []
     for one in optuna.get_all_study_summaries(storage=storage, include_best_trial=False):
         if one.study_name.startswith(f"{sweep}/") and one.user_attrs.get(IDENTITY) == identity:
@@ -292,7 +292,7 @@ def set_studies_aside(storage: BaseStorage, sweep: str, identity: str) -> list[s
 
 
 def _state_and_value(outcome: Outcome, loss: float | None) -> tuple[TrialState, float | None]:
-    """What Optuna is told; a COMPLETE one needs a value, and a PRUNED one takes its last report."""
+    """The state and value for Optuna: COMPLETE needs a value, PRUNED takes the last reported one."""
     state = TrialState[outcome.optuna_state]
     if state is not TrialState.COMPLETE:
         return state, None
