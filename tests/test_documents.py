@@ -341,6 +341,14 @@ def test_a_document_is_short(name: str) -> None:
     assert len(TEXTS[name].splitlines()) <= LIMITS[name]
 
 
+def test_there_are_eight_recipes_and_each_names_a_test_that_fails() -> None:
+    text = TEXTS["CONTRIBUTING.md"]
+    recipes = re.split(r"^### ", text[text.index("## Recipes") :], flags=re.MULTILINE)[1:]
+    assert len(recipes) == 8
+    for recipe in recipes[:-1]:  # the last one describes a feature that does not exist yet
+        assert "`tests/" in recipe.partition("Forgotten")[2], recipe.splitlines()[0]
+
+
 def test_the_readme_has_the_test_command() -> None:
     """`.ci/run` reads the block behind this comment."""
     [command] = re.findall(r"<!-- test command -->\n```sh\n(.*?)```", TEXTS["README.md"], re.DOTALL)
