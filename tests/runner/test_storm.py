@@ -1,4 +1,4 @@
-"""A sweep that is killed again and again ends as if nothing had happened; `tests/support/storm.py` is the command."""
+"""A sweep that is killed again and again ends like an undisturbed one; `tests/support/storm.py` is the command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole sweeps, as a person runs them: the command, then what MLflow, Optuna and pandas find by themselves."""
+"""Whole sweeps: what the command prints, and what MLflow, Optuna and pandas find afterwards."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sandbox, subprocess
 Swept = tuple[Sandbox, subprocess.CompletedProcess[str]]
 
 
-def test_the_command_ends_with_a_table_the_report_and_the_way_to_the_ui(swept: Swept) -> None:
+def test_the_command_prints_the_table_the_report_and_how_to_open_the_ui(swept: Swept) -> None:
     _, done = swept
     assert done.returncode == 0, done.stderr
     assert "2 arms × (2 trials + 2 seeds) = 8 runs" in done.stdout
@@ -40,7 +40,7 @@ def test_the_command_ends_with_a_table_the_report_and_the_way_to_the_ui(swept: S
     assert "Traceback" not in done.stderr
 
 
-def test_mlflow_holds_every_run_as_it_was(swept: Swept) -> None:
+def test_mlflow_has_every_run(swept: Swept) -> None:
     sandbox, _ = swept
     (parent,), children = sandbox.runs()
     assert parent.info.status == "FINISHED"
@@ -73,7 +73,7 @@ def test_mlflow_holds_every_run_as_it_was(swept: Swept) -> None:
     assert {"spec.yaml", "report"} <= {file.path for file in sandbox.client.list_artifacts(parent.info.run_id)}
 
 
-def test_optuna_holds_one_study_per_arm_with_equal_trials(swept: Swept) -> None:
+def test_optuna_has_one_study_per_arm_with_equal_trials(swept: Swept) -> None:
     sandbox, _ = swept
     studies = sandbox.studies()
     assert sorted(studies) == ["tiny/drop_rate=0.0", "tiny/drop_rate=0.2"]
@@ -103,7 +103,7 @@ def test_confirm_runs_share_fresh_seeds_and_the_best_values(swept: Swept) -> Non
         assert {float(run.data.params["train.learning_rate"]) for run in confirms} == {best}
 
 
-def test_the_report_is_what_pandas_reads(swept: Swept) -> None:
+def test_the_report_agrees_with_the_frames(swept: Swept) -> None:
     sandbox, _ = swept
     folder = sandbox.folder / "reports" / "tiny"
     comparison = pd.read_csv(folder / "comparison.csv")
@@ -120,14 +120,14 @@ def test_the_report_is_what_pandas_reads(swept: Swept) -> None:
     assert list((folder / "figures").glob("*.svg"))
 
 
-def test_running_again_adds_nothing_and_asking_for_more_adds_just_that(swept: Swept) -> None:
+def test_repeating_the_command_adds_nothing_and_more_seeds_add_only_their_runs(swept: Swept) -> None:
     sandbox, _ = swept
     before = {run.info.run_id for run in sandbox.runs()[1]}
     assert call(sandbox).returncode == 0
     assert {run.info.run_id for run in sandbox.runs()[1]} == before
     more = call(sandbox, "tiny.yaml", "--set", "study.seeds=3")
     assert more.returncode == 0
-    # Seeds that are added after a look at the results are told: the plan was two.
+    # The analysis plan was two seeds; the report warns about seeds added after the results were seen.
     warned = " ".join(more.stdout.split())
     assert "warning: Seeds per arm were raised from 2 to 3 after 4 confirm runs were complete" in warned
     parents, children = sandbox.runs()
@@ -158,7 +158,7 @@ def test_a_tracked_run_continues_a_text(swept: Swept) -> None:
     assert "Traceback" not in unknown.stderr
 
 
-def test_an_edited_spec_is_another_sweep_and_leaves_the_old_one_alone(swept: Swept) -> None:
+def test_an_edited_spec_starts_another_sweep_and_keeps_the_old_one(swept: Swept) -> None:
     sandbox, _ = swept
     old = {run.info.run_id for run in sandbox.runs()[1]}
     edited = call(sandbox, "tiny.yaml", "--set", "train.budget.tokens=2048", "--set", "study.trials=1")
@@ -180,7 +180,7 @@ def test_a_plan_trains_nothing(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
 
 
-def test_a_wrong_spec_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_wrong_spec_writes_nothing(tmp_path: Path) -> None:
     wrong = SPEC.replace("sotu-1820", "sotu-1821").replace("emb_dim: 32", "emb_dim: 33")
     sandbox = Sandbox(tmp_path, wrong, store=False)
     done = call(sandbox)
@@ -195,7 +195,7 @@ def test_a_worker_that_always_dies_fails_its_trial_only(tmp_path: Path) -> None:
     sandbox = Sandbox(tmp_path, long.replace("trials: 2, seeds: 2", "trials: 1, seeds: 0"))
     with sandbox.start("tiny.yaml", "--workers", "1", "--set", "compare={model.drop_rate: [0.0]}") as sweep:
         sweep.until(sandbox.under_way)
-        for deaths in range(4):  # once, and three restarts
+        for deaths in range(4):  # the first worker, and three that resume the run
             assert sweep.said.count("another worker resumes it") == deaths
             sweep.until(lambda: sweep.workers)[0].kill()
             sweep.until(lambda: sweep.said.count("by signal SIGKILL") > deaths)  # noqa: B023
@@ -209,7 +209,7 @@ def test_a_better_configuration_supersedes_the_old_confirm_runs(tmp_path: Path) 
     assert call(sandbox, "tiny.yaml", "--set", "study.trials=1").returncode == 0
     assert call(sandbox, "tiny.yaml", "--set", "study.trials=2", "--set", "study.seeds=1").returncode == 0
     (study,) = sandbox.studies().values()
-    assert study.best_trial.number == 1  # the second learning rate is the better one here
+    assert study.best_trial.number == 1  # the second learning rate is better
     confirms: dict[str, list[tuple[str, float]]] = {"confirm": [], "superseded": []}
     for run in sandbox.runs()[1]:
         if (phase := run.data.tags["harness.phase"]) in confirms:
@@ -219,8 +219,8 @@ def test_a_better_configuration_supersedes_the_old_confirm_runs(tmp_path: Path) 
     assert sorted(confirms["superseded"]) == [("2", old), ("3", old)]
 
 
-def test_a_tuned_combination_that_makes_no_gpt_fails_its_trial_and_not_the_sweep(tmp_path: Path) -> None:
-    wide = "model.emb_dim: {int_uniform: [16, 9008]}"  # too many to try all: most are no multiple of two heads
+def test_tuned_values_that_make_no_gpt_fail_their_trial_only(tmp_path: Path) -> None:
+    wide = "model.emb_dim: {int_uniform: [16, 9008]}"  # too many values to try them all when the spec is read
     sandbox = Sandbox(tmp_path, SPEC.replace("train.learning_rate: {log_uniform: [1e-3, 1e-2]}", wide))
     done = call(sandbox, "tiny.yaml", "--set", "model.n_heads=16", "--set", "study.seeds=0", "--workers", "1")
     assert done.returncode == 1, done.stdout + done.stderr
@@ -229,7 +229,7 @@ def test_a_tuned_combination_that_makes_no_gpt_fails_its_trial_and_not_the_sweep
     assert not [t for study in sandbox.studies().values() for t in study.trials if t.state.name == "RUNNING"]
 
 
-def test_diverged_and_pruned_trials_are_told_as_such(tmp_path: Path) -> None:
+def test_diverged_and_pruned_trials_are_stored_as_such(tmp_path: Path) -> None:
     spec = SPEC.replace("log_uniform: [1e-3, 1e-2]", "choice: [5e-3, 1e30, 4e-3, 3e-3, 1e-6, 2e-6]")
     spec = spec.replace("sampler: random, trials: 2, seeds: 2", "sampler: grid, pruner: median, seeds: 1")
     spec = spec.replace("[0.0, 0.2]", "[0.0]").replace(
@@ -245,14 +245,14 @@ def test_diverged_and_pruned_trials_are_told_as_such(tmp_path: Path) -> None:
     assert len(study.trials) == 6
     diverged = next(t for t in study.trials if t.params["train.learning_rate"] == 1e30)
     assert diverged.state.name == "COMPLETE"
-    assert diverged.value == pytest.approx(5.545, abs=0.1)  # as bad as a model that was never trained
+    assert diverged.value == pytest.approx(5.545, abs=0.1)  # the loss of an untrained model
     pruned = [t for t in study.trials if t.state.name == "PRUNED"]
     assert outcomes[("explore", "pruned", "KILLED")] == len(pruned)
     confirm = next(run for run in sandbox.runs()[1] if run.data.tags["harness.phase"] == "confirm")
     assert 3e-3 <= float(confirm.data.params["train.learning_rate"]) <= 5e-3
 
 
-def test_three_samplers_of_optuna_run_a_plain_search(tmp_path: Path) -> None:
+def test_three_samplers_run_a_search_without_arms(tmp_path: Path) -> None:
     plain = SPEC[: SPEC.index("compare:")] + SPEC[SPEC.index("tune:") :]
     sandbox = Sandbox(tmp_path, plain.replace("seeds: 2", "seeds: 1").replace("6_144", "2_048"))
     for sampler in ("tpe", "cmaes", "gp"):

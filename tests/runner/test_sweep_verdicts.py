@@ -1,4 +1,4 @@
-"""Whole sweeps, and whether their verdicts come about as METHOD says: rounds, A/A arms, an unseen test split."""
+"""Verdicts of whole sweeps: rounds of seeds, A/A arms, vocabularies, and a test split that decides nothing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def runs_of(sandbox: Sandbox, name: str = "tiny") -> pd.DataFrame:
     return load_runs(name, f"sqlite:///{sandbox.folder}/mlruns/mlflow.db")
 
 
-def test_only_what_is_undecided_gets_more_seeds(tmp_path: Path) -> None:
+def test_only_undecided_arms_get_more_seeds(tmp_path: Path) -> None:
     sandbox = Sandbox(tmp_path, ROUNDS)
     done = call(sandbox)
     assert done.returncode == 0, done.stderr
@@ -40,19 +40,19 @@ def test_only_what_is_undecided_gets_more_seeds(tmp_path: Path) -> None:
         for look in looks:
             rows = runs[runs["seed"] <= look].to_dict("records")
             still = arm in undecided_arms(rows, baseline, arms, 0.02, looks)
-            # An arm went on exactly as long as its verdict was open.
+            # An arm got more seeds as long as it was undecided.
             assert still == (len(seeds[arm]) > look or (look == looks[-1] and still)), (arm, look)
     said = re.findall(r"^undecided after (\d) seeds: (.*); up to (\d) seeds$", done.stdout, re.MULTILINE)
     assert [int(after) for _, _, after in said] == [look for look in looks[1:] if look <= len(seeds[baseline])]
 
     assert call(sandbox).returncode == 0
-    assert len(runs_of(sandbox)) == len(runs)  # the same verdicts, so nothing to add
+    assert len(runs_of(sandbox)) == len(runs)  # the verdicts are the same, so nothing is added
 
 
-def test_a_sweep_in_rounds_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
+def test_a_sweep_in_rounds_resumes(tmp_path: Path) -> None:
     whole, parts = Sandbox(tmp_path / "whole", ROUNDS), Sandbox(tmp_path / "parts", ROUNDS)
     assert call(whole).returncode == 0
-    # The first round of a sweep of two seeds is that of the sweep in rounds.
+    # A sweep with two seeds trains the first round of the sweep in rounds.
     assert call(parts, "tiny.yaml", "--set", "study.seeds=2").returncode == 0
     assert call(parts).returncode == 0
     columns = ["arm", "seed", "val/loss", "test/loss"]
@@ -60,13 +60,13 @@ def test_a_sweep_in_rounds_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(*ends)
 
 
-def test_equal_arms_are_trained_on_seeds_of_their_own_and_come_out_undecided(tmp_path: Path) -> None:
+def test_equal_arms_train_on_different_seeds_and_are_undecided(tmp_path: Path) -> None:
     sandbox = Sandbox(tmp_path, SPEC.replace("[0.0, 0.2]", "[0.0, 0.0]"))
     done = call(sandbox)
     assert done.returncode == 0, done.stderr
     runs = runs_of(sandbox)
     assert set(runs["arm"]) == {"drop_rate=0.0", "drop_rate=0.0 (2)"}
-    assert len(runs) == 8 and runs["val/loss"].nunique() == 8  # nothing is shared, so nothing is equal
+    assert len(runs) == 8 and runs["val/loss"].nunique() == 8  # different seeds
     confirm = runs[runs["phase"] == "confirm"]
     assert confirm.groupby("arm")["seed"].agg(list).map(sorted).tolist() == [[2, 3], [2, 3]]
     assert sorted(confirm["train.seed"]) == [2, 3, 1_000_002, 1_000_003]
@@ -74,7 +74,7 @@ def test_equal_arms_are_trained_on_seeds_of_their_own_and_come_out_undecided(tmp
     assert call(sandbox).returncode == 0 and len(runs_of(sandbox)) == 8
 
 
-def test_nothing_that_is_decided_depends_on_the_test_split(tmp_path: Path) -> None:
+def test_no_decision_depends_on_the_test_split(tmp_path: Path) -> None:
     text = load_corpus(DataConfig(corpus="sotu-1820")).text
     tail = len(text) * 95 // 100  # the test split is the last tenth
     other = text[:tail] + re.sub("[a-z]", "x", text[tail:])
@@ -93,7 +93,7 @@ def test_nothing_that_is_decided_depends_on_the_test_split(tmp_path: Path) -> No
     pd.testing.assert_frame_equal(found[0].drop(columns="test/loss"), found[1].drop(columns="test/loss"))
     confirm = found[0]["phase"] == "confirm"
     assert (found[0].loc[confirm, "test/loss"] != found[1].loc[confirm, "test/loss"]).all()
-    assert found[0].loc[~confirm, "test/loss"].isna().all()  # and explore runs never read it
+    assert found[0].loc[~confirm, "test/loss"].isna().all()  # explore runs do not read it
 
 
 VOCABULARIES = """\
@@ -131,7 +131,7 @@ def test_a_large_effect_has_the_same_sign_in_both_vocabularies(tmp_path: Path) -
     page = (sandbox.folder / "reports/tiny/report.md").read_text("utf-8")
     assert "the validation loss by" in page and "not ranked" not in page
     assert call(sandbox).returncode == 0
-    assert len(runs_of(sandbox)) == len(runs)  # the same configurations, so nothing to add
+    assert len(runs_of(sandbox)) == len(runs)  # nothing is added
     own = runs[runs["data.vocab"] == "corpus"].iloc[0]
     options = ("--prompt", " the publication", "--max-new-tokens", "3")
     written = call(sandbox, own["run_id"], *options, module="harness.generate")
