@@ -1,4 +1,4 @@
-"""The words of the harness: metric names, units and the point of a curve.
+"""Metric names, their units, and `Point`, one point of a run's curves.
 
 The trainer, the tracker and the report use these constants. Nothing here needs more than the standard library.
 """
@@ -17,14 +17,14 @@ VAL_LOSS = "val/loss"  # over every target token of the validation split
 VAL_PERPLEXITY = "val/perplexity"
 VAL_BITS_PER_BYTE = "val/bits_per_byte"
 
-# Measured at every evaluation of runs with `train.eval_tokens`, over a fixed sample of validation windows: what their
-# curves and their pruning go by. The three above are then measured at the start and at the end only.
+# Measured at every evaluation of runs with `train.eval_tokens`, over a fixed sample of validation windows. Their curves
+# and pruning use these; the three metrics above are then measured at the start and at the end only.
 VAL_SAMPLE_LOSS = "val_sample/loss"
 VAL_SAMPLE_PERPLEXITY = "val_sample/perplexity"
 VAL_SAMPLE_BITS_PER_BYTE = "val_sample/bits_per_byte"
 
 # Measured once, after the last step, by runs whose sweep compares context lengths: over the targets that have at least
-# the shortest context behind them, so that every arm answers the same questions.
+# the shortest context behind them, so that every arm is scored on the same targets.
 VAL_COMMON_LOSS = "val/common_context_loss"
 
 # Measured once, after the last step, and only by runs that may read the test split.
@@ -32,17 +32,19 @@ TEST_LOSS = "test/loss"
 TEST_PERPLEXITY = "test/perplexity"
 TEST_BITS_PER_BYTE = "test/bits_per_byte"
 
-# Measured at the logging rhythm, between evaluations too.
+# Measured at every logged step, between evaluations too.
 BATCH_LOSS = "train/batch_loss"  # the training batch's own loss, dropout on
 LEARNING_RATE = "optim/learning_rate"
 GRAD_NORM = "optim/grad_norm"  # global L2 norm before clipping
 TOKENS_PER_SECOND = "perf/tokens_per_second"  # training only: evaluation and sampling are not counted
 MFU = "perf/mfu"  # share of the device's peak FLOP/s; only where the peak is known
 TOKENS = "tokens"  # training tokens seen so far
-SECONDS = "perf/seconds"  # since the trainer began, evaluations included, without the time between two parts of a run
+SECONDS = (
+    "perf/seconds"  # since the trainer began, with evaluations, without the time between an interruption and the resume
+)
 EPOCHS = "epochs"  # passes over the training split so far
 
-# The worker's own process. MLflow's page shows names with this prefix in a tab of their own.
+# The worker's own process. MLflow shows metrics with this prefix in a separate tab.
 SYSTEM_CPU_PERCENT = "system/cpu_utilization_percentage"
 SYSTEM_MEMORY_MB = "system/process_memory_megabytes"
 SYSTEM_GPU_MEMORY_MB = "system/gpu_peak_memory_megabytes"
@@ -56,12 +58,13 @@ class Point:
         step: optimizer steps taken so far (0 before the first).
         tokens: training tokens seen so far.
         progress: share of the budget that is spent, 0 to 1.
-        seconds: wall time since the trainer began, in seconds; what lies between two parts of a run is not counted.
+        seconds: wall time since the trainer began, in seconds, without the time between an interruption and the
+            resume.
         metrics: metric name → finite value, in the units given beside the names above.
         sample: text generated at this point, or None.
         by_position: mean validation loss at each position of the window (nats, first position first); only at the
             last point.
-        not_finite: names of what was measured here and has no finite value, such as the perplexity of a huge loss.
+        not_finite: names of metrics whose value here is not finite, such as the perplexity of a huge loss.
     """
 
     step: int
@@ -75,7 +78,7 @@ class Point:
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Point:
-        """The point that was written as JSON, which knows no tuples.
+        """A point from its JSON form, in which tuples are lists.
 
         Raises:
             TypeError: a field is missing or unknown.
@@ -90,9 +93,9 @@ class Point:
 
     @property
     def curve_loss(self) -> float | None:
-        """The validation loss that curves and pruning go by, of the same targets at every evaluation of a run.
+        """The validation loss that curves and pruning use; its targets are the same at every evaluation of a run.
 
-        That is the sample's in runs that have one, else the whole split's.
+        In runs with a validation sample it is the sample's loss, else that of the whole split.
         """
         return self.metrics.get(VAL_SAMPLE_LOSS, self.metrics.get(VAL_LOSS))
 
@@ -111,7 +114,7 @@ def perplexity(loss: float) -> float:
 
 
 def bits_per_byte(total_nats: float, total_bytes: int) -> float:
-    """Σ nats / (ln 2 · Σ bytes): the score that does not depend on the tokenizer.
+    """Σ nats / (ln 2 · Σ bytes): a score that is comparable between tokenizers.
 
     Args:
         total_nats: summed negative log probability of the scored tokens.

@@ -15,7 +15,7 @@ class Phase(StrEnum):
 
     EXPLORE = "explore"
     CONFIRM = "confirm"
-    SUPERSEDED = "superseded"  # confirmed a configuration that is no longer its arm's best, after more trials
+    SUPERSEDED = "superseded"  # confirmed a configuration that is no longer its arm's best after more trials
 
 
 class Retry(StrEnum):

@@ -1,4 +1,4 @@
-"""Where stores and caches are, and the addresses of SQLite files."""
+"""Paths of stores and caches, and the addresses of SQLite files."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 SAME_COMMAND = "the same command resumes it"  # advice after a sweep that did not finish
 
-_SHOWN = 80  # characters of a value, or of a field's name
+_SHOWN = 80  # maximum length of a value or a field's name in a message, in characters
 
 _JOINERS = "\u200c\u200d"  # parts of letters and emoji; not printable by themselves
 
@@ -39,7 +39,7 @@ def _clipped(text: str) -> str:
 
 
 def unknown(found: str, allowed: Iterable[str], kind: str = "field") -> str:
-    """`unknown <kind>; did you mean …? allowed: …`, the nearest name first where one is near."""
+    """`unknown <kind>; did you mean …? allowed: …`, with a suggestion if an allowed name is similar."""
     names = sorted(allowed)
     near = difflib.get_close_matches(found[:_SHOWN], names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]}? " if near else ""

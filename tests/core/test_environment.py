@@ -7,7 +7,7 @@ import pytest
 from harness.core.environment import environment_defaults
 
 
-def test_defaults_are_set_for_a_while_and_never_over_what_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_defaults_are_temporary_and_override_no_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HARNESS_SET", "mine")
     monkeypatch.delenv("HARNESS_UNSET", raising=False)
     before = dict(os.environ)

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, whatever ends the writing, and safetensors that another reader reads."""
+"""A file is complete or absent however its writing ends, and the safetensors library reads our tensors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from harness.core.files import safetensors_chunks, sha256_of, write_atomic, write_text
 
 
-def test_what_was_written_is_there_with_its_checksum(tmp_path: Path) -> None:
+def test_write_atomic_replaces_the_file_and_returns_its_checksum(tmp_path: Path) -> None:
     path = tmp_path / "file"
     found = write_atomic(path, [b"one ", bytearray(b"two "), memoryview(b"three"), b""])
     assert path.read_bytes() == b"one two three"
@@ -29,27 +29,27 @@ def test_what_was_written_is_there_with_its_checksum(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
 
 
-def test_short_writes_are_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_short_write_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = os.write
     monkeypatch.setattr(os, "write", lambda file, view: write(file, view[:3]))
     write_atomic(tmp_path / "file", [b"abcdefgh", b"ij"])
     assert (tmp_path / "file").read_bytes() == b"abcdefghij"
 
 
-def test_the_disk_is_told_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file must be on the disk before its name says so, and its name before the next file's."""
-    told = []
+def test_writes_fsyncs_and_rename_come_in_the_right_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The content is flushed before the rename, and the rename before the next file is written."""
+    calls = []
     for name in ("write", "fsync", "replace"):
         plain = getattr(os, name)
 
         def spy(*arguments: Any, name: str = name, plain=plain) -> object:  # type: ignore[no-untyped-def]
             folder = name == "fsync" and stat.S_ISDIR(os.fstat(arguments[0]).st_mode)
-            told.append("fsync folder" if folder else name)
+            calls.append("fsync folder" if folder else name)
             return plain(*arguments)
 
         monkeypatch.setattr(os, name, spy)
     write_atomic(tmp_path / "file", [b"a", b"b"])
-    assert told == ["write", "write", "fsync", "replace", "fsync folder"]
+    assert calls == ["write", "write", "fsync", "replace", "fsync folder"]
 
 
 @pytest.mark.parametrize("name", ["write", "fsync", "replace"])
@@ -72,23 +72,23 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_failure_between_two_pieces_leaves_nothing(tmp_path: Path) -> None:
-    def pieces() -> Iterator[bytes]:
+def test_a_failure_between_two_chunks_leaves_no_file(tmp_path: Path) -> None:
+    def chunks() -> Iterator[bytes]:
         yield b"one"
         raise MemoryError
 
     with pytest.raises(MemoryError):
-        write_atomic(tmp_path / "file", pieces())
+        write_atomic(tmp_path / "file", chunks())
     assert not list(tmp_path.iterdir())
 
 
-def test_a_text_replaces_another_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_write_text_replaces_the_file_atomically(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "new folder" / "page.html"
     write_text(path, "über\r\n")
     write_text(path, "half \ud83d of a pair\n")
     assert path.read_bytes() == b"half ? of a pair\n"
 
-    def refuse(_part: Path, target: Path) -> None:
+    def refuse(_source: Path, target: Path) -> None:
         assert target == path and path.read_bytes() == b"half ? of a pair\n"
         raise PermissionError
 
@@ -99,7 +99,7 @@ def test_a_text_replaces_another_as_a_whole(tmp_path: Path, monkeypatch: pytest.
     assert path.read_bytes() == b"half ? of a pair\n"
 
 
-def test_processes_may_write_the_same_text_at_once(tmp_path: Path) -> None:
+def test_processes_can_write_the_same_text_file_at_once(tmp_path: Path) -> None:
     path = tmp_path / "page"
     script = "import sys; from pathlib import Path; from harness.core.files import write_text\n"
     script += "for _ in range(300): write_text(Path(sys.argv[1]), sys.argv[2] * 50_000)\n"
@@ -112,7 +112,7 @@ def test_processes_may_write_the_same_text_at_once(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["page"]
 
 
-def test_another_reader_reads_the_tensors(tmp_path: Path) -> None:
+def test_the_safetensors_library_reads_the_tensors(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     tensors = {
         "b": torch.randn(3, 5, generator=generator),

@@ -1,4 +1,4 @@
-"""The collector stays away while libraries are imported and much is read, and is back afterwards."""
+"""Garbage collection is paused while libraries are imported or many objects are read, and resumes afterwards."""
 
 from __future__ import annotations
 
@@ -15,40 +15,40 @@ from harness.core.gc_pause import gc_paused, gc_paused_for_imports
 
 
 @pytest.fixture(autouse=True)
-def as_before() -> Iterator[None]:
+def restored_collector() -> Iterator[None]:
     yield
     gc.unfreeze()
     gc.enable()
 
 
-class Loop:
-    """Garbage that only the collector finds."""
+class Cycle:
+    """A reference cycle, which only the cyclic collector frees."""
 
     def __init__(self) -> None:
         self.itself = self
 
 
-def made_inside(where: AbstractContextManager[None]) -> tuple[weakref.ref[Loop], list[Loop]]:
-    """Garbage and what is none, made where nothing is collected."""
-    with where:
+def made_inside(context: AbstractContextManager[None]) -> tuple[weakref.ref[Cycle], list[Cycle]]:
+    """A garbage cycle, and cycles that are still in use, made inside the context."""
+    with context:
         assert not gc.isenabled()
-        loop = weakref.ref(Loop())
-        made = [Loop() for _ in range(10_000)]
-        assert loop() is not None
+        cycle = weakref.ref(Cycle())
+        made = [Cycle() for _ in range(10_000)]
+        assert cycle() is not None
     assert gc.isenabled()
-    return loop, made
+    return cycle, made
 
 
-def test_nothing_is_collected_inside_and_what_is_there_stays() -> None:
+def test_objects_of_imports_are_frozen_and_later_garbage_is_collected() -> None:
     _, made = made_inside(gc_paused_for_imports())
     assert gc.get_freeze_count() > len(made)
-    assert not any(isinstance(one, Loop) for one in gc.get_objects())
-    later = weakref.ref(Loop())
+    assert not any(isinstance(one, Cycle) for one in gc.get_objects())
+    later = weakref.ref(Cycle())
     gc.collect()
-    assert later() is None, "what comes later is collected as ever"
+    assert later() is None
 
 
-def test_a_collector_that_was_off_stays_off_and_a_failed_import_turns_it_on() -> None:
+def test_a_disabled_collector_stays_disabled_and_a_failed_import_enables_it_again() -> None:
     gc.disable()
     with gc_paused_for_imports():
         pass
@@ -59,15 +59,15 @@ def test_a_collector_that_was_off_stays_off_and_a_failed_import_turns_it_on() ->
     assert gc.isenabled()
 
 
-def test_what_is_read_is_not_looked_through_but_what_it_leaves_is_found_later() -> None:
-    loop, made = made_inside(gc_paused())
+def test_a_pause_freezes_nothing_and_its_garbage_is_collected_later() -> None:
+    cycle, made = made_inside(gc_paused())
     assert gc.get_freeze_count() == 0
     assert any(one is made[0] for one in gc.get_objects())
     gc.collect()
-    assert loop() is None
+    assert cycle() is None
 
 
-def test_a_command_ends_without_a_last_look() -> None:
+def test_a_command_exits_with_its_objects_frozen() -> None:
     code = (
         "import atexit, gc; atexit.register(lambda: print(gc.get_freeze_count() > 1000));"
         "import harness.console.cli; print(gc.get_freeze_count())"

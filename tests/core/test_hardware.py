@@ -1,4 +1,4 @@
-"""The processor's name, from Linux's file and without it."""
+"""The processor's name with and without /proc/cpuinfo, and the number of GPUs."""
 
 from __future__ import annotations
 
@@ -8,30 +8,34 @@ from pathlib import Path
 
 import pytest
 
-from harness.core import hardware as processor
+from harness.core import hardware
 from harness.core.hardware import count_gpus, default_workers, processor_name
 
 
 @pytest.fixture(autouse=True)
-def asked_anew() -> Iterator[None]:
+def empty_cache() -> Iterator[None]:
     processor_name.cache_clear()
     yield
     processor_name.cache_clear()
 
 
-def test_the_first_processor_of_linux(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    about = tmp_path / "cpuinfo"
-    about.write_text("processor\t: 0\nmodel\t\t: 17\nmodel name\t: AMD EPYC: 9B14\n\nprocessor\t: 1\nmodel name\t: x\n")
-    monkeypatch.setattr(processor, "_CPUINFO", about)
+def test_on_linux_the_name_is_that_of_the_first_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(
+        "processor\t: 0\nmodel\t\t: 17\nmodel name\t: AMD EPYC: 9B14\n\nprocessor\t: 1\nmodel name\t: x\n"
+    )
+    monkeypatch.setattr(hardware, "_CPUINFO", cpuinfo)
     assert processor_name() == "AMD EPYC: 9B14"
 
 
 @pytest.mark.parametrize("text", [None, "", "Features: fp asimd\n", "model name\t:\n"])
-def test_where_nobody_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None) -> None:
-    about = tmp_path / "cpuinfo"
+def test_without_a_model_name_the_machine_type_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None
+) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
     if text is not None:
-        about.write_text(text)
-    monkeypatch.setattr(processor, "_CPUINFO", about)
+        cpuinfo.write_text(text)
+    monkeypatch.setattr(hardware, "_CPUINFO", cpuinfo)
     monkeypatch.setattr(platform, "processor", lambda: "")
     monkeypatch.setattr(platform, "machine", lambda: "arm64")
     assert processor_name() == "arm64"

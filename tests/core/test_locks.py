@@ -1,4 +1,4 @@
-"""One process at a time, with real processes."""
+"""A sweep's lock, with two real processes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ with sweep_lock("tiny"):
 """
 
 
-def test_a_second_process_is_told_who_holds_the_lock_and_gets_it_when_the_first_is_gone(
+def test_the_error_names_the_process_that_holds_the_lock_and_its_death_releases_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

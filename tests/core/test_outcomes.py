@@ -1,4 +1,4 @@
-"""What follows from an outcome has to be a state that Optuna has and a status that MLflow has."""
+"""Every outcome has a valid Optuna state and MLflow status."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.core.outcomes import Exit, Outcome, Retry
 
 
 @pytest.mark.parametrize("outcome", Outcome)
-def test_both_stores_know_every_outcome(outcome: Outcome) -> None:
+def test_every_outcome_has_an_optuna_state_and_an_mlflow_status(outcome: Outcome) -> None:
     status = RunStatus.from_string(outcome.mlflow_status)
     assert RunStatus.is_terminated(status)  # no run is left RUNNING
     state = TrialState[outcome.optuna_state]
@@ -20,7 +20,7 @@ def test_both_stores_know_every_outcome(outcome: Outcome) -> None:
     assert state is not TrialState.RUNNING
 
 
-def test_only_what_can_change_is_trained_again() -> None:
+def test_which_outcomes_are_retried_results_or_failures() -> None:
     assert {outcome for outcome in Outcome if outcome.retry is Retry.RESUME} == {Outcome.INTERRUPTED}
     assert {outcome for outcome in Outcome if outcome.retry is Retry.NEW_TRIAL} == {Outcome.OOM, Outcome.FAILED}
     assert {outcome for outcome in Outcome if outcome.is_result} == {Outcome.COMPLETE, Outcome.DIVERGED}

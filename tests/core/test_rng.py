@@ -1,4 +1,4 @@
-"""Random streams: the same on every machine, apart from each other, and longer draws begin with shorter ones."""
+"""Random streams: the same on every machine, independent of each other, and longer draws begin with shorter ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from paths import ROOT
 words = st.lists(st.one_of(st.integers(), st.text("abz./", max_size=4)), max_size=3)
 
 
-def test_derive_is_the_head_of_a_sha256() -> None:
+def test_derive_is_the_first_63_bits_of_a_sha256() -> None:
     digest = hashlib.sha256(b"7\x1finit\x1ftok_emb.weight").hexdigest()
     assert derive(7, "init", "tok_emb.weight") == int(digest[:16], 16) // 2
 
@@ -28,7 +28,7 @@ def test_derived_seeds_fit_every_generator(seed: int, name: list[str | int]) -> 
     assert 0 <= derive(seed, *name) < 2**63
 
 
-def test_words_are_kept_apart() -> None:
+def test_different_names_give_different_seeds() -> None:
     names = [("ab", "c"), ("a", "bc"), ("abc",), ("a", "b", "c"), (1, 2), (12,), ()]
     assert len({derive(seed, *name) for seed in (0, 1, 2) for name in names}) == 3 * len(names)
 
@@ -46,9 +46,9 @@ def test_a_longer_draw_begins_with_a_shorter_one(short: int, long: int) -> None:
     assert first.tobytes() == second[:short].tobytes()
 
 
-def test_streams_are_standard_normal_and_unrelated() -> None:
-    # Mean, variance and correlation of n independent normals have standard errors 1/√n, √(2/n) and 1/√n; five of
-    # them are exceeded once in about two million seeds, and the seed is fixed.
+def test_streams_are_standard_normal_and_uncorrelated() -> None:
+    # Mean, variance and correlation of n independent normals have standard errors 1/√n, √(2/n) and 1/√n; a
+    # deviation of five of them happens for one of about two million seeds, and the seed is fixed.
     size = 100_000
     one, two, other = (stream(*name).standard_normal(size) for name in [(1, "a"), (1, "b"), (2, "a")])
     assert abs(one.mean()) < 5 / math.sqrt(size)
