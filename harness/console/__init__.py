@@ -1,1 +1,1 @@
-"""What a person sees in the terminal: the running sweep, tables, and the options that commands share."""
+"""Terminal output: the display of a running sweep, tables, and the options that commands share."""

@@ -21,7 +21,7 @@ from harness.core.text import printable, shown
 # and more after a command that has imported MLflow.
 atexit.register(gc.freeze)
 
-_KEPT = "\n\t"
+_NOT_ESCAPED = "\n\t"
 
 
 class _Console(Console):
@@ -29,7 +29,7 @@ class _Console(Console):
 
     def print(self, *objects: Any, **options: Any) -> None:
         """See `rich.console.Console.print`."""
-        super().print(*(printable(one, _KEPT) if isinstance(one, str) else one for one in objects), **options)
+        super().print(*(printable(one, _NOT_ESCAPED) if isinstance(one, str) else one for one in objects), **options)
 
 
 out = _Console(highlight=False, markup=False, emoji=False)
@@ -48,7 +48,7 @@ def busy(text: str) -> AbstractContextManager[object]:
 
 
 class Command(TyperCommand):
-    """A command that answers a wrong option or argument with one line and exit code 2, as it does a wrong spec."""
+    """A command that reports a wrong option or argument in one line with exit code 2, as it does a wrong spec."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the arguments; exits if one is wrong."""

@@ -35,7 +35,7 @@ def time_left(measured: Sequence[tuple[float, float]], left: Sequence[float], pa
     The interval is a prediction interval: paces of future runs are drawn from the distribution of the measured ones,
     with their standard deviation s. The total over pieces of work w has the variance s²·(Σw² + (Σw)²/k), from the
     scatter of the paces and of m; the half-width is its root times Student's t with k − 1 degrees of freedom. The
-    interval does not cover changes to come: a busier machine, pruned trials, more seeds.
+    interval does not cover later changes: a busier machine, pruned trials, more seeds.
 
     Args:
         measured: (work, seconds) of every run that has made progress.

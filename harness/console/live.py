@@ -22,7 +22,7 @@ from harness.core import metrics
 from harness.core.outcomes import Outcome
 
 _FRAME_SECONDS: Final = 0.25  # least time between two frames
-_NAME_LEAST: Final = 12  # cells that a name keeps before columns are left out
+_MIN_NAME: Final = 12  # cells; columns are dropped before a name gets shorter than this
 _GAP: Final = "  "
 
 
@@ -54,7 +54,7 @@ class LiveTable:
         self._lines.message(text, style)
 
     def run_evaluated(self, run: RunProgress) -> None:
-        """The table shows it."""
+        """Nothing to do: the table shows it."""
 
     def run_finished(self, name: str, outcome: Outcome, summary: str) -> None:
         """Write how a run ended above the table."""
@@ -71,7 +71,7 @@ class LiveTable:
         """One frame, in the window's width and height."""
         width, state = options.max_width, self.state
         runs = [run_line(run, width, state.now()) for run in state.runs.values()]
-        height = console.height - len(runs) - 4  # without a blank line, the headings, the sweep's line, the cursor's
+        height = console.height - len(runs) - 4  # minus a blank line, the headings, the sweep's line, the cursor's line
         yield Text()
         yield from arm_lines(list(state.arms.values()), state.runs.values(), width, max(2, height))
         yield from runs
@@ -117,7 +117,7 @@ def run_line(run: RunProgress, width: int, now: float) -> Text:
         (left, 2),
     ]
     kept = [part for part in parts if part[0]]
-    room = width - min(cell_len(run.name), 2 * _NAME_LEAST)
+    room = width - min(cell_len(run.name), 2 * _MIN_NAME)
     while len(kept) > 1 and sum(cell_len(text) + len(_GAP) for text, _ in kept) > room:
         kept.remove(max(kept, key=lambda part: part[1]))
     rest = "".join(_GAP + text for text, _ in kept)
@@ -153,7 +153,7 @@ def arm_lines(arms: Sequence[ArmTally], runs: Iterable[RunProgress], width: int,
     columns.append(("mean val loss", [_loss(arm.confirmed_loss) for arm in shown]))
     columns.append(("running", [str(training.count(arm.name) or "–") for arm in shown]))
     widths = [max(map(cell_len, (heading, *cells))) for heading, cells in columns]
-    least = min(widths[0], _NAME_LEAST)
+    least = min(widths[0], _MIN_NAME)
     while len(columns) > 2 and least + sum(len(_GAP) + one for one in widths[1:]) > width:
         columns.pop()
         widths.pop()

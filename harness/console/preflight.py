@@ -23,11 +23,11 @@ def wrong_places(tracking: str | None, storage: str, reports: Path) -> list[str]
 
 
 def wrong_tracking(tracking: str | None) -> list[str]:
-    """Mistakes in MLflow's address (None: that of the environment, or the default). Contacts no server."""
+    """Mistakes in MLflow's address (None: from the environment, or the default). Contacts no server."""
     option, uri = "--tracking" if tracking else "MLFLOW_TRACKING_URI", configured_uri(tracking)
     try:
         address = urlsplit(uri)
-    except ValueError:  # a bracket without its pair
+    except ValueError:  # unbalanced brackets
         address = urlsplit("")
     scheme = address.scheme.partition("+")[0]
     if scheme in _REMOTE or uri in _REMOTE or (scheme in ("http", "https") and address.netloc):

@@ -73,7 +73,7 @@ class Screen:
         self.log.write(f"added runs: {runs}")
 
     def run_started(self, key: int, name: str, work: float, arm: str = "", phase: Phase = Phase.EXPLORE) -> None:
-        """A worker has been given a run; `work`: FLOPs, or seconds if the budget is in seconds."""
+        """A run has been submitted to a worker; `work`: FLOPs, or seconds if the budget is in seconds."""
         self.state.run_started(key, name, work, arm, phase)
         self.log.write(f"started {name}")
         self.view.refresh(at_once=True)
@@ -88,7 +88,7 @@ class Screen:
         self.view.refresh()
 
     def run_finished(self, key: int, outcome: Outcome, reason: str = "") -> None:
-        """A run has finished; of `reason` the first line is shown."""
+        """A run has finished; the first line of `reason` is shown."""
         run, seconds = self.state.run_finished(key, outcome)
         loss = "" if run.val_loss is None else f"{run.val_name} loss {run.val_loss:.4f}"
         why = "" if outcome is Outcome.COMPLETE else str(outcome)
@@ -105,11 +105,11 @@ class Screen:
         self.log.write(f"lost the worker of {run.name}")
 
     def message(self, text: str, style: str = "") -> None:
-        """Tell the person something."""
+        """Show a message to the user and log it."""
         text = printable(text)
         self.log.write(f"message {text}")
         self.view.message(text, style)
 
     def refresh(self) -> None:
-        """Draw again, so that times move on while nothing else happens."""
+        """Draw again, so that times are updated between events."""
         self.view.refresh()

@@ -12,7 +12,7 @@ from harness.core import metrics
 from harness.core.metrics import Point
 from harness.core.outcomes import Outcome, Phase
 
-_LEAST_SHARE: Final = 0.05  # of its work that a run must have done before its speed counts
+_MIN_SHARE: Final = 0.05  # share of its work that a run must have done before its speed is used
 
 
 @dataclass
@@ -95,7 +95,7 @@ class RunProgress:
         return self.progress - self.resumed_from
 
     def add(self, point: Point, now: float) -> None:
-        """Take a new point."""
+        """Update with a new point."""
         if self.last is None:
             self.resumed_from = point.progress if point.step else 0.0
             self.started = self.started if self.warm else now
@@ -130,7 +130,7 @@ class SweepState:
         self._parallel = 0  # most runs that trained at once
 
     def sweep_started(self, total: int, work: float, arms: Sequence[ArmTally] = ()) -> None:
-        """`total` runs are to be trained, with `work` in all."""
+        """`total` runs are to be trained; `work` is that of all of them."""
         self.total, self._waiting_work = total, work
         self.arms = {arm.name: arm for arm in arms}
 
@@ -142,7 +142,7 @@ class SweepState:
             self.arms[name].seeds = count
 
     def run_started(self, key: int, name: str, work: float, arm: str, phase: Phase) -> None:
-        """A worker has been given a run."""
+        """A run has been submitted to a worker."""
         self.runs[key] = RunProgress(name, arm, phase, work, self.now(), warm=self.finished > 0)
         self._waiting_work = max(0.0, self._waiting_work - work)
         self._parallel = max(self._parallel, len(self.runs))
@@ -158,7 +158,7 @@ class SweepState:
         run = self.runs.pop(key)
         seconds = self.now() - run.started
         self.finished += 1
-        if run.done >= _LEAST_SHARE:
+        if run.done >= _MIN_SHARE:
             self._speeds.append((run.work * run.done, seconds))
         if run.arm in self.arms:
             self.arms[run.arm].add(run.phase, outcome, None if run.sampled else run.val_loss)
@@ -174,7 +174,7 @@ class SweepState:
         """Wall time until the sweep is done; None before any run has made progress."""
         now = self.now()
         running = self.runs.values()
-        measured = [(run.work * run.done, now - run.started) for run in running if run.done >= _LEAST_SHARE]
+        measured = [(run.work * run.done, now - run.started) for run in running if run.done >= _MIN_SHARE]
         waiting = max(0, self.total - self.finished - len(running))
         left = [run.work * (1 - run.progress) for run in running]
         left += [self._waiting_work / waiting] * waiting if waiting else []

@@ -14,7 +14,7 @@ from harness.console.cli import out
 from harness.core.text import printable
 
 _WARNINGS_SHOWN: Final = 5
-_SIDE_BY_SIDE: Final = 72  # least width of a terminal, in cells, that shows two texts beside each other
+_SIDE_BY_SIDE: Final = 72  # minimum width of a terminal, in cells, to show two texts side by side
 
 
 def show_table(lines: Sequence[Sequence[str]]) -> None:
@@ -55,7 +55,7 @@ def show_answer(lines: Sequence[Sequence[str]], answer: str, warnings: Sequence[
 
 
 def show_texts(a: Sequence[tuple[str, str]], b: Sequence[tuple[str, str]]) -> None:
-    """Print pairs of headed texts: beside each other, or below each other as A and B in a narrow terminal.
+    """Print pairs of headed texts: side by side, or below each other as A and B in a narrow terminal.
 
     Args:
         a, b: (heading, text) of each text; the shorter list is padded with `–`.

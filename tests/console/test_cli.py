@@ -1,4 +1,4 @@
-"""Options of every command: a wrong one gives one line and exit code 2, and nothing is written."""
+"""Options of every command: a wrong one is reported in one line with exit code 2, and nothing is written."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ def test_the_quantiles_equal_scipys() -> None:
     assert stats.t.ppf(0.95, 20) < eta._T95_MANY < stats.t.ppf(0.95, 11)
 
 
-def test_without_measurements_no_estimate_and_with_one_no_interval() -> None:
+def test_no_estimate_without_measurements_and_no_interval_with_one() -> None:
     assert time_left([], [1.0], 1) is None
     one = time_left([(2.0, 10.0)], [4.0, 4.0], 2)
     assert one is not None
@@ -32,7 +32,7 @@ def test_the_prediction_interval_by_hand() -> None:
     assert found.seconds - found.low == pytest.approx(half)
 
 
-def test_it_is_at_least_the_largest_run_and_its_interval_is_not_negative() -> None:
+def test_the_estimate_is_at_least_the_largest_run_and_its_interval_is_not_negative() -> None:
     found = time_left([(1.0, 10.0), (1.0, 1.0)], [3.0, 0.1], 4)
     assert found is not None and found.low is not None
     assert found.seconds == pytest.approx(5.5 * 3)

@@ -66,7 +66,7 @@ def test_a_narrow_window_keeps_the_ends_of_names_and_the_main_columns() -> None:
     assert lines[6].startswith("sweep ")
 
 
-def test_of_too_many_arms_those_that_train_are_shown() -> None:
+def test_with_too_many_arms_those_that_train_are_shown() -> None:
     table = table_of(80, height=12, arms=40)
     table.state.runs[1].arm = "drop_rate=0.39"
     lines = drawn(table)
@@ -93,7 +93,7 @@ def test_the_table_disappears_at_the_end_and_lines_stay() -> None:
         before = text(out)
         screen.refresh()
         screen.refresh()
-        assert text(out) == before  # nothing is drawn again so soon
+        assert text(out) == before  # the next frame is not due yet
         screen.run_finished(1, Outcome.COMPLETE)
         screen.message("a message with [brackets]")
         screen.run_started(2, "two", 100.0, "drop_rate=0.1", Phase.CONFIRM)

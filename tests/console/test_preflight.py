@@ -1,4 +1,4 @@
-"""Stores and folders that cannot be used give one line each, before anything is written."""
+"""Stores and folders that cannot be used are reported in one line each, before anything is written."""
 
 from __future__ import annotations
 

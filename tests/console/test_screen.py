@@ -24,7 +24,7 @@ from screens import console, point, text
 @pytest.mark.parametrize(
     ("seconds", "shown"), [(None, "–"), (0.4, "0 s"), (59.4, "59 s"), (60, "1:00"), (3725, "1:02:05"), (-1, "0 s")]
 )
-def test_times_are_short(seconds: float | None, shown: str) -> None:
+def test_durations_are_written_shortly(seconds: float | None, shown: str) -> None:
     assert clock(seconds) == shown
 
 

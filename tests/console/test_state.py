@@ -30,7 +30,7 @@ def test_time_left_follows_the_work_and_the_measured_speeds() -> None:
     sweep.run_point(1, point(1, 0.5, 5.0))
     sweep.run_point(2, point(1, 0.5, 5.0))
     assert seconds_left(sweep) == pytest.approx(30.0)  # 0.2 s per unit, 300 units, two in parallel
-    sweep.run_finished(1, Outcome.PRUNED)  # its other half need not be trained
+    sweep.run_finished(1, Outcome.PRUNED)  # its second half is not trained
     assert seconds_left(sweep) == pytest.approx(25.0)
     sweep.run_started(3, "c, resumed", 100.0, "", Phase.EXPLORE)
     sweep.run_point(3, point(4, 0.8, 5.0))
