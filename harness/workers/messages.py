@@ -42,7 +42,7 @@ class Started:
 
     Attributes:
         job: its id.
-        device: what it trains on, for people.
+        device: what it trains on, in words.
         resumed_from: step of the state that the run resumes from; 0 if it starts from the beginning.
         warning: why the resumed run may differ, such as a damaged state or another number of threads; may be empty.
     """

@@ -31,8 +31,8 @@ WORKER_ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": "4294967296",
     "THP_MEM_ALLOC_ENABLE": "1",
 }
-_STARTUP_SECONDS: Final = 120.0  # least patience with a new worker, which imports torch and opens its data
-_SUSPENDED_SECONDS: Final = 5.0  # between two checks: then this process was suspended itself
+_STARTUP_SECONDS: Final = 120.0  # minimum patience with a new worker, which imports torch and opens its data
+_SUSPENDED_SECONDS: Final = 5.0  # a longer gap between two checks means that this process was suspended
 _EXIT_SECONDS: Final = 5.0  # wait for a process whose pipe is closed
 
 

@@ -181,7 +181,7 @@ class _Control:
 
 @dataclass
 class _Cache:
-    """What a worker keeps from job to job: open datasets, and evaluations of untrained models (see `train`)."""
+    """Objects that a worker reuses for later jobs: open datasets, and evaluations of untrained models (see `train`)."""
 
     datasets: dict[DataConfig, Dataset] = field(default_factory=dict)
     step0: dict[str, Evaluation] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What the controller needs of a place where runs train."""
+"""The interface between the controller and the workers that train runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The local pool: what it adds to the contract of `test_protocol.py`."""
+"""The local pool: behaviour beyond the contract of `test_protocol.py`."""
 
 from __future__ import annotations
 
