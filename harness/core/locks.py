@@ -30,7 +30,7 @@ def sweep_lock(name: str) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         who = holder.read_text("utf-8") if holder.exists() else "unknown"
-        raise Locked(f"{name} is being run already, by process {who}; wait for it or stop it") from None
+        raise Locked(f"{name} is already being run by process {who}; wait for it or stop it") from None
     try:
         holder.write_text(str(os.getpid()), "utf-8")
         yield

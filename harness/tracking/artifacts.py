@@ -1,4 +1,4 @@
-"""Reads the artifacts of runs, from this machine's disk where they are there."""
+"""Reads the artifacts of runs: from the local disk if they are stored there, else through MLflow's client."""
 
 from __future__ import annotations
 

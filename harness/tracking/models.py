@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mlflow.entities import LoggedModel, Metric, Run
 
 MODEL_TYPE: Final = "GPT"
-MODEL_FILES: Final = ("model.safetensors", "checkpoint.json")  # the files that a checkpoint cannot be read without
+MODEL_FILES: Final = ("model.safetensors", "checkpoint.json")  # required to load a checkpoint
 _REFUSED: Final = str.maketrans({"/": "-", ":": "-", ".": ",", "%": "-", '"': "-", "'": "-"})
 
 
@@ -43,7 +43,7 @@ def store_checkpoint(
         client: of the store.
         experiment, run: ids of the experiment and of the run that trained the model.
         folder: with the checkpoint's files.
-        name: for the reader.
+        name: shown in MLflow's UI.
         params, tags: of the model.
         losses: its last losses, which the run has too.
 

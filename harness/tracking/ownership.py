@@ -39,7 +39,7 @@ class SweepState:
 def owner_of(run: Run) -> str | None:
     """The other process that runs a sweep now, or None.
 
-    A process of this machine is looked up; one of another machine counts as alive until its heartbeat is
+    A process of this machine is looked up by its pid; one of another machine counts as alive until its heartbeat is
     `OWNER_TIMEOUT_SECONDS` old.
     """
     tags = run.data.tags

@@ -15,7 +15,7 @@ _PAGE_SIZE: Final = 1000  # runs or experiments per request
 
 
 def sweeps_of(client: MlflowClient, experiment_id: str) -> list[Run]:
-    """The parent runs of an experiment; the last one was started or resumed last."""
+    """The parent runs of an experiment, sorted by when they were last started or resumed."""
     runs = search_runs(client, [experiment_id], f"tags.`{schema.ROLE}` = '{schema.SWEEP}'")
     return sorted(runs, key=lambda run: int(run.data.tags[schema.OPENED]))
 

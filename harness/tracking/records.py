@@ -1,6 +1,6 @@
-"""Records of sweeps and runs: what the tracker is given to store, and what is read back.
+"""Records of sweeps and runs: what the tracker stores, and what is read back.
 
-`harness.tracking.schema` says how MLflow stores them.
+`harness.tracking.schema` defines how MLflow stores them.
 """
 
 from __future__ import annotations
@@ -112,9 +112,9 @@ class TrialInfo:
     """One training run of a sweep.
 
     Attributes:
-        name: for the reader, such as "drop_rate=0.1 · learning_rate=1.2e-03 · seed 1".
+        name: shown to the user, such as "drop_rate=0.1 · learning_rate=1.2e-03 · seed 1".
         arm: name of its arm.
-        phase: why it is trained.
+        phase: explore or confirm.
         seed: the run's seed.
         config: the whole configuration.
         study: name of its Optuna study, or None.

@@ -1,6 +1,6 @@
 """The schema of sweeps and runs in MLflow: names of tags, parameters and artifacts, and their text formats.
 
-The tracker writes and reads by this module alone. It imports no MLflow, so it can be tested without a store.
+All writing and reading uses these names and formats. It imports no MLflow, so it can be tested without a store.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SWEEP: Final = "sweep"
 TRIAL: Final = "trial"
 OUTCOME: Final = "harness.outcome"
 REASON: Final = "harness.reason"
-PROCESS: Final = "harness.process"  # that writes the run: `provenance.process_name`
+PROCESS: Final = "harness.process"  # the process that writes the run, see `provenance.process_name`
 COMMIT: Final = "harness.git_commit"
 DIRTY: Final = "harness.git_dirty"
 VERSION_PREFIX: Final = "harness.version."

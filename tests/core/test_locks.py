@@ -28,7 +28,7 @@ def test_the_error_names_the_process_that_holds_the_lock_and_its_death_releases_
     )
     assert first.stdout is not None
     assert first.stdout.readline() == "held\n"
-    held = f"^tiny is being run already, by process {first.pid}; wait for it or stop it$"
+    held = f"^tiny is already being run by process {first.pid}; wait for it or stop it$"
     with pytest.raises(Locked, match=held), sweep_lock("tiny"):
         pass
     with sweep_lock("other"):

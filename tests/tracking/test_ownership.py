@@ -32,7 +32,7 @@ def test_one_process_at_a_time_owns_a_sweep(store: Store) -> None:
             return str(error)
         return None
 
-    assert opened_beside(here, now) == f"owned is being run already, by process {here}; wait for it or stop it"
+    assert opened_beside(here, now) == f"owned is already being run by process {here}; wait for it or stop it"
     assert opened_beside(here, 0) is not None  # a local process is looked up: it runs
     assert opened_beside(f"{socket.gethostname()}:{alive.pid}:17.00", now) is None  # its pid was reused
     elsewhere = "another-machine:17:1000.00"

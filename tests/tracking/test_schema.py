@@ -12,7 +12,7 @@ json_values = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=Fa
 
 
 @given(json_values | st.lists(json_values, max_size=3).map(tuple))
-def test_a_parameter_comes_back_with_its_type(value: object) -> None:
+def test_a_parameter_is_read_back_with_its_type(value: object) -> None:
     text = schema.encode_param(value)
     back = schema.decode_param(text)
     assert (type(back), back) == (type(value), value)

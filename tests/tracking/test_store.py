@@ -96,7 +96,7 @@ def test_a_missing_store_is_created_only_on_request(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [FileExistsError, OSError], ids=["raced", "no hard links"])
-def test_a_new_store_never_replaces_one_that_came_first(
+def test_a_new_store_never_replaces_one_that_exists(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[OSError]
 ) -> None:
     """Another process finishes its store while this one still runs MLflow's migrations."""

@@ -1,1 +1,1 @@
-"""Runs on disk, and their way to MLflow."""
+"""Records runs on disk first and sends them to MLflow in the background."""

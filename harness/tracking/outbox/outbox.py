@@ -48,9 +48,9 @@ class _Run:
 
 
 class Outbox:
-    """The runs of one sweep, on disk and on their way to MLflow.
+    """Records the runs of one sweep on disk and sends them to MLflow.
 
-    Use it as a context: it runs the sending thread, and only that thread uses the tracker then.
+    Use it as a context manager: inside, a thread sends the entries, and only that thread may use the tracker.
 
     Args:
         tracker: writes to MLflow.
@@ -178,7 +178,7 @@ class Outbox:
         if kind in (journal.INTERRUPTED, journal.END):
             self._wake.set()
 
-    # their delivery ------------------------------------------------------------------------------------------
+    # sending --------------------------------------------------------------------------------------------
 
     @property
     def waiting(self) -> int:
@@ -191,7 +191,7 @@ class Outbox:
         return [self._run_ids.popleft() for _ in range(len(self._run_ids))]
 
     def drain(self, seconds: float) -> bool:
-        """Wait until everything is sent, for at most so many seconds; True if it is."""
+        """Wait until everything is sent, for at most this many seconds; True if it is."""
         deadline = time.monotonic() + seconds
         self._idle.clear()
         self._wake.set()
@@ -201,7 +201,7 @@ class Outbox:
         return False
 
     def _send_until_closed(self) -> None:
-        """The thread."""
+        """The main function of the thread."""
         failures = 0
         while not (self._closing.is_set() or self.new_owner):
             if failures:
@@ -230,7 +230,7 @@ class Outbox:
                 return
         with self._lock:
             runs = list(self._runs.values())
-        # New runs are created first, because the end of a run is drawn, which takes longer.
+        # New runs are created first: a run that ends takes longer, because its loss curve is drawn.
         new = [run for run in runs if run.run_id is None and not run.reopen]
         for step, run in (*((self._create, run) for run in new), *((self._send, run) for run in runs)):
             try:

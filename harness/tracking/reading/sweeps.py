@@ -205,7 +205,7 @@ def _trials(experiment: str, uri: str | None, sweep: str | None) -> tuple[Mlflow
 
 
 def parent_runs(experiment: str, uri: str | None, sweep: str | None) -> tuple[MlflowClient, str, list[Run]]:
-    """The client, the experiment's id and the parent runs that `sweep` selects: at least one, last opened last."""
+    """The client, the experiment's id and the parent runs that `sweep` selects: at least one, the latest last."""
     client = connect(configured_uri(uri))
     found = client.get_experiment_by_name(experiment)
     if found is None or found.lifecycle_stage == "deleted":

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _ORDER: Final = ("val/", "test/", "train/", "tokens", "epochs", "optim/", "perf/")
 _LOSSES: Final = ("val/", "test/", "train/loss")  # metrics that a run's model is listed with
-_BATCH_SIZE: Final = 500  # metrics that wait before they are sent unasked
+_BATCH_SIZE: Final = 500  # queued metrics; when so many wait, they are sent without a flush
 _DATASET_NAME_LIMIT: Final = 500  # characters
 _DATASET_DIGEST_LIMIT: Final = 36  # characters
 
@@ -222,7 +222,7 @@ def milliseconds() -> int:
 
 
 def outcome_tags(outcome: Outcome, reason: str) -> dict[str, str]:
-    """The tags that say how a run ended; no reason, no tag for it."""
+    """The tags that say how a run ended; an empty reason gets no tag."""
     tags = {schema.OUTCOME: str(outcome)}
     return tags | {schema.REASON: schema.summary(reason)} if reason.strip() else tags
 

@@ -133,14 +133,14 @@ class SweepWriter:
         for run in self._of_identity(identity):
             if owner := owner_of(run):
                 name = self._experiment.name
-                raise SweepBusy(f"{name} is being run already, by process {owner}; wait for it or stop it")
+                raise SweepBusy(f"{name} is already being run by process {owner}; wait for it or stop it")
 
     @wrap_errors()
     def heartbeat(self, parent: str) -> str | None:
         """Tell other machines that this process still runs the sweep; to be called about once a minute.
 
         Returns:
-            the process that has taken the sweep over meanwhile; None if it is still this one's.
+            the process that has taken the sweep over; None if this process still owns it.
         """
         owner = self._experiment.client.get_run(parent).data.tags.get(schema.PROCESS)
         if owner not in (None, provenance.process_name()):
@@ -150,7 +150,7 @@ class SweepWriter:
 
     @wrap_errors()
     def set_aside(self, identity: str) -> list[str]:
-        """Give a sweep's parent run another identity, so that the next command starts anew; nothing is deleted.
+        """Give a sweep's parent run another identity, so that the next command starts a new sweep; nothing is deleted.
 
         Returns:
             the ids of the parent runs: one, or none.

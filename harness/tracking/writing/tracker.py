@@ -71,7 +71,7 @@ class Tracker:
         self.sweeps.refuse_if_owned(identity)
 
     def heartbeat(self, parent: str) -> str | None:
-        """Say that this process still runs the sweep; gives the process that has taken it over, or None."""
+        """Record that this process still runs the sweep; returns the process that has taken it over, or None."""
         return self.sweeps.heartbeat(parent)
 
     def store_report(self, parent: str, answer: str, report: Path, verdicts: Mapping[str, str]) -> None:
@@ -83,7 +83,7 @@ class Tracker:
         self.sweeps.close(parent, outcome, reason)
 
     def set_aside(self, identity: str) -> list[str]:
-        """Take a sweep out of the way; see `SweepWriter.set_aside`."""
+        """Set a sweep aside, so that its spec can start again; see `SweepWriter.set_aside`."""
         return self.sweeps.set_aside(identity)
 
     def close_abandoned_runs(self, parent: str, outcomes: Mapping[str, Outcome] | None = None) -> int:
@@ -132,7 +132,7 @@ class Tracker:
         full = {key if key.startswith(own) else schema.PREFIX + key: str(text) for key, text in given.items()}
         self.experiment.log(run_id, full)
 
-    # what is stored of a sweep -------------------------------------------------------------------------------
+    # reading back --------------------------------------------------------------------------------------------
 
     @wrap_errors()
     def confirm_results(self, parent: str) -> list[ConfirmResult]:

@@ -22,7 +22,7 @@ def written(folder: Path) -> Journal:
     return journal
 
 
-def test_what_was_written_is_read_back(tmp_path: Path) -> None:
+def test_entries_are_read_back(tmp_path: Path) -> None:
     entries = written(tmp_path).read()
     assert [entry.kind for entry in entries] == [BEGIN, POINT, POINT, POINT, TAG]
     assert entries[0].content == {"name": TEXT}

@@ -143,7 +143,7 @@ class Unreliable:
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-def test_any_call_may_fail_and_everything_arrives_once_in_order(place: Place, after: bool) -> None:
+def test_after_any_failed_call_everything_arrives_once_in_order(place: Place, after: bool) -> None:
     outbox = place.open()
     chance = random.Random(4)
     client = Unreliable(outbox.tracker.experiment.client, lambda _: chance.random() < 0.3, after)
@@ -214,7 +214,7 @@ def test_the_thread_retries_until_the_store_answers(place: Place) -> None:
 
 
 @pytest.mark.parametrize("sent", [0, 2, 4])
-def test_another_process_sends_what_one_could_not_and_resumes_the_run(place: Place, sent: int) -> None:
+def test_another_process_sends_waiting_entries_and_resumes_the_run(place: Place, sent: int) -> None:
     first = place.open()
     key = first.start(trial_info())
     for step in range(4):

@@ -35,7 +35,7 @@ def test_the_same_identity_resumes_the_same_parent_run(store: Store) -> None:
     assert (latest.run_id, len(latest.arms), latest.outcome) == (parent, 3, None)
 
 
-def test_a_sweep_read_back_is_the_sweep_written(store: Store) -> None:
+def test_a_sweep_is_read_back_as_written(store: Store) -> None:
     info = sweep_info("described")
     before = datetime.now(UTC) - timedelta(seconds=1)
     tracker = Tracker("described", store.uri)
