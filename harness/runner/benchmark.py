@@ -1,4 +1,4 @@
-"""What `harness.bench` measures: the speed of a spec's models on this machine, and what tracking a run costs."""
+"""The measurements of `harness.bench`: the speed of a spec's models on this machine, and what tracking a run costs."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def measure(spec: SweepSpec, datasets: Datasets, workers: int, threads: int, sec
     alone = dict(zip(models, results, strict=True))
     together: dict[str, float] = {}
     if workers > 1 and not count_gpus():
-        err.print(f"and {workers} at once …")
+        err.print(f"then in {workers} workers at once …")
         copies = measure_in_processes(workloads, copies=workers, threads=threads, patience=patience)
         for place, (name, config) in enumerate(models.items()):
             together[name] = sum(config.tokens_per_step / copy[place]["step_seconds"] for copy in copies)

@@ -1,7 +1,7 @@
 """The event loop of a sweep: submits tasks to workers and passes on what they report.
 
 Only this process talks to Optuna and MLflow; workers only train. The life of a run: `harness.runner.scheduler` asks
-for a trial or plans a confirm run, the outbox opens the run's record, a worker trains and streams points, each
+for a trial or plans a confirm run, the outbox starts the run's record, a worker trains and sends points, each
 evaluated point is reported to the pruner. At the end the outcome goes to the outbox, to Optuna and to the screen, in
 this order. The outbox writes to disk first, so the next process can resume whatever ended this one.
 """

@@ -1,4 +1,4 @@
-"""What a sweep records about itself in MLflow, and how it differs from the last one of its name."""
+"""The description of a sweep that MLflow stores, and how the sweep differs from the last one of its name."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def sweep_info(spec: SweepSpec, identity: str, data: Dataset, command: str = "")
     )
 
 
-def why_anew(spec: SweepSpec, data: Dataset, tracking: str | None, earlier_sweep: str | None = None) -> str:
-    """One line about what changed since the last sweep of this name, so that this one begins anew.
+def why_new_sweep(spec: SweepSpec, data: Dataset, tracking: str | None, earlier_sweep: str | None = None) -> str:
+    """One line about what changed since the last sweep of this name, so that this one is a new sweep.
 
     Args:
         spec, data: of the new sweep; the data of its baseline.

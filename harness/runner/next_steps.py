@@ -26,7 +26,7 @@ def next_steps(comparison: pd.DataFrame, command: Sequence[str], adaptive: bool)
     if len(needed) and not adaptive and (seeds := int(needed.max())) <= _MAX_SEEDS:
         arguments = _without_setting(command, "study.seeds")
         more = shlex.join(["python", "-m", "harness.sweep", *arguments, "--set", f"study.seeds={seeds}"])
-        steps.append(f"{more}   # about the seeds that find a difference that matters")
+        steps.append(f"{more}   # about as many seeds as a difference of delta needs")
     pair = [str(ids).split()[0][:_ID_CHARACTERS] for ids in comparison["run_ids"] if str(ids).strip()][:2]
     if len(pair) == 2:
         steps.append(f"python -m harness.compare {pair[0]} {pair[1]}   # two runs, side by side")

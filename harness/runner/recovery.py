@@ -75,7 +75,7 @@ def reconcile(
 
 
 def set_aside(spec: SweepSpec, identity: str, storage: OptunaStorage, tracker: Tracker, folder: Path) -> str:
-    """Rename a sweep in all stores, so that the same spec begins anew. Nothing is deleted.
+    """Rename a sweep in all stores, so that the same spec starts a new sweep. Nothing is deleted.
 
     Studies come first: if this process is killed, the stores still agree, and the command can be repeated.
 

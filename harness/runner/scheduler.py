@@ -1,4 +1,4 @@
-"""What a sweep trains next: missing trials of each arm's search, then confirm runs of its best values, round by round.
+"""Decides what a sweep trains next: missing trials of each arm's search, then rounds of confirm runs of its best values.
 
 The scheduler asks the studies for trials and tells them the results; intermediate losses are reported by
 `harness.runner.controller`. Runs of earlier processes count.
@@ -31,7 +31,7 @@ class Scheduler:
         spec: the sweep.
         studies: arm name → its study.
         confirmed: confirm runs that earlier processes finished.
-        supersede: called with the MLflow run id of each of them whose values are no longer its arm's best.
+        supersede: called with the MLflow run id of each confirm run whose values are no longer its arm's best.
         screen: shows what is added.
         run_costs: arm name → a number proportional to the time of one run.
 

@@ -33,7 +33,7 @@ from harness.cost.history import Estimates
 from harness.cost.preview import runs_planned
 from harness.runner.controller import SweepController, SweepResult
 from harness.runner.datasets import Datasets
-from harness.runner.describe import sweep_info, why_anew
+from harness.runner.describe import sweep_info, why_new_sweep
 from harness.runner.next_steps import next_steps
 from harness.runner.recovery import reconcile, set_aside
 from harness.runner.signals import Interrupted
@@ -62,10 +62,10 @@ class Options:
         tracking: MLflow's address; None: the default.
         storage: Optuna's address; None: the default.
         reports: folder of the report.
-        workers: processes that train; None: as many as the machine is good for.
+        workers: processes that train; None: one per GPU, else one per core.
         threads: CPU threads of each worker.
         patience: seconds without progress after which a worker is replaced.
-        fresh: begin anew and set aside what was done.
+        fresh: start a new sweep and set the earlier one aside.
         plain: print lines in place of a live table.
         quiet: print only failures and the answer.
     """
@@ -86,17 +86,17 @@ class Options:
         return self.storage or DEFAULT_STORAGE
 
 
-# The two things that the command does ------------------------------------------------------------------------
+# The two entry points of the command -------------------------------------------------------------------------
 
 
 def status(spec: SweepSpec, datasets: Datasets, options: Options) -> None:
-    """Print how far a sweep is; changes nothing."""
+    """Print the progress of a sweep; changes nothing."""
     _check_places(options)
     with _exit_codes():
         identity = datasets.identity(spec)
         found = read_status(spec, identity, options.tracking, options.optuna, work_folder(spec, identity))
-        anew = "" if found.sweep else why_anew(spec, datasets.of_arm(spec, spec.baseline_arm), options.tracking)
-        show_status(spec.title, found, anew)
+        why = "" if found.sweep else why_new_sweep(spec, datasets.of_arm(spec, spec.baseline_arm), options.tracking)
+        show_status(spec.title, found, why)
 
 
 def run(spec: SweepSpec, datasets: Datasets, options: Options) -> None:
@@ -126,12 +126,12 @@ def _run(spec: SweepSpec, datasets: Datasets, options: Options, pool: WorkerPool
         storage = open_storage(options.optuna)
         tracker = Tracker(spec.name, options.tracking)
     if options.fresh and (aside := set_aside(spec, identity, storage, tracker, folder)):
-        screen.message(f"starting afresh; set aside: {aside}")
+        screen.message(f"starting a new sweep; set aside: {aside}")
     studies = _open_studies(spec, datasets, identity, storage)
     baseline_data = datasets.of_arm(spec, spec.baseline_arm)
     with _parent_run(tracker, sweep_info(spec, identity, baseline_data, _command())) as parent:
         earlier = "" if options.fresh else tracker.earlier_sweep
-        if earlier and (why := why_anew(spec, baseline_data, options.tracking, earlier)):
+        if earlier and (why := why_new_sweep(spec, baseline_data, options.tracking, earlier)):
             screen.message(why)
         outbox = Outbox(tracker, parent.run_id, folder, draw_run)
         facts = datasets.facts(spec)
@@ -250,7 +250,7 @@ def draw_run(points: Sequence[Point], folder: Path) -> None:
 
 
 def _report(spec: SweepSpec, tracker: Tracker, parent: str, options: Options) -> None:
-    """Write the report, store it with the parent run, print the answer, where everything is and what to do next."""
+    """Write the report and store it with the parent run; print the answer, the addresses and the next steps."""
     from harness.report import write_report
 
     try:

@@ -1,4 +1,4 @@
-"""How far a sweep is, read from its stores and from the disk, while any process runs it or after."""
+"""The progress of a sweep, read from its stores and from the disk, whether or not a process runs it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ArmStatus:
         confirmed, seeds: confirm runs with a result, and the fewest that are planned.
         running, interrupted, failed: trials and confirm runs together. A failed one is replaced or counts as left.
         left: runs that have not started.
-        best: lowest final validation loss of a trial or, without a search, of a confirm run; None: there is none yet.
+        best: lowest final validation loss of a trial or, without a search, of a confirm run; None before there is one.
     """
 
     arm: str
@@ -42,7 +42,7 @@ class ArmStatus:
 
 @dataclass(frozen=True)
 class Status:
-    """How far a sweep is.
+    """The progress of a sweep.
 
     Attributes:
         sweep: its parent run in MLflow; None: it has not started.
@@ -62,7 +62,7 @@ class Status:
 def read_status(
     spec: SweepSpec, identity: str, tracking: str | None, storage: str, folder: Path, now: float | None = None
 ) -> Status:
-    """Read how far a sweep is; writes nothing.
+    """Read the progress of a sweep; writes nothing.
 
     Args:
         spec: the sweep.

@@ -1,4 +1,4 @@
-"""How far a sweep is, as text: a table of its arms, and lines about the sweep and its unfinished runs."""
+"""The progress of a sweep as text: a table of its arms, and lines about the sweep and its unfinished runs."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from harness.runner.status import ArmStatus, Status
 HEADINGS: Final = ("Arm", "Explored", "Confirmed", "Running", "Interrupted", "Failed", "Left", "Best val loss")
 
 
-def show_status(title: str, status: Status, why_anew: str = "") -> None:
-    """Print a sweep's status under its title; `why_anew` says what changed since an earlier sweep."""
+def show_status(title: str, status: Status, why_new_sweep: str = "") -> None:
+    """Print a sweep's status under its title; `why_new_sweep` says what changed since an earlier sweep."""
     out.print(title, style="bold", soft_wrap=True)
     if status.sweep is not None:
         show_table([HEADINGS, *map(arm_cells, status.arms)])
-    if why_anew:
-        out.print(why_anew, soft_wrap=True)
+    if why_new_sweep:
+        out.print(why_new_sweep, soft_wrap=True)
     for line in status_lines(status):
         out.print(line, soft_wrap=True)
 

@@ -21,7 +21,7 @@ class Task:
     """A run to train: an explore trial of an arm's study, or a confirm run of the arm's best values.
 
     Attributes:
-        arm: what it belongs to.
+        arm: the arm that it belongs to.
         phase: explore or confirm.
         values: dotted path → tuned value.
         seed: the seed that arms share; `config` has another one for the copies of an A/A sweep.

@@ -281,7 +281,7 @@ def read_studies(url: str, spec: SweepSpec, identity: str) -> dict[str, dict[int
 
 
 def set_studies_aside(storage: BaseStorage, sweep: str, identity: str) -> list[str]:
-    """Give the studies of a sweep another identity, so that it begins anew; returns their names. Deletes nothing."""
+    """Give the studies of a sweep another identity, so that it starts again; returns their names. Deletes nothing."""
     names = []
     for one in optuna.get_all_study_summaries(storage=storage, include_best_trial=False):
         if one.study_name.startswith(f"{sweep}/") and one.user_attrs.get(IDENTITY) == identity:

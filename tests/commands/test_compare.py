@@ -64,14 +64,14 @@ def test_texts_are_below_each_other_in_a_narrow_terminal(store: tuple[str, list[
         ("seed 1", "seed 1", "which is the same run"),
     ],
 )
-def test_a_wrong_run_gives_one_line(store: tuple[str, list[str]], a: str, b: str, message: str) -> None:
+def test_a_wrong_run_is_reported_in_one_line(store: tuple[str, list[str]], a: str, b: str, message: str) -> None:
     code, text, error = compared(store, a, b)
     assert (code, text) == (2, "")
     assert message in error
     assert len(error.splitlines()) == 1
 
 
-def test_a_missing_store_gives_one_line(tmp_path: Path) -> None:
+def test_a_missing_store_is_reported_in_one_line(tmp_path: Path) -> None:
     code, _, error = compared((f"sqlite:///{tmp_path / 'none.db'}", []), "a", "b")
     assert code == 2
     assert "found no MLflow store at" in error

@@ -119,7 +119,7 @@ def test_every_trial_that_ended_has_its_mlflow_run_id(tmp_path: Path) -> None:
     assert [trial.user_attrs[RUN_ID] for trial in found] == [f"id of {one.user_attrs['run_key']}" for one in found]
 
 
-def test_an_end_waits_for_its_run_id_while_the_loop_serves_other_runs(tmp_path: Path) -> None:
+def test_the_end_of_a_trial_waits_for_its_run_id_while_the_loop_handles_other_runs(tmp_path: Path) -> None:
     """MLflow creates no run at first: another trial's events are handled, but no study is asked for more trials."""
     tracker, pool = FakeTracker(), FakePool(2, slow=2)
     sweep, outbox = controller(tmp_path, pool, tracker)
@@ -146,7 +146,7 @@ def test_an_end_waits_for_its_run_id_while_the_loop_serves_other_runs(tmp_path: 
 
 
 @pytest.mark.parametrize("why", ["time", "error"])
-def test_an_end_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str) -> None:
+def test_the_end_of_a_trial_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str) -> None:
     tracker, pool = FakeTracker(), FakePool(1)
     sweep, outbox = controller(tmp_path, pool, tracker)
     if why == "time":
@@ -160,7 +160,7 @@ def test_an_end_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.Monke
     assert not any(RUN_ID in trial.user_attrs for trial in found)
 
 
-def test_an_end_that_still_waits_when_the_loop_breaks_is_recorded(
+def test_the_end_of_a_trial_that_still_waits_is_recorded_when_the_loop_breaks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pool = FakePool(1)

@@ -483,7 +483,9 @@ def test_08_a_loss_that_is_nan(failing: Failing) -> None:
     assert float(run.data.params["train.learning_rate"]) == 1e30
     trials = sandbox.studies()["tiny/emb_dim=32"].trials
     [trial] = [trial for trial in trials if trial.params.get("train.learning_rate") == 1e30 and trial.value]
-    assert trial.state.name == "COMPLETE" and trial.value == pytest.approx(5.545, abs=0.1)  # as bad as no training
+    assert trial.state.name == "COMPLETE" and trial.value == pytest.approx(
+        5.545, abs=0.1
+    )  # the loss of an untrained model
     confirmed = [run for run in sandbox.runs()[1] if run.data.tags["harness.phase"] == "confirm"]
     assert [float(run.data.params["train.learning_rate"]) for run in confirmed] == [5e-3]
 
@@ -587,7 +589,7 @@ def test_12_a_worker_that_hangs(crashed: Crashed, tmp_path: Path) -> None:
 
 def test_13_two_parents_on_one_sweep(stopped: Stopped) -> None:
     assert stopped.second.returncode == 3
-    assert stopped.second.stderr == f"tiny is being run already, by process {stopped.pid}; wait for it or stop it\n"
+    assert stopped.second.stderr == f"tiny is already being run by process {stopped.pid}; wait for it or stop it\n"
     assert re.search(rf"^running for \S+ s?, by process \S+:{stopped.pid}:", stopped.running, re.MULTILINE)
     assert len(re.findall(r"^drop_rate=0.\d +0/1 +0/1 +1 +0 +0 +1 ", stopped.running, re.MULTILINE)) == 2
     assert "not running: interrupted; the same command resumes it" in stopped.between
@@ -674,9 +676,9 @@ def test_19_an_edited_spec_of_the_same_name(stopped: Stopped) -> None:
     assert states == sorted(sandbox.work.rglob("state-*")) != []
     assert len(pd.read_csv(sandbox.folder / "reports" / "tiny" / "runs.csv")) == 2
 
-    fresh = call(sandbox, "tiny.yaml", *small, "--fresh")  # start afresh
+    fresh = call(sandbox, "tiny.yaml", *small, "--fresh")
     assert fresh.returncode == 0, fresh.stdout + fresh.stderr
-    aside = rf"starting afresh; set aside: 1 Optuna studies \({added}\); the MLflow run \w+ with all its runs"
+    aside = rf"starting a new sweep; set aside: 1 Optuna studies \({added}\); the MLflow run \w+ with all its runs"
     assert re.search(aside, fresh.stdout), fresh.stdout
     assert sandbox.outcomes() == old + new + new
     assert len(sandbox.runs()[0]) == 3

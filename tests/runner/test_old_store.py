@@ -1,4 +1,4 @@
-"""A sweep that an older version stored: every command still reads it, and its next run says why it begins anew.
+"""A sweep that an older version stored: every command still reads it; the same command starts a new sweep and says why.
 
 The store was made by the last version before the package was divided into packages. `printed/` holds what that version
 printed; artifact addresses in the database begin with `/made/here`.
@@ -111,7 +111,7 @@ def test_an_edited_text_or_spec_is_named(store: Path) -> None:
 
 
 @pytest.mark.slow
-def test_its_next_run_says_why_it_begins_anew_and_leaves_it_alone(tmp_path: Path) -> None:
+def test_the_same_command_says_why_it_starts_a_new_sweep_and_changes_nothing_stored(tmp_path: Path) -> None:
     uri = f"sqlite:///{unpack(tmp_path)}/mlruns/mlflow.db"
     before = load_runs("old", uri, SWEEP)
     command = [sys.executable, "-m", "harness.sweep", "old.yaml", "--workers", "1"]

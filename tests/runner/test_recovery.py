@@ -27,7 +27,7 @@ from stored_runs import DATA
 
 @pytest.fixture(scope="module")
 def crashed(tmp_path_factory: pytest.TempPathFactory) -> CrashedSweep:
-    """What a killed process left behind: one case of each.
+    """The stores that a killed process left behind: one case of each.
 
     Trial 0 is complete everywhere. Trial 1 finished, and neither Optuna nor MLflow knows. Trial 2 was training, and
     MLflow has only its first point. Trial 3 was training, and its folder is gone. Trial 4 had just been asked for. A

@@ -22,7 +22,7 @@ BASE, OTHER = "drop_rate=0.1", "drop_rate=0.0"
 
 
 class Sweep:
-    """A scheduler with real studies; the test makes up the losses."""
+    """A scheduler with real studies; the tests choose the losses."""
 
     def __init__(self, folder: Path, spec: str = GOOD, confirmed: tuple[ConfirmResult, ...] = ()) -> None:
         self.spec: SweepSpec = load(folder, spec)

@@ -1,4 +1,4 @@
-"""A sweep that is killed again and again ends like an undisturbed one; `tests/support/storm.py` is the command."""
+"""A sweep that is killed again and again ends like one that is never interrupted; `tests/support/storm.py` kills it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def test_nothing_is_lost_in_a_storm_of_six_kills(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_storm_sees_what_is_wrong(tmp_path: Path) -> None:
-    """Its checks can fail: a sweep that was stopped half-way is none that ended."""
+def test_a_storm_detects_missing_runs_and_trials(tmp_path: Path) -> None:
+    """The checks can fail: a sweep with half of its trials is reported as incomplete."""
     (tmp_path / "storm.yaml").write_text(storm.SPEC, "utf-8")
     half = ["storm.yaml", "--set", "study.trials=1", "--set", "train.budget.tokens=2_048"]
     assert call(Sandbox(tmp_path), *half).returncode == 0
