@@ -1,4 +1,4 @@
-"""Decides what a sweep trains next: missing trials of each arm's search, then rounds of confirm runs of its best values.
+"""Decides what a sweep trains next: missing trials of each arm, then rounds of confirm runs of the arms' best values.
 
 The scheduler asks the studies for trials and tells them the results; intermediate losses are reported by
 `harness.runner.controller`. Runs of earlier processes count.
