@@ -1,1 +1,1 @@
-"""What is asked: the spec of a sweep, the configuration of one run, and every mistake with its line."""
+"""The spec of a sweep, the configuration of one run, and every mistake in them with its line."""

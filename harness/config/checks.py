@@ -1,7 +1,7 @@
 """Checks of whole runs: every arm with every tuned value is a valid configuration, and fits its corpus.
 
 Single sections are checked before, in `harness.config.load`. A mistake is reported at the field, or under `compare` or
-`tune` if its value stands there.
+`tune` if its value is written there.
 """
 
 from __future__ import annotations
@@ -50,19 +50,21 @@ class RunChecks:
         """Every arm with every tuned value or end of a range, as (where it is written, config)."""
         runs: list[tuple[str, RunConfig]] = []
         singles = [(f"compare.{path}", {path: value}) for path, values in spec.compare.items() for value in values]
-        singles += [(f"tune.{path}", {path: value}) for path, dim in spec.tune.items() for value in _tried(dim)]
+        singles += [
+            (f"tune.{path}", {path: value}) for path, dim in spec.tune.items() for value in _checked_values(dim)
+        ]
         good = [self._try(spec, where, values, runs) for where, values in singles]
         if not all(good):  # their combinations would repeat the same mistakes
             return runs
         each = max(1, MAX_CHECKED // math.prod(len(values) for values in spec.compare.values()))
-        tuned = itertools.islice(itertools.product(*(_tried(dim) for dim in spec.tune.values())), each)
+        tuned = itertools.islice(itertools.product(*(_checked_values(dim) for dim in spec.tune.values())), each)
         inside = [dict(zip(spec.tune, values, strict=True)) for values in tuned]
         for arm in combinations(spec.compare):
             for values in inside:
                 if len(arm) + len(values) > 1:
                     where = "compare" if arm else "tune"
                     if not self._try(spec, where, {**arm, **values}, runs):
-                        break  # one example per arm is enough
+                        break  # one mistake per arm is enough
         if not runs:
             runs.append(("", spec.base))
         return runs
@@ -72,9 +74,9 @@ class RunChecks:
             runs.append((where, spec.run_config(values)))
         except ValidationError as error:
             for path, message in explain(error, RunConfig):
-                same = where.endswith(path)
-                inner = message if same else f"with {arm_name(values)}: {f'{path}: ' if path else ''}{message}"
-                self.report(where, inner)
+                if not where.endswith(path):
+                    message = f"with {arm_name(values)}: {f'{path}: ' if path else ''}{message}"
+                self.report(where, message)
             return False
         return True
 
@@ -141,7 +143,7 @@ class RunChecks:
             return None
 
 
-def _tried(dimension: Dimension) -> Sequence[Any]:
+def _checked_values(dimension: Dimension) -> Sequence[Any]:
     """The values of a dimension that are checked: both ends of a range, all values of a small range of integers."""
     if dimension.kind == "int_uniform" and dimension.values[1] - dimension.values[0] < MAX_CHECKED:
         return range(int(dimension.values[0]), int(dimension.values[1]) + 1)

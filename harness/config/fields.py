@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from harness.config.run import RunConfig
 from harness.core.text import printable
 
-# Fields of which one excludes the others: setting one, by an arm or from the command line, clears its siblings.
+# Fields that exclude each other: setting one, by an arm or from the command line, clears the others of its group.
 EXCLUSIVE: Final[tuple[frozenset[str], ...]] = (
     frozenset({"data.corpus", "data.path", "data.url"}),
     frozenset({"train.batch_tokens", "train.batch_size"}),

@@ -15,10 +15,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeGuard
 
-# Fields that change no number of a run: they are left out of its digest, and cannot be compared or tuned.
+# Fields that do not change a run's numbers: they are left out of its digest, and cannot be compared or tuned.
 WITHOUT_EFFECT: Final = ("train.checkpoint_every",)
 
-SET_ASIDE: Final = " (set aside)"  # follows the identity of a sweep that `--fresh` has replaced
+SET_ASIDE: Final = " (set aside)"  # appended to the identity of a sweep that `--fresh` has replaced
 
 _PACKAGE: Final = Path(__file__).parents[1]
 
@@ -35,7 +35,7 @@ DECIDES_NO_NUMBER: Final = frozenset(
 
 
 def decisive(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of plain sections (`train`, `data`, …) without the fields that change no number of a run."""
+    """A copy of plain sections (`train`, `data`, …) without the fields in `WITHOUT_EFFECT`."""
     kept = dict(plain)
     for path in WITHOUT_EFFECT:
         section, _, name = path.partition(".")
@@ -83,7 +83,9 @@ def _statements(module: ast.Module) -> Iterator[str]:
 
 
 def _write(node: ast.AST, names: dict[str, str | None], words: list[str]) -> None:
-    """Append a syntax tree to `words`: only what is there, so that Python versions with more fields agree.
+    """Append a syntax tree to `words`.
+
+    Empty fields are left out, so that Python versions whose nodes have more fields give the same text.
 
     Args:
         node: its root.
@@ -97,7 +99,7 @@ def _write(node: ast.AST, names: dict[str, str | None], words: list[str]) -> Non
     elif isinstance(node, ast.Attribute) and names.get(getattr(node.value, "id", ""), "") is None:
         words.append(node.attr)  # `metrics.VAL_LOSS` and `VAL_LOSS` are the same
     elif isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
-        words.append("Raise")  # messages decide nothing
+        words.append("Raise")  # its message changes no number
         _write(node.exc.func, names, words)
     else:
         words.append(type(node).__name__)

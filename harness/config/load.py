@@ -139,7 +139,7 @@ class _Loader:
             found = "nothing" if name is None else shown(name)
             self.report("name", f"found {found}; allowed: 1 to 64 of a-z 0-9 - _, beginning with a letter or digit")
         elif name == "audit":
-            self.report("name", "found 'audit', which `python -m harness.report audit` means; allowed: another name")
+            self.report("name", "found 'audit', which `harness.report audit` reserves; allowed: another name")
         return str(name)
 
     def question(self) -> str:
@@ -186,11 +186,12 @@ class _Loader:
         known, good = field_paths(), {}
         for path, value in part.items():
             if path == "train.seed":
-                self.report(f"{section}.{path}", "seeds are what every arm is repeated over; allowed: study.seeds")
+                self.report(f"{section}.{path}", "cannot vary, all arms share their seeds; allowed: study.seeds")
             elif path in WITHOUT_EFFECT:
-                self.report(f"{section}.{path}", "changes no number of a run; allowed: a value under train")
+                self.report(f"{section}.{path}", "does not change a run's numbers; allowed: one value, under train")
             elif path == "train.eval_tokens":
-                self.report(f"{section}.{path}", "decides what curves are measured on; allowed: a value under train")
+                message = "must be equal in all runs, whose curves it samples; allowed: one value, under train"
+                self.report(f"{section}.{path}", message)
             elif path in known:
                 good[path] = value
             else:
@@ -220,7 +221,7 @@ class _Loader:
         if any(count > 1 for count in distinct.values()):  # else every arm is the same: an A/A sweep
             for path, values in list(compare.items()):
                 if distinct[path] < len(values):
-                    words = "values that differ, each is an arm (or the same everywhere: an A/A sweep)"
+                    words = "different values, one arm each (or all values equal: an A/A sweep)"
                     self.report(f"compare.{path}", f"found {shown(list(values))}; allowed: {words}")
                     del compare[path]
         if math.prod(len(values) for values in compare.values()) > MAX_ARMS:
@@ -229,12 +230,12 @@ class _Loader:
         return compare
 
     def check_exclusive(self, paths: Sequence[str]) -> None:
-        """Report two compared or tuned paths of which one excludes the other."""
+        """Report two compared or tuned paths that exclude each other."""
         for group in EXCLUSIVE:
             varied = [path for path in paths if path in group]
             for path in varied[1:]:
                 section = "compare" if path in self.values.get("compare", {}) else "tune"
-                self.report(f"{section}.{path}", f"found beside {varied[0]}; allowed: one of the two")
+                self.report(f"{section}.{path}", f"found together with {varied[0]}; allowed: one of the two")
 
     def baseline(self, compare: Mapping[str, tuple[Any, ...]]) -> dict[str, Any]:
         written = self.mapping("baseline")
@@ -248,7 +249,7 @@ class _Loader:
                 self.report(f"baseline.{path}", f"found {shown(value)}; allowed: {_one_of(options)}")
         missing = [path for path in compare if path not in written]
         if written and missing:
-            self.report("baseline", f"says nothing of {', '.join(missing)}; allowed: a value for every compared path")
+            self.report("baseline", f"has no value for {', '.join(missing)}; allowed: a value for every compared path")
         return written
 
     def tune(self, study: StudyConfig | None) -> dict[str, Dimension]:
@@ -277,7 +278,7 @@ class _Loader:
         return tune
 
     def check_corpus(self, split_sizes: SplitSizes) -> None:
-        """Report mistakes of the corpus although other sections have some."""
+        """Check the corpus even though other sections have mistakes."""
         try:
             data = DataConfig.model_validate(self.values.get("data"))
         except ValidationError:
@@ -296,7 +297,7 @@ def _wrong_values(kind: str, values: object) -> str:
     if kind == "choice":
         if not values or any(isinstance(value, (dict, list)) for value in values):
             return "at least one plain value"
-        return "" if len({value_key(v) for v in values}) == len(values) else "values that differ"
+        return "" if len({value_key(v) for v in values}) == len(values) else "different values"
     numbers = [v for v in values if type(v) is int or (isinstance(v, float) and math.isfinite(v))]
     if len(values) != 2 or len(numbers) != 2:
         return "[low, high], two numbers"

@@ -1,8 +1,8 @@
-"""What one training run is: a frozen, validated, picklable configuration, and what follows from it.
+"""The configuration of one training run: frozen, validated and picklable, with the numbers that follow from it.
 
 A `RunConfig` holds the sections `data`, `model` and `train`. It needs no torch, Optuna or MLflow, so it can be hashed,
-logged and sent to another process. It checks what one run's values can fail by themselves; what depends on the corpus
-(is a split long enough?) is checked in `harness.config.checks`.
+logged and sent to another process. It validates what needs no corpus; the rest (is a split long enough?) is
+checked in `harness.config.checks`.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class RunConfig(Config):
         """Rows of the embedding and of the head: what was asked for, else the tokenizer's vocabulary.
 
         Raises:
-            ValueError: that is the corpus's vocabulary, and its size has not been set yet by `with_vocabulary`.
+            ValueError: `data.vocab` is `corpus`, and `with_vocabulary` has not set the size yet.
         """
         if self.model.vocab_size is not None:
             return self.model.vocab_size
@@ -111,7 +111,7 @@ class RunConfig(Config):
 
     @property
     def parameters(self) -> int:
-        """Trainable parameters, counted from the shapes (a test holds it against the module's own)."""
+        """Trainable parameters, counted from the shapes (a test compares it with the module's own count)."""
         embedding, other = self._parameter_parts()
         return embedding + other
 
@@ -150,7 +150,7 @@ class RunConfig(Config):
         if budget.steps is not None:
             return budget.steps
         if budget.epochs is not None:
-            windows = math.floor(budget.epochs * train_windows + 1e-6)  # 0.57 of 100 is 57, not a float's 56
+            windows = math.floor(budget.epochs * train_windows + 1e-6)  # 0.57 · 100 must give 57, not 56
             return max(1, windows // self.sequences_per_step)
         tokens = budget.tokens if budget.tokens is not None else (budget.flops or 0) / self.flops_per_token
         return max(1, round(tokens / self.tokens_per_step))
@@ -182,9 +182,13 @@ class RunConfig(Config):
         return first * self.tokens_per_step, None
 
     def samples_validation(self, val_tokens: int) -> bool:
-        """Whether evaluations between the start and the end score a sample of the validation split, of so many tokens.
+        """Whether evaluations between the start and the end score only a sample of the validation split.
 
-        Curves and pruning then go by the sample at every evaluation, results by the whole split at both ends.
+        Curves and pruning then use the sample at every evaluation; results use the whole split, which is scored at the
+        start and at the end.
+
+        Args:
+            val_tokens: tokens of the validation split.
         """
         return self.train.eval_tokens is not None and self.train.eval_tokens < val_tokens - 1
 

@@ -1,6 +1,6 @@
-"""Samplers and pruners of a search: what a spec may name, and the facts about each that other modules ask for.
+"""The samplers and pruners that a spec may name, and facts about them that other modules need without Optuna.
 
-To add one, add a line here and its Optuna class in `harness.search.samplers`; a test fails where one of the two lacks.
+To add one, add a line here and its Optuna class in `harness.search.samplers`; a test fails if one of them is missing.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Final
 
 @dataclass(frozen=True)
 class SamplerFacts:
-    """What is to be known of a sampler without Optuna.
+    """Facts about a sampler.
 
     Attributes:
         description: for the reference of the spec.
-        choices_only: it goes through all points of a finite space, so every tuned dimension is a choice, and
+        choices_only: it visits all points of a finite space, so every tuned dimension is a choice, and
             `study.trials` is by default the number of points.
         fixed_sequence: its points are one sequence for the whole study, so it has one seed; the others are seeded anew
             for each trial.

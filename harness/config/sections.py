@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from harness.core.text import shown
 
 # Vocabulary sizes of tiktoken's encodings (`Encoding.n_vocab`) and of plain bytes. Kept here because a spec is
-# checked before any tokenizer is loaded; a test holds the table against tiktoken's own definitions.
+# checked before any tokenizer is loaded; a test compares the table with tiktoken's own definitions.
 VOCABULARY: Final[Mapping[str, int]] = {
     "byte": 256,
     "gpt2": 50257,
@@ -109,8 +109,8 @@ class DataConfig(Config):
     tokenizer: Literal[tuple(VOCABULARY)] = "gpt2"  # type: ignore[valid-type]
     """How text becomes tokens. `gpt2`, `r50k_base` and `byte` work offline; tiktoken downloads the others."""
     vocab: Literal["full", "corpus"] = "full"
-    """`full`: the model knows every token of the tokenizer. `corpus`: only the tokens that occur in the text, numbered
-    anew, which makes small models on short texts several times faster."""
+    """`full`: the model knows every token of the tokenizer. `corpus`: only the tokens that occur in the text,
+    renumbered, which makes small models on short texts several times faster."""
     split: Split = Split()
     """How the text is divided into training, validation and test text."""
 
@@ -140,7 +140,7 @@ class ModelConfig(Config):
     qkv_bias: bool = False
     """Whether the query, key and value projections have biases."""
     tie_embeddings: bool = False
-    """Whether the output head is the token embedding."""
+    """Whether the output head shares its weights with the token embedding."""
 
     @model_validator(mode="before")
     @classmethod
@@ -206,7 +206,7 @@ class SampleConfig(Config):
     temperature: Annotated[float, Field(ge=0)] = 0.0
     """Temperature of the sampling. 0: greedy."""
     top_k: Annotated[Whole | None, Field(ge=1)] = None
-    """Sample among so many of the likeliest tokens only. `null`: among all."""
+    """Sample among the `top_k` most likely tokens only. `null`: among all."""
 
 
 class TrainConfig(Config):
@@ -247,7 +247,7 @@ class TrainConfig(Config):
     split at each."""
     checkpoint_every: Annotated[float | None, Field(gt=0)] = 60.0
     """Seconds between two saved states of a run, from which an interrupted run resumes. `null`: none is saved, and the
-    run begins anew. Changes no number, so it may be changed at any time."""
+    run starts again. Changes no number, so it may be changed at any time."""
     sample: SampleConfig = SampleConfig()
     """The text that is generated at each evaluation."""
     seed: Annotated[Whole, Field(ge=0, le=2**62)] = 1

@@ -24,7 +24,7 @@ from harness.config.samplers import PRUNERS, SAMPLERS
 from harness.config.sections import Config, DataConfig, Whole
 from harness.core.text import shown
 
-# What stands at the top of a spec, with its meaning for the reference.
+# The top-level fields of a spec, with their descriptions for the reference.
 TOP_FIELDS: Final[Mapping[str, str]] = {
     "name": "Required. Letters a-z, digits, `-` and `_`; it names the MLflow experiment and the report's folder.",
     "question": "The title of the report.",
@@ -45,7 +45,7 @@ _COPY_STRIDE: Final = 1_000_000
 
 
 class SeedRange(Config):
-    """A number of seeds that the verdicts decide: `min` first, doubled for undecided arms, up to `max`."""
+    """A number of seeds that depends on the verdicts: `min` first, doubled for undecided arms, up to `max`."""
 
     min: int
     max: int
@@ -94,7 +94,7 @@ class StudyConfig(Config):
     """Trials per arm, in total. Without `tune` there are none; a grid has as many as it has points."""
     seeds: Annotated[int | SeedRange | None, BeforeValidator(_seeds)] = None
     """Confirm runs per arm. `null`: 3, or 1 where nothing is compared or tuned. `{min: 4, max: 16}`: 4, then 8, then
-    16 while a verdict is open."""
+    16 while a verdict is undecided."""
     delta: Annotated[float, Field(gt=0)] = 0.02
     """The smallest difference that matters, in nats of loss per token; 0.02 is about 2 % of perplexity. The verdict
     “no difference larger than 0.02” names it."""
@@ -187,7 +187,7 @@ class SweepSpec:
 
     @property
     def common_context(self) -> int | None:
-        """The shortest context of all arms, where they differ in it: what every arm's scored targets can have."""
+        """The shortest context of all arms, if they differ in it: every arm can give its targets that much."""
         lengths = {self.run_config(arm.values).model.context_length for arm in self.arms()}
         return min(lengths) if len(lengths) > 1 else None
 
@@ -224,7 +224,7 @@ class SweepSpec:
         return tuple(looks)
 
     def noise_floor(self, seeds: int) -> SweepSpec:
-        """A sweep of its own, `<name>-noise`: the baseline alone, as written, on so many seeds.
+        """A sweep of its own, `<name>-noise`: the baseline alone, as written, on `seeds` seeds.
 
         The spread of its results is the noise that any difference has to exceed.
         """
@@ -262,13 +262,13 @@ class SweepSpec:
         return digest_of({**_decisive(self.plain()), "data_sha256": data_sha256, "code": training_code()})
 
     def changed_fields(self, stored: str) -> list[str]:
-        """Dotted paths of what decides a sweep's numbers and is different here and in another sweep.
+        """Dotted paths of the fields that decide a sweep's numbers and differ from another sweep's.
 
         Args:
             stored: the other sweep's `to_yaml`, maybe by an older version: fields that it lacks have their defaults.
         """
         other = YAML(typ="safe", pure=True).load(stored)
-        with contextlib.suppress(ValidationError):  # it has a field that is no more
+        with contextlib.suppress(ValidationError):  # it has a field that no longer exists
             other |= _written_out(RunConfig.model_validate({name: other[name] for name in RunConfig.model_fields}))
         theirs, ours = (dict(flatten(_decisive(plain))) for plain in (other, self.plain()))
         return [path for path in {**ours, **theirs} if ours.get(path) != theirs.get(path)]
@@ -298,7 +298,7 @@ class SweepSpec:
 
 
 def _written_out(config: Config) -> dict[str, Any]:
-    """Every field as a plain value; those that are None because nothing was said are left out."""
+    """Every field as a plain value; those that are None by default are left out."""
     plain: dict[str, Any] = {}
     for name, info in type(config).model_fields.items():
         value = getattr(config, name)

@@ -1,4 +1,4 @@
-"""YAML text → plain values and the line of every key, with mistakes of the YAML itself.
+"""YAML text → plain values and the line of every key, with mistakes in the YAML itself.
 
 YAML 1.2 by ruamel.yaml: `1e-3` is a number, `no` is a string. The text is parsed once into nodes, which know
 their lines; duplicate keys are therefore reported with all other mistakes and not instead of them.
@@ -77,7 +77,12 @@ class _Reader:
         try:
             return self.yaml.constructor.construct_object(node)
         except (YAMLError, ValueError, LookupError, AttributeError, ArithmeticError):  # no date, no number
-            self.report(line, path, f"found {shown(node.value)}, which cannot be read as what it looks like")
+            kind = str(node.tag).rpartition(":")[2]
+            self.report(
+                line,
+                path,
+                f"found {shown(node.value)}, which is not a valid {kind}; allowed: a valid one, or a text in quotes",
+            )
             return node.value
 
     def mapping(self, node: MappingNode, path: str) -> dict[str, Any]:
@@ -121,14 +126,14 @@ def read_yaml(path: Path) -> Document:
 
 def parse_yaml(text: str, file: str) -> Document:
     """The same for text; `file` is what messages name."""
-    for number, start in enumerate(
-        re.split("\r\n|[\r\n\x85\u2028\u2029]", text), 1
-    ):  # in another version, `no` is no text
+    for number, start in enumerate(re.split("\r\n|[\r\n\x85\u2028\u2029]", text), 1):  # in YAML 1.1, `no` means false
         if start.startswith("%YAML") and start.split()[1:2] != ["1.2"]:
             raise SpecError([Problem(file, number, "", f"found {shown(start.strip())}; allowed: YAML 1.2")])
     yaml = YAML(typ="safe", pure=True)
     try:
-        with warnings.catch_warnings(action="ignore"):  # an anchor that is used again has its latest value
+        with warnings.catch_warnings(
+            action="ignore"
+        ):  # about an anchor that is defined again: the later definition counts
             node = yaml.compose(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark

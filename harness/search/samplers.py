@@ -1,6 +1,6 @@
-"""Optuna's samplers, pruners and distributions by the names that a spec has for them.
+"""Optuna's samplers, pruners and distributions by their names in a spec.
 
-What is known of each without Optuna stands in `harness.config.samplers`.
+Facts about them that need no Optuna are in `harness.config.samplers`.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ def make_sampler(kind: str, seed: int, number: int, space: Mapping[str, Dimensio
     """A sampler for the trial of this number.
 
     It is seeded by (seed, number): a continued study does not repeat its first points, and two arms with one seed try
-    the same ones. A sampler with a fixed sequence is seeded by the seed alone; its place in it is kept in the study.
+    the same ones. A sampler with a fixed sequence is seeded by the seed alone; the study stores its
+    position in the sequence.
 
     Raises:
         ValueError: no sampler has this name.
@@ -75,7 +76,7 @@ def make_sampler(kind: str, seed: int, number: int, space: Mapping[str, Dimensio
 
 @dataclass(frozen=True)
 class PrunerScale:
-    """What pruners are scaled by; their steps are training tokens.
+    """Sizes that the settings of pruners depend on. Pruners count in training tokens.
 
     Attributes:
         trials: of the arm.
@@ -91,7 +92,7 @@ class PrunerScale:
 # Name → pruner. A new one also needs a line in `harness.config.samplers`.
 PRUNERS: Final[Mapping[str, Callable[[PrunerScale], BasePruner]]] = {
     "none": lambda _: NopPruner(),
-    # No trial is judged by the median of fewer than a third of all trials, at most 5.
+    # Pruning starts after a third of the trials, at least 2 and at most 5.
     "median": lambda scale: MedianPruner(n_startup_trials=min(5, max(2, scale.trials // 3))),
     "hyperband": lambda scale: HyperbandPruner(
         min_resource=scale.first_evaluation, max_resource=scale.budget or "auto"

@@ -77,12 +77,12 @@ class Best:
 
 @dataclass(frozen=True)
 class StoredTrial:
-    """A trial as another record, such as its MLflow run, knows it."""
+    """A trial as another record of it, such as its MLflow run, stores it."""
 
     number: int
     values: Mapping[str, Any]
     outcome: Outcome
-    loss: float | None  # its value in Optuna, if it has one
+    loss: float | None  # its value in Optuna; None if it has none
     losses: Mapping[int, float]  # training tokens → validation loss, as it was reported
     reason: str = ""
     key: str = ""  # the tag `harness.key` of its run
@@ -160,7 +160,9 @@ class ArmStudy:
 
     def report(self, trial: Trial, tokens: int, loss: float) -> bool:
         """Report a validation loss after so many tokens; True if the pruner wants the trial stopped."""
-        if tokens not in self.storage.get_trial(self._id(trial.number)).intermediate_values:  # by an earlier process
+        if (
+            tokens not in self.storage.get_trial(self._id(trial.number)).intermediate_values
+        ):  # else an earlier process reported it
             trial.report(loss, step=tokens)
         return trial.should_prune()
 
@@ -251,7 +253,7 @@ class ArmStudy:
 
 
 def study_name(storage: BaseStorage, sweep: str, arm: str, identity: str) -> str:
-    """`<sweep>/<arm>`, with `@<identity>` behind it where that name belongs to a different or older sweep."""
+    """`<sweep>/<arm>`, with `@<identity>` appended where that name belongs to a different or older sweep."""
     summaries = optuna.get_all_study_summaries(storage=storage, include_best_trial=False)
     owners = {one.study_name: one.user_attrs.get(IDENTITY) for one in summaries}
     # Without an identity: a process was killed right after it had created the study.

@@ -1,4 +1,4 @@
-"""Fields by their dotted paths: set without touching the original, named as shortly as is clear, all of them usable."""
+"""Fields by dotted path: overrides, short names, and the list of all paths."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def test_override_leaves_the_original_alone_and_clears_siblings() -> None:
     assert written == {"data": {"url": "x", "sha256": "y"}, "train": {"budget": {"epochs": 1}, "batch_size": 2}}
 
 
-def test_names_are_short_where_that_is_clear() -> None:
+def test_short_names_are_unambiguous() -> None:
     assert short_name("model.drop_rate") == "drop_rate"
     assert short_name("train.budget.tokens") == "budget.tokens"
     assert short_name("train.eval_every.tokens") == "eval_every.tokens"
     assert arm_name({"train.learning_rate": 1e-5, "model.qkv_bias": True}) == "learning_rate=1e-05, qkv_bias=true"
 
 
-def test_every_path_that_is_offered_can_be_compared(tmp_path: Path) -> None:
+def test_the_listed_paths_include_the_preset_which_can_be_compared(tmp_path: Path) -> None:
     assert {"model.drop_rate", "train.budget.flops", "data.split.val", "model.preset"} <= set(field_paths())
     text = GOOD.replace("model.drop_rate: [0.0, 0.1]", "model.preset: [gpt2-124m, gpt2-355m]")
     text = text.replace("baseline: {model.drop", "#").replace("emb_dim: 16, n_heads: 2, n_layers: 1", "drop_rate: 0.0")

@@ -70,11 +70,11 @@ def digest(*changes: tuple[str, str]) -> str:
         ("0.1 ", "0.1"),
     ],
 )
-def test_words_and_places_are_not_hashed(old: str, new: str) -> None:
+def test_comments_docstrings_messages_and_import_paths_are_not_hashed(old: str, new: str) -> None:
     assert digest((old, new)) == digest()
 
 
-def test_a_name_is_the_same_however_it_is_imported() -> None:
+def test_the_form_of_an_import_does_not_change_the_hash() -> None:
     as_module = digest()
     by_name = digest(("core import metrics", "core.metrics import VAL_LOSS"), ("metrics.VAL", "VAL"))
     other_name = digest(
@@ -83,7 +83,7 @@ def test_a_name_is_the_same_however_it_is_imported() -> None:
     assert as_module == by_name == other_name
 
 
-def test_files_can_be_moved_split_and_joined() -> None:
+def test_splitting_and_reordering_files_does_not_change_the_hash() -> None:
     body = SOURCE.index("\n\n\nclass")
     function = SOURCE.index("\n\n\ndef")
     head, one, two = SOURCE[:body], SOURCE[body:function], SOURCE[function:]
@@ -107,11 +107,11 @@ def test_files_can_be_moved_split_and_joined() -> None:
         ("        return self.nats / count", "        self.nats = 0.0\n        return self.nats / count"),
     ],
 )
-def test_what_is_computed_is_hashed(old: str, new: str) -> None:
+def test_every_change_of_a_computation_changes_the_hash(old: str, new: str) -> None:
     assert digest((old, new)) != digest()
 
 
-def test_another_training_code_is_another_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_training_code_gives_another_sweep_identity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = load(tmp_path, GOOD).identity("data")
     assert training_code() == training_code()
     monkeypatch.setattr("harness.config.spec.training_code", lambda: "other")
@@ -142,6 +142,6 @@ def test_every_module_that_the_trainer_imports_is_hashed_or_decides_no_number() 
     files = {every[name].relative_to(PACKAGE).as_posix() for name in found}
     hashed = {path.relative_to(PACKAGE).as_posix() for path in training_files()}
     not_hashed = {name for name in files - hashed if not name.endswith("__init__.py")} - DECIDES_NO_NUMBER
-    words_and_files = {"config/fingerprint.py", "core/files.py", "core/paths.py", "core/text.py"}
-    assert not_hashed <= words_and_files, "add the others to DECIDES_NUMBERS, or here if they decide no number"
+    no_numbers = {"config/fingerprint.py", "core/files.py", "core/paths.py", "core/text.py"}
+    assert not_hashed <= no_numbers, "add the others to DECIDES_NUMBERS, or here if they decide no number"
     assert all((PACKAGE / name).is_file() for name in DECIDES_NO_NUMBER)

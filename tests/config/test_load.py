@@ -14,7 +14,7 @@ from harness.core.errors import SpecError
 from specs import GOOD, load, mistakes
 
 
-def test_a_good_spec_is_what_it_says(tmp_path: Path) -> None:
+def test_a_valid_spec_is_loaded(tmp_path: Path) -> None:
     spec = load(tmp_path, GOOD, tokens={"train": 4000, "val": 400, "test": 400})
     assert spec.name == "dropout"
     assert [arm.values for arm in spec.arms()] == [{"model.drop_rate": 0.0}, {"model.drop_rate": 0.1}]
@@ -89,9 +89,9 @@ WRONG = [
     (
         "model.drop_rate: [0.0, 0.1]",
         "train.checkpoint_every: [1, 2]",
-        "9: compare.train.checkpoint_every: changes no number of a run; allowed: a value under train",
+        "9: compare.train.checkpoint_every: does not change a run's numbers; allowed: one value, under train",
     ),
-    ("model.drop_rate: [0.0, 0.1]", "train.seed: [1, 2]", "9: compare.train.seed: seeds are what every arm is repeat"),
+    ("model.drop_rate: [0.0, 0.1]", "train.seed: [1, 2]", "9: compare.train.seed: cannot vary, all arms share their"),
     ("model.drop_rate: [0.0, 0.1]", "model.drop_rate: []", "9: compare.model.drop_rate: found []; allowed: a list of"),
     ("model.drop_rate: [0.0, 0.1]", "model.drop_rate: 0.1", "9: compare.model.drop_rate: found 0.1; allowed: a list"),
     ("model.drop_rate: [0.0, 0.1]", "model.drop_rate: [0.1, 0.1, 0.2]", "9: compare.model.drop_rate: found [0.1, 0.1,"),
@@ -144,7 +144,7 @@ WRONG = [
     (
         "[0.0, 0.1]",
         "[0.0, 0.1]\n  train.batch_size: [1]\n  train.batch_tokens: [128]",
-        "11: compare.train.batch_tokens: found beside train.batch_size; allowed: one of the two",
+        "11: compare.train.batch_tokens: found together with train.batch_size; allowed: one of the two",
     ),
     (
         "baseline: {model.drop_rate: 0.1}",
@@ -154,7 +154,7 @@ WRONG = [
     (
         "question: Does dropout help?",
         "question: 2024-13-45",
-        "2: question: found '2024-13-45', which cannot be read as wh",
+        "2: question: found '2024-13-45', which is not a valid times",
     ),
     (
         "batch_tokens: 128",
@@ -179,7 +179,7 @@ def test_each_mistake_is_named_with_its_line(tmp_path: Path, old: str, new: str,
     assert len(found) <= 2, found  # one mistake, and at most one that follows from it
 
 
-def test_a_sweep_of_no_runs_is_a_mistake(tmp_path: Path) -> None:
+def test_a_sweep_without_runs_is_a_mistake(tmp_path: Path) -> None:
     nothing = GOOD[: GOOD.index("tune:")] + "study: {seeds: 0}\n"
     assert mistakes(tmp_path, nothing) == [
         "spec.yaml:11: study.seeds: found 0; allowed: at least 1 where nothing is tuned"
@@ -187,7 +187,7 @@ def test_a_sweep_of_no_runs_is_a_mistake(tmp_path: Path) -> None:
     assert load(tmp_path, GOOD.replace("seeds: 3", "seeds: 0")).seeds == ()  # a search without confirmation
 
 
-def test_all_mistakes_come_in_one_go(tmp_path: Path) -> None:
+def test_all_mistakes_are_reported_together(tmp_path: Path) -> None:
     text = GOOD
     for old, new in [("emb_dim: 16", "emb_dim: x"), ("400_000", "-1"), ("3e-4, 3e-3", "3e-3, 3e-4"), ("seeds", "seed")]:
         text = text.replace(old, new)
@@ -200,7 +200,7 @@ def test_all_mistakes_come_in_one_go(tmp_path: Path) -> None:
     ]
 
 
-def test_a_context_longer_than_a_split_is_named_for_each_split(tmp_path: Path) -> None:
+def test_a_context_that_is_too_long_is_reported_for_each_split(tmp_path: Path) -> None:
     text = GOOD.replace("model.drop_rate: [0.0, 0.1]", "model.context_length: [32, 64]").replace(
         "baseline: {model.drop", "#"
     )
@@ -213,7 +213,7 @@ def test_a_context_longer_than_a_split_is_named_for_each_split(tmp_path: Path) -
     ]
 
 
-def test_what_is_wrong_with_the_corpus_comes_with_the_rest(tmp_path: Path) -> None:
+def test_mistakes_of_the_corpus_are_reported_with_the_others(tmp_path: Path) -> None:
     class Wrong(ValueError):
         field = "data.corpus"
 
@@ -227,7 +227,7 @@ def test_what_is_wrong_with_the_corpus_comes_with_the_rest(tmp_path: Path) -> No
     assert [problem.field for problem in caught.value.problems] == ["data.corpus", "model.emb_dim"]
 
 
-def test_settings_override_and_clear_what_they_exclude(tmp_path: Path) -> None:
+def test_settings_override_fields_and_clear_those_they_exclude(tmp_path: Path) -> None:
     spec = load(
         tmp_path,
         GOOD,
@@ -255,7 +255,7 @@ def test_mistakes_in_settings_name_the_setting(tmp_path: Path) -> None:
     ]
 
 
-def test_the_resolved_spec_is_the_same_sweep(tmp_path: Path) -> None:
+def test_loading_the_resolved_spec_gives_the_same_sweep(tmp_path: Path) -> None:
     for text in (GOOD, GOOD.replace("batch_tokens: 128", "batch_tokens: 128\n  grad_clip: null")):
         spec = load(tmp_path, text)
         again = load(tmp_path, spec.to_yaml())
@@ -265,7 +265,7 @@ def test_the_resolved_spec_is_the_same_sweep(tmp_path: Path) -> None:
         assert (again.trials, again.seeds, again.baseline_arm) == (spec.trials, spec.seeds, spec.baseline_arm)
 
 
-def test_a_wrong_spec_answers_without_torch_optuna_or_mlflow(tmp_path: Path) -> None:
+def test_mistakes_are_reported_without_importing_torch_optuna_or_mlflow(tmp_path: Path) -> None:
     path = tmp_path / "spec.yaml"
     path.write_text(GOOD.replace("emb_dim: 16", "emb_dim: x"), "utf-8")
     code = (
@@ -292,7 +292,7 @@ class Letters:
 
     def encode(self, text: str) -> list[int]:
         if "Z" in text:
-            raise ValueError("found 'Z', that is nowhere; allowed: a text without")
+            raise ValueError("found 'Z', which is not encodable; allowed: a text without it")
         return [0]
 
 
@@ -303,7 +303,7 @@ def load_own(tmp_path: Path, text: str, *settings: str) -> SweepSpec:
     return load_spec(path, settings, lambda _: sizes, lambda _: Letters())
 
 
-def test_every_run_has_the_size_of_its_corpus_vocabulary(tmp_path: Path) -> None:
+def test_every_run_gets_the_size_of_its_corpus_vocabulary(tmp_path: Path) -> None:
     spec = load_own(tmp_path, OWN)
     for arm in spec.arms():
         config = spec.arm_config(arm, {"train.learning_rate": 1e-3}, 3)
@@ -314,7 +314,7 @@ def test_every_run_has_the_size_of_its_corpus_vocabulary(tmp_path: Path) -> None
     both = load_own(tmp_path, GOOD, "compare={data.vocab: [full, corpus]}", "baseline={data.vocab: full}")
     sizes = {arm.name: both.run_config(arm.values).vocab_size for arm in both.arms()}
     assert sizes == {"vocab=full": 50257, "vocab=corpus": 300}
-    unknown = load(tmp_path, OWN)  # nobody has looked at the corpus
+    unknown = load(tmp_path, OWN)  # without the corpus
     with pytest.raises(ValueError, match=r"found nothing with data\.vocab corpus"):
         unknown.run_config({}).digest()
 
@@ -332,47 +332,49 @@ def test_every_run_has_the_size_of_its_corpus_vocabulary(tmp_path: Path) -> None
         (
             ["train.sample.prompt=Zoo"],
             [
-                "--set train.sample.prompt=Zoo: train.sample.prompt: found 'Z', that is nowhere; "
-                "allowed: a text without, or max_new_tokens 0"
+                "--set train.sample.prompt=Zoo: train.sample.prompt: found 'Z', which is not encodable; "
+                "allowed: a text without it, or max_new_tokens 0"
             ],
         ),
         (
             ["compare={train.sample.prompt: [a, Z]}", "baseline={train.sample.prompt: a}"],
             [
-                "--set compare={train.sample.prompt: [a, Z]}: compare.train.sample.prompt: found 'Z', that is "
-                "nowhere; allowed: a text without, or max_new_tokens 0"
+                "--set compare={train.sample.prompt: [a, Z]}: compare.train.sample.prompt: found 'Z', which is "
+                "not encodable; allowed: a text without it, or max_new_tokens 0"
             ],
         ),
     ],
 )
-def test_what_does_not_fit_the_corpus_vocabulary_is_found_before_training(
+def test_vocabulary_sizes_and_prompts_that_do_not_fit_the_corpus_are_mistakes(
     settings: list[str], expected: list[str], tmp_path: Path
 ) -> None:
     with pytest.raises(SpecError) as caught:
         load_own(tmp_path, OWN, *settings)
     assert str(caught.value).splitlines() == expected
-    load_own(tmp_path, GOOD, *[text for text in settings if "vocab_size" not in text])  # all of GPT-2's: anything goes
+    load_own(
+        tmp_path, GOOD, *[text for text in settings if "vocab_size" not in text]
+    )  # GPT-2's full vocabulary encodes any text
 
 
-def test_without_samples_any_prompt_will_do(tmp_path: Path) -> None:
+def test_without_samples_any_prompt_is_allowed(tmp_path: Path) -> None:
     load_own(tmp_path, OWN, "train.sample.prompt=Zoo", "train.sample.max_new_tokens=0")
 
 
 @pytest.mark.parametrize("section", ["compare", "tune"])
-def test_what_curves_are_measured_on_is_the_same_in_every_run(section: str, tmp_path: Path) -> None:
+def test_eval_tokens_cannot_be_compared_or_tuned(section: str, tmp_path: Path) -> None:
     value = {"compare": "[64, 128]", "tune": "{choice: [64, 128]}"}[section]
     assert mistakes(tmp_path, GOOD, f"{section}.train.eval_tokens={value}")[-1] == (
-        f"--set {section}.train.eval_tokens={value}: {section}.train.eval_tokens: decides what curves are measured on; "
-        "allowed: a value under train"
+        f"--set {section}.train.eval_tokens={value}: {section}.train.eval_tokens: must be equal in all runs, "
+        "whose curves it samples; allowed: one value, under train"
     )
 
 
-def test_a_tokenizer_that_is_gone_is_a_mistake_like_others(tmp_path: Path) -> None:
-    class Gone(ValueError):
+def test_a_tokenizer_that_cannot_be_loaded_is_reported_as_a_mistake(tmp_path: Path) -> None:
+    class Unavailable(ValueError):
         field = "data.tokenizer"
 
     def codec(_: DataConfig) -> Letters:
-        raise Gone("found none; allowed: an install")
+        raise Unavailable("found none; allowed: an install")
 
     path = tmp_path / "spec.yaml"
     path.write_text(OWN, "utf-8")

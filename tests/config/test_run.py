@@ -1,4 +1,4 @@
-"""The run configuration: the ordered preset, counts against other counts, budgets by hand, and what is refused."""
+"""The run configuration: presets, parameters and FLOPs against other counts, budgets by hand, refused values."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def preset(name: str = "gpt2-124m", **fields: Any) -> RunConfig:
     return RunConfig.model_validate({**plain(), "model": {"preset": name, **fields}})
 
 
-def counted(config: RunConfig) -> int:
-    """Parameters of the module itself."""
+def module_parameters(config: RunConfig) -> int:
+    """Parameters counted in the module itself."""
     with torch.device("meta"):
         model = GPT(config.model, config.vocab_size)
     return sum(parameter.numel() for parameter in model.parameters())
@@ -48,7 +48,7 @@ def counted(config: RunConfig) -> int:
 # The preset
 
 
-def test_the_preset_has_the_ordered_values() -> None:
+def test_the_124m_preset_is_gpt2_with_a_context_of_256() -> None:
     model = preset().resolved()["model"]
     assert model.pop("tie_embeddings") is False
     assert model == {
@@ -62,18 +62,18 @@ def test_the_preset_has_the_ordered_values() -> None:
     }
 
 
-def test_the_presets_parameters() -> None:
+def test_the_124m_preset_has_162_million_parameters_untied() -> None:
     assert preset().parameters == 162_419_712
     assert preset(context_length=1024).parameters == 163_009_536
 
 
-def test_fields_beside_a_preset_win() -> None:
+def test_fields_beside_a_preset_override_it() -> None:
     assert preset(n_layers=3, drop_rate=0.0).model == preset().model.model_copy(
         update={"n_layers": 3, "drop_rate": 0.0}
     )
 
 
-# What OpenAI's released weights have: tied, with biases, 1024 positions (parameter counts of the "gpt2" to "gpt2-xl"
+# OpenAI's released weights: tied, with biases, 1024 positions (parameter counts of the "gpt2" to "gpt2-xl"
 # models as transformers reports them).
 @pytest.mark.parametrize(
     ("name", "published"),
@@ -86,7 +86,7 @@ def test_fields_beside_a_preset_win() -> None:
 )
 def test_presets_have_the_published_sizes(name: str, published: int) -> None:
     config = preset(name, tie_embeddings=True, qkv_bias=True, context_length=1024)
-    assert config.parameters == published == counted(config)
+    assert config.parameters == published == module_parameters(config)
 
 
 def test_every_preset_is_tested() -> None:
@@ -96,7 +96,9 @@ def test_every_preset_is_tested() -> None:
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("shape", [(256, 768, 12, 12, None), (5, 6, 3, 2, 50300), (1, 1, 1, 1, None)])
-def test_the_count_is_the_modules_own(tied: bool, bias: bool, shape: tuple[int, int, int, int, int | None]) -> None:
+def test_the_parameter_count_equals_the_modules_own(
+    tied: bool, bias: bool, shape: tuple[int, int, int, int, int | None]
+) -> None:
     context, dim, heads, layers, vocab = shape
     model = {
         "context_length": context,
@@ -108,7 +110,7 @@ def test_the_count_is_the_modules_own(tied: bool, bias: bool, shape: tuple[int, 
         "qkv_bias": bias,
     }
     config = RunConfig.model_validate({**plain(), "model": model})
-    assert config.parameters == counted(config)
+    assert config.parameters == module_parameters(config)
 
 
 # FLOPs
@@ -119,11 +121,13 @@ def test_flops_per_token_by_hand() -> None:
     # 5·2 = 42, norms 4·2 = 8, together 68; final norm 4; head 512. 6·584 + 12·1·2·3 = 3,576.
     shape = {"context_length": 3, "emb_dim": 2, "n_heads": 1, "n_layers": 1}
     assert small_config(model=shape).flops_per_token == 3576.0
-    assert small_config(model={**shape, "tie_embeddings": True}).flops_per_token == 3576.0  # the head still multiplies
+    assert (
+        small_config(model={**shape, "tie_embeddings": True}).flops_per_token == 3576.0
+    )  # the tied head is still computed
 
 
 @pytest.mark.parametrize("bias", [False, True])
-def test_flops_per_token_are_three_forward_passes_as_torch_counts_them(bias: bool) -> None:
+def test_flops_per_token_are_three_times_torchs_count_of_a_forward_pass(bias: bool) -> None:
     # A backward pass costs two forward ones. torch counts matrix products only, so the biases and norms, which
     # 6·N counts as if they were multiplied, are what may differ: exactly 6 FLOPs for each of them.
     config = small_config(model={"context_length": 32, "emb_dim": 64, "n_heads": 4, "n_layers": 2, "qkv_bias": bias})
@@ -135,7 +139,7 @@ def test_flops_per_token_are_three_forward_passes_as_torch_counts_them(bias: boo
     vectors = sum(parameter.numel() for parameter in model.parameters() if parameter.dim() == 1)
     forward = counter.get_total_flops() / tokens.numel()
     assert config.flops_per_token - 6 * vectors == 3 * forward
-    assert config.flops_per_token == pytest.approx(3 * forward, rel=0.02)  # so the formula is no more than 2 % off
+    assert config.flops_per_token == pytest.approx(3 * forward, rel=0.02)  # so the formula is within 2 %
 
 
 # Budgets
@@ -148,7 +152,7 @@ def test_flops_per_token_are_three_forward_passes_as_torch_counts_them(bias: boo
         ({"tokens": 640}, 10),  # 4 sequences of 16 tokens: 64 a step
         ({"tokens": 600}, 9),  # 9.4
         ({"tokens": 610}, 10),  # 9.5
-        ({"tokens": 1}, 1),  # one step is always taken
+        ({"tokens": 1}, 1),  # at least one step is trained
         ({"tokens": 6.4e2}, 10),
         ({"epochs": 1}, 25),  # 100 windows, 4 a step
         ({"epochs": 2.5}, 62),  # 250 windows are 62 steps and a half
@@ -165,7 +169,7 @@ def test_steps_of_a_budget_in_flops_by_hand() -> None:
     assert config.total_steps(train_windows=100) == 20
 
 
-def test_a_budget_in_seconds_has_no_steps_beforehand() -> None:
+def test_a_budget_in_seconds_has_no_known_number_of_steps() -> None:
     assert small_config(budget={"seconds": 1}).total_steps(train_windows=100) is None
 
 
@@ -175,14 +179,16 @@ def test_a_budget_in_seconds_has_no_steps_beforehand() -> None:
     size=st.integers(1, 64),
     epochs=st.integers(1, 9),
 )
-def test_a_budget_is_met_to_half_a_step(tokens: int, context: int, size: int, epochs: int) -> None:
+def test_a_budget_in_tokens_is_met_to_half_a_step_and_epochs_are_never_exceeded(
+    tokens: int, context: int, size: int, epochs: int
+) -> None:
     config = small_config(model={"context_length": context}, batch_size=size, budget={"tokens": tokens})
     steps = config.total_steps(train_windows=100)
     assert steps is not None and steps >= 1
     assert steps == 1 or abs(steps * config.tokens_per_step - tokens) <= config.tokens_per_step / 2
     by_epochs = small_config(batch_size=size, budget={"epochs": epochs}).total_steps(train_windows=1000)
     assert by_epochs is not None
-    assert 0 <= epochs * 1000 - by_epochs * size < size  # never more than was asked for, less than a step missing
+    assert 0 <= epochs * 1000 - by_epochs * size < size  # never more than the budget, and less than one step below it
 
 
 @pytest.mark.parametrize(
@@ -197,7 +203,7 @@ def test_steps_between_evaluations_by_hand(every: dict[str, float], steps: int) 
     ("train", "rhythm"),
     [
         ({"budget": {"steps": 12}, "eval_every": {"steps": 5}}, (320, 768)),
-        ({"budget": {"steps": 3}, "eval_every": {"steps": 5}}, (192, 192)),  # the last step comes first
+        ({"budget": {"steps": 3}, "eval_every": {"steps": 5}}, (192, 192)),  # the run ends before the first interval
         ({"budget": {"epochs": 2}, "eval_every": {"epochs": 1}}, (1600, 3200)),
         ({"budget": {"seconds": 9}, "eval_every": {"tokens": 640}}, (640, None)),
     ],
@@ -207,13 +213,13 @@ def test_the_rhythm_in_tokens_by_hand(train: dict[str, Any], rhythm: tuple[int, 
     assert small_config(**train).rhythm(train_tokens=1601) == rhythm
 
 
-def test_batch_tokens_hold_the_tokens_of_a_step_equal() -> None:
+def test_batch_tokens_give_equal_tokens_per_step_at_every_context_length() -> None:
     for context, sequences in [(16, 8), (32, 4), (64, 2), (128, 1)]:
         config = small_config(model={"context_length": context}, batch_tokens=128)
         assert (config.sequences_per_step, config.tokens_per_step) == (sequences, 128)
 
 
-# One run, one digest
+# Digests
 
 
 def test_equal_runs_have_equal_digests() -> None:
@@ -255,16 +261,16 @@ def test_equal_runs_have_equal_digests() -> None:
         {"train__precision": "bf16"},
     ],
 )
-def test_another_value_is_another_digest(change: dict[str, Any]) -> None:
+def test_another_value_gives_another_digest(change: dict[str, Any]) -> None:
     assert RunConfig.model_validate(plain(**change)).digest() != RunConfig.model_validate(plain()).digest()
 
 
 @pytest.mark.parametrize("every", [0.5, 600, None])
-def test_how_often_states_are_saved_is_no_part_of_the_digest(every: float | None) -> None:
+def test_the_digest_ignores_how_often_states_are_saved(every: float | None) -> None:
     config = RunConfig.model_validate(plain(train__checkpoint_every=every))
     assert config.train.checkpoint_every == every != RunConfig.model_validate(plain()).train.checkpoint_every == 60
     assert config.digest() == RunConfig.model_validate(plain()).digest()
-    assert config.resolved()["train"]["checkpoint_every"] == every  # it is logged all the same
+    assert config.resolved()["train"]["checkpoint_every"] == every  # it is logged nevertheless
 
 
 def test_a_run_survives_json_and_pickle() -> None:
@@ -284,7 +290,7 @@ def test_flat_names_every_value_once() -> None:
     assert dict(flatten({"a": {"b": 1, "c": None}, "d": []})) == {"a.b": 1, "d": []}
 
 
-# What is refused
+# Refused values
 
 
 @pytest.mark.parametrize(
@@ -321,12 +327,12 @@ def test_flat_names_every_value_once() -> None:
         ({"data__tokenizer": "gpt5"}, "'gpt2'"),
     ],
 )
-def test_a_wrong_value_is_refused_with_what_is_allowed(change: dict[str, Any], message: str) -> None:
+def test_wrong_values_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         RunConfig.model_validate(plain(**change))
 
 
-def test_scientific_notation_is_a_whole_number_where_one_is_meant() -> None:
+def test_scientific_notation_is_accepted_for_whole_numbers() -> None:
     config = RunConfig.model_validate(plain(train__budget={"tokens": 4e5}))
     assert config.train.budget.tokens == 400_000 and isinstance(config.train.budget.tokens, int)
 
@@ -336,7 +342,7 @@ def test_a_configuration_cannot_be_changed() -> None:
         ModelConfig().drop_rate = 0.5  # type: ignore[misc]
 
 
-def test_a_corpus_vocabulary_is_known_only_with_the_corpus() -> None:
+def test_the_size_of_a_corpus_vocabulary_has_to_be_set() -> None:
     config = RunConfig.model_validate(plain(data__vocab="corpus"))
     for ask in (RunConfig.resolved, RunConfig.digest, RunConfig.flat):
         with pytest.raises(ValueError, match=r"model\.vocab_size: found nothing with data\.vocab corpus; allowed"):
@@ -359,7 +365,7 @@ def test_a_corpus_vocabulary_is_known_only_with_the_corpus() -> None:
         padded.with_vocabulary(321)
 
 
-def test_a_preset_leaves_the_vocabulary_to_the_data() -> None:
+def test_a_preset_takes_the_vocabulary_size_from_the_data() -> None:
     assert preset().vocab_size == 50257
     small = RunConfig.model_validate({**plain(data__vocab="corpus"), "model": {"preset": "gpt2-124m"}})
     assert small.with_vocabulary(4000).vocab_size == 4000

@@ -5,7 +5,7 @@ from pathlib import Path
 from specs import GOOD, load
 
 
-def test_arms_are_every_combination_in_the_order_of_the_file(tmp_path: Path) -> None:
+def test_arms_are_all_combinations_in_the_order_of_the_file(tmp_path: Path) -> None:
     text = GOOD.replace("[0.0, 0.1]", "[0.0, 0.1]\n  model.qkv_bias: [false, true]").replace(
         "baseline: {model.drop", "#"
     )
@@ -27,21 +27,21 @@ def test_without_compare_or_tune_there_is_one_arm_and_one_seed(tmp_path: Path) -
     assert (spec.trials, spec.seeds) == (0, (1,))
 
 
-def test_confirm_seeds_are_fresh_only_where_something_was_searched(tmp_path: Path) -> None:
+def test_confirm_seeds_are_fresh_only_after_a_search(tmp_path: Path) -> None:
     searched = load(tmp_path, GOOD)
     assert searched.base.train.seed not in searched.seeds
     compared = load(tmp_path, GOOD[: GOOD.index("tune:")] + "study: {seeds: 2}")
     assert compared.seeds == (1, 2)
 
 
-def test_a_grid_is_as_large_as_its_points(tmp_path: Path) -> None:
+def test_a_grid_has_at_most_as_many_trials_as_points(tmp_path: Path) -> None:
     grid = GOOD.replace("log_uniform: [3e-4, 3e-3]", "choice: [1e-4, 1e-3, 1e-2]")
     assert load(tmp_path, grid.replace("{trials: 4, seeds: 3}", "{sampler: grid}")).trials == 3
     assert load(tmp_path, grid.replace("{trials: 4, seeds: 3}", "{sampler: grid, trials: 2}")).trials == 2
     assert load(tmp_path, grid.replace("{trials: 4, seeds: 3}", "{sampler: grid, trials: 9}")).trials == 3
 
 
-def test_identity_follows_what_decides_the_numbers(tmp_path: Path) -> None:
+def test_the_identity_depends_only_on_what_decides_the_numbers(tmp_path: Path) -> None:
     base = load(tmp_path, GOOD).identity("data")
     same = [
         GOOD.replace("name: dropout", "name: other"),
@@ -75,7 +75,7 @@ def test_a_noise_floor_is_the_baseline_alone_on_many_seeds(tmp_path: Path) -> No
     assert load(tmp_path, floor.to_yaml()).identity() == floor.identity()
 
 
-def test_looks_double_from_the_fewest_to_the_most_seeds(tmp_path: Path) -> None:
+def test_looks_double_from_the_minimum_to_the_maximum_of_seeds(tmp_path: Path) -> None:
     def looks(seeds: str) -> tuple[int, ...]:
         return load(tmp_path, GOOD.replace("seeds: 3", f"seeds: {seeds}")).looks
 
@@ -86,7 +86,7 @@ def test_looks_double_from_the_fewest_to_the_most_seeds(tmp_path: Path) -> None:
     spec = load(tmp_path, GOOD.replace("seeds: 3", "seeds: {min: 3, max: 12}"))
     assert spec.seeds == tuple(range(2, 14))
     assert load(tmp_path, spec.to_yaml()).study == spec.study
-    assert spec.identity() == load(tmp_path, GOOD).identity()  # more of the same
+    assert spec.identity() == load(tmp_path, GOOD).identity()  # the number of seeds is not part of it
     assert load(tmp_path, GOOD, "study.seeds.min=4", "study.seeds.max=9").looks == (4, 8, 9)
 
 

@@ -43,18 +43,18 @@ def test_duplicate_keys_are_all_reported_with_both_lines() -> None:
         ("a: 1\n---\nb: 2", "is no valid YAML"),
     ],
 )
-def test_what_is_no_mapping_is_one_sentence(text: str, message: str) -> None:
+def test_a_text_that_is_not_a_yaml_mapping_gives_one_line(text: str, message: str) -> None:
     with pytest.raises(SpecError) as caught:
         parse_yaml(text, "f")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_values_that_are_not_what_they_look_like_are_reported_with_the_rest() -> None:
+def test_invalid_dates_and_numbers_are_reported_with_other_mistakes() -> None:
     document = parse_yaml("a: 2024-13-45\nb: !!int abc\nc: 1\nc: 2\n", "f")
     assert [str(problem) for problem in document.problems] == [
-        "f:1: a: found '2024-13-45', which cannot be read as what it looks like",
-        "f:2: b: found 'abc', which cannot be read as what it looks like",
+        "f:1: a: found '2024-13-45', which is not a valid timestamp; allowed: a valid one, or a text in quotes",
+        "f:2: b: found 'abc', which is not a valid int; allowed: a valid one, or a text in quotes",
         "f:4: c: found twice (first on line 3); allowed: once",
     ]
     with pytest.raises(SpecError, match="nested too deeply"):
@@ -64,7 +64,7 @@ def test_values_that_are_not_what_they_look_like_are_reported_with_the_rest() ->
 @pytest.mark.parametrize(
     "tagged", ["!!python/object/apply:os.system [x]", "!!python/name:os.system x", "!!set {x}", "!a 1"]
 )
-def test_tagged_values_are_not_plain_and_do_nothing(tagged: str) -> None:
+def test_values_with_other_tags_are_mistakes_and_run_no_code(tagged: str) -> None:
     document = parse_yaml(f"a: 1\nb: {tagged}\nc: 2\nc: 3", "f")
     tag = tagged.split()[0].replace("!!", "tag:yaml.org,2002:")
     assert [str(problem) for problem in document.problems] == [
@@ -73,17 +73,17 @@ def test_tagged_values_are_not_plain_and_do_nothing(tagged: str) -> None:
     ]
 
 
-def test_an_anchor_may_be_used_again(recwarn: pytest.WarningsRecorder) -> None:
+def test_an_anchor_may_be_defined_again(recwarn: pytest.WarningsRecorder) -> None:
     assert parse_yaml("a: &x 1\nb: *x\nc: &x 2\nd: *x", "f").values == {"a": 1, "b": 1, "c": 2, "d": 2}
-    assert not recwarn.list  # a warning of ruamel's would be printed beside the command's own words
+    assert not recwarn.list  # ruamel's warning would be printed among the command's messages
 
 
-def test_values_that_their_tag_does_not_fit_are_reported() -> None:
+def test_values_that_do_not_match_their_tag_are_reported() -> None:
     document = parse_yaml("a: !!bool maybe\nb: !!int x\nc: !!float y\nd: !!timestamp z", "f")
     assert [problem.field for problem in document.problems] == ["a", "b", "c", "d"]
 
 
-def test_alias_bombs_and_loops_end() -> None:
+def test_alias_bombs_and_recursive_aliases_are_refused() -> None:
     bomb = "a: &a [x, x, x, x, x, x, x, x, x]\n"
     for last, this in zip("abcdefghi", "bcdefghij", strict=True):
         bomb += f"{this}: &{this} [{', '.join(['*' + last] * 9)}]\n"
@@ -92,7 +92,7 @@ def test_alias_bombs_and_loops_end() -> None:
             parse_yaml(text, "f")
 
 
-def test_an_alias_is_its_value() -> None:
+def test_an_alias_has_the_value_of_its_anchor() -> None:
     assert parse_yaml("a: &x [1, 2]\nb: *x\n", "f").values == {"a": [1, 2], "b": [1, 2]}
 
 

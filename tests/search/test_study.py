@@ -40,23 +40,23 @@ def loss(values: dict[str, object]) -> float:
     return abs(math.log10(float(values["train.learning_rate"])) + 3)  # type: ignore[arg-type]
 
 
-def test_every_sampler_and_pruner_has_its_facts_and_its_optuna_class() -> None:
+def test_every_sampler_and_pruner_is_in_both_registries() -> None:
     assert list(samplers.SAMPLERS) == list(SAMPLERS)
     assert list(samplers.PRUNERS) == list(PRUNERS)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_the_facts_of_a_sampler_are_true(sampler: str) -> None:
+def test_the_facts_of_a_sampler_match_its_optuna_class(sampler: str) -> None:
     made = make_sampler(sampler, 1, 0, {"model.n_layers": Dimension("choice", (1, 2))})
     facts = SAMPLERS[sampler]
     assert facts.startup_trials in (0, getattr(made, "_n_startup_trials", 0))
     assert isinstance(made, optuna.samplers.GridSampler) is facts.choices_only
-    with pytest.raises(ValueError, match="unknown sampler 'hope'"):
-        make_sampler("hope", 1, 0, {})
+    with pytest.raises(ValueError, match="unknown sampler 'other'"):
+        make_sampler("other", 1, 0, {})
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_every_sampler_asks_inside_the_space_and_never_the_same_twice(tmp_path: Path, url: str, sampler: str) -> None:
+def test_every_sampler_asks_for_distinct_points_inside_the_space(tmp_path: Path, url: str, sampler: str) -> None:
     grid = "tune:\n  train.learning_rate: {choice: [1e-4, 1e-3, 1e-2]}\n  model.n_layers: {choice: [1, 2]}\n"
     spec = spec_of(
         tmp_path, f"{{sampler: {sampler}, trials: 6}}", grid if SAMPLERS[sampler].choices_only else ALL_KINDS
@@ -79,7 +79,7 @@ def test_every_sampler_asks_inside_the_space_and_never_the_same_twice(tmp_path: 
     assert best.loss == pytest.approx(loss(dict(best.values)))
 
 
-def test_arms_try_the_same_points_when_sampling_at_random(tmp_path: Path, url: str) -> None:
+def test_all_arms_get_the_same_points_by_random_sampling(tmp_path: Path, url: str) -> None:
     spec = spec_of(tmp_path, "{sampler: random, trials: 3}")
     asked = []
     for arm in (0, 1):
@@ -93,7 +93,7 @@ def test_arms_try_the_same_points_when_sampling_at_random(tmp_path: Path, url: s
 
 
 @pytest.mark.parametrize("pruner", PRUNERS)
-def test_pruners_stop_a_hopeless_trial_and_no_good_one(tmp_path: Path, url: str, pruner: str) -> None:
+def test_pruners_stop_bad_trials_and_not_the_best_one(tmp_path: Path, url: str, pruner: str) -> None:
     spec = spec_of(tmp_path, f"{{sampler: random, trials: 12, pruner: {pruner}}}")
     study = arm_study(spec, url)
     pruned = []
@@ -114,14 +114,14 @@ def test_pruners_stop_a_hopeless_trial_and_no_good_one(tmp_path: Path, url: str,
     assert not pruned[best.number]
 
 
-def test_a_pruner_needs_a_budget_only_if_it_can_know_one() -> None:
+def test_pruners_work_without_a_known_budget() -> None:
     scale = PrunerScale(trials=10, first_evaluation=1000, budget=None)
     assert isinstance(make_pruner("hyperband", scale), optuna.pruners.HyperbandPruner)
-    with pytest.raises(ValueError, match="unknown pruner 'hope'"):
-        make_pruner("hope", scale)
+    with pytest.raises(ValueError, match="unknown pruner 'other'"):
+        make_pruner("other", scale)
 
 
-def test_failed_trials_are_made_up_for_and_never_best(tmp_path: Path, url: str) -> None:
+def test_failed_trials_are_replaced_and_never_best(tmp_path: Path, url: str) -> None:
     study = arm_study(spec_of(tmp_path, "{sampler: random, trials: 4}"), url)
     ends = [(Outcome.FAILED, None), (Outcome.OOM, 0.1), (Outcome.DIVERGED, 10.8), (Outcome.COMPLETE, 5.0)]
     for outcome, value in ends:
@@ -153,24 +153,24 @@ def test_failed_points_of_a_grid_are_tried_again_after_all_others(tmp_path: Path
         else:
             study.tell(trial.number, Outcome.COMPLETE, 3.0)
     assert sorted(asked[:3]) == [1e-4, 1e-3, 1e-2]
-    assert asked[3:] == [*bad, bad[0], bad[1]]  # in turn, until they are through
+    assert asked[3:] == [*bad, bad[0], bad[1]]  # alternately, until both succeed
     assert not [t for t in study.known if not t.state.is_finished()]
 
 
-def test_storage_that_cannot_be_opened_is_one_sentence() -> None:
+def test_a_storage_that_cannot_be_opened_is_a_one_line_error() -> None:
     for address in ("foo", "sqlite:////nowhere/at/all.db", "nosuch://x"):
         with pytest.raises(StorageError, match=r"^--storage: found '.*', which cannot be opened: [^\n]*$"):
             open_storage(address)
 
 
-def test_a_diverged_trial_is_not_best_even_when_it_is_alone(tmp_path: Path, url: str) -> None:
+def test_a_diverged_trial_is_not_best_even_if_it_is_the_only_one(tmp_path: Path, url: str) -> None:
     study = arm_study(spec_of(tmp_path, "{sampler: random, trials: 1}"), url)
     trial, _ = study.ask()
     study.tell(trial.number, Outcome.DIVERGED, 10.8)
     assert study.best() is None
 
 
-def test_what_a_dead_process_left_running_is_tried_again_with_its_values(tmp_path: Path, url: str) -> None:
+def test_trials_of_a_killed_process_are_asked_again_with_their_values(tmp_path: Path, url: str) -> None:
     spec = spec_of(tmp_path, "{sampler: random, trials: 2}")
     _, values = arm_study(spec, url).ask()
     study = arm_study(spec, url)
