@@ -81,7 +81,7 @@ def test_every_sampler_asks_for_distinct_points_inside_the_space(tmp_path: Path,
 
 def test_all_arms_get_the_same_points_by_random_sampling(tmp_path: Path, url: str) -> None:
     spec = spec_of(tmp_path, "{sampler: random, trials: 3}")
-    asked = []
+    asked: list[list[dict[str, object]]] = []
     for arm in (0, 1):
         study = arm_study(spec, url, arm)
         asked.append([])
