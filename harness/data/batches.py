@@ -115,7 +115,9 @@ def strided_batches(
     starts = list(range(0, last + 1, stride))
     for first in range(0, len(starts), sequences):
         yield *take_windows(tokens, starts[first : first + sequences], context_length), min_context - 1
-    if missing := last - starts[-1]:  # one more window for the end of the split; only its last `missing` targets count
+    if (
+        missing := last - starts[-1]
+    ):  # one more window at the end of the split, of which only the last `missing` targets count
         yield *take_windows(tokens, [last], context_length), context_length - missing
 
 

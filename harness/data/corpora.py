@@ -28,7 +28,7 @@ class Corpus:
 
     Attributes:
         name: the built-in name, the path patterns or the file name of the URL.
-        source: for people: package and version, files, or URL.
+        source: a description for people: package and version, files, or URL.
         text: the whole text, with its original newlines.
         sha256: of the text's UTF-8 bytes, in hex.
     """
@@ -95,7 +95,7 @@ def load_corpus(config: DataConfig, root: Path | None = None, cache: Path | None
         return _load_builtin(config.corpus)
     if config.path is not None:
         return _load_files(config.path, root or Path.cwd())
-    assert config.url is not None  # DataConfig requires one source,
+    assert config.url is not None  # DataConfig requires one source
     assert config.sha256 is not None  # and a hash for a URL
     return _load_url(config.url, config.sha256.lower(), cache_folder(cache))
 

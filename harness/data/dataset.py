@@ -91,11 +91,13 @@ class Dataset:
         """The config of a run on this dataset, with `model.vocab_size` filled in.
 
         Raises:
-            CorpusError: `data.vocab` is another one, or `model.vocab_size` is too small.
+            CorpusError: `data.vocab` is not that of the dataset, or `model.vocab_size` is too small.
         """
         vocab = "full" if self.vocabulary is None else "corpus"
         if config.data.vocab != vocab:
-            raise CorpusError("data.vocab", f"found {config.data.vocab} with a dataset of the other; allowed: {vocab}")
+            raise CorpusError(
+                "data.vocab", f"found {config.data.vocab} with a dataset opened with {vocab}; allowed: {vocab}"
+            )
         try:
             return config.with_vocabulary(self.n_vocab)
         except ValueError as error:

@@ -125,7 +125,7 @@ def _blockwise_losses(x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
 
 
 class _BlockwiseCrossEntropy(torch.autograd.Function):
-    """The forward pass computes the gradients too, while the exponentials are at hand."""
+    """The forward pass computes the gradients too, since it has the exponentials that they need."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:

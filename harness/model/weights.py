@@ -1,7 +1,7 @@
 """Checkpoints: the final weights of a run as safetensors, with the run's configuration and a checksum of the weights.
 
 Nothing is ever unpickled. Each file is written atomically and the description last, so a checkpoint is complete or
-absent. A run resumes from its states, which are another thing: see `harness.training.resume`.
+absent. The states that a run resumes from are separate files: see `harness.training.resume`.
 """
 
 from __future__ import annotations

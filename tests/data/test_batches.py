@@ -29,7 +29,7 @@ from harness.data.batches import (
 
 
 def numbered(size: int) -> np.ndarray:
-    """Tokens that are their own positions."""
+    """Tokens that equal their positions."""
     return np.arange(size, dtype=np.uint32)
 
 
@@ -71,7 +71,7 @@ def test_every_window_is_seen_equally_often(windows: int, seed: int, epochs: int
     assert max(counts.values()) - min(counts.values()) <= 1
 
 
-def test_epochs_and_seeds_are_shuffled_differently() -> None:
+def test_each_epoch_and_each_seed_has_its_own_order() -> None:
     def epochs(seed: int) -> list[tuple[int, ...]]:
         order = training_order(50, seed)
         return [tuple(itertools.islice(order, 50)) for _ in range(3)]
@@ -88,7 +88,7 @@ def test_batches_can_start_anywhere(windows: int, sequences: int, start: int) ->
     assert [batch[0].tolist() for batch in later] == [batch[0].tolist() for batch in whole[start:]]
 
 
-def test_a_late_start_skips_without_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_late_start_reads_no_earlier_batch_and_shuffles_one_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[object] = []
     shuffled: list[object] = []
 
@@ -118,7 +118,7 @@ def test_training_batches_follow_the_order_across_epochs(size: int, length: int,
     assert found == [number * length for number in order]
 
 
-def test_windows_of_stored_tokens(tmp_path: Path) -> None:
+def test_windows_of_memory_mapped_tokens(tmp_path: Path) -> None:
     np.save(tmp_path / "tokens.npy", np.array([60_000, 50_256, 1, 2, 3, 65_535], dtype=np.uint16))
     stored = np.load(tmp_path / "tokens.npy", mmap_mode="r")
     inputs, targets = take_windows(stored, [0, 3], 2)
@@ -129,7 +129,7 @@ def test_windows_of_stored_tokens(tmp_path: Path) -> None:
 
 
 @given(st.integers(2, 500), st.integers(1, 30), st.integers(1, 600))
-def test_the_fixed_sample_is_whole_windows_each_once(size: int, length: int, wanted: int) -> None:
+def test_the_fixed_sample_has_distinct_whole_windows(size: int, length: int, wanted: int) -> None:
     windows = count_windows(size, length)
     if not windows:
         return
@@ -158,14 +158,14 @@ def test_strided_windows_score_every_target_with_enough_context_once(
     assert sorted(scored) == list(range(min_context, tokens))
 
 
-def test_strided_windows_refuse_more_context_than_a_window_holds() -> None:
+def test_strided_windows_need_a_context_of_at_least_min_context() -> None:
     with pytest.raises(ValueError, match="min_context: found 17 with context_length 16; allowed: 1 to context_length"):
         next(strided_batches(np.arange(99, dtype=np.uint16), 16, 3, 17))
     assert not list(strided_batches(np.arange(16, dtype=np.uint16), 16, 3, 4))
 
 
-def test_prefetched_batches_keep_their_order_and_none_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a GPU: the branch for one runs on a fake device."""
+def test_prefetching_keeps_every_batch_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The code path of a GPU runs with faked copies."""
     plain = list(itertools.islice(training_batches(np.arange(50), 4, 2, seed=1), 5))
     on_cpu = list(prefetch(iter(plain), torch.device("cpu")))
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)

@@ -1,4 +1,4 @@
-"""`python -m harness.data` as a process of its own, with piped output."""
+"""`python -m harness.data` as a separate process with piped output."""
 
 from __future__ import annotations
 

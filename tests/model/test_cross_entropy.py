@@ -20,7 +20,7 @@ def drawn(count: int, dim: int, size: int, seed: int = 0, scale: float = 1.0) ->
 
 
 def by_definition(x: Tensor, weight: Tensor, targets: Tensor, factor: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
-    """The mean loss and the gradients of `factor` times it, in float64, from whole logits."""
+    """The mean loss and the gradients of `factor` times it, in float64, from full logits."""
     x, weight = x.double().requires_grad_(), weight.double().requires_grad_()
     value = F.cross_entropy(x @ weight.T, targets)
     (factor * value).backward()
@@ -44,12 +44,12 @@ def ours(x: Tensor, weight: Tensor, targets: Tensor, factor: float = 1.0) -> tup
 
 
 def assert_equal(found: tuple[Tensor, ...], expected: tuple[Tensor, ...], within: float = 1e-5) -> None:
-    """Within so much of the largest element, each."""
+    """Compare tensors; `within` is relative to the largest element of each."""
     for one, other in zip(found, expected, strict=True):
         assert (one - other).abs().max() <= within * other.abs().max() + 1e-6
 
 
-# One row and one column; whole blocks; a row, a column more than whole blocks; GPT-2's vocabulary.
+# One row and one column; whole blocks; one row or column more than whole blocks; GPT-2's vocabulary.
 SHAPES = [(1, 3, 1), (512, 8, 1024), (513, 8, 1025), (1100, 16, 700), (1100, 200, 700), (5, 4, 50257)]
 
 
@@ -65,7 +65,7 @@ def test_loss_and_gradients_are_those_of_the_definition(count: int, dim: int, si
     *(st.integers(1, 40), st.integers(1, 9), st.integers(2, 40), st.integers(0, 99), st.sampled_from([0.1, 3.0, 20.0])),
     *(st.sampled_from([0, 192]), st.booleans()),
 )
-def test_the_result_depends_on_no_block_size_and_no_processor_setting(
+def test_block_sizes_and_processor_settings_do_not_change_the_result(
     count: int, dim: int, size: int, seed: int, scale: float, wide: int, in_place: bool
 ) -> None:
     drawing = drawn(count, dim, size, seed, scale)
@@ -87,7 +87,9 @@ def test_the_result_depends_on_no_block_size_and_no_processor_setting(
 def test_logits_that_overflow_exp_give_the_right_loss(scale: float) -> None:
     drawing = drawn(600, 8, 900, scale=scale)
     assert (drawing[0] @ drawing[1].T).max() > 89  # exp(89) is infinite in float32
-    assert_equal(ours(*drawing), by_definition(*drawing), within=1e-4)  # float32 has four digits after such points
+    assert_equal(
+        ours(*drawing), by_definition(*drawing), within=1e-4
+    )  # float32 resolves such logits to about four digits
     assert token_losses(*drawing).double().mean().item() == pytest.approx(by_definition(*drawing)[0].item(), rel=1e-6)
 
 
@@ -96,7 +98,9 @@ def test_logits_that_underflow_exp_give_the_right_loss() -> None:
     x, weight = torch.cat([x, torch.full((3, 1), 200.0)], 1), torch.cat([weight, torch.full((50, 1), -1.0)], 1)
     assert (x @ weight.T).exp().sum() == 0
     found, expected = ours(x, weight, targets), by_definition(x, weight, targets)
-    assert found[0].item() == pytest.approx(expected[0].item(), rel=1e-4)  # the logits have so few digits left
+    assert found[0].item() == pytest.approx(
+        expected[0].item(), rel=1e-4
+    )  # float32 resolves such logits to about four digits
     assert token_losses(x, weight, targets).mean().item() == pytest.approx(expected[0].item(), rel=1e-4)
 
 
@@ -120,11 +124,11 @@ def test_repeated_calls_are_bit_equal_and_reuse_their_memory() -> None:
     assert all(map(torch.equal, first, ours(*drawing)))
     assert cross_entropy._scratch.take(1).untyped_storage().data_ptr() == memory
     kept = first[2].clone()
-    token_losses(*drawn(50, 8, 3000, seed=3))  # uses that memory too
+    token_losses(*drawn(50, 8, 3000, seed=3))  # overwrites that memory
     assert torch.equal(first[2], kept)
 
 
-def test_a_head_that_is_also_the_embedding_gets_both_gradients() -> None:
+def test_a_tied_weight_gets_the_gradients_of_head_and_embedding() -> None:
     _, weight, targets = drawn(20, 8, 30)
     weight.requires_grad_()
     linear_cross_entropy(weight[targets] * 2, weight, targets.roll(1)).backward()
@@ -148,7 +152,7 @@ def test_padding_changes_no_loss(size: int) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 63, 64, 65, 300])
-def test_padding_that_stays_in_the_logits_changes_no_loss(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_padding_changes_no_loss_when_compiled(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     x, weight, targets = drawn(7, 5, size)
     found, expected = (t.clone().requires_grad_() for t in (weight, weight))
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)

@@ -36,7 +36,7 @@ def test_every_group_of_16_bits_is_uniform() -> None:
     assert shares == pytest.approx([0.25, 0.5, 0.75], abs=0.004)
 
 
-def test_the_seed_decides() -> None:
+def test_the_global_seed_decides_the_mask() -> None:
     masks = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
@@ -53,7 +53,7 @@ def test_nothing_is_dropped_in_evaluation_or_at_rate_zero() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_rate_next_to_one_leaves_finite_numbers() -> None:
+def test_a_rate_near_one_gives_finite_numbers() -> None:
     assert dropout(torch.ones(100_000), 1 - 1e-9, training=True).isfinite().all()
 
 
@@ -83,8 +83,8 @@ def test_attention_without_dropout_equals_torchs(shape: tuple[int, ...], monkeyp
         assert (one.grad - other.grad).abs().max() < 1e-4
 
 
-def test_attention_drops_weights_and_not_values(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A dropped weight removes its value from the sum; the other weights are not normalised again."""
+def test_attention_drops_weights_without_renormalising(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dropped weight removes its value from the sum; the other weights keep their size."""
     mask = torch.tensor([[[1.0, 1, 1], [0, 1, 1], [2, 0, 1]]])
     monkeypatch.setattr("harness.model.dropout.dropout_mask", lambda like, rate: mask)
     query, key = torch.zeros(1, 1, 3, 2), torch.zeros(1, 1, 3, 2)  # so weights are 1/1, 1/2, 1/3

@@ -34,7 +34,7 @@ def test_greedy_is_the_argmax_of_each_step(model: GPT) -> None:
     for _ in range(40):  # well beyond the context of 16
         expected.append(int(logits_after(model, expected).argmax()))
     assert generate(model, PROMPT, 40) == expected
-    assert len(set(expected[5:])) > 3  # a model stuck on one token would agree with much
+    assert len(set(expected[5:])) > 3  # a model that repeats one token would pass too easily
 
 
 def test_greedy_takes_the_first_of_equals() -> None:
@@ -62,7 +62,7 @@ def test_a_shorter_continuation_begins_a_longer_one(model: GPT) -> None:
 
 @pytest.mark.parametrize(("temperature", "top_k"), [(1.0, None), (0.5, None), (2.0, 3), (1.0, 1000)])
 def test_samples_have_the_models_probabilities(temperature: float, top_k: int | None) -> None:
-    # Among eight ids. A share p of n draws has the standard error √(p(1-p)/n) ≤ 0.5/√n; five of them are allowed.
+    # Of eight ids: a share p of n draws has the standard error √(p(1-p)/n) ≤ 0.5/√n; five of them are allowed.
     draws, model = 1000, lively_gpt(small_config())
     logits = logits_after(model, PROMPT)[:8].double() / temperature
     if top_k == 3:
@@ -76,7 +76,7 @@ def test_samples_have_the_models_probabilities(temperature: float, top_k: int | 
     for token, share in enumerate(wanted):
         assert found[token] / draws == pytest.approx(share, abs=5 * 0.5 / draws**0.5)
         assert share > 0 or found[token] == 0
-    assert max(wanted) < 0.95  # otherwise this would prove little
+    assert max(wanted) < 0.95  # else the comparison would be too easy
 
 
 def test_only_the_last_context_length_tokens_matter(model: GPT) -> None:
@@ -85,14 +85,14 @@ def test_only_the_last_context_length_tokens_matter(model: GPT) -> None:
     assert expected[:45] == prompt
     assert generate(model, prompt[-16:], 10)[16:] == expected[45:]
     assert generate(model, [3] * 29 + prompt[-16:], 10)[45:] == expected[45:]
-    # the first token that it sees does: with some other one in its place, another token is the likeliest
+    # the first token inside the context does matter: some other token there changes the likeliest continuation
     others = ([*prompt[:29], token, *prompt[30:]] for token in range(256))
     changed = next(other for other in others if logits_after(model, other).argmax() != expected[45])
     assert generate(model, changed, 1)[45] != expected[45]
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_the_models_mode_and_the_global_random_numbers_are_left_alone(training: bool) -> None:
+def test_generation_changes_neither_the_models_mode_nor_the_global_generator(training: bool) -> None:
     model = lively_gpt(small_config(model={"drop_rate": 0.5})).train(training)
     torch.manual_seed(0)
     state = torch.get_rng_state()
@@ -100,15 +100,15 @@ def test_the_models_mode_and_the_global_random_numbers_are_left_alone(training: 
     assert torch.equal(torch.get_rng_state(), state)
     assert all(module.training == training for module in model.modules())
     assert all(parameter.grad is None for parameter in model.parameters())
-    silent = lively_gpt(small_config(model={"drop_rate": 0.0}))
-    assert one == generate(silent, PROMPT, 10, temperature=1.0)  # dropout was off
+    without_dropout = lively_gpt(small_config(model={"drop_rate": 0.0}))
+    assert one == generate(without_dropout, PROMPT, 10, temperature=1.0)  # dropout was off
 
 
 @pytest.mark.parametrize("options", [{}, {"temperature": 1.0}, {"temperature": 1.0, "top_k": 5}], ids=str)
 def test_ids_beyond_the_limit_are_never_chosen(options: dict[str, Any]) -> None:
     model = lively_gpt(small_config(model={"vocab_size": 300}))
     with torch.no_grad():
-        model.out_head.weight[256:].mul_(20)  # the likeliest ids, with whatever sign
+        model.out_head.weight[256:].mul_(20)  # large logits, so that these ids are likely
     free = generate(model, PROMPT, 30, **options)[5:]
     assert max(free) >= 256
     assert max(generate(model, PROMPT, 30, limit=256, **options)) < 256
@@ -126,7 +126,7 @@ def test_no_new_tokens_gives_the_prompt(model: GPT) -> None:
     prompt = list(PROMPT)
     assert generate(model, prompt, 0) == PROMPT
     generate(model, prompt, 3)
-    assert prompt == PROMPT  # the caller's list is its own
+    assert prompt == PROMPT  # the caller's list is unchanged
 
 
 def test_continue_text_uses_every_setting(model: GPT) -> None:

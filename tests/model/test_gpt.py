@@ -39,7 +39,7 @@ HUGGING_FACE = [
 
 
 @pytest.mark.parametrize(("reference_of", "shape"), BOOK + HUGGING_FACE)
-def test_logits_loss_and_gradients_are_those_of_another_implementation(
+def test_logits_loss_and_gradients_equal_another_implementations(
     reference_of: Callable[[RunConfig, GPT], Reference], shape: dict[str, bool]
 ) -> None:
     config = config_of(**shape)
@@ -50,7 +50,7 @@ def test_logits_loss_and_gradients_are_those_of_another_implementation(
 
     with torch.no_grad():
         mine, theirs = ours(tokens), reference.logits(tokens)
-    assert mine.std() > 0.5  # the comparison below would hold for logits that are all but zero
+    assert mine.std() > 0.5  # else the comparison below would hold for any logits near zero
     torch.testing.assert_close(mine, theirs, rtol=0, atol=2e-5)
 
     loss = ours.loss(tokens, targets)
@@ -62,7 +62,7 @@ def test_logits_loss_and_gradients_are_those_of_another_implementation(
     assert set(gradients) == {name for name, _ in ours.named_parameters()}
     for name, parameter in ours.named_parameters():
         assert parameter.grad is not None
-        if "W_key.bias" not in name:  # shifts all scores of a query alike: its gradient is zero but for rounding
+        if "W_key.bias" not in name:  # shifts all scores of a query equally: its gradient is only rounding
             assert parameter.grad.abs().max() > 1e-5, name
         torch.testing.assert_close(parameter.grad, gradients[name], rtol=1e-4, atol=2e-6, msg=name)
 
@@ -70,11 +70,11 @@ def test_logits_loss_and_gradients_are_those_of_another_implementation(
 # By hand
 
 
-def two_faced_gpt() -> GPT:
-    """A GPT whose logits can be read off: (ln 1, ln 2, ln 5) after token 0, minus that after 1, three zeros after 2.
+def three_token_gpt() -> GPT:
+    """A GPT with known logits: (ln 1, ln 2, ln 5) after token 0, their negatives after token 1, zeros after token 2.
 
     Its block adds nothing and its positions are zero, so a feature is the normalised token embedding: (1, -1) for
-    token 0, (-1, 1) for token 1 and (0, 0) for token 2 (the norm's epsilon is lost beside a variance of 10⁶).
+    token 0, (-1, 1) for token 1 and (0, 0) for token 2 (the norm's epsilon does not matter with a variance of 10⁶).
     """
     config = ModelConfig(context_length=7, emb_dim=2, n_heads=1, n_layers=1, drop_rate=0.0)
     model = GPT(config, vocab_size=3)
@@ -93,7 +93,7 @@ SEVEN_PROBABILITIES = [5 / 8, 10 / 17, 1 / 3, 1 / 8, 2 / 17, 2 / 8, 1 / 3]
 
 
 def test_cross_entropy_of_seven_tokens_by_hand() -> None:
-    model = two_faced_gpt()
+    model = three_token_gpt()
     tokens, targets = torch.tensor([SEVEN_TOKENS]), torch.tensor([SEVEN_TARGETS])
     by_hand = -sum(math.log(p) for p in SEVEN_PROBABILITIES) / 7
     assert by_hand == pytest.approx(8.803658 / 7, abs=1e-6)  # .470004 + .530628 + 1.098612 + 2.079442 + …
@@ -107,14 +107,14 @@ def test_cross_entropy_of_seven_tokens_by_hand() -> None:
 def test_the_logits_of_the_example_are_as_documented() -> None:
     after = torch.tensor([[math.log(1), math.log(2), math.log(5)], [0.0, -math.log(2), -math.log(5)], [0.0, 0.0, 0.0]])
     with torch.no_grad():
-        logits = two_faced_gpt()(torch.tensor([SEVEN_TOKENS]))[0]
+        logits = three_token_gpt()(torch.tensor([SEVEN_TOKENS]))[0]
     torch.testing.assert_close(logits, after[SEVEN_TOKENS], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("rows", [1, ROWS - 1, ROWS, ROWS + 1, 3 * ROWS + 77])
 @pytest.mark.parametrize("tied", [False, True])
 def test_the_chunked_loss_is_plain_cross_entropy(rows: int, tied: bool) -> None:
-    # Sums of float32 in another order: differences of a few units in the last place, 1.2e-7 each.
+    # float32 sums in another order: differences of a few units in the last place, 1.2e-7 each.
     model = lively_gpt(small_config(model={"context_length": rows, "tie_embeddings": tied}))
     tokens, targets = random_tokens(1, rows, seed=1), random_tokens(1, rows, seed=2)
     plain = F.cross_entropy(model(tokens).flatten(0, 1), targets.flatten())
@@ -128,7 +128,7 @@ def test_the_chunked_loss_is_plain_cross_entropy(rows: int, tied: bool) -> None:
 
 
 def test_the_chunked_loss_scales_its_gradients() -> None:
-    # a fused loss that worked its gradient out beforehand must still take the factor from outside
+    # a fused loss computes its gradient in the forward pass, and must still apply the factor
     model = lively_gpt(config_of())
     tokens, targets = random_tokens(2, 24, seed=1), random_tokens(2, 24, seed=2)
     once = torch.autograd.grad(model.loss(tokens, targets), model.out_head.weight)[0]
@@ -136,7 +136,7 @@ def test_the_chunked_loss_scales_its_gradients() -> None:
     torch.testing.assert_close(thrice, 3 * once)
 
 
-def test_bf16_autocast_takes_the_plain_loss_and_agrees() -> None:
+def test_bf16_autocast_gives_nearly_the_float32_loss() -> None:
     # bf16 keeps 8 bits, so a logit of size 5 is off by about 0.01; the mean of 48 losses is off by less.
     model = lively_gpt(config_of())
     tokens, targets = random_tokens(2, 24, seed=1), random_tokens(2, 24, seed=2)
@@ -157,7 +157,7 @@ def test_no_position_sees_a_later_token() -> None:
             changed[0, place] = (changed[0, place] + 1) % 256
             after = model(changed)
             torch.testing.assert_close(after[0, :place], before[0, :place], rtol=0, atol=1e-5)
-            assert (after[0, place:] - before[0, place:]).abs().amax(dim=-1).min() > 1e-3  # all later ones do
+            assert (after[0, place:] - before[0, place:]).abs().amax(dim=-1).min() > 1e-3  # all later positions change
 
 
 def test_sequences_of_a_batch_do_not_see_each_other() -> None:
@@ -196,7 +196,7 @@ def test_the_initial_weights_are_gpt2s() -> None:
         assert abs(tensor.mean().item()) < 5 * std / math.sqrt(tensor.numel()), name
 
 
-def test_no_two_initial_tensors_are_alike() -> None:
+def test_all_initial_tensors_differ() -> None:
     tensors = [tensor.flatten()[:64] for tensor in weights(config_of()).values() if tensor.dim() > 1]
     assert len({tuple((t / t.norm()).tolist()) for t in tensors}) == len(tensors)
 
@@ -262,11 +262,11 @@ def without_dropout(model: GPT, *kinds: type) -> GPT:
 )
 def test_each_dropout_acts_in_training_and_not_in_evaluation(others: tuple[type, ...]) -> None:
     model = without_dropout(lively_gpt(config_of(drop_rate=0.5)), *others)
-    silent = lively_gpt(config_of(drop_rate=0.0))
+    plain = lively_gpt(config_of(drop_rate=0.0))
     tokens = random_tokens(2, 24)
     with torch.no_grad():
         assert torch.equal(model(tokens), model(tokens))
-        torch.testing.assert_close(model(tokens), silent(tokens), rtol=0, atol=1e-5)
+        torch.testing.assert_close(model(tokens), plain(tokens), rtol=0, atol=1e-5)
         model.train()
         torch.manual_seed(0)
         one, two = model(tokens), model(tokens)
@@ -280,14 +280,14 @@ def test_both_residual_branches_are_dropped() -> None:
     block = Block(config_of(drop_rate=0.5).model).train()
     block.att.drop_rate = 0.0
     x = torch.randn(2, 8, 32, generator=torch.Generator().manual_seed(0))
-    for silent in (block.att.out_proj, block.ff.contract):
+    for zeroed in (block.att.out_proj, block.ff.contract):
         with torch.no_grad():
             for module in (block.att.out_proj, block.ff.contract):
                 torch.nn.init.ones_(module.weight)
                 torch.nn.init.ones_(module.bias)
-            silent.weight.zero_()
-            silent.bias.zero_()
-            added = block(x) - x  # what the other branch adds: half of it is zeroed, give or take 5 standard errors
+            zeroed.weight.zero_()
+            zeroed.bias.zero_()
+            added = block(x) - x  # what the other branch adds: half of it is zeroed, within 5 standard errors
         assert (added == 0).float().mean().item() == pytest.approx(0.5, abs=5 * 0.5 / math.sqrt(x.numel()))
 
 
@@ -329,7 +329,7 @@ def test_tokens_have_the_same_initial_weights_in_the_full_and_in_the_corpus_voca
     own = small_config(data={**data, "vocab": "corpus"}, model={"vocab_size": rows, "tie_embeddings": tied}, seed=5)
     full = small_config(data=data, model={"vocab_size": 50257 + 3, "tie_embeddings": tied}, seed=5)
     expected = build_gpt(full).state_dict()
-    rows_of = [*vocabulary.tolist(), 50257, 50258, 50259]  # those that no token has come last in both
+    rows_of = [*vocabulary.tolist(), 50257, 50258, 50259]  # padding rows come last in both
     for name, tensor in build_gpt(own, vocabulary=vocabulary).state_dict().items():
         wanted = expected[name][rows_of] if name in ("tok_emb.weight", "out_head.weight") else expected[name]
         assert torch.equal(tensor, wanted), name
@@ -349,7 +349,7 @@ def test_untrained_rows_are_the_initial_ones_times_their_scale() -> None:
     assert torch.equal(few(tokens), whole(tokens))
     assert torch.equal(few.train()(tokens), whole(tokens))
     few.eval()
-    assert torch.equal(few(random_tokens(2, 16)), whole(random_tokens(2, 16)))  # of all there are
+    assert torch.equal(few(random_tokens(2, 16)), whole(random_tokens(2, 16)))  # tokens with and without trained rows
     few.untrained_scale = 0.5
     assert torch.equal(few.tok_emb(torch.tensor([3, 4])), whole.tok_emb.weight[3:5] * torch.tensor([[1.0], [0.5]]))
     assert sum(p.numel() for p in few.parameters()) == sum(p.numel() for p in whole.parameters()) - 253 * 16

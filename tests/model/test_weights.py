@@ -1,4 +1,4 @@
-"""Checkpoints: saved weights are loaded bit by bit, and an error names the damaged file."""
+"""Checkpoints: saved weights are loaded bit for bit, and an error names the damaged file."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from helpers import lively_gpt, random_tokens, small_config
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A good checkpoint."""
+    """A valid checkpoint."""
     config = small_config()
     save_checkpoint(tmp_path / "run" / "final", lively_gpt(config), config, step=6)
     return tmp_path / "run" / "final"
@@ -41,7 +41,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("bias", [False, True])
-def test_a_model_comes_back_bit_by_bit(tied: bool, bias: bool, tmp_path: Path) -> None:
+def test_a_loaded_model_equals_the_saved_one_bit_for_bit(tied: bool, bias: bool, tmp_path: Path) -> None:
     config = small_config(model={"tie_embeddings": tied, "qkv_bias": bias, "drop_rate": 0.3}, grad_clip=None)
     model = lively_gpt(config)
     save_checkpoint(tmp_path, model.train(), config, step=6)
@@ -54,30 +54,30 @@ def test_a_model_comes_back_bit_by_bit(tied: bool, bias: bool, tmp_path: Path) -
         assert after[name].dtype == tensor.dtype
         assert after[name].numpy().tobytes() == tensor.numpy().tobytes(), name
     assert (again.out_head.weight is again.tok_emb.weight) == tied
-    assert len(load_file(tmp_path / WEIGHTS)) == len(before) - tied  # a tied tensor is written once
+    assert len(load_file(tmp_path / WEIGHTS)) == len(before) - tied  # a tied tensor is stored once
     tokens = random_tokens(2, 16)
     with torch.no_grad():
         assert torch.equal(again(tokens), model.eval()(tokens))
 
 
-def test_a_loaded_model_can_be_trained_on(folder: Path) -> None:
+def test_training_a_loaded_model_leaves_the_file_unchanged(folder: Path) -> None:
     model, config = load_checkpoint(folder)
     before = model.out_head.weight.detach().clone()
     optimizer = ModelOptimizer(model.train(), config.train)
     model.loss(random_tokens(1, 16), random_tokens(1, 16)).backward()
     optimizer.step()
     assert not torch.equal(model.out_head.weight, before)
-    assert torch.equal(load_checkpoint(folder)[0].out_head.weight, before)  # the file is not touched
+    assert torch.equal(load_checkpoint(folder)[0].out_head.weight, before)
 
 
-def test_the_description_can_be_read_by_a_person(folder: Path) -> None:
+def test_the_description_is_readable_json(folder: Path) -> None:
     description = json.loads((folder / DESCRIPTION).read_text())
     assert description["step"] == 6
     assert description["config"]["model"]["vocab_size"] == 256
     assert description["sha256"] == hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
 
 
-def test_saving_again_replaces_and_leaves_nothing_else(folder: Path) -> None:
+def test_saving_again_replaces_both_files_and_leaves_no_others(folder: Path) -> None:
     config = small_config(seed=2)
     save_checkpoint(folder, lively_gpt(config, seed=2), config, step=7)
     assert sorted(file.name for file in folder.iterdir()) == [DESCRIPTION, WEIGHTS]
@@ -87,25 +87,25 @@ def test_saving_again_replaces_and_leaves_nothing_else(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("stop_at", [WEIGHTS, DESCRIPTION])
-def test_a_save_that_is_cut_off_leaves_no_checkpoint(
+def test_an_interrupted_save_leaves_no_checkpoint(
     stop_at: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replace = os.replace
 
-    def cut_off(source: Path, target: Path) -> None:
+    def interrupt(source: Path, target: Path) -> None:
         if target.name == stop_at:
             raise KeyboardInterrupt
         replace(source, target)
 
-    monkeypatch.setattr(os, "replace", cut_off)
+    monkeypatch.setattr(os, "replace", interrupt)
     with pytest.raises(KeyboardInterrupt):
         save_checkpoint(tmp_path, lively_gpt(small_config()), small_config(), step=1)
-    assert not (tmp_path / DESCRIPTION).exists()  # it comes last
+    assert not (tmp_path / DESCRIPTION).exists()  # it is written last
     with pytest.raises(CheckpointError, match=r"found no .*; a checkpoint has both files"):
         load_checkpoint(tmp_path)
 
 
-# What is refused
+# Invalid checkpoints
 
 
 def flip_a_byte(file: Path) -> None:
@@ -136,9 +136,7 @@ DAMAGES: list[tuple[str, str, Callable[[Path], object]]] = [
 
 
 @pytest.mark.parametrize(("damage", "name", "do"), DAMAGES, ids=[f"{name} {damage}" for damage, name, _ in DAMAGES])
-def test_a_damaged_checkpoint_is_refused_by_name(
-    damage: str, name: str, do: Callable[[Path], object], folder: Path
-) -> None:
+def test_the_error_names_the_damaged_file(damage: str, name: str, do: Callable[[Path], object], folder: Path) -> None:
     load_checkpoint(folder)
     do(folder / name)
     with pytest.raises(CheckpointError) as caught:
@@ -146,14 +144,14 @@ def test_a_damaged_checkpoint_is_refused_by_name(
     assert str(folder) in str(caught.value) and name in str(caught.value)
 
 
-def test_a_checksum_that_is_no_text_is_refused(folder: Path) -> None:
+def test_a_checksum_that_is_a_number_is_refused(folder: Path) -> None:
     describe(folder / DESCRIPTION, sha256=5)
     with pytest.raises(CheckpointError, match=WEIGHTS):
         load_checkpoint(folder)
 
 
 @pytest.mark.parametrize("where", ["missing", "a file"])
-def test_a_folder_that_is_none_is_refused(where: str, tmp_path: Path) -> None:
+def test_a_missing_folder_or_a_file_in_its_place_is_refused(where: str, tmp_path: Path) -> None:
     folder = tmp_path / "nothing"
     if where == "a file":
         folder.write_text("no folder")
@@ -217,20 +215,20 @@ def own(tmp_path: Path) -> Path:
     return tmp_path / "own"
 
 
-def test_a_corpus_vocabulary_comes_back_with_the_checkpoint(own: Path, folder: Path) -> None:
+def test_a_checkpoint_stores_its_corpus_vocabulary(own: Path, folder: Path) -> None:
     model, config = load_checkpoint(own)
     data = open_dataset(DataConfig(corpus="sotu-1820", vocab="corpus"))
     assert config.vocab_size == len(model.tok_emb.weight) == data.n_vocab
     tokenizer = load_tokenizer(own)
     assert tokenizer.n_vocab == data.n_vocab
     assert tokenizer.decode(data.val) == data.codec.decode(data.val)
-    assert load_tokenizer(folder) is get_tokenizer("byte")  # nothing to restrict
+    assert load_tokenizer(folder) is get_tokenizer("byte")  # the full vocabulary
 
 
 @pytest.mark.parametrize(
     "ids", [None, [], [0, 2, 2], [5, 3], [-1, 4], [0, 50257], list(range(5000)), [[0, 1]]], ids=lambda ids: str(ids)[:9]
 )
-def test_a_vocabulary_that_cannot_be_right_is_refused(ids: list[int] | None, own: Path) -> None:
+def test_an_invalid_vocabulary_is_refused(ids: list[int] | None, own: Path) -> None:
     tensors = load_file(own / WEIGHTS)
     del tensors["vocabulary"]
     if ids is not None:
