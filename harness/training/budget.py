@@ -126,7 +126,7 @@ class Clock:
         sample: str | None = None,
         by_position: tuple[float, ...] = (),
     ) -> Point:
-        """A point of the curves. Of values that are not finite (a perplexity of e^1000) it has only the names."""
+        """A point of the curves. Values that are not finite (a perplexity of e^1000) are only named."""
         tokens = step * self.config.tokens_per_step
         seconds = self.config.train.budget.seconds
         progress = step / self.total_steps if self.total_steps else self.training / (seconds or 1.0)

@@ -1,4 +1,4 @@
-"""The environment of a run: what decides whether a resumed run is bit-equal."""
+"""The environment of a run, which decides whether a resumed run is bit-equal."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Evaluation of a GPT: exact losses over whole splits and fixed samples of them, and a generated text.
 
-Nothing here changes a weight or uses a random stream of the training, so the rhythm of evaluations changes nothing
-else.
+An evaluation changes no weight and draws from no random stream of the training, so how often a run is evaluated does
+not change how it trains.
+
 To add a metric: a function that yields (name, value), and its name in `METRICS`.
 """
 
@@ -99,7 +100,7 @@ class Pass:
 
     @cached_property
     def scores(self) -> Mapping[str, Scores]:
-        """Scores by split, those that this evaluation has: `train` (a sample), `val_sample`, `val`, `test`.
+        """Scores of the splits that this evaluation measures: `train` (a sample), `val_sample`, `val`, `test`.
 
         With `train.eval_tokens` the evaluations between the first and the last score the validation sample only.
         """
@@ -156,7 +157,7 @@ class Evaluator:
         config, data, model, device, precision: of the run.
         read_test: score the test split too, in the last evaluation.
         common_context: score `common_context_loss` with so many tokens before each target, in the last evaluation.
-        stop: asked before every batch whether to stop now.
+        stop: called before every batch; true stops the evaluation.
         step0_cache: evaluations at step 0 by their key, shared with other runs of the process.
     """
 
@@ -201,7 +202,7 @@ class Evaluator:
         return Evaluation(measured, self.sample(), val.by_position if val is not None else ())
 
     def step0_key(self) -> str:
-        """The same for runs with equal initial weights, data, device and evaluation settings."""
+        """A key that is equal for runs with equal initial weights, data, device and evaluation settings."""
         plain = self.config.resolved()
         for path in NO_EFFECT_AT_STEP_0:
             section, _, name = path.partition(".")

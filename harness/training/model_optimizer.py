@@ -82,7 +82,7 @@ class ModelOptimizer:
             optimizer.zero_grad(set_to_none=True)
 
     def decay_untrained_rows(self) -> None:
-        """Apply one step's weight decay to the embedding rows that are no parameters, see `SparseEmbedding`.
+        """Apply one step's weight decay to the embedding rows that are not parameters, see `SparseEmbedding`.
 
         Not part of `step`, since the scale is a Python number: a CUDA graph would not replay its change.
         """

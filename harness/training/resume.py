@@ -1,8 +1,8 @@
 """States of a run on disk, from which another process can resume it bit for bit.
 
 A state is for resuming and is removed with its run; a checkpoint (`harness.model.weights`) is the final weights, for
-users. The field that sets how often a state is saved is still called `train.checkpoint_every`, as other trainers call
-it: specs and stored runs have it.
+users. The field that sets how often a state is saved is nevertheless called `train.checkpoint_every`: stored specs and
+runs have this name.
 
 A state is two files: `state-000007.safetensors` with the weights, the optimizer's state and the states of torch's
 random generators, and `state-000007.json` with everything else and checksums of both. Nothing is ever unpickled. The

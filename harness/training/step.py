@@ -19,7 +19,7 @@ from harness.model.gpt import GPT
 from harness.training.devices import autocast, compiled
 from harness.training.model_optimizer import ModelOptimizer
 
-CAPTURE_AFTER = 3  # steps: the first ones choose kernels and create the optimizer's state, which must not be captured
+CAPTURE_AFTER = 3  # eager steps first: they choose kernels and create the optimizer's state, which must not be captured
 
 Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # inputs, targets → loss and gradient norm, on the device
 

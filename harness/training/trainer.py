@@ -1,4 +1,4 @@
-"""Train one GPT: `for point in train(config): …` is the whole contract.
+"""Train one GPT: `for point in train(config): …` is the whole interface.
 
 The trainer yields what it measures. The caller prints, tracks, prunes and stops. Closing the generator stops the
 training; with a folder for its states, the run can be resumed.
@@ -47,7 +47,7 @@ def train(
 
     With a folder for its states, training a run again resumes it, however it was interrupted. On a CPU with the same
     number of threads, weights, metrics and samples then equal those of an uninterrupted run bit for bit; on a GPU some
-    kernels add up in another order. The caller removes the folder after the run.
+    kernels sum in an order that varies. The caller removes the folder after the run.
 
     Args:
         config: the whole run.
@@ -64,7 +64,7 @@ def train(
             made before the state was saved or are made now. None: the caller has all points of the state.
         on_start: called before the first point with the step that training starts from and a warning, such as
             "resumed with 2 threads, was 1: not bit-equal", or an empty text. By default both are logged.
-        stop: asked before every step and during evaluations whether to stop now.
+        stop: called before every step and during evaluations; true stops the training.
         step0_cache: evaluations of untrained models. Pass the same dictionary to several runs: those that start from
             the same weights, as all trials of a search do, then evaluate them once.
 

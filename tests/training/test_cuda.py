@@ -44,8 +44,8 @@ def assert_near(some: list[Point], others: list[Point], rel: float) -> None:
             assert one.metrics[name] == pytest.approx(other.metrics[name], rel=rel), (one.step, name)
 
 
-@pytest.mark.parametrize("rows", [256, 300])  # 300 is no multiple of what the head's product is padded to
-def test_losses_are_those_of_the_cpu(rows: int) -> None:
+@pytest.mark.parametrize("rows", [256, 300])  # 300 is not a multiple of 64, so the head is padded
+def test_losses_equal_those_of_the_cpu(rows: int) -> None:
     config = small_config(model={"vocab_size": rows, "qkv_bias": True, "n_layers": 2})
     model, tokens, targets = lively_gpt(config), random_tokens(4, 16), random_tokens(4, 16, seed=1)
     torch.set_float32_matmul_precision("highest")
@@ -57,7 +57,7 @@ def test_losses_are_those_of_the_cpu(rows: int) -> None:
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_a_run_in_float32_is_that_of_the_cpu(optimizer: str) -> None:
+def test_a_run_in_float32_equals_that_of_the_cpu(optimizer: str) -> None:
     if optimizer == "muon":
         pytest.skip("Muon's iteration is in bfloat16 by design, whose rounding differs between devices")
     assert_near(run(on_gpu(optimizer=optimizer)), run(small_config(optimizer=optimizer)), rel=1e-4)
@@ -78,11 +78,11 @@ def test_a_run_in_bfloat16_is_near_that_of_the_cpu(optimizer: str) -> None:
     for one, other in zip(found, wanted, strict=True):
         for name in {"train/loss", "val/loss"} & one.metrics.keys():
             assert one.metrics[name] == pytest.approx(other.metrics[name], rel=5e-3), (one.step, name)
-    assert found[0].metrics["val/loss"] != wanted[0].metrics["val/loss"]  # it was in bfloat16 indeed
+    assert found[0].metrics["val/loss"] != wanted[0].metrics["val/loss"]  # so it ran in bfloat16
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_compiled_run_is_an_uncompiled_one(precision: str) -> None:
+def test_a_compiled_run_equals_an_uncompiled_one(precision: str) -> None:
     rel = {"fp32": 1e-5, "bf16": 5e-3}[precision]
     plain, compiled = (run(on_gpu(compile=way, precision=precision)) for way in (False, True))
     for one, other in zip(plain, compiled, strict=True):
@@ -96,13 +96,13 @@ def test_there_is_no_synchronization_between_points(compiled: bool, rate: float)
     config = on_gpu(budget={"steps": 400}, precision="auto", compile=compiled, model={"drop_rate": rate})
     every = config.log_steps(1000)
     assert every == 4
-    step = watched = 0  # the step that is next; how many were watched
+    step = checked = 0  # the next step; number of steps checked so far
 
     def stop() -> bool:
-        nonlocal step, watched
-        strict = 20 < step < 400 and step % every != 0  # the first ones build what later ones use
+        nonlocal step, checked
+        strict = 20 < step < 400 and step % every != 0  # the first steps compile, allocate and capture
         torch.cuda.set_sync_debug_mode("error" if strict else "default")
-        watched += strict
+        checked += strict
         step += 1
         return False
 
@@ -113,12 +113,12 @@ def test_there_is_no_synchronization_between_points(compiled: bool, rate: float)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert point.step == 400
-    assert watched == 380 * 3 // 4
+    assert checked == 380 * 3 // 4
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.2])
 @pytest.mark.parametrize("compiled", [False, True])
-@pytest.mark.parametrize("rows", [4, 256])  # 64 and 4096 tokens: the embedding's gradient has a way for each
+@pytest.mark.parametrize("rows", [4, 256])  # 64 and 4096 tokens: the embedding's gradient has a kernel for each
 def test_a_captured_step_equals_an_eager_one(
     rate: float, compiled: bool, rows: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -126,12 +126,12 @@ def test_a_captured_step_equals_an_eager_one(
     config = on_gpu(budget={"steps": 12}, batch_size=rows, precision="auto", compile=compiled, model=model)
     monkeypatch.setattr(
         harness.model.init, "MAX_TRAINED_SHARE", 0
-    )  # the gradient of so few rows is added up in no fixed order
+    )  # a sparse embedding sums its gradient in varying order
     captured = run(config)
     assert not [line for line in caplog.messages if "could not capture" in line]
     monkeypatch.setattr(harness.training.step, "CAPTURE_AFTER", 1000)
     eager = run(config)
-    if compiled:  # a compiled embedding adds up its gradient in no fixed order
+    if compiled:  # a compiled embedding sums its gradient in varying order
         assert_near(captured, eager, rel=2e-3)
     else:
         assert numbers(captured) == numbers(eager)
@@ -142,14 +142,14 @@ def test_a_step_that_cannot_be_captured_is_run_eagerly(
 ) -> None:
     config = on_gpu(budget={"steps": 12}, model={"drop_rate": 0.1})
     wanted = numbers(run(config))
-    honest = harness.training.model_optimizer.gradient_norm
+    original = harness.training.model_optimizer.gradient_norm
 
-    def waits(parameters: Iterable[Tensor]) -> Tensor:
-        norm = honest(parameters)
+    def synchronizing_norm(parameters: Iterable[Tensor]) -> Tensor:
+        norm = original(parameters)
         norm.item()
         return norm
 
-    monkeypatch.setattr(harness.training.model_optimizer, "gradient_norm", waits)
+    monkeypatch.setattr(harness.training.model_optimizer, "gradient_norm", synchronizing_norm)
     assert numbers(run(config)) == wanted
     assert "could not capture" in caplog.text
 
@@ -159,21 +159,21 @@ def test_a_run_resumes_from_its_state(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(harness.training.resume, "COST_SHARE", 0)
     model = {"drop_rate": 0.2, "n_layers": 2}
     config = on_gpu(optimizer=optimizer, budget={"steps": 12}, checkpoint_every=1e-9, model=model)
-    undisturbed = run(config)
-    asked = 0
+    uninterrupted = run(config)
+    calls = 0
 
     def stop() -> bool:
-        nonlocal asked
-        asked += 1
-        return asked > 7
+        nonlocal calls
+        calls += 1
+        return calls > 7
 
     state = tmp_path / "state"
     points: list[Point] = []
     with pytest.raises(Stopped):
         points.extend(train(config, state=state, stop=stop))
     rest = list(train(config, state=state, after=-1))
-    assert_near(rest, undisturbed, rel=1e-5)
-    equal = numbers(rest) == numbers(undisturbed)
+    assert_near(rest, uninterrupted, rel=1e-5)
+    equal = numbers(rest) == numbers(uninterrupted)
     print(f"resumed run of {optimizer} bit-equal: {equal}")
 
 

@@ -33,7 +33,7 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 
 
 def have(monkeypatch: pytest.MonkeyPatch, *, cuda: int = 0, mps: bool = False, bf16: bool = True) -> None:
-    """A machine with so many CUDA devices."""
+    """Fake a machine with these devices."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: cuda)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: bf16)
@@ -60,7 +60,7 @@ def test_a_device_that_is_not_available_is_an_error(monkeypatch: pytest.MonkeyPa
         resolve_device(small_config(device="cuda").train)
 
 
-def test_bf16_is_chosen_only_where_a_gpu_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_chooses_bf16_only_on_a_gpu_that_supports_it(monkeypatch: pytest.MonkeyPatch) -> None:
     auto = small_config(precision="auto").train
     have(monkeypatch, cuda=1)
     assert resolve_precision(auto, CUDA) == "bf16"
@@ -71,10 +71,10 @@ def test_bf16_is_chosen_only_where_a_gpu_has_it(monkeypatch: pytest.MonkeyPatch)
     assert resolve_precision(auto, CUDA) == "fp32"
 
 
-def test_auto_compiles_only_runs_of_minutes_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_compiles_only_long_runs_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA L4")
     config = small_config(budget={"steps": 1000})
-    # Uncompiled, a fifth of an L4's 121 TFLOP/s; two minutes of them.
+    # Two minutes at a fifth of an L4's 121 TFLOP/s, the assumed speed of uncompiled training.
     steps = round(120 * 121e12 / 5 / (config.flops_per_token * config.tokens_per_step))
     below, above = (small_config(budget={"steps": round(steps * share)}) for share in (0.99, 1.01))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
@@ -85,7 +85,7 @@ def test_auto_compiles_only_runs_of_minutes_on_a_gpu(monkeypatch: pytest.MonkeyP
     assert not resolve_compile(small_config(budget={"seconds": 119}), CUDA, 100)
     assert not resolve_compile(small_config(budget={"seconds": 120}, compile=False), CUDA, 100)
     assert resolve_compile(small_config(compile=True), CPU, 100)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)  # no Triton: nothing to compile with
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)  # without Triton nothing can be compiled
     assert not resolve_compile(above, CUDA, 100)
 
 
@@ -95,7 +95,7 @@ def test_tf32_is_allowed_only_beside_bf16_on_a_gpu() -> None:
         assert torch.get_float32_matmul_precision() == "high"
         set_matmul_precision(CUDA, "fp32")
         assert torch.get_float32_matmul_precision() == "highest"
-        torch.set_float32_matmul_precision("medium")  # by somebody else in this process
+        torch.set_float32_matmul_precision("medium")  # set by other code in this process
         set_matmul_precision(CPU, "bf16")
         assert torch.get_float32_matmul_precision() == "highest"
     finally:
@@ -125,7 +125,9 @@ def test_autocast_is_on_for_bf16_only() -> None:
         ("Tesla T4", None),
     ],
 )
-def test_peaks_are_the_data_sheets(name: str, peak: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_peak_of_a_gpu_is_that_of_its_data_sheet(
+    name: str, peak: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
     assert peak_flops(CUDA) == peak
     assert describe(CUDA) == name
@@ -138,7 +140,7 @@ def test_a_cpu_has_no_known_peak() -> None:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's memory is given back")
 def test_free_memory_between_blocks_in_use_is_returned() -> None:
-    # As in a worker, whose memory comes from one heap: 4000 pieces of 64 kB, of which all but every 50th are freed.
+    # As in a worker: 4000 blocks of 64 kB on one heap, of which all but every 50th are freed.
     lines = [
         "import psutil",
         "from harness.training.devices import release_memory",
@@ -158,7 +160,7 @@ def test_free_memory_between_blocks_in_use_is_returned() -> None:
 
 
 def test_a_process_compiles_for_every_model_that_it_trains(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By default torch stops after eight versions, and what comes later runs uncompiled."""
+    """By default torch compiles eight versions of a function and runs later ones uncompiled."""
     built = []
 
     def backend(graph: torch.fx.GraphModule, _inputs: list[torch.Tensor]) -> Callable[..., Any]:
@@ -168,6 +170,6 @@ def test_a_process_compiles_for_every_model_that_it_trains(monkeypatch: pytest.M
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
     tokens = torch.zeros(2, 16, dtype=torch.int64)
     rates = [0.01 * number for number in range(12)]
-    for rate in [*rates, rates[-1]]:  # the last model's size and rate are known already
+    for rate in [*rates, rates[-1]]:  # the last model is compiled already
         compiled(build_gpt(small_config(model={"drop_rate": rate})).loss)(tokens, tokens)
     assert len(built) == 12

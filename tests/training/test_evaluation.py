@@ -35,12 +35,12 @@ from helpers import SAMPLED, WHOLE, byte_data, evaluator, lively_gpt, run, small
 
 
 def plain_score(model: GPT, windows: list[tuple[Tensor, Tensor]]) -> float:
-    """Mean loss in float64 from whole logits, one window at a time."""
+    """Mean loss in float64 from full logits, one window at a time."""
     nats = [F.cross_entropy(model(x)[0].double(), y[0], reduction="sum").item() for x, y in windows]
     return sum(nats) / sum(y.numel() for _, y in windows)
 
 
-def test_scores_are_plain_cross_entropies() -> None:
+def test_losses_equal_the_plain_cross_entropy() -> None:
     config, data = small_config(train_eval_tokens=200), byte_data()
     model = lively_gpt(config)
     tokens = torch.from_numpy(data.val.astype(np.int64))
@@ -70,27 +70,27 @@ def test_losses_by_position_are_means_over_windows() -> None:
     assert np.average(found.by_position, weights=weights) == pytest.approx(loss, abs=1e-9)
 
 
-@pytest.mark.parametrize("behind", [16, 12, 1])
-def test_the_common_context_loss_gives_each_target_enough_context(behind: int) -> None:
+@pytest.mark.parametrize("before", [16, 12, 1])
+def test_the_common_context_loss_gives_each_target_enough_context(before: int) -> None:
     config, data = small_config(), byte_data()
     data = dataclasses.replace(data, val=data.val[:75])
     model = lively_gpt(config)
     losses = []
     text = torch.from_numpy(data.val.astype(np.int64))
-    stride = 16 - behind + 1
-    for target in range(behind, 75):
-        start = min((target - behind) // stride * stride, 75 - 1 - 16)  # the window, one target at a time
+    stride = 16 - before + 1
+    for target in range(before, 75):
+        start = min((target - before) // stride * stride, 75 - 1 - 16)  # of the window that scores this target
         with torch.no_grad():
             logits = model(text[start:target][None])[0, -1].double()
         losses.append(F.cross_entropy(logits, text[target]).item())
-    found = evaluator(config, model, data).common_context_loss(behind)
+    found = evaluator(config, model, data).common_context_loss(before)
     assert found == pytest.approx(sum(losses) / len(losses), abs=1e-6)
 
 
-# What a score means
+# Meaning of the metrics
 
 
-def test_a_uniform_model_pays_log2_of_the_vocabulary_for_each_token() -> None:
+def test_a_uniform_model_needs_log2_of_the_vocabulary_bits_per_token() -> None:
     config = small_config(data={"corpus": "sotu-1820", "tokenizer": "gpt2"}, model={"emb_dim": 4})
     data = open_dataset(config.data)
     model = build_gpt(config)
@@ -139,7 +139,7 @@ def test_every_context_length_scores_the_same_targets(monkeypatch: pytest.Monkey
 
 
 def test_a_model_that_looks_at_one_token_scores_the_same_at_every_context_length() -> None:
-    # Without positions and with blocks that add nothing, the context cannot matter, so nor may the windows.
+    # Without positions, and with blocks that add nothing, neither the context nor the windows may matter.
     data, found = byte_data(), []
     for context_length in (1, 16, 32, 64, 1000):
         config = small_config(model={"context_length": context_length})
@@ -147,7 +147,7 @@ def test_a_model_that_looks_at_one_token_scores_the_same_at_every_context_length
         with torch.no_grad():
             for parameter in (model.pos_emb.weight, *model.trf_blocks.parameters()):
                 parameter.zero_()
-            table = lively_gpt(small_config())  # the other tensors, which a longer context would draw differently
+            table = lively_gpt(small_config())  # `lively_gpt` draws these tensors differently for a longer context
             for name in ("tok_emb", "final_norm", "out_head"):
                 getattr(model, name).load_state_dict(getattr(table, name).state_dict())
         found.append(evaluator(config, model, data).score_split("val").mean)
@@ -202,7 +202,7 @@ def test_a_metric_in_the_registry_reaches_the_points(monkeypatch: pytest.MonkeyP
     assert points[-1].metrics["val/last_position_loss"] == points[-1].by_position[-1]
 
 
-def test_every_field_but_the_declared_ones_belongs_to_the_key_of_step_0() -> None:
+def test_the_key_of_step_0_depends_on_every_field_but_the_listed_ones() -> None:
     config, data = small_config(), byte_data()
     plain = data.resolve(config).resolved()
     model = build_gpt(config)
@@ -215,8 +215,8 @@ def test_every_field_but_the_declared_ones_belongs_to_the_key_of_step_0() -> Non
         for name in fields:
             changed = copy.deepcopy(plain)
             changed[section][name] = "another value"
-            counts = f"{section}.{name}" not in NO_EFFECT_AT_STEP_0
-            assert (key(changed) != key(plain)) == counts, f"{section}.{name}"
+            has_effect = f"{section}.{name}" not in NO_EFFECT_AT_STEP_0
+            assert (key(changed) != key(plain)) == has_effect, f"{section}.{name}"
 
 
 # A sample for the curves
@@ -244,7 +244,7 @@ def test_the_loss_of_a_sample_is_the_mean_of_its_targets(tokenizer: str) -> None
     assert scores[metrics.VAL_SAMPLE_BITS_PER_BYTE] == pytest.approx(sum(losses) / math.log(2) / size, rel=1e-6)
 
 
-def test_a_sample_as_large_as_the_split_is_the_split() -> None:
+def test_a_sample_as_large_as_the_split_is_replaced_by_the_split() -> None:
     targets = len(byte_data().val) - 1
     for wanted, sampled in ((targets - 1, True), (targets, False)):
         config = small_config(eval_tokens=wanted)

@@ -88,7 +88,7 @@ def test_a_schedule_rises_falls_and_ends_at_its_final_fraction(config: TrainConf
 # The registry
 
 
-def test_a_spec_may_name_exactly_the_registered_optimizers() -> None:
+def test_a_spec_allows_exactly_the_registered_optimizers() -> None:
     assert set(get_args(TrainConfig.model_fields["optimizer"].annotation)) == set(OPTIMIZERS)
 
 
@@ -207,7 +207,7 @@ def test_state_tensors_can_be_loaded_for_another_model(name: str, tied: bool) ->
 
     another.load_state_tensors(remembered)
     other.load_state_dict(model.state_dict())
-    for seed in (7, 8):  # copies: the first model's steps do not move them
+    for seed in (7, 8):  # the loaded state is a copy: the first model's steps do not change it
         step(model, optimizer, seed)
     for seed in (7, 8):
         step(other, another, seed)
@@ -238,7 +238,7 @@ def test_two_adamw_steps_by_hand() -> None:
         matrix = matrix * (1 - rate * 0.3) - moved
         assert model.final_norm.bias[0].item() == pytest.approx(vector, abs=1e-6)
         assert model.out_head.weight[0, 0].item() == pytest.approx(matrix, abs=1e-6)
-    # the same in figures: first step 0.1·sign(g) = 0.1; second 0.05·(0.04/0.36)/√(0.0265/0.19) = 0.0148758
+    # in numbers: first step 0.1·sign(g) = 0.1; second 0.05·(0.04/0.36)/√(0.0265/0.19) = 0.0148758
     assert vector == pytest.approx(2 - 0.1 - 0.05 * (0.04 / 0.36) / math.sqrt(0.0265 / 0.19), abs=1e-7)
 
 
@@ -251,13 +251,15 @@ def test_muon_moves_a_matrix_by_nearly_its_orthogonal_factor() -> None:
     before = weight.detach().clone()
     optimizer = ModelOptimizer(model, config.train)
     give_gradients(model, 1.0)
-    weight.grad = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)) * 7  # its size must not matter
+    weight.grad = (
+        torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)) * 7
+    )  # the size of the gradient must not matter
     left, _, right = torch.linalg.svd(weight.grad, full_matrices=False)
     optimizer.step()
     direction = (before - weight.detach()) / (0.01 * 0.2 * math.sqrt(128))
     values = torch.linalg.svdvals(direction)
     assert values.min() > 0.6 and values.max() < 1.3
-    inside = left.T @ direction @ right.T  # the gradient's own singular vectors are kept: all but diagonal
+    inside = left.T @ direction @ right.T  # in the gradient's singular vectors: nearly diagonal
     assert (inside - inside.diag().diag()).abs().max() < 0.05
     assert inside.diag().min() > 0.6
 
@@ -278,8 +280,8 @@ def test_zero_gradients_leave_only_the_decay_of_matrices(optimizer: str) -> None
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_a_text_that_repeats_itself_is_learned(optimizer: str, tmp_path: Any) -> None:
-    # After "b" always "c": a model that has learned this pays next to nothing. Untrained it pays ln 256 = 5.5 nats.
+def test_a_repeating_text_is_learned(optimizer: str, tmp_path: Any) -> None:
+    # After "b" always "c": a model that has learned this has a loss near 0. Untrained it is ln 256 = 5.5 nats.
     data = text_data(tmp_path, "abcdefghijklmnopqrstuvwxyz" * 40)
     config = small_config(data=data, budget={"steps": 60}, learning_rate=2e-2, optimizer=optimizer)
     points = run(config)
@@ -307,7 +309,7 @@ def test_clipping_by_hand(limit: float | None, factor: float) -> None:
 
 @pytest.mark.parametrize("bad", [None, math.nan, math.inf])
 @pytest.mark.parametrize("limit", [4.9, 5.0, 5.0000005, 5.000001, 5.1])
-def test_clipping_is_torchs_bit_for_bit(limit: float, bad: float | None) -> None:
+def test_clipping_equals_torchs_bit_for_bit(limit: float, bad: float | None) -> None:
     ours, theirs = three_four(), three_four()
     if bad is not None:
         for parameters in (ours, theirs):
@@ -341,7 +343,7 @@ def test_fused_clipping_equals_clipping(limit: float | None) -> None:
 
 
 @pytest.mark.parametrize("name", ["AdamW", "Muon"])
-def test_without_the_compiler_an_optimizer_is_torchs_bit_for_bit(name: str) -> None:
+def test_an_optimizer_without_the_compiler_equals_torchs_bit_for_bit(name: str) -> None:
     torchs = getattr(torch.optim, name)
     own = without_compiler(torchs)
     options = {"lr": 0.1, "weight_decay": 0.1}

@@ -121,7 +121,7 @@ def test_weights_that_are_not_finite_are_not_written(value: float, folder: Path)
         saving.load_newest(accept)
         saving.save(state(3, value))
         assert names(folder) == files(1, 2)
-        saving.save(state(3, 3e38))  # the sum is infinite, no weight is
+        saving.save(state(3, 3e38))  # the sum overflows, but every weight is finite
         assert names(folder) == files(2, 3)
 
 
@@ -131,47 +131,50 @@ def test_weights_that_are_not_finite_are_not_written(value: float, folder: Path)
 def test_a_save_killed_at_any_moment_leaves_a_valid_state(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SIGKILL leaves the folder as it is. The folder is copied before and inside of every system call of a save."""
-    moments: list[str] = []
+    """SIGKILL leaves the folder as it is.
 
-    def remember(what: str) -> None:
-        shutil.copytree(folder, tmp_path / f"moment {len(moments)}")
-        moments.append(what)
+    The folder is copied before every system call of a save, and in the middle of each write.
+    """
+    snapshots: list[str] = []
 
-    def watched(name: str) -> Callable[..., Any]:
+    def take_snapshot(moment: str) -> None:
+        shutil.copytree(folder, tmp_path / f"snapshot {len(snapshots)}")
+        snapshots.append(moment)
+
+    def with_snapshots(name: str) -> Callable[..., Any]:
         plain = getattr(os, name)
 
-        def act(*arguments: Any) -> Any:
-            remember(f"before {name}")
+        def call(*arguments: Any) -> Any:
+            take_snapshot(f"before {name}")
             if name == "write":
-                half = plain(arguments[0], arguments[1][: len(arguments[1]) // 2 + 1])
-                remember("inside write")
-                return half
+                written = plain(arguments[0], arguments[1][: len(arguments[1]) // 2 + 1])
+                take_snapshot("inside write")
+                return written
             return plain(*arguments)
 
-        return act
+        return call
 
     with states(folder) as saving:
         saving.load_newest(accept)
         with monkeypatch.context() as patch:
             for name in ("write", "fsync", "replace", "unlink"):
-                patch.setattr(os, name, watched(name))
+                patch.setattr(os, name, with_snapshots(name))
             saving.save(state(3))
-        remember("after")
-    kinds = {what: moments.count(what) for what in moments}
-    assert kinds["before fsync"] == 4 and kinds["before replace"] == 2  # two files, each with its folder
+        take_snapshot("after")
+    kinds = {moment: snapshots.count(moment) for moment in snapshots}
+    assert kinds["before fsync"] == 4 and kinds["before replace"] == 2  # two files, each with a flush of its folder
     assert kinds["before unlink"] >= 2 and kinds["before write"] > 10
     found = []
-    for number in range(len(moments)):
-        step, note = newest(tmp_path / f"moment {number}")
+    for number in range(len(snapshots)):
+        step, warning = newest(tmp_path / f"snapshot {number}")
         found.append(step)
-        half = "state-000003.json is missing; resumed from the state before, of step 2"
-        assert note in (["", half] if step == 2 else [""])
+        incomplete = "state-000003.json is missing; resumed from the state before, of step 2"
+        assert warning in (["", incomplete] if step == 2 else [""])
     first = found.index(3)
     assert found == [2] * first + [3] * (len(found) - first)
-    assert moments[first - 1] == "before replace"  # the description's: from then on it is the new one
-    for number in (0, first - 1, first, len(moments) - 1):  # and the next save cleans up
-        left = tmp_path / f"moment {number}"
+    assert snapshots[first - 1] == "before replace"  # of the description: from then on the new state is loaded
+    for number in (0, first - 1, first, len(snapshots) - 1):  # the next save cleans up
+        left = tmp_path / f"snapshot {number}"
         with states(left) as saving:
             before = saving.load_newest(accept)[0]
             saving.save(state(9))
@@ -224,7 +227,7 @@ def test_a_damaged_state_is_skipped(damage: str, kind: str, folder: Path) -> Non
     DAMAGES[damage](folder / name)
     what = "missing" if damage == "missing" else "damaged"
     assert newest(folder) == (1, f"{name} is {what}; resumed from the state before, of step 1")
-    with states(folder) as saving:  # the damaged one does not count as one of the two, and goes
+    with states(folder) as saving:  # the damaged state is not one of the two that are kept: it is removed
         saving.load_newest(accept)
         saving.save(state(3))
     assert names(folder) == files(1, 3) and newest(folder) == (3, "")
@@ -259,7 +262,7 @@ def test_nothing_is_unpickled(folder: Path, tmp_path: Path) -> None:
     for content in (pickle.dumps(Trap(trap)), (tmp_path / "pickle.pt").read_bytes()):
         (folder / "state-000002.safetensors").write_bytes(content)
         assert newest(folder)[0] == 1
-        rewrite(folder, 2, content)  # also where the checksums vouch for it
+        rewrite(folder, 2, content)  # also with matching checksums
         assert newest(folder) == (1, "state-000002 does not fit; resumed from the state before, of step 1")
         (folder / "state-000002.json").write_bytes(content)
         assert newest(folder)[0] == 1
@@ -277,11 +280,11 @@ def test_nothing_is_unpickled(folder: Path, tmp_path: Path) -> None:
 )
 def test_a_description_with_wrong_content_is_skipped(changes: dict[str, Any], folder: Path) -> None:
     rewrite(folder, 2, **changes)
-    step, note = newest(folder)
-    assert step == 1 and note.startswith("state-000002")
+    step, warning = newest(folder)
+    assert step == 1 and warning.startswith("state-000002")
 
 
-@pytest.mark.parametrize("what", ["nothing", "one less", "one more", "another shape", "no moments"])
+@pytest.mark.parametrize("what", ["nothing", "one less", "one more", "another shape", "no snapshots"])
 def test_tensors_that_do_not_match_the_model_are_skipped(what: str, tmp_path: Path) -> None:
     for step in (1, 2):
         points = train(small_config(), state=tmp_path)
@@ -294,7 +297,7 @@ def test_tensors_that_do_not_match_the_model_are_skipped(what: str, tmp_path: Pa
         "one less": {name: tensor for name, tensor in tensors.items() if name != "model.final_norm.bias"},
         "one more": {**tensors, "model.other": torch.zeros(1)},
         "another shape": {**tensors, "model.final_norm.bias": torch.zeros(17)},
-        "no moments": {name: tensor for name, tensor in tensors.items() if not name.startswith("optimizer.")},
+        "no snapshots": {name: tensor for name, tensor in tensors.items() if not name.startswith("optimizer.")},
     }
     rewrite(tmp_path, 2, save(wrong[what]))
     starts: list[tuple[int, str]] = []
@@ -315,7 +318,7 @@ def test_states_of_another_run_are_skipped_and_kept(folder: Path) -> None:
     assert names(folder) == files(1, 2, 4, 5)
     assert newest(folder, learning_rate=2e-3) == (7, "")
     assert newest(folder)[0] == 2
-    assert newest(folder, checkpoint_every=5)[0] == 2  # how often one is saved makes no other run
+    assert newest(folder, checkpoint_every=5)[0] == 2  # the interval of saving does not make another run
 
 
 def test_a_state_of_another_format_is_skipped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -342,7 +345,7 @@ def test_another_environment_is_a_warning(changes: dict[str, Any], warning: str,
     assert newest(folder, environment=here) == (2, warning)
 
 
-def test_the_environment_is_that_of_this_process() -> None:
+def test_the_environment_describes_this_process() -> None:
     here = Environment.here(torch.device("cpu"), "bf16")
     assert (here.device, here.precision, here.version, here.threads) == ("cpu", "bf16", torch.__version__, 1)
 
@@ -378,7 +381,7 @@ def test_the_lock_of_a_killed_process_is_released(folder: Path, monkeypatch: pyt
         assert newest(folder)[0] == 2
 
 
-def test_the_lock_is_waited_for(folder: Path) -> None:
+def test_a_process_waits_for_the_lock(folder: Path) -> None:
     ending = states(folder)
     ending.__enter__()
     thread = threading.Timer(0.3, ending.__exit__)
@@ -389,7 +392,7 @@ def test_the_lock_is_waited_for(folder: Path) -> None:
     thread.join()
 
 
-# How often
+# How often states are saved
 
 
 def test_saving_takes_at_most_two_per_cent_of_the_training(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -408,24 +411,24 @@ def test_saving_takes_at_most_two_per_cent_of_the_training(folder: Path, monkeyp
     with states(folder) as saving:
         found, _ = saving.load_newest(accept)
         assert found is not None
-        start = found.clock["training"]  # by another process, whose saves do not count either
-        assert not saving.due(1000.0)  # a minute has to pass at first
+        start = found.clock["training"]  # of another process, whose saves do not count
+        assert not saving.due(1000.0)  # `checkpoint_every`: a minute has to pass
         now += 59.9
         assert not saving.due(1000.0)
         now += 0.2
         assert saving.due(1000.0)
         saved = state(3)
         saving.save(State(3, saved.tensors, {"training": 100.0}, None, ()))
-        assert now == pytest.approx(1068.1)  # two files, eight seconds
-        now += 10_000.0  # however long evaluations take
-        assert not saving.due(start + 50 * (8 + 8) - 0.1)  # the one that was saved, and the one that would be
+        assert now == pytest.approx(1068.1)  # 4 seconds for each of the two files
+        now += 10_000.0  # the time of evaluations does not count
+        assert not saving.due(start + 50 * (8 + 8) - 0.1)  # the save that was made and the next one
         assert saving.due(start + 50 * (8 + 8) + 0.1)
         saving.save(State(4, saved.tensors, {"training": 900.0}, None, ()))
         now += 10_000.0
         assert not saving.due(start + 50 * (8 + 8 + 8) - 0.1)
         assert saving.due(start + 50 * (8 + 8 + 8) + 0.1)
         now -= 9_950.0
-        assert not saving.due(1e9)  # and never more often than was asked for
+        assert not saving.due(1e9)  # never more often than `checkpoint_every`
     with states(folder, checkpoint_every=None) as never:
         now += 1e9
         assert not never.due(1e9)

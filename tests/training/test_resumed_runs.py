@@ -64,7 +64,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "muon linear": {"optimizer": "muon", "schedule": "linear", "batch_size": 3},
     "muon wsd tied": {"optimizer": "muon", "model": {"tie_embeddings": True}, "schedule": "wsd"},
     "tokens": {"budget": {"tokens": 640}, "grad_clip": None},
-    "epochs that wrap": {"data": 401, "budget": {"epochs": 2.3}, "batch_size": 7},  # 25 windows: 8 steps
+    "several epochs": {"data": 401, "budget": {"epochs": 2.3}, "batch_size": 7},  # 25 windows: 8 steps
     "bf16": {"precision": "bf16"},
 }
 
@@ -86,7 +86,7 @@ def test_a_run_that_is_interrupted_repeatedly_is_bit_equal_to_an_uninterrupted_o
     options: dict[str, Any] = {"state": tmp_path / "state", "checkpoint": tmp_path / "parts"}
     parts, starts = [], []
     for step in (0, 1, 3, 4, 7, 1000):
-        torch.rand(3)  # what happens in between makes no difference
+        torch.rand(3)  # random numbers drawn in between change nothing
         began = train(config, read_test=True, common_context=8, on_start=lambda *start: starts.append(start), **options)
         parts += until(began, step)
     assert starts == [(step, "") for step in (0, 0, 1, 3, 4, 7)]
@@ -107,7 +107,7 @@ def test_a_killed_run_resumes_from_its_last_timed_state(tmp_path: Path, monkeypa
     assert len(folders) == 7
     for step, folder in enumerate(folders):
         resumed = run(config, state=folder, checkpoint=tmp_path / "final")
-        assert content(resumed) == content(whole[step:])  # the point that the caller had taken is made again
+        assert content(resumed) == content(whole[step:])  # the caller's last point is made again
         assert weights(tmp_path / "final") == weights(tmp_path / "whole")
 
 
@@ -121,7 +121,7 @@ def test_after_gives_exactly_the_later_points(after: int | None, tmp_path: Path)
     assert content(run(config, after=3)) == content(whole[4:])  # without a state too
 
 
-def asked(times: int) -> Callable[[], bool]:
+def true_after(times: int) -> Callable[[], bool]:
     """False for the first `times` calls, then true."""
     answers = itertools.chain([False] * times, itertools.repeat(True))
     return lambda: next(answers)
@@ -131,21 +131,21 @@ def test_a_run_can_be_stopped_at_every_call_of_stop(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(harness.training.evaluation, "EVAL_TOKENS", 1024)  # several batches an evaluation
     config = small_config(budget={"steps": 4}, model={"drop_rate": 0.2}, eval_every={"steps": 2})
     whole = run(config, checkpoint=tmp_path / "whole")
-    questions = 0
+    calls = 0
 
     def count() -> bool:
-        nonlocal questions
-        questions += 1
+        nonlocal calls
+        calls += 1
         return False
 
     run(config, stop=count)
-    assert questions == 4 + 3 * (1 + 3)  # before each step; in each evaluation one batch of train and three of val
+    assert calls == 4 + 3 * (1 + 3)  # before each step; in each evaluation one batch of train and three of val
     reached = [0] * 4 + [0] + [1] + [2] * 4 + [2] + [3] + [4] * 4
-    for times in range(questions):
+    for times in range(calls):
         folder = tmp_path / str(times)
         steps: list[int] = []
         with pytest.raises(Stopped):
-            list(train(config, state=folder, stop=asked(times)))
+            list(train(config, state=folder, stop=true_after(times)))
         options: dict[str, Any] = {"checkpoint": folder, "on_start": lambda step, _, steps=steps: steps.append(step)}
         assert content(run(config, state=folder, after=-1, **options)) == content(whole)
         assert weights(folder) == weights(tmp_path / "whole")
@@ -158,7 +158,7 @@ def test_a_stop_between_two_points_loses_no_step(tmp_path: Path) -> None:
     assert [point.step for point in whole[:3]] == [0, 3, 6]
     parts: list[Point] = []
     with pytest.raises(Stopped, match="stopped at step 100"):
-        for point in train(config, state=tmp_path, stop=asked(3 + 100)):
+        for point in train(config, state=tmp_path, stop=true_after(3 + 100)):
             parts.append(point)
     began: list[int] = []
     parts += train(config, state=tmp_path, on_start=lambda step, _: began.append(step))
@@ -166,7 +166,7 @@ def test_a_stop_between_two_points_loses_no_step(tmp_path: Path) -> None:
 
 
 def test_a_budget_in_seconds_resumes_with_its_spent_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # every look at the clock advances it by an eighth of a second, so a step takes exactly that
+    # every reading of the clock advances it by an eighth of a second, so a step takes exactly that
     ticks = itertools.count()
     monkeypatch.setattr(harness.training.budget, "time", SimpleNamespace(perf_counter=lambda: next(ticks) / 8))
     config = small_config(budget={"seconds": 1}, schedule="linear", warmup=0.25, final_fraction=0.0)
@@ -176,7 +176,7 @@ def test_a_budget_in_seconds_resumes_with_its_spent_time(tmp_path: Path, monkeyp
     assert content(parts) == content(whole)
     assert [point.step for point in parts] == list(range(9))
     speeds = [point.metrics[metrics.TOKENS_PER_SECOND] for point in parts[1:]]
-    assert speeds == [64 * 8] * 8  # also over the ends
+    assert speeds == [64 * 8] * 8  # also across the interruptions
 
 
 def test_a_budget_spent_by_queued_gpu_steps_still_ends_with_a_point(
@@ -215,7 +215,7 @@ def test_the_last_state_of_a_finished_run_can_finish_it_again(tmp_path: Path, mo
     config = eager(small_config(), monkeypatch)
     whole = run(config, state=tmp_path / "state", checkpoint=tmp_path / "one")
     again = until(train(config, state=tmp_path / "state", checkpoint=tmp_path / "two"), 6)
-    assert content(again) == content(whole[6:])  # closing at the last point saved nothing that would skip it
+    assert content(again) == content(whole[6:])  # closing at the last point saved no state that would skip it
     assert weights(tmp_path / "one") == weights(tmp_path / "two")
     assert content(run(config, state=tmp_path / "state", after=3)) == content(whole[4:])
 
@@ -239,7 +239,7 @@ def test_states_are_saved_every_checkpoint_every_seconds(
             break
     points.close()  # type: ignore[attr-defined]
     assert saved == ([0, 0, 0, 0, 0] if every is None else [0, 1, 2, 2, 2])
-    assert (tmp_path / "state-000001.json").is_file() == (every is None)  # a run that is stopped saves all the same
+    assert (tmp_path / "state-000001.json").is_file() == (every is None)  # a closed run saves its state in any case
 
 
 def test_saving_states_changes_no_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -317,7 +317,7 @@ def test_a_state_of_another_run_is_skipped_and_kept(other: dict[str, Any], reaso
     resumed = until(train(config, data, state=tmp_path, on_start=lambda _, warning: warnings.append(warning)), 3)
     assert [point.step for point in resumed] == [0, 1, 2, 3]
     assert warnings == [f"state-000001 is {reason}; started from the beginning"]
-    assert [point.step for point in train(small_config(), state=tmp_path)] == [3, 4, 5, 6]  # it is still there
+    assert [point.step for point in train(small_config(), state=tmp_path)] == [3, 4, 5, 6]  # the state is still there
 
 
 def test_a_state_of_other_training_code_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

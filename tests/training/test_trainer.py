@@ -56,7 +56,7 @@ LOGGED = {
 
 
 def weights_of(config: RunConfig, folder: Path) -> dict[str, bytes]:
-    """The final weights of a run, bit by bit."""
+    """The bytes of the final weights of a run."""
     run(config, checkpoint=folder)
     model, _ = load_checkpoint(folder)
     return {name: tensor.numpy().tobytes() for name, tensor in model.state_dict().items()}
@@ -67,7 +67,7 @@ Capture = Callable[[RunConfig], list[tuple[Tensor, Tensor]]]
 
 @pytest.fixture
 def batches_of(monkeypatch: pytest.MonkeyPatch) -> Capture:
-    """Trains, and returns the batches that were trained on."""
+    """A function that trains and returns the batches it trained on."""
     seen: list[tuple[Tensor, Tensor]] = []
 
     def recording(*arguments: Any) -> Iterator[tuple[Tensor, Tensor]]:
@@ -87,7 +87,7 @@ def batches_of(monkeypatch: pytest.MonkeyPatch) -> Capture:
 
 @pytest.fixture
 def models(monkeypatch: pytest.MonkeyPatch) -> list[GPT]:
-    """The models that runs have built so far, to look into or to break."""
+    """The models that runs have built so far; tests inspect or break them."""
     built: list[GPT] = []
 
     def building(*arguments: Any) -> GPT:
@@ -132,7 +132,7 @@ def test_twenty_steps_give_the_losses_of_another_implementation(
     losses, norms = [], []
     for step, (tokens, targets) in enumerate(itertools.islice(training_batches(data.train, 16, 4, seed=1), 20), 1):
         done = step / 20
-        for group in optimizer.param_groups:  # up from 0 over the first tenth, then down to a tenth
+        for group in optimizer.param_groups:  # warm-up over the first tenth, then decay to a tenth
             group["lr"] = 1e-2 * (done / 0.1 if done < 0.1 else 1.1 - done)
         loss = F.cross_entropy(reference.logits(tokens).flatten(0, 1), targets.flatten())
         optimizer.zero_grad()
@@ -145,9 +145,9 @@ def test_twenty_steps_give_the_losses_of_another_implementation(
         losses.append(loss.item())
         norms.append(norm)
 
-    assert losses[-1] < losses[0] - 1  # it has learned something, so the weights have moved
-    assert max(norms) > 0.5  # and clipping has had its part
-    # Rounding differs in its last digits and 20 steps of AdamW carry it on; 1e-3 is what is promised.
+    assert losses[-1] < losses[0] - 1  # the weights have changed
+    assert max(norms) > 0.5  # and gradients were clipped
+    # Rounding differs in the last digits, and 20 steps of AdamW amplify it.
     assert [p.metrics[metrics.BATCH_LOSS] for p in ours[1:]] == pytest.approx(losses, abs=1e-4)
     assert [p.metrics[metrics.GRAD_NORM] for p in ours[1:]] == pytest.approx(norms, rel=1e-3)
 
@@ -164,7 +164,7 @@ def test_the_common_context_loss_and_positions_come_with_the_last_point_only() -
 
 def test_an_untrained_model_scores_about_ln_of_the_vocabulary() -> None:
     # Its logits are about normal with σ = 0.02·√emb_dim, which adds σ²/2 to ln V on average: 0.0064 at width 32.
-    # The mean over a text that is not uniform wanders by a few hundredths of σ; 0.02 holds both.
+    # The mean over a text that is not uniform varies by a few hundredths of σ; 0.02 covers both.
     for seed in (1, 2, 3):
         first = next(iter(train(small_config(model={"emb_dim": 32, "n_layers": 2}, seed=seed))))
         assert (first.step, first.tokens, first.progress) == (0, 0, 0.0)
@@ -172,7 +172,7 @@ def test_an_untrained_model_scores_about_ln_of_the_vocabulary() -> None:
         assert first.metrics[metrics.TRAIN_LOSS] == pytest.approx(math.log(256) + 0.0064, abs=0.03)
 
 
-# The same run again
+# Reproducibility
 
 
 def test_two_runs_of_one_config_are_bit_equal_and_another_seed_is_not(tmp_path: Path) -> None:
@@ -290,7 +290,7 @@ def test_every_step_uses_another_dropout_mask(monkeypatch: pytest.MonkeyPatch) -
         ({"tokens": 480}, 6),  # 5 windows of 16 tokens: 80 a step
         ({"tokens": 1}, 1),
         ({"epochs": 2}, 10),  # 25 windows, 5 a step
-        ({"epochs": 1.3}, 6),  # 32 windows: 6 steps and 2 windows more
+        ({"epochs": 1.3}, 6),  # 32 windows: 6 steps, and 2 windows are left
         ({"flops": 8 * 80 * 47_232.0}, 8),  # see below
     ],
 )
@@ -314,8 +314,8 @@ def test_a_budget_gives_the_right_number_of_steps(budget: dict[str, float], step
 @pytest.mark.parametrize(
     ("steps", "every", "evaluated"),
     [
-        (10, 3, [0, 3, 6, 10]),  # at step 9 the last evaluation is less than half a rhythm away
-        (10, 4, [0, 4, 8, 10]),  # at step 8 it is exactly half of one away
+        (10, 3, [0, 3, 6, 10]),  # step 9 is less than half an interval before the end
+        (10, 4, [0, 4, 8, 10]),  # step 8 is exactly half an interval before the end
         (8, 4, [0, 4, 8]),
         (4, 3, [0, 4]),
         (2, 3, [0, 2]),
@@ -325,7 +325,7 @@ def test_a_budget_gives_the_right_number_of_steps(budget: dict[str, float], step
 def test_an_evaluation_shortly_before_the_last_is_left_out(steps: int, every: int, evaluated: list[int]) -> None:
     points = run(small_config(budget={"steps": steps}, eval_every={"steps": every}))
     assert [point.step for point in points if point.evaluated] == evaluated
-    assert [point.step for point in points] == list(range(steps + 1))  # a light point is there all the same
+    assert [point.step for point in points] == list(range(steps + 1))  # there is a point without evaluation
 
 
 def test_every_window_is_seen_equally_often_over_whole_epochs(batches_of: Capture, tmp_path: Path) -> None:
@@ -334,19 +334,19 @@ def test_every_window_is_seen_equally_often_over_whole_epochs(batches_of: Captur
     assert len(rows) == 25 and set(rows.values()) == {3}
 
 
-def test_a_budget_in_seconds_ends_in_time() -> None:
+def test_a_budget_in_seconds_ends_on_time() -> None:
     began = time.perf_counter()
     points = run(small_config(budget={"seconds": 0.3}))
     took = time.perf_counter() - began
     last = points[-1]
     assert last.evaluated and last.progress == 1.0 and last.step > 1
     assert [point.progress for point in points] == sorted(point.progress for point in points)
-    # the rest is two evaluations and the building of the model; a second each on a busy machine
+    # the rest is two evaluations and building the model: up to a second each on a busy machine
     assert 0.3 <= took < 3.3
 
 
 def test_a_budget_in_seconds_by_a_fake_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Every look at the clock advances it by an eighth of a second, so a step takes exactly that: 8 steps a second.
+    # Every reading of the clock advances it by an eighth of a second, so a step takes exactly that: 8 steps a second.
     ticks = itertools.count()
     monkeypatch.setattr(harness.training.budget, "time", SimpleNamespace(perf_counter=lambda: next(ticks) / 8))
     points = run(small_config(budget={"seconds": 1}, schedule="linear", warmup=0.25, final_fraction=0.0))
@@ -406,7 +406,7 @@ def test_the_test_split_is_read_once_and_only_when_asked(read_test: bool) -> Non
     assert TESTED & set(points[-1].metrics) == (TESTED if read_test else set())
 
 
-def test_reading_the_test_split_scores_every_target_of_it(tmp_path: Path) -> None:
+def test_every_target_of_the_test_split_is_scored(tmp_path: Path) -> None:
     last = run(small_config(), read_test=True, checkpoint=tmp_path)[-1]
     model, config = load_checkpoint(tmp_path)
     data = byte_data()
@@ -430,7 +430,7 @@ def test_samples_come_with_evaluations_and_begin_with_the_prompt() -> None:
     assert all(point.sample is None for point in run(small_config()))
 
 
-def test_the_checkpoint_is_the_last_points_model(tmp_path: Path) -> None:
+def test_the_checkpoint_holds_the_model_of_the_last_point(tmp_path: Path) -> None:
     points = train(small_config(), checkpoint=tmp_path)
     for point in points:
         assert (tmp_path / "checkpoint.json").exists() == (point.progress == 1.0)
@@ -476,14 +476,14 @@ def until_diverged(points: Iterator[Point]) -> tuple[list[Point], str]:
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_an_absurd_learning_rate_is_noticed_at_the_next_step(optimizer: str) -> None:
+def test_divergence_is_detected_at_the_next_step(optimizer: str) -> None:
     config = small_config(learning_rate=1e30, schedule="constant", warmup=0.0, optimizer=optimizer)
     points, message = until_diverged(train(config))
-    assert [point.step for point in points] == [0, 1]  # the first step's loss was still that of the initial weights
+    assert [point.step for point in points] == [0, 1]  # the first step's loss is that of the initial weights
     assert message in ("loss is nan at step 2", "loss is inf at step 2")
 
 
-def test_an_absurd_last_step_is_noticed_by_its_evaluation(tmp_path: Path) -> None:
+def test_divergence_at_the_last_step_is_detected_by_its_evaluation(tmp_path: Path) -> None:
     config = small_config(learning_rate=1e30, schedule="constant", warmup=0.0, budget={"steps": 1})
     points, message = until_diverged(train(config, checkpoint=tmp_path))
     assert [point.step for point in points] == [0]
@@ -492,7 +492,7 @@ def test_an_absurd_last_step_is_noticed_by_its_evaluation(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("name", ["trf_blocks.0.norm1.bias", "out_head.weight"])
-def test_a_nan_weight_is_noticed_at_the_next_step(name: str, models: list[GPT]) -> None:
+def test_a_nan_weight_is_detected_at_the_next_step(name: str, models: list[GPT]) -> None:
     points = train(small_config())
     assert [next(points).step for _ in range(3)] == [0, 1, 2]
     with torch.no_grad():
@@ -501,7 +501,7 @@ def test_a_nan_weight_is_noticed_at_the_next_step(name: str, models: list[GPT]) 
     assert seen == [] and message == "loss is nan at step 3"
 
 
-def test_an_infinite_gradient_is_noticed_though_the_loss_is_finite(models: list[GPT]) -> None:
+def test_an_infinite_gradient_is_detected_although_the_loss_is_finite(models: list[GPT]) -> None:
     points = train(small_config())
     next(points)
     models[0].out_head.weight.register_hook(lambda gradient: gradient * math.inf)
@@ -521,7 +521,7 @@ def test_a_perplexity_too_large_for_a_float_is_left_out(models: list[GPT]) -> No
     assert all(map(math.isfinite, last.metrics.values()))
 
 
-def test_a_dataset_that_is_open_already_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_open_dataset_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     data = byte_data()
     by_itself = numbers(run(small_config()))
 
@@ -592,7 +592,7 @@ def test_runs_with_a_corpus_vocabulary_can_be_resumed(name: str, tmp_path: Path)
 # A sample for the curves
 
 
-def test_eval_tokens_samples_between_the_ends_and_scores_the_whole_split_at_both(tmp_path: Path) -> None:
+def test_with_eval_tokens_only_the_first_and_last_evaluation_score_the_whole_split(tmp_path: Path) -> None:
     every = {"eval_every": {"steps": 2}}
     whole = run(small_config(**every), checkpoint=tmp_path / "whole", read_test=True)
     points = run(small_config(**every, eval_tokens=100), checkpoint=tmp_path / "sampled", read_test=True)
@@ -604,7 +604,7 @@ def test_eval_tokens_samples_between_the_ends_and_scores_the_whole_split_at_both
         SAMPLED,
         SAMPLED | WHOLE,
     ]
-    # Nothing that was measured before is different, and the training is the same to the last bit.
+    # All other metrics are equal, and the training is bit-equal.
     for mine, its in zip(numbers(points), numbers(whole), strict=True):
         same = mine.keys() - SAMPLED
         assert {name: mine[name] for name in same} == {name: its[name] for name in same}
@@ -615,8 +615,8 @@ def test_eval_tokens_samples_between_the_ends_and_scores_the_whole_split_at_both
     assert [p.curve_loss for p in whole if p.evaluated] == [p.metrics[metrics.VAL_LOSS] for p in whole if p.evaluated]
 
 
-def test_a_compiled_step_trains_as_an_uncompiled_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The step is captured as graphs with their gradients. Inductor's code for a CPU, torch's own, takes a minute."""
+def test_a_compiled_step_trains_like_an_uncompiled_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The step is traced with its gradients and run eagerly, since Inductor takes a minute to compile for a CPU."""
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
     budget = {"steps": 6}
     plain, compiled = (run(small_config(budget=budget, compile=way, model={"drop_rate": 0.0})) for way in (False, True))
@@ -651,4 +651,4 @@ def test_a_sparse_embedding_trains_as_a_full_one(
     assert torch.equal(few[trained], whole[trained])
     assert torch.allclose(few[~trained], whole[~trained], rtol=1e-6, atol=0)
     initial = build_gpt(config).tok_emb.weight
-    assert (few[~trained].abs() < 0.99 * initial[~trained].abs()).all()  # six steps of 1 % at most
+    assert (few[~trained].abs() < 0.99 * initial[~trained].abs()).all()  # at most six steps of 1 % decay
