@@ -186,7 +186,7 @@ def test_every_shipped_experiment_loads_and_plans(path: Path) -> None:
     assert all(arm.cost.flops and arm.cost.memory > 0 for arm in arms)
     assert sweep_seconds(spec, datasets.splits(spec), 2, {}, 1e11) > START_SECONDS
     header = path.read_text("utf-8").split("\nname:")[0]
-    for line in ("# Question:", "# Command:", "# Time:", "# Seen:"):
+    for line in ("# Question:", "# Command:", "# Time:", "# Result:"):
         assert line in header, f"{path.name} has no {line} header"
 
 

@@ -1,1 +1,1 @@
-"""What a sweep will take: FLOPs, memory and time, from a short calibration."""
+"""The estimated FLOPs, memory and time of a sweep, from a short calibration."""

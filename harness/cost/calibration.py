@@ -27,7 +27,7 @@ from harness.core.hardware import count_gpus, processor_name
 from harness.data import cache_folder
 from harness.workers.pool import WORKER_ENVIRONMENT
 
-PATIENCE: Final = 30.0  # seconds after which a measurement is abandoned
+PATIENCE: Final = 30.0  # seconds after which a measurement is stopped
 
 # Fields of `train` that change the speed; the others (learning rate, seed, schedule) do not.
 _TRAIN_FIELDS: Final = ("optimizer", "precision", "device", "compile", "train_eval_tokens", "sample")
@@ -82,11 +82,11 @@ def measure_in_processes(
         copies: number of processes, which run at the same time.
         threads: CPU threads of each.
         full: also measure the peak of matrix products and the saving of a state.
-        patience: seconds after which a process is abandoned; no workload is started after 0.7 of them.
+        patience: seconds after which a process is killed; no workload is started after 70 % of them.
 
     Returns:
         For each process a list with a `harness.cost.probe.ProbeResult`, as a dictionary, for each workload. The list
-        is shorter if the time did not suffice.
+        is shorter if there was not enough time.
 
     Raises:
         MeasurementError: a process failed (with the last line of its error output) or took too long.
@@ -162,7 +162,7 @@ class Calibration:
             mine = [result[place] for result in results]
             names = ("step_seconds", "eval_seconds", "sample_seconds")
             step, evaluation, sample = (sum(one[name] for one in mine) / len(mine) for name in names)
-            if evaluation:  # 0 if the time did not suffice
+            if evaluation:  # 0 if there was not enough time
                 found[key] = asdict(ModelSpeed(step, evaluation, mine[0]["eval_tokens"], sample))
         self._cached = {**read_json(self.path), **found}
         write_json(self.path, self._cached)
@@ -177,7 +177,7 @@ class Calibration:
 
 
 def machine() -> dict[str, Any]:
-    """What speeds depend on besides the model: node, processor, its cores, torch's version."""
+    """The properties of this machine that speeds depend on: host name, processor, CPU cores, torch's version."""
     return {
         "node": platform.node(),
         "cpu": processor_name(),

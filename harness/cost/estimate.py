@@ -22,7 +22,7 @@ GPU_FLOPS = 2e13  # FLOP/s of training assumed for a GPU before any measurement
 
 START_SECONDS = 10.0  # of a sweep outside of its runs: imports (mostly MLflow and torch) and the report
 CALIBRATED_SECONDS = 1.0  # of training steps per measured model
-LONGEST_STEP = 1.0  # seconds: a model with a longer expected step is not measured
+LONGEST_STEP = 1.0  # seconds; a model with a longer expected step is not measured
 MAX_MODELS = 3  # distinct models that are measured; the others are assumed to reach the same FLOP/s
 EVAL_TOKENS = 512  # tokens of the validation split and of the training sample scored in a measurement
 EVALUATION_SHARE = 0.4  # time per evaluated token over time per trained token, where no evaluation was measured

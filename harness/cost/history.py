@@ -1,4 +1,4 @@
-"""Past time estimates, and what the sweeps actually took."""
+"""Past time estimates of sweeps, and their actual times."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Estimates:
         self._store([*others, Estimate(name, identity, seconds, runs, at=time.time())])
 
     def add_actual(self, identity: str, seconds: float, runs: int) -> None:
-        """Store what a sweep took, if there is an estimate of it without an actual time."""
+        """Store the actual time of a sweep, if there is an estimate of it without one."""
         every = self.all()
         open_ones = [place for place, one in enumerate(every) if one.identity == identity and one.actual is None]
         if open_ones and runs:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from harness.config.spec import SweepSpec
 from harness.console.cli import out
 from harness.console.tables import show_table
+from harness.core.text import plural
 
 
 def runs_planned(spec: SweepSpec) -> str:
@@ -16,11 +17,6 @@ def runs_planned(spec: SweepSpec) -> str:
     each = f"({trials} trials + {seeds})" if trials else seeds
     low, high = arms * (trials + fewest), arms * (trials + most)
     return f"{plural(arms, 'arm')} × {each} = {'' if low == high else f'{low} to '}{plural(high, 'run')}"
-
-
-def plural(count: int, word: str) -> str:
-    """`1 run`, `2 runs`."""
-    return f"{count} {word}" if count == 1 else f"{count} {word}s"
 
 
 def show_plan(
@@ -57,17 +53,17 @@ def show_plan(
         out.print("* the baseline")
     out.print()
     for path, dimension in spec.tune.items():
-        _say("tuned", f"{path}, {dimension.kind} {list(dimension.values)}")
+        _print_line("tuned", f"{path}, {dimension.kind} {list(dimension.values)}")
     if len(spec.looks) > 1:
         looks = ", ".join(map(str, spec.looks))
-        _say("verdicts", f"read after {looks} seeds; only arms that are still undecided get more")
+        _print_line("verdicts", f"read after {looks} seeds; only arms that are still undecided get more")
     total = sum((arm.cost.flops or 0) * arm.runs for arm in arms)
     tuned = any(not path.startswith("train.") or "budget" in path or "batch" in path for path in spec.tune)
-    _say("cost", f"{total:.2e} FLOPs" + (" of the values as written; tuned ones change it" if tuned else ""))
+    _print_line("cost", f"{total:.2e} FLOPs" + (" with the values as written; tuned values change it" if tuned else ""))
     _show_time(spec, splits, identity, workers, threads)
 
 
-def _say(label: str, words: str) -> None:
+def _print_line(label: str, words: str) -> None:
     out.print(f"{label + ':':<11} {words}", soft_wrap=True)
 
 
@@ -87,12 +83,12 @@ def _show_time(
         steps = [it.step_seconds for it in found.measured.values()]
         span = f"{min(steps):.3g}" if max(steps) < 1.05 * min(steps) else f"{min(steps):.3g} to {max(steps):.3g}"
         how = f"measured: {span} s a step" + (
-            "" if known == arms else f" in {known} of {arms} arms, the others by FLOPs"
+            "" if known == arms else f" in {known} of {arms} arms, the others from FLOPs"
         )
     else:
-        how = "by its FLOPs: too large for a short measurement, or that failed"
+        how = "from FLOPs: the models are too large for a short measurement, or it failed"
     span = f"{clock(found.least)} to {clock(found.seconds)}" if len(spec.looks) > 1 else clock(found.seconds)
-    _say("time", f"about {span}, with {plural(workers, 'worker')} on this {place} ({how})")
+    _print_line("time", f"about {span}, with {plural(workers, 'worker')} on this {place} ({how})")
     estimates = Estimates()
     estimates.add(spec.name, identity, found.seconds, arms * (spec.trials + len(spec.seeds)))
     errors = [
@@ -101,4 +97,4 @@ def _show_time(
         if (error := it.error) is not None
     ]
     if errors:
-        _say("estimates", f"the last ones, against what the sweeps took: {', '.join(errors)}")
+        _print_line("estimates", f"last sweeps, estimated against actual time per run: {', '.join(errors)}")

@@ -46,8 +46,8 @@ class ProbeResult:
         device: its name.
         threads: CPU threads.
         step_seconds: of one training step, with all that the trainer does for it.
-        eval_seconds: of one evaluation of `eval_tokens` tokens, without its generated text; 0 if the time did not
-            suffice.
+        eval_seconds: of one evaluation of `eval_tokens` tokens, without its generated text; 0 if there was
+            not enough time.
         eval_tokens: scored tokens of the training sample and of the validation split.
         sample_seconds: to generate the text of an evaluation.
         memory: peak bytes so far, of the GPU if there is one, else of the process.

@@ -23,7 +23,7 @@ def test_a_configuration_is_measured_in_separate_processes() -> None:
         assert one["eval_seconds"] > 0 and one["sample_seconds"] > 0
         assert one["eval_tokens"] == 200 + 64
         assert 5e7 < one["memory"] < 1e11
-        assert one["state_seconds"] == one["peak_flops"] == 0  # not asked for
+        assert one["state_seconds"] == one["peak_flops"] == 0  # measured only with `full`
 
 
 def test_a_failed_process_is_an_error_with_its_last_line() -> None:
@@ -32,7 +32,7 @@ def test_a_failed_process_is_an_error_with_its_last_line() -> None:
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[Workload]]:
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[Workload]]:
     """The measured workloads. Two workers find 0.2 and 0.3 s per step, and 3 s per evaluation."""
     calls: list[Sequence[Workload]] = []
 
@@ -47,19 +47,19 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[Workload]]:
     return calls
 
 
-def test_measured_speeds_are_cached_for_the_next_process(tmp_path: Path, asked: list[Sequence[Workload]]) -> None:
+def test_measured_speeds_are_cached_for_the_next_process(tmp_path: Path, measured: list[Sequence[Workload]]) -> None:
     config = small_config()
     first = Calibration(2, 1, tmp_path)
     assert first.speed(config) is None
     first.measure([Workload(config, 5, 100), Workload(config, 5, 100)])
-    assert [len(workloads) for workloads in asked] == [1]  # the same model twice
+    assert [len(workloads) for workloads in measured] == [1]  # the same model twice
     assert Calibration(2, 1, tmp_path).speed(config) == ModelSpeed(0.25, 3.0, 100, 0.5)
     Calibration(2, 1, tmp_path).measure([Workload(config, 5, 100)])
-    assert len(asked) == 1
+    assert len(measured) == 1
 
 
 def test_a_cached_speed_belongs_to_one_shape_and_number_of_workers(
-    tmp_path: Path, asked: list[Sequence[Workload]], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, measured: list[Sequence[Workload]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Calibration(2, 1, tmp_path).measure([Workload(small_config(), 5, 100)])
     speed_of = Calibration(2, 1, tmp_path).speed
@@ -89,7 +89,7 @@ def test_a_failed_or_incomplete_measurement_is_not_cached(tmp_path: Path, monkey
     assert Calibration(1, 1, tmp_path).speed(small_config()) is None
 
 
-def test_a_damaged_cache_is_an_empty_one(tmp_path: Path) -> None:
+def test_a_damaged_cache_counts_as_empty(tmp_path: Path) -> None:
     for text in ("{", "[]", '{"estimates": [{"of": "another version"}]}'):
         for name in ("speeds.json", "estimates.json"):
             (tmp_path / name).write_text(text)
@@ -99,13 +99,13 @@ def test_a_damaged_cache_is_an_empty_one(tmp_path: Path) -> None:
 
 def test_estimates_are_compared_per_run(tmp_path: Path) -> None:
     Estimates(tmp_path).add("one", "1d", seconds=100.0, runs=10)
-    Estimates(tmp_path).add("one", "1d", seconds=120.0, runs=10)  # planned again: the later one counts
+    Estimates(tmp_path).add("one", "1d", seconds=120.0, runs=10)  # planned again: this estimate counts
     assert Estimates(tmp_path).finished() == []
-    Estimates(tmp_path).add_actual("other", 50.0, 5)  # has no estimate
+    Estimates(tmp_path).add_actual("other", 50.0, 5)  # a sweep without an estimate
     Estimates(tmp_path).add_actual("1d", 48.0, 6)  # 6 of the 10 runs: 8 s per run, 12 estimated
     (past,) = Estimates(tmp_path).finished()
     assert past.name == "one" and past.error == pytest.approx(0.5)
-    Estimates(tmp_path).add_actual("1d", 1.0, 1)  # the same sweep again: its estimate is finished
+    Estimates(tmp_path).add_actual("1d", 1.0, 1)  # the same sweep again: its estimate has its actual time
     assert Estimates(tmp_path).finished() == [past]
     for number in range(60):
         Estimates(tmp_path).add(f"n{number}", f"{number}", 1.0, 1)

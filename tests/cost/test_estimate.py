@@ -25,7 +25,7 @@ from specs import GOOD, load
 
 
 def test_cost_of_a_run_by_hand(tmp_path: Path) -> None:
-    config = load(tmp_path, GOOD).base  # 400,000 tokens in steps of 128, one layer of width 16, context 32
+    config = load(tmp_path, GOOD).base  # 400,000 tokens in steps of 128, one layer of width 16, a context of 32
     cost = run_cost(config, 4000)
     weights = 12 * 16 * 16 + 16 + 5 * 16 + 4 * 16 + 2 * 16 + 50257 * 16  # block, norms and head; no embeddings
     assert cost.tokens == 400_000
@@ -45,7 +45,7 @@ def test_epochs_are_converted_to_tokens_of_the_corpus(tmp_path: Path) -> None:
     assert run_cost(config, 4000).tokens == 93 * 128
 
 
-def test_a_plan_has_every_arm_with_equal_runs(tmp_path: Path) -> None:
+def test_a_plan_gives_every_arm_the_same_number_of_runs(tmp_path: Path) -> None:
     spec = load(tmp_path, GOOD)
     arms = plan_arms(spec, {arm.name: 4000 for arm in spec.arms()})
     assert [(arm.name, arm.trials, arm.seeds, arm.runs) for arm in arms] == [
@@ -61,7 +61,7 @@ def test_memory_grows_with_weights_and_batch(tmp_path: Path) -> None:
     assert memory(base) < memory(load(tmp_path, GOOD, "train.batch_tokens=4096").base)
 
 
-# Another value of each field of the model.
+# Another value for each field of the model.
 CHANGES: dict[str, Any] = {
     "vocab_size": 300,
     "context_length": 32,
@@ -94,7 +94,7 @@ def test_memory_covers_weights_gradients_and_optimizer_state(field: str, optimiz
     assert weights + gradients + state <= planned < memory(config)
 
 
-def test_memory_follows_the_state_of_the_optimizer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_optimizer_with_more_state_needs_more_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     class Larger(AdamW):
         STATE: ClassVar = {**AdamW.STATE, "max_exp_avg_sq": True}
 
@@ -106,7 +106,7 @@ def test_memory_follows_the_state_of_the_optimizer(monkeypatch: pytest.MonkeyPat
 SPLITS = {"train": 4000, "val": 501, "test": 101}
 
 
-def test_a_run_takes_its_steps_and_its_evaluations(tmp_path: Path) -> None:
+def test_the_time_of_a_run_is_that_of_its_steps_and_evaluations(tmp_path: Path) -> None:
     config = load(
         tmp_path, GOOD, "train.budget.steps=100", "train.eval_every.steps=20", "train.train_eval_tokens=100"
     ).base  # 128 tokens a step
@@ -114,7 +114,7 @@ def test_a_run_takes_its_steps_and_its_evaluations(tmp_path: Path) -> None:
     # before the first step and after every twentieth: six evaluations
     splits = {"train": 4000, "val": 901 - config.train.train_eval_tokens, "test": 0}
     assert run_seconds(config, splits, measured, 1.0) == pytest.approx(100 * 0.5 + 6 * 2.0)
-    # Scoring is in proportion to the tokens, the sample of text is not.
+    # The time of scoring is proportional to the tokens; that of the generated text is not.
     assert run_seconds(config, {**splits, "val": 2601}, measured, 1.0) == pytest.approx(100 * 0.5 + 6 * 5.6)
     flops = config.flops_per_token * 128
     # a step of 128 tokens takes a second, so an evaluation of 1,280 takes 10 times 0.4
@@ -122,7 +122,7 @@ def test_a_run_takes_its_steps_and_its_evaluations(tmp_path: Path) -> None:
     assert by_flops == pytest.approx(100 * 1.0 + 6 * 4.0)
 
 
-def test_a_budget_in_seconds_takes_its_seconds_and_its_evaluations(tmp_path: Path) -> None:
+def test_a_budget_in_seconds_takes_its_seconds_plus_evaluations(tmp_path: Path) -> None:
     config = load(
         tmp_path, GOOD, "train.budget.seconds=60", "train.eval_every.steps=30", "train.train_eval_tokens=100"
     ).base
@@ -139,7 +139,7 @@ def test_evaluations_on_a_sample_are_cheaper_except_at_both_ends(tmp_path: Path)
     assert run_seconds(config, splits, measured, 1.0) == pytest.approx(50 + 2 * 12 + 4 * 3)
 
 
-def test_a_sweep_takes_its_runs_divided_by_its_busy_workers(tmp_path: Path) -> None:
+def test_the_time_of_a_sweep_is_divided_by_its_busy_workers(tmp_path: Path) -> None:
     spec = load(tmp_path, GOOD, "train.budget.steps=100", "train.eval_every.steps=20")  # 2 arms, 4 trials and 3 seeds
     splits = {arm.name: SPLITS for arm in spec.arms()}
     scored = 500 + spec.base.train.train_eval_tokens

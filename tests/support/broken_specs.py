@@ -1,6 +1,6 @@
-"""Broken specs, made by hypothesis from valid ones.
+"""Broken specs that hypothesis makes from valid ones.
 
-Three layers, each built on the one before: values (another type, range, name or structure), YAML text (duplicate keys,
+Three kinds, each built on the one before: values (another type, range, name or structure), YAML text (duplicate keys,
 anchors, tags, indentation, stray characters), bytes (another encoding, truncation, flipped bits).
 """
 
