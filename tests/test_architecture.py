@@ -201,8 +201,9 @@ def test_training_and_reading_a_checkpoint_need_no_compiler(tmp_path: Path) -> N
 import sys
 from pathlib import Path
 from harness.model.weights import load_checkpoint
+from harness.training.optimizers import OPTIMIZERS
 from helpers import run, small_config
-for optimizer in ("adamw", "muon"):
+for optimizer in OPTIMIZERS:
     config = small_config(optimizer=optimizer, model={"drop_rate": 0.1}, sample={"max_new_tokens": 2})
     run(config, checkpoint=Path(sys.argv[1], optimizer))
     load_checkpoint(Path(sys.argv[1], optimizer))

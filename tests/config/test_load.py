@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.config.load import load_spec
-from harness.config.run import DataConfig
+from harness.config.run import DataConfig, ModelConfig
 from harness.config.spec import SweepSpec
 from harness.core.errors import SpecError
 from specs import GOOD, load, mistakes
@@ -246,8 +246,8 @@ def test_settings_override_fields_and_clear_those_they_exclude(tmp_path: Path) -
 
 def test_mistakes_in_settings_name_the_setting(tmp_path: Path) -> None:
     assert mistakes(tmp_path, GOOD, "train.seed=one", "nothing", "model.heads=2", "train.batch_tokens=[") == [
-        "--set model.heads=2: model.heads: unknown field 'heads'; did you mean n_heads? allowed: context_length, "
-        "drop_rate, emb_dim, n_heads, n_layers, preset, qkv_bias, tie_embeddings, vocab_size",
+        "--set model.heads=2: model.heads: unknown field 'heads'; did you mean n_heads? allowed: "
+        + ", ".join(sorted([*ModelConfig.model_fields, "preset"])),
         "--set nothing: allowed: path=value",
         "--set train.batch_tokens=[: train.batch_tokens: is no valid YAML: expected the node content, but found "
         "'<stream end>'",

@@ -10,7 +10,9 @@ from paths import ROOT
 def test_the_readme_of_the_experiments_holds_the_reference() -> None:
     text = (ROOT / "experiments" / "README.md").read_text("utf-8")
     found = text.partition(f"{BEGIN}\n")[2].partition(f"\n{END}")[0]
-    assert found == reference(), f"put the output of `python -m harness.config.reference` between {BEGIN} and {END}"
+    assert found == reference(), (
+        f"the output of `python -m harness.config.reference` replaces all from {BEGIN} to {END}"
+    )
 
 
 def test_every_field_has_a_description_and_a_row() -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pytest
 
@@ -20,7 +20,7 @@ from harness.cost.estimate import (
 from harness.model.init import build_gpt
 from harness.training.model_optimizer import ModelOptimizer
 from harness.training.optimizers import OPTIMIZERS, AdamW
-from helpers import random_tokens, small_config
+from helpers import MODEL_CHANGES, random_tokens, small_config
 from specs import GOOD, load
 
 
@@ -61,27 +61,14 @@ def test_memory_grows_with_weights_and_batch(tmp_path: Path) -> None:
     assert memory(base) < memory(load(tmp_path, GOOD, "train.batch_tokens=4096").base)
 
 
-# Another value for each field of the model.
-CHANGES: dict[str, Any] = {
-    "vocab_size": 300,
-    "context_length": 32,
-    "emb_dim": 32,
-    "n_heads": 4,
-    "n_layers": 2,
-    "drop_rate": 0.1,
-    "qkv_bias": True,
-    "tie_embeddings": True,
-}
-
-
 def test_the_memory_test_changes_every_field_of_the_model() -> None:
-    assert set(CHANGES) == set(ModelConfig.model_fields)
+    assert set(MODEL_CHANGES) == set(ModelConfig.model_fields)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("field", CHANGES)
+@pytest.mark.parametrize("field", MODEL_CHANGES)
 def test_memory_covers_weights_gradients_and_optimizer_state(field: str, optimizer: str) -> None:
-    config = small_config(model={field: CHANGES[field]}, optimizer=optimizer)
+    config = small_config(model={field: MODEL_CHANGES[field]}, optimizer=optimizer)
     model = build_gpt(config)
     trained = ModelOptimizer(model, config.train)
     model.loss(random_tokens(1, 8), random_tokens(1, 8)).backward()

@@ -32,6 +32,18 @@ _TRAIN: dict[str, Any] = {
     "precision": "fp32",
 }
 
+# Another value for each field of the model, for `small_config(model=…)`.
+MODEL_CHANGES: dict[str, Any] = {
+    "vocab_size": 300,
+    "context_length": 32,
+    "emb_dim": 32,
+    "n_heads": 4,
+    "n_layers": 2,
+    "drop_rate": 0.1,
+    "qkv_bias": True,
+    "tie_embeddings": True,
+}
+
 
 def small_config(
     *, data: Mapping[str, Any] | None = None, model: Mapping[str, Any] | None = None, **train: Any

@@ -25,6 +25,7 @@ from harness.config.run import RunConfig
 from harness.core import metrics
 from harness.core.metrics import Point
 from harness.training.errors import Stopped
+from harness.training.optimizers import OPTIMIZERS
 from harness.training.trainer import train
 from helpers import lively_gpt, numbers, random_tokens, run, small_config
 
@@ -56,7 +57,7 @@ def test_losses_equal_those_of_the_cpu(rows: int) -> None:
     assert gpu.loss(tokens.cuda(), targets.cuda()).item() == pytest.approx(wanted.mean().item(), rel=1e-5)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_run_in_float32_equals_that_of_the_cpu(optimizer: str) -> None:
     if optimizer == "muon":
         pytest.skip("Muon's iteration is in bfloat16 by design, whose rounding differs between devices")
@@ -71,7 +72,7 @@ def test_a_sparse_embedding_trains_as_on_the_cpu(compiled: bool) -> None:
     assert_near(found, run(small_config(budget=steps, model=model)), rel=1e-4)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_run_in_bfloat16_is_near_that_of_the_cpu(optimizer: str) -> None:
     found = run(on_gpu(optimizer=optimizer, precision="auto"))
     wanted = run(small_config(optimizer=optimizer))
@@ -154,7 +155,7 @@ def test_a_step_that_cannot_be_captured_is_run_eagerly(
     assert "could not capture" in caplog.text
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_run_resumes_from_its_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str) -> None:
     monkeypatch.setattr(harness.training.resume, "COST_SHARE", 0)
     model = {"drop_rate": 0.2, "n_layers": 2}

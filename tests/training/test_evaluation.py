@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 import math
 from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ from harness.training.evaluation import (
     loss,
     perplexity,
 )
-from helpers import SAMPLED, WHOLE, byte_data, evaluator, lively_gpt, run, small_config
+from helpers import MODEL_CHANGES, SAMPLED, WHOLE, byte_data, evaluator, lively_gpt, run, small_config
 
 
 def plain_score(model: GPT, windows: list[tuple[Tensor, Tensor]]) -> float:
@@ -200,6 +201,24 @@ def test_a_metric_in_the_registry_reaches_the_points(monkeypatch: pytest.MonkeyP
         added = {name for name in point.metrics if name.endswith("last_position_loss")}
         assert added == ({"train/last_position_loss", "val/last_position_loss"} if point.evaluated else set())
     assert points[-1].metrics["val/last_position_loss"] == points[-1].by_position[-1]
+
+
+def test_every_metric_of_the_module_is_in_the_registry() -> None:
+    module = harness.training.evaluation
+    functions = [one for one in vars(module).values() if inspect.isfunction(one) and one.__module__ == module.__name__]
+    found = {one.__name__ for one in functions if get_type_hints(one).get("return") == Iterator[tuple[str, float]]}
+    assert found == {metric.__name__ for metric in METRICS}
+
+
+@pytest.mark.parametrize("field", MODEL_CHANGES)
+def test_every_field_of_the_model_changes_the_validation_loss(field: str) -> None:
+    """After training at least, and at step 0 only if the key of step 0 contains the field."""
+    first, *_, last = run(small_config())
+    changed_first, *_, changed_last = run(small_config(model={field: MODEL_CHANGES[field]}))
+    name = metrics.VAL_LOSS
+    assert changed_last.metrics[name] != last.metrics[name], f"model.{field} has no effect"
+    if f"model.{field}" in NO_EFFECT_AT_STEP_0:
+        assert changed_first.metrics[name] == first.metrics[name], f"model.{field} has an effect at step 0"
 
 
 def test_the_key_of_step_0_depends_on_every_field_but_the_listed_ones() -> None:

@@ -475,7 +475,7 @@ def until_diverged(points: Iterator[Point]) -> tuple[list[Point], str]:
     return seen, str(caught.value)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_divergence_is_detected_at_the_next_step(optimizer: str) -> None:
     config = small_config(learning_rate=1e30, schedule="constant", warmup=0.0, optimizer=optimizer)
     points, message = until_diverged(train(config))
