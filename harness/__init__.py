@@ -17,12 +17,14 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from harness.core.version import VERSION
+
 if TYPE_CHECKING:
     from harness.config.run import RunConfig
     from harness.report import compare, load_curves, load_runs, pivot
     from harness.training.trainer import train
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = ["RunConfig", "compare", "load_curves", "load_runs", "pivot", "train"]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from harness import __version__
+from harness.core.version import VERSION
 
 UNKNOWN = "unknown"
 PATCH_LIMIT = 1_000_000  # bytes
@@ -70,7 +70,7 @@ def _git(folder: Path | None, *arguments: str) -> bytes | None:
 
 def versions() -> Mapping[str, str]:
     """Name → version of Python, of the harness and of the installed libraries that a result depends on."""
-    found = {"python": platform.python_version(), "harness": __version__}
+    found = {"python": platform.python_version(), "harness": VERSION}
     for library in _LIBRARIES:
         try:
             found[library] = version(library)
