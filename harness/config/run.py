@@ -69,7 +69,7 @@ class RunConfig(Config):
 
     @property
     def vocab_size(self) -> int:
-        """Rows of the embedding and of the head: what was asked for, else the tokenizer's vocabulary.
+        """Rows of the embedding and of the head: `model.vocab_size`, else the size of the tokenizer's vocabulary.
 
         Raises:
             ValueError: `data.vocab` is `corpus`, and `with_vocabulary` has not set the size yet.

@@ -18,7 +18,7 @@ class SamplerFacts:
         description: for the reference of the spec.
         choices_only: it visits all points of a finite space, so every tuned dimension is a choice, and
             `study.trials` is by default the number of points.
-        fixed_sequence: its points are one sequence for the whole study, so it has one seed; the others are seeded anew
+        fixed_sequence: its points are one sequence for the whole study, so it has one seed; the others get a new seed
             for each trial.
         learns: its next trial depends on the results of earlier ones.
         startup_trials: trials that it draws at random before it uses any result.

@@ -239,7 +239,7 @@ class TrainConfig(Config):
     grad_clip: Annotated[float | None, Field(gt=0)] = 1.0
     """Largest global L2 norm of the gradient. `null`: no clipping."""
     eval_every: Every = Every(epochs=1.0)
-    """How often the model is evaluated, beside the start and the end. Exactly one is given."""
+    """How often the model is evaluated, in addition to the start and the end. Exactly one is given."""
     train_eval_tokens: Annotated[Whole, Field(gt=0)] = 4096
     """Tokens of the fixed training sample that `train/loss` is measured on."""
     eval_tokens: Annotated[Whole | None, Field(gt=0)] = None

@@ -163,7 +163,7 @@ class SweepSpec:
 
     @property
     def same_arms(self) -> bool:
-        """Whether this is an A/A sweep: several arms that are all the same."""
+        """Whether this is an A/A sweep: several arms with equal values."""
         repeated = any(len(values) > 1 for values in self.compare.values())
         return repeated and all(len({value_key(v) for v in values}) == 1 for values in self.compare.values())
 
@@ -213,18 +213,18 @@ class SweepSpec:
     @property
     def looks(self) -> tuple[int, ...]:
         """Seeds per arm at which verdicts are read: one number, or for `{min: 3, max: 12}` 3, 6 and 12."""
-        asked = self.study.seeds
-        if asked is None:
+        seeds = self.study.seeds
+        if seeds is None:
             return (3 if self.compare or self.tune else 1,)
-        if isinstance(asked, int):
-            return (asked,)
-        looks = [asked.min]
-        while looks[-1] < asked.max:
-            looks.append(min(2 * looks[-1], asked.max))
+        if isinstance(seeds, int):
+            return (seeds,)
+        looks = [seeds.min]
+        while looks[-1] < seeds.max:
+            looks.append(min(2 * looks[-1], seeds.max))
         return tuple(looks)
 
     def noise_floor(self, seeds: int) -> SweepSpec:
-        """A sweep of its own, `<name>-noise`: the baseline alone, as written, on `seeds` seeds.
+        """A separate sweep, `<name>-noise`: the baseline alone, as written, on `seeds` seeds.
 
         The spread of its results is the noise that any difference has to exceed.
         """

@@ -92,7 +92,7 @@ class _Reader:
             key = key_node.value if isinstance(key_node, ScalarNode) else None
             here = f"{path}.{key}" if path else str(key)
             if key is None:
-                self.report(line, path, "found a key that is no plain word; allowed: field names")
+                self.report(line, path, "found a key that is not a plain word; allowed: field names")
             elif key in plain:
                 first = self.lines[here]
                 self.report(line, here, f"found twice (first on line {first}); allowed: once")
@@ -106,7 +106,7 @@ def read_yaml(path: Path) -> Document:
     """Read a YAML file whose top level is a mapping.
 
     Raises:
-        SpecError: the file cannot be read, is no UTF-8, or is no YAML mapping.
+        SpecError: the file cannot be read, is not UTF-8, or is not a YAML mapping.
     """
     file = str(path)
     try:
@@ -120,7 +120,7 @@ def read_yaml(path: Path) -> Document:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
-        raise SpecError([Problem(file, line, "", f"byte {error.start} is no UTF-8")]) from error
+        raise SpecError([Problem(file, line, "", f"byte {error.start} is not UTF-8")]) from error
     return parse_yaml(text, file)
 
 
@@ -138,9 +138,9 @@ def parse_yaml(text: str, file: str) -> Document:
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 0
-        raise SpecError([Problem(file, line, "", f"is no valid YAML: {error.problem or error.context}")]) from error
+        raise SpecError([Problem(file, line, "", f"is not valid YAML: {error.problem or error.context}")]) from error
     except (YAMLError, ValueError) as error:
-        raise SpecError([Problem(file, 0, "", f"is no valid YAML: {' '.join(str(error).split())}")]) from error
+        raise SpecError([Problem(file, 0, "", f"is not valid YAML: {' '.join(str(error).split())}")]) from error
     except RecursionError:
         raise SpecError([Problem(file, 1, "", "is nested too deeply for a spec")]) from None
     if not isinstance(node, MappingNode):
@@ -152,7 +152,7 @@ def parse_yaml(text: str, file: str) -> Document:
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else 0
-        raise SpecError([Problem(file, line, "", f"is no valid YAML: {getattr(error, 'problem', error)}")]) from error
+        raise SpecError([Problem(file, line, "", f"is not valid YAML: {getattr(error, 'problem', error)}")]) from error
     return Document(file, values, reader.lines, tuple(reader.problems))
 
 
@@ -160,6 +160,6 @@ def parse_value(text: str) -> Any:
     """One YAML value from the command line: `50_000`, `1e-3`, `[0.0, 0.1]`, `muon`.
 
     Raises:
-        SpecError: the text is no YAML value.
+        SpecError: the text is not a YAML value.
     """
     return parse_yaml("value: " + text, "--set").values.get("value")

@@ -157,7 +157,7 @@ def split_text(text: str, split: Split) -> dict[str, str]:
     """Cut a text into three contiguous parts, by shares of its characters.
 
     A cut inside a word moves forward to the next white space, so that every tokenizer gets the same whole words. If
-    there is no white space up to the end of the part, the cut stays at its share.
+    there is no white space up to the end of the part, the cut is made at its share.
     """
     size = len(text)
     ends = [round(size * (1 - split.val - split.test)), round(size * (1 - split.test)), size]

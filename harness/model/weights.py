@@ -102,7 +102,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     ascending = vocabulary.ndim == 1 and len(vocabulary) and (np.diff(vocabulary) > 0).all()
     valid = ascending and vocabulary[0] >= 0 and vocabulary[-1] < VOCABULARY[tokenizer.name]
     if not valid or len(vocabulary) > config.vocab_size:
-        raise CheckpointError(f"{folder / WEIGHTS}: holds a {TOKEN_IDS} that is no set of {tokenizer.name}'s ids")
+        raise CheckpointError(f"{folder / WEIGHTS}: holds a {TOKEN_IDS} that is not a set of {tokenizer.name} ids")
     return tokenizer.restricted_to(vocabulary)
 
 

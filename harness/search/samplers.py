@@ -37,7 +37,7 @@ warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning
 
 
 class _Grid(GridSampler):
-    """Optuna's grid for ask and tell. The original stops the `optimize` loop after its last point; there is no loop."""
+    """Optuna's grid for ask and tell. The original stops the `optimize` loop at the end, which fails without one."""
 
     def after_trial(self, *_: object, **__: object) -> None:
         """Do nothing: the sweep counts the trials."""

@@ -31,7 +31,7 @@ OptunaStorage = BaseStorage
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
-# User attributes of studies and trials, beside Optuna's own values and intermediate values.
+# User attributes of studies and trials, in addition to Optuna's own values and intermediate values.
 IDENTITY = "identity"
 ARM = "arm"
 OUTCOME = "outcome"
@@ -159,7 +159,7 @@ class ArmStudy:
         return trial, {path: trial.params[path] for path in self.space}
 
     def report(self, trial: Trial, tokens: int, loss: float) -> bool:
-        """Report a validation loss after so many tokens; True if the pruner wants the trial stopped."""
+        """Report a validation loss after `tokens` training tokens; True if the pruner wants the trial stopped."""
         if (
             tokens not in self.storage.get_trial(self._id(trial.number)).intermediate_values
         ):  # else an earlier process reported it

@@ -156,7 +156,8 @@ class Evaluator:
     Attributes:
         config, data, model, device, precision: of the run.
         read_test: score the test split too, in the last evaluation.
-        common_context: score `common_context_loss` with so many tokens before each target, in the last evaluation.
+        common_context: tokens before each target of `common_context_loss`, in the last evaluation; None: it is not
+            measured.
         stop: called before every batch; true stops the evaluation.
         step0_cache: evaluations at step 0 by their key, shared with other runs of the process.
     """

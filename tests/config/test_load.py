@@ -249,7 +249,7 @@ def test_mistakes_in_settings_name_the_setting(tmp_path: Path) -> None:
         "--set model.heads=2: model.heads: unknown field 'heads'; did you mean n_heads? allowed: "
         + ", ".join(sorted([*ModelConfig.model_fields, "preset"])),
         "--set nothing: allowed: path=value",
-        "--set train.batch_tokens=[: train.batch_tokens: is no valid YAML: expected the node content, but found "
+        "--set train.batch_tokens=[: train.batch_tokens: is not valid YAML: expected the node content, but found "
         "'<stream end>'",
         "--set train.seed=one: train.seed: found 'one'; allowed: a whole number at least 0 and at most 4611686018427387904",  # noqa: E501
     ]

@@ -35,12 +35,12 @@ def test_duplicate_keys_are_all_reported_with_both_lines() -> None:
         ("", "f:1: found nothing"),
         ("- 1", "f:1: found a list"),
         ("hello", "f:1: found a single value"),
-        ("a: [1\nb: 2", "f:2: is no valid YAML: expected ',' or ']'"),
-        ("a: *nobody", "f:1: is no valid YAML: found undefined alias"),
-        ("\ta: 1", "f:1: is no valid YAML"),
+        ("a: [1\nb: 2", "f:2: is not valid YAML: expected ',' or ']'"),
+        ("a: *nobody", "f:1: is not valid YAML: found undefined alias"),
+        ("\ta: 1", "f:1: is not valid YAML"),
         ("# no\r%YAML 1.1\r---\ra: no", "f:2: found '%YAML 1.1'; allowed: YAML 1.2"),
         ("# no\n%YAML 1.1\n---\na: no", "f:2: found '%YAML 1.1'; allowed: YAML 1.2"),
-        ("a: 1\n---\nb: 2", "is no valid YAML"),
+        ("a: 1\n---\nb: 2", "is not valid YAML"),
     ],
 )
 def test_a_text_that_is_not_a_yaml_mapping_gives_one_line(text: str, message: str) -> None:
@@ -104,7 +104,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     for path, message in [
         (tmp_path / "missing.yaml", "missing.yaml: cannot be read: No such file"),
         (tmp_path, "cannot be read: Is a directory"),
-        (latin, "latin.yaml:2: byte 11 is no UTF-8"),
+        (latin, "latin.yaml:2: byte 11 is not UTF-8"),
         (huge, "is larger than 1,000,000 bytes"),
     ]:
         with pytest.raises(SpecError) as caught:

@@ -200,12 +200,12 @@ def _change_text(draw: Callable[..., Any], text: str) -> str:
     j = draw(st.integers(0, len(line)))
     match draw(
         st.sampled_from(
-            ["twice", "lost", "indent", "anchor", "tag", "character", "comment", "document", "deep", "bomb"]
+            ["duplicate", "delete", "indent", "anchor", "tag", "character", "comment", "document", "deep", "bomb"]
         )
     ):
-        case "twice":
+        case "duplicate":
             lines.insert(i, line)
-        case "lost":
+        case "delete":
             del lines[i]
         case "indent":
             lines[i] = draw(st.sampled_from([" ", "  ", "\t", "- ", "? ", "\u00a0"])) + line
@@ -215,10 +215,10 @@ def _change_text(draw: Callable[..., Any], text: str) -> str:
         case "tag":
             lines[i] = line.replace(": ", f": {draw(st.sampled_from(TAGS))} ", 1)
         case "character":
-            sign = draw(
+            inserted = draw(
                 st.sampled_from([*"{}[]:,#&*!|>'\"%@`?-\\\t\r\0\x07\x1b\x85\ufeff\u2028\U0001f600"]) | st.characters()
             )
-            lines[i] = line[:j] + sign + line[j + draw(st.integers(0, 1)) :]
+            lines[i] = line[:j] + inserted + line[j + draw(st.integers(0, 1)) :]
         case "comment":
             lines[i] = line[:j] + " # " + line[j:]
         case "document":

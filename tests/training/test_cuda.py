@@ -1,6 +1,6 @@
 """Tests that need a GPU: the CPU's numbers, no synchronization between points, resumed runs, a whole sweep.
 
-Everything else about GPUs is tested without one, beside the tests of each module.
+The tests of each module cover everything else about GPUs without one.
 """
 
 from __future__ import annotations

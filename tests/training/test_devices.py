@@ -89,7 +89,7 @@ def test_auto_compiles_only_long_runs_on_a_gpu(monkeypatch: pytest.MonkeyPatch) 
     assert not resolve_compile(above, CUDA, 100)
 
 
-def test_tf32_is_allowed_only_beside_bf16_on_a_gpu() -> None:
+def test_tf32_is_allowed_only_with_bf16_on_a_gpu() -> None:
     try:
         set_matmul_precision(CUDA, "bf16")
         assert torch.get_float32_matmul_precision() == "high"
