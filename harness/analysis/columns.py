@@ -63,10 +63,10 @@ def training_seeds(runs: pd.DataFrame) -> pd.Series:
 
 
 _KNOWN: Final = frozenset(value for name, value in vars(metrics).items() if name.isupper() and isinstance(value, str))
-_ASIDE: Final = ("optim/", "perf/", "system/")  # metrics of the training and the machine, not of the model
+_NOT_OF_MODEL: Final = ("optim/", "perf/", "system/")  # metrics of the training and the machine, not of the model
 
 
 def other_metrics(runs: pd.DataFrame) -> list[str]:
     """Metrics of a model that `harness.core.metrics` does not name, such as `val/accuracy`, in the order of columns."""
     names = [str(name) for name in runs if "/" in str(name) and name not in _KNOWN]
-    return [name for name in names if not name.startswith(_ASIDE) and len(finite(runs, name))]
+    return [name for name in names if not name.startswith(_NOT_OF_MODEL) and len(finite(runs, name))]

@@ -122,10 +122,10 @@ def compare(
     _check(runs, order, baseline, metric, nats)
     if (
         baseline is not None
-        and (ground := comparability(runs, chosen)).reason
-        and not (ground.ranked and metric == ground.metric)
+        and (basis := comparability(runs, chosen)).reason
+        and not (basis.ranked and metric == basis.metric)
     ):
-        raise ValueError(f"metric: found {metric!r} with baseline {baseline!r}. {ground.reason}")
+        raise ValueError(f"metric: found {metric!r} with baseline {baseline!r}. {basis.reason}")
     return compare_verdict_runs(chosen, confirm_seeds(runs), order, baseline, metric, nats, looks)
 
 
@@ -178,10 +178,10 @@ def undecided_arms(
     if not results:
         return []
     runs = pd.DataFrame(list(results))
-    ground = comparability(runs)
-    if not ground.ranked:  # more seeds do not make different texts comparable
+    basis = comparability(runs)
+    if not basis.ranked:  # more seeds do not make different texts comparable
         return []
-    table = compare(runs, baseline, ground.metric, arms, delta, looks)
+    table = compare(runs, baseline, basis.metric, arms, delta, looks)
     open_still = (table["verdict"] == Verdict.UNDECIDED) & (table["pairs"] > 0)
     return [str(arm) for arm in table.loc[open_still, "arm"]]
 
@@ -220,26 +220,28 @@ def _described(arm: str, runs: pd.DataFrame, is_baseline: bool, metric: str) -> 
         "is_baseline": is_baseline,
         "metric": metric,
         "seeds": len(values),
-        **mean_interval(values).under("mean", "low", "high"),
+        **mean_interval(values).as_columns("mean", "low", "high"),
         "perplexity": metrics.perplexity(mean_interval(finite(runs, metrics.VAL_LOSS)).mean),
         "bits_per_byte": mean_interval(finite(runs, metrics.VAL_BITS_PER_BYTE)).mean,
         "test_seeds": len(test),
-        **mean_interval(test).under("test_mean", "test_low", "test_high"),
-        **mean_interval(finite(runs, metrics.VAL_COMMON_LOSS)).under(
+        **mean_interval(test).as_columns("test_mean", "test_low", "test_high"),
+        **mean_interval(finite(runs, metrics.VAL_COMMON_LOSS)).as_columns(
             *(f"common_context_{end}" for end in ("mean", "low", "high"))
         ),
     }
 
 
-_FIGURES: Final = tuple(field.name for field in fields(Judgement) if field.name not in ("pairs", "interval", "verdict"))
+_STATISTICS: Final = tuple(
+    field.name for field in fields(Judgement) if field.name not in ("pairs", "interval", "verdict")
+)
 
 
 def _compared(judgement: Judgement | None, delta: float) -> dict[str, object]:
     interval = judgement.interval if judgement else Interval(math.nan, math.nan, math.nan)
     return {
         "pairs": judgement.pairs if judgement else 0,
-        **interval.under("difference", "difference_low", "difference_high"),
-        **{name: getattr(judgement, name) if judgement else math.nan for name in _FIGURES},
+        **interval.as_columns("difference", "difference_low", "difference_high"),
+        **{name: getattr(judgement, name) if judgement else math.nan for name in _STATISTICS},
         "verdict": str(judgement.verdict) if judgement else math.nan,
         "delta": delta if judgement else math.nan,
     }

@@ -51,7 +51,7 @@ _TEXTS: Final = frozenset({"data.corpus", "data.path", "data.url"})
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """A sweep, and every statistic that its report shows. Each is computed once, on first access.
+    """A sweep, and every statistic that its report shows; each is computed once, on first access.
 
     Attributes:
         record, runs: one sweep, as the tracking readers return it.
@@ -75,7 +75,7 @@ class Evidence:
         return [arm for arm in self.arms if arm != self.record.baseline]
 
     @cached_property
-    def same(self) -> list[list[str]]:
+    def equal_arms(self) -> list[list[str]]:
         """Groups of two or more arms with equal values, by name: an A/A sweep."""
         groups: dict[str, list[str]] = {}
         for arm in self.record.arms:
@@ -177,7 +177,7 @@ class Evidence:
         return self.comparability.ranked
 
     @property
-    def nats(self) -> float:
+    def delta_nats(self) -> float:
         """δ in nats per token."""
         return float(self.record.study.get("delta") or StudyConfig().delta)
 
@@ -186,7 +186,9 @@ class Evidence:
         """One row per arm, as `harness.analysis.comparison.compare` returns them."""
         baseline = self.record.baseline if len(self.arms) > 1 and self.ranked else None
         looks = self.looks if self.adaptive else None
-        return compare_verdict_runs(self.chosen, self.confirm_seeds, self.arms, baseline, self.metric, self.nats, looks)
+        return compare_verdict_runs(
+            self.chosen, self.confirm_seeds, self.arms, baseline, self.metric, self.delta_nats, looks
+        )
 
     @cached_property
     def other_metrics(self) -> dict[str, list[Interval]]:

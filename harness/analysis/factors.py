@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float64]
 
-_FIGURES: Final = ("alpha", "p", "p_holm", "sign_flip_p", "d_z", "mde", "seeds_needed")  # of a `Judgement`
+_STATISTICS: Final = ("alpha", "p", "p_holm", "sign_flip_p", "d_z", "mde", "seeds_needed")  # of a `Judgement`
 _DIFFERENCE: Final = ("difference", "difference_low", "difference_high")
 _INTERACTION: Final = ("interaction_mean", "interaction_low", "interaction_high")
 _NOTHING: Final = Interval(math.nan, math.nan, math.nan)
@@ -148,9 +148,9 @@ def grid_of(chosen: pd.DataFrame, seeds: Sequence[int], record: SweepRecord, met
 def _check(runs: pd.DataFrame, chosen: pd.DataFrame, metric: str) -> None:
     if not metric.startswith("val/"):
         raise ValueError(f"metric: found {metric!r}; allowed: a metric of the validation split, such as val/loss")
-    ground = comparability(runs, chosen)
-    if ground.reason and not (ground.ranked and metric == ground.metric):
-        raise ValueError(f"metric: found {metric!r}. {ground.reason}")
+    basis = comparability(runs, chosen)
+    if basis.reason and not (basis.ranked and metric == basis.metric):
+        raise ValueError(f"metric: found {metric!r}. {basis.reason}")
 
 
 def main_effect(values: npt.ArrayLike, factors: int, axis: int, level: int, baseline: int) -> Floats:
@@ -244,10 +244,10 @@ def marginals(found: Grid, metric: str, delta: float, looks: Sequence[int] | Non
                     "metric": metric,
                     "arms": found.arms.size // len(levels),
                     "seeds": len(known),
-                    **mean_interval(means[known]).under("mean", "low", "high"),
+                    **mean_interval(means[known]).as_columns("mean", "low", "high"),
                     "pairs": judgement.pairs if judgement else 0,
-                    **(judgement.interval if judgement else _NOTHING).under(*_DIFFERENCE),
-                    **{name: getattr(judgement, name) if judgement else math.nan for name in _FIGURES},
+                    **(judgement.interval if judgement else _NOTHING).as_columns(*_DIFFERENCE),
+                    **{name: getattr(judgement, name) if judgement else math.nan for name in _STATISTICS},
                     "verdict": str(judgement.verdict) if judgement else math.nan,
                     "delta": delta,
                     "run_ids": " ".join(np.moveaxis(found.run_ids, axis, 0)[level][..., known].ravel()),
@@ -291,8 +291,8 @@ def interactions(found: Grid, metric: str, delta: float, looks: Sequence[int] | 
                 "metric": metric,
                 "seeds": judgement.pairs,
                 **_simple_effects(found, axes, levels, used := np.flatnonzero(~np.isnan(contrast))[: judgement.pairs]),
-                **judgement.interval.under(*_INTERACTION),
-                **{name: getattr(judgement, name) for name in _FIGURES},
+                **judgement.interval.as_columns(*_INTERACTION),
+                **{name: getattr(judgement, name) for name in _STATISTICS},
                 "verdict": str(_INTERACTIONS[judgement.verdict]),
                 "delta": delta,
                 "run_ids": _corners(found, axes, levels, used),

@@ -28,16 +28,16 @@ if TYPE_CHECKING:
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import Kernel
 
-FEWEST: Final = 8  # trials needed for a fit
-ENOUGH: Final = 0.5  # out-of-bag R² from which the indices are shown
+MIN_TRIALS: Final = 8  # trials needed for a fit
+MIN_R2: Final = 0.5  # out-of-bag R² from which the indices are shown
 BAGS: Final = 30  # bootstrap samples
-MOST: Final = 200  # most trials of one fit: time is cubic in them, and more hardly improve it
+MAX_TRIALS: Final = 200  # most trials of one fit: its time is cubic in them, and more hardly improve it
 
-_LENGTHS: Final = (0.05, 20.0)  # bounds of the length scales; every dimension has length 1
-_NOISES: Final = (1e-5, 10.0)  # bounds of the noise variance, in units of the variance of the losses
-_POINTS: Final = 4096  # size of each of the two samples of the Sobol estimator
-_FEWER: Final = 512  # the same for the intervals, which need less precision
-_SUPPORT: Final = 128  # points, in addition to the trials, at which posterior functions are sampled
+_LENGTH_BOUNDS: Final = (0.05, 20.0)  # bounds of the length scales; every dimension has length 1
+_NOISE_BOUNDS: Final = (1e-5, 10.0)  # bounds of the noise variance, in units of the variance of the losses
+_SOBOL_POINTS: Final = 4096  # size of each of the two samples of the Sobol estimator
+_SOBOL_POINTS_INTERVAL: Final = 512  # the same for the intervals, which need less precision
+_POSTERIOR_POINTS: Final = 128  # points, in addition to the trials, at which posterior functions are sampled
 
 Floats = npt.NDArray[np.float64]
 Dimension = Mapping[str, Sequence[Any]]  # kind → values, as a spec writes it
@@ -112,7 +112,7 @@ def importance(
         raise ValueError(f"losses: found shape {y.shape}; allowed: one per trial, ({len(trials)},)")
     if not np.isfinite(y).all():
         raise ValueError(f"losses: found {y[~np.isfinite(y)][0]}; allowed: finite numbers")
-    if len(y) < FEWEST or not tune or np.ptp(y) == 0:
+    if len(y) < MIN_TRIALS or not tune or np.ptp(y) == 0:
         return None
     from sklearn.exceptions import ConvergenceWarning
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
@@ -133,23 +133,25 @@ def _importance(
 ) -> Importance:
     space = list(tune.values())
     x = _columns(np.array([[_quantile(trial[path], tune[path]) for trial in trials] for path in tune]), space)
-    rows = _thinned(np.arange(len(y)), rng)
+    rows = _subsample(np.arange(len(y)), rng)
     whole = _fit(x[rows], y[rows])
     bags, predicted, times = [], np.zeros(len(y)), np.zeros(len(y))
     for _ in range(BAGS):
-        inside = _thinned(np.unique(rng.integers(0, len(y), len(y))), rng)
+        inside = _subsample(np.unique(rng.integers(0, len(y), len(y))), rng)
         outside = np.setdiff1d(np.arange(len(y)), inside)
         bag = _fit(x[inside], y[inside], whole)
         predicted[outside] += bag.predict(x[outside]) if len(outside) else 0
         times[outside] += 1
-        bags.append(_drawn(bag, _columns(rng.random((len(space), _SUPPORT)), space), rng))
+        bags.append(_posterior_sample(bag, _columns(rng.random((len(space), _POSTERIOR_POINTS)), space), rng))
     seen = times > 0
-    cells = _cells(x[seen], space)
+    cells = _voronoi_weights(x[seen], space)
     errors = y[seen] - predicted[seen] / times[seen]
     r2 = 1 - float(cells @ errors**2 / (cells @ (y[seen] - cells @ y[seen]) ** 2))
 
-    (main,), (total,) = _shares([whole], space, _POINTS)
-    low, high = np.quantile(_shares(bags, space, _FEWER)[0], [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    (main,), (total,) = _sobol_indices([whole], space, _SOBOL_POINTS)
+    low, high = np.quantile(
+        _sobol_indices(bags, space, _SOBOL_POINTS_INTERVAL)[0], [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0
+    )
     low, high = np.minimum(low, main), np.maximum(high, main)
     shares = [Share(path, *(float(v[d]) for v in (main, low, high, total))) for d, path in enumerate(tune)]
     return Importance(
@@ -157,7 +159,7 @@ def _importance(
         r2=r2,
         shares=tuple(sorted(shares, key=lambda share: -share.main)),
         interactions=max(0.0, 1 - float(main.sum())),
-        enough=r2 >= ENOUGH,
+        enough=r2 >= MIN_R2,
     )
 
 
@@ -195,8 +197,8 @@ def _columns(quantiles: Floats, space: Sequence[Dimension]) -> Floats:
     return np.hstack(columns)
 
 
-def _thinned(rows: npt.NDArray[np.int64], rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    return rows if len(rows) <= MOST else np.sort(rng.choice(rows, MOST, replace=False))
+def _subsample(rows: npt.NDArray[np.int64], rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    return rows if len(rows) <= MAX_TRIALS else np.sort(rng.choice(rows, MAX_TRIALS, replace=False))
 
 
 def _fit(x: Floats, y: Floats, like: GaussianProcessRegressor | None = None) -> GaussianProcessRegressor:
@@ -206,16 +208,18 @@ def _fit(x: Floats, y: Floats, like: GaussianProcessRegressor | None = None) -> 
 
     if like is None:
         lengths, noise, restarts = [0.5] * x.shape[1], 1e-2, 1
-        signals = [ConstantKernel(1, (1e-2, 1e3)) * Matern(lengths, _LENGTHS, nu) for nu in (2.5, math.inf)]
+        signals = [ConstantKernel(1, (1e-2, 1e3)) * Matern(lengths, _LENGTH_BOUNDS, nu) for nu in (2.5, math.inf)]
     else:
         signals, noise, restarts = [like.kernel_], like.alpha, 0
-    options = {"normalize_y": True, "optimizer": _climb, "n_restarts_optimizer": restarts, "random_state": 0}
-    fits = [GaussianProcessRegressor(signal + WhiteKernel(noise, _NOISES), **options).fit(x, y) for signal in signals]
+    options = {"normalize_y": True, "optimizer": _lbfgs, "n_restarts_optimizer": restarts, "random_state": 0}
+    fits = [
+        GaussianProcessRegressor(signal + WhiteKernel(noise, _NOISE_BOUNDS), **options).fit(x, y) for signal in signals
+    ]
     kernel = max(fits, key=lambda fit: float(fit.log_marginal_likelihood_value_)).kernel_
     return _process(x, y, kernel.k1, kernel.k2.noise_level)  # noise as alpha: posterior samples then exclude it
 
 
-def _climb(loss: Callable[..., Any], start: Floats, bounds: Floats) -> tuple[Floats, float]:
+def _lbfgs(loss: Callable[..., Any], start: Floats, bounds: Floats) -> tuple[Floats, float]:
     """scikit-learn's L-BFGS-B optimizer with a looser tolerance, in two thirds of the time."""
     from scipy.optimize import minimize
 
@@ -230,14 +234,18 @@ def _process(x: Floats, y: Floats, kernel: Kernel, noise: float) -> GaussianProc
     return GaussianProcessRegressor(kernel, alpha=noise, optimizer=None, normalize_y=True).fit(x, y)
 
 
-def _drawn(fit: GaussianProcessRegressor, points: Floats, rng: np.random.Generator) -> GaussianProcessRegressor:
+def _posterior_sample(
+    fit: GaussianProcessRegressor, points: Floats, rng: np.random.Generator
+) -> GaussianProcessRegressor:
     """A random function from the posterior: sampled at the trials and these points, interpolated between them."""
     points = np.vstack([fit.X_train_, points])
     values = fit.sample_y(points, random_state=int(rng.integers(2**31)))[:, 0]
-    return _process(points, values, fit.kernel_, _NOISES[0])
+    return _process(points, values, fit.kernel_, _NOISE_BOUNDS[0])
 
 
-def _shares(fits: Sequence[GaussianProcessRegressor], space: Sequence[Dimension], points: int) -> tuple[Floats, Floats]:
+def _sobol_indices(
+    fits: Sequence[GaussianProcessRegressor], space: Sequence[Dimension], points: int
+) -> tuple[Floats, Floats]:
     """First-order and total Sobol indices of the posterior means of these fits, each of shape (fits, d)."""
     from scipy.stats import sobol_indices, uniform
 
@@ -251,7 +259,7 @@ def _shares(fits: Sequence[GaussianProcessRegressor], space: Sequence[Dimension]
     return main, np.maximum(main, total)
 
 
-def _cells(x: Floats, space: Sequence[Dimension]) -> Floats:
+def _voronoi_weights(x: Floats, space: Sequence[Dimension]) -> Floats:
     """The share of the space nearest to each trial (its Voronoi cell), shape (n,); identical trials split theirs."""
     from scipy.spatial.distance import cdist
     from scipy.stats import qmc

@@ -30,7 +30,7 @@ def analysis_plan(spec: SweepSpec) -> dict[str, Any]:
     from harness.analysis.significance import ALPHA, look_levels  # scipy
 
     arms = [arm.name for arm in spec.arms()]
-    metric, ranked = _ground(spec)
+    metric, ranked = _metric_and_ranked(spec)
     comparisons = len(arms) - 1 if ranked else 0
     several = len(spec.looks) > 1
     why = "arms that are scored on different texts are not ranked" if not ranked else "there is one arm"
@@ -73,7 +73,7 @@ def plan_digest(plan: Mapping[str, Any]) -> str:
     return digest_of(dict(plan))
 
 
-def _ground(spec: SweepSpec) -> tuple[str, bool]:
+def _metric_and_ranked(spec: SweepSpec) -> tuple[str, bool]:
     """The metric that compares the arms, and whether they can be compared: `comparability` before there are runs."""
     data = [spec.run_config(arm.values).data for arm in spec.arms()]
     texts = [config.model_dump(exclude={"tokenizer", "vocab"}) for config in data]

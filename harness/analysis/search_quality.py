@@ -94,17 +94,17 @@ class Nearness:
 
     Attributes:
         distance: from the best trial to the nearest diverged one; each searched range has length 1.
-        reach: largest distance that counts as near: the median distance of a trial to its nearest neighbour, and at
+        threshold: largest distance that counts as near: the median distance of a trial to its nearest neighbour, and at
             least 0.1.
     """
 
     distance: float
-    reach: float
+    threshold: float
 
     @property
-    def touches(self) -> bool:
-        """Whether the best trial lies next to a diverged one: no farther away than trials usually are."""
-        return self.distance <= self.reach * (1 + 1e-9)  # tolerates rounding
+    def is_near(self) -> bool:
+        """Whether the best trial lies next to a diverged one: no farther away than `threshold`."""
+        return self.distance <= self.threshold * (1 + 1e-9)  # tolerates rounding
 
 
 def nearest_diverged(

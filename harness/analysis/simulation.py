@@ -55,7 +55,7 @@ class Check:
     at_most: float = math.nan
 
     @property
-    def kept(self) -> bool:
+    def passed(self) -> bool:
         """Whether the share lies within its bounds."""
         return not (self.found < self.at_least or self.found > self.at_most)
 
@@ -114,7 +114,7 @@ def false_alarms(sweeps: int, seeds: int, noise: Noise, generator: np.random.Gen
     yield Check("no difference, some arm has the lowest mean loss", noise, seeds, naive)
 
 
-def finds_what_it_could(sweeps: int, seeds: int, generator: np.random.Generator) -> Check:
+def power(sweeps: int, seeds: int, generator: np.random.Generator) -> Check:
     """One arm better by the minimum detectable effect: the share of sweeps that call it better."""
     effect = detectable_effect(math.sqrt(2) * SPREAD, seeds, ALPHA / ARMS)
     found = [words[0] == Verdict.BETTER for words in judged(simulate(generator, sweeps, seeds, effect=-effect))]
@@ -122,7 +122,7 @@ def finds_what_it_could(sweeps: int, seeds: int, generator: np.random.Generator)
     return Check("detectable effect found", "normal", seeds, float(np.mean(found)), at_least=limit)
 
 
-def wrongly_equal(sweeps: int, seeds: int, noise: Noise, generator: np.random.Generator) -> Check:
+def false_equivalence(sweeps: int, seeds: int, noise: Noise, generator: np.random.Generator) -> Check:
     """One arm worse by exactly δ: the share of sweeps that call it no different; at most α/2m, one tail."""
     losses = simulate(generator, sweeps, seeds, noise, effect=DELTA)
     called = [words[0] == Verdict.NO_DIFFERENCE for words in judged(losses)]
@@ -139,7 +139,7 @@ def coverage(intervals: int, seeds: int, noise: Noise, generator: np.random.Gene
     return Check("95 % interval contains the true difference", noise, seeds, held, *bounds)
 
 
-def false_alarms_in_rounds(sweeps: int, noise: Noise, generator: np.random.Generator) -> Iterator[Check]:
+def adaptive_false_alarms(sweeps: int, noise: Noise, generator: np.random.Generator) -> Iterator[Check]:
     """`false_alarms` with several looks, and the same with every look at the full level α."""
     losses = simulate(generator, sweeps, LOOKS[-1], noise)
     called = [any(word in DIFFERENT for word in words) for words in reported(losses, LOOKS)]
@@ -152,7 +152,7 @@ def false_alarms_in_rounds(sweeps: int, noise: Noise, generator: np.random.Gener
     yield Check("the same, every look at the full level", noise, _RANGE, float(uncorrected.mean()))
 
 
-def finds_what_it_could_in_rounds(sweeps: int, generator: np.random.Generator) -> Iterator[Check]:
+def adaptive_power(sweeps: int, generator: np.random.Generator) -> Iterator[Check]:
     """One arm better by the detectable effect of the last look: the share of sweeps that find it, and seeds used."""
     level = look_levels(LOOKS)[-1] / ARMS
     effect = detectable_effect(math.sqrt(2) * SPREAD, LOOKS[-1], level)
@@ -165,7 +165,7 @@ def finds_what_it_could_in_rounds(sweeps: int, generator: np.random.Generator) -
     yield Check(f"seeds trained, of {LOOKS[-1]} per arm", "normal", _RANGE, trained)
 
 
-def coverage_in_rounds(intervals: int, noise: Noise, generator: np.random.Generator) -> Check:
+def adaptive_coverage(intervals: int, noise: Noise, generator: np.random.Generator) -> Check:
     """`coverage` of the intervals at the last look of an adaptive sweep."""
     losses = simulate(generator, intervals, LOOKS[-1], noise)
     levels = dict(zip(LOOKS, look_levels(LOOKS), strict=True))
@@ -185,17 +185,17 @@ def audit(sweeps: int = SWEEPS, seed: int = 1) -> Iterator[Check]:
         for seeds in (3, 5):
             yield from false_alarms(sweeps, seeds, noise, generator)
     for noise in NOISES:
-        yield wrongly_equal(sweeps, 12, noise, generator)
+        yield false_equivalence(sweeps, 12, noise, generator)
     for seeds in (3, 5, 8):
-        yield finds_what_it_could(sweeps, seeds, generator)
+        yield power(sweeps, seeds, generator)
     for noise in NOISES:
         for seeds in COVERED_SEEDS:
             yield coverage(10 * sweeps, seeds, noise, generator)
     for noise in NOISES:
-        yield from false_alarms_in_rounds(sweeps, noise, generator)
-    yield from finds_what_it_could_in_rounds(sweeps, generator)
+        yield from adaptive_false_alarms(sweeps, noise, generator)
+    yield from adaptive_power(sweeps, generator)
     for noise in NOISES:
-        yield coverage_in_rounds(10 * sweeps, noise, generator)
+        yield adaptive_coverage(10 * sweeps, noise, generator)
 
 
 def audit_lines(checks: Iterable[Check]) -> list[list[str]]:
@@ -207,7 +207,7 @@ def audit_lines(checks: Iterable[Check]) -> list[list[str]]:
             for sign, bound in (("≥", check.at_least), ("≤", check.at_most))
             if not math.isnan(bound)
         ]
-        result = ("ok" if check.kept else "FAILED") if bounds else ""
+        result = ("ok" if check.passed else "FAILED") if bounds else ""
         lines.append([check.name, check.noise, str(check.seeds), _percent(check.found), ", ".join(bounds), result])
     return lines
 

@@ -38,7 +38,7 @@ class Interval(NamedTuple):
         """Half the width of the interval, the number after ±. A t interval is symmetric about its mean."""
         return (self.high - self.low) / 2
 
-    def under(self, *names: str) -> dict[str, float]:
+    def as_columns(self, *names: str) -> dict[str, float]:
         """Mean, low and high as a dict under these three column names."""
         return dict(zip(names, self, strict=True))
 

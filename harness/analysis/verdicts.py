@@ -79,7 +79,7 @@ class Judgement:
 
 
 @dataclass
-class _Standing:
+class _ArmState:
     """The state of one arm after a look: its paired differences, the level, p and adjusted p, the verdict."""
 
     values: npt.NDArray[np.float64]
@@ -107,7 +107,7 @@ def judge(
     data = [np.asarray(values, dtype=np.float64) for values in differences]
     if not data:
         return []
-    return [_judgement(standing, len(data), delta, alpha) for standing in _stand(data, delta, alpha, looks)]
+    return [_judgement(arm, len(data), delta, alpha) for arm in _test_looks(data, delta, alpha, looks)]
 
 
 def verdicts(
@@ -115,16 +115,16 @@ def verdicts(
 ) -> list[tuple[Verdict, int]]:
     """Only the verdicts of `judge` and their numbers of pairs; many times faster, for simulations."""
     data = [np.asarray(values, dtype=np.float64) for values in differences]
-    return [(standing.verdict, standing.values.size) for standing in _stand(data, delta, alpha, looks)]
+    return [(arm.verdict, arm.values.size) for arm in _test_looks(data, delta, alpha, looks)]
 
 
-def _stand(
+def _test_looks(
     data: Sequence[npt.NDArray[np.float64]], delta: float, alpha: float, looks: Sequence[int] | None
-) -> list[_Standing]:
+) -> list[_ArmState]:
     """Test the arms look by look; an arm that is decided is not tested again."""
     sizes = tuple(looks) if looks else (max((len(values) for values in data), default=0) or 1,)
     levels = look_levels(sizes, alpha)
-    arms = [_Standing(_pairs(values, sizes[0]), levels[0]) for values in data]
+    arms = [_ArmState(_pairs(values, sizes[0]), levels[0]) for values in data]
     for before, n, level in zip((0, *sizes), sizes, levels, strict=False):
         # An arm takes part in a look only if it has a new pair since the look before.
         active = [
@@ -134,7 +134,7 @@ def _stand(
         ]
         for index in active:
             values = _pairs(data[index], n)
-            arms[index] = _Standing(values, level, float(paired_t_p(values)))
+            arms[index] = _ArmState(values, level, float(paired_t_p(values)))
         # For Holm, an arm already found different counts as rejected (p = 0); all others count towards m.
         waiting = [
             arm.p if index in active else 0.0 if arm.verdict in DIFFERENT else math.nan
@@ -154,7 +154,7 @@ def _pairs(values: npt.NDArray[np.float64], n: int) -> npt.NDArray[np.float64]:
     return known
 
 
-def _verdict(arm: _Standing, delta: float, share: float) -> Verdict:
+def _verdict(arm: _ArmState, delta: float, share: float) -> Verdict:
     if arm.values.size < 2:
         return Verdict.UNDECIDED
     if arm.adjusted <= arm.level:
@@ -163,7 +163,7 @@ def _verdict(arm: _Standing, delta: float, share: float) -> Verdict:
     return Verdict.NO_DIFFERENCE if -delta < low and high < delta else Verdict.UNDECIDED
 
 
-def _judgement(arm: _Standing, comparisons: int, delta: float, alpha: float) -> Judgement:
+def _judgement(arm: _ArmState, comparisons: int, delta: float, alpha: float) -> Judgement:
     values, share = arm.values, arm.level / comparisons
     spread = float(values.std(ddof=1)) if values.size > 1 else math.nan
     return Judgement(

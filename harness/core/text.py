@@ -59,6 +59,11 @@ def fenced(text: str) -> str:
     return f"{fence}text\n{text}\n{fence}"
 
 
+def noun(number_of: float, word: str) -> str:
+    """The word for this many: `run` for 1, else `runs`."""
+    return word if number_of == 1 else f"{word}s"
+
+
 def plural(number_of: int, word: str) -> str:
     """`1 run`, `3 runs`."""
-    return f"{number_of} {word}" + ("" if number_of == 1 else "s")
+    return f"{number_of} {noun(number_of, word)}"

@@ -78,7 +78,7 @@ def _watched(names: list[str], write: Callable[[], ReportFiles], uri: str | None
             last = written.files or last
             where = written.files.html if written.files else "nothing to report yet"
             now = f"{datetime.now():%H:%M:%S}  {where}  {written.ended} runs ended, {len(written.running)} running"
-            out.print(f"{now}; preliminary" if written.going else now, soft_wrap=True)
+            out.print(f"{now}; preliminary" if written.preliminary else now, soft_wrap=True)
             for name in written.running:
                 out.print(f"          {name}", soft_wrap=True)
     except KeyboardInterrupt:
@@ -93,7 +93,7 @@ def _audit() -> None:
     out.print(f"{SWEEPS:,} simulated sweeps per check: this takes a few minutes.")
     checks = list(audit())
     show_table(audit_lines(checks))
-    broken = sum(not check.kept for check in checks)
+    broken = sum(not check.passed for check in checks)
     if broken:
         fail(f"{broken} of {len(checks)} checks are outside their bounds", Exit.FAILED)
 

@@ -1,4 +1,4 @@
-"""Assembles the content of a report from the evidence of a sweep."""
+"""Assembles the content of a report: figures, sections and samples from the evidence of a sweep."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from harness.report.sections.search import search_section
 from harness.report.sections.section import Section
 from harness.report.sections.seed_noise import noise_section
 from harness.report.sections.token_losses import PassageOf, passage
-from harness.report.text.provenance import Opening
+from harness.report.text.provenance import MlflowPages
 from harness.tracking import SweepRecord
 
 # The sections that only some sweeps have, in the order of the page.
@@ -74,6 +74,6 @@ def assemble(
         moments=moments,
         sample_seed=sample_seed,
         passage=passage(evidence, passage_of),
-        opening=Opening(command, evidence.record.experiment_id),
+        mlflow_pages=MlflowPages(command, evidence.record.experiment_id),
         patch=patch,
     )

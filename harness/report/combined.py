@@ -20,7 +20,7 @@ from harness.report.page.markdown import markdown, picture_of, table_of
 from harness.report.page.render import preliminary, render_chapter, render_overview, render_page
 from harness.report.tables.comparison import verdict_cells
 from harness.report.tables.differences import same_everywhere
-from harness.report.tables.table import ARM, Cell, Column, Row, Table, resting_on, spelled, with_half_widths
+from harness.report.tables.table import ARM, Cell, Column, Row, Table, formatted, table_with_runs, with_half_widths
 from harness.report.text.numbers import signed, significant
 from harness.report.write import ReportFiles, read_sweep, write_files
 from harness.tracking import TrackingError
@@ -67,9 +67,9 @@ def _obstacles(contents: Sequence[Content]) -> Iterator[str]:
             ("tokens of the validation split", "tokens", lambda value: f"{value['val']:,}"),
         )
         different = [
-            f"{what} ({spell(first.data[key])} and {spell(other.data[key])})"
-            for what, key, spell in facts
-            if spell(first.data[key]) != spell(other.data[key])
+            f"{what} ({to_text(first.data[key])} and {to_text(other.data[key])})"
+            for what, key, to_text in facts
+            if to_text(first.data[key]) != to_text(other.data[key])
         ]
         if different:
             yield f"{first.name} and {other.name} have different {listed(different)}"
@@ -136,9 +136,9 @@ def arms_table(comparison: pd.DataFrame) -> Table:
         ),
         (Column("Verdict", numeric=False), verdict_cells(ordered)),
         (Column("Test loss"), with_half_widths(intervals(ordered, "test"))),
-        (Column("Perplexity", minor=True), spelled(ordered["perplexity"], significant)),
+        (Column("Perplexity", minor=True), formatted(ordered["perplexity"], significant)),
     ]
-    return resting_on([""] * len(ordered), columns)
+    return table_with_runs([""] * len(ordered), columns)
 
 
 def settings_table(contents: Sequence[Content]) -> Table:

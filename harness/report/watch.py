@@ -24,13 +24,13 @@ class Written:
         files: the report; None if there is nothing to report yet.
         ended: number of runs that have ended.
         running: names of the runs that are training.
-        going: whether the report will be written again.
+        preliminary: whether a sweep still runs, so that the report will be written again.
     """
 
     files: ReportFiles | None
     ended: int
     running: tuple[str, ...]
-    going: bool
+    preliminary: bool
 
 
 def watch(
@@ -58,23 +58,23 @@ def watch(
         try:
             activities = [read_activity(name, uri, sweep) for name in names]
             marks = tuple(activity.digest for activity in activities)
-            going = any(activity.active for activity in activities)
+            active = any(activity.active for activity in activities)
             if marks != seen:
-                yield _written(activities, write, going)
+                yield _written(activities, write, active)
                 seen = marks
             failures = 0
         except TrackingError:
             failures += 1
             if not seen or failures > _PATIENCE:
                 raise
-            going = True
-        if not going:
+            active = True
+        if not active:
             return
         time.sleep(every)
 
 
-def _written(activities: Sequence[Activity], write: Callable[[], ReportFiles], going: bool) -> Written:
+def _written(activities: Sequence[Activity], write: Callable[[], ReportFiles], active: bool) -> Written:
     ended = sum(activity.ended for activity in activities)
     running = tuple(name for activity in activities for name in activity.running)
-    files = write() if all(activity.measured for activity in activities) or not going else None
-    return Written(files, ended, running, going)
+    files = write() if all(activity.measured for activity in activities) or not active else None
+    return Written(files, ended, running, active)

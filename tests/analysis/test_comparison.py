@@ -284,7 +284,7 @@ def test_answer_for_one_seed_one_arm_and_no_run() -> None:
     )
 
 
-def test_lines_for_the_terminal() -> None:
+def test_comparison_as_lines_for_the_terminal() -> None:
     lines = comparison_lines(compare(example.frame(example.confirm_runs()), BASELINE))
     assert lines == [
         ["Arm", "Seeds", "Val loss", "Δ to baseline", "p (Holm)", "Verdict", "Test loss"],

@@ -153,7 +153,7 @@ def test_verdicts_follow_the_rule_for_arms() -> None:
 
 
 def contrasts(losses: Floats) -> Floats:
-    """Those of a 3 × 3 grid; shape (sweeps, 4, seeds) for losses of shape (3, 3, sweeps, seeds)."""
+    """The contrasts of a 3 × 3 grid; shape (sweeps, 4, seeds) for losses of shape (3, 3, sweeps, seeds)."""
     found = [interaction(losses, 2, (0, 1), levels, (0, 0)) for levels in itertools.product((1, 2), (1, 2))]
     return np.stack(found, axis=-2)
 

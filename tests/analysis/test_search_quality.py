@@ -129,15 +129,15 @@ SPACE: Mapping[str, Mapping[str, Sequence[Any]]] = {**RATE, "train.optimizer": {
 def test_an_optimum_is_near_diverged_trials_that_are_its_neighbours() -> None:
     # u = 0, 0.5 (best) and, diverged, 1: every trial is 0.5 from its neighbour, the diverged one too
     near = nearest_diverged(trials(1e-4, 1e-3), [5.0, 4.0], trials(1e-2), RATE)
-    assert near and [near.distance, near.reach] == pytest.approx([0.5, 0.5]) and near.touches
+    assert near and [near.distance, near.threshold] == pytest.approx([0.5, 0.5]) and near.is_near
     # one more at u = 0.45: distances to neighbours 0.45, 0.05, 0.05, 0.5, of median 0.25
     more = nearest_diverged(trials(1e-4, 1e-3, 10**-3.1), [5.0, 4.0, 4.1], trials(1e-2), RATE)
-    assert more and more.distance == pytest.approx(0.5) and more.reach == pytest.approx(0.25) and not more.touches
+    assert more and more.distance == pytest.approx(0.5) and more.threshold == pytest.approx(0.25) and not more.is_near
     # where trials are dense, a tenth of the range counts as near: 0.09 does, 0.11 does not
     crowd = [10 ** (-3 + 2 * step / 1000) for step in range(10)]
     for u, touches in ((0.09, True), (0.11, False)):
         found = nearest_diverged(trials(*crowd), [4.0, *[5.0] * 9], trials(10 ** (-3 + 2 * u)), RATE)
-        assert found and found.reach == 0.1 and found.distance == pytest.approx(u) and found.touches is touches
+        assert found and found.threshold == 0.1 and found.distance == pytest.approx(u) and found.is_near is touches
 
 
 def test_distances_between_trials_worked_by_hand() -> None:

@@ -18,7 +18,7 @@ from harness.report.__main__ import app
 @pytest.mark.parametrize(("seeds", "noise"), [(3, "normal"), (5, "t(3)")])
 def test_reports_of_sweeps_without_a_difference_have_few_false_alarms(seeds: int, noise: Noise) -> None:
     alarms, naive = audit.false_alarms(200, seeds, noise, np.random.default_rng(11))
-    assert alarms.at_most == pytest.approx(0.05 + 2 * math.sqrt(0.05 * 0.95 / 200)) and alarms.kept, alarms
+    assert alarms.at_most == pytest.approx(0.05 + 2 * math.sqrt(0.05 * 0.95 / 200)) and alarms.passed, alarms
     assert naive.found > 0.7  # in 5 of 6 sweeps another arm than the baseline has the lowest mean
 
 
@@ -58,43 +58,43 @@ def test_the_detectable_effect_is_found(seeds: int) -> None:
 
 
 def test_the_detectable_effect_is_found_by_the_verdicts() -> None:
-    assert audit.finds_what_it_could(400, 5, np.random.default_rng(13)).kept
+    assert audit.power(400, 5, np.random.default_rng(13)).passed
 
 
 @pytest.mark.parametrize("noise", audit.NOISES)
 def test_a_difference_of_delta_is_rarely_called_no_difference(noise: Noise) -> None:
-    assert audit.wrongly_equal(300, 12, noise, np.random.default_rng(14)).kept
+    assert audit.false_equivalence(300, 12, noise, np.random.default_rng(14)).passed
     # With this many seeds, most arms without a true difference get this verdict.
     words = audit.judged(simulate(np.random.default_rng(15), 50, 12, noise))
     assert np.mean([word == "no difference larger than δ" for sweep in words for word in sweep]) > 0.5
 
 
 @pytest.mark.parametrize("seeds", audit.COVERED_SEEDS)
-def test_intervals_cover(seeds: int) -> None:
+def test_intervals_have_their_nominal_coverage(seeds: int) -> None:
     check = audit.coverage(4000, seeds, "normal", np.random.default_rng(seeds))
-    assert (check.at_least, check.at_most) == pytest.approx((0.93, 0.97)) and check.kept, check
+    assert (check.at_least, check.at_most) == pytest.approx((0.93, 0.97)) and check.passed, check
     heavy = audit.coverage(2000, seeds, "t(3)", np.random.default_rng(seeds))
     assert 0.93 < heavy.found < 0.98  # no bound is set; heavy tails make the t interval somewhat wide
 
 
 @pytest.mark.parametrize("noise", audit.NOISES)
 def test_several_looks_have_as_few_false_alarms(noise: Noise) -> None:
-    alarms, uncorrected = audit.false_alarms_in_rounds(200, noise, np.random.default_rng(17))
-    assert alarms.at_most == pytest.approx(0.05 + 2 * math.sqrt(0.05 * 0.95 / 200)) and alarms.kept, alarms
+    alarms, uncorrected = audit.adaptive_false_alarms(200, noise, np.random.default_rng(17))
+    assert alarms.at_most == pytest.approx(0.05 + 2 * math.sqrt(0.05 * 0.95 / 200)) and alarms.passed, alarms
     assert uncorrected.found > alarms.found
 
 
 def test_several_looks_at_the_full_level_have_too_many_false_alarms() -> None:
-    _, uncorrected = audit.false_alarms_in_rounds(200, "normal", np.random.default_rng(18))
+    _, uncorrected = audit.adaptive_false_alarms(200, "normal", np.random.default_rng(18))
     assert uncorrected.found > 0.05 + 2 * math.sqrt(0.05 * 0.95 / 200)
 
 
 def test_power_and_coverage_with_several_looks() -> None:
     generator = np.random.default_rng(19)
-    found, trained = audit.finds_what_it_could_in_rounds(300, generator)
-    assert found.kept and 0.5 < trained.found < 1, (found, trained)
-    held = audit.coverage_in_rounds(2000, "normal", generator)
-    assert held.at_least == pytest.approx(0.95 - 2 * math.sqrt(0.95 * 0.05 / 2000)) and held.kept, held
+    found, trained = audit.adaptive_power(300, generator)
+    assert found.passed and 0.5 < trained.found < 1, (found, trained)
+    held = audit.adaptive_coverage(2000, "normal", generator)
+    assert held.at_least == pytest.approx(0.95 - 2 * math.sqrt(0.95 * 0.05 / 2000)) and held.passed, held
 
 
 def test_the_fast_path_gives_the_verdicts_of_the_report_with_several_looks() -> None:
@@ -111,7 +111,7 @@ def test_both_noises_have_the_same_spread() -> None:
         assert losses[:, 0].std() > 4 * own.std() / math.sqrt(2)  # most of a run's loss is shared by its seed
 
 
-def test_command(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_prints_the_checks_and_fails_if_one_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     few = list(audit.audit(10))
     assert len(few) == 2 * 2 * 2 + 2 + 3 + 2 * len(audit.COVERED_SEEDS) + 4 + 2 + 2
     passing = Check("an error rate", "normal", 3, 0.04, at_most=0.06)

@@ -321,7 +321,7 @@ browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH: the 
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves a folder, and is every host of the browser's world: it writes down who was asked for what."""
+    """Serves a folder under every host name, and records the host and path of each request."""
 
     def __init__(self, folder: Path) -> None:
         self.asked: list[tuple[str, str]] = []
@@ -337,7 +337,7 @@ class Server(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
 
     def of_the_page(self) -> list[tuple[str, str]]:
-        """Requests but for those that the browser makes for itself."""
+        """Requests, except those that the browser makes for itself."""
         return [(host, path) for host, path in self.asked if not re.search(r"google(apis)?\.com(:|$)", host)]
 
 
@@ -352,7 +352,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 def rendered(server: Server, name: str, profile: Path) -> str:
-    """The document as the browser has it after loading; no name it looks up leads anywhere but to `server`."""
+    """The document after loading in the browser, in which every host name resolves to `server`."""
     assert CHROMIUM is not None
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
     flags += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
@@ -365,7 +365,7 @@ def rendered(server: Server, name: str, profile: Path) -> str:
 
 
 @browser
-def test_browser_shows_the_page_and_asks_for_nothing_else(server: Server, tmp_path: Path) -> None:
+def test_the_browser_shows_the_page_and_requests_nothing_else(server: Server, tmp_path: Path) -> None:
     evil = '<img src="http://evil.example/a.png">'
     record = example.record(tune=example.TUNE, question=f"Does {evil} help?")
     files = report(tmp_path, all_runs(), record, lambda _: [(0, 0, evil)])

@@ -79,10 +79,10 @@ def test_the_report_follows_a_sweep_until_it_ends(uri: str, sweep: Sweep, tmp_pa
 
     written = watch(["watched"], write, uri, every=0.05)
     first = next(written)
-    assert (first.files, first.ended, first.running, first.going) == (None, 0, (), True)
+    assert (first.files, first.ended, first.running, first.preliminary) == (None, 0, (), True)
     sweep.step()
     begun = next(written)
-    assert (begun.files, begun.ended, begun.running, begun.going) == (None, 0, ("a trial · seed 7",), True)
+    assert (begun.files, begun.ended, begun.running, begun.preliminary) == (None, 0, ("a trial · seed 7",), True)
     sweep.step()
     on_its_way = next(written)
     assert on_its_way.files is not None
@@ -90,7 +90,7 @@ def test_the_report_follows_a_sweep_until_it_ends(uri: str, sweep: Sweep, tmp_pa
     assert any("had not ended" in warning for warning in on_its_way.files.warnings)
     sweep.step()
     last = next(written)
-    assert (last.ended, last.running, last.going) == (1, (), False)
+    assert (last.ended, last.running, last.preliminary) == (1, (), False)
     assert last.files is not None
     assert not any("had not ended" in warning for warning in last.files.warnings)
     assert list(written) == []

@@ -176,7 +176,7 @@ def _run(
 def _explore(
     rng: np.random.Generator, draw: _Losses, arm: str, trials: int, pruner: str, budget: str
 ) -> list[dict[str, Any]]:
-    """Five random points, equal in every arm, then points ever nearer to the best one, as TPE."""
+    """Five random points, equal in every arm, then points nearer and nearer to the best one, like TPE."""
     rows: list[dict[str, Any]] = []
     common = np.random.default_rng(trials)
     best, lowest, pruned, diverged = np.full(len(draw.tuned), 0.5), math.inf, 0, 0

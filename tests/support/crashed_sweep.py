@@ -1,4 +1,4 @@
-"""A sweep whose stores a test fills as a process left them that was killed."""
+"""A sweep whose stores a test fills as a killed process would have left them."""
 
 from __future__ import annotations
 

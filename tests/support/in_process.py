@@ -1,6 +1,6 @@
 """Commands in this process, on workers that stay alive: a whole sweep takes a second or two instead of ten.
 
-A process of its own imports torch, MLflow and Optuna anew, and so does each of its workers. Tests of signals, of exit
+A separate process imports torch, MLflow and Optuna again, and so does each of its workers. Tests of signals, of exit
 codes as a shell sees them and of start-up need that (`sandbox.Sandbox.run`); tests of what a sweep decides, stores and
 reports do not.
 """
@@ -61,7 +61,7 @@ def shared_pool(workers: int, threads: int, patience: float) -> SharedPool:
 
 @contextlib.contextmanager
 def _as_a_command(folder: Path, arguments: list[str]) -> Iterator[None]:
-    """This process as a new one would be: its folder, its arguments; its signal handlers are put back."""
+    """This process as a new one would be: its folder, its arguments; its signal handlers are restored."""
     numbers = (signal.SIGINT, signal.SIGTERM)
     handlers = [signal.getsignal(number) for number in numbers]
     argv = sys.argv
@@ -76,7 +76,7 @@ def _as_a_command(folder: Path, arguments: list[str]) -> Iterator[None]:
 
 
 def call(sandbox: Sandbox, *arguments: str, module: str = "harness.sweep") -> subprocess.CompletedProcess[str]:
-    """What `sandbox.run` gives, without a process of its own.
+    """Like `sandbox.run`, but in this process.
 
     Raises:
         BaseException: whatever the command let through; a traceback is no result.

@@ -50,7 +50,7 @@ tune:
   train.weight_decay: {uniform: [0, 0.2]}
 study: {sampler: random, trials: 2, seeds: 2}
 """
-# Before the command has installed its handlers, or after it has finished, Python handles a signal itself.
+# Before the command installs its handlers, and after it has finished, Python itself handles signals.
 ENDS = (0, 130, 143, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT)
 # What Python prints if a signal arrives during a callback of its own (the command ends a little later), and what a
 # starting worker prints whose parent has been killed.

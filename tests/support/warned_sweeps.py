@@ -1,4 +1,4 @@
-"""Sweeps with one thing wrong: a clean sweep, and what would make a reviewer send it back planted in it.
+"""Sweeps with one planted fault: a clean sweep, changed so that a reviewer would reject it.
 
 `PLANTS` has them all; each says which warning a report has to give, and which others follow from the same fault.
 """
@@ -46,11 +46,11 @@ class Plant:
     plant: Planting
 
     def clean(self, number: int) -> tuple[SweepRecord, pd.DataFrame]:
-        """The sweep before anything is wrong with it."""
+        """The sweep without the fault."""
         return clean_sweep(number, mishaps=False, **self.base)
 
     def planted(self, number: int) -> Planted:
-        """The same sweep with the fault, and the words that have to name it."""
+        """The same sweep with the fault, and the words that its warning must contain."""
         record, runs = self.clean(number)
         return self.plant(record, runs.copy())
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from harness.analysis.comparison import metric_name
 from harness.core import metrics
-from harness.report.figures.drawing import label, look, of_arm
+from harness.report.figures.drawing import arm_gid, arm_style, label
 
 WIDTH: Final = 9.4  # inches, the width of the page's column
 Matrix = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
@@ -42,17 +42,17 @@ def mean_and_range(ax: Axes, matrix: Matrix, arm: str, index: int) -> None:
         index: index of the arm, for its colour.
     """
     tokens, losses = matrix
-    colour, dash, _ = look(index)
+    colour, dash, _ = arm_style(index)
     if not tokens.size:
         return
     point = "o" if tokens.size == 1 else None
     (line,) = ax.plot(
         tokens, losses.mean(axis=0), color=colour, linestyle=dash, marker=point, markersize=3, label=label(arm)
     )
-    line.set_gid(of_arm(index))
+    line.set_gid(arm_gid(index))
     if len(losses) > 1:
         band = ax.fill_between(tokens, losses.min(axis=0), losses.max(axis=0), color=colour, alpha=0.16, linewidth=0)
-        band.set_gid(of_arm(index))
+        band.set_gid(arm_gid(index))
 
 
 def _legend_columns(arms: Sequence[str]) -> int:

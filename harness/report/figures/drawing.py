@@ -83,19 +83,19 @@ def style(name: str) -> Iterator[None]:
         yield
 
 
-def of_arm(index: int) -> str:
+def arm_gid(index: int) -> str:
     """The id (`set_gid`) of all artists of the arm with this index, by which the page hides an arm."""
     return f"arm{index}."
 
 
 @contextmanager
-def marked(ax: Axes, index: int) -> Iterator[None]:
+def as_arm(ax: Axes, index: int) -> Iterator[None]:
     """Give all artists drawn inside this context the id of the arm with this index."""
     before = set(ax.get_children())
     yield
     for artist in ax.get_children():
         if artist not in before:
-            artist.set_gid(of_arm(index))
+            artist.set_gid(arm_gid(index))
 
 
 def drawing(figure: Figure, name: str, title: str, caption: str) -> Drawing:
@@ -115,9 +115,9 @@ def drawing(figure: Figure, name: str, title: str, caption: str) -> Drawing:
     named = f'role="img" aria-labelledby="{name}-title" aria-describedby="{name}-desc"'
     # A minimum width: on a phone a figure scrolls sideways instead of becoming too small to read.
     fit = f'{named} style="max-width:{size[1]}pt;min-width:{0.75 * float(size[1]):g}pt"'
-    followed = _recoloured(element, INK, "currentColor")
+    followed = _replace_colour(element, INK, "currentColor")
     for place, colour in enumerate(PALETTE):
-        followed = _recoloured(followed, colour, f"var(--c{place})")  # the page has other colours in dark mode
+        followed = _replace_colour(followed, colour, f"var(--c{place})")  # the page has other colours in dark mode
     inline = _with_title(followed.replace(size[0], fit, 1), head)
     on_white = _with_title(element.replace(size[0], f'{size[0]} style="background:#fff"', 1), head)
     return Drawing(name, title, caption, inline, f'<?xml version="1.0"?>\n{on_white}')
@@ -138,7 +138,7 @@ def _short(found: re.Match[str]) -> str:
     return found[1].rstrip("0").rstrip(".")
 
 
-def _recoloured(element: str, colour: str, other: str) -> str:
+def _replace_colour(element: str, colour: str, other: str) -> str:
     """Replace a colour in the attributes of a drawing, but not in its text."""
     return re.sub(rf"<[^>]+{colour}[^>]*>", lambda tag: tag[0].replace(colour, other), element)
 
@@ -157,7 +157,7 @@ def label(text: str) -> str:
     return f"{clean[:half]}…{clean[-half:]}"
 
 
-def look(index: int) -> tuple[str, str, str]:
-    """Colour, line style and marker of the arm with this index."""
+def arm_style(index: int) -> tuple[str, str, str]:
+    """Colour, line style and marker of an arm, by its index."""
     turn = index // len(PALETTE)
     return PALETTE[index % len(PALETTE)], DASHES[turn % len(DASHES)], MARKERS[turn % len(MARKERS)]

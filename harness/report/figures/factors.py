@@ -19,7 +19,7 @@ from harness.analysis.statistics import mean_interval
 from harness.config.fields import format_value, short_name
 from harness.core.text import plural
 from harness.report.figures.axes import WIDTH
-from harness.report.figures.drawing import Drawing, drawing, label, look, style
+from harness.report.figures.drawing import Drawing, arm_style, drawing, label, style
 from harness.report.text.numbers import setting
 
 _PANELS: Final = 4
@@ -127,7 +127,7 @@ def _panel(ax: Axes, found: Grid, axes: tuple[int, int], means: Floats) -> None:
     plain, within = half_widths(means)
     count = means.shape[1]
     for turn, line in enumerate(_in_order(found.levels[paths[lines]])):
-        colour, dash, marker = look(line)
+        colour, dash, marker = arm_style(line)
         where = np.arange(len(order)) + min(_DODGE, 0.7 / count) * (turn - (count - 1) / 2)
         y = centre[order, line]
         name = _names(found, lines)[line]

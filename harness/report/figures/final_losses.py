@@ -16,7 +16,7 @@ from harness.analysis.comparison import intervals, metric_name, unit
 from harness.analysis.evidence import Evidence
 from harness.analysis.statistics import Interval
 from harness.report.figures.axes import WIDTH
-from harness.report.figures.drawing import INK, Drawing, drawing, label, look, marked, style
+from harness.report.figures.drawing import INK, Drawing, arm_style, as_arm, drawing, label, style
 
 
 def final_losses(evidence: Evidence) -> Drawing | None:
@@ -65,8 +65,8 @@ def _paired(own: pd.Series, base: pd.Series) -> npt.NDArray[np.float64]:
 def _dots(ax: Axes, values: Sequence[npt.NDArray[np.float64]], found: Sequence[Interval]) -> None:
     """One row per arm: dots for its runs and, slightly above, mean and interval."""
     for index, (dots, interval) in enumerate(zip(values, found, strict=True)):
-        colour, _, marker = look(index)
-        with marked(ax, index):
+        colour, _, marker = arm_style(index)
+        with as_arm(ax, index):
             ax.plot(
                 dots, np.full(len(dots), index + 0.12), marker, color=colour, markersize=5, alpha=0.6, markeredgewidth=0
             )

@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from harness.analysis.comparison import intervals, metric_name, unit
 from harness.analysis.statistics import Interval
 from harness.report.figures.axes import WIDTH
-from harness.report.figures.drawing import INK, Drawing, drawing, label, look, of_arm, style
+from harness.report.figures.drawing import INK, Drawing, arm_gid, arm_style, drawing, label, style
 from harness.report.text.numbers import NOTHING, chance, decimals_of_error, number, rounded, signed
 
 _ROW: Final = 0.3  # inches
@@ -59,7 +59,7 @@ def forest(comparison: pd.DataFrame) -> Drawing | None:
 
 
 def _row(ax: Axes, place: int, row: pd.Series, interval: Interval) -> None:
-    colour, _, marker = look(place)
+    colour, _, marker = arm_style(place)
     text = "baseline" if row["is_baseline"] else _figures(row, interval)
     ax.text(1.015, place, text, transform=ax.get_yaxis_transform(), va="center", clip_on=False)
     if row["is_baseline"]:
@@ -73,7 +73,7 @@ def _row(ax: Axes, place: int, row: pd.Series, interval: Interval) -> None:
                 [interval.low, interval.high], [place] * 2, color=colour, linewidth=2, solid_capstyle="butt"
             )
     for artist in drawn:
-        artist.set_gid(of_arm(place))
+        artist.set_gid(arm_gid(place))
 
 
 def _figures(row: pd.Series, interval: Interval) -> str:

@@ -18,7 +18,7 @@ from harness.analysis.evidence import Evidence
 from harness.core import metrics
 from harness.core.outcomes import Outcome, Phase
 from harness.report.figures.axes import WIDTH, Matrix, legend, legend_rows, loss_sides, mean_and_range, validation_side
-from harness.report.figures.drawing import Drawing, drawing, look, of_arm, style
+from harness.report.figures.drawing import Drawing, arm_gid, arm_style, drawing, style
 from harness.report.text.numbers import significant
 
 _SKIP: Final = 0.2  # first share of the x axis whose losses may be cut off: the fall from ln(vocabulary) hides the rest
@@ -34,7 +34,7 @@ class Axis:
     Attributes:
         name: a slug.
         title: its name in the page's switch.
-        column: column of the frame that `spent` returns.
+        column: column of the frame that `with_x_columns` returns.
         label: axis label with unit.
     """
 
@@ -52,7 +52,7 @@ AXES: Final = (
 )
 
 
-def spent(curves: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+def with_x_columns(curves: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """Curves with a column for every x axis: adds `flops`, and `seconds` if it is missing (NaN)."""
     rate = runs.set_index("run_id")["flops_per_token"] if "flops_per_token" in runs else pd.Series(dtype=float)
     flops = numbers(curves, "tokens") * pd.to_numeric(curves["run_id"].map(rate), errors="coerce")
@@ -76,10 +76,10 @@ def loss_curves(evidence: Evidence, axis: Axis = AXES[0]) -> Drawing | None:
         return None
     runs, arms, metric = evidence.runs, evidence.arms, evidence.metric
     shown = loss_sides(curves) if metric == metrics.VAL_LOSS else (validation_side(curves, metric),)
-    confirm = spent(curves[(curves["phase"] == Phase.CONFIRM) & np.isfinite(curves["value"])], runs)
+    confirm = with_x_columns(curves[(curves["phase"] == Phase.CONFIRM) & np.isfinite(curves["value"])], runs)
     confirm = confirm.assign(at=confirm[axis.column].astype(float)).dropna(subset="at")
     complete = confirm[confirm["run_id"].isin(evidence.chosen["run_id"])]
-    broken = confirm[confirm["outcome"] != Outcome.COMPLETE]
+    ended_early = confirm[confirm["outcome"] != Outcome.COMPLETE]
     drawn = [arm for arm in arms if (complete["arm"] == arm).any()]
     sides = [side for side in shown if (complete["metric"] == side[0]).any()]
     if not drawn or not sides:
@@ -93,31 +93,31 @@ def loss_curves(evidence: Evidence, axis: Axis = AXES[0]) -> Drawing | None:
         for ax, (side, title) in zip(axes, sides, strict=False):
             _means(ax, complete, side, arms)
             ax.set_title(title)
-            cut = max(cut, _frame(ax, complete[complete["metric"] == side]))
-            _broken_off(ax, broken, side, arms)
+            cut = max(cut, _fit_loss_axis(ax, complete[complete["metric"] == side]))
+            _draw_all_ended_early(ax, ended_early, side, arms)
             if metric == metrics.VAL_LOSS:
-                _perplexities(ax)
+                _perplexity_scale(ax)
         if both:
             _means(axes[2], _gaps(complete, sides[1][0]), _GAP, arms)
-            _broken_off(axes[2], _gaps(broken, sides[1][0]), _GAP, arms)
+            _draw_all_ended_early(axes[2], _gaps(ended_early, sides[1][0]), _GAP, arms)
             axes[2].set_title("Validation minus training loss")
         axes[0].set_ylabel(f"{unit(metric)} (right: perplexity)" if metric == metrics.VAL_LOSS else unit(metric))
         for ax in axes:
-            _spent_axis(ax, axis)
+            _label_x_axis(ax, axis)
         legend(figure, axes[len(sides) - 1], drawn)
         titles = " and ".join(title.lower() for _, title in sides)
-        caption = _caption(titles, axis, complete, broken, cut, both)
+        caption = _caption(titles, axis, complete, ended_early, cut, both)
         return drawing(figure, name, f"{titles.capitalize()} per arm over {axis.title}", caption)
 
 
-def _caption(titles: str, axis: Axis, complete: pd.DataFrame, broken: pd.DataFrame, cut: float, both: bool) -> str:
+def _caption(titles: str, axis: Axis, complete: pd.DataFrame, ended_early: pd.DataFrame, cut: float, both: bool) -> str:
     several = complete.groupby("arm")["run_id"].nunique().max() > 1
     words = [f"{titles.capitalize()} over {axis.label.removesuffix(', s')}, confirm runs."]
     if "loss" in titles:
         words.append("The scale on the right of each panel is perplexity, exp(loss).")
     words.append("Line: mean over seeds; band: lowest to highest seed." if several else "One seed per arm, so no band.")
-    if len(broken):
-        who = "ended early or are still training" if broken["outcome"].isna().any() else "ended early"
+    if len(ended_early):
+        who = "ended early or are still training" if ended_early["outcome"].isna().any() else "ended early"
         words.append(
             f"Dotted lines: runs that {who}; they end in a cross, diverged ones in an open triangle (at the upper edge "
             "if the loss is above it)."
@@ -144,12 +144,13 @@ def _means(ax: Axes, complete: pd.DataFrame, metric: str, arms: Sequence[str]) -
         mean_and_range(ax, _matrix(complete, arm, metric), arm, index)
 
 
-def _broken_off(ax: Axes, broken: pd.DataFrame, metric: str, arms: Sequence[str]) -> None:
+def _draw_all_ended_early(ax: Axes, ended_early: pd.DataFrame, metric: str, arms: Sequence[str]) -> None:
     """Draw the runs that ended early without changing the axis limits."""
     top = ax.get_ylim()[1]
     ax.set_ylim(ax.get_ylim())
-    for _, run in broken[(broken["metric"] == metric) & broken["arm"].isin(list(arms))].groupby("run_id", sort=True):
-        to_the_end(ax, run.sort_values("at"), list(arms).index(run["arm"].iloc[0]), top)
+    shown = ended_early[(ended_early["metric"] == metric) & ended_early["arm"].isin(list(arms))]
+    for _, run in shown.groupby("run_id", sort=True):
+        draw_ended_early(ax, run.sort_values("at"), list(arms).index(run["arm"].iloc[0]), top)
 
 
 def _matrix(curves: pd.DataFrame, arm: str, metric: str) -> Matrix:
@@ -169,7 +170,7 @@ def _matrix(curves: pd.DataFrame, arm: str, metric: str) -> Matrix:
     return grid, np.stack([np.interp(grid, line[:, 0], line[:, 1]) for line in lines])
 
 
-def to_the_end(ax: Axes, run: pd.DataFrame, index: int, top: float) -> None:
+def draw_ended_early(ax: Axes, run: pd.DataFrame, index: int, top: float) -> None:
     """Draw a run that ended early, ending in a cross, or in an open triangle if it diverged.
 
     An end above the axes is marked at their upper edge.
@@ -180,18 +181,18 @@ def to_the_end(ax: Axes, run: pd.DataFrame, index: int, top: float) -> None:
         index: index of its arm.
         top: upper limit of the y axis.
     """
-    colour = look(index)[0]
+    colour = arm_style(index)[0]
     diverged = run["outcome"].iloc[0] == Outcome.DIVERGED
     (line,) = ax.plot(run["at"], run["value"], color=colour, linestyle=":", linewidth=0.9)
     last, marker = run.iloc[-1], "^" if diverged else "x"
     (end,) = ax.plot(
         last["at"], min(last["value"], top), marker, color=colour, markersize=5, fillstyle="none", clip_on=False
     )
-    line.set_gid(of_arm(index))
-    end.set_gid(of_arm(index))
+    line.set_gid(arm_gid(index))
+    end.set_gid(arm_gid(index))
 
 
-def _frame(ax: Axes, curves: pd.DataFrame) -> float:
+def _fit_loss_axis(ax: Axes, curves: pd.DataFrame) -> float:
     """Fit the loss axis to the losses after the first fall. Returns the highest loss that is cut off, or 0."""
     skipped = _SKIP * curves["at"].max() if curves["at"].nunique() > _FEW_POINTS else 0.0
     later = curves[curves["at"] >= skipped]["value"]
@@ -202,7 +203,7 @@ def _frame(ax: Axes, curves: pd.DataFrame) -> float:
     return highest if cut else 0.0
 
 
-def _perplexities(ax: Axes) -> None:
+def _perplexity_scale(ax: Axes) -> None:
     """A second scale on the right: exp(loss)."""
     right = ax.secondary_yaxis("right", functions=(np.exp, lambda value: np.log(np.maximum(value, 1e-9))))
     low, high = (float(np.exp(end)) for end in ax.get_ylim())
@@ -216,7 +217,7 @@ def _grouped(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else significant(float(f"{value:.3g}"), 3).rstrip("0").rstrip(".")
 
 
-def _spent_axis(ax: Axes, axis: Axis) -> None:
+def _label_x_axis(ax: Axes, axis: Axis) -> None:
     ax.set_xlabel(axis.label)
     ax.xaxis.set_major_formatter(EngFormatter(sep=" " if axis.name != "seconds" else ""))
     if axis.name == "seconds":

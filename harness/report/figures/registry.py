@@ -12,7 +12,7 @@ from harness.report.figures.factors import interaction_drawing
 from harness.report.figures.final_losses import final_losses
 from harness.report.figures.forest import forest
 from harness.report.figures.loss_curves import AXES, Axis, loss_curves
-from harness.report.figures.search import importance_bars, search_luck, trial_curves, tuning
+from harness.report.figures.search import expected_best_curves, importance_bars, trial_curves, tuning
 from harness.report.figures.seed_noise import detectable_sizes
 
 Draw = Callable[[Evidence], Drawing | None]
@@ -32,7 +32,7 @@ FIGURES: Final[Mapping[str, tuple[Draw, ...]]] = {
     "evidence": (lambda evidence: final_losses(evidence) if _has_pairs(evidence) else None,),
     "factors": (interaction_drawing,),
     "noise": (detectable_sizes,),
-    "search": (tuning, trial_curves, search_luck, importance_bars),
+    "search": (tuning, trial_curves, expected_best_curves, importance_bars),
 }
 
 

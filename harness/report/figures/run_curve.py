@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from harness.report.figures.axes import loss_sides
-from harness.report.figures.drawing import Drawing, drawing, look, style
+from harness.report.figures.drawing import Drawing, arm_style, drawing, style
 
 
 def run_curve(curves: pd.DataFrame) -> Drawing:
@@ -29,7 +29,7 @@ def run_curve(curves: pd.DataFrame) -> Drawing:
         ax = figure.subplots()
         for index, (metric, name) in enumerate(reversed(sides)):
             line = finite[finite["metric"] == metric].sort_values("tokens")
-            colour, _, marker = look(index)
+            colour, _, marker = arm_style(index)
             ax.plot(line["tokens"], line["value"], color=colour, marker=marker, markersize=3, label=name)
         ax.set_ylabel("nats per token")
         ax.set_xlabel("training tokens")

@@ -25,8 +25,8 @@ from harness.config.samplers import SAMPLERS
 from harness.core.outcomes import Outcome, Phase
 from harness.core.text import plural
 from harness.report.figures.axes import WIDTH, legend, legend_rows
-from harness.report.figures.drawing import INK, Drawing, drawing, label, look, marked, of_arm, style
-from harness.report.figures.loss_curves import to_the_end
+from harness.report.figures.drawing import INK, Drawing, arm_gid, arm_style, as_arm, drawing, label, style
+from harness.report.figures.loss_curves import draw_ended_early
 from harness.report.text.names import some
 from harness.report.text.numbers import number, setting
 
@@ -96,7 +96,7 @@ def _dimension(
 ) -> None:
     (kind, values), *_ = dimension.items()
     for index, arm in enumerate(arms):
-        colour, _, marker = look(index)
+        colour, _, marker = arm_style(index)
         mine = explored[explored["arm"] == arm]
         if kind == "choice":
             options = [option_index(value, values) for value in mine[path]]
@@ -108,7 +108,7 @@ def _dimension(
             place = place + 0.5 * ((index + 0.5) / len(arms) - 0.5)
         loss = mine[metric]
         done = mine["outcome"] == Outcome.COMPLETE
-        with marked(ax, index):
+        with as_arm(ax, index):
             ax.plot(
                 place[done],
                 loss[done],
@@ -175,10 +175,10 @@ def trial_curves(evidence: Evidence) -> Drawing | None:
             for _, run in tried[tried["arm"] == arm].groupby("run_id", sort=True):
                 line = run.sort_values("at")
                 if line["outcome"].iloc[0] == Outcome.COMPLETE:
-                    (done,) = ax.plot(line["at"], line["value"], color=look(index)[0], linewidth=0.9, alpha=0.75)
-                    done.set_gid(of_arm(index))
+                    (done,) = ax.plot(line["at"], line["value"], color=arm_style(index)[0], linewidth=0.9, alpha=0.75)
+                    done.set_gid(arm_gid(index))
                 else:
-                    to_the_end(ax, line, index, ax.get_ylim()[1])
+                    draw_ended_early(ax, line, index, ax.get_ylim()[1])
             ax.set_title(label(arm))
             ax.xaxis.set_major_formatter(EngFormatter(sep=" "))
             ax.xaxis.set_major_locator(MaxNLocator(4))
@@ -192,7 +192,7 @@ def trial_curves(evidence: Evidence) -> Drawing | None:
         return drawing(figure, "trial-curves", "Explore trials over training tokens", caption)
 
 
-def search_luck(evidence: Evidence) -> Drawing | None:
+def expected_best_curves(evidence: Evidence) -> Drawing | None:
     """The expected best of k trials over k, one line per arm; with more than four arms, one panel per arm.
 
     Returns:
@@ -208,7 +208,7 @@ def search_luck(evidence: Evidence) -> Drawing | None:
             figure = Figure(figsize=(WIDTH * 0.75, 3.0 + 0.18 * legend_rows(list(lines))), layout="constrained")
             panels = [figure.subplots()]
             for arm, line in lines.items():
-                _luck(panels[0], line, bands[arm], arm, arms.index(arm))
+                _draw_expected_best(panels[0], line, bands[arm], arm, arms.index(arm))
             legend(figure, panels[0], list(lines))
         else:
             figure, panels = _panels(len(lines), 1.75)
@@ -216,9 +216,9 @@ def search_luck(evidence: Evidence) -> Drawing | None:
                 for other, line in lines.items():
                     if other != arm:
                         ax.plot(np.arange(1, len(line) + 1), line, color=INK, linewidth=0.5, alpha=0.3)
-                _luck(ax, lines[arm], bands[arm], arm, arms.index(arm))
+                _draw_expected_best(ax, lines[arm], bands[arm], arm, arms.index(arm))
                 ax.set_title(label(arm))
-        cut = _after_the_fall(panels[0], list(lines.values()), [bands[arm] for arm in lines])
+        cut = _fit_loss_axis(panels[0], list(lines.values()), [bands[arm] for arm in lines])
         _outer_labels(figure, panels, "trials (k)", f"expected best {metric_name(metric)}")
         for ax in panels:
             ax.xaxis.set_major_locator(MaxNLocator(5, steps=_STEPS, integer=True))
@@ -235,10 +235,10 @@ def search_luck(evidence: Evidence) -> Drawing | None:
         if cut:
             caption.append(f"Higher values for few trials, up to {number(cut, 2)}, are cut off.")
         title = f"Expected best {metric_name(metric)} of k explore trials"
-        return drawing(figure, "search-luck", title, " ".join([*caption, *_luck_notes(evidence)]))
+        return drawing(figure, "search-luck", title, " ".join([*caption, *_expected_best_notes(evidence)]))
 
 
-def _luck_notes(evidence: Evidence) -> list[str]:
+def _expected_best_notes(evidence: Evidence) -> list[str]:
     """Sentences for the end of the caption: where lines cross, and trials that are left out."""
     notes = []
     if evidence.crossings:
@@ -252,10 +252,10 @@ def _luck_notes(evidence: Evidence) -> list[str]:
     return notes
 
 
-def _luck(ax: Axes, line: Floats, band: Floats, arm: str, index: int) -> None:
-    colour, dash, marker = look(index)
+def _draw_expected_best(ax: Axes, line: Floats, band: Floats, arm: str, index: int) -> None:
+    colour, dash, marker = arm_style(index)
     trials = np.arange(1, len(line) + 1)
-    with marked(ax, index):
+    with as_arm(ax, index):
         ax.plot(
             trials, line, color=colour, linestyle=dash, marker=marker, markersize=3.5, markevery=[-1], label=label(arm)
         )
@@ -263,7 +263,7 @@ def _luck(ax: Axes, line: Floats, band: Floats, arm: str, index: int) -> None:
             ax.fill_between(trials[: band.shape[1]], band[0], band[1], color=colour, alpha=0.14, linewidth=0)
 
 
-def _after_the_fall(ax: Axes, lines: Sequence[Floats], bands: Sequence[Floats]) -> float:
+def _fit_loss_axis(ax: Axes, lines: Sequence[Floats], bands: Sequence[Floats]) -> float:
     """Fit the loss axis to the values after a quarter of the trials. Returns the highest value cut off, or 0."""
     everything = [*lines, *(band.ravel() for band in bands if band.size)]
     low, highest = min(float(x.min()) for x in everything), max(float(x.max()) for x in everything)
@@ -312,7 +312,7 @@ def importance_bars(evidence: Evidence) -> Drawing | None:
     with style("importance"):
         figure, panels = _panels(len(shown), 0.62 + 0.24 * len(paths))
         for ax, arm in zip(panels, shown, strict=True):
-            colour = look(arms.index(arm))[0]
+            colour = arm_style(arms.index(arm))[0]
             for share in found[arm].shares:
                 row = paths.index(share.path)
                 ax.barh(row, share.main, height=0.55, color=colour, alpha=0.55, linewidth=0)

@@ -18,7 +18,7 @@ from harness.analysis.statistics import (
 )
 from harness.core import metrics
 from harness.report.figures.axes import WIDTH
-from harness.report.figures.drawing import INK, Drawing, drawing, look, style
+from harness.report.figures.drawing import INK, Drawing, arm_style, drawing, style
 from harness.report.text.numbers import rounded
 
 _TICKS: Final = (3, 5, 8, 12, 20, 30, 50, 100, 200)
@@ -29,7 +29,7 @@ def detectable_sizes(evidence: Evidence) -> Drawing | None:
     spread = evidence.spreads.get(evidence.metric)
     if spread is None or spread.deviation.mean == 0:
         return None
-    delta = evidence.nats if evidence.metric == metrics.VAL_LOSS else math.nan
+    delta = evidence.delta_nats if evidence.metric == metrics.VAL_LOSS else math.nan
     needed = seeds_to_detect(delta, spread.deviation.mean, ALPHA, detectable=unpaired_detectable_effect)
     last = _TICKS[-1] if needed > _TICKS[-1] else next(tick for tick in _TICKS if tick >= max(20, needed))
     seeds = list(range(_TICKS[0], last + 1))
@@ -39,7 +39,7 @@ def detectable_sizes(evidence: Evidence) -> Drawing | None:
         for index, (found, name) in enumerate(
             ((unpaired_detectable_effect, "different seeds (unpaired)"), (detectable_effect, "same seeds (paired)"))
         ):
-            colour, dash, _ = look(index)
+            colour, dash, _ = arm_style(index)
             of_one = [found(1.0, n, ALPHA) for n in seeds]
             estimate, low, high = ([value * size for size in of_one] for value in spread.deviation)
             ax.plot(seeds, estimate, dash, color=colour, label=name)

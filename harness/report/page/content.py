@@ -19,7 +19,7 @@ from harness.report.tables.differences import arm_differences
 from harness.report.tables.runs import trials_table
 from harness.report.tables.table import Table
 from harness.report.text.answer import Answer, answer
-from harness.report.text.provenance import Opening
+from harness.report.text.provenance import MlflowPages
 from harness.report.warnings.collect import report_warnings
 from harness.report.warnings.kinds import ReportWarning
 
@@ -41,7 +41,7 @@ class Content:
         sections: sections that only some sweeps have.
         moments, sample_seed: generated texts, and the seed of their runs.
         passage: a validation text coloured by loss; None if no run has one.
-        opening: how to open a run in MLflow.
+        mlflow_pages: how to open a run in MLflow.
         patch: uncommitted changes as a patch; empty if there were none.
     """
 
@@ -54,7 +54,7 @@ class Content:
     moments: Sequence[Moment]
     sample_seed: int | None
     passage: Passage | None
-    opening: Opening
+    mlflow_pages: MlflowPages
     patch: str = ""
 
     @property

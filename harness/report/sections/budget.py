@@ -12,9 +12,9 @@ import pandas as pd
 from harness.analysis.budget import BUDGET
 from harness.analysis.evidence import Evidence
 from harness.core import metrics
-from harness.core.text import listed
+from harness.core.text import listed, noun
 from harness.report.sections.section import Section
-from harness.report.tables.table import ARM, Cell, Column, Table, resting_on, spelled
+from harness.report.tables.table import ARM, Cell, Column, Table, formatted, table_with_runs
 from harness.report.text.numbers import count, duration, setting, significant
 
 if TYPE_CHECKING:
@@ -50,13 +50,13 @@ class Amount:
         kind: the kind of budget, or another identifier.
         name: its name in a sentence.
         values: arm → mean over its confirm runs; arms without a value are left out.
-        spell: formats a value.
+        to_text: formats a value.
     """
 
     kind: str
     name: str
     values: Mapping[str, float]
-    spell: Callable[[float], str]
+    to_text: Callable[[float], str]
 
     @property
     def excess(self) -> float:
@@ -80,7 +80,7 @@ def budget_section(evidence: Evidence) -> Section | None:
     if evidence.chosen.empty:
         return None
     arms, costs, totals = evidence.arms, evidence.run_costs, evidence.arm_costs
-    paragraphs = [_set(evidence)] + ([_parity(evidence)] if len(arms) > 1 else [])
+    paragraphs = [_budget_words(evidence)] + ([_parity_words(evidence)] if len(arms) > 1 else [])
     costs_note = _COSTS_NOTE + (_SECONDS_NOTE if costs["training_seconds"].notna().any() else "")
     return Section(
         anchor="budget",
@@ -102,23 +102,23 @@ _TOTALS_NOTE: Final = (
 )
 
 
-_SPELLED: Final[Mapping[str, Callable[[float], str]]] = {
+_FORMATS: Final[Mapping[str, Callable[[float], str]]] = {
     "tokens": lambda value: f"{count(value)} tokens",
-    "epochs": lambda value: f"{setting(value)} epoch{'' if value == 1 else 's'}",
-    "steps": lambda value: f"{count(value)} step{'' if value == 1 else 's'}",
+    "epochs": lambda value: f"{setting(value)} {noun(value, 'epoch')}",
+    "steps": lambda value: f"{count(value)} {noun(value, 'step')}",
     "flops": lambda value: f"{flops_text(value)} FLOPs",
     "seconds": lambda value: f"{duration(value)} of training",
 }
 
 
-def _set(evidence: Evidence) -> str:
+def _budget_words(evidence: Evidence) -> str:
     """The budget of the spec, as a sentence."""
     record, found = evidence.record, evidence.budgets
     if not found:
         return ""
     several = len(found) > 1 or any(len(set(values.values())) > 1 for values in found.values())
     texts = [
-        " to ".join(dict.fromkeys(_SPELLED[kind](end(values.values())) for end in (min, max)))
+        " to ".join(dict.fromkeys(_FORMATS[kind](end(values.values())) for end in (min, max)))
         for kind, values in found.items()
     ]
     sentence = f"The spec gives each run {' or '.join(texts)}."
@@ -154,7 +154,7 @@ def _known(costs: pd.DataFrame, column: str) -> dict[str, float]:
     return {str(arm): float(value) for arm, value in values.items()}
 
 
-def _parity(evidence: Evidence) -> str:
+def _parity_words(evidence: Evidence) -> str:
     """The quantities that are matched, how much the others differ, and the tokens of the search."""
     record, costs, kinds = evidence.record, evidence.run_costs, evidence.budgets
     amounts = _amounts(costs, kinds)
@@ -164,7 +164,10 @@ def _parity(evidence: Evidence) -> str:
     wall = Amount("wall", "wall time", _known(costs, "seconds"), _time)
     return " ".join(
         [
-            *(f"The arms differ in their budget, which should be equal: {_apart(amount)}." for amount in missed),
+            *(
+                f"The arms differ in their budget, which should be equal: {_difference_words(amount)}."
+                for amount in missed
+            ),
             *([_matched([amount for amount in amounts if amount.matched])] if amounts else []),
             *_different([amount for amount in (*apart, parameters) if amount not in missed]),
             *_different([wall], "; other runs may have trained at the same time, so this is not a benchmark"),
@@ -183,21 +186,21 @@ def _matched(amounts: Sequence[Amount]) -> str:
 
 def _range(amount: Amount) -> str:
     """`8,192`, or `8,192 to 8,200` if the arms differ slightly."""
-    return " to ".join(dict.fromkeys(amount.spell(amount.values[arm]) for arm in amount.ends))
+    return " to ".join(dict.fromkeys(amount.to_text(amount.values[arm]) for arm in amount.ends))
 
 
 def _different(amounts: Sequence[Amount], ending: str = "") -> Iterator[str]:
-    text = "; ".join(_apart(amount) for amount in amounts if amount.excess > TOLERANCE)
+    text = "; ".join(_difference_words(amount) for amount in amounts if amount.excess > TOLERANCE)
     if text:
         yield f"{text[0].upper()}{text[1:]}{ending}."
 
 
-def _apart(amount: Amount) -> str:
+def _difference_words(amount: Amount) -> str:
     factor = 1 + amount.excess
     size = f"{significant(100 * amount.excess, 2)} %" if factor < 2 else f"a factor of {significant(factor, 2)}"
     size = f"up to {size}" if len(amount.values) > 2 else size
     verb = "differs" if amount.name.endswith("time") else "differ"
-    ends = ", ".join(f"{amount.spell(amount.values[arm])} for {arm}" for arm in amount.ends)
+    ends = ", ".join(f"{amount.to_text(amount.values[arm])} for {arm}" for arm in amount.ends)
     return f"{amount.name} {verb} by {size} ({ends})"
 
 
@@ -211,7 +214,7 @@ def _searched(record: SweepRecord, totals: pd.DataFrame) -> Iterator[str]:
     amount = Amount("search", "tokens", _known(totals, "explore_tokens"), lambda value: f"{count(value)} tokens")
     if not record.tune or len(amount.values) < 2 or math.isnan(amount.excess):
         return
-    each = " and on ".join(f"{amount.spell(amount.values[arm])} for {arm}" for arm in amount.ends)
+    each = " and on ".join(f"{amount.to_text(amount.values[arm])} for {arm}" for arm in amount.ends)
     yield f"The search trained on {f'{_range(amount)} in each arm' if amount.matched else each}."
 
 
@@ -251,6 +254,7 @@ def _totals_table(totals: pd.DataFrame, searched: bool) -> Table:
 def _table(frame: pd.DataFrame, columns: Sequence[tuple[str, str, Callable[[float], str]]]) -> Table:
     """One row per arm, with the ids of its runs."""
     arms = (Column(ARM, numeric=False), [Cell(str(arm)) for arm in frame["arm"]])
-    return resting_on(
-        frame["run_ids"], [arms, *((Column(label), spelled(frame[name], spell)) for label, name, spell in columns)]
+    return table_with_runs(
+        frame["run_ids"],
+        [arms, *((Column(label), formatted(frame[name], to_text)) for label, name, to_text in columns)],
     )

@@ -14,10 +14,10 @@ from harness.analysis.factors import Grid, Interaction
 from harness.analysis.significance import ALPHA, holm, sign_flip_seeds
 from harness.analysis.verdicts import DIFFERENT, Verdict
 from harness.config.fields import short_name
-from harness.core.text import listed, plural
+from harness.core.text import listed, noun, plural
 from harness.report.figures.registry import draw
 from harness.report.sections.section import Section
-from harness.report.tables.factors import interaction_note, interaction_table, marginal_note, marginal_table
+from harness.report.tables.factors import interaction_note, interaction_table, main_effect_note, main_effect_table
 from harness.report.text.answer import predicate, verdict_text
 from harness.report.text.numbers import NOTHING, chance, decimals_for, number, rounded, signed, significant
 
@@ -36,33 +36,33 @@ def factor_section(evidence: Evidence) -> Section | None:
     if evidence.factors is None:
         return None
     record, found = evidence.record, evidence.factors.grid
-    single, crossed = evidence.factors.levels, evidence.factors.interactions
+    main_effects, contrasts = evidence.factors.levels, evidence.factors.interactions
     heading = "Effect of each factor, and interactions"
     missing = " ".join(_missing(found))
-    if not (single["pairs"].sum() or crossed["seeds"].sum()):
+    if not (main_effects["pairs"].sum() or contrasts["seeds"].sum()):
         words = "No seed is complete in all arms that an average needs, so there are no results."
         return Section("factors", heading, (f"{words} {missing}".strip(),))
     text = (
-        " ".join(_interaction_words(crossed)),
-        " ".join(_marginal_words(single, crossed)),
-        " ".join(_limits(single, crossed)),
+        " ".join(_interaction_words(contrasts)),
+        " ".join(_main_effect_words(main_effects, contrasts)),
+        " ".join(_limits(main_effects, contrasts)),
         f"{missing} Each number uses only the seeds that all the arms it needs have." if missing else "",
-        _standing(record, len(crossed), int((~single["is_baseline"]).sum())),
+        _reading_words(record, len(contrasts), int((~main_effects["is_baseline"]).sum())),
     )
-    by_factor = [rows for _, rows in single.groupby("factor", sort=False)]
+    by_factor = [rows for _, rows in main_effects.groupby("factor", sort=False)]
     return Section(
         anchor="factors",
         heading=heading,
         text=tuple(paragraph for paragraph in text if paragraph),
         drawings=draw("factors", evidence),
         tables=(
-            (interaction_table(crossed), interaction_note(crossed, len(found.levels))),
-            *((marginal_table(rows), marginal_note(rows, single)) for rows in by_factor),
+            (interaction_table(contrasts), interaction_note(contrasts, len(found.levels))),
+            *((main_effect_table(rows), main_effect_note(rows, main_effects)) for rows in by_factor),
         ),
     )
 
 
-def _standing(record: SweepRecord, contrasts: int, differences: int) -> str:
+def _reading_words(record: SweepRecord, contrasts: int, differences: int) -> str:
     """How to read this secondary analysis."""
     tuned = "Every arm was searched separately, so these are effects between tuned arms. " if record.tune else ""
     return (
@@ -72,10 +72,10 @@ def _standing(record: SweepRecord, contrasts: int, differences: int) -> str:
     )
 
 
-def _interaction_words(crossed: pd.DataFrame) -> Iterator[str]:
+def _interaction_words(contrasts: pd.DataFrame) -> Iterator[str]:
     """The result for each pair of factors, with its largest contrast."""
-    decimals = decimals_for(interval.half_width for interval in intervals(crossed, "interaction"))
-    for (first, second), pair in crossed.groupby(["factor", "other_factor"], sort=False):
+    decimals = decimals_for(interval.half_width for interval in intervals(contrasts, "interaction"))
+    for (first, second), pair in contrasts.groupby(["factor", "other_factor"], sort=False):
         names = f"{short_name(first)} and {short_name(second)}"
         clear, seen = pair[pair["verdict"] == Interaction.INTERACT], pair[pair["seeds"] > 0]
         if seen.empty:
@@ -113,12 +113,12 @@ def _contrast(row: pd.Series, decimals: int) -> str:
     return f"{text}, smaller than δ = {rounded(row['delta'])}" if small else text
 
 
-def _marginal_words(single: pd.DataFrame, crossed: pd.DataFrame) -> Iterator[str]:
+def _main_effect_words(main_effects: pd.DataFrame, contrasts: pd.DataFrame) -> Iterator[str]:
     """The result for each factor, and a warning for factors that interact."""
-    decimals = decimals_for(interval.half_width for interval in intervals(single, "difference"))
-    factors = list(dict.fromkeys(single["factor"]))
+    decimals = decimals_for(interval.half_width for interval in intervals(main_effects, "difference"))
+    factors = list(dict.fromkeys(main_effects["factor"]))
     for path in factors:
-        rows = single[single["factor"] == path]
+        rows = main_effects[main_effects["factor"] == path]
         base, levels = rows.loc[rows["is_baseline"], "name"].iloc[0], rows[rows["pairs"] > 0]
         average = f"Averaged over {listed(short_name(other) for other in factors if other != path)}"
         if levels.empty:
@@ -133,7 +133,7 @@ def _marginal_words(single: pd.DataFrame, crossed: pd.DataFrame) -> Iterator[str
         else:
             said = "; ".join(_level(row, decimals) for _, row in levels.iterrows())
             yield f"{average}, against {base}: {said}."
-    clear = crossed[crossed["verdict"] == Interaction.INTERACT]
+    clear = contrasts[contrasts["verdict"] == Interaction.INTERACT]
     if len(clear):
         unlike = [path for path in factors if path in {*clear["factor"], *clear["other_factor"]}]
         yield (
@@ -155,11 +155,11 @@ def _level(row: pd.Series, decimals: int) -> str:
     return f"{text}, smaller than δ = {rounded(row['delta'])}" if small else text
 
 
-def _limits(single: pd.DataFrame, crossed: pd.DataFrame) -> Iterator[str]:
+def _limits(main_effects: pd.DataFrame, contrasts: pd.DataFrame) -> Iterator[str]:
     """The minimum detectable effects, and what the tests assume."""
-    levels = single[~single["is_baseline"]].rename(columns={"seeds": "complete", "pairs": "seeds"})
-    where = crossed["name"] + " with " + crossed["other_name"]
-    for what, rows in (("interaction", crossed.assign(name=where)), ("difference between levels", levels)):
+    levels = main_effects[~main_effects["is_baseline"]].rename(columns={"seeds": "complete", "pairs": "seeds"})
+    where = contrasts["name"] + " with " + contrasts["other_name"]
+    for what, rows in (("interaction", contrasts.assign(name=where)), ("difference between levels", levels)):
         scaled = rows["sign_flip_p"] * (ALPHA / rows["alpha"])  # like p_holm, so that α is the bound at every look
         judged = rows.assign(sign_flip_holm=np.minimum(holm(scaled), 1))
         judged = judged[judged["seeds"] > 1]
@@ -169,9 +169,9 @@ def _limits(single: pd.DataFrame, crossed: pd.DataFrame) -> Iterator[str]:
         size = low if low == high else f"{low} to {high}"
         yield f"The smallest true {what} that these seeds find in 80 % of sweeps is {size}."
         yield from _sign_flips(judged, what, len(rows))
-    if (crossed.loc[crossed["seeds"] > 1, "verdict"] == Interaction.UNDECIDED).any():
+    if (contrasts.loc[contrasts["seeds"] > 1, "verdict"] == Interaction.UNDECIDED).any():
         yield "An undecided interaction may exist: undecided does not mean that effects are additive."
-    if max(single["pairs"].max(), crossed["seeds"].max()) < 2:
+    if max(main_effects["pairs"].max(), contrasts["seeds"].max()) < 2:
         yield "With one seed, an effect cannot be told from seed noise."
 
 
@@ -203,7 +203,7 @@ def _missing(found: Grid) -> Iterator[str]:
     for name, mine in zip(names, has, strict=True):
         lost = [str(seed) for seed, lack in zip(found.seeds, has.any(axis=0) & ~mine, strict=True) if lack]
         if mine.any() and lost:
-            lacking.setdefault(f"seed{'s' if len(lost) > 1 else ''} {listed(lost)}", []).append(name)
+            lacking.setdefault(f"{noun(len(lost), 'seed')} {listed(lost)}", []).append(name)
     if lacking:
         said = "; ".join(f"{seeds} of {listed(arms)}" for seeds, arms in lacking.items())
         yield f"Not complete: {said}."

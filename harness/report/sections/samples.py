@@ -53,7 +53,7 @@ def side_by_side(evidence: Evidence, samples_of: SamplesOf) -> tuple[list[Moment
         texts = []
         for arm, samples in written.items():
             _, tokens, text = samples[round(share * (len(samples) - 1))]
-            shown = _close(printable(text, "\n\t"))
+            shown = _count_line_breaks(printable(text, "\n\t"))
             texts.append(Text(arm, arms.index(arm), chosen[arm][0], tokens, shown))
         spent = sorted({one.tokens for one in texts})
         when = " to ".join(dict.fromkeys((count(spent[0]), count(spent[-1]))))
@@ -62,6 +62,6 @@ def side_by_side(evidence: Evidence, samples_of: SamplesOf) -> tuple[list[Moment
     return found, seeds.pop() if len(seeds) == 1 else None
 
 
-def _close(text: str) -> str:
+def _count_line_breaks(text: str) -> str:
     """The text with three or more line breaks in a row as `⏎ × 20`, because small models may generate mostly those."""
     return re.sub(r"\n{3,}", lambda found: f" ⏎ × {len(found[0])}\n", text).removesuffix("\n")

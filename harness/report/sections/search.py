@@ -78,7 +78,7 @@ def _diverged_words(found: Sequence[ArmTrials]) -> str:
         return "No trial diverged."
     shares = [f"{trials.number_of(Outcome.DIVERGED)} of {trials.ended} in {trials.arm}" for trials in lost]
     near = [(trials.arm, nearness) for trials in lost if (nearness := trials.nearness) is not None]
-    touched = [arm for arm, nearness in near if nearness.touches]
+    touched = [arm for arm, nearness in near if nearness.is_near]
     if touched:
         where = f"; the best trial lies next to diverged ones in {some(touched, 'arms')}"
     else:
@@ -192,7 +192,7 @@ def _from_zero(dimension: Mapping[str, Sequence[Any]]) -> bool:
 def _nearest(found: Nearness | None) -> Cell:
     if found is None:
         return Cell(NOTHING)
-    return Cell(number(found.distance, 2) + (", near" if found.touches else ""), found.distance)
+    return Cell(number(found.distance, 2) + (", near" if found.is_near else ""), found.distance)
 
 
 def _table_note(found: Sequence[ArmTrials], tune: Space, metric: str) -> str:

@@ -19,7 +19,7 @@ from harness.analysis.statistics import (
 from harness.core import metrics
 from harness.report.figures.registry import draw
 from harness.report.sections.section import Section
-from harness.report.tables.table import Cell, Column, Row, Table, spelled
+from harness.report.tables.table import Cell, Column, Row, Table, formatted
 from harness.report.text.numbers import decimals_for, number, rounded, significant
 
 SEEDS: Final = (1, 3, 5, 8, 12, 20)  # seeds per arm in the rows of the table of detectable differences
@@ -47,17 +47,17 @@ def noise_section(evidence: Evidence) -> Section | None:
     if main.deviation.mean == 0:
         words = f"All {len(main.values)} seeds have the same final {metric_name(metric)}: there is no seed noise."
         return Section("noise", _HEADING, (words,), tables=(spread_table,))
-    delta = evidence.nats if metric == metrics.VAL_LOSS else math.nan
+    delta = evidence.delta_nats if metric == metrics.VAL_LOSS else math.nan
     return Section(
         anchor="noise",
         heading=_HEADING,
-        text=(_said(main), *_planned(main, delta)),
+        text=(_spread_words(main), *_seeds_words(main, delta)),
         drawings=draw("noise", evidence),
         tables=(spread_table, (_sizes_table(main), _sizes_note(main))),
     )
 
 
-def _said(spread: Spread) -> str:
+def _spread_words(spread: Spread) -> str:
     """A sentence on the spread, and one on the difference that it explains."""
     estimate, low, high = (significant(value, 2) for value in spread.deviation)
     decimals = decimals_for([spread.deviation.mean])
@@ -73,7 +73,7 @@ def _said(spread: Spread) -> str:
     )
 
 
-def _planned(spread: Spread, delta: float) -> list[str]:
+def _seeds_words(spread: Spread, delta: float) -> list[str]:
     """How many seeds detect the smallest difference that matters."""
     if math.isnan(delta):
         return []
@@ -124,7 +124,7 @@ def _sizes_table(spread: Spread) -> Table:
         sizes = (
             found(spread.deviation.mean, seeds, ALPHA) for found in (unpaired_detectable_effect, detectable_effect)
         )
-        rows.append(Row((Cell(str(seeds), seeds), *spelled(sizes, lambda value: significant(value, 2)))))
+        rows.append(Row((Cell(str(seeds), seeds), *formatted(sizes, lambda value: significant(value, 2)))))
     return Table(columns, tuple(rows))
 
 

@@ -7,7 +7,16 @@ import pandas as pd
 from harness.analysis.comparison import intervals
 from harness.analysis.evidence import Evidence
 from harness.core import metrics
-from harness.report.tables.table import ARM, Cell, Column, Table, resting_on, seeds_text, spelled, with_half_widths
+from harness.report.tables.table import (
+    ARM,
+    Cell,
+    Column,
+    Table,
+    formatted,
+    seeds_text,
+    table_with_runs,
+    with_half_widths,
+)
 from harness.report.text.answer import verdict_text
 from harness.report.text.numbers import (
     NOTHING,
@@ -43,19 +52,19 @@ def answer_table(comparison: pd.DataFrame) -> Table:
                 Column("Δ to baseline"),
                 with_half_widths(found, signed, comparison["is_baseline"], comparison["difference_se"]),
             ),
-            (Column("p (Holm)"), spelled(comparison["p_holm"], probability)),
+            (Column("p (Holm)"), formatted(comparison["p_holm"], probability)),
             (Column("Verdict", numeric=False), verdict_cells(comparison)),
         ]
     if comparison["common_context_mean"].notna().any():
         columns.append((Column("Common context"), with_half_widths(intervals(comparison, "common_context"))))
     if tested:
         columns.append((Column(f"Test {name}"), with_half_widths(intervals(comparison, "test"))))
-    columns.append((Column("Perplexity", minor=True), spelled(comparison["perplexity"], significant)))
+    columns.append((Column("Perplexity", minor=True), formatted(comparison["perplexity"], significant)))
     if metric != metrics.VAL_BITS_PER_BYTE and comparison["bits_per_byte"].notna().any():
         columns.append(
-            (Column("Bits/byte", minor=True), spelled(comparison["bits_per_byte"], lambda value: number(value, 4)))
+            (Column("Bits/byte", minor=True), formatted(comparison["bits_per_byte"], lambda value: number(value, 4)))
         )
-    return resting_on(comparison["run_ids"], columns)
+    return table_with_runs(comparison["run_ids"], columns)
 
 
 def evidence_table(comparison: pd.DataFrame) -> Table | None:
@@ -66,16 +75,16 @@ def evidence_table(comparison: pd.DataFrame) -> Table | None:
     delta = rounded(compared["delta"].iloc[0])
     columns = [
         (Column(ARM, numeric=False), [Cell(str(arm)) for arm in compared["arm"]]),
-        (Column("Pairs"), spelled(compared["pairs"], count)),
-        (Column("p"), spelled(compared["p"], probability)),
-        (Column("p (Holm)"), spelled(compared["p_holm"], probability)),
-        (Column("Sign-flip p"), spelled(compared["sign_flip_p"], probability)),
-        (Column("d_z"), spelled(compared["d_z"], lambda value: number(value, 2))),
-        (Column("P(better)"), spelled(compared["probability_better"], lambda value: number(value, 2))),
-        (Column("Detectable"), spelled(compared["mde"], lambda value: significant(value, 2))),
-        (Column(f"Seeds for {delta}"), spelled(compared["seeds_needed"], seeds_text)),
+        (Column("Pairs"), formatted(compared["pairs"], count)),
+        (Column("p"), formatted(compared["p"], probability)),
+        (Column("p (Holm)"), formatted(compared["p_holm"], probability)),
+        (Column("Sign-flip p"), formatted(compared["sign_flip_p"], probability)),
+        (Column("d_z"), formatted(compared["d_z"], lambda value: number(value, 2))),
+        (Column("P(better)"), formatted(compared["probability_better"], lambda value: number(value, 2))),
+        (Column("Detectable"), formatted(compared["mde"], lambda value: significant(value, 2))),
+        (Column(f"Seeds for {delta}"), formatted(compared["seeds_needed"], seeds_text)),
     ]
-    return resting_on(compared["run_ids"], columns)
+    return table_with_runs(compared["run_ids"], columns)
 
 
 def metrics_table(evidence: Evidence) -> Table | None:
@@ -87,7 +96,7 @@ def metrics_table(evidence: Evidence) -> Table | None:
         (Column(ARM, numeric=False), [Cell(arm) for arm in evidence.arms]),
         *((Column(name), with_half_widths(found)) for name, found in evidence.other_metrics.items()),
     ]
-    return resting_on([" ".join(own) for own in runs], columns)
+    return table_with_runs([" ".join(own) for own in runs], columns)
 
 
 def verdict_cells(compared: pd.DataFrame) -> list[Cell]:

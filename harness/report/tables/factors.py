@@ -12,7 +12,7 @@ from harness.config.fields import short_name
 from harness.core import metrics
 from harness.core.text import listed
 from harness.report.tables.comparison import verdict_cells
-from harness.report.tables.table import Cell, Column, Table, resting_on, seeds_text, spelled, with_half_widths
+from harness.report.tables.table import Cell, Column, Table, formatted, seeds_text, table_with_runs, with_half_widths
 from harness.report.text.numbers import count, decimals_for, number, probability, rounded, signed, significant
 
 _END: Final = (
@@ -21,7 +21,7 @@ _END: Final = (
 )
 
 
-def marginal_table(rows: pd.DataFrame) -> Table:
+def main_effect_table(rows: pd.DataFrame) -> Table:
     """The levels of one factor, averaged over the others.
 
     Args:
@@ -31,15 +31,15 @@ def marginal_table(rows: pd.DataFrame) -> Table:
     name = "loss" if metric == metrics.VAL_LOSS else metric.removeprefix("val/").replace("_", " ")
     base = rows.loc[rows["is_baseline"], "level"].iloc[0]
     uneven = (rows["pairs"] != rows["seeds"])[~rows["is_baseline"]].any()
-    return resting_on(
+    return table_with_runs(
         rows["run_ids"],
         [
             (Column(short_name(rows["factor"].iloc[0]), numeric=False), [Cell(level) for level in rows["level"]]),
-            (Column("Seeds"), spelled(rows["seeds"], count)),
+            (Column("Seeds"), formatted(rows["seeds"], count)),
             (Column(f"Val {name}"), with_half_widths(intervals(rows), number)),
             (Column(f"Δ to {base}"), with_half_widths(intervals(rows, "difference"), signed, rows["is_baseline"])),
-            *([(Column("Pairs"), spelled(rows["pairs"].mask(rows["is_baseline"]), count))] if uneven else []),
-            (Column("p (Holm)"), spelled(rows["p_holm"], probability)),
+            *([(Column("Pairs"), formatted(rows["pairs"].mask(rows["is_baseline"]), count))] if uneven else []),
+            (Column("p (Holm)"), formatted(rows["p_holm"], probability)),
             (Column("Verdict", numeric=False), verdict_cells(rows)),
             *_evidence(rows, delta),
         ],
@@ -62,33 +62,35 @@ def interaction_table(rows: pd.DataFrame) -> Table:
         ]
         for prefix in ("", "other_")
     ]
-    return resting_on(
+    return table_with_runs(
         rows["run_ids"],
         [
             (Column("Change", numeric=False), changes[0]),
             (Column("Other change", numeric=False), changes[1]),
-            (Column("Seeds"), spelled(rows["seeds"], count)),
-            (Column("Effect before"), spelled(rows["effect_at_baseline"], lambda value: signed(value, decimals))),
-            (Column("Effect after"), spelled(rows["effect_at_level"], lambda value: signed(value, decimals))),
+            (Column("Seeds"), formatted(rows["seeds"], count)),
+            (Column("Effect before"), formatted(rows["effect_at_baseline"], lambda value: signed(value, decimals))),
+            (Column("Effect after"), formatted(rows["effect_at_level"], lambda value: signed(value, decimals))),
             (Column("Interaction"), with_half_widths(intervals(rows, "interaction"), signed)),
-            (Column("p (Holm)"), spelled(rows["p_holm"], probability)),
+            (Column("p (Holm)"), formatted(rows["p_holm"], probability)),
             (Column("Verdict", numeric=False), verdict_cells(rows)),
             *_evidence(rows, rounded(rows["delta"].iloc[0])),
         ],
     )
 
 
-def marginal_note(rows: pd.DataFrame, single: pd.DataFrame) -> str:
+def main_effect_note(rows: pd.DataFrame, main_effects: pd.DataFrame) -> str:
     """The note below the table of one factor: full below the first table, short below the others.
 
     Args:
-        rows: the rows of `single` for this factor.
-        single: as `harness.analysis.factors.marginals` returns them.
+        rows: the rows of `main_effects` for this factor.
+        main_effects: as `harness.analysis.factors.marginals` returns them.
     """
-    others = listed(short_name(path) for path in dict.fromkeys(single["factor"]) if path != rows["factor"].iloc[0])
-    if rows["factor"].iloc[0] != single["factor"].iloc[0]:
+    others = listed(
+        short_name(path) for path in dict.fromkeys(main_effects["factor"]) if path != rows["factor"].iloc[0]
+    )
+    if rows["factor"].iloc[0] != main_effects["factor"].iloc[0]:
         return f"As above, averaged over {others}."
-    comparisons = int((~single["is_baseline"]).sum())
+    comparisons = int((~main_effects["is_baseline"]).sum())
     base = rows.loc[rows["is_baseline"], "name"].iloc[0]
     return (
         f"The {metric_name(rows['metric'].iloc[0])}, averaged over {others} seed by seed, every combination with equal "
@@ -98,16 +100,16 @@ def marginal_note(rows: pd.DataFrame, single: pd.DataFrame) -> str:
     )
 
 
-def interaction_note(crossed: pd.DataFrame, factors: int) -> str:
+def interaction_note(contrasts: pd.DataFrame, factors: int) -> str:
     """The note below the table of interactions.
 
     Args:
-        crossed: as `harness.analysis.factors.interactions` returns them.
+        contrasts: as `harness.analysis.factors.interactions` returns them.
         factors: number of compared factors.
     """
     further = "; averaged over the other factors (three-way interactions are not tested)" if factors > 2 else ""
-    delta, metric = rounded(crossed["delta"].iloc[0]), metric_name(crossed["metric"].iloc[0])
-    corrected = f", corrected for the {len(crossed)} contrasts of this table" if len(crossed) > 1 else ""
+    delta, metric = rounded(contrasts["delta"].iloc[0]), metric_name(contrasts["metric"].iloc[0])
+    corrected = f", corrected for the {len(contrasts)} contrasts of this table" if len(contrasts) > 1 else ""
     return (
         f"Effect before, effect after: what the first change adds to the {metric} before and after the other change. "
         "Interaction: effect after minus effect before, one number per seed, ± the half-width of its 95 % t interval; "
@@ -119,10 +121,10 @@ def interaction_note(crossed: pd.DataFrame, factors: int) -> str:
 
 def _evidence(rows: pd.DataFrame, delta: str) -> list[tuple[Column, list[Cell]]]:
     return [
-        (Column("Sign-flip p", minor=True), spelled(rows["sign_flip_p"], probability)),
-        (Column("Detectable", minor=True), spelled(rows["mde"], lambda value: significant(value, 2))),
+        (Column("Sign-flip p", minor=True), formatted(rows["sign_flip_p"], probability)),
+        (Column("Detectable", minor=True), formatted(rows["mde"], lambda value: significant(value, 2))),
         (
             Column(f"Seeds for {delta}", minor=True),
-            spelled(rows["seeds_needed"], seeds_text),
+            formatted(rows["seeds_needed"], seeds_text),
         ),
     ]

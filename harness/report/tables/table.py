@@ -79,7 +79,7 @@ def seeds_text(value: float) -> str:
     return number(value, 0) if math.isinf(value) else count(value)
 
 
-def resting_on(run_ids: Iterable[object], columns: Sequence[tuple[Column, list[Cell]]]) -> Table:
+def table_with_runs(run_ids: Iterable[object], columns: Sequence[tuple[Column, list[Cell]]]) -> Table:
     """A table from columns, with the ids of the runs behind each row, separated by spaces."""
     rows = zip(*(cells for _, cells in columns), strict=True)
     return Table(
@@ -88,9 +88,9 @@ def resting_on(run_ids: Iterable[object], columns: Sequence[tuple[Column, list[C
     )
 
 
-def spelled(values: Iterable[float], spell: Callable[[float], str]) -> list[Cell]:
-    """Numbers formatted by `spell`."""
-    return [sortable(float(value), spell(float(value))) for value in values]
+def formatted(values: Iterable[float], to_text: Callable[[float], str]) -> list[Cell]:
+    """Numbers formatted by `to_text`."""
+    return [sortable(float(value), to_text(float(value))) for value in values]
 
 
 def sortable(value: float, text: str) -> Cell:
@@ -100,7 +100,7 @@ def sortable(value: float, text: str) -> Cell:
 
 def with_half_widths(
     found: Sequence[Interval],
-    spell: Callable[[float, int], str] = number,
+    to_text: Callable[[float, int], str] = number,
     baseline: Iterable[bool] | None = None,
     errors: Iterable[float] | None = None,
 ) -> list[Cell]:
@@ -108,7 +108,7 @@ def with_half_widths(
 
     Args:
         found: one interval per row; NaN gives a dash.
-        spell: formats a mean: `number`, or `signed` for differences.
+        to_text: formats a mean: `number`, or `signed` for differences.
         baseline: per row, whether the cell says `baseline` instead of a number.
         errors: standard errors. The smallest gets two significant digits; None: the narrowest half-width does.
     """
@@ -117,7 +117,7 @@ def with_half_widths(
     marked = [False] * len(found) if baseline is None else list(baseline)
     cells = []
     for interval, is_baseline in zip(found, marked, strict=True):
-        mean = spell(interval.mean, decimals)
+        mean = to_text(interval.mean, decimals)
         text = mean if mean == NOTHING else f"{mean} ± {number(interval.half_width, decimals)}"
         cells.append(Cell("baseline") if is_baseline else sortable(interval.mean, text))
     return cells

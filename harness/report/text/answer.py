@@ -31,7 +31,7 @@ class Answer:
         return f"{self.findings} {self.limits}".strip()
 
 
-def answer(comparison: pd.DataFrame, ground: Comparability) -> Answer:
+def answer(comparison: pd.DataFrame, basis: Comparability) -> Answer:
     """Put a comparison, as `compare` returns it, into words."""
     measured = comparison[comparison["seeds"] > 0]
     if measured.empty:
@@ -40,12 +40,12 @@ def answer(comparison: pd.DataFrame, ground: Comparability) -> Answer:
             "Explore trials are not compared, because they were selected by the same validation loss. Runs that ended "
             "early have no result.",
         )
-    parts = [ground.reason] if ground.reason else []
+    parts = [basis.reason] if basis.reason else []
     limits = ""
     if len(comparison) == 1:
         parts.append(_level(measured.iloc[0]))
         limits = "There is only one arm, so nothing is compared."
-    elif ground.ranked:
+    elif basis.ranked:
         finding, limits = _differences(comparison)
         parts.append(finding)
     missing = comparison.loc[comparison["seeds"] == 0, "arm"]

@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Any, Final
 
 from harness.config.fields import short_name
-from harness.core.text import listed
+from harness.core.text import listed, noun
 from harness.report.text.numbers import setting
 
 _SOME: Final = 4  # arms or pairs that a sentence names; the others are counted
@@ -21,13 +21,19 @@ def named(words: Sequence[str]) -> str:
     return listed(words if extra < 2 else [*words[:_NAMED], f"{extra} more"])
 
 
-def seeds_named(seeds: Iterable[Any], word: str = "seed") -> str:
+def seeds_named(seeds: Iterable[Any]) -> str:
     """`seed 3`, `seeds 2 and 3`, `seeds 2 to 5 and 9`."""
+    known = sorted({int(seed) for seed in seeds})
+    return f"{noun(len(known), 'seed')} {seed_numbers(known)}"
+
+
+def seed_numbers(seeds: Iterable[Any]) -> str:
+    """`3`, `2 and 3`, `2 to 5 and 9`."""
     known = sorted({int(seed) for seed in seeds})
     # Consecutive seeds have the same difference between seed and index.
     runs = [[seed for _, seed in group] for _, group in groupby(enumerate(known), lambda pair: pair[1] - pair[0])]
     parts = [[f"{run[0]} to {run[-1]}"] if len(run) > 2 else list(map(str, run)) for run in runs]
-    return f"{word}{'s' if len(known) > 1 else ''} {named([text for part in parts for text in part])}"
+    return named([text for part in parts for text in part])
 
 
 def values_named(values: dict[str, Any]) -> str:

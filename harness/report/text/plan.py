@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from harness.tracking import PlanChange, SweepRecord
 
 # How a change that was made after seeing results affects the conclusions, by field of the plan.
-_SEEN: Final = "{their} may have been seen, and the p-values do not account for that"
-_SEARCHED_ANEW: Final = (
+_RESULTS_SEEN: Final = "{their} may have been seen, and the p-values do not account for that"
+_MORE_TRIALS: Final = (
     "confirm runs do not affect the choice of a configuration, but an arm whose best one changed was confirmed again"
 )
 _OTHER_BASELINE: Final = "{their} may have been seen, and every comparison depends on the baseline"
@@ -52,7 +52,7 @@ def deviations(record: SweepRecord) -> list[str]:
         if plan:
             found += _changed(plan, change)
         else:
-            found.append(_told("The first analysis plan was stored", change, _SEEN))
+            found.append(_change_sentence("The first analysis plan was stored", change, _RESULTS_SEEN))
         plan = change.plan
     planned = record.first_plan.get("method")
     if planned is not None and planned != METHOD_VERSION:
@@ -82,30 +82,32 @@ def _changed(old: Mapping[str, Any], change: PlanChange) -> Iterator[str]:
     different = {name for name in _NAMED if name in old and name in new and old[name] != new[name]}
     if "looks" in different and max(len(old["looks"]), len(new["looks"])) > 1:
         what = f"Seeds per arm were changed from {_looks(old['looks'])} to {_looks(new['looks'])}"
-        yield _told(what, change, _SEEN)
+        yield _change_sentence(what, change, _RESULTS_SEEN)
     elif "seeds" in different:
-        yield _told(_moved("Seeds per arm", old["seeds"], new["seeds"]), change, _SEEN)
+        yield _change_sentence(_raised_or_lowered("Seeds per arm", old["seeds"], new["seeds"]), change, _RESULTS_SEEN)
     if "baseline" in different:
         what = f"The baseline was changed from {old['baseline']} to {new['baseline']}"
-        yield _told(what, change, _OTHER_BASELINE)
+        yield _change_sentence(what, change, _OTHER_BASELINE)
     if "trials" in different:
-        what = _moved("Explore trials per arm", old["trials"], new["trials"])
-        yield _told(what, change, _SEARCHED_ANEW if new["trials"] > old["trials"] else "")
+        what = _raised_or_lowered("Explore trials per arm", old["trials"], new["trials"])
+        yield _change_sentence(what, change, _MORE_TRIALS if new["trials"] > old["trials"] else "")
     if "delta" in different:
         sizes = f"{format_value(old['delta'])} to {format_value(new['delta'])}"
-        yield _told(f"The smallest difference that matters was changed from {sizes}", change, _OTHER_DELTA)
+        yield _change_sentence(f"The smallest difference that matters was changed from {sizes}", change, _OTHER_DELTA)
     if old.get("method") != new.get("method"):  # `deviations` reports another method once for the whole sweep
         return
     for name, words in _RULES.items():
         if name in different:
-            yield _told(f"{words} changed from {_shown(old[name])} to {_shown(new[name])}", change, _SEEN)
+            yield _change_sentence(
+                f"{words} changed from {_shown(old[name])} to {_shown(new[name])}", change, _RESULTS_SEEN
+            )
     explained = different or old.get("question") != new.get("question")
     if not explained and old.get("spec_sha256") != new.get("spec_sha256"):
-        yield _told("The spec was changed in a field that the plan does not list", change, _SEEN)
+        yield _change_sentence("The spec was changed in a field that the plan does not list", change, _RESULTS_SEEN)
 
 
-def _told(what: str, change: PlanChange, consequence: str) -> str:
-    """A sentence: the change, the number of results at the time, and the consequence."""
+def _change_sentence(what: str, change: PlanChange, consequence: str) -> str:
+    """A sentence with the change, the number of results at the time, and the consequence."""
     seen = change.confirm_runs
     if not seen:
         return f"{what} before any confirm run was complete."
@@ -114,7 +116,7 @@ def _told(what: str, change: PlanChange, consequence: str) -> str:
     return f"{what} after {plural(seen, 'confirm run')} {was} complete{follows}."
 
 
-def _moved(what: str, old: int, new: int) -> str:
+def _raised_or_lowered(what: str, old: int, new: int) -> str:
     return f"{what} were {'raised' if new > old else 'lowered'} from {old} to {new}"
 
 

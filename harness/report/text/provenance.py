@@ -20,8 +20,8 @@ _LOCAL: Final = "http://127.0.0.1:5000"  # default address of `mlflow ui`, the c
 
 
 @dataclass(frozen=True)
-class Opening:
-    """How to open a run in MLflow.
+class MlflowPages:
+    """The pages of the runs in MLflow, and how to open them.
 
     Attributes:
         command: the shell command that starts the MLflow UI; for a tracking server, its address.
@@ -47,8 +47,8 @@ class Opening:
         return f"{self.server or _LOCAL}/#/experiments/{self.experiment_id}/runs/{run_id}"
 
     @property
-    def words(self) -> str:
-        """How a reader opens a run."""
+    def instructions(self) -> str:
+        """How the reader opens a run, as a sentence."""
         if self.server:
             return f"All runs are on the MLflow server {self.server}; each run id links to its page."
         if not self.experiment_id:

@@ -14,7 +14,7 @@ from harness.analysis.verdicts import Verdict
 from harness.core import metrics
 from harness.core.outcomes import Outcome
 from harness.core.text import listed, plural
-from harness.report.text.names import named, seeds_named
+from harness.report.text.names import named, seed_numbers, seeds_named
 from harness.report.text.numbers import count
 from harness.report.warnings.kinds import Detector, ReportWarning, WarningKind
 
@@ -130,14 +130,14 @@ def _searched_seed(sweep: Evidence) -> Iterator[ReportWarning]:
 
 def _false_pairs(sweep: Evidence) -> Iterator[ReportWarning]:
     """Runs trained with another seed than the one they are paired by; in an A/A sweep that is intended."""
-    copies = {arm for names in sweep.same for arm in names[1:]}
+    copies = {arm for names in sweep.equal_arms for arm in names[1:]}
     own, label = numbers(sweep.verdict_runs, SEED), numbers(sweep.verdict_runs, "seed")
     wrong = sweep.verdict_runs[own.notna() & (own != label) & ~sweep.verdict_runs["arm"].isin(copies)]
     for arm, runs in wrong.groupby("arm", sort=False):
         yield ReportWarning(
             WarningKind.FALSE_PAIRS,
             f"{arm}: the runs paired as {seeds_named(runs['seed'])} were trained with {SEED} "
-            f"{seeds_named(runs[SEED], '').strip()}. Such pairs share neither initial weights nor data order, so the "
+            f"{seed_numbers(runs[SEED])}. Such pairs share neither initial weights nor data order, so the "
             "paired test is not valid: train the arm with the seeds of the other arms.",
         )
 

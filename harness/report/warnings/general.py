@@ -15,7 +15,7 @@ from harness.report.warnings.kinds import Detector, ReportWarning, WarningKind
 
 
 def _same_arms(sweep: Evidence) -> Iterator[ReportWarning]:
-    for names in sweep.same:
+    for names in sweep.equal_arms:
         yield ReportWarning(
             WarningKind.SAME_ARMS,
             f"The arms {listed(names)} are the same configuration with different seeds: any difference between them is "
@@ -25,7 +25,7 @@ def _same_arms(sweep: Evidence) -> Iterator[ReportWarning]:
 
 def _untuned(sweep: Evidence) -> Iterator[ReportWarning]:
     record = sweep.record
-    if record.compare and not record.tune and not sweep.same:
+    if record.compare and not record.tune and not sweep.equal_arms:
         names = listed(short_name(path) for path in record.compare)
         yield ReportWarning(
             WarningKind.UNTUNED,

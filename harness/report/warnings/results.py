@@ -87,7 +87,7 @@ def _tolerance(sweep: Evidence, runs: pd.DataFrame) -> float:
     """Nats by which equal runs may differ: 0 on a CPU; δ on GPUs (sums have no fixed order) or with a time budget."""
     devices = set(runs["device"].dropna()) if "device" in runs else {_ON_CPU}
     timed = numbers(runs, "train.budget.seconds").notna().any()
-    return 0.0 if devices <= {_ON_CPU} and not timed else sweep.nats
+    return 0.0 if devices <= {_ON_CPU} and not timed else sweep.delta_nats
 
 
 def _test_missing(sweep: Evidence) -> Iterator[ReportWarning]:
@@ -107,7 +107,7 @@ def _few_seeds(sweep: Evidence) -> Iterator[ReportWarning]:
         yield ReportWarning(WarningKind.SINGLE_SEED, "There is only one seed, so the spread over seeds is unknown.")
     for _, row in sweep.compared.iterrows():
         delta = float(row.get("delta", math.nan))
-        if any({row["arm"], sweep.record.baseline} <= set(names) for names in sweep.same):
+        if any({row["arm"], sweep.record.baseline} <= set(names) for names in sweep.equal_arms):
             continue  # an A/A sweep measures chance; there is no difference to miss
         if row["pairs"] == 1:
             yield ReportWarning(
@@ -193,12 +193,12 @@ def _overfitted(sweep: Evidence) -> Iterator[ReportWarning]:
     moved = []
     for arm in sweep.others:
         shift = (gaps[arm] - base).dropna() if arm in gaps and base is not None else pd.Series(dtype=float)
-        if len(shift) and abs(shift.mean()) > sweep.nats and abs(np.sign(shift).sum()) == len(shift):
+        if len(shift) and abs(shift.mean()) > sweep.delta_nats and abs(np.sign(shift).sum()) == len(shift):
             final = sweep.differences(metrics.VAL_LOSS)[arm].mean()
             moved.append(
                 f"{arm} ({signed(final - shift.mean(), 3)} at the lowest losses, {signed(final, 3)} at the end)"
             )
-    above = {arm: float(gap.mean()) for arm, gap in gaps.items() if gap.mean() > sweep.nats}
+    above = {arm: float(gap.mean()) for arm, gap in gaps.items() if gap.mean() > sweep.delta_nats}
     shown = listed(f"{arm} {number(size, 3)}" for arm, size in above.items()) if above else ""
     if moved:
         yield ReportWarning(
@@ -225,7 +225,7 @@ def _not_reproduced(sweep: Evidence) -> Iterator[ReportWarning]:
         chosen = float(trials[metrics.VAL_LOSS].min())
         gap = confirmed.mean() - chosen
         p = outlier_p([*confirmed, chosen])[-1]
-        if abs(gap) > COARSE * sweep.nats and p * len(sweep.arms) < RARE:
+        if abs(gap) > COARSE * sweep.delta_nats and p * len(sweep.arms) < RARE:
             yield ReportWarning(
                 WarningKind.NOT_REPRODUCED,
                 f"{arm}: the chosen trial reached {number(chosen, 3)}, its confirm runs {number(confirmed.mean(), 3)} "

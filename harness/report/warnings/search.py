@@ -178,7 +178,7 @@ def _rows(sweep: Evidence, trials: pd.DataFrame) -> list[dict[str, Any]]:
     return [dict(zip(sweep.tuned, row, strict=True)) for row in rows]
 
 
-def _placed(sweep: Evidence, trials: pd.DataFrame, arm: str) -> pd.DataFrame:
+def _in_space(sweep: Evidence, trials: pd.DataFrame, arm: str) -> pd.DataFrame:
     """The trials of one arm that lie in the search space."""
     mine = trials[trials["arm"] == arm]
     space = {path: next(iter(sweep.record.tune[path].items())) for path in sweep.tuned}
@@ -193,7 +193,7 @@ def _placed(sweep: Evidence, trials: pd.DataFrame, arm: str) -> pd.DataFrame:
 def _at_an_edge(sweep: Evidence) -> Iterator[ReportWarning]:
     space = {path: sweep.record.tune[path] for path in sweep.tuned}
     for arm in sweep.arms:
-        trials = _placed(sweep, sweep.complete_trials, arm)
+        trials = _in_space(sweep, sweep.complete_trials, arm)
         rows, losses = _rows(sweep, trials), trials[metrics.VAL_LOSS].to_numpy(float)
         for edge in edges(rows, losses, space):
             ((kind, values),) = space[edge.path].items()
@@ -225,10 +225,10 @@ def _diverged(sweep: Evidence) -> Iterator[ReportWarning]:
     space = {path: sweep.record.tune[path] for path in sweep.tuned}
     beside = []
     for arm in sweep.arms:
-        trials, lost = _placed(sweep, sweep.complete_trials, arm), _placed(sweep, failed, arm)
+        trials, lost = _in_space(sweep, sweep.complete_trials, arm), _in_space(sweep, failed, arm)
         losses = trials[metrics.VAL_LOSS].to_numpy(float)
         near = nearest_diverged(_rows(sweep, trials), losses, _rows(sweep, lost), space) if space else None
-        if near is not None and near.touches:
+        if near is not None and near.is_near:
             best = _rows(sweep, trials)[int(losses.argmin())]
             beside.append(f"{arm} ({values_named(best)})")
     if beside:
@@ -249,13 +249,13 @@ def _order_flips(sweep: Evidence) -> Iterator[ReportWarning]:
         n = min(len(lines[first]), len(lines[second]))
         gaps = lines[first][:n] - lines[second][:n]
         half, end = gaps[(n - 1) // 2], gaps[-1]
-        settled = half * end >= 0 or min(abs(half), abs(end)) < sweep.nats
+        settled = half * end >= 0 or min(abs(half), abs(end)) < sweep.delta_nats
         (early if settled else late).append(f"{first} and {second} change places at k = {count}")
     words = "By the expected best of k explore trials, "
     if late:
         yield ReportWarning(
             WarningKind.ORDER_FLIPS,
-            f"{words}{named(late)}, by more than {rounded(sweep.nats)} either way and in the second half of the "
+            f"{words}{named(late)}, by more than {rounded(sweep.delta_nats)} either way and in the second half of the "
             "search: the better arm depends on the number of trials. Search longer before comparing.",
         )
     if early:

@@ -16,10 +16,10 @@ from harness.analysis.comparison import Comparability
 from harness.core import metrics
 from harness.core.metrics import Point
 from harness.report import compare, loss_curve
-from harness.report.figures.drawing import PALETTE, Drawing, label, look
+from harness.report.figures.drawing import PALETTE, Drawing, arm_style, label
 from harness.report.figures.final_losses import final_losses
 from harness.report.figures.forest import forest
-from harness.report.figures.loss_curves import AXES, Axis, _gaps, _matrix, loss_curves, spent
+from harness.report.figures.loss_curves import AXES, Axis, _gaps, _matrix, loss_curves, with_x_columns
 from harness.report.figures.run_curve import run_curve
 
 ARM, BASELINE = example.LOSSES
@@ -112,7 +112,7 @@ def test_ten_arms_and_missing_metrics_are_drawn() -> None:
     curves = example.curves_of(runs).query("metric == 'val/loss'")
     drawn = curves_drawn(runs, curves, list(arms))
     assert drawn and set(arms) <= set(texts(drawn)) and "Training loss" not in texts(drawn)
-    assert len({look(place) for place in range(24)}) == 24 and len(set(PALETTE)) == len(PALETTE)
+    assert len({arm_style(place) for place in range(24)}) == 24 and len(set(PALETTE)) == len(PALETTE)
 
 
 def test_arms_with_different_tokenizers_are_drawn_in_bits_per_byte() -> None:
@@ -142,18 +142,18 @@ def test_curves_over_steps_seconds_and_flops() -> None:
         drawn = over[axis.name] or curves_drawn(runs, curves.assign(seconds=1.0 * curves["step"]), axis=axis)
         assert drawn and axis.label in texts(drawn) and "Validation minus training loss" in texts(drawn)
     rate = runs["flops_per_token"].iloc[0]
-    assert spent(curves, runs)["flops"].max() == pytest.approx(8192 * rate)
+    assert with_x_columns(curves, runs)["flops"].max() == pytest.approx(8192 * rate)
 
 
 def test_the_gap_is_validation_minus_training_loss_of_each_run() -> None:
     runs = everything()
-    curves = spent(example.curves_of(runs), runs)
+    curves = with_x_columns(example.curves_of(runs), runs)
     found = _gaps(curves.assign(at=curves["tokens"]))
     assert len(found) == (curves["metric"] == "val/loss").sum()
     np.testing.assert_allclose(found["value"], 0.02 * found["step"], atol=1e-3)  # steps are rounded, losses are not
 
 
-def test_an_end_above_the_axes_is_marked_at_their_edge() -> None:
+def test_the_end_of_a_run_above_the_axes_is_marked_at_their_edge() -> None:
     lost = example.run(700, ARM, {}, seed=9, outcome="diverged")
     runs = example.frame([*example.confirm_runs(), lost])
     drawn = curves_drawn(runs)

@@ -15,7 +15,7 @@ from harness.analysis.comparison import Comparability
 from harness.analysis.importance import Importance, Share
 from harness.analysis.search_quality import expected_best, expected_best_band
 from harness.report.figures.drawing import Drawing, label
-from harness.report.figures.search import _after_the_fall, importance_bars, search_luck, tuning
+from harness.report.figures.search import _fit_loss_axis, expected_best_curves, importance_bars, tuning
 
 ARM, BASELINE = example.LOSSES
 ARMS = [ARM, BASELINE]
@@ -56,8 +56,8 @@ def test_no_trial_gives_no_figure() -> None:
     assert tuned(runs[runs["phase"] == "confirm"]) is None
     assert tuned(runs.drop(columns="val/loss")) is None
     assert tuned(runs[runs["outcome"] != "complete"]) is None
-    assert lucky({}, ARMS) is None
-    assert lucky({ARM: np.array([5.0]), BASELINE: np.empty(0)}, ARMS) is None
+    assert expected_best_of({}, ARMS) is None
+    assert expected_best_of({ARM: np.array([5.0]), BASELINE: np.empty(0)}, ARMS) is None
     assert importance_bars(example.evidence(example.record(), runs, importances={})) is None
 
 
@@ -99,26 +99,26 @@ def test_an_integer_dimension_that_some_runs_lack_is_drawn() -> None:
     assert "n_layers" in texts(tuned(runs, {"model.n_layers": {"int_uniform": [1, 4]}}))
 
 
-def lucky(losses: Mapping[str, np.ndarray], arms: Sequence[str], metric: str = "val/loss") -> Drawing | None:
+def expected_best_of(losses: Mapping[str, np.ndarray], arms: Sequence[str], metric: str = "val/loss") -> Drawing | None:
     record = example.record({arm: {} for arm in arms}, study={"sampler": "tpe", "seeds": 3})
     known = {
         "comparability": Comparability(metric),
         "expected_best": {arm: expected_best(values) for arm, values in losses.items()},
         "expected_best_bands": {arm: expected_best_band(values) for arm, values in losses.items()},
     }
-    return search_luck(example.evidence(record, explored(), **known))
+    return expected_best_curves(example.evidence(record, explored(), **known))
 
 
-def luck(number_of: int, trials: int = 12, worst: float = 10.8) -> tuple[dict[str, np.ndarray], list[str]]:
+def random_losses(number_of: int, trials: int = 12, worst: float = 10.8) -> tuple[dict[str, np.ndarray], list[str]]:
     rng = np.random.default_rng(3)
     arms = [f"drop_rate={place / 20:.2f}" for place in range(number_of)]
     return {arm: np.append(5 + rng.gamma(2.0, 0.1, trials - 1), worst) for arm in arms}, arms
 
 
 @pytest.mark.parametrize("number_of", [1, 2, 4, 5, 12])
-def test_search_luck_names_every_arm_once(number_of: int) -> None:
-    losses, arms = luck(number_of)
-    drawn = lucky(losses, arms)
+def test_expected_best_names_every_arm_once(number_of: int) -> None:
+    losses, arms = random_losses(number_of)
+    drawn = expected_best_of(losses, arms)
     assert drawn is not None and drawn.caption.endswith("so a shorter search could differ from this.")
     shown = texts(drawn)
     assert {"trials (k)", "expected best validation loss"} <= set(shown)
@@ -127,12 +127,12 @@ def test_search_luck_names_every_arm_once(number_of: int) -> None:
     assert "Band: 10 to 90 %" in drawn.caption
     left_out = re.search(r"Higher values for few trials, up to ([\d.]+), are cut off\.", drawn.caption)
     assert left_out and float(left_out[1]) > 5.4
-    again = lucky(losses, arms)
+    again = expected_best_of(losses, arms)
     assert again and again.inline == drawn.inline
 
 
-def test_search_luck_of_few_trials_has_no_band_and_cuts_nothing_off() -> None:
-    drawn = lucky({ARM: np.array([5.0, 5.1]), BASELINE: np.array([5.2])}, ARMS, "val/bits_per_byte")
+def test_expected_best_of_few_trials_has_no_band_and_cuts_nothing_off() -> None:
+    drawn = expected_best_of({ARM: np.array([5.0, 5.1]), BASELINE: np.array([5.2])}, ARMS, "val/bits_per_byte")
     assert drawn and "Band" not in drawn.caption and "cut off" not in drawn.caption
     assert {*ARMS, "expected best validation bits per byte"} <= set(texts(drawn))
 
@@ -142,15 +142,15 @@ def test_the_axes_contain_every_end_and_the_caption_says_what_is_cut_off() -> No
 
     ax = Figure().subplots()
     lines = [np.array([10.0, 6.0, 5.2, 5.1, 5.0]), np.array([9.0, 5.7, 5.5, 5.4, 5.3])]
-    cut = _after_the_fall(ax, lines, [np.empty((2, 0))])
+    cut = _fit_loss_axis(ax, lines, [np.empty((2, 0))])
     # a quarter of five trials is one, so the second values count: median 5.85, 0.85 above the lowest
     assert cut == 10.0 and ax.get_ylim() == pytest.approx((5.0 - 0.06 * 0.85, 5.0 + 2 * 0.85))
-    assert _after_the_fall(ax, [np.array([5.2, 5.1, 5.0])], []) == 0.0
+    assert _fit_loss_axis(ax, [np.array([5.2, 5.1, 5.0])], []) == 0.0
     assert ax.get_ylim()[0] < 5.0 and ax.get_ylim()[1] > 5.2
     late = [np.array([5.0, 5.0]), np.array([5.0, 5.0]), np.array([9.0])]  # one arm far above all others
-    _after_the_fall(ax, late, [])
+    _fit_loss_axis(ax, late, [])
     assert ax.get_ylim()[1] > 9.0
-    assert _after_the_fall(ax, [np.array([5.0, 5.0])], []) == 0.0 and np.diff(ax.get_ylim())[0] > 0
+    assert _fit_loss_axis(ax, [np.array([5.0, 5.0])], []) == 0.0 and np.diff(ax.get_ylim())[0] > 0
 
 
 def ranked(r2: float = 0.83) -> Importance:

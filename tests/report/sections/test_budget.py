@@ -132,7 +132,7 @@ def test_a_budget_that_differs_is_named_first() -> None:
 
 
 @pytest.mark.parametrize(("tokens", "matched"), [(8192, True), (8273, True), (8275, False), (16384, False)])
-def test_matched_is_to_within_one_percent(tokens: int, matched: bool) -> None:
+def test_amounts_within_one_percent_are_matched(tokens: int, matched: bool) -> None:
     amount = Amount("tokens", "tokens", {"a": 8192, "b": tokens, "c": 8200}, count)
     assert amount.matched is matched
     assert amount.excess == pytest.approx(tokens / 8192 - 1 if tokens > 8200 else 8 / 8192, abs=1e-12)
@@ -243,7 +243,7 @@ def test_the_cost_of_an_arm_includes_all_its_runs() -> None:
     ]
 
 
-def test_equal_searches_are_called_equal() -> None:
+def test_searches_with_equal_tokens_are_called_equal() -> None:
     frame = example.frame([*example.explore_runs(), *example.confirm_runs()])
     assert "The search trained on 32.8 k tokens in each arm." in section(example.ARMS, frame, example.TUNE).text[1]
     untuned = section(example.ARMS, frame)
@@ -259,7 +259,7 @@ def test_every_row_names_its_runs() -> None:
         assert found.tables[1][0].rows[place].runs == tuple(frame.loc[frame["arm"] == arm, "run_id"])
 
 
-def test_one_arm_has_nothing_to_match() -> None:
+def test_one_arm_has_no_comparison_of_budgets() -> None:
     found = section({"all": {}}, runs({"all": {}}))
     assert found.heading == "Training budget and cost" and found.text == ("The spec gives each run 8,192 tokens.",)
     assert read(found.tables[0][0])["all"] == {

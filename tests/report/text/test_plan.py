@@ -41,7 +41,7 @@ RULE = {
 }
 
 
-def test_a_plan_says_what_will_be_concluded_from_what(tmp_path: Path) -> None:
+def test_a_plan_has_the_metric_the_test_and_the_rules(tmp_path: Path) -> None:
     spec = load(tmp_path, GOOD)
     # Raise METHOD_VERSION where this has to be changed because verdicts are come to in another way.
     assert METHOD_VERSION == "2"
@@ -59,14 +59,14 @@ def test_a_plan_says_what_will_be_concluded_from_what(tmp_path: Path) -> None:
     }
 
 
-def test_with_several_looks_the_level_is_shared_out(tmp_path: Path) -> None:
+def test_with_several_looks_the_levels_add_up_to_alpha(tmp_path: Path) -> None:
     plan = analysis_plan(load(tmp_path, GOOD, ADAPTIVE))
     assert (plan["seeds"], plan["looks"]) == (12, [3, 6, 12])
     assert plan["look_levels"] == pytest.approx([0.0125, 0.0125, 0.025], abs=1e-15)
     assert plan["stopping"] == "after each look, more seeds only for arms that are undecided, and the baseline"
 
 
-def test_where_nothing_is_compared_nothing_is_tested(tmp_path: Path) -> None:
+def test_a_sweep_without_comparisons_plans_no_test(tmp_path: Path) -> None:
     plan = analysis_plan(load(tmp_path, GOOD[: GOOD.index("compare:")]))
     assert (plan["arms"], plan["baseline"], plan["trials"], plan["looks"]) == (["all"], "all", 0, [1])
     assert plan["test"] == plan["correction"] == "none: there is one arm"
@@ -85,7 +85,7 @@ def test_where_nothing_is_compared_nothing_is_tested(tmp_path: Path) -> None:
         ("model.context_length", "[16, 32]", "val/loss", True),
     ],
 )
-def test_the_planned_metric_is_the_one_that_runs_will_be_compared_by(
+def test_the_planned_metric_is_that_of_the_comparison(
     tmp_path: Path, path: str, values: str, metric: str, ranked: bool
 ) -> None:
     baseline = f"baseline: {{{path}: {values.strip('[]').split(', ')[0]}}}"
@@ -148,7 +148,7 @@ def test_the_plan_of_every_shipped_experiment_is_plain_and_stable(path: Path) ->
     assert plan["question"].endswith("?") and plan["baseline"] in plan["arms"]
 
 
-def test_making_a_plan_needs_nothing_heavy() -> None:
+def test_making_a_plan_imports_no_heavy_library() -> None:
     code = (
         "import sys, harness.analysis.plan as method; early = {'scipy', 'numpy'} & set(sys.modules)\n"
         "from pathlib import Path; from harness.config.load import load_spec\n"
@@ -309,7 +309,7 @@ def test_provenance_lines_summarise_the_plan(tmp_path: Path) -> None:
     assert plan_lines(example.record()) == [("analysis plan", "none was stored before the first run")]
 
 
-def test_the_plan_of_a_sweep_goes_through_the_store_and_back(tmp_path: Path) -> None:
+def test_the_plan_of_a_sweep_is_stored_and_read_back(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     text = GOOD.replace("corpus: sotu-1820", "corpus: sotu-1820, tokenizer: byte")
 

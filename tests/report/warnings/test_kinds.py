@@ -1,4 +1,4 @@
-"""A report warns of every planted fault, and a clean sweep has no warning that may change its conclusion."""
+"""A report has a warning for every planted fault, and a clean sweep has no warning that may change its conclusion."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def naming(plant: Plant, found: Iterable[ReportWarning], words: Iterable[str]) -
 
 @pytest.mark.parametrize("number", NUMBERS)
 @pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.name)
-def test_a_planted_fault_is_warned_of(plant: Plant, number: int) -> None:
+def test_a_planted_fault_gives_its_warning(plant: Plant, number: int) -> None:
     record, runs, words = plant.planted(number)
     found = serious(record, runs)
     assert naming(plant, found, words), f"no warning {plant.kind.name} with {words} in {found}"
