@@ -120,7 +120,7 @@ def test_a_plan_shows_the_error_of_the_last_estimate(tmp_path: Path, monkeypatch
     from sandbox import SPEC, Sandbox
 
     monkeypatch.setenv("GPT_HARNESS_CACHE", str(tmp_path / "cache"))
-    sandbox = Sandbox(tmp_path / "here", SPEC.replace("[0.0, 0.2]", "[0.0]").replace("workloads: 2", "workloads: 1"))
+    sandbox = Sandbox(tmp_path / "here", SPEC.replace("[0.0, 0.2]", "[0.0]").replace("trials: 2", "trials: 1"))
     first = call(sandbox, "tiny.yaml", "--plan")
     assert first.returncode == 0, first.stderr
     assert "about " in first.stdout and " on this CPU (" in first.stdout

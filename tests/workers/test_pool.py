@@ -65,11 +65,12 @@ def test_points_are_the_same_with_one_worker_and_with_two(tmp_path: Path) -> Non
 
 
 def test_prestarted_workers_get_the_jobs() -> None:
+    earlier = {child.pid for child in psutil.Process().children()}  # the pool that other tests share
     with LocalPool(2) as pool:
         pool.prestart(1)
-        (first,) = workers_of_this_process(1)
+        (first,) = new_workers(1, earlier)
         pool.prestart(5)
-        both = workers_of_this_process(2)
+        both = new_workers(2, earlier)
         assert first in both
         pool.submit(Job(1, config()))
         pool.submit(Job(2, config(seed=2)))
@@ -128,12 +129,15 @@ def test_asking_whether_to_stop_sends_a_heartbeat(monkeypatch: pytest.MonkeyPatc
     assert ours.recv() == Heartbeat()
 
 
-def workers_of_this_process(count: int) -> set[int]:
-    """The process ids of this many workers. A new process has no command line of its own for a moment."""
+def new_workers(count: int, earlier: set[int]) -> set[int]:
+    """The process ids of this many workers that were not there earlier.
+
+    A new process has no command line of its own for a moment.
+    """
     deadline = time.monotonic() + 30
     while True:
         children = psutil.Process().children()
-        found = {one.pid for one in children if "spawn_main" in " ".join(one.cmdline())}
+        found = {one.pid for one in children if "spawn_main" in " ".join(one.cmdline())} - earlier
         if len(found) == count:
             return found
         assert time.monotonic() < deadline, found
