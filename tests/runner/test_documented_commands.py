@@ -1,0 +1,72 @@
+"""Every command of the harness that a document prints is run, on small sweeps of the names that it has there."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+from pathlib import Path
+
+import pytest
+
+from documents import ALL, PLACEHOLDERS, TEXTS, blocks, commands_of
+from in_process import call
+from sandbox import SPEC, Sandbox
+
+pytestmark = pytest.mark.slow
+
+RUN_BY_OTHERS = {"harness.bench"}  # takes half a minute: tests/commands/test_bench.py runs it
+# A sweep that a command starts is made small, whatever spec it has.
+SMALL = ["--set", "train.budget.tokens=2_048", "--set", "study={trials: 1, seeds: 2}", "--workers", "2"]
+TUTORIAL = TEXTS["experiments/README.md"]
+NAMES = {name: PLACEHOLDERS[name] for name in ("SPEC", "[SPEC]", "NAME")}  # so that the same command is run once
+COMMANDS = sorted(
+    {
+        shlex.join([NAMES.get(word, word) for word in shlex.split(command)])
+        for _, command in ALL
+        if command.startswith("python -m harness.")
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Sandbox:
+    """A folder with two finished sweeps, named as in the documents, and with the files of the tutorial."""
+    sandbox = Sandbox(tmp_path_factory.mktemp("project"))
+    experiments = sandbox.folder / "experiments"
+    experiments.mkdir()
+    for name in ("dropout", "qkv_bias"):
+        (experiments / f"{name}.yaml").write_text(SPEC.replace("name: tiny", f"name: {name}"), "utf-8")
+        assert call(sandbox, f"experiments/{name}.yaml", *SMALL).returncode == 0
+    (experiments / "my.yaml").write_text(blocks(TUTORIAL, "yaml")[0], "utf-8")
+    [code] = [words[2] for words in commands_of(TUTORIAL) if words[:2] == ["python", "-c"]]
+    with (sandbox.folder / "my.txt").open("w", encoding="utf-8") as text, contextlib.redirect_stdout(text):
+        exec(compile(code, "experiments/README.md", "exec"), {})
+    return sandbox
+
+
+def runs_with_a_checkpoint(sandbox: Sandbox) -> list[str]:
+    experiment = sandbox.client.get_experiment_by_name("dropout")
+    assert experiment is not None
+    runs = sandbox.client.search_runs([experiment.experiment_id], "tags.`harness.phase` = 'confirm'")
+    return [run.info.run_id for run in runs]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_of_the_documents_runs(command: str, project: Sandbox) -> None:
+    _, _, module, *arguments = shlex.split(command)
+    if module in RUN_BY_OTHERS or not arguments:
+        pytest.skip("run by another test" if arguments else "only the name of a command")
+    first, second = runs_with_a_checkpoint(project)[:2]
+    given = {**PLACEHOLDERS, "RUN": first, "RUN_A": first, "RUN_B": second}
+    arguments = [given.get(word, word) for word in arguments]
+    if module == "harness.sweep":
+        mine = Path(arguments[0]).name == "my.yaml"
+        # Workers run in another folder, so the text needs its whole path. The tutorial's model would take minutes.
+        own = ["--set", f"data.path={project.folder / 'my.txt'}", "--set", "model.emb_dim=32"] if mine else []
+        arguments += own if {"--plan", "--status"} & set(arguments) else [*own, *SMALL]
+    if module == "harness.report" and arguments == ["audit"]:
+        pytest.skip("takes minutes: tests/analysis/test_simulation.py runs a part of it")
+    in_a_package = module in ("harness.data", "harness.report")
+    done = call(project, *arguments, module=f"{module}.__main__" if in_a_package else module)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.strip()
