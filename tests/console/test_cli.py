@@ -44,7 +44,7 @@ WRONG: list[tuple[typer.Typer, list[str], str]] = [
     ),
     (sweep.app, ["tiny.yaml", "--set", "a"], "--set a: allowed: path=value"),
     (sweep.app, ["tiny.yaml", "--set", "=1"], "--set =1: allowed: path=value"),
-    (sweep.app, ["tiny.yaml", "--set", "model.drop_rate=[1"], "--set model.drop_rate=[1: model.drop_rate: is no valid"),
+    (sweep.app, ["tiny.yaml", "--set", "model.drop_rate=[1"], "--set model.drop_rate=[1: model.drop_rate: is not"),
     (
         sweep.app,
         ["tiny.yaml", "--set", "model.droprate=0"],
