@@ -14,6 +14,8 @@ import pytest
 
 from harness.analysis.importance import Importance, importance
 
+pytestmark = pytest.mark.slow
+
 Space = Mapping[str, Mapping[str, Sequence[Any]]]
 Trial = dict[str, Any]
 Function = Callable[[Trial], float]

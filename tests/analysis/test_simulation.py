@@ -14,6 +14,8 @@ from harness.analysis.simulation import ARMS, SPREAD, Check, Noise, simulate
 from harness.analysis.statistics import detectable_effect
 from harness.report.__main__ import app
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(("seeds", "noise"), [(3, "normal"), (5, "t(3)")])
 def test_reports_of_sweeps_without_a_difference_have_few_false_alarms(seeds: int, noise: Noise) -> None:

@@ -27,6 +27,8 @@ from harness.cost import estimate as plan
 from harness.model.weights import DESCRIPTION, WEIGHTS, save_checkpoint
 from helpers import lively_gpt, small_config
 
+pytestmark = pytest.mark.slow
+
 MORE = int(os.environ.get("FUZZ", "1"))
 
 

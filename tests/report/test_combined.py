@@ -17,6 +17,8 @@ from harness.report.__main__ import app
 from harness.tracking import SweepInfo, Tracker
 from reports import Page, record_run
 
+pytestmark = pytest.mark.slow
+
 BIAS = {"qkv_bias=false": {"model.qkv_bias": False}, "qkv_bias=true": {"model.qkv_bias": True}}
 OTHER_TEXT = {"sha256": "0badf00d" * 8, "fingerprint": "1" * 64}
 OTHER_TOKENS = {"tokenizer": "byte", "fingerprint": "2" * 64, "tokens": {"train": 16332, "val": 2040, "test": 2044}}

@@ -28,6 +28,8 @@ from paths import ROOT, SUPPORT
 from reports import Page, all_runs, record_run, report
 from specs import GOOD, load
 
+pytestmark = pytest.mark.slow
+
 ARM, BASELINE = example.LOSSES
 
 

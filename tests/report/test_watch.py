@@ -14,6 +14,8 @@ from harness.report.watch import watch
 from harness.tracking import Tracker, read_activity
 from paths import SUPPORT
 
+pytestmark = pytest.mark.slow
+
 # Another process runs the sweep, a step for every line that it is sent: it is not to be this one, which watches.
 SWEEP = """
 import sys

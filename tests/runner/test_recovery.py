@@ -24,6 +24,8 @@ from harness.search.study import RUN_KEY
 from harness.tracking import load_runs, unfinished_runs
 from stored_runs import DATA
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def crashed(tmp_path_factory: pytest.TempPathFactory) -> CrashedSweep:

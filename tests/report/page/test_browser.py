@@ -23,7 +23,7 @@ from reports import all_runs
 
 ARM, BASELINE = example.LOSSES
 
-pytestmark = needs_browser
+pytestmark = [pytest.mark.slow, needs_browser]
 
 PIECES = ["Every", " effort", " of", " the", " people", "\n", " is", " <b>", " wor", "thy"]
 

@@ -31,6 +31,8 @@ from harness.report.warnings.kinds import ReportWarning, WarningKind
 from harness.tracking import SweepRecord
 from warned_sweeps import PLANTS, Plant, confirm, other
 
+pytestmark = pytest.mark.slow
+
 NUMBERS = (3, 4)  # of the clean sweeps that every fault is planted in
 RENDERED = (
     "optimum_at_the_end_of_the_range",
