@@ -156,6 +156,7 @@ def test_holm_worked_by_hand() -> None:
     np.testing.assert_allclose(holm([0.03, 0.01, 0.9, 0.02]), [0.06, 0.04, 0.9, 0.06])
 
 
+@pytest.mark.slow
 def test_holm_equals_statsmodels() -> None:
     table = np.random.default_rng(5).uniform(0, 0.3, (50, 6)).round(2)
     expected = [multipletests(row, method="holm")[1] for row in table]

@@ -32,6 +32,8 @@ from harness.report.assemble import assemble, in_order
 from harness.report.write import write_files
 from harness.tracking import SweepRecord
 
+pytestmark = pytest.mark.slow
+
 STATISTICS: tuple[tuple[ModuleType, str], ...] = (
     (comparison, "verdict_runs"),
     (comparison, "comparability"),

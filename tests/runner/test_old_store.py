@@ -26,6 +26,8 @@ from harness.runner.datasets import Datasets
 from harness.tracking import load_runs
 from paths import ROOT
 
+pytestmark = pytest.mark.slow
+
 STORE = ROOT / "tests" / "data" / "old_store.zip"
 MADE_IN = "/made/here"
 COLUMNS = {"experiments": "artifact_location", "runs": "artifact_uri", "logged_models": "artifact_location"}

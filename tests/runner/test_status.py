@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import psutil
+import pytest
 
 from crashed_sweep import SPEC, CrashedSweep, measure
 from harness.core.metrics import VAL_LOSS, Point
@@ -17,6 +18,8 @@ from harness.runner.status_table import arm_cells, status_lines
 from harness.runner.tasks import Task
 from specs import load
 from stored_runs import DATA
+
+pytestmark = pytest.mark.slow
 
 
 def status_of(crashed: CrashedSweep, now: float | None = None) -> tuple[list[tuple[str, ...]], list[str]]:

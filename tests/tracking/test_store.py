@@ -18,6 +18,8 @@ from harness.tracking.store import connect
 from paths import ROOT
 from stored_runs import Store
 
+pytestmark = pytest.mark.slow
+
 
 def test_two_processes_create_one_store_silently_and_without_a_network(store: Store) -> None:
     assert store.printed == ["", ""]

@@ -22,6 +22,8 @@ from harness.report.figures.forest import forest
 from harness.report.figures.loss_curves import AXES, Axis, _gaps, _matrix, loss_curves, with_x_columns
 from harness.report.figures.run_curve import run_curve
 
+pytestmark = pytest.mark.slow
+
 ARM, BASELINE = example.LOSSES
 ARMS = [ARM, BASELINE]
 SVG = "{http://www.w3.org/2000/svg}"

@@ -15,6 +15,8 @@ from harness.report.sections.section import Section
 from harness.report.tables.table import Table
 from harness.tracking import SweepRecord
 
+pytestmark = pytest.mark.slow
+
 A, B = example.ARMS
 RATE = {"train.learning_rate": {"log_uniform": [1e-4, 1e-2]}}
 Trial = tuple[float, str | None, float]  # learning rate, outcome, loss
