@@ -12,6 +12,7 @@ import harness
 PACKAGE = Path(harness.__file__).parent
 
 
+@functools.cache
 def modules() -> dict[str, Path]:
     """Dotted name → file of every module; a package's `__init__.py` goes by the package's name."""
     return {dotted(path): path for path in sorted(PACKAGE.rglob("*.py"))}
