@@ -15,11 +15,13 @@ from __future__ import annotations
 import importlib
 import sys
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
 
 from harness.core.version import VERSION
 
+TYPE_CHECKING = False  # importing it from typing takes longer than everything else here; mypy knows the name
 if TYPE_CHECKING:
+    from typing import Any
+
     from harness.config.run import RunConfig
     from harness.report import compare, load_curves, load_runs, pivot
     from harness.training.trainer import train
