@@ -1,11 +1,15 @@
-"""The reference of the spec as Markdown, from the descriptions under the fields of the configuration classes.
+"""The reference of the spec as Markdown, from the texts under the fields of the configuration classes.
 
 `python -m harness.config.reference` prints it; `experiments/README.md` holds it between two comments.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import ast
+import inspect
+import textwrap
+from functools import cache
+from itertools import pairwise
 from typing import Final
 
 from pydantic import BaseModel
@@ -32,14 +36,10 @@ def reference() -> str:
         rows.append((f"**`{name}`**", "", meaning, ""))
         if name == "model":
             rows.append(("`model.preset`", "", _PRESET, ", ".join(PRESETS)))
-        for field, info in _fields_of(name).items():
-            rows.append((f"`{name}.{field}`", _default(info), *_meaning(info)))
+        if model := StudyConfig if name == "study" else _model(RunConfig.model_fields.get(name)):
+            for field, info in model.model_fields.items():
+                rows.append((f"`{name}.{field}`", _default(info), *_meaning(model, field)))
     return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
-
-
-def _fields_of(section: str) -> Mapping[str, FieldInfo]:
-    model = StudyConfig if section == "study" else _model(RunConfig.model_fields.get(section))
-    return model.model_fields if model else {}
 
 
 def _model(info: FieldInfo | None) -> type[BaseModel] | None:
@@ -47,14 +47,31 @@ def _model(info: FieldInfo | None) -> type[BaseModel] | None:
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
-def _meaning(info: FieldInfo) -> tuple[str, str]:
+def _meaning(model: type[BaseModel], field: str) -> tuple[str, str]:
     """What a field means, and what it may hold."""
-    text = " ".join((info.description or "").split())
-    if model := _model(info):
-        inside = {name: _meaning(field) for name, field in model.model_fields.items()}
+    info = model.model_fields[field]
+    text = _texts(model).get(field, "")
+    if inner := _model(info):
+        inside = {name: _meaning(inner, name) for name in inner.model_fields}
         text += "".join(f" `{name}`: {meaning}" for name, (meaning, _) in inside.items())
         return text, "; ".join(f"`{name}`: {allowed}" for name, (_, allowed) in inside.items())
     return text, allowed_values(info).replace(" | ", ", ")
+
+
+@cache
+def _texts(model: type[BaseModel]) -> dict[str, str]:
+    """The string under each field of a class.
+
+    Pydantic's `use_attribute_docstrings` finds them too, but when the class is made: every command would wait for it.
+    """
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(model))).body
+    assert isinstance(definition, ast.ClassDef)
+    return {
+        field.target.id: " ".join(text.value.value.split())
+        for field, text in pairwise(definition.body)
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant) and isinstance(text.value.value, str)
+    }
 
 
 def _default(info: FieldInfo) -> str:

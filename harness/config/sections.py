@@ -64,12 +64,10 @@ Amount = Annotated[float, Field(gt=0, le=1e30)]  # of a budget; bounded so that 
 class Config(BaseModel):
     """A frozen part of the configuration: unknown fields, wrong types, NaN and infinity are refused.
 
-    The text under a field becomes its `description`.
+    The text under a field is its description in the reference of the spec.
     """
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 def _exactly_one(kind: str, found: Mapping[str, object]) -> None:
