@@ -68,7 +68,7 @@ class Screen:
         self.log.write(f"started the sweep: {total} runs")
 
     def runs_added(self, runs: int, work: float, seeds: Mapping[str, int] | None = None) -> None:
-        """More runs are to be trained than before; `seeds`: arm → confirm runs that are planned now."""
+        """Add runs to the plan; `seeds`: arm → its planned confirm runs, all together."""
         self.state.runs_added(runs, work, seeds or {})
         self.log.write(f"added runs: {runs}")
 

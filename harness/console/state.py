@@ -130,12 +130,12 @@ class SweepState:
         self._parallel = 0  # most runs that trained at once
 
     def sweep_started(self, total: int, work: float, arms: Sequence[ArmTally] = ()) -> None:
-        """`total` runs are to be trained; `work` is that of all of them."""
+        """Begin to count: `total` runs in the plan, with `work` in all."""
         self.total, self._waiting_work = total, work
         self.arms = {arm.name: arm for arm in arms}
 
     def runs_added(self, runs: int, work: float, seeds: Mapping[str, int]) -> None:
-        """More runs are to be trained; `seeds`: arm → confirm runs that are planned now."""
+        """Add runs to the plan; `seeds`: arm → its planned confirm runs, all together."""
         self.total += runs
         self._waiting_work += work
         for name, count in seeds.items():
