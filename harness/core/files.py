@@ -1,8 +1,10 @@
-"""Atomic writing of files: after a crash a file is either the old one or the new one, never a part of it.
+"""Atomic writing of files, and JSON with a checksum.
 
-A file is written under a temporary name and renamed. States and checkpoints are also flushed to disk, with their
-folder, to survive a power cut. Their tensors are written one by one, so only the largest needs memory for a copy.
-Importing this module does not import torch.
+A file is written under a temporary name and renamed: after a crash it is either the old one or the new one, never a
+part of it. States and checkpoints are also flushed to disk, with their folder, to survive a power cut. Their tensors
+are written one by one, so only the largest needs memory for a copy. Importing this module does not import torch.
+
+JSON that the harness reads back has a checksum inside, so that a changed byte is an error and not another content.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,6 +22,11 @@ if TYPE_CHECKING:
 # safetensors' names of the types that are written here
 _DTYPES = {"torch.float64": "F64", "torch.float32": "F32", "torch.int32": "I32", "torch.uint8": "U8"}
 _ALIGNMENT = 8  # bytes, of the first tensor's offset, as in safetensors' own writer
+CHECKSUM: Final = "checksum"  # the key of a JSON object's checksum
+
+
+class DamagedError(ValueError):
+    """A text is not the JSON that was written; the message says why, without the file's name."""
 
 
 def write_atomic(path: Path, chunks: Iterable[Any]) -> str:
@@ -49,6 +56,29 @@ def write_atomic(path: Path, chunks: Iterable[Any]) -> str:
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     return digest.hexdigest()
+
+
+def write_after(path: Path, start: int, content: bytes) -> None:
+    """Write bytes into a file from position `start` on, and flush them to disk; what stood there before is removed.
+
+    The bytes before `start` are not touched. The file is created if it is missing.
+
+    Raises:
+        OSError: with the file's name. The bytes before `start` are intact.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            os.ftruncate(descriptor, start)
+            os.lseek(descriptor, start, os.SEEK_SET)
+            view = memoryview(content)
+            while view:
+                view = view[os.write(descriptor, view) :]
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -82,6 +112,55 @@ def sha256_of(path: Path) -> str:
     """SHA-256 of a file's content, in hex."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+class Checked(NamedTuple):
+    """A JSON object that was read back.
+
+    Attributes:
+        content: without the checksum.
+        verified: False if the text has no checksum: an older version wrote it, or the key itself is damaged.
+    """
+
+    content: dict[str, Any]
+    verified: bool
+
+
+def json_with_checksum(content: Mapping[str, Any], indent: int | None = 2) -> str:
+    """A JSON object as text; its first key, `checksum`, is the SHA-256 of all others.
+
+    Raises:
+        ValueError: a number is not finite, which JSON cannot hold.
+    """
+    assert CHECKSUM not in content
+    return json.dumps({CHECKSUM: json_sha256(content), **content}, indent=indent, allow_nan=False)
+
+
+def read_json_with_checksum(text: str | bytes) -> Checked:
+    """The inverse of `json_with_checksum`.
+
+    White space and the order of keys do not count, since they change no content.
+
+    Raises:
+        DamagedError: it is no JSON object, or does not match its checksum.
+    """
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        raise DamagedError("is not valid JSON") from None
+    if not isinstance(content, dict):
+        raise DamagedError("is not a JSON object")
+    if CHECKSUM not in content:
+        return Checked(content, False)
+    expected = content.pop(CHECKSUM)
+    if json_sha256(content) != expected:
+        raise DamagedError("does not match its checksum")
+    return Checked(content, True)
+
+
+def json_sha256(value: object) -> str:
+    """SHA-256 (hex) of a JSON value, independent of white space and of the order of keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def safetensors_chunks(tensors: Mapping[str, Tensor]) -> Iterator[Any]:

@@ -4,18 +4,18 @@ A state is for resuming and is removed with its run; a checkpoint (`harness.mode
 users. The field that sets how often a state is saved is nevertheless called `train.checkpoint_every`: stored specs and
 runs have this name.
 
-A state is two files: `state-000007.safetensors` with the weights, the optimizer's state and the states of torch's
-random generators, and `state-000007.json` with everything else and checksums of both. Nothing is ever unpickled. The
+A state is three files: `state-000007.safetensors` with the weights, the optimizer's state and the states of torch's
+random generators; the points made so far (`harness.training.points`), in one of two files that take turns and only
+grow; and `state-000007.json` with everything else and checksums of all three. Nothing is ever unpickled. The
 description is written last, and older states are removed only once a newer one is complete: whenever a process is
-killed, a valid state remains. A damaged state is skipped with a warning, and the one before it is used.
+killed, a valid state remains. The two states that are kept share no file. A damaged state is skipped with a warning,
+and the one before it is used.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
-import json
 import math
 import re
 import time
@@ -32,14 +32,22 @@ from torch import Tensor
 
 from harness.config.fingerprint import training_code
 from harness.config.run import RunConfig
-from harness.core.files import safetensors_chunks, sha256_of, write_atomic
+from harness.core.files import (
+    DamagedError,
+    json_with_checksum,
+    read_json_with_checksum,
+    safetensors_chunks,
+    sha256_of,
+    write_atomic,
+)
 from harness.core.metrics import Point
 from harness.data import Dataset
 from harness.model.gpt import GPT
 from harness.training.environment import Environment
 from harness.training.model_optimizer import ModelOptimizer
+from harness.training.points import PointsFile
 
-FORMAT: Final = "1"  # of the files; raise it when an older reader would misread them
+FORMAT: Final = "2"  # of the files; raise it when an older reader would misread them
 KEPT: Final = 2  # complete states in the folder
 COST_SHARE: Final = 50  # seconds of training per second of saving: saving takes at most 2 % of the time
 LOCK_SECONDS: Final = 60.0  # how long to wait for another process to release the folder
@@ -140,7 +148,7 @@ class States:
         self.every = config.train.checkpoint_every if folder is not None else None
         self.environment = environment
         self.owner = {"format": FORMAT, "config": config.digest(), "data": data.fingerprint, "code": training_code()}
-        self._complete: list[int] = []  # numbers of the states that can be loaded, oldest first
+        self._complete: list[tuple[int, PointsFile]] = []  # the states that can be loaded, oldest first
         self._newest: object = None  # identifies the newest state, see `_identity`
         self._costs = [0.0]  # seconds that each save of this process took
         self._saved_at = time.perf_counter()
@@ -167,7 +175,7 @@ class States:
         warnings = []
         for number in sorted(self._numbers(), reverse=True):
             try:
-                state, before = self._read(number)
+                state, points, before = self._read(number)
                 if not accept(state):
                     raise StateError(f"{_name(number)} does not fit")
             except StateError as error:
@@ -177,7 +185,8 @@ class States:
                 warnings.append(f"resumed from the state before, of step {state.step}")
             if changes := self.environment.changes(before):
                 warnings.append(changes)
-            self._complete, self._newest, self._trained = [number], _identity(state), state.clock["training"]
+            self._complete = [(number, points)]
+            self._newest, self._trained = _identity(state), state.clock["training"]
             return state, "; ".join(warnings)
         if warnings:
             warnings.append("started from the beginning")
@@ -203,29 +212,34 @@ class States:
             return
         number = max(self._numbers(), default=0) + 1
         tensors, description = self._files(number)
+        # the points of the state that is removed next; the newest state keeps its own file
+        points = self._complete[0][1] if len(self._complete) == KEPT else None
+        if points is None or points.count > len(state.points):
+            points = PointsFile(self.folder / PointsFile.name(number))
         try:
             checksum = write_atomic(tensors, safetensors_chunks(state.tensors))
-            write_atomic(description, [self._described(state, checksum)])
+            points.extend(state.points)
+            write_atomic(description, [self._described(state, points, checksum)])
         except BaseException:
             tensors.unlink(missing_ok=True)
             raise
-        self._complete = [*self._complete, number][-KEPT:]
+        self._complete = [*self._complete, (number, points)][-KEPT:]
         self._newest = _identity(state)
         self._remove_others()
         self._saved_at = time.perf_counter()
         self._costs.append(self._saved_at - began)
 
-    def _described(self, state: State, checksum: str) -> bytes:
+    def _described(self, state: State, points: PointsFile, checksum: str) -> bytes:
         """The description file. It begins with its own checksum, so that any changed byte is noticed."""
         return _encoded(
             {
                 "owner": self.owner,
                 "environment": dataclasses.asdict(self.environment),
                 "tensors": checksum,
+                "points": points.described(),
                 "step": state.step,
                 "clock": dict(state.clock),
                 "pending": None if state.pending is None else dict(state.pending),
-                "points": [{**vars(point), "metrics": dict(point.metrics)} for point in state.points],
             }
         )
 
@@ -234,17 +248,19 @@ class States:
         _, path = self._files(number)
         try:
             raw = path.read_bytes()
-            content: dict[str, Any] = json.loads(raw)["content"]
-            valid = _encoded(content) == raw and isinstance(content["owner"], dict)
+            content, verified = read_json_with_checksum(raw)
         except OSError as error:
             raise StateError(f"{path.name} {_unreadable(error)}") from error
-        except (ValueError, LookupError, TypeError, RecursionError):
-            valid = False
-        if not valid:
+        except DamagedError:
+            content, verified = {}, False
+        if not verified and {"sha256", "content"} == content.keys():
+            raise StateError(f"{_name(number)} is {_MISMATCH['format']}")
+        if not verified or _encoded(content) != raw or not isinstance(content.get("owner"), dict):
             raise StateError(f"{path.name} is damaged")
         return content
 
-    def _read(self, number: int) -> tuple[State, Environment]:
+    def _read(self, number: int) -> tuple[State, PointsFile, Environment]:
+        assert self.folder is not None
         content = self._description(number)
         path, _ = self._files(number)
         for name, reason in _MISMATCH.items():
@@ -253,24 +269,35 @@ class States:
         try:
             if sha256_of(path) != content["tensors"]:
                 raise StateError(f"{path.name} is damaged")
-            points = tuple(Point.from_plain(point) for point in content["points"])
+            opened = PointsFile.open(self.folder, content["points"])
+            if opened is None:
+                raise StateError(f"{content['points']['file']} is damaged")
+            file, points = opened
             state = State(content["step"], load_file(path), content["clock"], content["pending"], points)
-            return state, Environment(**content["environment"])
+            return state, file, Environment(**content["environment"])
         except OSError as error:
-            raise StateError(f"{path.name} {_unreadable(error)}") from error
+            raise StateError(f"{Path(error.filename or path).name} {_unreadable(error)}") from error
         except (SafetensorError, LookupError, TypeError) as error:
             raise StateError(f"{_name(number)} does not fit") from error
 
     def _remove_others(self) -> None:
         """Remove every state but the newest complete ones and the valid ones of another run."""
-        for number in self._numbers() - set(self._complete):
+        assert self.folder is not None
+        kept = {file.path.name for _, file in self._complete}
+        for number in self._numbers() - {number for number, _ in self._complete}:
             with contextlib.suppress(StateError):
-                if self._description(number)["owner"] != self.owner:
+                content = self._description(number)
+                if content["owner"] != self.owner:
+                    kept.add(PointsFile.name_in(content.get("points")))
                     continue
             for path in reversed(self._files(number)):  # the description first
                 for name in (path, path.with_name(f"{path.name}.part")):
                     with contextlib.suppress(OSError):  # leaving it does no harm
                         name.unlink(missing_ok=True)
+        for path in PointsFile.all_in(self.folder):
+            if path.name not in kept:
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
     def _numbers(self) -> set[int]:
         """Numbers of all states in the folder, complete or not."""
@@ -293,8 +320,7 @@ def _identity(state: State) -> object:
 
 
 def _encoded(content: Mapping[str, Any]) -> bytes:
-    checksum = hashlib.sha256(json.dumps(content, allow_nan=False).encode()).hexdigest()
-    return json.dumps({"sha256": checksum, "content": content}, indent=1, allow_nan=False).encode()
+    return json_with_checksum(content, indent=1).encode()
 
 
 def _unreadable(error: OSError) -> str:

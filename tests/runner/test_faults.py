@@ -281,7 +281,7 @@ def test_04_disk_full(tmp_path: Path) -> None:
 
 
 def regions(states: Path) -> Iterator[tuple[Path, int]]:
-    """A byte in every part of the newest state: its header's length, its header, every tensor, and its description."""
+    """A byte in every part of the newest state: its tensors' header and every tensor, its points, its description."""
     description = sorted(states.glob("*.json"))[-1]
     tensors = description.with_suffix(".safetensors")
     content = tensors.read_bytes()
@@ -291,6 +291,8 @@ def regions(states: Path) -> Iterator[tuple[Path, int]]:
         begin, end = entry["data_offsets"]
         yield tensors, 8 + length + (begin + end) // 2
     yield tensors, len(content) - 1
+    points = json.loads(description.read_text())["points"]
+    yield from ((states / points["file"], place) for place in (0, points["bytes"] // 2, points["bytes"] - 1))
     size = description.stat().st_size
     yield from ((description, place) for place in [*range(0, size, size // 12), size - 1])
 

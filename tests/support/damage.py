@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from harness.core.files import json_with_checksum, read_json_with_checksum
 from harness.model.weights import DESCRIPTION, WEIGHTS
 
 
@@ -30,15 +31,19 @@ class Trap:
 def rewrite(folder: Path, number: int, file: bytes | None = None, **changes: Any) -> None:
     """Replace the content of a state, with valid checksums."""
     path = folder / f"state-{number:06d}.json"
-    content = json.loads(path.read_text())["content"] | changes
+    content = read_json_with_checksum(path.read_text()).content | changes
     if file is not None:
         path.with_suffix(".safetensors").write_bytes(file)
         content["tensors"] = hashlib.sha256(file).hexdigest()
-    checksum = hashlib.sha256(json.dumps(content).encode()).hexdigest()
-    path.write_text(json.dumps({"sha256": checksum, "content": content}, indent=1))
+    path.write_text(json_with_checksum(content, indent=1))
 
 
 def describe(file: Path, **changes: Any) -> None:
-    """Change keys of a checkpoint's description; `None` removes a key."""
-    description = json.loads(file.read_text()) | changes
-    file.write_text(json.dumps({key: value for key, value in description.items() if value is not None}))
+    """Change keys of a checkpoint's description, with a valid checksum; `None` removes a key."""
+    description = read_json_with_checksum(file.read_text()).content | changes
+    file.write_text(json_with_checksum({key: value for key, value in description.items() if value is not None}))
+
+
+def without_checksum(file: Path) -> None:
+    """Write a JSON file as older versions did."""
+    file.write_text(json.dumps(read_json_with_checksum(file.read_text()).content, indent=2))

@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save
 import harness.core.files
 import harness.training.resume
 from damage import Trap, rewrite
+from harness.core.files import read_json_with_checksum
 from harness.core.metrics import Point
 from harness.training.environment import Environment
 from harness.training.resume import FolderInUse, State, States
@@ -77,7 +78,12 @@ def folder(tmp_path: Path) -> Path:
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.name != "lock")
+    """Names of the files of states, without those of points."""
+    return sorted(path.name for path in folder.iterdir() if path.name.startswith("state-"))
+
+
+def point_files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.name.startswith("points-"))
 
 
 def files(*numbers: int) -> list[str]:
@@ -87,7 +93,7 @@ def files(*numbers: int) -> list[str]:
 def test_the_newest_state_is_loaded(folder: Path) -> None:
     assert newest(folder) == (2, "")
     assert names(folder) == files(1, 2)
-    description = json.loads((folder / "state-000002.json").read_text())["content"]
+    description = json.loads((folder / "state-000002.json").read_text())
     assert description["step"] == 2 and description["owner"]["config"] == CONFIG.digest()
     assert load_file(folder / "state-000002.safetensors").keys() == state(2).tensors.keys()
 
@@ -162,7 +168,8 @@ def test_a_save_killed_at_any_moment_leaves_a_valid_state(
             saving.save(state(3))
         take_snapshot("after")
     kinds = {moment: snapshots.count(moment) for moment in snapshots}
-    assert kinds["before fsync"] == 4 and kinds["before replace"] == 2  # two files, each with a flush of its folder
+    # two new files, each with a flush of its folder, and one that is extended
+    assert kinds["before fsync"] == 5 and kinds["before replace"] == 2
     assert kinds["before unlink"] >= 2 and kinds["before write"] > 10
     found = []
     for number in range(len(snapshots)):
@@ -180,6 +187,7 @@ def test_a_save_killed_at_any_moment_leaves_a_valid_state(
             saving.save(state(9))
         assert newest(left) == (9, "")
         assert len(names(left)) == 4 and before is not None and not list(left.glob("*.part"))
+        assert len(point_files(left)) == 2
 
 
 # Damage
@@ -191,9 +199,11 @@ def flips(path: Path, count: int) -> list[int]:
     return [0, 1, 7, 8, 9, size - 2, size - 1, *random.Random(0).sample(range(size), count)]
 
 
-@pytest.mark.parametrize(("kind", "count"), [("json", 120), ("safetensors", 80)])
-def test_a_flipped_bit_anywhere_is_detected(kind: str, count: int, folder: Path) -> None:
-    path = folder / f"state-000002.{kind}"
+@pytest.mark.parametrize(
+    ("name", "count"), [("state-000002.json", 120), ("state-000002.safetensors", 80), ("points-000002.jsonl", 80)]
+)
+def test_a_flipped_bit_anywhere_is_detected(name: str, count: int, folder: Path) -> None:
+    path = folder / name
     whole = path.read_bytes()
     for position in flips(path, count):
         for bit in (0, 5):
@@ -220,10 +230,11 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 }
 
 
-@pytest.mark.parametrize("kind", ["json", "safetensors"])
+@pytest.mark.parametrize("name", ["state-000002.json", "state-000002.safetensors", "points-000002.jsonl"])
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_state_is_skipped(damage: str, kind: str, folder: Path) -> None:
-    name = f"state-000002.{kind}"
+def test_a_damaged_state_is_skipped(damage: str, name: str, folder: Path) -> None:
+    if (damage, name[:6]) == ("one byte more", "points"):
+        pytest.skip("what follows the points of a state is ignored")
     DAMAGES[damage](folder / name)
     what = "missing" if damage == "missing" else "damaged"
     assert newest(folder) == (1, f"{name} is {what}; resumed from the state before, of step 1")
@@ -275,7 +286,15 @@ def test_nothing_is_unpickled(folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"points": [{}]}, {"points": 3}, {"environment": {}}, {"environment": 5}, {"tensors": None}, {"owner": []}],
+    [
+        {"points": {}},
+        {"points": 3},
+        {"points": {"file": "../points-000002.jsonl"}},
+        {"environment": {}},
+        {"environment": 5},
+        {"tensors": None},
+        {"owner": []},
+    ],
     ids=str,
 )
 def test_a_description_with_wrong_content_is_skipped(changes: dict[str, Any], folder: Path) -> None:
@@ -322,8 +341,71 @@ def test_states_of_another_run_are_skipped_and_kept(folder: Path) -> None:
 
 
 def test_a_state_of_another_format_is_skipped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(harness.training.resume, "FORMAT", "2")
+    monkeypatch.setattr(harness.training.resume, "FORMAT", "3")
     assert newest(folder)[1].startswith("state-000002 is of another file format; ")
+
+
+def test_a_state_of_an_older_version_is_skipped_and_then_removed(folder: Path) -> None:
+    content = read_json_with_checksum((folder / "state-000002.json").read_text()).content
+    (folder / "state-000002.json").write_text(json.dumps({"sha256": "", "content": content}, indent=1))
+    reason = "state-000002 is of another file format; resumed from the state before, of step 1"
+    with states(folder) as saving:
+        assert saving.load_newest(accept)[1] == reason
+        saving.save(state(3))
+    assert names(folder) == files(1, 3)
+
+
+# The points beside the states
+
+
+def test_saving_appends_the_new_points_to_the_older_of_two_files(tmp_path: Path) -> None:
+    """A state costs no more late in a run, and the two states that are kept share no file."""
+    written = []
+    with states(tmp_path) as saving:
+        for step in range(1, 9):
+            before = {name: (tmp_path / name).stat().st_size for name in point_files(tmp_path)}
+            saving.save(state(step))
+            now = {name: (tmp_path / name).read_bytes() for name in point_files(tmp_path)}
+            written.append(sum(map(len, now.values())) - sum(before.values()))
+    assert point_files(tmp_path) == ["points-000001.jsonl", "points-000002.jsonl"]
+    assert [content.count(b"\n") for content in now.values()] == [7, 8]
+    assert len(set(written[2:])) == 1  # the points of two states, however many there are
+    assert newest(tmp_path) == (8, "")
+    (tmp_path / "points-000002.jsonl").unlink()
+    assert newest(tmp_path) == (7, "points-000002.jsonl is missing; resumed from the state before, of step 7")
+
+
+def test_a_resumed_run_leaves_the_points_of_its_state_alone(folder: Path) -> None:
+    before = (folder / "points-000002.jsonl").read_bytes()
+    for step in (3, 4):
+        with states(folder) as saving:
+            saving.load_newest(accept)
+            saving.save(state(step))
+        assert newest(folder) == (step, "")
+        assert point_files(folder) == [f"points-{step - 1:06d}.jsonl", f"points-{step:06d}.jsonl"]
+        if step == 3:
+            assert (folder / "points-000002.jsonl").read_bytes() == before
+
+
+def test_points_of_another_run_are_kept(folder: Path) -> None:
+    with states(folder, learning_rate=2e-3) as other:
+        other.save(state(5))
+        other.save(state(6))
+    assert point_files(folder) == [f"points-{number:06d}.jsonl" for number in (1, 2, 3, 4)]
+    assert newest(folder)[0] == 2
+
+
+def test_points_that_a_failed_save_left_do_not_count(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with states(folder) as saving:
+        saving.save(state(3))
+        saving.save(state(4))
+        with monkeypatch.context() as patch:
+            patch.setattr(harness.training.resume, "_encoded", lambda _: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                saving.save(state(5))
+        assert newest(folder) == (4, "")
+        saving.save(state(6))
+    assert newest(folder) == (6, "")
 
 
 @pytest.mark.parametrize(
@@ -419,7 +501,7 @@ def test_saving_takes_at_most_two_per_cent_of_the_training(folder: Path, monkeyp
         assert saving.due(1000.0)
         saved = state(3)
         saving.save(State(3, saved.tensors, {"training": 100.0}, None, ()))
-        assert now == pytest.approx(1068.1)  # 4 seconds for each of the two files
+        assert now == pytest.approx(1068.1)  # 4 seconds for each of two files
         now += 10_000.0  # the time of evaluations does not count
         assert not saving.due(start + 50 * (8 + 8) - 0.1)  # the save that was made and the next one
         assert saving.due(start + 50 * (8 + 8) + 0.1)
@@ -470,7 +552,7 @@ def test_a_disk_full_between_the_two_files_leaves_neither(folder: Path, monkeypa
     write = os.write
 
     def full(file: int, view: memoryview) -> int:
-        if bytes(view[:1]) == b"{" and b"sha256" in bytes(view[:20]):
+        if bytes(view[:1]) == b"{" and b"checksum" in bytes(view[:20]):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return write(file, view)
 
