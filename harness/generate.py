@@ -37,13 +37,15 @@ def main(
     if prompt != prompt.encode(errors="replace").decode():  # the command line had bytes that are not UTF-8
         fail(f"--prompt: found {shown(prompt)}; allowed: a text in UTF-8")
     from harness.console.preflight import wrong_tracking
-    from harness.tracking import TrackingError, checkpoint_folder
+    from harness.tracking import TrackingError, checkpoint_folder, load_run
 
     if wrong := wrong_tracking(tracking):
         fail("\n".join(wrong))
     try:
         # Path.is_dir raises for a name that is longer than a file's can be
-        folder = Path(run) if os.path.isdir(run) else checkpoint_folder(run, tracking)  # noqa: PTH112
+        is_folder = os.path.isdir(run)  # noqa: PTH112
+        folder = Path(run) if is_folder else checkpoint_folder(run, tracking)
+        params = None if is_folder else load_run(run, tracking).params
     except TrackingError as error:
         fail(error)
     from harness.config.run import SampleConfig
@@ -52,7 +54,7 @@ def main(
     from harness.model.weights import CheckpointError, load_checkpoint, load_tokenizer
 
     try:
-        model, _ = load_checkpoint(folder)
+        model, _ = load_checkpoint(folder, params=params)
         tokenizer = load_tokenizer(folder)
     except (CheckpointError, CorpusError) as error:
         fail(error)

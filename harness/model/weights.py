@@ -1,5 +1,6 @@
-"""Checkpoints: the final weights of a run as safetensors, with the run's configuration and a checksum of the weights.
+"""Checkpoints: the final weights of a run as safetensors, and a description with the run's configuration.
 
+The description has a checksum of the weights and one of itself: a damaged file is an error, never another model.
 Nothing is ever unpickled. Each file is written atomically and the description last, so a checkpoint is complete or
 absent. The states that a run resumes from are separate files: see `harness.training.resume`.
 """
@@ -8,7 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +22,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 
 from harness.config.run import VOCABULARY, RunConfig
-from harness.core.files import safetensors_chunks, write_atomic
+from harness.core.files import (
+    DamagedError,
+    json_with_checksum,
+    read_json_with_checksum,
+    safetensors_chunks,
+    write_atomic,
+)
 from harness.data import Tokenizer, get_tokenizer
 from harness.model.gpt import GPT
 from harness.model.init import skip_init
@@ -26,6 +36,10 @@ from harness.model.init import skip_init
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "checkpoint.json"
 TOKEN_IDS = "vocabulary"  # with data.vocab corpus: the tokenizer's id of each row of the embedding
+_KEYS: Final = {"config", "step", "sha256"}  # of a description, beside its checksum
+_SECTIONS: Final = ("data.", "model.", "train.")
+
+logger = logging.getLogger(__name__)
 
 
 class CheckpointError(ValueError):
@@ -57,16 +71,26 @@ def save_checkpoint(
         del tensors["out_head.weight"]  # the same tensor as tok_emb.weight
     checksum = write_atomic(folder / WEIGHTS, safetensors_chunks(tensors))
     description = {"config": config.resolved(), "step": step, "sha256": checksum}
-    write_atomic(folder / DESCRIPTION, [json.dumps(description, indent=2).encode()])
+    write_atomic(folder / DESCRIPTION, [json_with_checksum(description).encode()])
 
 
-def load_checkpoint(folder: Path, device: torch.device | str = "cpu") -> tuple[GPT, RunConfig]:
+def load_checkpoint(
+    folder: Path, device: torch.device | str = "cpu", params: Mapping[str, Any] | None = None
+) -> tuple[GPT, RunConfig]:
     """The GPT of a checkpoint, in evaluation mode, and its configuration.
+
+    Args:
+        folder: with the checkpoint's files.
+        device: for the weights.
+        params: dotted name → value, as the run's parameters in MLflow store them, if they are known. The description
+            of an older version has no checksum; it is compared with them instead, or else a warning is logged.
 
     Raises:
         CheckpointError: a file is missing, unreadable or damaged, or the two do not match.
     """
-    weights, config = _read(folder)
+    weights, config, verified = _read(folder)
+    if not verified:
+        _compare(folder / DESCRIPTION, config, params)
     try:
         tensors = load(weights)
         tensors.pop(TOKEN_IDS, None)
@@ -91,7 +115,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         CheckpointError: as `load_checkpoint`.
         CorpusError: the tokenizer is not available.
     """
-    weights, config = _read(folder)
+    weights, config, _ = _read(folder)
     tokenizer = get_tokenizer(config.data.tokenizer)
     if config.data.vocab == "full":
         return tokenizer
@@ -106,10 +130,12 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     return tokenizer.restricted_to(vocabulary)
 
 
-def _read(folder: Path) -> tuple[bytes, RunConfig]:
-    """The bytes of the weights file, verified against its checksum, and the configuration."""
+def _read(folder: Path) -> tuple[bytes, RunConfig, bool]:
+    """The verified bytes of the weights file, the configuration, and whether that is verified too."""
     try:
-        description = json.loads((folder / DESCRIPTION).read_text("utf-8"))
+        description, verified = read_json_with_checksum((folder / DESCRIPTION).read_bytes())
+        if description.keys() != _KEYS:
+            raise DamagedError("cannot be read as a checkpoint's description")
         weights = (folder / WEIGHTS).read_bytes()
         config = RunConfig.model_validate_json(json.dumps(description["config"]))
         wanted = str(description["sha256"])
@@ -117,11 +143,28 @@ def _read(folder: Path) -> tuple[bytes, RunConfig]:
         raise CheckpointError(f"{folder}: found no {Path(error.filename).name}; a checkpoint has both files") from error
     except OSError as error:  # a file where the folder should be, no right to read
         raise CheckpointError(f"{error.filename}: cannot be read ({error.strerror})") from error
-    except (ValidationError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except DamagedError as error:
+        raise CheckpointError(f"{folder / DESCRIPTION}: {error} (damaged file)") from error
+    except (ValidationError, ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{folder / DESCRIPTION}: cannot be read as a checkpoint's description") from error
     found = hashlib.sha256(weights).hexdigest()
     if found != wanted:
         raise CheckpointError(
             f"{folder / WEIGHTS}: found SHA-256 {found[:16]}…, allowed: {wanted[:16]}… (damaged file)"
         )
-    return weights, config
+    return weights, config, verified
+
+
+def _compare(file: Path, config: RunConfig, params: Mapping[str, Any] | None) -> None:
+    """Compare the configuration of a description without checksum with the run's parameters in MLflow."""
+    if not params:
+        logger.warning(f"{file}: an older version wrote it without a checksum, so damage would not be noticed")
+        return
+    found = config.flat()
+    for name, value in params.items():
+        cut = isinstance(value, str) and value.endswith("…")  # MLflow keeps the beginning of a long text
+        if not name.startswith(_SECTIONS) or cut or json.dumps(found.get(name)) == json.dumps(value):
+            continue
+        raise CheckpointError(
+            f"{file}: found {name} {found.get(name)!r}, which its run in MLflow has as {value!r} (damaged file)"
+        )

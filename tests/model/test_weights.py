@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save
 
-from damage import Trap, describe, vouch_for
+from damage import Trap, describe, vouch_for, without_checksum
 from harness.config.run import DataConfig, RunConfig
 from harness.data import get_tokenizer, load_corpus, open_dataset
 from harness.model.weights import (
@@ -27,6 +27,7 @@ from harness.model.weights import (
     load_tokenizer,
     save_checkpoint,
 )
+from harness.tracking.schema import decode_param, trial_params
 from harness.training.model_optimizer import ModelOptimizer
 from helpers import lively_gpt, random_tokens, small_config
 
@@ -150,6 +151,51 @@ def test_a_checksum_that_is_a_number_is_refused(folder: Path) -> None:
         load_checkpoint(folder)
 
 
+CHANGES = {
+    "heads": ('"n_heads": 2', '"n_heads": 4'),
+    "dropout": ('"drop_rate": 0.0', '"drop_rate": 0.5'),
+    "tokenizer": ('"tokenizer": "byte"', '"tokenizer": "gpt2"'),
+    "prompt": ('"prompt": "Every', '"prompt": "every'),
+    "step": ('"step": 6', '"step": 7'),
+    "the checksum's name": ('"checksum"', '"checksun"'),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_changed_byte_of_the_description_is_refused(change: str, folder: Path) -> None:
+    file = folder / DESCRIPTION
+    before, after = CHANGES[change]
+    assert file.read_text().count(before) == 1
+    file.write_text(file.read_text().replace(before, after))
+    for load in (load_checkpoint, load_tokenizer):
+        with pytest.raises(CheckpointError, match=rf"{DESCRIPTION}: .* \(damaged file\)"):
+            load(folder)
+
+
+def test_a_description_of_an_older_version_is_read_with_a_warning(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    without_checksum(folder / DESCRIPTION)
+    assert load_checkpoint(folder)[1].model.n_heads == 2
+    assert caplog.messages == [
+        f"{folder / DESCRIPTION}: an older version wrote it without a checksum, so damage would not be noticed"
+    ]
+
+
+def test_a_description_of_an_older_version_is_compared_with_the_parameters_in_mlflow(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    params = {name: decode_param(text) for name, text in trial_params(load_checkpoint(folder)[1]).items()}
+    without_checksum(folder / DESCRIPTION)
+    load_checkpoint(folder, params=params)
+    load_checkpoint(folder, params={**params, "train.sample.prompt": "Eve…"})  # MLflow keeps its beginning
+    assert not caplog.messages
+    text = (folder / DESCRIPTION).read_text()
+    (folder / DESCRIPTION).write_text(text.replace('"n_heads": 2', '"n_heads": 4'))
+    with pytest.raises(CheckpointError, match=r"found model.n_heads 4, which its run in MLflow has as 2"):
+        load_checkpoint(folder, params=params)
+
+
 @pytest.mark.parametrize("where", ["missing", "a file"])
 def test_a_missing_folder_or_a_file_in_its_place_is_refused(where: str, tmp_path: Path) -> None:
     folder = tmp_path / "nothing"
@@ -235,8 +281,7 @@ def test_an_invalid_vocabulary_is_refused(ids: list[int] | None, own: Path) -> N
         tensors["vocabulary"] = torch.tensor(ids, dtype=torch.int32)
     weights = save(tensors)
     (own / WEIGHTS).write_bytes(weights)
-    description = json.loads((own / DESCRIPTION).read_text())
-    (own / DESCRIPTION).write_text(json.dumps(description | {"sha256": hashlib.sha256(weights).hexdigest()}))
+    describe(own / DESCRIPTION, sha256=hashlib.sha256(weights).hexdigest())
     with pytest.raises(CheckpointError, match=r"model\.safetensors: holds (no|a) vocabulary"):
         load_tokenizer(own)
 
