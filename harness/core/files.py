@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _DTYPES = {"torch.float64": "F64", "torch.float32": "F32", "torch.int32": "I32", "torch.uint8": "U8"}
 _ALIGNMENT = 8  # bytes, of the first tensor's offset, as in safetensors' own writer
 CHECKSUM: Final = "checksum"  # the key of a JSON object's checksum
+_ITEMS: Final = "items"  # the key of a list that is stored as an object
 
 
 class DamagedError(ValueError):
@@ -156,6 +157,29 @@ def read_json_with_checksum(text: str | bytes) -> Checked:
     if json_sha256(content) != expected:
         raise DamagedError("does not match its checksum")
     return Checked(content, True)
+
+
+def json_list_with_checksum(items: Iterable[Any]) -> str:
+    """A list as a JSON object, whose key `items` has it, with a checksum."""
+    return json_with_checksum({_ITEMS: list(items)})
+
+
+def read_json_list(text: str | bytes) -> list[Any]:
+    """The inverse of `json_list_with_checksum`. Older versions wrote the bare list, which has nothing to check.
+
+    Raises:
+        DamagedError: it is neither, or does not match its checksum.
+    """
+    if text[:1] in ("[", b"["):
+        try:
+            bare: list[Any] = json.loads(text)
+        except (ValueError, RecursionError):
+            raise DamagedError("is not valid JSON") from None
+        return bare
+    content, verified = read_json_with_checksum(text)
+    if not verified or not isinstance(content.get(_ITEMS), list):
+        raise DamagedError("has no checksum")
+    return list(content[_ITEMS])
 
 
 def json_sha256(value: object) -> str:

@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from harness.config.fingerprint import digest_of, training_code
 from harness.config.run import RunConfig
-from harness.core.files import write_text
+from harness.core.files import DamagedError, json_with_checksum, read_json_with_checksum, write_text
 from harness.core.hardware import count_gpus, processor_name
 from harness.data import cache_folder
 from harness.workers.pool import WORKER_ENVIRONMENT
@@ -187,15 +187,15 @@ def machine() -> dict[str, Any]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object; empty if the file is missing or damaged, since a cache can be rebuilt."""
+    """A JSON object; empty if the file is missing, damaged or has no checksum, since a cache can be rebuilt."""
     try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+        found, verified = read_json_with_checksum(path.read_bytes())
+    except (OSError, DamagedError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return found if verified else {}
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Replace the file. Errors are ignored: a cache is optional."""
     with contextlib.suppress(OSError):
-        write_text(path, json.dumps(content, indent=1))
+        write_text(path, json_with_checksum(content, indent=1))

@@ -1,20 +1,36 @@
-"""Reads the artifacts of runs: from the local disk if they are stored there, else through MLflow's client."""
+"""Reads the artifacts of runs: from the local disk if they are stored there, else through MLflow's client.
+
+JSON with a checksum is verified. A damaged file that decides something is a `TrackingError`; any other is left out with
+a warning that names it.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
+import re
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from harness.core.files import DamagedError, read_json_list
 from harness.tracking import schema
 from harness.tracking.records import PlanChange
+from harness.tracking.store import TrackingError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
+
+_T = TypeVar("_T")
+
+logger = logging.getLogger(__name__)
+
+_PATCH_LINE: Final = re.compile(rb"sha256 of this patch: ([0-9a-f]{64})\n")
 
 
 def local_folder(uri: str) -> Path | None:
@@ -29,20 +45,66 @@ def local_artifact(run: Run, path: str) -> Path | None:
     return folder / path if folder is not None and (folder / path).exists() else None
 
 
-def read_text(client: MlflowClient, run: Run, path: str) -> str | None:
-    """The text of an artifact in UTF-8, or None where it is missing."""
+def read_bytes(client: MlflowClient, run: Run, path: str) -> bytes | None:
+    """The content of an artifact, or None where it is missing."""
     local = local_artifact(run, path)
     if local is not None:
-        return local.read_text("utf-8", "replace")  # a diff may hold any bytes
+        return local.read_bytes()
     folder = path.rpartition("/")[0] or None
     if all(file.path != path for file in client.list_artifacts(run.info.run_id, folder)):
         return None
     with tempfile.TemporaryDirectory() as here:
-        return Path(client.download_artifacts(run.info.run_id, path, here)).read_text("utf-8", "replace")
+        return Path(client.download_artifacts(run.info.run_id, path, here)).read_bytes()
+
+
+def read_list(client: MlflowClient, run: Run, path: str, parse: Callable[[Any], _T]) -> list[_T]:
+    """The items of a JSON list; none where the artifact is missing, or is damaged, which is logged."""
+    content = read_bytes(client, run, path)
+    try:
+        return [parse(one) for one in read_json_list(content)] if content else []
+    except DamagedError as error:
+        logger.warning(f"{damaged(run, path, str(error))}; it is left out")
+    except (LookupError, TypeError, ValueError):
+        logger.warning(f"{damaged(run, path, 'has another content than expected')}; it is left out")
+    return []
+
+
+def with_patch_line(patch: bytes) -> bytes:
+    """A patch with its checksum in a first line, which `git apply` and `patch` ignore."""
+    return f"sha256 of this patch: {hashlib.sha256(patch).hexdigest()}\n".encode() + patch
+
+
+def read_patch(client: MlflowClient, run: Run) -> str:
+    """The patch of a parent run; empty where there is none, or it is damaged, which is logged."""
+    content = read_bytes(client, run, schema.PATCH_FILE) or b""
+    line = _PATCH_LINE.match(content)
+    patch = content[line.end() :] if line else content  # older versions wrote no checksum
+    if line and hashlib.sha256(patch).hexdigest().encode() != line[1]:
+        logger.warning(f"{damaged(run, schema.PATCH_FILE, 'does not match its checksum')}; it is left out")
+        return ""
+    return patch.decode("utf-8", "replace")  # a diff may hold any bytes
+
+
+def damaged(run: Run, path: str, why: str) -> str:
+    """The beginning of a message about a damaged artifact."""
+    return f"{path} of the run {run.info.run_id} {why} (damaged file)"
 
 
 def stored_plans(client: MlflowClient, run: Run) -> tuple[dict[str, Any], tuple[PlanChange, ...]]:
-    """The first analysis plan of a parent run, empty where none was stored, and its later changes."""
-    first = read_text(client, run, schema.PLAN_FILE)
-    changes = read_text(client, run, schema.PLAN_CHANGES_FILE)
-    return json.loads(first or "{}"), schema.parse_changes(changes or "[]")
+    """The first analysis plan of a parent run, empty where none was stored, and its later changes.
+
+    The digest of the first one is a tag, which the report compares.
+
+    Raises:
+        TrackingError: a file is damaged.
+    """
+    path = schema.PLAN_FILE
+    try:
+        first: dict[str, Any] = json.loads(read_bytes(client, run, path) or b"{}")
+        path = schema.PLAN_CHANGES_FILE
+        changes = schema.parse_changes(read_bytes(client, run, path) or b"[]")
+    except DamagedError as error:
+        raise TrackingError(f"{damaged(run, path, str(error))}; restore it from a backup") from error
+    except (LookupError, TypeError, ValueError, RecursionError) as error:
+        raise TrackingError(f"{damaged(run, path, 'is not a stored plan')}; restore it from a backup") from error
+    return first, changes

@@ -11,7 +11,15 @@ from dataclasses import fields
 from datetime import datetime
 from typing import Any, Final
 
+from harness.config.fingerprint import SET_ASIDE as SET_ASIDE_MARK
 from harness.config.run import RunConfig
+from harness.core.files import (
+    DamagedError,
+    json_list_with_checksum,
+    json_with_checksum,
+    read_json_list,
+    read_json_with_checksum,
+)
 from harness.core.outcomes import Phase
 from harness.core.text import fenced
 from harness.tracking.records import ArmInfo, PlanChange, Sample, SweepInfo, TrialInfo
@@ -169,30 +177,48 @@ def decode_param(text: str) -> Any:
 
 
 def describe(info: SweepInfo) -> str:
-    """A sweep as JSON."""
+    """A sweep as JSON with a checksum."""
     plain = {one.name: getattr(info, one.name) for one in fields(SweepInfo)}
     plain["arms"] = [{"name": arm.name, "values": arm.values} for arm in info.arms]
-    return json.dumps(plain, default=dict, ensure_ascii=False, indent=2)
+    return json_with_checksum(json.loads(json.dumps(plain, default=dict)))
 
 
-def parse_sweep(text: str) -> dict[str, Any]:
-    """The fields of `SweepInfo` by name, from `describe`'s JSON; older versions stored no `plan`."""
-    plain: dict[str, Any] = json.loads(text)
+def parse_sweep(text: str | bytes, tags: Mapping[str, str]) -> dict[str, Any]:
+    """The fields of `SweepInfo` by name, from `describe`'s JSON.
+
+    Older versions stored no checksum, and some no `plan`. Without a checksum, the description is compared with the
+    parent run's tags.
+
+    Raises:
+        DamagedError: it is not what was stored.
+    """
+    plain, verified = read_json_with_checksum(text)
+    names = {one.name for one in fields(SweepInfo)}
+    if not names - {"plan"} <= plain.keys() <= names:
+        raise DamagedError("is not a sweep's description")
+    if not verified:
+        own = {IDENTITY: plain["identity"], **data_tags(plain["data"])}
+        for tag, value in own.items():
+            if tags.get(tag, value).removesuffix(SET_ASIDE_MARK) != value:
+                raise DamagedError(f"does not match the tag {tag}")
     plain["arms"] = tuple(ArmInfo(**arm) for arm in plain["arms"])
     plain["compare"] = tuple(plain["compare"])
     return plain
 
 
 def describe_changes(changes: Iterable[PlanChange]) -> str:
-    """Changes of an analysis plan, as JSON."""
-    return json.dumps(
-        [change._asdict() for change in changes], default=datetime.isoformat, ensure_ascii=False, indent=2
-    )
+    """Changes of an analysis plan, as JSON with a checksum."""
+    return json_list_with_checksum({**change._asdict(), "when": change.when.isoformat()} for change in changes)
 
 
-def parse_changes(text: str) -> tuple[PlanChange, ...]:
-    """The inverse of `describe_changes`."""
-    return tuple(PlanChange(**{**one, "when": datetime.fromisoformat(one["when"])}) for one in json.loads(text))
+def parse_changes(text: str | bytes) -> tuple[PlanChange, ...]:
+    """The inverse of `describe_changes`.
+
+    Raises:
+        DamagedError: it is not what was stored.
+    """
+    found = read_json_list(text)
+    return tuple(PlanChange(**{**one, "when": datetime.fromisoformat(one["when"])}) for one in found)
 
 
 def samples_page(name: str, prompt: str, samples: list[Sample]) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Final
 
 import torch
 
-from harness.core.files import write_atomic
+from harness.core.files import json_list_with_checksum, write_atomic
 from harness.data import Tokenizer
 from harness.data.batches import Tokens, scoring_batches
 from harness.model.gpt import GPT
@@ -23,7 +22,7 @@ LENGTH: Final = 200  # tokens
 def save_token_losses(
     folder: Path, model: GPT, tokens: Tokens, tokenizer: Tokenizer, device: torch.device, precision: str
 ) -> None:
-    """Write the text and the probability of the first `LENGTH` targets of a split, as a JSON list of objects.
+    """Write the text and the probability of the first `LENGTH` targets of a split, as JSON with a checksum.
 
     The targets are scored in the same windows as by a full pass over the split, so their mean negative log probability
     is the split's loss over its beginning. Afterwards the model is in the mode (train or eval) it had before.
@@ -44,4 +43,4 @@ def save_token_losses(
         for token, loss in zip(targets.flatten().tolist(), losses.flatten().tolist(), strict=True):
             scored.append({"text": tokenizer.decode([token]), "probability": float(f"{math.exp(-loss):.6g}")})
     model.train(was_training)
-    write_atomic(folder / FILE, [json.dumps(scored, ensure_ascii=False, indent=0).encode()])
+    write_atomic(folder / FILE, [json_list_with_checksum(scored).encode()])

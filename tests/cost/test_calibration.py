@@ -97,6 +97,18 @@ def test_a_damaged_cache_counts_as_empty(tmp_path: Path) -> None:
         assert Estimates(tmp_path).finished() == []
 
 
+def test_a_changed_number_of_a_cache_counts_as_empty(tmp_path: Path, measured: list[Sequence[Workload]]) -> None:
+    Calibration(2, 1, tmp_path).measure([Workload(small_config(), 5, 100)])
+    Estimates(tmp_path).add("one", "1d", seconds=100.0, runs=10)
+    Estimates(tmp_path).add_actual("1d", 48.0, 6)
+    for name, before, after in (("speeds.json", "0.25", "0.75"), ("estimates.json", "48.0", "98.0")):
+        text = (tmp_path / name).read_text()
+        assert text.count(before) == 1
+        (tmp_path / name).write_text(text.replace(before, after))
+    assert Calibration(2, 1, tmp_path).speed(small_config()) is None
+    assert Estimates(tmp_path).finished() == []
+
+
 def test_estimates_are_compared_per_run(tmp_path: Path) -> None:
     Estimates(tmp_path).add("one", "1d", seconds=100.0, runs=10)
     Estimates(tmp_path).add("one", "1d", seconds=120.0, runs=10)  # planned again: this estimate counts

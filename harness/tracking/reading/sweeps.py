@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.core import metrics
+from harness.core.files import DamagedError
 from harness.core.gc_pause import gc_paused
 from harness.core.outcomes import Outcome
 from harness.core.paths import configured_uri
 from harness.tracking import schema
-from harness.tracking.artifacts import local_artifact, read_text, stored_plans
+from harness.tracking.artifacts import damaged, local_artifact, read_bytes, read_list, read_patch, stored_plans
 from harness.tracking.models import model_folder
 from harness.tracking.queries import pages, sweeps_of, trials_of
 from harness.tracking.reading.find_run import find_run
@@ -88,8 +88,7 @@ def load_samples(run_id: str, uri: str | None = None) -> list[Sample]:
         TrackingError: no such store or run.
     """
     client = connect(configured_uri(uri))
-    text = read_text(client, client.get_run(run_id), schema.SAMPLES_FILE)
-    return [Sample(**sample) for sample in json.loads(text)] if text else []
+    return read_list(client, client.get_run(run_id), schema.SAMPLES_FILE, lambda sample: Sample(**sample))
 
 
 @wrap_errors()
@@ -102,8 +101,8 @@ def load_passage(run_id: str, uri: str | None = None) -> list[tuple[str, float]]
         TrackingError: no such store or run.
     """
     client = connect(configured_uri(uri))
-    text = read_text(client, client.get_run(run_id), schema.PASSAGE_FILE)
-    return [(one["text"], one["probability"]) for one in json.loads(text)] if text else []
+    run = client.get_run(run_id)
+    return read_list(client, run, schema.PASSAGE_FILE, lambda one: (str(one["text"]), float(one["probability"])))
 
 
 @wrap_errors()
@@ -118,7 +117,7 @@ def load_patch(run_id: str, uri: str | None = None) -> str:
         TrackingError: no such store or run.
     """
     client = connect(configured_uri(uri))
-    return read_text(client, client.get_run(run_id), schema.PATCH_FILE) or ""
+    return read_patch(client, client.get_run(run_id))
 
 
 @wrap_errors()
@@ -137,10 +136,10 @@ def load_positions(experiment: str, uri: str | None = None, sweep: str | None = 
         tags = run.data.tags
         if tags.get(schema.OUTCOME) != Outcome.COMPLETE:
             continue
-        text = read_text(client, run, schema.POSITIONS_FILE)
+        losses = read_list(client, run, schema.POSITIONS_FILE, float)
         facts = {"run_id": run.info.run_id, "arm": tags.get(schema.ARM), "phase": tags.get(schema.PHASE)}
         facts |= {"seed": int(tags[schema.SEED])}
-        rows += [facts | {"position": i, "loss": loss} for i, loss in enumerate(json.loads(text or "[]"), 1)]
+        rows += [facts | {"position": i, "loss": loss} for i, loss in enumerate(losses, 1)]
     return frame(rows, POSITION_COLUMNS)
 
 
@@ -149,17 +148,22 @@ def load_sweep(experiment: str, uri: str | None = None, sweep: str | None = None
     """A sweep's description and state; by default of the sweep that was started or resumed last.
 
     Raises:
-        TrackingError: no such store, experiment or sweep, or the sweep's description is missing.
+        TrackingError: no such store, experiment or sweep, or the sweep's description is missing or damaged.
     """
     client, _, parents = parent_runs(experiment, uri, sweep)
     run = parents[-1]
-    text = read_text(client, run, schema.SWEEP_FILE)
+    tags, prefix = run.data.tags, schema.VERSION_PREFIX
+    text = read_bytes(client, run, schema.SWEEP_FILE)
     if text is None:
         raise TrackingError(f"found no {schema.SWEEP_FILE} among the artifacts of the sweep {run.info.run_id}")
-    tags, prefix = run.data.tags, schema.VERSION_PREFIX
+    try:
+        description = schema.parse_sweep(text, tags)
+    except DamagedError as error:
+        what = damaged(run, schema.SWEEP_FILE, str(error))
+        raise TrackingError(f"{what}; restore it from a backup, or run the sweep's command, which writes it") from error
     first_plan, plan_changes = stored_plans(client, run)
     return SweepRecord(
-        **schema.parse_sweep(text),
+        **description,
         run_id=run.info.run_id,
         commit=tags[schema.COMMIT],
         dirty=tags[schema.DIRTY] == "true",

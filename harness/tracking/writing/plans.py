@@ -32,7 +32,9 @@ def store_plan(experiment: Experiment, run: Run, plan: Mapping[str, Any]) -> Non
     if not (first or trials):  # a new sweep, or its process died before it could store the plan
         experiment.log(parent, {schema.PLAN_SHA256: digest_of(plan)})
         experiment.log_contents(parent, {schema.PLAN_FILE: json.dumps(plan, ensure_ascii=False, indent=2)})
-    elif digest_of(plan) != digest_of(changes[-1].plan if changes else first):
+        return
+    recorded = run.data.tags.get(schema.PLAN_SHA256) or digest_of(first)
+    if digest_of(plan) != (digest_of(changes[-1].plan) if changes else recorded):
         change = PlanChange(datetime.now(UTC), sum(map(_may_have_been_seen, trials)), plan)
         changed = schema.describe_changes([*changes, change])
         experiment.log_contents(parent, {schema.PLAN_CHANGES_FILE: changed})

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from harness.core import metrics
+from harness.core.files import json_list_with_checksum
 from harness.core.metrics import Point
 from harness.core.outcomes import Outcome
 from harness.tracking import schema
@@ -183,10 +184,10 @@ class RunWriter:
         run, experiment = self._open[run_id], self._experiment
         if run.samples:
             page = schema.samples_page(run.info.name, run.info.config.train.sample.prompt, run.samples)
-            plain = json.dumps([sample._asdict() for sample in run.samples], indent=2)
+            plain = json_list_with_checksum(sample._asdict() for sample in run.samples)
             experiment.log_contents(run_id, {schema.SAMPLES_FILE: plain, schema.SAMPLES_PAGE: page})
         if run.by_position:
-            experiment.log_contents(run_id, {schema.POSITIONS_FILE: json.dumps(run.by_position)})
+            experiment.log_contents(run_id, {schema.POSITIONS_FILE: json_list_with_checksum(run.by_position)})
         tags = outcome_tags(outcome, reason)
         if run.seconds is not None:
             tags[schema.SECONDS] = f"{run.seconds:.3f}"

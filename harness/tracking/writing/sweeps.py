@@ -11,6 +11,7 @@ from harness.config.fingerprint import SET_ASIDE
 from harness.core import metrics
 from harness.core.outcomes import Outcome
 from harness.tracking import provenance, schema
+from harness.tracking.artifacts import with_patch_line
 from harness.tracking.ownership import owner_of
 from harness.tracking.queries import history, sweeps_of, trials_of
 from harness.tracking.records import SweepInfo
@@ -83,7 +84,7 @@ class SweepWriter:
         self.heartbeat(parent)
         experiment.log_contents(parent, {schema.SWEEP_FILE: schema.describe(info), schema.SPEC_FILE: info.spec_text})
         if code.dirty:
-            experiment.log_contents(parent, {schema.PATCH_FILE: code.patch})
+            experiment.log_contents(parent, {schema.PATCH_FILE: with_patch_line(code.patch)})
         return parent
 
     @wrap_errors()

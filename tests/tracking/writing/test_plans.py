@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness.config.fingerprint import digest_of
+from harness.core.files import read_json_list, read_json_with_checksum
 from harness.core.outcomes import Outcome, Phase
 from harness.tracking import (
     PlanChange,
@@ -19,12 +21,20 @@ from harness.tracking import (
     load_sweep,
     schema,
 )
+from harness.tracking.artifacts import local_folder
 from harness.tracking.writing.experiment import Experiment
 from stored_runs import PLAN, Store, sweep_info, trial_info
 
 
 def plan_bytes(store: Store, parent: str) -> bytes:
     return Path(store.client.download_artifacts(parent, "analysis_plan.json")).read_bytes()
+
+
+def artifact(store: Store, parent: str, name: str) -> Path:
+    """The file itself, not a copy."""
+    folder = local_folder(store.client.get_run(parent).info.artifact_uri)
+    assert folder is not None
+    return folder / name
 
 
 def files_of(store: Store, run_id: str) -> set[str]:
@@ -83,7 +93,7 @@ def test_the_first_plan_stays_and_later_plans_are_added(store: Store) -> None:
     [change] = load_sweep("replanned", store.uri).plan_changes
     assert change == PlanChange(change.when, 2, more.plan)
     assert before <= change.when <= datetime.now(UTC)
-    [plain] = json.loads(Path(store.client.download_artifacts(parent, "analysis_plan_changes.json")).read_text())
+    [plain] = read_json_list(Path(store.client.download_artifacts(parent, "analysis_plan_changes.json")).read_text())
     assert (plain["confirm_runs"], plain["plan"]) == (2, more.plan)
     assert datetime.fromisoformat(plain["when"]) == change.when and plain["when"].endswith("+00:00")
 
@@ -101,7 +111,7 @@ def test_a_sweep_stored_without_a_plan_can_be_read_and_resumed(store: Store) -> 
     info = replace(sweep_info("old"), plan={})
     tracker = Tracker("old", store.uri)
     parent = tracker.open_sweep(info)
-    written = json.loads(schema.describe(info))
+    written = read_json_with_checksum(schema.describe(info)).content
     del written["plan"]
     tracker.experiment.log_contents(parent, {"sweep.json": json.dumps(written)})
     tracker.end_run(tracker.start_run(parent, trial_info()), Outcome.COMPLETE)
@@ -112,3 +122,37 @@ def test_a_sweep_stored_without_a_plan_can_be_read_and_resumed(store: Store) -> 
     found = load_sweep("old", store.uri)
     assert (found.first_plan, found.plan_sha256) == ({}, "")
     assert [(one.confirm_runs, one.plan) for one in found.plan_changes] == [(1, PLAN)]
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "a changed number": lambda content: content.replace(b'"confirm_runs": 0', b'"confirm_runs": 1'),
+    "not JSON": lambda content: content[1:],
+    "a lost checksum": lambda content: content.replace(b"checksum", b"checksun"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_changes_of_a_plan_are_refused(damage: str, store: Store) -> None:
+    name = f"damaged-{list(DAMAGES).index(damage)}"
+    info = sweep_info(name)
+    parent = Tracker(name, store.uri).open_sweep(info)
+    Tracker(name, store.uri).open_sweep(replace(info, plan={**PLAN, "seeds": 4}))
+    file = artifact(store, parent, "analysis_plan_changes.json")
+    file.write_bytes(DAMAGES[damage](file.read_bytes()))
+    for reads in (lambda: load_sweep(name, store.uri), lambda: Tracker(name, store.uri).open_sweep(info)):
+        with pytest.raises(TrackingError, match=rf"analysis_plan_changes.json of the run {parent} .*damaged file"):
+            reads()
+
+
+def test_a_damaged_first_plan_is_no_change_of_the_plan(store: Store) -> None:
+    info = sweep_info("damaged-plan")
+    parent = Tracker("damaged-plan", store.uri).open_sweep(info)
+    file = artifact(store, parent, "analysis_plan.json")
+    file.write_text(file.read_text().replace('"seeds": 2', '"seeds": 9'))
+    Tracker("damaged-plan", store.uri).open_sweep(info)
+    found = load_sweep("damaged-plan", store.uri)
+    assert found.first_plan["seeds"] == 9 and not found.plan_changes
+    assert digest_of(dict(found.first_plan)) != found.plan_sha256  # which the report says
+    file.write_text(file.read_text()[1:])
+    with pytest.raises(TrackingError, match=r"analysis_plan.json .* is not a stored plan"):
+        load_sweep("damaged-plan", store.uri)
