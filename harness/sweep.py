@@ -78,7 +78,8 @@ def main(
         from harness.core.hardware import default_workers
         from harness.cost.preview import show_plan
 
-        show_plan(spec, datasets.splits(spec), datasets.identity(spec), workers or default_workers(), threads)
+        splits, identity = datasets.splits(spec), datasets.identity(spec)
+        show_plan(spec, splits, identity, workers or default_workers(), threads, datasets.messages)
         return
     with gc_paused_for_imports():
         from harness.runner import session

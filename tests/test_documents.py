@@ -249,11 +249,15 @@ def test_every_path_is_there(name: str) -> None:
 def test_every_fault_names_its_test() -> None:
     text = TEXTS["mlruns/README.md"]
     table = text[text.index("| fault |") :].split("\n\n")[0]
-    named = [re.search(r"`(test_\d\d)` \|$", row) for row in table.splitlines()[2:]]
+    named = [re.search(r"`(?:([\w/]+\.py)::)?(test_\w+)` \|$", row) for row in table.splitlines()[2:]]
     assert len(named) > 20 and all(named)
     faults = (ROOT / "tests" / "runner" / "test_faults.py").read_text("utf-8")
     there = set(re.findall(r"^def (test_\d\d)_", faults, re.MULTILINE))
-    assert {found[1] for found in named if found} == there
+    assert {found[2] for found in named if found and not found[1]} == there
+    for found in named:
+        if found and found[1]:
+            source = (ROOT / "tests" / found[1]).read_text("utf-8")
+            assert re.search(rf"^def {found[2]}\(", source, re.MULTILINE), found[0]
 
 
 @pytest.mark.parametrize("name", TEXTS)

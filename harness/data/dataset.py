@@ -40,31 +40,42 @@ class Dataset:
     """The tokens of a corpus, in three contiguous splits.
 
     Attributes:
-        name, source, sha256: of the corpus, see `Corpus`.
+        corpus: the text, which stays in its files.
         tokenizer: the tokenizer's name.
         fingerprint: SHA-256 over corpus, tokenizer, vocabulary, split and file format. Datasets with equal
             fingerprints have equal tokens.
         train, val, test: token ids, shape (tokens,), memory-mapped and read-only; uint16 for vocabularies of up to
             65,536, else uint32. Each split is encoded by itself. `test` is empty if its share is 0.
         bytes: split → UTF-8 bytes of its text.
-        characters: of the whole text.
         token_bytes: number of bytes of each id, shape (n_vocab,), int32.
         vocabulary: with `data.vocab: corpus`, the tokenizer's ids that occur in any split, ascending, shape
             (n_vocab,); id n stands for the token `vocabulary[n]`. None with `data.vocab: full`.
     """
 
-    name: str
-    source: str
-    sha256: str
+    corpus: Corpus
     tokenizer: str
     fingerprint: str
     train: Ids
     val: Ids
     test: Ids
     bytes: Mapping[str, int]
-    characters: int
     token_bytes: npt.NDArray[np.int32]
     vocabulary: Ids | None = None
+
+    @property
+    def name(self) -> str:
+        """Of the corpus."""
+        return self.corpus.name
+
+    @property
+    def source(self) -> str:
+        """Of the corpus, for people."""
+        return self.corpus.source
+
+    @property
+    def sha256(self) -> str:
+        """Of the text's UTF-8 bytes, in hex."""
+        return self.corpus.sha256
 
     @property
     def n_vocab(self) -> int:
@@ -138,16 +149,13 @@ def open_dataset(config: DataConfig, root: Path | None = None, cache: Path | Non
     folder = store / "tokens" / fingerprint
     arrays, meta = _read_cache(folder) or _write_cache(folder, corpus, config)
     return Dataset(
-        name=corpus.name,
-        source=corpus.source,
-        sha256=corpus.sha256,
+        corpus=corpus,
         tokenizer=config.tokenizer,
         fingerprint=fingerprint,
         train=arrays["train"],
         val=arrays["val"],
         test=arrays["test"],
         bytes=meta["bytes"],
-        characters=meta["characters"],
         token_bytes=arrays[_TOKEN_BYTES].astype(np.int32, copy=False),
         vocabulary=arrays.get(_VOCABULARY),
     )

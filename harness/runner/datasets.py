@@ -13,16 +13,24 @@ if TYPE_CHECKING:
 
 
 class Datasets:
-    """Opens each corpus once (and tokenizes it, the first time)."""
+    """Opens each corpus once (and tokenizes it, the first time).
+
+    Attributes:
+        messages: sentences for the user about the opened corpora.
+    """
 
     def __init__(self) -> None:
         self._open: dict[DataConfig, Dataset] = {}
+        self.messages: list[str] = []
 
     def __getitem__(self, config: DataConfig) -> Dataset:
         if config not in self._open:
             from harness.data import open_dataset
+            from harness.data.repeated_text import repeated_text
 
-            self._open[config] = open_dataset(config)
+            data = open_dataset(config)
+            self.messages += [found for found in repeated_text(data.corpus, data.bytes) if found not in self.messages]
+            self._open[config] = data
         return self._open[config]
 
     def load_spec(self, file: Path, settings: Sequence[str]) -> SweepSpec:

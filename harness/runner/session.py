@@ -120,6 +120,8 @@ def _run(spec: SweepSpec, datasets: Datasets, options: Options, pool: WorkerPool
     started = time.monotonic()
     screen.message(spec.title, "bold")
     screen.message(f"{runs_planned(spec)}, {plural(pool.size, 'worker')}")
+    for sentence in datasets.messages:
+        screen.message(sentence)
     identity = datasets.identity(spec)
     folder = work_folder(spec, identity)
     with gc_paused_for_imports():  # Optuna and MLflow import their databases' libraries now

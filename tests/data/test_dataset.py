@@ -116,7 +116,7 @@ def test_each_split_is_encoded_by_itself(tokenizer: str, tmp_path: Path) -> None
         assert tokens.tolist() == coder.encode(parts[split])
         assert data.bytes[split] == len(parts[split].encode())
     assert "".join(coder.decode(data.tokens(split)) for split in SPLITS) == corpus.text
-    assert data.characters == len(corpus.text)
+    assert data.corpus.characters == len(corpus.text)
     assert (data.name, data.source, data.sha256) == (corpus.name, corpus.source, corpus.sha256)
     assert data.tokenizer == tokenizer
     assert data.token_bytes.tolist() == coder.token_bytes().tolist()

@@ -1,0 +1,35 @@
+"""The corpora of a sweep, and what a user is told about them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.cost import preview
+from harness.runner.datasets import Datasets
+
+SPEC = """
+name: texts
+data: {path: "*.txt", tokenizer: byte}
+model: {context_length: 8, emb_dim: 16, n_heads: 2, n_layers: 1}
+train: {budget: {steps: 2}, batch_size: 2}
+compare: {model.drop_rate: [0.0, 0.1]}
+"""
+
+
+def test_a_repeated_file_is_named_once_in_the_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.txt").write_text("Every effort moves you. " * 20)
+    (tmp_path / "b.txt").symlink_to("a.txt")
+    (tmp_path / "spec.yaml").write_text(SPEC)
+    monkeypatch.chdir(tmp_path)
+    datasets = Datasets()
+    spec = datasets.load_spec(Path("spec.yaml"), [])
+    datasets.facts(spec)
+    sentence = "data.path: 'b.txt' is another name of 'a.txt'; each file counts once"
+    assert datasets.messages == [sentence]
+    monkeypatch.setattr(preview, "_show_time", lambda *_: None)
+    preview.show_plan(spec, datasets.splits(spec), "identity", 1, 1, datasets.messages)
+    assert capsys.readouterr().out.splitlines()[-1] == sentence
