@@ -16,6 +16,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.scanner import Scanner
 
 from harness.core.errors import Problem, SpecError
 from harness.core.text import shown
@@ -25,6 +26,7 @@ MAX_VALUES = 5000
 MAX_DEPTH = 50
 MAX_BYTES = 1_000_000
 
+_MERGE_TAG = "tag:yaml.org,2002:merge"  # of the key `<<`
 _PLAIN_TAGS = {
     f"tag:yaml.org,2002:{name}" for name in ("map", "seq", "str", "int", "float", "bool", "null", "timestamp")
 }
@@ -59,12 +61,15 @@ class _Reader:
     def report(self, line: int, path: str, message: str) -> None:
         self.problems.append(Problem(self.file, line, path, message))
 
-    def value(self, node: Node, path: str) -> Any:
+    def check_size(self, line: int, depth: int) -> None:
         self.seen += 1
-        line = node.start_mark.line + 1
-        if self.seen > MAX_VALUES or path.count(".") > MAX_DEPTH:
+        if self.seen > MAX_VALUES or depth > MAX_DEPTH:
             message = f"is nested beyond {MAX_DEPTH} levels or has more than {MAX_VALUES:,} values (aliases?)"
             raise SpecError([Problem(self.file, line, "", message)])
+
+    def value(self, node: Node, path: str) -> Any:
+        line = node.start_mark.line + 1
+        self.check_size(line, path.count("."))
         if node.tag not in _PLAIN_TAGS:
             self.report(line, path, f"found a value tagged {node.tag}; allowed: plain values")
             if isinstance(node, ScalarNode):
@@ -87,19 +92,76 @@ class _Reader:
 
     def mapping(self, node: MappingNode, path: str) -> dict[str, Any]:
         plain: dict[str, Any] = {}
+        self.add_fields(node, path, plain, 0)
+        return plain
+
+    def add_fields(self, node: MappingNode, path: str, plain: dict[str, Any], merges: int) -> None:
+        """Add the fields of a mapping, and then those that it merges by `<<: *anchor` and does not have itself.
+
+        Args:
+            node: the mapping.
+            path: of the mapping that gets the fields.
+            plain: the fields so far; they are not overwritten.
+            merges: how many merges lead from that mapping to `node`.
+        """
+        merged: list[MappingNode] = []
+        here: dict[str, int] = {}  # key → line, in this node
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
+            self.check_size(line, merges)
             key = key_node.value if isinstance(key_node, ScalarNode) else None
-            here = f"{path}.{key}" if path else str(key)
+            full = f"{path}.{key}" if path else str(key)
             if key is None:
                 self.report(line, path, "found a key that is not a plain word; allowed: field names")
-            elif key in plain:
-                first = self.lines[here]
-                self.report(line, here, f"found twice (first on line {first}); allowed: once")
+            elif key in here:
+                self.report(line, full, f"found twice (first on line {here[key]}); allowed: once")
+            elif key_node.tag == _MERGE_TAG:
+                here[key] = line
+                merged += self.merged_mappings(value_node, line, full)
             else:
-                self.lines[here] = line
-                plain[key] = self.value(value_node, here)
-        return plain
+                here[key] = line
+                if key not in plain:
+                    self.lines[full] = line
+                    plain[key] = self.value(value_node, full)
+        for other in merged:
+            self.add_fields(other, path, plain, merges + 1)
+
+    def merged_mappings(self, node: Node, line: int, path: str) -> list[MappingNode]:
+        """The mappings that `<<` names: one, or a list of which the first has priority."""
+        nodes = node.value if isinstance(node, SequenceNode) else [node]
+        wrong = [one for one in nodes if not isinstance(one, MappingNode)]
+        if wrong:
+            found = "a list" if isinstance(wrong[0], SequenceNode) else shown(wrong[0].value)
+            self.report(line, path, f"found {found}; allowed: an alias of a mapping, or a list of them")
+        return [one for one in nodes if isinstance(one, MappingNode)]
+
+
+class _ValueScanner(Scanner):
+    """Scans one value. `*.txt` and `&c` are texts, as there is nothing that an alias could name.
+
+    Comments and the marks of documents are refused or read as text: all that a user wrote is part of the value.
+    """
+
+    fetch_alias = Scanner.fetch_plain
+    fetch_anchor = Scanner.fetch_plain
+
+    def check_directive(self) -> Any:
+        """There are none."""
+
+    def check_document_start(self) -> Any:
+        """There is no mark."""
+
+    def check_document_end(self) -> Any:
+        """There is no mark."""
+
+    def scan_to_next_token(self) -> Any:
+        """Skip white space. Raises SpecError at a comment."""
+        start = self.reader.pointer
+        super().scan_to_next_token()
+        skipped = self.reader.buffer[start : self.reader.pointer].strip(" \t\r\n\ufeff")
+        if skipped:
+            message = f"found {shown(skipped)}, which YAML reads as a comment; allowed: a text with # in quotes"
+            raise SpecError([Problem("--set", 0, "", message)])
 
 
 def read_yaml(path: Path) -> Document:
@@ -130,19 +192,7 @@ def parse_yaml(text: str, file: str) -> Document:
         if start.startswith("%YAML") and start.split()[1:2] != ["1.2"]:
             raise SpecError([Problem(file, number, "", f"found {shown(start.strip())}; allowed: YAML 1.2")])
     yaml = YAML(typ="safe", pure=True)
-    try:
-        with warnings.catch_warnings(
-            action="ignore"
-        ):  # about an anchor that is defined again: the later definition counts
-            node = yaml.compose(text)
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else 0
-        raise SpecError([Problem(file, line, "", f"is not valid YAML: {error.problem or error.context}")]) from error
-    except (YAMLError, ValueError) as error:
-        raise SpecError([Problem(file, 0, "", f"is not valid YAML: {' '.join(str(error).split())}")]) from error
-    except RecursionError:
-        raise SpecError([Problem(file, 1, "", "is nested too deeply for a spec")]) from None
+    node = _compose(yaml, text, file)
     if not isinstance(node, MappingNode):
         found = "nothing" if node is None else "a list" if isinstance(node, SequenceNode) else "a single value"
         raise SpecError([Problem(file, 1, "", f"found {found}; allowed: fields (name:, data:, train:, …)")])
@@ -157,9 +207,41 @@ def parse_yaml(text: str, file: str) -> Document:
 
 
 def parse_value(text: str) -> Any:
-    """One YAML value from the command line: `50_000`, `1e-3`, `[0.0, 0.1]`, `muon`.
+    """One YAML value from the command line: `50_000`, `1e-3`, `[0.0, 0.1]`, `muon`, `books/*.txt`.
 
     Raises:
-        SpecError: the text is not a YAML value.
+        SpecError: the text is not a YAML value, or a part of it would be ignored.
     """
-    return parse_yaml("value: " + text, "--set").values.get("value")
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Scanner = _ValueScanner
+    node = _compose(yaml, text if "\n" in text else text.strip(), "--set")
+    if node is None:
+        return None
+    reader = _Reader("--set", yaml)
+    value = reader.value(node, "")
+    if reader.problems:
+        raise SpecError(reader.problems)
+    return value
+
+
+def _compose(yaml: YAML, text: str, file: str) -> Node | None:
+    """The root of a document; None if it is empty. Raises SpecError if it is not YAML."""
+    try:
+        with warnings.catch_warnings(
+            action="ignore"
+        ):  # about an anchor that is defined again: the later definition counts
+            node: Node | None = yaml.compose(text)
+    except SpecError:
+        raise
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else 0
+        problem = error.problem or error.context or ""
+        if "alias" in f"{problem} {error.context}":
+            problem += "; a text that begins with * needs quotes"
+        raise SpecError([Problem(file, line, "", f"is not valid YAML: {problem}")]) from error
+    except (YAMLError, ValueError) as error:
+        raise SpecError([Problem(file, 0, "", f"is not valid YAML: {' '.join(str(error).split())}")]) from error
+    except RecursionError:
+        raise SpecError([Problem(file, 1, "", "is nested too deeply for a spec")]) from None
+    return node

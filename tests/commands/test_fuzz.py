@@ -165,7 +165,7 @@ ODD: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty": (Path.touch, "found no text in 1 file: corpus.txt"),
     "a folder": (Path.mkdir, "found the folder 'corpus.txt'"),
     "a dangling link": (lambda path: path.symlink_to("nowhere"), "found no file for 'corpus.txt'"),
-    "a link to itself": (loop, "found no file for 'corpus.txt'"),
+    "a link to itself": (loop, "found 'corpus.txt', a loop of symbolic links"),
     "a pipe": (os.mkfifo, "found no file for 'corpus.txt'"),
     "a device": (lambda path: path.symlink_to("/dev/zero"), "found no file for 'corpus.txt'"),
     "unreadable": (unreadable, "which cannot be read (Permission denied)"),

@@ -383,3 +383,31 @@ def test_a_tokenizer_that_cannot_be_loaded_is_reported_as_a_mistake(tmp_path: Pa
     assert {(problem.field, problem.message) for problem in caught.value.problems} == {
         ("data.tokenizer", "found none; allowed: an install")
     }
+
+
+def test_a_mistake_in_a_merged_field_has_the_line_where_it_is_written(tmp_path: Path) -> None:
+    merged = """name: merge
+data: {corpus: sotu-1820, tokenizer: byte}
+model: {context_length: 32, emb_dim: 16, n_heads: 2, n_layers: 1}
+train:
+  budget: &b
+    steps: 2
+  batch_size: 2
+  eval_every:
+    <<: *b
+"""
+    spec = load(tmp_path, merged)
+    assert (spec.base.train.budget.steps, spec.base.train.eval_every.steps) == (2, 2)
+    with pytest.raises(SpecError) as caught:
+        load(tmp_path, merged.replace("steps: 2", "steps: two"))
+    for problem, path in zip(caught.value.problems, ("train.budget.steps", "train.eval_every.steps"), strict=True):
+        assert (problem.line, problem.field) == (6, path)
+
+
+def test_a_setting_may_begin_with_a_star_and_loses_no_text(tmp_path: Path) -> None:
+    spec = load(tmp_path, GOOD, "data.path=*.txt", "question=|\n  Is it\n  better?")
+    assert spec.base.data.path == ("*.txt",)
+    assert spec.question == "Is it better?"
+    for setting in ("question=Is run #2 better?", "train.seed=1\nx: 2", "train.budget={steps: 1, steps: 2}"):
+        with pytest.raises(SpecError):
+            load(tmp_path, GOOD, setting)

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from harness.config.yaml import MAX_VALUES, parse_value, parse_yaml, read_yaml
 from harness.core.errors import SpecError
@@ -118,3 +121,109 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 )
 def test_values_from_the_command_line(text: str, value: object) -> None:
     assert parse_value(text) == value
+
+
+# Merge keys
+
+
+def test_a_merge_key_adds_the_fields_of_an_anchor() -> None:
+    document = parse_yaml("a: &x {p: 1, q: 2}\nb:\n  <<: *x\n  q: 3\nc: {q: 4, <<: *x}\n", "f")
+    assert document.values == {"a": {"p": 1, "q": 2}, "b": {"q": 3, "p": 1}, "c": {"q": 4, "p": 1}}
+    assert not document.problems
+    assert document.line("b.p") == 1  # where it is written
+    assert document.line("b.q") == 4
+
+
+def test_of_several_merged_mappings_the_first_has_priority() -> None:
+    document = parse_yaml("a: &x {p: 1}\nb: &y {<<: *x, p: 2, q: 2}\nc: {<<: [*x, *y]}\nd: {<<: [*y, *x]}", "f")
+    assert document.values["c"] == {"p": 1, "q": 2}
+    assert document.values["d"] == {"p": 2, "q": 2}
+    assert not document.problems
+
+
+def test_a_mistake_in_a_merged_value_has_the_line_of_the_value() -> None:
+    document = parse_yaml("a: &x\n  p: !!int no\nb:\n  <<: *x\n", "f.yaml")
+    [problem] = document.problems
+    assert str(problem).startswith("f.yaml:2: a.p: found 'no', which is not a valid int")
+    assert document.line("b.p") == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: {<<: 3}", "f:1: a.<<: found '3'; allowed: an alias of a mapping, or a list of them"),
+        ("a: &x {p: 1}\nb: {<<: [*x, [1]]}", "f:2: b.<<: found a list; allowed: an alias of a mapping, or a list"),
+        ("a: &x {p: 1}\nb: {<<: *x, <<: *x}", "f:2: b.<<: found twice (first on line 2); allowed: once"),
+        ("a: {<<: {p: 1, p: 2}}", "f:1: a.p: found twice (first on line 1); allowed: once"),
+    ],
+)
+def test_mistakes_in_merges(text: str, message: str) -> None:
+    [problem] = parse_yaml(text, "f").problems
+    assert str(problem).startswith(message)
+
+
+def test_merges_that_never_end_are_refused() -> None:
+    chain = "a0: &a0 {p: 1}\n" + "".join(f"a{n}: &a{n} {{<<: *a{n - 1}}}\n" for n in range(1, 500))
+    bomb = "a0: &a0 {p: 1}\n" + "".join(f"a{n}: &a{n} {{<<: [{f'*a{n - 1}, ' * 9}]}}\n" for n in range(1, 9))
+    for text in ("a: &x {p: 1, <<: *x}", chain, bomb):
+        with pytest.raises(SpecError, match=f"more than {MAX_VALUES:,} values"):
+            parse_yaml(text, "f")
+
+
+def test_a_quoted_merge_key_is_a_field() -> None:
+    assert parse_yaml("a: {'<<': 1}", "f").values == {"a": {"<<": 1}}
+
+
+# Values of `--set`
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("*.txt", "*.txt"),
+        ("[*.txt, books/*.txt]", ["*.txt", "books/*.txt"]),
+        ("&c", "&c"),
+        ("--- a", "--- a"),
+        ("'run #2'", "run #2"),
+        ("a#b", "a#b"),
+        ("one\ntwo", "one two"),
+        ("|\n  one\n  two", "one\ntwo"),
+        ("\n  steps: 2", {"steps": 2}),
+        ("{log_uniform: [1e-4, 1e-2]}", {"log_uniform": [1e-4, 1e-2]}),
+        ("\tmuon ", "muon"),
+    ],
+)
+def test_every_character_of_a_value_counts(text: str, value: object) -> None:
+    assert parse_value(text) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a\nb: 2", "is not valid YAML: mapping values are not allowed here"),
+        ("1\n...\n2", "is not valid YAML: expected '<document start>'"),
+        ("Is run #2 better?", "found '#2 better?', which YAML reads as a comment; allowed: a text with # in quotes"),
+        ("# 3", "found '# 3', which YAML reads as a comment"),
+        ("{steps: 1, steps: 2}", "steps: found twice"),
+        ("!!int x", "found 'x', which is not a valid int"),
+    ],
+)
+def test_a_value_of_which_a_part_would_be_ignored_is_refused(text: str, message: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        parse_value(text)
+    assert message in str(caught.value)
+
+
+@given(text=st.text(alphabet="ab1 \n\t#*&:-.,[]{}'\"|>%!", max_size=30))
+def test_the_letters_of_a_value_are_kept_or_it_is_refused(text: str) -> None:
+    try:
+        value = parse_value(text)
+    except SpecError as error:
+        assert "\n" not in str(error.problems[0])
+    else:
+        assert re.findall("[ab]", str(value)) == re.findall("[ab]", text) or "!" in text or "|" in text or ">" in text
+
+
+def test_a_star_without_an_anchor_says_that_it_needs_quotes() -> None:
+    with pytest.raises(SpecError, match=r"f:1: .*; a text that begins with \* needs quotes"):
+        parse_yaml("a: *.txt", "f")
