@@ -154,10 +154,13 @@ class SweepState:
         return run
 
     def run_finished(self, key: int, outcome: Outcome) -> tuple[RunProgress, float]:
-        """A run has finished; returns it and the seconds that it took."""
+        """A run has ended; returns it and the seconds that it took. An interrupted run is left to be resumed."""
         run = self.runs.pop(key)
         seconds = self.now() - run.started
-        self.finished += 1
+        if outcome is Outcome.INTERRUPTED:
+            self._waiting_work += run.work * (1 - run.progress)
+        else:
+            self.finished += 1
         if run.done >= _MIN_SHARE:
             self._speeds.append((run.work * run.done, seconds))
         if run.arm in self.arms:

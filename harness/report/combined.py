@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from harness.report.text.numbers import signed, significant
 from harness.report.write import ReportFiles, read_sweep, write_files
 from harness.tracking import TrackingError
 
+_LONGEST_NAME: Final = 120  # characters of a folder's name
 _SEPARATE: Final = (
     "Each sweep has its own baseline, seeds and correction. Arms of different sweeps are shown side by side but not "
     "tested against each other, because no analysis plan includes such tests."
@@ -48,10 +50,21 @@ def write_reports(names: Sequence[str], uri: str | None = None, out: Path = Path
     contents = [content for content, _ in read]
     if reasons := list(_obstacles(contents)):
         raise TrackingError(f"{listed(names)} cannot be in one report: {'; '.join(reasons)}")
-    folder = out / "+".join(names)
+    folder = out / folder_name(names)
     for content, curves in read:
         write_files(content, curves, folder / content.record.name)
     return _write(contents, folder)
+
+
+def folder_name(names: Sequence[str]) -> str:
+    """`a+b` for the sweeps a and b; if that is too long for a file system, the first name, a count and a hash of all.
+
+    File systems allow 255 bytes per name.
+    """
+    joined = "+".join(names)
+    if len(joined) <= _LONGEST_NAME:
+        return joined
+    return f"{names[0][:60]}+{len(names) - 1}-more-{hashlib.sha256(joined.encode()).hexdigest()[:8]}"
 
 
 def _obstacles(contents: Sequence[Content]) -> Iterator[str]:

@@ -37,6 +37,19 @@ def test_time_left_follows_the_work_and_the_measured_speeds() -> None:
     assert seconds_left(sweep) == pytest.approx(20.0)  # what is left of the fourth run
 
 
+def test_an_interrupted_run_is_still_to_be_done() -> None:
+    now = [100.0]
+    sweep = SweepState(lambda: now[0])
+    sweep.sweep_started(1, 100.0)
+    sweep.run_started(1, "a", 100.0, "", Phase.EXPLORE)
+    sweep.run_point(1, point(0, 0.0, 5.0))
+    now[0] = 110.0
+    sweep.run_point(1, point(1, 0.5, 5.0))
+    sweep.run_finished(1, Outcome.INTERRUPTED)
+    assert sweep.finished == 0
+    assert seconds_left(sweep) == pytest.approx(10.0)
+
+
 def test_an_arm_counts_its_finished_runs() -> None:
     arm = ArmTally("a", 4, 2)
     arm.add(Phase.EXPLORE, Outcome.COMPLETE, 3.0)

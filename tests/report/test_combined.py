@@ -14,6 +14,7 @@ from browser import browser, needs_browser, show, violations
 from harness.core.outcomes import Outcome, Phase
 from harness.report import TrackingError, write_reports
 from harness.report.__main__ import app
+from harness.report.combined import folder_name
 from harness.tracking import SweepInfo, Tracker
 from reports import Page, record_run
 
@@ -100,6 +101,14 @@ def test_sweeps_that_cannot_be_compared_are_refused_with_the_reason(
     assert not list(tmp_path.iterdir())
     done = CliRunner().invoke(app, [*names, "--tracking", uri, "--reports", str(tmp_path)])
     assert done.exit_code == 2 and reason in done.stderr
+
+
+def test_the_folder_of_many_long_names_fits_into_a_file_system() -> None:
+    names = [f"{'a-name-of-a-sweep-' * 3}{number}" for number in range(9)]
+    assert folder_name(["a", "b"]) == "a+b"
+    assert len(folder_name(names)) < 120
+    assert folder_name(names) == folder_name(names)
+    assert folder_name(names) != folder_name(names[::-1])  # the first sweep comes first in the report
 
 
 def test_the_command_takes_several_names(uri: str, tmp_path: Path) -> None:

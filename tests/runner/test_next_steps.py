@@ -27,6 +27,7 @@ def test_an_undecided_arm_gets_the_number_of_seeds_it_needs() -> None:
 def test_more_seeds_are_not_suggested_if_too_many_or_adaptive_or_not_needed() -> None:
     for found, adaptive in (
         (comparison("undecided", 1000.0), False),
+        (comparison("undecided", float("inf")), False),
         (comparison("undecided"), True),
         (comparison("worse"), False),
     ):

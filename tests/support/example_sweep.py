@@ -12,6 +12,7 @@ import pandas as pd
 
 from harness.analysis.evidence import Evidence, read_evidence
 from harness.config.run import RunConfig
+from harness.core.metrics import perplexity
 from harness.tracking import ArmInfo, SweepRecord
 
 START = datetime(2025, 3, 1, 12, 0, tzinfo=UTC)
@@ -108,7 +109,7 @@ def run(
         "initial_val_loss": 10.8,
         "best_val_loss": loss,
         "val/loss": loss,
-        "val/perplexity": math.exp(loss),
+        "val/perplexity": perplexity(loss),
         "val/bits_per_byte": loss / 3,
         "test/loss": test,
         **settings.flat(),

@@ -19,12 +19,13 @@ from harness.core import metrics
 from harness.core.outcomes import Outcome, Phase
 from harness.report.figures.axes import WIDTH, Matrix, legend, legend_rows, loss_sides, mean_and_range, validation_side
 from harness.report.figures.drawing import Drawing, arm_gid, arm_style, drawing, style
-from harness.report.text.numbers import significant
+from harness.report.text.numbers import number, significant
 
 _SKIP: Final = 0.2  # first share of the x axis whose losses may be cut off: the fall from ln(vocabulary) hides the rest
 _FEW_POINTS: Final = 4  # up to this many evaluations nothing is cut off
 _MOST_POINTS: Final = 200  # points of a line: more cannot be seen
 _GAP: Final = "gap"
+_HIGHEST_LOSS_WITH_PERPLEXITY: Final = 16.0  # exp(16) is nine million; the loss at initialisation is near 10.8
 
 
 @dataclass(frozen=True)
@@ -89,31 +90,39 @@ def loss_curves(evidence: Evidence, axis: Axis = AXES[0]) -> Drawing | None:
     with style(name):
         figure = Figure(figsize=(WIDTH, 3.3 + 0.18 * legend_rows(drawn)), layout="constrained")
         axes = figure.subplots(1, len(sides) + both, squeeze=False)[0]
-        cut = 0.0
+        cut, scaled = 0.0, False
         for ax, (side, title) in zip(axes, sides, strict=False):
             _means(ax, complete, side, arms)
             ax.set_title(title)
             cut = max(cut, _fit_loss_axis(ax, complete[complete["metric"] == side]))
             _draw_all_ended_early(ax, ended_early, side, arms)
             if metric == metrics.VAL_LOSS:
-                _perplexity_scale(ax)
+                scaled |= _perplexity_scale(ax)
         if both:
             _means(axes[2], _gaps(complete, sides[1][0]), _GAP, arms)
             _draw_all_ended_early(axes[2], _gaps(ended_early, sides[1][0]), _GAP, arms)
             axes[2].set_title("Validation minus training loss")
-        axes[0].set_ylabel(f"{unit(metric)} (right: perplexity)" if metric == metrics.VAL_LOSS else unit(metric))
+        axes[0].set_ylabel(f"{unit(metric)} (right: perplexity)" if scaled else unit(metric))
         for ax in axes:
             _label_x_axis(ax, axis)
         legend(figure, axes[len(sides) - 1], drawn)
         titles = " and ".join(title.lower() for _, title in sides)
-        caption = _caption(titles, axis, complete, ended_early, cut, both)
+        caption = _caption(titles, axis, complete, ended_early, cut, both, scaled)
         return drawing(figure, name, f"{titles.capitalize()} per arm over {axis.title}", caption)
 
 
-def _caption(titles: str, axis: Axis, complete: pd.DataFrame, ended_early: pd.DataFrame, cut: float, both: bool) -> str:
+def _caption(
+    titles: str,
+    axis: Axis,
+    complete: pd.DataFrame,
+    ended_early: pd.DataFrame,
+    cut: float,
+    both: bool,
+    scaled: bool,
+) -> str:
     several = complete.groupby("arm")["run_id"].nunique().max() > 1
     words = [f"{titles.capitalize()} over {axis.label.removesuffix(', s')}, confirm runs."]
-    if "loss" in titles:
+    if scaled:
         words.append("The scale on the right of each panel is perplexity, exp(loss).")
     words.append("Line: mean over seeds; band: lowest to highest seed." if several else "One seed per arm, so no band.")
     if len(ended_early):
@@ -127,7 +136,7 @@ def _caption(titles: str, axis: Axis, complete: pd.DataFrame, ended_early: pd.Da
     if axis.name == "seconds":
         words.append("Time includes evaluations, and other runs may have trained at the same time.")
     if cut:
-        words.append(f"Higher losses at the beginning, up to {cut:.2f}, are cut off.")
+        words.append(f"Higher losses at the beginning, up to {number(cut, 2)}, are cut off.")
     return " ".join(words)
 
 
@@ -203,14 +212,17 @@ def _fit_loss_axis(ax: Axes, curves: pd.DataFrame) -> float:
     return highest if cut else 0.0
 
 
-def _perplexity_scale(ax: Axes) -> None:
-    """A second scale on the right: exp(loss)."""
+def _perplexity_scale(ax: Axes) -> bool:
+    """Add a second scale on the right, exp(loss), unless the losses are too high for it. Returns whether it was."""
+    if ax.get_ylim()[1] > _HIGHEST_LOSS_WITH_PERPLEXITY:
+        return False
     right = ax.secondary_yaxis("right", functions=(np.exp, lambda value: np.log(np.maximum(value, 1e-9))))
     low, high = (float(np.exp(end)) for end in ax.get_ylim())
     wide = high > 8 * low
     right.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if wide else MaxNLocator(6, steps=[1, 2, 5, 10]))
     right.yaxis.set_minor_formatter(NullFormatter())
     right.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _grouped(value)))
+    return True
 
 
 def _grouped(value: float) -> str:

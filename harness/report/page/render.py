@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _PATCH_SHOWN = 100_000  # characters
+_LARGEST_DELTA = 10.0  # nats; more is not shown as a percentage of perplexity
 
 
 def render_html(content: Content) -> str:
@@ -220,7 +221,8 @@ def _evidence_note(comparison: pd.DataFrame, looks: Sequence[int]) -> str:
     delta, level = rounded(threshold), rounded(100 * (1 - ALPHA / max(1, comparisons)))
     corrected = f" with Holm's correction for {comparisons} comparisons" if comparisons > 1 else ""
     if comparison["metric"].iloc[0] == metrics.VAL_LOSS:
-        size = f"about {significant(100 * math.expm1(threshold), 2)} % of perplexity"
+        many = threshold > _LARGEST_DELTA
+        size = "in nats per token" if many else f"about {significant(100 * math.expm1(threshold), 2)} % of perplexity"
     else:
         size = "set in nats per token, converted by the baseline's tokens per byte"
     drawn = f", from {RANDOM_FLIPS:,} random sign patterns" if comparison["pairs"].max() > EXACT_UP_TO else ""

@@ -9,15 +9,26 @@ from harness.config.fields import format_value
 
 NOTHING = "–"  # a missing value
 _MINUS = "−"
+_LARGEST = 1e7  # from here on numbers are in scientific notation
+_SMALLEST = 1e-6  # below, numbers with significant digits are
 
 
 def number(value: float, decimals: int) -> str:
-    """A fixed number of decimals; an en dash for NaN."""
+    """A fixed number of decimals; an en dash for NaN; from ten million on `1.23e7`."""
     if math.isnan(value):
         return NOTHING
     if math.isinf(value):
         return "∞" if value > 0 else f"{_MINUS}∞"
+    if abs(value) >= _LARGEST:
+        return _scientific(value, 3)
     return f"{value:.{decimals}f}".replace("-", _MINUS)
+
+
+def _scientific(value: float, digits: int) -> str:
+    """`1.23e7`, `5e−8`: a number that would have too many digits otherwise."""
+    mantissa, _, exponent = f"{value:.{digits - 1}e}".partition("e")
+    kept = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
+    return f"{kept}e{int(exponent)}".replace("-", _MINUS)
 
 
 def signed(value: float, decimals: int) -> str:
@@ -43,16 +54,18 @@ def decimals_of_error(errors: Iterable[float]) -> int:
 
 
 def significant(value: float, digits: int = 4) -> str:
-    """A number with this many significant digits, never in scientific notation."""
+    """A number with this many significant digits; below a millionth and from ten million on `1.23e−7`."""
     if not math.isfinite(value) or value == 0:
         return number(value, 0)
+    if not _SMALLEST <= abs(value) < _LARGEST:
+        return _scientific(value, digits)
     return number(value, max(0, digits - 1 - math.floor(math.log10(abs(value)))))
 
 
 def rounded(value: float) -> str:
     """A number with at most three significant digits and no trailing zeros: 0.02, 0.001, 1.5."""
     text = significant(value, 3)
-    return text.rstrip("0").rstrip(".") if "." in text else text
+    return text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text
 
 
 def probability(value: float) -> str:
@@ -79,13 +92,13 @@ def count(value: float) -> str:
     for unit, size in (("k", 1e3), ("M", 1e6), ("G", 1e9)):
         if abs(value) < 999.5 * size:
             return f"{value / size:.3g} {unit}"
-    return f"{value / 1e12:.3g} T"
+    return f"{value / 1e12:.3g} T" if abs(value) < 1e15 else number(value, 0)
 
 
 def duration(seconds: float) -> str:
     """Wall time in seconds, minutes or hours: `9.2 s`, `3 min 05 s`, `2 h 10 min`."""
-    if math.isnan(seconds):
-        return NOTHING
+    if not math.isfinite(seconds):
+        return number(seconds, 0)
     if seconds < 60:
         return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -105,8 +118,10 @@ def setting(value: object) -> str:
         real = float(str(value))
     except ValueError:
         return str(value)
-    if not math.isfinite(real) or real == int(real):
+    if not math.isfinite(real):
         return number(real, 0)
+    if real == int(real):
+        return f"{real:.0f}".replace("-", _MINUS) if abs(real) < 1e15 else _scientific(real, 4)
     if abs(real) < 0.01:
         mantissa, _, exponent = f"{real:.2e}".partition("e")
         return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
