@@ -1,8 +1,9 @@
 """Selects the runs that may be compared, and compares the arms of a sweep.
 
-Only complete confirm runs are compared: explore trials were selected by the same validation loss they would be judged
-by, and a run that ended early has no result. All values are of the last checkpoint. `harness.analysis.verdicts` has the
-rule for verdicts, `harness.report.text.answer` puts a comparison into words.
+Only confirm runs are compared: explore trials were selected by the same validation loss they would be judged by.
+Complete runs count with the values of their last checkpoint, diverged ones as untrained models
+(`harness.analysis.divergence`); a run that ended early for another reason has no result. `harness.analysis.verdicts`
+has the rule for verdicts, `harness.report.text.answer` puts a comparison into words.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, Final
 import pandas as pd
 
 from harness.analysis.columns import finite
+from harness.analysis.divergence import DIVERGED, counted_runs, pairs_of
 from harness.analysis.statistics import Interval, mean_interval
 from harness.analysis.verdicts import Judgement, Verdict, judge
 from harness.config.spec import StudyConfig
@@ -89,7 +91,7 @@ def compare(
     delta: float | None = None,
     looks: Sequence[int] | None = None,
 ) -> pd.DataFrame:
-    """Compare the arms of one sweep over their complete confirm runs.
+    """Compare the arms of one sweep over their confirm runs; a diverged one counts as an untrained model.
 
     Args:
         runs: the runs of one sweep, as `load_runs` returns them.
@@ -102,10 +104,11 @@ def compare(
             (`SweepSpec.looks`); None: one look at all seeds.
 
     Returns:
-        One row per arm, including arms without a result (0 seeds, NaN): `arm`, `is_baseline`, `metric`, `seeds`;
-        `mean`, `low`, `high` of the metric (95 % t interval); `perplexity`, the exponential of the mean validation
-        loss; `bits_per_byte`, a mean; `test_seeds`, `test_mean`, `test_low`, `test_high`; `common_context_mean`, …,
-        of the validation loss over the targets that have the shortest context of all arms behind them; `pairs`,
+        One row per arm, including arms without a result (0 seeds, NaN): `arm`, `is_baseline`, `metric`; `seeds`, its
+        complete runs, and `diverged`, the seeds on which it diverged; `mean`, `low`, `high` of the metric over both
+        (95 % t interval); `perplexity`, the exponential of the mean validation loss; `bits_per_byte`, a mean;
+        `test_seeds`, `test_mean`, `test_low`, `test_high` over complete runs; `common_context_mean`, …, of the
+        validation loss over the targets that have the shortest context of all arms behind them; `pairs`,
         `difference`, `difference_low`, `difference_high`, arm minus baseline over the seeds both have (up to the
         deciding look), and its standard error `difference_se`; `alpha`, `p`, `p_holm`, `sign_flip_p`, `d_z`,
         `probability_better`, `mde`, `seeds_needed`, `verdict` as in `harness.analysis.verdicts.Judgement`; the `delta`
@@ -126,11 +129,12 @@ def compare(
         and not (basis.ranked and metric == basis.metric)
     ):
         raise ValueError(f"metric: found {metric!r} with baseline {baseline!r}. {basis.reason}")
-    return compare_verdict_runs(chosen, confirm_seeds(runs), order, baseline, metric, nats, looks)
+    counted = counted_runs(runs, chosen)
+    return compare_counted_runs(counted, confirm_seeds(runs), order, baseline, metric, nats, looks)
 
 
-def compare_verdict_runs(
-    chosen: pd.DataFrame,
+def compare_counted_runs(
+    counted: pd.DataFrame,
     seeds: Sequence[int],
     arms: Sequence[str],
     baseline: str | None,
@@ -141,35 +145,40 @@ def compare_verdict_runs(
     """`compare` for runs that are already selected and checked.
 
     Args:
-        chosen: as `verdict_runs` returns them.
+        counted: as `counted_runs` returns them.
         seeds: as `confirm_seeds` returns them.
         arms, baseline, metric, delta, looks: as for `compare`.
     """
-    by_arm = {arm: chosen[chosen["arm"] == arm].set_index("seed") for arm in arms}
+    by_arm = {arm: counted[counted["arm"] == arm].set_index("seed") for arm in arms}
     judged: dict[str, Judgement] = {}
     threshold = math.nan
     if baseline is not None:
-        reference = finite(by_arm[baseline], metric)
         others = [arm for arm in arms if arm != baseline]
-        differences = [finite(by_arm[arm], metric).reindex(seeds) - reference.reindex(seeds) for arm in others]
+        pairs = [pairs_of(by_arm[arm], by_arm[baseline], metric, seeds) for arm in others]
         threshold = _in_unit(delta, metric, by_arm[baseline])
         several = looks if looks is not None and len(looks) > 1 else None
-        judged = dict(zip(others, judge(differences, threshold, looks=several), strict=True))
+        judged = dict(zip(others, judge(pairs, threshold, looks=several), strict=True))
     rows = [
         {
             **_described(arm, by_arm[arm], arm == baseline, metric),
             **_compared(judged.get(arm), threshold),
-            **_cost(by_arm[arm]),
+            **_cost(_complete(by_arm[arm])),
         }
         for arm in arms
     ]
     return pd.DataFrame(rows)
 
 
+def _complete(counted: pd.DataFrame) -> pd.DataFrame:
+    return counted[~counted[DIVERGED].astype(bool)]
+
+
 def undecided_arms(
     results: Sequence[Mapping[str, Any]], baseline: str, arms: Sequence[str], delta: float, looks: Sequence[int]
 ) -> list[str]:
     """The arms that more seeds may still decide: those that are undecided and share a seed with the baseline.
+
+    If runs of both an arm and the baseline diverged, nothing can decide between them.
 
     Args:
         results: confirm runs as rows of `load_runs`; test metrics are not needed.
@@ -182,7 +191,8 @@ def undecided_arms(
     if not basis.ranked:  # more seeds do not make different texts comparable
         return []
     table = compare(runs, baseline, basis.metric, arms, delta, looks)
-    open_still = (table["verdict"] == Verdict.UNDECIDED) & (table["pairs"] > 0)
+    both_diverged = (table["diverged"] > 0) & bool(table.loc[table["is_baseline"], "diverged"].sum())
+    open_still = (table["verdict"] == Verdict.UNDECIDED) & (table["pairs"] > 0) & ~both_diverged
     return [str(arm) for arm in table.loc[open_still, "arm"]]
 
 
@@ -208,18 +218,21 @@ def _in_unit(nats: float, metric: str, baseline: pd.DataFrame) -> float:
     if metric == metrics.VAL_LOSS:
         return nats
     if metric == metrics.VAL_BITS_PER_BYTE:
-        rate = finite(baseline, metric) / finite(baseline, metrics.VAL_LOSS)
+        complete = _complete(baseline)
+        rate = finite(complete, metric) / finite(complete, metrics.VAL_LOSS)
         return nats * mean_interval(rate.dropna()).mean
     return math.nan
 
 
 def _described(arm: str, runs: pd.DataFrame, is_baseline: bool, metric: str) -> dict[str, object]:
-    values, test = finite(runs, metric), finite(runs, metric.replace("val/", "test/", 1))
+    complete, values = _complete(runs), finite(runs, metric)
+    test = finite(complete, metric.replace("val/", "test/", 1))
     return {
         "arm": arm,
         "is_baseline": is_baseline,
         "metric": metric,
-        "seeds": len(values),
+        "seeds": len(finite(complete, metric)),
+        "diverged": len(runs) - len(complete),
         **mean_interval(values).as_columns("mean", "low", "high"),
         "perplexity": metrics.perplexity(mean_interval(finite(runs, metrics.VAL_LOSS)).mean),
         "bits_per_byte": mean_interval(finite(runs, metrics.VAL_BITS_PER_BYTE)).mean,

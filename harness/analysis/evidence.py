@@ -15,12 +15,14 @@ from harness.analysis.columns import by_seed, compact, constant, finite, numbers
 from harness.analysis.comparison import (
     Comparability,
     comparability,
-    compare_verdict_runs,
+    compare_counted_runs,
     confirm_seeds,
     one_run_each,
     verdict_runs,
 )
-from harness.analysis.factors import FactorEffects, grid_of, interactions, marginals
+from harness.analysis.divergence import counted_runs
+from harness.analysis.factors import FactorEffects, interactions, marginals
+from harness.analysis.grid import grid_of
 from harness.analysis.search_quality import Floats, crossings_of, expected_best, expected_best_band
 from harness.analysis.seed_noise import Spread, spread_of
 from harness.analysis.statistics import Interval, mean_interval
@@ -96,6 +98,11 @@ class Evidence:
     def verdict_runs(self) -> pd.DataFrame:
         """The runs that verdicts are based on."""
         return self._of_arms(self.chosen)
+
+    @cached_property
+    def counted(self) -> pd.DataFrame:
+        """`chosen`, and the diverged confirm runs as untrained models (column `diverged`)."""
+        return counted_runs(self.runs, self.chosen)
 
     @cached_property
     def confirm_seeds(self) -> list[int]:
@@ -186,8 +193,8 @@ class Evidence:
         """One row per arm, as `harness.analysis.comparison.compare` returns them."""
         baseline = self.record.baseline if len(self.arms) > 1 and self.ranked else None
         looks = self.looks if self.adaptive else None
-        return compare_verdict_runs(
-            self.chosen, self.confirm_seeds, self.arms, baseline, self.metric, self.delta_nats, looks
+        return compare_counted_runs(
+            self.counted, self.confirm_seeds, self.arms, baseline, self.metric, self.delta_nats, looks
         )
 
     @cached_property
@@ -209,7 +216,7 @@ class Evidence:
         """Main effects and interactions; None with fewer than two factors, with equal arms, or without verdicts."""
         if self.comparison["verdict"].isna().all():
             return None
-        found = grid_of(self.chosen, self.confirm_seeds, self.record, self.metric)
+        found = grid_of(self.counted, self.confirm_seeds, self.record, self.metric)
         if found is None:
             return None
         delta, looks = float(self.comparison["delta"].max()), self.record.study.get("looks")

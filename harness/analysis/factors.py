@@ -3,7 +3,8 @@
 Every contrast is computed per seed and then tested over seeds, like the differences between arms: one number per seed,
 a t interval, a paired t test. These are the contrasts of a within-subject analysis of variance with seeds as subjects
 (Maxwell, Delaney and Kelley 2018, Designing Experiments and Analyzing Data, chapters 11 and 12). A contrast uses a seed
-only if every arm it needs has a complete run with that seed, so each mean covers the same number of runs of every arm.
+only if every arm it needs has a result with that seed, so each mean covers the same number of runs of every arm.
+Diverged runs count as untrained models, as in the comparison of arms; an interaction that needs one is undecided.
 
 The verdicts on arms against the baseline are the primary analysis of a sweep. These contrasts are secondary and have
 their own Holm corrections: one over all main effects, one over all interactions.
@@ -16,21 +17,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from harness.analysis.comparison import comparability, confirm_seeds, verdict_runs
+from harness.analysis.divergence import Pairs
+from harness.analysis.grid import Floats, Grid
 from harness.analysis.statistics import Interval, mean_interval
 from harness.analysis.verdicts import Verdict, judge
-from harness.config.fields import arm_name, format_value, value_key
-
-if TYPE_CHECKING:
-    from harness.tracking import SweepRecord
-
-Floats = npt.NDArray[np.float64]
+from harness.config.fields import format_value
 
 _STATISTICS: Final = ("alpha", "p", "p_holm", "sign_flip_p", "d_z", "mde", "seeds_needed")  # of a `Judgement`
 _DIFFERENCE: Final = ("difference", "difference_low", "difference_high")
@@ -54,103 +51,6 @@ _INTERACTIONS: Final = {
     Verdict.NO_DIFFERENCE: Interaction.NONE,
     Verdict.UNDECIDED: Interaction.UNDECIDED,
 }
-
-
-@dataclass(frozen=True)
-class Grid:
-    """The final values of all arms, with one axis per factor in the order of the spec, and one for the seeds.
-
-    Attributes:
-        levels: path of a factor → its two or more values, in the order of the spec.
-        baseline: for each factor the index of the baseline's level.
-        seeds: the seeds of all confirm runs, however they ended, increasing.
-        values: shape (levels of the first factor, …, seeds); NaN where an arm has no complete run with a seed.
-        run_ids: the same shape; empty where there is no such run.
-        arms: names, shape (levels of the first factor, …).
-    """
-
-    levels: dict[str, tuple[Any, ...]]
-    baseline: tuple[int, ...]
-    seeds: tuple[int, ...]
-    values: Floats
-    run_ids: npt.NDArray[np.object_]
-    arms: npt.NDArray[np.object_]
-
-    def name(self, axis: int, level: int) -> str:
-        """A level as arms are named: `drop_rate=0.1`."""
-        path = list(self.levels)[axis]
-        return arm_name({path: self.levels[path][level]})
-
-    def others(self, axis: int) -> list[int]:
-        """The indices of a factor's levels other than the baseline's."""
-        return [level for level in range(self.values.shape[axis]) if level != self.baseline[axis]]
-
-
-def grid(runs: pd.DataFrame, record: SweepRecord, metric: str) -> Grid | None:
-    """Arrange the verdict runs of a sweep by its factors.
-
-    Args:
-        runs: the runs of one sweep, as `load_runs` returns them.
-        record: the sweep.
-        metric: a metric of the validation split.
-
-    Returns:
-        None if fewer than two of the compared paths have two levels, or if arms are equal (an A/A sweep).
-
-    Raises:
-        ValueError: the metric does not compare these arms, or does not belong to the validation split.
-    """
-    chosen = verdict_runs(runs)
-    found = grid_of(chosen, confirm_seeds(runs), record, metric)
-    if found is not None:
-        _check(runs, chosen, metric)
-    return found
-
-
-def grid_of(chosen: pd.DataFrame, seeds: Sequence[int], record: SweepRecord, metric: str) -> Grid | None:
-    """`grid` for runs that are already selected.
-
-    Args:
-        chosen: as `harness.analysis.comparison.verdict_runs` returns them.
-        seeds: as `harness.analysis.comparison.confirm_seeds` returns them.
-        record, metric: as for `grid`.
-    """
-    keys = {arm.name: tuple(value_key(arm.values.get(path)) for path in record.compare) for arm in record.arms}
-    axes = [axis for axis in range(len(record.compare)) if len({key[axis] for key in keys.values()}) > 1]
-    if len(axes) < 2 or len(set(keys.values())) < len(record.arms):
-        return None
-    order = [list(dict.fromkeys(key[axis] for key in keys.values())) for axis in axes]
-    place = {
-        name: tuple(known.index(key[axis]) for known, axis in zip(order, axes, strict=True))
-        for name, key in keys.items()
-    }
-    shape = tuple(len(known) for known in order)
-    levels: dict[str, tuple[Any, ...]] = {}
-    for i, axis in enumerate(axes):
-        path = record.compare[axis]
-        values = {place[arm.name][i]: arm.values.get(path) for arm in record.arms}
-        levels[path] = tuple(values[level] for level in range(shape[i]))
-    arms = np.empty(shape, dtype=object)
-    for at in np.ndindex(shape):  # a combination without an arm gets the name its arm would have
-        arms[at] = arm_name({path: values[i] for i, (path, values) in zip(at, levels.items(), strict=True)})
-    for name, at in place.items():
-        arms[at] = name
-    final = np.full((*shape, len(seeds)), math.nan)
-    run_ids = np.full((*shape, len(seeds)), "", dtype=object)
-    measured = pd.to_numeric(chosen[metric], errors="coerce") if metric in chosen else [math.nan] * len(chosen)
-    for arm, seed, run_id, value in zip(chosen["arm"], chosen["seed"], chosen["run_id"], measured, strict=True):
-        if arm in place and math.isfinite(value):
-            cell = (*place[arm], seeds.index(int(seed)))
-            final[cell], run_ids[cell] = value, str(run_id)
-    return Grid(levels, place[record.baseline], tuple(seeds), final, run_ids, arms)
-
-
-def _check(runs: pd.DataFrame, chosen: pd.DataFrame, metric: str) -> None:
-    if not metric.startswith("val/"):
-        raise ValueError(f"metric: found {metric!r}; allowed: a metric of the validation split, such as val/loss")
-    basis = comparability(runs, chosen)
-    if basis.reason and not (basis.ranked and metric == basis.metric):
-        raise ValueError(f"metric: found {metric!r}. {basis.reason}")
 
 
 def main_effect(values: npt.ArrayLike, factors: int, axis: int, level: int, baseline: int) -> Floats:
@@ -227,7 +127,14 @@ def marginals(found: Grid, metric: str, delta: float, looks: Sequence[int] | Non
     """
     factors = len(found.levels)
     asked = [(axis, level) for axis in range(factors) for level in found.others(axis)]
-    differences = [main_effect(found.values, factors, axis, level, found.baseline[axis]) for axis, level in asked]
+    differences = [
+        Pairs(
+            main_effect(found.values, factors, axis, level, found.baseline[axis]),
+            _any_diverged(found, axis, level),
+            _any_diverged(found, axis, found.baseline[axis]),
+        )
+        for axis, level in asked
+    ]
     judged = dict(zip(asked, judge(differences, delta, looks=looks), strict=True))
     rows: list[dict[str, Any]] = []
     for axis, (path, levels) in enumerate(found.levels.items()):
@@ -256,6 +163,12 @@ def marginals(found: Grid, metric: str, delta: float, looks: Sequence[int] | Non
     return pd.DataFrame(rows)
 
 
+def _any_diverged(found: Grid, axis: int, level: int) -> npt.NDArray[np.bool_]:
+    """Whether any arm at a level diverged, shape (seeds,)."""
+    arms = np.moveaxis(found.diverged, axis, 0)[level]
+    return np.asarray(arms.any(axis=tuple(range(arms.ndim - 1))))
+
+
 def interactions(found: Grid, metric: str, delta: float, looks: Sequence[int] | None = None) -> pd.DataFrame:
     """Test every pair of factors for an interaction: does the effect of one depend on the other?
 
@@ -279,10 +192,11 @@ def interactions(found: Grid, metric: str, delta: float, looks: Sequence[int] | 
         for i, j in itertools.combinations(range(factors), 2)
         for a, b in itertools.product(found.others(i), found.others(j))
     ]
-    contrasts = []
+    contrasts, trained = [], found.trained.values
     for (i, j), levels in asked:
         baselines = found.baseline[i], found.baseline[j]
-        contrasts.append(interaction(found.values, factors, (i, j), levels, baselines))
+        lost = _any_diverged(found, i, levels[0]) | _any_diverged(found, i, baselines[0])
+        contrasts.append(Pairs(interaction(trained, factors, (i, j), levels, baselines), lost, lost))
     judged = judge(contrasts, delta, looks=looks)
     return pd.DataFrame(
         [
@@ -290,7 +204,7 @@ def interactions(found: Grid, metric: str, delta: float, looks: Sequence[int] | 
                 **_sides(found, axes, levels),
                 "metric": metric,
                 "seeds": judgement.pairs,
-                **_simple_effects(found, axes, levels, used := np.flatnonzero(~np.isnan(contrast))[: judgement.pairs]),
+                **_simple_effects(found.trained, axes, levels, used := contrast.seeds[: judgement.pairs]),
                 **judgement.interval.as_columns(*_INTERACTION),
                 **{name: getattr(judgement, name) for name in _STATISTICS},
                 "verdict": str(_INTERACTIONS[judgement.verdict]),

@@ -4,6 +4,10 @@
 - No difference larger than δ: the test does not reject, and the (1 − α/m) t interval of the difference lies inside ±δ.
 - Undecided: neither of these, or fewer than two pairs.
 
+A diverged run is the worst result of its arm (`harness.analysis.divergence`). So an arm with one can only be worse or
+undecided, and against a baseline with one only better or undecided. It is tested twice in that one direction, with the
+diverged runs as untrained models and without their pairs, and the lower p counts: each test uses half of α.
+
 An adaptive sweep trains more seeds for undecided arms, so it looks at the data several times. Each look uses its own
 level α_k instead of α (`harness.analysis.significance.look_levels`; they add up to α). The first verdict that is not
 undecided is final: later seeds do not change it.
@@ -20,6 +24,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from harness.analysis.divergence import Pairs
 from harness.analysis.significance import ALPHA, holm, look_levels, paired_t_p, sign_flip_p
 from harness.analysis.statistics import (
     LEVEL,
@@ -43,6 +48,8 @@ class Verdict(StrEnum):
 
 DIFFERENT: Final = (Verdict.BETTER, Verdict.WORSE)
 
+Floats = npt.NDArray[np.float64]
+
 
 @dataclass(frozen=True)
 class Judgement:
@@ -59,8 +66,9 @@ class Judgement:
         sign_flip_p: of the sign-flip test, unadjusted: a check that does not need normal noise.
         d_z: Cohen's d_z, the mean difference over the standard deviation of the differences.
         probability_better: share of seeds on which the arm did better than the baseline.
-        mde: minimum detectable effect at 80 % power with these pairs and this standard deviation.
-        seeds_needed: pairs needed to detect a true difference of δ with 80 % power.
+        mde: minimum detectable effect at 80 % power with these pairs and this standard deviation; NaN if a run of the
+            arm or the baseline diverged.
+        seeds_needed: pairs needed to detect a true difference of δ with 80 % power; NaN if a run diverged.
         verdict: the verdict.
     """
 
@@ -80,61 +88,63 @@ class Judgement:
 
 @dataclass
 class _ArmState:
-    """The state of one arm after a look: its paired differences, the level, p and adjusted p, the verdict."""
+    """The state of one arm after a look: the tested differences, the level, p and adjusted p, the verdict."""
 
-    values: npt.NDArray[np.float64]
+    values: Floats
     level: float
+    diverged: bool = False
     p: float = math.nan
     adjusted: float = math.nan
     verdict: Verdict = Verdict.UNDECIDED
 
 
 def judge(
-    differences: Sequence[npt.ArrayLike], delta: float, alpha: float = ALPHA, looks: Sequence[int] | None = None
+    differences: Sequence[npt.ArrayLike | Pairs], delta: float, alpha: float = ALPHA, looks: Sequence[int] | None = None
 ) -> list[Judgement]:
     """Judge every arm of a sweep except the baseline.
 
     Args:
         differences: one array per arm: arm minus baseline, one value per seed (possibly none), of a metric where lower
-            is better; NaN for a seed that only one of the two has. Pass an empty array for an arm without a result: it
-            still counts as a comparison.
+            is better; NaN for a seed that only one of the two has; `Pairs` where runs may have diverged. Pass an empty
+            array for an arm without a result: it still counts as a comparison.
         delta: the smallest difference that matters, in the metric's unit; NaN if there is none, and then no arm gets
             "no difference larger than δ".
         alpha: familywise error rate of the whole sweep.
         looks: seeds per arm at each look; the differences must then be in the order of the seeds. None: one look at
             all seeds.
     """
-    data = [np.asarray(values, dtype=np.float64) for values in differences]
+    data = _all_pairs(differences)
     if not data:
         return []
     return [_judgement(arm, len(data), delta, alpha) for arm in _test_looks(data, delta, alpha, looks)]
 
 
 def verdicts(
-    differences: Sequence[npt.ArrayLike], delta: float, alpha: float = ALPHA, looks: Sequence[int] | None = None
+    differences: Sequence[npt.ArrayLike | Pairs], delta: float, alpha: float = ALPHA, looks: Sequence[int] | None = None
 ) -> list[tuple[Verdict, int]]:
     """Only the verdicts of `judge` and their numbers of pairs; many times faster, for simulations."""
-    data = [np.asarray(values, dtype=np.float64) for values in differences]
+    data = _all_pairs(differences)
     return [(arm.verdict, arm.values.size) for arm in _test_looks(data, delta, alpha, looks)]
 
 
-def _test_looks(
-    data: Sequence[npt.NDArray[np.float64]], delta: float, alpha: float, looks: Sequence[int] | None
-) -> list[_ArmState]:
+def _all_pairs(differences: Sequence[npt.ArrayLike | Pairs]) -> list[Pairs]:
+    return [values if isinstance(values, Pairs) else Pairs.of(values) for values in differences]
+
+
+def _test_looks(data: Sequence[Pairs], delta: float, alpha: float, looks: Sequence[int] | None) -> list[_ArmState]:
     """Test the arms look by look; an arm that is decided is not tested again."""
-    sizes = tuple(looks) if looks else (max((len(values) for values in data), default=0) or 1,)
+    sizes = tuple(looks) if looks else (max((len(pairs.values) for pairs in data), default=0) or 1,)
     levels = look_levels(sizes, alpha)
-    arms = [_ArmState(_pairs(values, sizes[0]), levels[0]) for values in data]
+    arms = [_ArmState(np.empty(0), levels[0]) for _ in data]
     for before, n, level in zip((0, *sizes), sizes, levels, strict=False):
         # An arm takes part in a look only if it has a new pair since the look before.
         active = [
             index
             for index, arm in enumerate(arms)
-            if arm.verdict is Verdict.UNDECIDED and not np.isnan(data[index][before:n]).all()
+            if arm.verdict is Verdict.UNDECIDED and not np.isnan(data[index].values[before:n]).all()
         ]
         for index in active:
-            values = _pairs(data[index], n)
-            arms[index] = _ArmState(values, level, float(paired_t_p(values)))
+            arms[index] = _tested(data[index], n, level)
         # For Holm, an arm already found different counts as rejected (p = 0); all others count towards m.
         waiting = [
             arm.p if index in active else 0.0 if arm.verdict in DIFFERENT else math.nan
@@ -147,11 +157,31 @@ def _test_looks(
     return arms
 
 
-def _pairs(values: npt.NDArray[np.float64], n: int) -> npt.NDArray[np.float64]:
-    """The differences of the first `n` seeds without missing ones."""
-    first = values[:n]
-    known: npt.NDArray[np.float64] = first[~np.isnan(first)]
-    return known
+def _tested(pairs: Pairs, n: int, level: float) -> _ArmState:
+    """Test one arm on its first `n` seeds."""
+    values, ours, theirs = pairs.values[:n], pairs.arm_diverged[:n], pairs.baseline_diverged[:n]
+    known, lost = ~np.isnan(values), ours | theirs
+    counted = values[known]
+    if not lost.any():
+        return _ArmState(counted, level, p=float(paired_t_p(counted)))
+    # Equal losses of untrained models look like a result without noise. The p of n pairs is at least the chance that
+    # all of them differ in one direction where half of all runs diverge by chance: 2 · (1/4)ⁿ.
+    p = max(float(paired_t_p(counted)), 2 * 0.25**counted.size)
+    trained = values[known & ~lost]
+    ruled_out = bool(ours.any()), bool(theirs.any())
+    tested = [
+        _one_direction(counted, p, *ruled_out),
+        _one_direction(trained, float(paired_t_p(trained)), *ruled_out),
+    ]
+    used, p = min(tested, key=lambda one: one[1] if one[1] < 1 else 1.0)
+    return _ArmState(used, level, True, p)
+
+
+def _one_direction(values: Floats, p: float, arm_diverged: bool, baseline_diverged: bool) -> tuple[Floats, float]:
+    """The values and their p, 1 where they point in a direction that a diverged run rules out."""
+    mean = values.mean() if values.size else 0.0
+    ruled_out = (arm_diverged and mean <= 0) or (baseline_diverged and mean >= 0)
+    return values, 1.0 if ruled_out else p
 
 
 def _verdict(arm: _ArmState, delta: float, share: float) -> Verdict:
@@ -159,6 +189,8 @@ def _verdict(arm: _ArmState, delta: float, share: float) -> Verdict:
         return Verdict.UNDECIDED
     if arm.adjusted <= arm.level:
         return Verdict.BETTER if arm.values.mean() < 0 else Verdict.WORSE
+    if arm.diverged:
+        return Verdict.UNDECIDED
     _, low, high = mean_interval(arm.values, 1 - share)
     return Verdict.NO_DIFFERENCE if -delta < low and high < delta else Verdict.UNDECIDED
 
@@ -176,7 +208,7 @@ def _judgement(arm: _ArmState, comparisons: int, delta: float, alpha: float) -> 
         sign_flip_p=sign_flip_p(values),
         d_z=effect_size(values),
         probability_better=probability_better(values),
-        mde=detectable_effect(spread, values.size, share),
-        seeds_needed=seeds_to_detect(delta, spread, share),
+        mde=math.nan if arm.diverged else detectable_effect(spread, values.size, share),
+        seeds_needed=math.nan if arm.diverged else seeds_to_detect(delta, spread, share),
         verdict=arm.verdict,
     )

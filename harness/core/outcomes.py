@@ -37,7 +37,7 @@ class Exit(IntEnum):
 
 
 class Outcome(StrEnum):
-    """How a run ended. Only COMPLETE runs are compared."""
+    """How a run ended. COMPLETE and DIVERGED runs are results; only the first have a model."""
 
     COMPLETE = "complete"
     PRUNED = "pruned"  # stopped early by the study's pruner

@@ -19,7 +19,7 @@ from harness.report.page.content import Content
 from harness.report.page.latex import latex_table
 from harness.report.page.markdown import markdown, picture_of, table_of
 from harness.report.page.render import preliminary, render_chapter, render_overview, render_page
-from harness.report.tables.comparison import verdict_cells
+from harness.report.tables.comparison import seeds_cells, verdict_cells
 from harness.report.tables.differences import same_everywhere
 from harness.report.tables.table import ARM, Cell, Column, Row, Table, formatted, table_with_runs, with_half_widths
 from harness.report.text.numbers import signed, significant
@@ -141,7 +141,7 @@ def arms_table(comparison: pd.DataFrame) -> Table:
     columns = [
         (Column("Sweep", numeric=False), [Cell(str(name)) for name in ordered["sweep"]]),
         (Column(ARM, numeric=False), [Cell(str(arm)) for arm in ordered["arm"]]),
-        (Column("Seeds"), [Cell(str(n), n) for n in ordered["seeds"]]),
+        (Column("Seeds"), seeds_cells(ordered)),
         (Column("Val loss"), with_half_widths(intervals(ordered))),
         (
             Column("Δ to its baseline"),

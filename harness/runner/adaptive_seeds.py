@@ -48,9 +48,22 @@ class AdaptiveSeeds:
         return (arm, seed) in self._results
 
     def record(
-        self, arm: str, seed: int, config: RunConfig, outcome: Outcome, measured: Mapping[str, float], run_id: str
+        self,
+        arm: str,
+        seed: int,
+        config: RunConfig,
+        outcome: Outcome,
+        measured: Mapping[str, float],
+        run_id: str,
+        initial_loss: float | None = None,
     ) -> None:
-        """Add the result of a confirm run; metrics of other splits than validation are ignored."""
+        """Add the result of a confirm run.
+
+        Args:
+            arm, seed, config, outcome, run_id: of the run.
+            measured: its last metrics; those of other splits than validation are ignored.
+            initial_loss: its validation loss before the first step, as which a diverged run counts; None: unknown.
+        """
         validation = {name: value for name, value in measured.items() if name.startswith("val/")}
         self._results[arm, seed] = {
             "run_id": run_id,
@@ -58,6 +71,7 @@ class AdaptiveSeeds:
             "phase": Phase.CONFIRM,
             "seed": seed,
             "outcome": outcome,
+            "initial_val_loss": initial_loss,
             **{path: value for path, value in config.flat().items() if path.startswith("data.")},
             **validation,
         }

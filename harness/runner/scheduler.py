@@ -94,7 +94,8 @@ class Scheduler:
             self.studies[task.arm.name].tell(task.trial.number, outcome, value, reason)
         elif outcome.is_result:
             measured = running.evaluated[-1].metrics if running.evaluated else {}
-            self._rounds.record(task.arm.name, task.seed, task.config, outcome, measured, running.key)
+            initial = objective_value(running.points, Outcome.DIVERGED)
+            self._rounds.record(task.arm.name, task.seed, task.config, outcome, measured, running.key, initial)
         if outcome.is_failure:
             failure = f"{running.name}: {reason.splitlines()[0]}"
             if task.trial is not None and outcome.retry is Retry.NEW_TRIAL:
@@ -183,7 +184,8 @@ class Scheduler:
                 continue
             config = self.spec.arm_config(arm, values, run.seed)
             if run.digest == config.digest():
-                self._rounds.record(arm.name, run.seed, config, run.outcome, run.validation, run.run_id)
+                found = (config, run.outcome, run.validation, run.run_id, run.initial_loss)
+                self._rounds.record(arm.name, run.seed, *found)
             else:
                 self.supersede(run.run_id)
         return values

@@ -141,6 +141,7 @@ class ConfirmResult(NamedTuple):
         run_id: MLflow's.
         outcome: complete or diverged.
         validation: its last metrics of the validation split only.
+        initial_loss: a diverged run's validation loss before its first step; None: unknown, or the run is complete.
     """
 
     arm: str
@@ -149,6 +150,7 @@ class ConfirmResult(NamedTuple):
     run_id: str
     outcome: Outcome
     validation: Mapping[str, float]
+    initial_loss: float | None = None
 
 
 class TrialRecord(NamedTuple):

@@ -12,7 +12,8 @@ from statsmodels.stats.multitest import multipletests
 
 import example_sweep as example
 from example_grid import BIAS, DEEP, DROP, RATE, SMALL, WIDE, Levels, drawn, interactions, marginals, record_of, runs_of
-from harness.analysis.factors import Floats, grid, interaction, main_effect
+from harness.analysis.factors import interaction, main_effect
+from harness.analysis.grid import Floats, grid
 from harness.analysis.significance import holm, paired_t_p
 from harness.analysis.verdicts import judge
 from harness.config.fields import arm_name
@@ -224,7 +225,7 @@ def test_rounding_error_is_not_an_effect() -> None:
 def test_contrasts_use_only_seeds_of_all_needed_arms() -> None:
     losses = drawn(WIDE, 6, seed=12)
     whole_single, whole = looked_at(WIDE, losses)
-    losses[2, 2, 1] = math.inf  # drop_rate=0.2, learning_rate=0.01 diverged on seed 3
+    losses[2, 2, 1] = math.nan  # drop_rate=0.2, learning_rate=0.01 has no seed 3
     losses[0, 0, 4:] = math.nan  # the baseline has no seeds 6 and 7
     single, crossed = looked_at(WIDE, losses)
     assert crossed["seeds"].to_dict() == {
@@ -276,7 +277,7 @@ def test_run_ids_of_a_row_are_the_runs_it_used() -> None:
 
 def test_an_arm_without_a_result_affects_only_contrasts_that_need_it() -> None:
     losses = drawn(WIDE, 4, seed=14)
-    losses[2, 2] = math.inf
+    losses[2, 2] = math.nan
     single, crossed = looked_at(WIDE, losses)
     assert list(single["pairs"]) == [0, 4, 0, 0, 4, 0] and list(crossed["seeds"]) == [4, 4, 4, 0]
     lost = crossed.iloc[3]
@@ -285,6 +286,21 @@ def test_an_arm_without_a_result_affects_only_contrasts_that_need_it() -> None:
     assert single.loc["drop_rate=0.2", "verdict"] == "undecided" and math.isnan(single.loc["drop_rate=0.2", "mean"])
     # It still counts as a test: no verdict on the others changes when its runs come in.
     assert crossed["p_holm"].min() == pytest.approx(4 * crossed["p"].min(), rel=1e-9)
+
+
+def test_a_factor_whose_arms_diverge_is_never_better_or_equal() -> None:
+    losses = drawn(SMALL, 4, seed=16, spread=0.001)
+    losses[1] -= 0.1
+    single, crossed = looked_at(SMALL, losses)
+    assert single.loc["drop_rate=0.2", "verdict"] == "better" and crossed.iloc[0]["verdict"] != "undecided"
+    losses[1, 1, 2] = math.inf
+    single, crossed = looked_at(SMALL, losses)
+    row = single.loc["drop_rate=0.2"]
+    assert row["verdict"] == "undecided" and row["pairs"] == row["seeds"] == 4
+    assert row["mean"] == pytest.approx((losses[1][:, [0, 1, 3]].sum() + losses[1, 0, 2] + 10.8) / 8)
+    assert crossed.iloc[0][["verdict", "seeds"]].tolist() == ["undecided", 3]  # it uses the seeds that all trained on
+    losses[0, 0, 1] = math.inf  # an arm of the baseline's level too
+    assert looked_at(SMALL, losses)[0].loc["drop_rate=0.2", "verdict"] == "undecided"
 
 
 def test_one_seed_gives_means_without_intervals() -> None:

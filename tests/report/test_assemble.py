@@ -21,6 +21,7 @@ from harness.analysis import (
     budget,
     comparison,
     factors,
+    grid,
     importance,
     search_quality,
     seed_noise,
@@ -38,11 +39,11 @@ STATISTICS: tuple[tuple[ModuleType, str], ...] = (
     (comparison, "verdict_runs"),
     (comparison, "comparability"),
     (comparison, "compare"),
-    (comparison, "compare_verdict_runs"),
+    (comparison, "compare_counted_runs"),
     (comparison, "confirm_seeds"),
     (comparison, "one_run_each"),
     (verdicts, "judge"),
-    (factors, "grid_of"),
+    (grid, "grid_of"),
     (factors, "marginals"),
     (factors, "interactions"),
     (trials, "arm_trials"),
@@ -132,7 +133,7 @@ def test_a_report_computes_each_statistic_once(
     write_files(content, curves, tmp_path)
     assert {key: times for key, times in counted.items() if times > 1} == {}
     names = Counter(name for name, _ in counted)
-    once = {"verdict_runs", "comparability", "compare_verdict_runs", "confirm_seeds", "one_run_each", "run_costs"}
+    once = {"verdict_runs", "comparability", "compare_counted_runs", "confirm_seeds", "one_run_each", "run_costs"}
     assert {name: names[name] for name in once} == dict.fromkeys(once, 1)
     assert names["compare"] == 0  # which chooses runs of its own
     if sweep is searched_grid:

@@ -34,13 +34,14 @@ def train(
     arm: str,
     outcome: Outcome = Outcome.COMPLETE,
     others: Mapping[str, float] | None = None,
+    initial: float | None = None,
 ) -> None:
     """Record an arm's runs of this round, with some other metrics."""
     for seed in rounds.seeds:
         loss = LOSSES[arm][spec.seeds.index(seed)]
         config = spec.arm_config(next(a for a in spec.arms() if a.name == arm), {"train.learning_rate": 1e-3}, seed)
         measured = {"val/loss": loss, "val/bits_per_byte": loss / 3, **(others or {})}
-        rounds.record(arm, seed, config, outcome, measured, f"{arm}{seed}")
+        rounds.record(arm, seed, config, outcome, measured, f"{arm}{seed}", initial)
 
 
 def test_only_undecided_arms_and_the_baseline_get_more_seeds(spec: SweepSpec) -> None:
@@ -91,6 +92,15 @@ def test_arms_without_a_pair_get_no_more_seeds(spec: SweepSpec) -> None:
     alone = AdaptiveSeeds(spec)
     train(alone, spec, OPEN)  # the baseline has no result
     assert alone.undecided() == [] and AdaptiveSeeds(spec).undecided() == []
+
+
+def test_an_arm_that_diverges_gets_seeds_until_it_is_worse(spec: SweepSpec) -> None:
+    rounds = AdaptiveSeeds(spec)
+    for wanted in ([BASE, OPEN], []):
+        for arm in (BASE, CLEAR):
+            train(rounds, spec, arm)
+        train(rounds, spec, OPEN, Outcome.DIVERGED, initial=10.8)  # its measured losses do not count
+        assert [arm.name for arm in rounds.next_round()] == wanted
 
 
 def test_arms_with_other_data_are_not_compared_and_get_no_more_seeds(tmp_path: Path) -> None:

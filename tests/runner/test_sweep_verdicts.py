@@ -60,6 +60,20 @@ def test_a_sweep_in_rounds_resumes(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(*ends)
 
 
+def test_an_arm_whose_runs_diverge_is_worse_and_a_rerun_agrees(tmp_path: Path) -> None:
+    text = ROUNDS.replace("model.drop_rate: [0.0, 0.02, 0.5]", "train.learning_rate: [1e-3, 1e30]")
+    text = text.replace("{min: 2, max: 5}", "{min: 2, max: 4}").replace("train:\n", "train:\n  grad_clip: null\n")
+    sandbox = Sandbox(tmp_path, text)
+    for _ in range(2):
+        done = call(sandbox)
+        assert done.returncode == 0, done.stderr
+        runs = runs_of(sandbox)
+        ends = runs.groupby("arm", sort=False)["outcome"].agg(list)
+        assert dict(ends) == {"learning_rate=0.001": ["complete"] * 4, "learning_rate=1e+30": ["diverged"] * 4}
+        assert re.search(r"^learning_rate=1e\+30 +0 \+ 4 diverged .* worse ", done.stdout, re.MULTILINE), done.stdout
+        assert "4 of 4 runs of learning_rate=1e+30 diverged." in done.stdout.replace("\n", " ")
+
+
 def test_equal_arms_train_on_different_seeds_and_are_undecided(tmp_path: Path) -> None:
     sandbox = Sandbox(tmp_path, SPEC.replace("[0.0, 0.2]", "[0.0, 0.0]"))
     done = call(sandbox)

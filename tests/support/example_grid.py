@@ -13,6 +13,7 @@ import pandas as pd
 
 import example_sweep as example
 from harness.analysis import factors
+from harness.analysis.grid import grid
 from harness.config.fields import arm_name
 from harness.tracking import SweepRecord
 
@@ -60,7 +61,7 @@ def marginals(
     runs: pd.DataFrame, record: SweepRecord, metric: str, delta: float, looks: Sequence[int] | None = None
 ) -> pd.DataFrame:
     """The effect of each factor; empty where there is no grid."""
-    found = factors.grid(runs, record, metric)
+    found = grid(runs, record, metric)
     return pd.DataFrame() if found is None else factors.marginals(found, metric, delta, looks)
 
 
@@ -68,5 +69,5 @@ def interactions(
     runs: pd.DataFrame, record: SweepRecord, metric: str, delta: float, looks: Sequence[int] | None = None
 ) -> pd.DataFrame:
     """The interaction of every two factors; empty where there is no grid."""
-    found = factors.grid(runs, record, metric)
+    found = grid(runs, record, metric)
     return pd.DataFrame() if found is None else factors.interactions(found, metric, delta, looks)

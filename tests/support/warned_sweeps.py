@@ -292,7 +292,7 @@ def a_diverged_seed_left_out(record: SweepRecord, runs: pd.DataFrame) -> Planted
     arm = other(record)
     row = confirm(runs, arm)[1]
     end(runs, pd.Index([row]), "diverged")
-    return record, runs, (arm, f"{seed_of(runs, row)} (diverged)", "5 seeds that survived")
+    return record, runs, (arm, f"diverged on {seed_of(runs, row)}", "5 seeds that survived")
 
 
 @planted(WarningKind.SURVIVORS, WarningKind.UNFINISHED)

@@ -14,7 +14,8 @@ from matplotlib.ticker import MaxNLocator
 
 from harness.analysis.comparison import metric_name
 from harness.analysis.evidence import Evidence
-from harness.analysis.factors import Floats, Grid, pair_means
+from harness.analysis.factors import pair_means
+from harness.analysis.grid import Floats, Grid
 from harness.analysis.statistics import mean_interval
 from harness.config.fields import format_value, short_name
 from harness.core.text import plural
@@ -33,7 +34,7 @@ def interaction_drawing(evidence: Evidence) -> Drawing | None:
     """Draw each pair of factors; if there are many pairs, those with the smallest p-values."""
     if evidence.factors is None:
         return None
-    found, contrasts = evidence.factors.grid, evidence.factors.interactions
+    found, contrasts = evidence.factors.grid.trained, evidence.factors.interactions
     paths = list(found.levels)
     panels = {
         (i, j): means

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +30,8 @@ def final_losses(evidence: Evidence) -> Drawing | None:
         figure = Figure(figsize=(WIDTH, 1.15 + 0.42 * len(arms)), layout="constrained")
         axes = figure.subplots(1, 1 + paired, sharey=True, squeeze=False)[0]
         seeds = {arm: chosen[chosen["arm"] == arm].set_index("seed")[metric].dropna() for arm in arms}
-        _dots(axes[0], [seeds[arm].to_numpy(float) for arm in arms], intervals(comparison))
+        lost = comparison["diverged"] > 0
+        _dots(axes[0], [seeds[arm].to_numpy(float) for arm in arms], _of_trained(intervals(comparison), lost))
         name = unit(metric)
         axes[0].set_title(f"Final {metric_name(metric)}")
         axes[0].set_xlabel(name)
@@ -43,7 +44,7 @@ def final_losses(evidence: Evidence) -> Drawing | None:
             _dots(
                 axes[1],
                 [x[:0] if own else x for x, own in zip(apart, where, strict=True)],
-                intervals(comparison, "difference"),
+                _of_trained(intervals(comparison, "difference"), lost | lost[where].any()),
             )
             axes[1].axvline(0, color=INK, linewidth=0.8, linestyle="--")
             axes[1].set_title("Paired difference to the baseline")
@@ -51,9 +52,15 @@ def final_losses(evidence: Evidence) -> Drawing | None:
         caption = (
             f"Final {metric_name(metric)} of every complete confirm run (dots, one per seed) with the mean "
             "and its 95 % t interval (bar above)."
+            + (" Arms with diverged runs have no bar." if lost.any() else "")
             + (" Right: the same runs, each minus the baseline's run with the same seed." if paired else "")
         )
         return drawing(figure, "final-loss", f"Final {metric_name(metric)} of every seed per arm", caption)
+
+
+def _of_trained(found: Sequence[Interval], lost: Iterable[bool]) -> list[Interval]:
+    """The intervals, without those that count diverged runs: they would fill the panel."""
+    return [Interval(math.nan, math.nan, math.nan) if gone else one for one, gone in zip(found, lost, strict=True)]
 
 
 def _paired(own: pd.Series, base: pd.Series) -> npt.NDArray[np.float64]:

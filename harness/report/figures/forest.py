@@ -26,7 +26,8 @@ def forest(comparison: pd.DataFrame) -> Drawing | None:
         comparison: as `compare` returns it, for one sweep or several concatenated ones, each with its own baseline.
 
     Returns:
-        None if no arm has a pair with the baseline.
+        None if no arm has a pair with the baseline. An arm with diverged runs has its numbers but no bar, which would
+        fill the figure.
     """
     if not comparison["pairs"].sum():
         return None
@@ -64,7 +65,7 @@ def _row(ax: Axes, place: int, row: pd.Series, interval: Interval) -> None:
     ax.text(1.015, place, text, transform=ax.get_yaxis_transform(), va="center", clip_on=False)
     if row["is_baseline"]:
         drawn = ax.plot(0, place, marker, color=colour, markersize=5.5, fillstyle="none")
-    elif math.isnan(interval.mean):
+    elif math.isnan(interval.mean) or row["diverged"]:
         return
     else:
         drawn = ax.plot(interval.mean, place, marker, color=colour, markersize=5.5)
@@ -82,6 +83,8 @@ def _figures(row: pd.Series, interval: Interval) -> str:
         return NOTHING
     decimals = decimals_of_error([row["difference_se"]])
     mean = signed(interval.mean, decimals)
+    if row["diverged"]:
+        return f"{row['diverged']} of {row['diverged'] + row['seeds']} runs diverged: {mean}"
     if math.isnan(interval.half_width):
         return f"{mean}, one pair"
     return f"{mean} ({number(interval.low, decimals)} to {number(interval.high, decimals)}), p {chance(row['p_holm'])}"

@@ -199,6 +199,8 @@ def _note(content: Content) -> str:
         words.append(
             "Losses are of the last checkpoint, in nats per token (natural logarithm), over every token of the split."
         )
+    if comparison["diverged"].sum():
+        words.append("A diverged run counts with its loss before the first step; the test loss leaves it out.")
     words.append("Perplexity is the exponential of the mean validation loss.")
     if comparison["pairs"].sum():
         words.append("Δ: arm minus baseline, averaged over pairs of runs that share a seed; negative is better.")

@@ -10,7 +10,8 @@ import pandas as pd
 
 from harness.analysis.comparison import intervals, metric_name
 from harness.analysis.evidence import Evidence
-from harness.analysis.factors import Grid, Interaction
+from harness.analysis.factors import Interaction
+from harness.analysis.grid import Grid
 from harness.analysis.significance import ALPHA, holm, sign_flip_seeds
 from harness.analysis.verdicts import DIFFERENT, Verdict
 from harness.config.fields import short_name
@@ -162,7 +163,7 @@ def _limits(main_effects: pd.DataFrame, contrasts: pd.DataFrame) -> Iterator[str
     for what, rows in (("interaction", contrasts.assign(name=where)), ("difference between levels", levels)):
         scaled = rows["sign_flip_p"] * (ALPHA / rows["alpha"])  # like p_holm, so that α is the bound at every look
         judged = rows.assign(sign_flip_holm=np.minimum(holm(scaled), 1))
-        judged = judged[judged["seeds"] > 1]
+        judged = judged[(judged["seeds"] > 1) & judged["mde"].notna()]  # mde is NaN where runs diverged
         if judged.empty:
             continue
         low, high = significant(judged["mde"].min(), 2), significant(judged["mde"].max(), 2)
@@ -191,7 +192,15 @@ def _sign_flips(judged: pd.DataFrame, what: str, tests: int) -> Iterator[str]:
 
 
 def _missing(found: Grid) -> Iterator[str]:
-    """The arms that lack a result for a seed that another arm has."""
+    """The arms that lack a result for a seed that another arm has, and those that diverged."""
+    diverged = found.diverged.reshape(found.arms.size, len(found.seeds))
+    lost_by = {str(name): mine.sum() for name, mine in zip(found.arms.ravel(), diverged, strict=True) if mine.any()}
+    if lost_by:
+        said = listed(f"{plural(int(count), 'run')} of {name}" for name, count in lost_by.items())
+        yield (
+            f"Diverged: {said}. These count with their loss before the first step; interactions that need them are "
+            "undecided, and the figure leaves them out."
+        )
     has = ~np.isnan(found.values.reshape(found.arms.size, len(found.seeds)))
     if not has.any():
         return

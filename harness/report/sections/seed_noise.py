@@ -17,6 +17,7 @@ from harness.analysis.statistics import (
     unpaired_detectable_effect,
 )
 from harness.core import metrics
+from harness.core.text import plural
 from harness.report.figures.registry import draw
 from harness.report.sections.section import Section
 from harness.report.tables.table import Cell, Column, Row, Table, formatted
@@ -51,7 +52,7 @@ def noise_section(evidence: Evidence) -> Section | None:
     return Section(
         anchor="noise",
         heading=_HEADING,
-        text=(_spread_words(main), *_seeds_words(main, delta)),
+        text=(_spread_words(main), *_diverged_words(evidence), *_seeds_words(main, delta)),
         drawings=draw("noise", evidence),
         tables=(spread_table, (_sizes_table(main), _sizes_note(main))),
     )
@@ -71,6 +72,14 @@ def _spread_words(spread: Spread) -> str:
         f"seeds (95 % interval {low} to {high}, {len(spread.values)} seeds, from {ends}). "
         f"Two single runs that differ by less than {size}{relative} may differ by their seed alone."
     )
+
+
+def _diverged_words(evidence: Evidence) -> list[str]:
+    """That the spread leaves diverged runs out."""
+    lost = int(evidence.comparison["diverged"].sum())
+    if not lost:
+        return []
+    return [f"{plural(lost, 'run')} diverged. The spread is that of the runs that trained, so it is too small."]
 
 
 def _seeds_words(spread: Spread, delta: float) -> list[str]:

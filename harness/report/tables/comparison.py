@@ -42,7 +42,7 @@ def answer_table(comparison: pd.DataFrame) -> Table:
     name = "loss" if metric == metrics.VAL_LOSS else metric.removeprefix("val/").replace("_", " ")
     columns: list[tuple[Column, list[Cell]]] = [
         (Column(ARM, numeric=False), [Cell(str(arm)) for arm in comparison["arm"]]),
-        (Column("Seeds"), [Cell(str(n), n) for n in comparison["seeds"]]),
+        (Column("Seeds"), seeds_cells(comparison)),
         (Column(f"Val {name}"), with_half_widths(intervals(comparison))),
     ]
     if differs:
@@ -97,6 +97,12 @@ def metrics_table(evidence: Evidence) -> Table | None:
         *((Column(name), with_half_widths(found)) for name, found in evidence.other_metrics.items()),
     ]
     return table_with_runs([" ".join(own) for own in runs], columns)
+
+
+def seeds_cells(comparison: pd.DataFrame) -> list[Cell]:
+    """The number of seeds of each arm: `4`, or `3 + 1 diverged`."""
+    counts = zip(comparison["seeds"], comparison["diverged"], strict=True)
+    return [Cell(f"{seeds} + {lost} diverged" if lost else str(seeds), seeds) for seeds, lost in counts]
 
 
 def verdict_cells(compared: pd.DataFrame) -> list[Cell]:

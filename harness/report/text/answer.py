@@ -33,8 +33,7 @@ class Answer:
 
 def answer(comparison: pd.DataFrame, basis: Comparability) -> Answer:
     """Put a comparison, as `compare` returns it, into words."""
-    measured = comparison[comparison["seeds"] > 0]
-    if measured.empty:
+    if not comparison["seeds"].sum():
         return Answer(
             "No confirm run is complete, so nothing is ranked.",
             "Explore trials are not compared, because they were selected by the same validation loss. Runs that ended "
@@ -43,12 +42,13 @@ def answer(comparison: pd.DataFrame, basis: Comparability) -> Answer:
     parts = [basis.reason] if basis.reason else []
     limits = ""
     if len(comparison) == 1:
-        parts.append(_level(measured.iloc[0]))
+        parts.append(_level(comparison.iloc[0]))
         limits = "There is only one arm, so nothing is compared."
     elif basis.ranked:
         finding, limits = _differences(comparison)
         parts.append(finding)
-    missing = comparison.loc[comparison["seeds"] == 0, "arm"]
+    parts += _diverged(comparison)
+    missing = comparison.loc[comparison["seeds"] + comparison["diverged"] == 0, "arm"]
     if len(missing):
         parts.append(f"{listed(missing)}: no complete confirm run, so no result.")
     return Answer(" ".join(parts), limits)
@@ -65,15 +65,34 @@ def _level(row: pd.Series) -> str:
     own = Interval(row["mean"], row["low"], row["high"])
     decimals = decimals_for([own.half_width])
     text = f"The {metric_name(row['metric'])} is {number(own.mean, decimals)}"
-    if row["seeds"] < 2:
+    if (seeds := row["seeds"] + row["diverged"]) < 2:
         return f"{text}. With one seed, the spread over seeds is unknown."
-    return f"{text} ± {number(own.half_width, decimals)} (95 % t interval over {row['seeds']} seeds)."
+    return f"{text} ± {number(own.half_width, decimals)} (95 % t interval over {seeds} seeds)."
+
+
+def _diverged(comparison: pd.DataFrame) -> Iterator[str]:
+    """The arms with diverged runs, and what follows for their verdicts."""
+    lost = comparison[comparison["diverged"] > 0]
+    if lost.empty:
+        return
+    columns = zip(lost["arm"], lost["diverged"], lost["seeds"], strict=True)
+    parts = [f"{count} of {count + complete} runs of {arm}" for arm, count, complete in columns]
+    yield (
+        f"{listed(parts)} diverged. A diverged run is the worst result of its arm: it counts with its loss before the "
+        "first step."
+    )
+    if comparison["pairs"].sum():
+        arms, base = lost.loc[~lost["is_baseline"], "arm"], lost["is_baseline"].any()
+        if len(arms):
+            yield f"So {listed(arms)} can only be worse or undecided."
+        if base:
+            yield "Against a baseline with diverged runs, an arm can only be better or undecided."
 
 
 def _differences(comparison: pd.DataFrame) -> tuple[str, str]:
     """The verdicts and their limits."""
     base = comparison[comparison["is_baseline"]].iloc[0]
-    if not base["seeds"]:
+    if not base["seeds"] + base["diverged"]:
         return f"The baseline {base['arm']} has no complete confirm run, so there are no differences.", ""
     others = comparison[~comparison["is_baseline"]]
     scaled = others["sign_flip_p"] * (ALPHA / others["alpha"])  # like p_holm, so that α is the bound at every look
@@ -158,8 +177,10 @@ def _grouped(compared: pd.DataFrame) -> str:
 def _limits(compared: pd.DataFrame, comparisons: int) -> Iterator[str]:
     judged = compared[compared["pairs"] > 1]
     if not judged.empty:
-        yield from _checks(judged, comparisons)
-        yield _detectable(judged)
+        trained = judged[judged["mde"].notna()]  # a diverged run is no seed noise: tests and powers do not hold for it
+        if len(trained):
+            yield from _checks(trained, comparisons)
+            yield _detectable(trained)
         yield from _undecided(judged[judged["verdict"] == Verdict.UNDECIDED])
     if len(judged) < len(compared):
         yield "With one seed, an effect cannot be told from seed noise."

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from harness.analysis.columns import SEED, numbers, training_seeds
+from harness.analysis.divergence import DIVERGED
 from harness.analysis.evidence import Evidence
 from harness.analysis.verdicts import Verdict
 from harness.core import metrics
@@ -18,7 +19,7 @@ from harness.report.text.names import named, seed_numbers, seeds_named
 from harness.report.text.numbers import count
 from harness.report.warnings.kinds import Detector, ReportWarning, WarningKind
 
-_LOST: Final = (Outcome.DIVERGED, Outcome.OOM, Outcome.FAILED)
+_LOST: Final = (Outcome.OOM, Outcome.FAILED)
 _RESULTS: Final = (Outcome.COMPLETE, Outcome.DIVERGED)
 # Parameters that decide the number of tokens in an epoch of training.
 _EPOCHS: Final = ("arm", "train.budget.epochs", "train.batch_tokens", "train.batch_size", "model.context_length")
@@ -66,7 +67,8 @@ def _unfinished(sweep: Evidence) -> Iterator[ReportWarning]:
 
 def _no_result(sweep: Evidence) -> Iterator[ReportWarning]:
     without = [arm for arm in sweep.arms if not _seeds(sweep.verdict_runs, arm)]
-    if sweep.record.baseline in without and len(without) < len(sweep.arms):
+    unknown = sweep.record.baseline not in set(sweep.counted["arm"])
+    if unknown and len(without) < len(sweep.arms):
         yield ReportWarning(
             WarningKind.NO_BASELINE,
             f"The baseline {sweep.record.baseline} has no complete confirm run, so no arm can be compared. Finish it, "
@@ -78,17 +80,27 @@ def _no_result(sweep: Evidence) -> Iterator[ReportWarning]:
             if len(ended) and (ended == Outcome.DIVERGED).all():
                 yield ReportWarning(
                     WarningKind.DIVERGED_ARM,
-                    f"{arm} has no result because its training diverged ({plural(len(ended), what)}). Divergence is a "
-                    "result of its settings, not missing data: report it, or tune the arm until it trains.",
+                    f"{arm} has no trained model because its training diverged ({plural(len(ended), what)}). "
+                    "Divergence is a result of its settings, not missing data: report it, or tune the arm until it "
+                    "trains.",
                 )
                 break
 
 
 def _survivors(sweep: Evidence) -> Iterator[ReportWarning]:
+    """Arms of which some runs diverged, or have no result."""
     for arm in sweep.arms:
         kept = _seeds(sweep.verdict_runs, arm)
         if not kept:
             continue
+        diverged = _seeds(sweep.counted[sweep.counted[DIVERGED].astype(bool)], arm)
+        if diverged:
+            yield ReportWarning(
+                WarningKind.SURVIVORS,
+                f"{arm} diverged on {seeds_named(diverged)}. The validation loss and the verdict count these runs as "
+                "untrained models. Everything else, such as the test loss and the curves, is over the "
+                f"{plural(len(kept), 'seed')} that survived, so it is too good: find settings at which the arm trains.",
+            )
         parts = []
         for outcome in _LOST:
             lost = _seeds(sweep.confirmed[sweep.confirmed["outcome"] == outcome], arm) - kept
@@ -98,7 +110,7 @@ def _survivors(sweep: Evidence) -> Iterator[ReportWarning]:
             yield ReportWarning(
                 WarningKind.SURVIVORS,
                 f"{arm}: the mean leaves out {listed(parts)} and is over the {plural(len(kept), 'seed')} that "
-                "survived, so it is too good. Count diverged runs against the arm, and run failed ones again.",
+                "survived, so it may be too good: run the failed ones again.",
             )
 
 

@@ -169,7 +169,8 @@ def _test_disagrees(sweep: Evidence) -> Iterator[ReportWarning]:
     for _, row in sweep.compared.iterrows():
         found = mean_interval(tested[row["arm"]].to_numpy())
         opposite = found.low > 0 if row.get("verdict") == Verdict.BETTER else found.high < 0
-        if row.get("verdict") in DIFFERENT and opposite:
+        trained = not math.isnan(row["mde"])  # without diverged runs, which have no test loss
+        if row.get("verdict") in DIFFERENT and opposite and trained:
             yield ReportWarning(
                 WarningKind.TEST_DISAGREES,
                 f"{row['arm']} is {row['verdict']} on the validation split ({signed(row['difference'], 3)}), but the "

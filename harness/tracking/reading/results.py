@@ -28,8 +28,13 @@ def confirm_results(client: MlflowClient, experiment_id: str, parent: str) -> li
         if outcome.is_result and tags.get(schema.PHASE) == Phase.CONFIRM:
             seed, digest = int(tags[schema.SEED]), tags[schema.CONFIG_SHA256]
             validation = {name: value for name, value in run.data.metrics.items() if name.startswith("val/")}
-            found.append(ConfirmResult(tags[schema.ARM], seed, digest, run.info.run_id, outcome, validation))
+            initial = _initial_loss(client, run) if outcome is Outcome.DIVERGED else None
+            found.append(ConfirmResult(tags[schema.ARM], seed, digest, run.info.run_id, outcome, validation, initial))
     return found
+
+
+def _initial_loss(client: MlflowClient, run: Run) -> float | None:
+    return next((point.value for point in history(client, run, metrics.VAL_LOSS) if point.step == 0), None)
 
 
 def interrupted_runs(client: MlflowClient, experiment_id: str, parent: str) -> dict[tuple[str, str], str]:

@@ -10,7 +10,8 @@ import pytest
 
 import example_sweep as example
 from example_grid import BIAS, DEEP, DROP, RATE, SMALL, WIDE, Levels, drawn, interactions, record_of, runs_of
-from harness.analysis.factors import FactorEffects, Floats, Grid, grid
+from harness.analysis.factors import FactorEffects
+from harness.analysis.grid import Floats, Grid, grid
 from harness.analysis.statistics import mean_interval
 from harness.report.figures.drawing import Drawing
 from harness.report.figures.factors import half_widths, interaction_drawing, on_common_seeds

@@ -10,7 +10,7 @@ from scipy.stats import nct
 import example_sweep as example
 from example_grid import BIAS, DEEP, DROP, SMALL, WIDE, Levels, drawn, interactions, marginals, record_of, runs_of
 from harness.analysis.comparison import Comparability
-from harness.analysis.factors import Floats
+from harness.analysis.grid import Floats
 from harness.report.page.latex import latex_table
 from harness.report.sections.factors import factor_section
 from harness.report.sections.section import Section
@@ -165,8 +165,8 @@ def test_one_seed_gives_no_interval() -> None:
 
 def test_missing_arms_and_seeds_are_named() -> None:
     losses = drawn(WIDE, 4, seed=7)
-    losses[2, 2] = math.inf
-    losses[0, 1, 1] = math.inf
+    losses[2, 2] = math.nan
+    losses[0, 1, 1] = math.nan
     losses[1, 0, 2:] = math.nan
     section = written(WIDE, losses)
     said = section.text[3]
@@ -182,9 +182,20 @@ def test_missing_arms_and_seeds_are_named() -> None:
     assert crossed.rows[3].runs == () and "nan" not in " ".join(section.text)
 
 
+def test_diverged_runs_are_named() -> None:
+    losses = drawn(SMALL, 4, seed=7)
+    losses[1, 1, 2:] = math.inf
+    section = written(SMALL, losses)
+    assert section.text[3].startswith(
+        "Diverged: 2 runs of drop_rate=0.2, qkv_bias=true. These count with their loss before the first step; "
+        "interactions that need them are undecided"
+    )
+    assert "nan" not in " ".join(section.text) and len(section.drawings) == 1
+
+
 def test_a_pair_of_factors_without_a_common_seed_is_named() -> None:
     losses = drawn(DEEP, 2, seed=8)
-    losses[:, 2, 1] = math.inf
+    losses[:, 2, 1] = math.nan
     both, single, *_ = written(DEEP, losses).text
     assert "drop_rate and qkv_bias have no interaction result: no seed is complete in all the arms" in both
     assert "Whether the effects of drop_rate and learning_rate depend on each other is undecided" in both
@@ -193,7 +204,7 @@ def test_a_pair_of_factors_without_a_common_seed_is_named() -> None:
 
 def test_without_any_common_seed_there_are_no_results() -> None:
     losses = drawn(SMALL, 2, seed=9)
-    losses[0, :, 0], losses[1, :, 1] = math.nan, math.inf
+    losses[0, :, 0] = losses[1, :, 1] = math.nan
     section = written(SMALL, losses)
     assert section.tables == () and section.drawings == ()
     assert section.text == (
