@@ -50,7 +50,7 @@ def _model(info: FieldInfo | None) -> type[BaseModel] | None:
 def _meaning(model: type[BaseModel], field: str) -> tuple[str, str]:
     """What a field means, and what it may hold."""
     info = model.model_fields[field]
-    text = _texts(model).get(field, "")
+    text = _texts(model).get(field) or info.description or ""
     if inner := _model(info):
         inside = {name: _meaning(inner, name) for name in inner.model_fields}
         text += "".join(f" `{name}`: {meaning}" for name, (meaning, _) in inside.items())

@@ -104,6 +104,9 @@ class DataConfig(Config):
     """The address of a text that is downloaded once; needs `sha256`."""
     sha256: Annotated[str | None, Field(pattern=r"^[0-9a-fA-F]{64}$")] = None
     """SHA-256 of the downloaded text."""
+    format: Literal["text"] | None = None
+    """`text`: files are read as they are. `null`: the same, but files that look like CSV, TSV or JSON are refused, as a
+    model would learn their commas, braces and field names too."""
     tokenizer: Literal[tuple(VOCABULARY)] = "gpt2"  # type: ignore[valid-type]
     """How text becomes tokens. `gpt2`, `r50k_base` and `byte` work offline; tiktoken downloads the others."""
     vocab: Literal["full", "corpus"] = "full"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Annotated, Final
 
 import numpy as np
@@ -12,7 +13,9 @@ from harness.config.run import VOCABULARY, DataConfig
 from harness.console.cli import Command, Group, busy, fail, out
 from harness.console.tables import show_facts, show_table
 from harness.console.text import shortened_end
-from harness.data import BUILTIN, SPLITS, CorpusError, Dataset, open_dataset
+from harness.data import BUILTIN, SPLITS, Corpus, CorpusError, Dataset, open_dataset
+from harness.data.formats import structure_of
+from harness.data.reading import read_text
 from harness.data.repeated_text import repeated_text
 from harness.data.tokenizer import check_tokenizer
 
@@ -58,7 +61,7 @@ def show(
         config = _config(corpus, tokenizer)
         data = _open(config)
         beginning = next(data.corpus.pieces())
-        repeated = repeated_text(data.corpus, data.bytes)
+        sentences = [*_structured(data.corpus), *repeated_text(data.corpus, data.bytes)]
     except CorpusError as error:
         fail(f"{error.field}: {error}")
     show_facts(_facts(data))
@@ -67,7 +70,7 @@ def show(
     out.print()
     for line in _first_lines(beginning):
         out.print(shortened_end(line, out.width))
-    for sentence in repeated:
+    for sentence in sentences:
         out.print(f"\n{sentence}", soft_wrap=True)
 
 
@@ -75,7 +78,7 @@ def _config(corpus: str, tokenizer: str) -> DataConfig:
     """The config of a built-in name, or of a path: anything that exists or looks like one."""
     exists = os.path.exists(corpus)  # noqa: PTH110 (Path.exists raises for a name that is too long)
     if corpus not in BUILTIN and (exists or any(mark in corpus for mark in "/\\.*?[~")):
-        return DataConfig(path=(corpus,), tokenizer=tokenizer)
+        return DataConfig(path=(corpus,), tokenizer=tokenizer, format="text")
     return DataConfig(corpus=corpus, tokenizer=tokenizer)
 
 
@@ -83,6 +86,14 @@ def _open(config: DataConfig) -> Dataset:
     """Open a dataset; the first time may take seconds."""
     with busy(f"opening {config.corpus or config.path}"):
         return open_dataset(config)
+
+
+def _structured(corpus: Corpus) -> Iterator[str]:
+    """A sentence about the first file that a spec would refuse."""
+    for file in corpus.files:
+        if kind := structure_of(file.name, next(read_text(file.path, file.name, corpus.field), "")):
+            yield f"{file.name!r} looks like {kind}: a spec needs data.format: text to read it as it is"
+            return
 
 
 def _bytes(data: Dataset) -> int:

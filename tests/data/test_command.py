@@ -84,3 +84,11 @@ def test_errors_are_one_sentence(arguments: list[str], sentence: str, cache: Pat
     assert done.stdout == ""
     assert done.stderr.startswith(sentence)
     assert done.stderr.count("\n") == 1
+
+
+def test_show_a_table(cache: Path, tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text("".join(f"{n},a,b\n" for n in range(100)))
+    done = run(cache, "show", str(file))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("rows.csv' looks like CSV: a spec needs data.format: text to read it as it is\n")

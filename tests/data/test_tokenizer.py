@@ -46,6 +46,31 @@ def test_gpt2_gives_the_published_ids() -> None:
     assert gpt2.decode([6109, 3626, 6100, 345]) == "Every effort moves you"
 
 
+def with_bytes_for_ranks(name: str, monkeypatch: pytest.MonkeyPatch) -> Tokenizer:
+    """A tokenizer whose ranks would be downloaded: its own pattern and special tokens, and single bytes for ranks."""
+    if name in OFFLINE:
+        return get_tokenizer(name)
+    for loader in ("load_tiktoken_bpe", "data_gym_to_mergeable_bpe_ranks"):
+        monkeypatch.setattr(openai_public, loader, lambda *_, **__: {bytes([value]): value for value in range(256)})
+    definition: dict[str, Any] = openai_public.ENCODING_CONSTRUCTORS[name]()
+    definition.pop("explicit_n_vocab", None)
+    special = {**definition.pop("special_tokens"), "<|last|>": VOCABULARY[name] - 1}
+    encoding = tiktoken.Encoding(**definition, special_tokens=special)
+    monkeypatch.setattr("harness.data.tokenizer._tiktoken_encoding", lambda _: encoding)
+    tokenizer: Tokenizer = get_tokenizer.__wrapped__(name)
+    return tokenizer
+
+
+@pytest.mark.parametrize("name", VOCABULARY)
+def test_special_tokens_in_the_text_are_plain_text_in_every_tokenizer(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = with_bytes_for_ranks(name, monkeypatch)
+    ids = tokenizer.encode("one<|endoftext|>two <|endofprompt|>")
+    assert all(not tokenizer.pieces[token].startswith(b"<|end") for token in ids)
+    assert tokenizer.decode(ids) == "one<|endoftext|>two <|endofprompt|>"
+
+
 def test_special_tokens_in_the_text_are_plain_text() -> None:
     gpt2 = get_tokenizer("gpt2")
     ids = gpt2.encode("<|endoftext|>")
