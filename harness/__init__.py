@@ -5,7 +5,7 @@ In a notebook:
     from harness import compare, load_curves, load_runs, pivot
 
     runs = load_runs("dropout")
-    compare(runs, baseline="drop_rate=0.1")
+    compare(runs)
 
 Names are imported at their first use: torch, pandas and MLflow take seconds to import.
 """

@@ -23,13 +23,13 @@ from harness.analysis.comparison import (
 from harness.analysis.divergence import counted_runs
 from harness.analysis.factors import FactorEffects, interactions, marginals
 from harness.analysis.grid import grid_of
+from harness.analysis.rule import Rule, rule_of
 from harness.analysis.search_quality import Floats, crossings_of, expected_best, expected_best_band
 from harness.analysis.seed_noise import Spread, spread_of
 from harness.analysis.statistics import Interval, mean_interval
 from harness.analysis.trials import ArmTrials, arm_trials
 from harness.config.fields import EXCLUSIVE
 from harness.config.sections import PRESET_FIELDS
-from harness.config.spec import StudyConfig
 from harness.core import metrics
 from harness.core.outcomes import Outcome, Phase
 
@@ -183,18 +183,22 @@ class Evidence:
         """Whether arms are compared with each other."""
         return self.comparability.ranked
 
+    @cached_property
+    def rule(self) -> Rule:
+        """What the verdicts depend on besides the runs."""
+        return rule_of(self.record)
+
     @property
     def delta_nats(self) -> float:
         """δ in nats per token."""
-        return float(self.record.study.get("delta") or StudyConfig().delta)
+        return self.rule.delta
 
     @cached_property
     def comparison(self) -> pd.DataFrame:
         """One row per arm, as `harness.analysis.comparison.compare` returns them."""
-        baseline = self.record.baseline if len(self.arms) > 1 and self.ranked else None
-        looks = self.looks if self.adaptive else None
+        baseline = self.rule.baseline if len(self.arms) > 1 and self.ranked else None
         return compare_counted_runs(
-            self.counted, self.confirm_seeds, self.arms, baseline, self.metric, self.delta_nats, looks
+            self.counted, self.confirm_seeds, self.arms, baseline, self.metric, self.rule.delta, self.rule.looks
         )
 
     @cached_property

@@ -3,7 +3,7 @@
 In a notebook:
 
     runs = load_runs("dropout")
-    compare(runs, baseline="drop_rate=0.1")
+    compare(runs)
     pivot(runs, "test/loss")
 
 Names are imported on first use, because pandas and matplotlib would make `--help` slow.

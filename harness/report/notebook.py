@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from contextlib import suppress
 
 import pandas as pd
 
@@ -11,6 +12,7 @@ from harness import tracking
 from harness.analysis import comparison
 from harness.analysis.columns import constant, parameters
 from harness.analysis.comparison import verdict_runs
+from harness.analysis.rule import attach_rules, attached_rule, rule_of
 from harness.core import metrics
 from harness.core.text import listed
 from harness.report.page.notebook_table import html_table
@@ -27,8 +29,17 @@ class RunsFrame(pd.DataFrame):  # type: ignore[misc]
 
 
 def load_runs(experiment: str, uri: str | None = None, sweep: str | None = None) -> RunsFrame:
-    """One row per trial of a sweep, oldest first; columns and arguments are those of `harness.tracking.load_runs`."""
-    return RunsFrame(tracking.load_runs(experiment, uri, sweep))
+    """One row per trial of a sweep, oldest first; columns and arguments are those of `harness.tracking.load_runs`.
+
+    The frame also has the sweep's rule for verdicts in its `attrs`, where `compare` finds it.
+    """
+    runs = RunsFrame(tracking.load_runs(experiment, uri, sweep))
+    rules = {}
+    for parent in runs["sweep"].dropna().unique():
+        with suppress(tracking.TrackingError):  # its description was never stored
+            rules[parent] = rule_of(tracking.load_sweep(experiment, uri, parent))
+    attach_rules(runs, rules)
+    return runs
 
 
 def pivot(
@@ -76,10 +87,32 @@ class ComparisonFrame(pd.DataFrame):  # type: ignore[misc]
 def compare(
     runs: pd.DataFrame,
     baseline: str | None = None,
-    metric: str = metrics.VAL_LOSS,
+    metric: str | None = None,
     arms: Sequence[str] | None = None,
     delta: float | None = None,
     looks: Sequence[int] | None = None,
 ) -> ComparisonFrame:
-    """Compare the arms of one sweep; see `harness.analysis.comparison.compare`."""
+    """Compare the arms of one sweep, with the same result as its report.
+
+    Args:
+        runs: from `load_runs`, or some of its rows. They bring the sweep's own baseline, metric, arms, δ and looks.
+        baseline, metric, arms, delta, looks: instead of the sweep's own; see `harness.analysis.comparison.compare`.
+            Runs from elsewhere, such as a CSV file, have nothing of their own: the defaults are then no baseline,
+            `val/loss`, the arms in `runs`, the default of `study.delta`, and one look.
+
+    Returns:
+        One row per arm; the columns are those of `harness.analysis.comparison.compare`.
+
+    Raises:
+        ValueError: as `harness.analysis.comparison.compare`.
+    """
+    if rule := attached_rule(runs):
+        basis = comparison.comparability(runs)
+        metric = basis.metric if metric is None else metric
+        arms = rule.arms if arms is None else arms
+        if baseline is None and basis.ranked and len(arms) > 1:
+            baseline = rule.baseline
+        delta = rule.delta if delta is None else delta
+        looks = rule.looks if looks is None else looks
+    metric = metrics.VAL_LOSS if metric is None else metric
     return ComparisonFrame(comparison.compare(runs, baseline, metric, arms, delta, looks))

@@ -1,15 +1,22 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
 import example_sweep as example
-from harness.report import compare, pivot
+from harness.analysis.evidence import read_evidence
+from harness.analysis.rule import attach_rules, attached_rule, rule_of
+from harness.core.outcomes import Outcome
+from harness.report import compare, load_runs, pivot
 from harness.report.assemble import in_order
 from harness.report.notebook import RunsFrame
 from harness.report.tables.comparison import answer_table, evidence_table
+from harness.tracking import SweepRecord, Tracker
+from stored_runs import sweep_info, trial_info
 
 ARM, BASELINE = example.LOSSES
 
@@ -95,3 +102,65 @@ def test_the_tables_of_the_example() -> None:
         }
     )
     pd.testing.assert_frame_equal(texts(evidence_table(comparison)), evidence)
+
+
+def adaptive() -> tuple[SweepRecord, pd.DataFrame]:
+    """A sweep in rounds whose verdict needs its own baseline, δ and looks, and its runs as `load_runs` returns them."""
+    # Sixteen differences with p = 0.043: enough for one look, not for the last of three (0.025).
+    above = [25, 77, 62, 61, 106, -35, -6, -41, 20, 75, 24, 50, -71, 32, -20, 114]
+    losses = {2 + place: 5 + value / 1000 for place, value in enumerate(above)}
+    record = example.record(study={"seeds": 16, "looks": [4, 8, 16], "delta": 0.01, "trials": 0})
+    runs = example.frame(example.confirm_runs({ARM: losses, BASELINE: dict.fromkeys(losses, 5.0)}))
+    attach_rules(runs, {record.run_id: rule_of(record)})
+    return record, runs
+
+
+def test_compare_gives_the_answer_of_the_report() -> None:
+    record, runs = adaptive()
+    wanted = read_evidence(record, runs).comparison
+    pd.testing.assert_frame_equal(pd.DataFrame(compare(runs)), wanted)
+    assert wanted.set_index("arm").loc[ARM, ["verdict", "delta", "alpha"]].tolist() == ["undecided", 0.01, 0.025]
+    part = runs[runs["phase"] == "confirm"].sort_values("val/loss").assign(note="").copy()
+    pd.testing.assert_frame_equal(compare(part)[["arm", "verdict"]], wanted[["arm", "verdict"]], check_frame_type=False)
+
+
+def test_compare_takes_what_is_named_instead() -> None:
+    _, runs = adaptive()
+    once = compare(runs, looks=(), delta=0.05).set_index("arm").loc[ARM]
+    assert (once["verdict"], once["delta"], once["alpha"]) == ("worse", 0.05, 0.05)
+    swapped = compare(runs, baseline=ARM).set_index("arm")
+    assert swapped.loc[ARM, "is_baseline"] and swapped.loc[BASELINE, "difference"] < 0
+    bits = compare(runs, metric="val/bits_per_byte").set_index("arm").loc[ARM]
+    assert bits["metric"] == "val/bits_per_byte" and bits["delta"] == pytest.approx(0.01 / 3)
+
+
+def test_compare_chooses_the_metric_of_the_report() -> None:
+    record, runs = adaptive()
+    runs.loc[runs["arm"] == ARM, "data.tokenizer"] = "byte"
+    pd.testing.assert_frame_equal(pd.DataFrame(compare(runs)), read_evidence(record, runs).comparison)
+    runs.loc[runs["arm"] == ARM, "data.corpus"] = "sotu-early"  # not ranked
+    table = compare(runs)
+    pd.testing.assert_frame_equal(pd.DataFrame(table), read_evidence(record, runs).comparison)
+    assert table["verdict"].isna().all()
+
+
+def test_runs_from_elsewhere_are_compared_by_the_defaults() -> None:
+    _, runs = adaptive()
+    runs.attrs.clear()
+    assert compare(runs)["verdict"].isna().all()
+    assert compare(runs, BASELINE).set_index("arm").loc[ARM, "verdict"] == "worse"
+
+
+def test_stored_runs_bring_the_rule_of_each_sweep(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    tracker = Tracker("rules", uri)
+    parents = []
+    for digit, delta in (("1", 0.03), ("2", 0.04)):
+        info = sweep_info("rules", digit * 64)
+        parents.append(tracker.open_sweep(replace(info, study={**info.study, "delta": delta, "looks": [2, 4]})))
+        tracker.end_run(tracker.start_run(parents[-1], trial_info(seed=11)), Outcome.COMPLETE)
+    every = load_runs("rules", uri, "all")
+    for parent, delta in zip(parents, (0.03, 0.04), strict=True):
+        rule = attached_rule(every[every["sweep"] == parent])
+        assert rule is not None and (rule.delta, rule.looks, rule.baseline) == (delta, (2, 4), "drop_rate=0.1")
+    assert attached_rule(every) is None and attached_rule(load_runs("rules", uri)) == rule

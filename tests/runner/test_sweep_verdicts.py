@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from harness.analysis.comparison import undecided_arms
 from harness.config.run import DataConfig
 from harness.data import load_corpus
-from harness.report import load_runs
+from harness.report import compare, load_runs
 from in_process import call
 from sandbox import SPEC, Sandbox
 
@@ -44,6 +45,11 @@ def test_only_undecided_arms_get_more_seeds(tmp_path: Path) -> None:
             assert still == (len(seeds[arm]) > look or (look == looks[-1] and still)), (arm, look)
     said = re.findall(r"^undecided after (\d) seeds: (.*); up to (\d) seeds$", done.stdout, re.MULTILINE)
     assert [int(after) for _, _, after in said] == [look for look in looks[1:] if look <= len(seeds[baseline])]
+
+    # A notebook gives the report's answer.
+    written = pd.read_csv(tmp_path / "reports" / "tiny" / "comparison.csv")
+    compared = pd.read_csv(io.StringIO(compare(runs).to_csv(index=False)))
+    pd.testing.assert_frame_equal(compared, written)
 
     assert call(sandbox).returncode == 0
     assert len(runs_of(sandbox)) == len(runs)  # the verdicts are the same, so nothing is added

@@ -1,0 +1,63 @@
+"""What the verdicts of a sweep depend on besides its runs, so that a report and a notebook give the same answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import pandas as pd
+
+from harness.config.spec import StudyConfig
+
+if TYPE_CHECKING:
+    from harness.tracking import SweepRecord
+
+_RULES: Final = "harness.rules"  # in `DataFrame.attrs`: parent run → rule, as plain values
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The rule of one sweep.
+
+    Attributes:
+        arms: names, in the order of the spec.
+        baseline: the arm that the others are compared with.
+        delta: the smallest difference that matters, in nats per token.
+        looks: seeds per arm at each look; empty for one look at all seeds.
+    """
+
+    arms: tuple[str, ...]
+    baseline: str
+    delta: float
+    looks: tuple[int, ...]
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Rule:
+        """A rule from its JSON form, in which tuples are lists."""
+        fields: dict[str, Any] = {name: tuple(it) if isinstance(it, list) else it for name, it in plain.items()}
+        return cls(**fields)
+
+
+def rule_of(record: SweepRecord) -> Rule:
+    """The rule of a stored sweep."""
+    looks = tuple(record.study.get("looks") or ())
+    return Rule(
+        arms=tuple(arm.name for arm in record.arms),
+        baseline=record.baseline,
+        delta=float(record.study.get("delta") or StudyConfig().delta),
+        looks=looks if len(looks) > 1 else (),
+    )
+
+
+def attach_rules(runs: pd.DataFrame, rules: Mapping[str, Rule]) -> None:
+    """Attach rules to a frame of runs: parent run → rule. pandas copies them to parts of the frame."""
+    runs.attrs[_RULES] = {sweep: asdict(rule) for sweep, rule in rules.items()}
+
+
+def attached_rule(runs: pd.DataFrame) -> Rule | None:
+    """The rule of the only sweep of a frame; None if it has runs of several, or no rule is attached."""
+    sweeps = runs["sweep"].dropna().unique() if "sweep" in runs else []
+    rules = runs.attrs.get(_RULES, {})
+    plain = rules.get(sweeps[0]) if len(sweeps) == 1 else None
+    return Rule.from_plain(plain) if plain else None
