@@ -12,9 +12,9 @@ import pandas as pd
 
 from harness.analysis.comparison import intervals
 from harness.core import metrics
-from harness.core.files import write_text
 from harness.core.text import listed, plural
 from harness.report.figures.drawing import Drawing
+from harness.report.folder import write_folder
 from harness.report.page.content import Content
 from harness.report.page.latex import latex_table
 from harness.report.page.markdown import markdown, picture_of, table_of
@@ -117,8 +117,7 @@ def _write(contents: Sequence[Content], folder: Path) -> ReportFiles:
         "comparison.tex": latex_table(table, title),
         **({"figures/forest.svg": drawn.file} if drawn else {}),
     }
-    for name, text in files.items():
-        write_text(folder / name, text)
+    write_folder(folder, files)
     return ReportFiles(
         folder=folder,
         html=folder / "report.html",

@@ -17,6 +17,7 @@ from harness.core.files import write_text
 from harness.core.gc_pause import gc_paused
 from harness.core.metrics import Point
 from harness.report.assemble import assemble, in_order
+from harness.report.folder import check_folder, write_folder
 from harness.report.page.content import Content
 from harness.report.page.latex import latex_table
 from harness.report.page.render import render_html, render_markdown
@@ -71,8 +72,10 @@ def write_report(
         sweep: parent run id; by default the sweep that was started or resumed last.
 
     Raises:
-        TrackingError: the store, experiment or sweep does not exist, or the sweep has no runs.
+        TrackingError: the store, experiment or sweep does not exist, the sweep has no runs, or the folder has files of
+            somebody else.
     """
+    check_folder(out / experiment)
     content, curves = read_sweep(experiment, uri, sweep)
     return write_files(content, curves, out / experiment)
 
@@ -103,25 +106,18 @@ def read_sweep(experiment: str, uri: str | None = None, sweep: str | None = None
 
 @gc_paused()
 def write_files(content: Content, curves: pd.DataFrame, folder: Path) -> ReportFiles:
-    """Write all files of a report, each replaced atomically, and remove figures and tables that no longer exist."""
-    pictures = folder / "figures"
-    pictures.mkdir(parents=True, exist_ok=True)
-    drawings = content.figures
-    for drawing in drawings:
-        write_text(pictures / drawing.filename, drawing.file)
-    _drop_others(pictures, "*.svg", {drawing.filename for drawing in drawings})
+    """Write all files of a report, each replaced atomically; errors as for `harness.report.folder.write_folder`."""
     files = {
         "runs.csv": content.runs.to_csv(index=False, lineterminator="\n"),
         "curves.csv": _long_csv(curves),
         "comparison.csv": content.comparison.to_csv(index=False, lineterminator="\n"),
         "comparison.tex": latex_table(content.answer_table, content.record.question or content.record.name),
+        **{f"figures/{drawing.filename}": drawing.file for drawing in content.figures},
         **{f"tables/{name}.csv": _csv(one) for name, one in content.tables.items()},
         "report.md": render_markdown(content),
         "report.html": render_html(content),
     }
-    _drop_others(folder / "tables", "*.csv", {name.removeprefix("tables/") for name in files})
-    for name, text in files.items():
-        write_text(folder / name, text)
+    write_folder(folder, files)
     return ReportFiles(
         folder=folder,
         html=folder / "report.html",
@@ -131,14 +127,6 @@ def write_files(content: Content, curves: pd.DataFrame, folder: Path) -> ReportF
         answer=" ".join([str(content.answer), *_noise(content)]),
         warnings=content.serious_warnings,
     )
-
-
-def _drop_others(folder: Path, pattern: str, current: set[str]) -> None:
-    """Create a folder, and remove files of an earlier report that this one does not have."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob(pattern):
-        if old.name not in current:
-            old.unlink()
 
 
 def _csv(table: Table) -> str:

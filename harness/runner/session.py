@@ -102,6 +102,7 @@ def status(spec: SweepSpec, datasets: Datasets, options: Options) -> None:
 def run(spec: SweepSpec, datasets: Datasets, options: Options) -> None:
     """Train what is missing of a sweep and write its report; exits if it was stopped or a run failed."""
     _check_places(options)
+    _check_report_folder(options.reports / spec.name)
     with _exit_codes():
         screen = make_screen(out, EventLog(STORES / f"{spec.name}.log"), plain=options.plain, quiet=options.quiet)
         pool = LocalPool(options.workers or default_workers(), options.threads, options.patience)
@@ -161,6 +162,16 @@ def _run(spec: SweepSpec, datasets: Datasets, options: Options, pool: WorkerPool
 def _check_places(options: Options) -> None:
     if wrong := wrong_places(options.tracking, options.optuna, options.reports):
         fail("\n".join(wrong))
+
+
+def _check_report_folder(folder: Path) -> None:
+    """Exit if the report cannot be written there, before anything is trained for it."""
+    from harness.report.folder import check_folder
+
+    try:
+        check_folder(folder)
+    except (TrackingError, OSError) as error:
+        fail(f"--reports: {error}")
 
 
 @contextmanager

@@ -118,6 +118,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_the_same_runs_give_the_same_bytes_in_any_order(standard: ReportFiles, tmp_path: Path) -> None:
     first = contents(standard.folder)
     assert sorted(first) == [
+        ".report.json",
         "comparison.csv",
         "comparison.tex",
         "curves.csv",
