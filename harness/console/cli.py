@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.text import Text
 from typer.core import TyperCommand, TyperGroup
 
+from harness.console.output import encodable, safe_output
 from harness.core.outcomes import Exit
 from harness.core.text import printable, shown
 
@@ -29,7 +30,16 @@ class _Console(Console):
 
     def print(self, *objects: Any, **options: Any) -> None:
         """See `rich.console.Console.print`."""
-        super().print(*(printable(one, _NOT_ESCAPED) if isinstance(one, str) else one for one in objects), **options)
+        super().print(*(self.shown(one) if isinstance(one, str) else one for one in objects), **options)
+
+    def shown(self, text: str, kept: str = _NOT_ESCAPED) -> str:
+        """The text as this console can show it, so that its width is known.
+
+        Args:
+            text: any text.
+            kept: control characters that are not escaped.
+        """
+        return encodable(printable(text, kept), self.encoding)
 
 
 out = _Console(highlight=False, markup=False, emoji=False)
@@ -44,11 +54,20 @@ def fail(message: object, code: int = Exit.MISTAKE) -> NoReturn:
 
 def busy(text: str) -> AbstractContextManager[object]:
     """Show `text` with a spinner on standard error, if that is a terminal, until the `with` block ends."""
-    return err.status(Text(printable(text)))
+    dots = err.encoding.startswith("utf")
+    return err.status(Text(err.shown(text, "")), spinner="dots" if dots else "line")
 
 
 class Command(TyperCommand):
-    """A command that reports a wrong option or argument in one line with exit code 2, as it does a wrong spec."""
+    """A command that reports a wrong option or argument in one line with exit code 2, as it does a wrong spec.
+
+    Nothing that it prints can end it.
+    """
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Run the command; exits."""
+        with safe_output():
+            return super().main(*args, **options)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the arguments; exits if one is wrong."""
@@ -60,6 +79,11 @@ class Command(TyperCommand):
 
 class Group(TyperGroup):
     """The same for a command with subcommands."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Run the command; exits."""
+        with safe_output():
+            return super().main(*args, **options)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the arguments; exits if one is wrong."""

@@ -7,7 +7,8 @@ times per second at most.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Final
 
 from rich.cells import cell_len
@@ -15,6 +16,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.text import Text
 
+from harness.console.output import encodable, with_ascii_layout
 from harness.console.plain import PlainLines
 from harness.console.state import ArmTally, RunProgress, SweepState
 from harness.console.text import clock, fitted, left_in_words, shortened
@@ -69,12 +71,22 @@ class LiveTable:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """One frame, in the window's width and height."""
-        width, state = options.max_width, self.state
-        runs = [run_line(run, width, state.now()) for run in state.runs.values()]
-        height = console.height - len(runs) - 4  # minus a blank line, the headings, the sweep's line, the cursor's line
+        for line in self._frame(options.max_width, console.height):
+            line.plain = with_ascii_layout(line.plain, console.encoding)
+            yield line
+
+    def _frame(self, width: int, height: int) -> Iterator[Text]:
+        state, encoding = self.state, self.console.encoding
+        arms = [replace(arm, name=encodable(arm.name, encoding)) for arm in state.arms.values()]
+        runs = [
+            replace(run, name=encodable(run.name, encoding), arm=encodable(run.arm, encoding))
+            for run in state.runs.values()
+        ]
         yield Text()
-        yield from arm_lines(list(state.arms.values()), state.runs.values(), width, max(2, height))
-        yield from runs
+        free = height - len(runs) - 4  # minus a blank line, the headings, the sweep's line, the cursor's line
+        yield from arm_lines(arms, runs, width, max(2, free))
+        for run in runs:
+            yield run_line(run, width, state.now())
         yield sweep_line(state, width)
 
 

@@ -7,6 +7,7 @@ from typing import Final
 from rich.console import Console
 from rich.text import Text
 
+from harness.console.output import encodable, with_ascii_layout
 from harness.console.state import RunProgress, SweepState
 from harness.console.text import fitted, left_in_words, losses
 from harness.core.outcomes import Outcome
@@ -39,7 +40,7 @@ class PlainLines:
 
     def message(self, text: str, style: str) -> None:
         """Write a message; a terminal wraps it, a file gets one line."""
-        self.console.print(Text(text, style), soft_wrap=not self.console.is_terminal)
+        self.console.print(Text(encodable(text, self.console.encoding), style), soft_wrap=not self.console.is_terminal)
 
     def run_evaluated(self, run: RunProgress) -> None:
         """Write how far a run is, its losses and the time left."""
@@ -58,9 +59,11 @@ class PlainLines:
 
     def _line(self, start: Text, name: str, rest: str) -> None:
         """Write one line. A terminal gets at most its width: the name is cut first, then the end of the line."""
+        encoding = self.console.encoding
+        name, rest = encodable(name, encoding), encodable(rest, encoding)
         if self.console.is_terminal:
             name, rest = fitted(name, rest, self.console.width - start.cell_len)
-        self.console.print(start + Text(name + rest), soft_wrap=True)
+        self.console.print(start + Text(with_ascii_layout(name + rest, encoding)), soft_wrap=True)
 
 
 class FailuresOnly:

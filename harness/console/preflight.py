@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from harness.console.output import encodable
 from harness.core.paths import configured_uri, sqlite_file
 from harness.core.text import shown
 
@@ -51,7 +53,9 @@ def _wrong_database(option: str, url: str) -> Iterator[str]:
     file = sqlite_file(url)
     if file is None:
         return
-    if file.is_dir():
+    if wrong := list(_wrong_name(option, file)):
+        yield from wrong
+    elif file.is_dir():
         yield f"{option}: found the folder {shown(str(file))}; allowed: a file"
     elif file.is_file():
         yield from _wrong_file(option, file)
@@ -73,6 +77,9 @@ def _wrong_file(option: str, file: Path) -> Iterator[str]:
 
 def _wrong_folder(option: str, folder: Path) -> Iterator[str]:
     """Mistakes in a folder: it, or the nearest parent that exists, is not a folder or cannot be written."""
+    if wrong := list(_wrong_name(option, folder)):
+        yield from wrong
+        return
     place = Path(os.path.abspath(folder))  # noqa: PTH100 (nothing is to be resolved)
     while not place.exists() and place != place.parent:
         place = place.parent
@@ -81,3 +88,11 @@ def _wrong_folder(option: str, folder: Path) -> Iterator[str]:
             pass
     except OSError as error:
         yield f"{option}: found {shown(str(place))} ({error.strerror}); allowed: a folder that can be written"
+
+
+def _wrong_name(option: str, path: Path) -> Iterator[str]:
+    """A mistake if a path has bytes that are no text in this locale: MLflow cannot store such addresses."""
+    found = os.path.abspath(path)  # noqa: PTH100 (nothing is to be resolved)
+    if encodable(found, "utf-8") != found:
+        code = sys.getfilesystemencoding()
+        yield f"{option}: found {shown(found)}; allowed: a path of characters that this locale has ({code})"

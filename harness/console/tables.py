@@ -11,7 +11,6 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.console.cli import out
-from harness.core.text import printable
 
 _WARNINGS_SHOWN: Final = 5
 _SIDE_BY_SIDE: Final = 72  # minimum width of a terminal, in cells, to show two texts side by side
@@ -22,7 +21,7 @@ def show_table(lines: Sequence[Sequence[str]]) -> None:
 
     Columns with a digit in any row are aligned to the right, except the first column.
     """
-    lines = [[printable(cell) for cell in line] for line in lines]
+    lines = [[out.shown(cell, "") for cell in line] for line in lines]
     headings, *rows = lines
     table = Table(box=None, header_style="bold", pad_edge=False)
     for place, heading in enumerate(headings):
@@ -38,7 +37,7 @@ def show_facts(facts: Sequence[tuple[str, str]]) -> None:
     """Print labels and values in two columns; long values are wrapped."""
     table = Table.grid(padding=(0, 2))
     for label, value in facts:
-        table.add_row(label, Text(printable(value), overflow="fold"))
+        table.add_row(label, Text(out.shown(value, ""), overflow="fold"))
     out.print(table)
 
 
@@ -62,7 +61,7 @@ def show_texts(a: Sequence[tuple[str, str]], b: Sequence[tuple[str, str]]) -> No
     """
     for pair in zip_longest(a, b):
         cells = [
-            Text.assemble((f"{one[0]}\n", "dim"), printable(one[1].strip(), "\n\t")) if one else Text("–")
+            Text.assemble((out.shown(f"{one[0]}\n"), "dim"), out.shown(one[1].strip())) if one else Text(out.shown("–"))
             for one in pair
         ]
         if out.width < _SIDE_BY_SIDE:

@@ -17,7 +17,8 @@ _CPUINFO = Path("/proc/cpuinfo")  # Linux only
 def processor_name() -> str:
     """Such as "AMD EPYC 9B14", read from /proc/cpuinfo; elsewhere `platform`'s name, such as "arm64"."""
     try:
-        names = [line.partition(":")[2].strip() for line in _CPUINFO.read_text().splitlines() if "model name" in line]
+        text = _CPUINFO.read_text("utf-8", "replace")
+        names = [line.partition(":")[2].strip() for line in text.splitlines() if "model name" in line]
     except OSError:
         names = []
     return next(filter(None, names), platform.processor() or platform.machine())
@@ -42,7 +43,7 @@ def count_gpus() -> int:
 @functools.cache  # a plan asks several times, and without a daemon that keeps the driver awake it takes a second
 def _listed_gpus(tool: str) -> int:
     try:
-        listed = subprocess.run([tool, "-L"], capture_output=True, text=True, timeout=20, check=False).stdout
+        listed = subprocess.run([tool, "-L"], capture_output=True, timeout=20, check=False).stdout
     except (OSError, subprocess.TimeoutExpired):
         return 0
-    return sum(line.startswith("GPU ") for line in listed.splitlines())
+    return sum(line.startswith(b"GPU ") for line in listed.splitlines())

@@ -99,7 +99,9 @@ def measure_in_processes(
     command = [sys.executable, "-m", "harness.cost.probe"]
     pipe = subprocess.PIPE
     started = [
-        subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environment)
+        subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, stderr=pipe, encoding="utf-8", errors="replace", env=environment
+        )
         for _ in range(copies)
     ]
     try:

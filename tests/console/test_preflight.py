@@ -73,3 +73,12 @@ def test_all_mistakes_are_reported() -> None:
     Path("mlruns").touch()
     lines = wrong_places(None, STORAGE, Path("text.db"))
     assert [line.partition(":")[0] for line in lines] == ["MLFLOW_TRACKING_URI", "--storage", "--reports"]
+
+
+def test_paths_of_other_encodings_are_refused() -> None:
+    """MLflow's addresses are UTF-8, so a folder whose name is not text in this locale would end in a traceback."""
+    named = "sqlite:///caf\udce9/mlflow.db"  # as Python reads the byte e9 of Latin-1
+    lines = wrong_places(named, named.replace("mlflow", "optuna"), Path("caf\udce9"))
+    assert [line.partition(":")[0] for line in lines] == ["--tracking", "--storage", "--reports"]
+    assert all("allowed: a path of characters that this locale has (utf-8)" in line for line in lines)
+    assert all(line.isprintable() for line in lines)

@@ -62,7 +62,7 @@ def shared_pool(workers: int, threads: int, patience: float) -> SharedPool:
 @contextlib.contextmanager
 def _as_a_command(folder: Path, arguments: list[str]) -> Iterator[None]:
     """This process as a new one would be: its folder, its arguments; its signal handlers are restored."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     handlers = [signal.getsignal(number) for number in numbers]
     argv = sys.argv
     sys.argv = ["harness", *arguments]
@@ -75,8 +75,10 @@ def _as_a_command(folder: Path, arguments: list[str]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def call(sandbox: Sandbox, *arguments: str, module: str = "harness.sweep") -> subprocess.CompletedProcess[str]:
-    """Like `sandbox.run`, but in this process.
+def call(
+    sandbox: Sandbox, *arguments: str, module: str = "harness.sweep", encoding: str = "utf-8"
+) -> subprocess.CompletedProcess[str]:
+    """Like `sandbox.run`, but in this process, on a terminal of this encoding.
 
     Raises:
         BaseException: whatever the command let through; a traceback is no result.
@@ -84,7 +86,7 @@ def call(sandbox: Sandbox, *arguments: str, module: str = "harness.sweep") -> su
     command = list(arguments or ("tiny.yaml",))
     app: Any = importlib.import_module(module).app
     with _as_a_command(sandbox.folder, command):
-        done = CliRunner().invoke(app, command)
+        done = CliRunner(encoding).invoke(app, command)
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
     return subprocess.CompletedProcess(command, done.exit_code, done.stdout, done.stderr)
