@@ -43,7 +43,7 @@ HOMES: Mapping[str, set[str]] = {
     "tiktoken": {"data"},
     "tiktoken_ext": {"data"},
     "requests": {"data"},
-    "sqlalchemy": {"console.preflight", "search", "tracking"},
+    "sqlalchemy": {"console.preflight", "core.waiting", "search", "tracking"},
     "markupsafe": {"report.page"},
     "pooch": {"core.paths", "data"},
     "mlflow": {"tracking"},

@@ -24,6 +24,7 @@ from harness.config.spec import Arm, SweepSpec
 from harness.core.outcomes import Outcome, Retry
 from harness.core.paths import sqlite_file
 from harness.core.text import SAME_COMMAND
+from harness.core.waiting import wait_for_locks
 from harness.search.samplers import PrunerScale, distribution, make_pruner, make_sampler
 
 OptunaTrial = Trial  # for annotations elsewhere: Optuna is imported in this package only
@@ -60,6 +61,7 @@ def open_storage(url: str) -> BaseStorage:
     Raises:
         StorageError: nothing can be stored there.
     """
+    wait_for_locks()
     try:
         return RDBStorage(url)
     except (SQLAlchemyError, ImportError, RuntimeError) as error:

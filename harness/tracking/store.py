@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from harness.core.environment import environment_defaults
 from harness.core.paths import DEFAULT_URI, STORES, configured_uri, sqlite_file, sqlite_uri
+from harness.core.waiting import wait_for_locks
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -97,6 +98,7 @@ def connect(uri: str, create: bool = False) -> MlflowClient:
     """
     from mlflow import MlflowClient
 
+    wait_for_locks()
     file = sqlite_file(uri)
     if file is not None:
         file = file.absolute()  # MLflow caches engines by address: a relative one would outlive a change of folder
