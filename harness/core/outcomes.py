@@ -32,6 +32,7 @@ class Exit(IntEnum):
     FAILED = 1  # a run or a store failed; everything else was done
     MISTAKE = 2  # in the spec, an option or another input
     BUSY = 3  # another process runs this sweep
+    HUNG_UP = 129  # the terminal was closed: 128 + SIGHUP
     INTERRUPTED = 130  # Ctrl-C: 128 + SIGINT
     TERMINATED = 143  # 128 + SIGTERM
 

@@ -28,6 +28,7 @@ from harness.core.metrics import Point
 from harness.core.outcomes import Exit, Outcome
 from harness.core.paths import DEFAULT_STORAGE, STORES
 from harness.core.text import SAME_COMMAND, plural
+from harness.core.waiting import show_waits
 from harness.cost.estimate import work_by_arm
 from harness.cost.history import Estimates
 from harness.cost.preview import runs_planned
@@ -106,7 +107,7 @@ def run(spec: SweepSpec, datasets: Datasets, options: Options) -> None:
     with _exit_codes():
         screen = make_screen(out, EventLog(STORES / f"{spec.name}.log"), plain=options.plain, quiet=options.quiet)
         pool = LocalPool(options.workers or default_workers(), options.threads, options.patience)
-        with sweep_lock(spec.name), explained(), brief_requests(), pool:
+        with sweep_lock(spec.name), explained(), brief_requests(), show_waits(screen.message), pool:
             pool.prestart(len(spec.arms()) * (spec.trials + len(spec.seeds)))  # while the stores are opened
             result = _run(spec, datasets, options, pool, screen)
     lines = [f"failed: {line}" for line in result.failed]
@@ -238,12 +239,17 @@ def _wait_for_store(outbox: Outbox, stopped: bool) -> bool:
     Returns:
         whether it has.
     """
-    if outbox.drain(DRAIN_SECONDS_STOPPED):
-        return True
-    if stopped:
-        return False
-    out.print(f"waiting for MLflow ({outbox.error or 'it is slow'}); Ctrl-C to leave it for later", soft_wrap=True)
-    return outbox.drain(DRAIN_SECONDS)
+    try:
+        if outbox.drain(DRAIN_SECONDS_STOPPED):
+            return True
+        if stopped:
+            return False
+        out.print(f"waiting for MLflow ({outbox.error or 'it is slow'}); Ctrl-C to leave it for later", soft_wrap=True)
+        return outbox.drain(DRAIN_SECONDS)
+    except KeyboardInterrupt:
+        if not outbox.error:  # else runs that have ended would stay RUNNING until the next command
+            outbox.drain(DRAIN_SECONDS_STOPPED)
+        raise
 
 
 def _not_stored(outbox: Outbox) -> str:
@@ -289,7 +295,8 @@ def work_folder(spec: SweepSpec, identity: str) -> Path:
 
 def _command() -> str:
     """The command line of this process, to be copied into a shell."""
-    return shlex.join(["python", "-m", "harness.sweep", *sys.argv[1:]])
+    command = shlex.join(["python", "-m", "harness.sweep", *sys.argv[1:]])
+    return command.encode(errors="backslashreplace").decode()  # an argument may have bytes that are not UTF-8
 
 
 def _resume_advice() -> str:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from harness.config.run import RunConfig
 from harness.core.metrics import Point
 from harness.core.outcomes import Outcome
+
+# What a terminal sends to every process in it. Workers ignore it: their parent tells them what to do.
+TERMINAL_SIGNALS: Final = (signal.SIGINT, signal.SIGHUP)
 
 
 @dataclass(frozen=True)

@@ -11,17 +11,17 @@ import contextlib
 import math
 import multiprocessing
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Final
 
 from harness.core.environment import environment_defaults
 from harness.core.outcomes import Outcome
-from harness.workers.messages import Event, Exiting, Finished, Heartbeat, Job, Stop
+from harness.workers.messages import TERMINAL_SIGNALS, Event, Exiting, Finished, Heartbeat, Job, Stop
 
 # glibc returns every freed 100 MB tensor of logits to the kernel and faults it in again: 40 % of the CPU time of small
 # models. With these settings the losses are bitwise equal and training is 2.4 times faster. glibc reads them when a
@@ -136,7 +136,10 @@ class LocalPool:
         index = next(i for i in range(self.size) if i not in self._workers)
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=run_worker, args=(theirs, index, self.threads), daemon=True)
-        with environment_defaults({**WORKER_ENVIRONMENT, "OMP_NUM_THREADS": str(self.threads)}), _sigint_ignored():
+        with (
+            environment_defaults({**WORKER_ENVIRONMENT, "OMP_NUM_THREADS": str(self.threads)}),
+            _terminal_signals_blocked(),
+        ):
             process.start()
         theirs.close()  # only the worker holds this end now, so its death closes the pipe
         self._workers[index] = _Worker(index, process, ours)
@@ -190,13 +193,15 @@ class LocalPool:
 
 
 @contextlib.contextmanager
-def _sigint_ignored() -> Iterator[None]:
-    """Make processes started inside ignore Ctrl-C, which a terminal sends to all: the parent stops the workers."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _terminal_signals_blocked() -> Iterator[None]:
+    """Block `TERMINAL_SIGNALS` for processes started inside; this process gets them afterwards.
+
+    A worker ignores them itself once Python runs in it.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
     try:
+        resource_tracker.ensure_running()  # its start unblocks SIGINT
+        signal.pthread_sigmask(signal.SIG_BLOCK, TERMINAL_SIGNALS)
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

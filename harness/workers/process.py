@@ -26,7 +26,7 @@ from harness.core.gc_pause import gc_paused_for_imports
 from harness.core.metrics import Point
 from harness.core.outcomes import Outcome
 from harness.data import Dataset, open_dataset
-from harness.workers.messages import Exiting, Finished, Heartbeat, Job, Progress, Started, Stop
+from harness.workers.messages import TERMINAL_SIGNALS, Exiting, Finished, Heartbeat, Job, Progress, Started, Stop
 
 if TYPE_CHECKING:
     from harness.training.evaluation import Evaluation
@@ -44,7 +44,9 @@ def run_worker(connection: Connection, index: int, threads: int) -> None:
         index: of the worker, which is also the index of its GPU.
         threads: CPU threads.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in TERMINAL_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, TERMINAL_SIGNALS)  # the pool has blocked them for the start
     control = _Control(connection)
     with gc_paused_for_imports():  # torch and the trainer, before the first job arrives
         import torch
@@ -63,8 +65,9 @@ def run_worker(connection: Connection, index: int, threads: int) -> None:
                     connection.send(Exiting())
                 connection.send(finished)
                 control.job = None
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # the terminal is gone
+            stream.flush()
     os._exit(0)  # skips the interpreter's shutdown, which takes 1.6 s with torch
 
 
