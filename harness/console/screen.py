@@ -90,6 +90,7 @@ class Screen:
     def run_finished(self, key: int, outcome: Outcome, reason: str = "") -> None:
         """A run has finished; the first line of `reason` is shown."""
         run, seconds = self.state.run_finished(key, outcome)
+        seconds = run.last.seconds if run.last else seconds  # the run's own clock, as in the report
         loss = "" if run.val_loss is None else f"{run.val_name} loss {run.val_loss:.4f}"
         why = "" if outcome is Outcome.COMPLETE else str(outcome)
         if reason:

@@ -59,7 +59,7 @@ class Point:
         tokens: training tokens seen so far.
         progress: share of the budget that is spent, 0 to 1.
         seconds: wall time since the trainer began, in seconds, without the time between an interruption and the
-            resume.
+            resume; NaN if it is unknown, as for a run that was restored from Optuna.
         metrics: metric name → finite value, in the units given with the names above.
         sample: text generated at this point, or None.
         by_position: mean validation loss at each position of the window (nats, first position first); only at the

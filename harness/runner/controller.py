@@ -25,6 +25,7 @@ from harness.runner.signals import StopRequest
 from harness.runner.tasks import Running, Task
 from harness.search.study import RUN_ID, RUN_KEY, ArmStudy
 from harness.tracking import ARTIFACTS, Outbox, SweepBusy, Tracker, UnfinishedRun
+from harness.tracking.schema import milliseconds
 from harness.workers.messages import Event, Finished, Job, Progress, Started
 from harness.workers.protocol import WorkerPool
 
@@ -162,6 +163,7 @@ class SweepController:
     def _submit(self, running: Running) -> None:
         """Give a run to a worker, which resumes it from its last state and sends the points that are new."""
         task, confirm = running.task, running.task.phase is Phase.CONFIRM
+        running.ended = None
         self._jobs += 1
         self.running[self._jobs] = running
         self.screen.run_started(self._jobs, running.name, self.run_costs[task.arm.name], task.arm.name, task.phase)
@@ -216,6 +218,7 @@ class SweepController:
 
     def _on_finished(self, running: Running, event: Finished) -> None:
         """Submit a run again if its worker was lost; record the end of any other."""
+        running.ended = milliseconds()
         stopped = running.pruned or self._stop.signal
         if event.lost and not stopped and running.lost_workers < MAX_LOST_WORKERS:
             del self.running[event.job]
@@ -257,7 +260,7 @@ class SweepController:
         else:
             if outcome is not Outcome.COMPLETE:  # its checkpoint is not the one of a finished run
                 shutil.rmtree(self._checkpoint_folder(running.key), ignore_errors=True)
-            self.outbox.end(running.key, outcome, reason)
+            self.outbox.end(running.key, outcome, reason, running.ended)
         self.scheduler.ended(running, outcome, reason)
         self.screen.run_finished(event.job, outcome, reason)
 

@@ -8,6 +8,7 @@ does nothing the second time, so recovery itself may be killed at any point.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -170,18 +171,25 @@ def _restore_runs(
         config = spec.arm_config(study.arm, values, seed)
         name = run_name(study.arm, values, seed, Phase.EXPLORE)
         info = TrialInfo(name, study.arm.name, Phase.EXPLORE, seed, config, study.name, trial.number, data)
-        key = outbox.start(info, trial.user_attrs.get(RUN_KEY, ""))
+        began, ended = (_milliseconds(when) for when in (trial.datetime_start, trial.datetime_complete))
+        key = outbox.start(info, trial.user_attrs.get(RUN_KEY, ""), began)
         sampled = config.samples_validation(data["tokens"]["val"])
         last = max(trial.intermediate_values)
         for tokens, loss in sorted(trial.intermediate_values.items()):
             measured = _loss_metrics("val_sample" if sampled else "val", loss)
             if sampled and tokens == last and outcome == Outcome.COMPLETE and trial.value is not None:
                 measured |= _loss_metrics("val", trial.value)
-            outbox.log_point(key, Point(tokens // config.tokens_per_step, tokens, 0.0, 0.0, measured))
+            point = Point(tokens // config.tokens_per_step, tokens, 0.0, math.nan, measured)  # nobody knows its time
+            outbox.log_point(key, point, ended)
         outbox.tag(key, note=RESTORED)
-        outbox.end(key, Outcome(outcome), trial.user_attrs.get("reason", ""))
+        outbox.end(key, Outcome(outcome), trial.user_attrs.get("reason", ""), ended)
         restored += 1
     return restored
+
+
+def _milliseconds(when: datetime | None) -> int | None:
+    """A time of Optuna's, which is local, in milliseconds since 1970."""
+    return None if when is None else round(when.timestamp() * 1000)
 
 
 def _loss_metrics(split: str, loss: float) -> dict[str, float]:

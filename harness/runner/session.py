@@ -43,7 +43,7 @@ from harness.runner.status_table import show_status
 from harness.search.study import ArmStudy, StorageError, explained, open_storage
 from harness.tracking import Outbox, SweepBusy, Tracker, TrackingError, brief_requests, page_address, ui_command
 from harness.tracking.records import SweepInfo
-from harness.tracking.schema import CURVE_FILE
+from harness.tracking.schema import CURVE_FILE, summary
 from harness.workers.pool import LocalPool
 from harness.workers.protocol import WorkerPool
 
@@ -129,6 +129,8 @@ def _run(spec: SweepSpec, datasets: Datasets, options: Options, pool: WorkerPool
     with gc_paused_for_imports():  # Optuna and MLflow import their databases' libraries now
         storage = open_storage(options.optuna)
         tracker = Tracker(spec.name, options.tracking)
+    if tracker.experiment.moved:
+        screen.message(tracker.experiment.moved)
     if options.fresh and (aside := set_aside(spec, identity, storage, tracker, folder)):
         screen.message(f"starting a new sweep; set aside: {aside}")
     studies = _open_studies(spec, datasets, identity, storage)
@@ -212,23 +214,24 @@ class _ParentRun:
 @contextmanager
 def _parent_run(tracker: Tracker, info: SweepInfo) -> Iterator[_ParentRun]:
     """Open the sweep's MLflow run, and close it at the end, unless another process took the sweep over."""
-    parent = _ParentRun(tracker.open_sweep(info))
+    parent = _ParentRun(tracker.begin_sweep(info))
     try:
+        tracker.describe_sweep(parent.run_id)
         yield parent
     except SweepBusy:
         raise  # the other process closes it
     except KeyboardInterrupt:
         _close(tracker, parent.run_id, Outcome.INTERRUPTED)
         raise
-    except BaseException:
-        _close(tracker, parent.run_id, parent.outcome)
+    except BaseException as error:
+        _close(tracker, parent.run_id, parent.outcome, summary(str(error) or type(error).__name__))
         raise
     _close(tracker, parent.run_id, parent.outcome)
 
 
-def _close(tracker: Tracker, run_id: str, outcome: Outcome) -> None:
+def _close(tracker: Tracker, run_id: str, outcome: Outcome, reason: str = "") -> None:
     try:
-        tracker.close_sweep(run_id, outcome)
+        tracker.close_sweep(run_id, outcome, reason)
     except TrackingError as error:
         err.print(f"{error}; the same command repairs the status of the sweep's MLflow run", soft_wrap=True)
 

@@ -60,6 +60,7 @@ class Running:
         pruned: whether the pruner has asked to stop it.
         lost_workers: workers in a row that died or hung before they sent a point.
         run_id: an explore trial's MLflow run id, once it is known.
+        ended: when its worker reported the end, in milliseconds since 1970; None before that.
     """
 
     task: Task
@@ -68,6 +69,7 @@ class Running:
     pruned: bool = False
     lost_workers: int = 0
     run_id: str | None = None
+    ended: int | None = None
 
     @property
     def name(self) -> str:

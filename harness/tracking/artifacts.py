@@ -14,11 +14,10 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from harness.core.files import DamagedError, read_json_list
 from harness.tracking import schema
+from harness.tracking.places import local_folder
 from harness.tracking.records import PlanChange
 from harness.tracking.store import TrackingError
 
@@ -33,23 +32,12 @@ logger = logging.getLogger(__name__)
 _PATCH_LINE: Final = re.compile(rb"sha256 of this patch: ([0-9a-f]{64})\n")
 
 
-def local_folder(uri: str) -> Path | None:
-    """The folder at an artifact address; None if it is not on this machine."""
-    location = urlsplit(uri)
-    return Path(url2pathname(location.path)) if location.scheme == "file" else None
-
-
-def local_artifact(run: Run, path: str) -> Path | None:
-    """An artifact's own path on this machine, else None. (MLflow's client would copy it.)"""
-    folder = local_folder(run.info.artifact_uri)
-    return folder / path if folder is not None and (folder / path).exists() else None
-
-
 def read_bytes(client: MlflowClient, run: Run, path: str) -> bytes | None:
     """The content of an artifact, or None where it is missing."""
-    local = local_artifact(run, path)
-    if local is not None:
-        return local.read_bytes()
+    local = local_folder(run.info.artifact_uri, client.tracking_uri)
+    if local is not None:  # MLflow's client would copy the file
+        file = local / path
+        return file.read_bytes() if file.is_file() else None
     folder = path.rpartition("/")[0] or None
     if all(file.path != path for file in client.list_artifacts(run.info.run_id, folder)):
         return None

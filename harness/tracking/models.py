@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from harness.tracking.artifacts import local_folder
+from harness.tracking.places import local_folder
 from harness.tracking.queries import pages
 
 if TYPE_CHECKING:
@@ -88,9 +88,9 @@ def model_folder(client: MlflowClient, experiment: str, run: str) -> Path | None
     model = find_model(client, experiment, run)
     if model is None or model.status != LoggedModelStatus.READY:
         return None
-    local = local_folder(model.artifact_location)
+    local = local_folder(model.artifact_location, client.tracking_uri)
     if local is not None:
-        return local
+        return local if local.is_dir() else None
     # Not by `models:/…`, for which MLflow 3.17 ignores the tracking address that it is given.
     return Path(download_artifacts(model.artifact_location, tracking_uri=client.tracking_uri))
 

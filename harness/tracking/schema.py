@@ -6,6 +6,7 @@ All writing and reading uses these names and formats. It imports no MLflow, so i
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from datetime import datetime
@@ -99,6 +100,11 @@ NAME_LIMIT: Final = 250
 TAG_LIMIT: Final = 5000
 PARAM_LIMIT: Final = 6000
 REASON_LIMIT: Final = 500
+
+
+def milliseconds() -> int:
+    """Milliseconds since 1970, MLflow's unit of time."""
+    return time.time_ns() // 1_000_000
 
 
 def describe_trial(info: TrialInfo) -> dict[str, Any]:

@@ -118,7 +118,7 @@ def test_quiet_shows_failures_and_the_log_has_everything(tmp_path: Path) -> None
         "started the sweep: 2 runs",
         "started one",
         "evaluated one: train 3.0000 val 6.2500, 500 tokens, 50%",
-        "finished complete one val loss 6.2500 0 s",
+        "finished complete one val loss 6.2500 1 s",  # by the clock of the run
         "started two",
         "lost the worker of two",
         "started two",

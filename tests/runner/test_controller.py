@@ -76,7 +76,7 @@ class FakeTracker:
     def interrupted_runs(self, _: str) -> dict[Any, Any]:
         return {}
 
-    def start_run(self, _parent: str, info: TrialInfo, key: str, _reopen: bool) -> str:
+    def start_run(self, _parent: str, info: TrialInfo, key: str, _reopen: bool, _at: int | None) -> str:
         self.asked.set()
         assert self.answers.wait(60)
         return f"id of {key}"

@@ -187,6 +187,11 @@ def test_lost_runs_are_restored_from_optuna(copied: Callable[[], CrashedSweep]) 
     assert [(point.step, point.value) for point in history] == [(10, 4.0), (20, 3.0)]
     assert (done.info.status, done.data.tags["harness.note"]) == ("FINISHED", RESTORED)
     assert [float(done.data.params[path]) for path in crashed.spec.tune] == list(crashed.stores()[0][0][4].values())
+    trial = crashed.open()[0].known[0]
+    assert trial.datetime_start is not None and trial.datetime_complete is not None
+    times = [round(when.timestamp() * 1000) for when in (trial.datetime_start, trial.datetime_complete)]
+    assert [done.info.start_time, done.info.end_time] == times == [times[0], history[-1].timestamp]
+    assert metrics.SECONDS not in done.data.metrics  # nobody knows
     once = crashed.stores()
     crashed.reconcile()
     assert crashed.stores() == once

@@ -73,6 +73,23 @@ def test_mlflow_has_every_run(swept: Swept) -> None:
     assert {"spec.yaml", "report"} <= {file.path for file in sandbox.client.list_artifacts(parent.info.run_id)}
 
 
+def test_a_run_lies_within_its_sweep_and_its_points_within_the_run(swept: Swept) -> None:
+    sandbox, _ = swept
+    (parent,), children = sandbox.runs()
+    runs = pd.read_csv(sandbox.folder / "reports" / "tiny" / "runs.csv").set_index("run_id")
+    for run in children:
+        points = [
+            point.timestamp
+            for name in run.data.metrics
+            for point in sandbox.client.get_metric_history(run.info.run_id, name)
+        ]
+        info = run.info
+        times = [parent.info.start_time, info.start_time, min(points), max(points), info.end_time, parent.info.end_time]
+        assert times == sorted(times)
+        assert 0 < runs["seconds"][info.run_id] == run.data.metrics["perf/seconds"]
+        assert runs["seconds"][info.run_id] <= (info.end_time - info.start_time) / 1000 + 0.01
+
+
 def test_optuna_has_one_study_per_arm_with_equal_trials(swept: Swept) -> None:
     sandbox, _ = swept
     studies = sandbox.studies()

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from mlflow.tracking._tracking_service import utils
 from typer.testing import CliRunner
 
 import harness.runner.session as session
@@ -61,11 +62,12 @@ def shared_pool(workers: int, threads: int, patience: float) -> SharedPool:
 
 @contextlib.contextmanager
 def _as_a_command(folder: Path, arguments: list[str]) -> Iterator[None]:
-    """This process as a new one would be: its folder, its arguments; its signal handlers are restored."""
+    """This process as a new one would be: its folder, its arguments, its caches; its signal handlers are restored."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     handlers = [signal.getsignal(number) for number in numbers]
     argv = sys.argv
     sys.argv = ["harness", *arguments]
+    utils._artifact_repos_cache.clear()  # the addresses of runs that this process has used, maybe in another folder
     try:
         with contextlib.chdir(folder), mock.patch.object(session, "LocalPool", shared_pool):
             yield

@@ -19,7 +19,8 @@ from harness.tracking import (
     load_samples,
     load_sweep,
 )
-from harness.tracking.artifacts import local_folder, with_patch_line
+from harness.tracking.artifacts import with_patch_line
+from harness.tracking.places import local_folder
 from repositories import make_repository
 from stored_runs import DATA, Store, ended, point, sweep_info, trial_info
 
@@ -38,7 +39,7 @@ def test_passages_and_patches_are_read_back(store: Store, tmp_path: Path) -> Non
 
 def artifact(store: Store, run_id: str, path: str) -> Path:
     """The file itself, not a copy."""
-    folder = local_folder(store.client.get_run(run_id).info.artifact_uri)
+    folder = local_folder(store.client.get_run(run_id).info.artifact_uri, store.uri)
     assert folder is not None
     return folder / path
 
@@ -74,7 +75,7 @@ CHANGES = [("Does", "does"), ('"baseline"', '"baseling"'), ('"checksum"', '"chec
 
 @pytest.mark.parametrize(("before", "after"), CHANGES)
 def test_a_damaged_description_of_a_sweep_is_refused(before: str, after: str, store: Store) -> None:
-    name = f"damaged-{CHANGES.index((before, after))}"
+    name = f"damaged-sweep-{CHANGES.index((before, after))}"
     tracker = Tracker(name, store.uri)
     parent = tracker.open_sweep(sweep_info(name))
     file = artifact(store, parent, "sweep.json")

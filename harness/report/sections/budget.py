@@ -92,8 +92,9 @@ def budget_section(evidence: Evidence) -> Section | None:
 
 _COSTS_NOTE: Final = (
     "Means over the complete confirm runs. FLOPs: tokens · (6·N + 12·layers·emb_dim·context_length), with N the number "
-    "of parameters without the two embedding tables. Time is wall time including start-up, evaluations and samples. "
-    "Other runs may have trained at the same time, so time and tokens per second are not a benchmark."
+    "of parameters without the two embedding tables. Time is that of the run's own clock: training, evaluations and "
+    "samples, without the start of its worker and without interruptions. Other runs may have trained at the same time, "
+    "so time and tokens per second are not a benchmark."
 )
 _SECONDS_NOTE: Final = " Training time is the budget of the spec; a run ends with the step that exceeds it."
 _TOTALS_NOTE: Final = (

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-import time
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+
+from harness.tracking.schema import milliseconds
 
 FILE: Final = "journal.jsonl"
 
@@ -50,13 +51,17 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         self.path = folder / FILE
 
-    def append(self, kind: str, content: Mapping[str, Any]) -> Entry:
-        """Append an entry with the current time.
+    def append(self, kind: str, content: Mapping[str, Any], at: int | None = None) -> Entry:
+        """Append an entry.
+
+        Args:
+            kind, content: see `Entry`.
+            at: when it happened, in milliseconds since 1970; None: now.
 
         Raises:
             OSError: it cannot be written; the earlier entries are intact.
         """
-        entry = Entry(kind, time.time_ns() // 1_000_000, dict(content))
+        entry = Entry(kind, milliseconds() if at is None else at, dict(content))
         self.path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         try:

@@ -37,11 +37,12 @@ _HEARTBEAT_SECONDS: Final = 45.0
 
 @dataclass
 class _Run:
-    """A run and its entries that are still to be sent."""
+    """A run and its entries that are still to be sent; `started` in milliseconds since 1970."""
 
     key: str
     info: TrialInfo
     journal: Journal
+    started: int | None = None
     waiting: deque[Entry] = field(default_factory=deque)
     run_id: str | None = None
     reopen: bool = False  # whether MLflow may have it already
@@ -106,12 +107,13 @@ class Outbox:
         """A run's own folder."""
         return self.folder / key
 
-    def start(self, info: TrialInfo, key: str = "") -> str:
+    def start(self, info: TrialInfo, key: str = "", at: int | None = None) -> str:
         """Start a run.
 
         Args:
             info: what is trained.
             key: of a run that may exist in MLflow and whose folder is lost; it is resumed there. "": a new run.
+            at: when it started, in milliseconds since 1970; None: now.
 
         Returns:
             its key.
@@ -119,7 +121,7 @@ class Outbox:
         reopen, key = bool(key), key or uuid.uuid4().hex[:12]
         run = _Run(key, info, Journal(self.folder_of(key)), reopen=reopen)
         run.journal.path.unlink(missing_ok=True)  # a journal that cannot be read
-        self._add(run, [run.journal.append(journal.BEGIN, schema.describe_trial(info))])
+        self._add(run, [run.journal.append(journal.BEGIN, schema.describe_trial(info), at)])
         return run.key
 
     def resume(self, unfinished: UnfinishedRun) -> None:
@@ -142,9 +144,9 @@ class Outbox:
         """Delete the folder of a run that will not be resumed."""
         shutil.rmtree(self.folder_of(unfinished.key), ignore_errors=True)
 
-    def log_point(self, key: str, point: Point) -> None:
-        """Record a point of a run."""
-        self._append(key, journal.POINT, {**vars(point), "metrics": dict(point.metrics)})
+    def log_point(self, key: str, point: Point, at: int | None = None) -> None:
+        """Record a point of a run, measured at `at` (milliseconds since 1970; None: now)."""
+        self._append(key, journal.POINT, {**vars(point), "metrics": dict(point.metrics)}, at)
 
     def tag(self, key: str, **tags: str) -> None:
         """Tag a run, by names after `harness.`."""
@@ -159,22 +161,26 @@ class Outbox:
         """Record that a run was interrupted: its folder stays, so that another process can resume it."""
         self._append(key, journal.INTERRUPTED, {"reason": reason})
 
-    def end(self, key: str, outcome: Outcome, reason: str) -> None:
-        """Record how a run ended. Its folder is deleted once MLflow has everything, the artifacts included."""
-        self._append(key, journal.END, {"outcome": str(outcome), "reason": reason})
+    def end(self, key: str, outcome: Outcome, reason: str, at: int | None = None) -> None:
+        """Record how a run ended, and when (milliseconds since 1970; None: now).
+
+        Its folder is deleted once MLflow has everything, the artifacts included.
+        """
+        self._append(key, journal.END, {"outcome": str(outcome), "reason": reason}, at)
 
     def _reopened(self, unfinished: UnfinishedRun) -> _Run:
         return _Run(unfinished.key, unfinished.info, Journal(self.folder_of(unfinished.key)), reopen=True)
 
     def _add(self, run: _Run, entries: list[Entry]) -> None:
+        run.started = entries[0].at
         run.waiting.extend(entries[1:])
         with self._lock:
             self._runs[run.key] = run
         self._wake.set()
 
-    def _append(self, key: str, kind: str, content: Mapping[str, Any]) -> None:
+    def _append(self, key: str, kind: str, content: Mapping[str, Any], at: int | None = None) -> None:
         run = self._runs[key]
-        run.waiting.append(run.journal.append(kind, content))
+        run.waiting.append(run.journal.append(kind, content, at))
         if kind in (journal.INTERRUPTED, journal.END):
             self._wake.set()
 
@@ -249,7 +255,7 @@ class Outbox:
     def _create(self, run: _Run) -> str:
         """Create a run in MLflow, or reopen it."""
         reopen, run.reopen = run.reopen, True  # a call that fails may have created it
-        run.run_id = self.tracker.start_run(self.parent, run.info, run.key, reopen)
+        run.run_id = self.tracker.start_run(self.parent, run.info, run.key, reopen, run.started)
         self._run_ids.append((run.key, run.run_id))
         return run.run_id
 

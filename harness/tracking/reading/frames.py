@@ -97,7 +97,7 @@ def _row(run: Run, tokens: dict[int, float], losses: dict[int, float], sampled: 
         "study": tags.get(schema.STUDY),
         "trial_number": _whole(tags.get(schema.TRIAL_NUMBER)),
         "started": utc(info.start_time),
-        "seconds": (info.end_time - info.start_time) / 1000 if info.end_time else None,
+        "seconds": _seconds_of(run),
         "device": tags.get(schema.DEVICE),
         "commit": tags.get(schema.COMMIT),
         "config_sha256": tags.get(schema.CONFIG_SHA256),
@@ -112,6 +112,20 @@ def _row(run: Run, tokens: dict[int, float], losses: dict[int, float], sampled: 
         "tokens": None if steps is None else int(tokens[steps]),
         "steps": steps,
     }
+
+
+def _seconds_of(run: Run) -> float | None:
+    """How long a run trained and evaluated, by its own clock; None while it runs, or if that is unknown.
+
+    Without a clock of its own, as where a run was restored from Optuna, it took the time from its start to its end.
+    """
+    if run.info.status == "RUNNING":
+        return None
+    measured = run.data.metrics.get(metrics.SECONDS)
+    if measured is not None:
+        return measured
+    took = ((run.info.end_time or 0) - run.info.start_time) / 1000
+    return took if took > 0 else None
 
 
 def _versions(tags: Mapping[str, str]) -> str:

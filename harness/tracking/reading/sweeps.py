@@ -12,8 +12,9 @@ from harness.core.gc_pause import gc_paused
 from harness.core.outcomes import Outcome
 from harness.core.paths import configured_uri
 from harness.tracking import schema
-from harness.tracking.artifacts import damaged, local_artifact, read_bytes, read_list, read_patch, stored_plans
+from harness.tracking.artifacts import damaged, read_bytes, read_list, read_patch, stored_plans
 from harness.tracking.models import model_folder
+from harness.tracking.places import local_folder, missing_folder
 from harness.tracking.queries import pages, sweeps_of, trials_of
 from harness.tracking.reading.find_run import find_run
 from harness.tracking.reading.frames import POSITION_COLUMNS, ROW_METRICS, curves_of, frame, rows_of, utc
@@ -33,12 +34,13 @@ def load_runs(experiment: str, uri: str | None = None, sweep: str | None = None)
     """One row per trial of a sweep, oldest first.
 
     Columns: run_id, name, sweep (its parent run), arm, phase, seed, outcome (missing while it runs), reason, status,
-    study, trial_number, started (UTC), seconds (missing while it runs), device, commit, config_sha256, data_sha256 (of
-    the text), data_fingerprint (of its tokens), versions (one text), non_finite (metrics that were NaN or infinite),
-    parameters, flops_per_token, tokens, steps, initial_val_loss (at step 0), best_val_loss (the lowest of the curve;
-    with train.eval_tokens, of val_sample/loss); then every metric's last value under the metric's name, and every
-    parameter under its dotted name in its own type (a list as a tuple). With train.eval_tokens, a run that ended early
-    has no val/ metrics, only val_sample/. Integers that some runs lack have the pandas type Int64.
+    study, trial_number, started (UTC), seconds (of training and evaluation; missing while it runs), device, commit,
+    config_sha256, data_sha256 (of the text), data_fingerprint (of its tokens), versions (one text), non_finite (metrics
+    that were NaN or infinite), parameters, flops_per_token, tokens, steps, initial_val_loss (at step 0), best_val_loss
+    (the lowest of the curve; with train.eval_tokens, of val_sample/loss); then every metric's last value under the
+    metric's name, and every parameter under its dotted name in its own type (a list as a tuple). With
+    train.eval_tokens, a run that ended early has no val/ metrics, only val_sample/. Integers that some runs lack have
+    the pandas type Int64.
 
     Args:
         experiment: name of the sweep.
@@ -155,7 +157,8 @@ def load_sweep(experiment: str, uri: str | None = None, sweep: str | None = None
     tags, prefix = run.data.tags, schema.VERSION_PREFIX
     text = read_bytes(client, run, schema.SWEEP_FILE)
     if text is None:
-        raise TrackingError(f"found no {schema.SWEEP_FILE} among the artifacts of the sweep {run.info.run_id}")
+        what = f"found no {schema.SWEEP_FILE} among the artifacts of the sweep {run.info.run_id}"
+        raise TrackingError(_with_advice(client, run, what))
     try:
         description = schema.parse_sweep(text, tags)
     except DamagedError as error:
@@ -194,12 +197,20 @@ def checkpoint_folder(run: str, uri: str | None = None) -> Path:
     one = find_run(client, run)
     if (folder := model_folder(client, one.info.experiment_id, one.info.run_id)) is not None:
         return folder
-    local = local_artifact(one, schema.CHECKPOINT_FOLDER)
-    if local is not None:  # older versions stored checkpoints as artifacts
-        return local
-    if not client.list_artifacts(one.info.run_id, schema.CHECKPOINT_FOLDER):
-        raise TrackingError(f"found no checkpoint in the run {one.info.run_id} ({one.info.run_name})")
-    return Path(client.download_artifacts(one.info.run_id, schema.CHECKPOINT_FOLDER))
+    # older versions stored checkpoints as artifacts
+    local = local_folder(one.info.artifact_uri, client.tracking_uri)
+    if local is not None and (local / schema.CHECKPOINT_FOLDER).is_dir():
+        return local / schema.CHECKPOINT_FOLDER
+    if local is None and client.list_artifacts(one.info.run_id, schema.CHECKPOINT_FOLDER):
+        return Path(client.download_artifacts(one.info.run_id, schema.CHECKPOINT_FOLDER))
+    what = f"found no checkpoint in the run {one.info.run_id} ({one.info.run_name})"
+    raise TrackingError(_with_advice(client, one, what))
+
+
+def _with_advice(client: MlflowClient, run: Run, missing: str) -> str:
+    """A message about a missing file, and what to do if the folder of all files of the experiment is missing."""
+    experiment = client.get_experiment(run.info.experiment_id)
+    return "; ".join(filter(None, (missing, missing_folder(experiment, client.tracking_uri))))
 
 
 def _trials(experiment: str, uri: str | None, sweep: str | None) -> tuple[MlflowClient, list[Run]]:

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from harness.core.paths import sqlite_file
 from harness.tracking import schema
+from harness.tracking.places import artifacts_beside, correct_addresses, refuse_missing
 from harness.tracking.store import TrackingError, connect, default_tracking_uri, wrap_errors
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ class Experiment:
         uri: MLflow's tracking address, by default `default_tracking_uri()`. A SQLite file is created where it is
             missing, with artifacts in the folder `artifacts` beside it; a server decides where artifacts go.
 
+    Attributes:
+        moved: what was corrected because the store was moved or copied, in one line; empty if nothing was.
+
     Raises:
         TrackingError: the store cannot be used. Every method raises it where the store refuses or does not answer.
     """
@@ -35,6 +38,7 @@ class Experiment:
         self.name = name
         self.uri = uri or default_tracking_uri()
         self.client = connect(self.uri, create=True)
+        self.moved = wrap_errors()(correct_addresses)(self.client)
         self.id = self._open()
 
     @wrap_errors()
@@ -45,7 +49,9 @@ class Experiment:
         if found is None:
             tags = {schema.EXPERIMENT_KIND: schema.MODEL_TRAINING}
             try:
-                return str(self.client.create_experiment(self.name, self._artifact_location(), tags=tags))
+                beside = artifacts_beside(self.uri)
+                location = beside.as_uri() if beside is not None else None
+                return str(self.client.create_experiment(self.name, location, tags=tags))
             except MlflowException:  # another process created it meanwhile, or the store refuses
                 found = self.client.get_experiment_by_name(self.name)
                 if found is None:
@@ -55,11 +61,8 @@ class Experiment:
                 f"found the experiment {self.name!r} deleted; give the sweep another name or restore it: "
                 f"python -m mlflow experiments restore --experiment-id {found.experiment_id}"
             )
+        refuse_missing(found, self.uri)
         return str(found.experiment_id)
-
-    def _artifact_location(self) -> str | None:
-        file = sqlite_file(self.uri)
-        return (file.absolute().parent / "artifacts").as_uri() if file else None
 
     @wrap_errors()
     def log_artifact(self, run_id: str, path: Path, folder: str | None = None) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +37,7 @@ class _OpenRun:
 
     info: TrialInfo
     parent: str
+    latest: int  # time of its start or of the last thing that happened to it, in milliseconds since 1970
     waiting: list[Metric] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
     by_position: tuple[float, ...] = ()
@@ -51,13 +51,20 @@ class _OpenRun:
 class RunWriter:
     """Writes child runs; for one thread of one process.
 
+    MLflow gets the times at which things happened, not those at which it hears of them. In each run they never
+    decrease: a time before an earlier one, as after the clock was set back, is replaced by the earlier one.
+
     Args:
         experiment: where they are.
+
+    Attributes:
+        latest: the latest time that any run got, in milliseconds since 1970; 0 before the first.
     """
 
     def __init__(self, experiment: Experiment) -> None:
         self._experiment = experiment
         self._open: dict[str, _OpenRun] = {}  # by run id
+        self.latest = 0
 
     @property
     def open_runs(self) -> Collection[str]:
@@ -65,8 +72,21 @@ class RunWriter:
         return self._open.keys()
 
     @wrap_errors()
-    def start(self, info: TrialInfo, tags: Mapping[str, str], data: Mapping[str, Any], key: str, reopen: bool) -> str:
+    def start(
+        self,
+        info: TrialInfo,
+        tags: Mapping[str, str],
+        data: Mapping[str, Any],
+        key: str,
+        reopen: bool,
+        at: int | None = None,
+    ) -> str:
         """Create a run with tags, parameters and data set, or, if `reopen`, resume the one of this key if it exists.
+
+        Args:
+            info, tags, data, key: of the run.
+            reopen: whether MLflow may have it.
+            at: when it started, in milliseconds since 1970; None: now.
 
         Returns:
             its id.
@@ -77,12 +97,15 @@ class RunWriter:
         run = self._find(key) if reopen else None
         if run is None:
             name = schema.clipped(info.name, schema.NAME_LIMIT)
-            run = client.create_run(self._experiment.id, tags=clipped_tags(tags), run_name=name)
+            run = client.create_run(
+                self._experiment.id, schema.milliseconds() if at is None else at, clipped_tags(tags), name
+            )
             run_id = str(run.info.run_id)
         else:
             run_id = str(run.info.run_id)
             self._reopen(run, tags)
-        opened = _OpenRun(info, tags.get(schema.PARENT_RUN, ""), stored=self._stored_points(run))
+        latest = max(run.info.start_time, run.info.end_time or 0)  # the end of an interrupted run
+        opened = _OpenRun(info, tags.get(schema.PARENT_RUN, ""), latest, stored=self._stored_points(run))
         description = trial_description(info, self._experiment.id, opened.parent)
         self._experiment.log(run_id, description_tags(description, run.data.tags))
         params = [Param(name, value) for name, value in schema.trial_params(info.config).items()]
@@ -118,18 +141,21 @@ class RunWriter:
         Args:
             run_id: of the run.
             point: of its curves.
-            at: when it was measured, in milliseconds since 1970; by default now.
+            at: when it was measured, in milliseconds since 1970; None: now.
         """
         from mlflow.entities import Metric
 
-        run, now = self._open[run_id], at or milliseconds()
+        run = self._open[run_id]
+        when = self._happened(run, at)
         run.non_finite.update(point.not_finite)
-        measured = {**point.metrics, metrics.TOKENS: float(point.tokens), metrics.SECONDS: point.seconds}
+        measured = {**point.metrics, metrics.TOKENS: float(point.tokens)}
+        if math.isfinite(point.seconds):
+            run.seconds = measured[metrics.SECONDS] = point.seconds
         for name, value in sorted(measured.items(), key=_rank):  # MLflow lists metrics in the order of their arrival
             if not math.isfinite(value):
                 run.non_finite.add(name)
                 continue
-            metric = Metric(name, float(value), now, point.step)
+            metric = Metric(name, float(value), when, point.step)
             if name.startswith(_LOSSES):
                 run.last[name] = metric
             if (name, point.step) not in run.stored:
@@ -137,7 +163,6 @@ class RunWriter:
         if point.sample is not None:
             run.samples.append(Sample(point.step, point.tokens, point.sample))
         run.by_position = point.by_position or run.by_position
-        run.seconds = point.seconds
         if sum(len(one.waiting) for one in self._open.values()) >= _BATCH_SIZE:
             self.flush()
 
@@ -179,7 +204,7 @@ class RunWriter:
         Args:
             run_id: of the run.
             outcome, reason: how it ended.
-            at: when, in milliseconds since 1970; by default now.
+            at: when, in milliseconds since 1970; None: now.
         """
         run, experiment = self._open[run_id], self._experiment
         if run.samples:
@@ -196,8 +221,14 @@ class RunWriter:
         tags |= description_tags(description, experiment.client.get_run(run_id).data.tags)
         log_traceback(experiment, run_id, reason)
         self._send(run_id, run, tags)
-        experiment.client.set_terminated(run_id, outcome.mlflow_status, end_time=at)
+        experiment.client.set_terminated(run_id, outcome.mlflow_status, end_time=self._happened(run, at))
         del self._open[run_id]
+
+    def _happened(self, run: _OpenRun, at: int | None) -> int:
+        """The time of an event of a run, not before the last one; None: now."""
+        run.latest = max(run.latest, schema.milliseconds() if at is None else at)
+        self.latest = max(self.latest, run.latest)
+        return run.latest
 
     @wrap_errors()
     def _send(self, run_id: str, run: _OpenRun, tags: Mapping[str, str]) -> None:
@@ -215,11 +246,6 @@ class RunWriter:
 def _rank(metric: tuple[str, float]) -> int:
     """Position of a metric among those of its point: losses first."""
     return next((place for place, prefix in enumerate(_ORDER) if metric[0].startswith(prefix)), len(_ORDER))
-
-
-def milliseconds() -> int:
-    """Milliseconds since 1970, MLflow's unit of time."""
-    return time.time_ns() // 1_000_000
 
 
 def outcome_tags(outcome: Outcome, reason: str) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,12 +15,13 @@ from harness.tracking.artifacts import with_patch_line
 from harness.tracking.ownership import owner_of
 from harness.tracking.queries import history, sweeps_of, trials_of
 from harness.tracking.records import SweepInfo
+from harness.tracking.schema import milliseconds
 from harness.tracking.store import SweepBusy, wrap_errors
 from harness.tracking.writing import views
 from harness.tracking.writing.descriptions import description_tags, experiment_description, sweep_description
 from harness.tracking.writing.experiment import Experiment, clipped_tags
 from harness.tracking.writing.plans import store_plan
-from harness.tracking.writing.runs import dataset_input, log_traceback, milliseconds, outcome_tags
+from harness.tracking.writing.runs import RunWriter, dataset_input, log_traceback, outcome_tags
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -33,15 +34,16 @@ class SweepWriter:
 
     Args:
         experiment: where they are.
-        own_runs: ids of the child runs that this process writes; they are not closed as abandoned.
+        runs: writes the child runs of this process; they are not closed as abandoned.
 
     Attributes:
         earlier_sweep: when a new sweep is created, the last parent run with another identity; else empty.
     """
 
-    def __init__(self, experiment: Experiment, own_runs: Collection[str]) -> None:
-        self._experiment, self._own_runs = experiment, own_runs
+    def __init__(self, experiment: Experiment, runs: RunWriter) -> None:
+        self._experiment, self._runs = experiment, runs
         self._infos: dict[str, SweepInfo] = {}  # by parent run
+        self._starts: dict[str, int] = {}  # by parent run, in milliseconds since 1970
         self.earlier_sweep = ""
 
     def info(self, parent: str) -> SweepInfo:
@@ -49,12 +51,11 @@ class SweepWriter:
         return self._infos[parent]
 
     @wrap_errors()
-    def open(self, info: SweepInfo, code: provenance.CodeVersion, shared_tags: Mapping[str, str]) -> str:
-        """Create a sweep's parent run, or resume the one of the same identity; see `Tracker.open_sweep`.
+    def begin(self, info: SweepInfo, shared_tags: Mapping[str, str]) -> str:
+        """Create a sweep's parent run, or resume the one of the same identity; see `Tracker.begin_sweep`.
 
         Args:
             info: the sweep.
-            code: the code that runs it.
             shared_tags: of all runs that this process writes.
 
         Returns:
@@ -63,29 +64,40 @@ class SweepWriter:
         experiment, client = self._experiment, self._experiment.client
         assert info.name == experiment.name, f"sweep {info.name!r} in experiment {experiment.name!r}"
         self.refuse_if_owned(info.identity)
-        known = self._find(info.identity)
+        run = self._find(info.identity)
         tags = clipped_tags({**shared_tags, **schema.sweep_tags(info), schema.OPENED: str(milliseconds())})
-        if known is None:
+        if run is None:
             earlier = sweeps_of(client, experiment.id)
             self.earlier_sweep = earlier[-1].info.run_id if earlier else ""
             run = client.create_run(experiment.id, tags=tags, run_name=info.name)
             parent = str(run.info.run_id)
-            store_plan(experiment, run, info.plan)
-            client.log_inputs(parent, datasets=[dataset_input(info.data)])
         else:
-            parent = str(known.info.run_id)
-            for name in known.data.tags.keys() & {schema.OUTCOME, schema.REASON}:
+            parent = str(run.info.run_id)
+            for name in run.data.tags.keys() & {schema.OUTCOME, schema.REASON}:
                 client.delete_tag(parent, name)
             experiment.log(parent, tags)
             client.update_run(parent, status="RUNNING")
-            store_plan(experiment, known, info.plan)
-        self._infos[parent] = info
-        self._describe(parent)
+        self._infos[parent], self._starts[parent] = info, run.info.start_time
+        return parent
+
+    @wrap_errors()
+    def describe(self, parent: str, code: provenance.CodeVersion) -> None:
+        """Store the plan, the data set, the descriptions and the files of a sweep that `begin` has begun.
+
+        Args:
+            parent: the sweep.
+            code: the code that runs it.
+        """
+        info, experiment = self._infos[parent], self._experiment
+        run = experiment.client.get_run(parent)
+        store_plan(experiment, run, info.plan)
+        if not (run.inputs and run.inputs.dataset_inputs):
+            experiment.client.log_inputs(parent, datasets=[dataset_input(info.data)])
+        self._write_descriptions(parent)
         self.heartbeat(parent)
         experiment.log_contents(parent, {schema.SWEEP_FILE: schema.describe(info), schema.SPEC_FILE: info.spec_text})
         if code.dirty:
             experiment.log_contents(parent, {schema.PATCH_FILE: with_patch_line(code.patch)})
-        return parent
 
     @wrap_errors()
     def store_report(self, parent: str, answer: str, report: Path, verdicts: Mapping[str, str]) -> None:
@@ -101,9 +113,9 @@ class SweepWriter:
         text = "; ".join(f"{arm}: {verdict}" for arm, verdict in verdicts.items())
         tags = {schema.VERDICT: text or "none", schema.ANSWER: answer, schema.REPORT: str(report)}
         self._experiment.log(parent, tags)
-        self._describe(parent)
+        self._write_descriptions(parent)
 
-    def _describe(self, parent: str) -> None:
+    def _write_descriptions(self, parent: str) -> None:
         """Write the descriptions of a sweep and of its experiment, and the views of MLflow's UI."""
         info, experiment = self._infos[parent], self._experiment
         tags = experiment.client.get_run(parent).data.tags
@@ -124,8 +136,7 @@ class SweepWriter:
             if run.data.tags.get(schema.IDENTITY) == identity:
                 known = run
             elif run.info.status == "RUNNING" and owner_of(run) is None:
-                self.close_abandoned_runs(run.info.run_id)
-                self._close_abandoned(run, None)
+                self._close_abandoned_sweep(run)
         return known
 
     @wrap_errors()
@@ -163,11 +174,9 @@ class SweepWriter:
         found = self._of_identity(identity)
         for run in found:
             run_id = run.info.run_id
-            self.close_abandoned_runs(run_id)
+            self._close_abandoned_sweep(run)
             when = datetime.now(UTC).isoformat(timespec="seconds")
             self._experiment.log(run_id, {schema.IDENTITY: identity + SET_ASIDE, schema.SET_ASIDE: when})
-            if run.info.status == "RUNNING":
-                self._experiment.client.set_terminated(run_id, Outcome.INTERRUPTED.mlflow_status)
         return [run.info.run_id for run in found]
 
     def _of_identity(self, identity: str) -> list[Run]:
@@ -176,10 +185,11 @@ class SweepWriter:
 
     @wrap_errors()
     def close(self, parent: str, outcome: Outcome, reason: str = "") -> None:
-        """End the parent run: outcome, reason and status."""
+        """End the parent run: outcome, reason and status. It ends no earlier than it started and its child runs end."""
         log_traceback(self._experiment, parent, reason)
         self._experiment.log(parent, outcome_tags(outcome, reason))
-        self._experiment.client.set_terminated(parent, outcome.mlflow_status)
+        end = max(milliseconds(), self._starts.get(parent, 0), self._runs.latest)
+        self._experiment.client.set_terminated(parent, outcome.mlflow_status, end_time=end)
 
     @wrap_errors()
     def close_abandoned_runs(self, parent: str, outcomes: Mapping[str, Outcome] | None = None) -> int:
@@ -193,16 +203,27 @@ class SweepWriter:
             how many were closed.
         """
         runs = trials_of(self._experiment.client, self._experiment.id, parent)
-        abandoned = [run for run in runs if run.info.status == "RUNNING" and run.info.run_id not in self._own_runs]
+        own = self._runs.open_runs
+        abandoned = [run for run in runs if run.info.status == "RUNNING" and run.info.run_id not in own]
         for run in abandoned:
-            self._close_abandoned(run, (outcomes or {}).get(run.data.tags.get(schema.KEY, "")))
+            # Its last point is the best estimate of when it ended; it was found only now.
+            last = max((point.timestamp for point in history(self._experiment.client, run, metrics.TOKENS)), default=0)
+            self._close_abandoned(run, (outcomes or {}).get(run.data.tags.get(schema.KEY, "")), last)
         return len(abandoned)
 
-    def _close_abandoned(self, run: Run, outcome: Outcome | None) -> None:
-        client, run_id = self._experiment.client, run.info.run_id
+    def _close_abandoned_sweep(self, run: Run) -> None:
+        """Close the child runs of a sweep that a dead process left RUNNING, and its parent run."""
+        parent = run.info.run_id
+        self.close_abandoned_runs(parent)
+        if run.info.status != "RUNNING":
+            return
+        ends = [child.info.end_time or 0 for child in trials_of(self._experiment.client, self._experiment.id, parent)]
+        self._close_abandoned(run, None, max(int(run.data.tags.get(schema.HEARTBEAT, 0)), *ends, 0))
+
+    def _close_abandoned(self, run: Run, outcome: Outcome | None, last: int) -> None:
+        """Close a run that a dead process left RUNNING; `last`: when something happened in it, in ms since 1970."""
         reason = "" if outcome else NOT_CLOSED
         outcome = outcome or Outcome.INTERRUPTED
-        self._experiment.log(run_id, {schema.OUTCOME: str(outcome), schema.REASON: reason})
-        # Its last point is the best estimate of when it ended; it was found only now.
-        last = max((point.timestamp for point in history(client, run, metrics.TOKENS)), default=None)
-        client.set_terminated(run_id, outcome.mlflow_status, end_time=last)
+        self._experiment.log(run.info.run_id, {schema.OUTCOME: str(outcome), schema.REASON: reason})
+        end = max(last, run.info.start_time)
+        self._experiment.client.set_terminated(run.info.run_id, outcome.mlflow_status, end_time=end)

@@ -35,7 +35,8 @@ class Tracker:
     def __init__(self, name: str, uri: str | None = None) -> None:
         self.experiment = Experiment(name, uri)
         self.runs = RunWriter(self.experiment)
-        self.sweeps = SweepWriter(self.experiment, self.runs.open_runs)
+        self.sweeps = SweepWriter(self.experiment, self.runs)
+        self._code = provenance.CodeVersion()
         self._shared_tags: dict[str, str] = {}  # of all runs that this process writes
 
     @property
@@ -46,20 +47,32 @@ class Tracker:
     # the sweep -----------------------------------------------------------------------------------------------
 
     def open_sweep(self, info: SweepInfo) -> str:
-        """Start a sweep, or resume the one of the same identity.
+        """`begin_sweep` and `describe_sweep`; returns the parent run's id."""
+        parent = self.begin_sweep(info)
+        self.describe_sweep(parent)
+        return parent
 
-        The analysis plan is stored before the first trial and never changed; a different later plan is added to it.
+    def begin_sweep(self, info: SweepInfo) -> str:
+        """Create a sweep's parent run, or resume the one of the same identity.
+
         Other sweeps of the experiment whose process has died are closed as interrupted.
 
         Returns:
-            the parent run's id.
+            the parent run's id. The caller closes it, also if `describe_sweep` fails.
 
         Raises:
             SweepBusy: another process runs the sweep.
         """
-        code = provenance.code_version()
-        self._shared_tags = _shared_tags(code, info.command)
-        return self.sweeps.open(info, code, self._shared_tags)
+        self._code = provenance.code_version()
+        self._shared_tags = _shared_tags(self._code, info.command)
+        return self.sweeps.begin(info, self._shared_tags)
+
+    def describe_sweep(self, parent: str) -> None:
+        """Store the plan, the data set, the descriptions and the files of a sweep that has begun.
+
+        The analysis plan is stored before the first trial and never changed; a different later plan is added to it.
+        """
+        self.sweeps.describe(parent, self._code)
 
     @property
     def earlier_sweep(self) -> str:
@@ -92,13 +105,16 @@ class Tracker:
 
     # its runs ------------------------------------------------------------------------------------------------
 
-    def start_run(self, parent: str, info: TrialInfo, key: str = "", reopen: bool = False) -> str:
+    def start_run(
+        self, parent: str, info: TrialInfo, key: str = "", reopen: bool = False, at: int | None = None
+    ) -> str:
         """Start a child run of a sweep that this tracker has opened: tags, parameters, data set.
 
         Args:
             parent, info: the sweep, and what is trained.
             key: stored as a tag, by which the run can be found; "" for none.
             reopen: resume the run of this key if there is one; points that it has are not stored twice.
+            at: when it started, in milliseconds since 1970; None: now.
 
         Returns:
             its id.
@@ -107,7 +123,7 @@ class Tracker:
         tags = {**self._shared_tags, **schema.data_tags(data), **schema.trial_tags(parent, info)}
         if key:
             tags[schema.KEY] = key
-        return self.runs.start(info, tags, data, key, reopen)
+        return self.runs.start(info, tags, data, key, reopen, at)
 
     def log_point(self, run_id: str, point: Point, at: int | None = None) -> None:
         """Queue a point of a run; see `RunWriter.log_point`."""

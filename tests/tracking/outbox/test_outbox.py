@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import threading
 import time
@@ -16,7 +17,7 @@ from mlflow.exceptions import MlflowException
 
 from harness.core.metrics import VAL_LOSS, Point
 from harness.core.outcomes import Outcome
-from harness.tracking import ARTIFACTS, Outbox, Tracker, load_samples, unfinished_runs
+from harness.tracking import ARTIFACTS, Outbox, Tracker, load_runs, load_samples, unfinished_runs
 from harness.tracking.records import TrialInfo
 from harness.tracking.schema import describe_trial
 from stored_runs import Store, point, sweep_info, trial_info
@@ -211,6 +212,29 @@ def test_the_thread_retries_until_the_store_answers(place: Place) -> None:
         assert outbox.drain(30)
         assert outbox.error == ""
     assert place.history(place.runs()[0]) == [(1, 3.0)]
+
+
+def test_a_run_has_the_times_at_which_it_trained_however_late_it_is_sent(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began = 1_600_000_000_000
+    clock = itertools.count(began, 1000)
+    with monkeypatch.context() as patch:
+        patch.setattr("harness.tracking.outbox.journal.milliseconds", lambda: next(clock))
+        outbox = place.open()
+        key = outbox.start(trial_info())
+        for step in range(3):
+            outbox.log_point(key, point(step, val__loss=3.0 - step))
+        outbox.end(key, Outcome.COMPLETE, "", began + 3500)  # recorded later than it happened
+    later = place.open()
+    [unfinished] = later.unfinished_runs()
+    later.send_unfinished(unfinished)
+    later.send()
+    [run] = place.runs()
+    assert (run.info.start_time, run.info.end_time) == (began, began + 3500)
+    history = place.store.client.get_metric_history(run.info.run_id, VAL_LOSS)
+    assert [one.timestamp - began for one in history] == [1000, 2000, 3000]
+    assert load_runs(place.name, place.store.uri)["seconds"].tolist() == [0.2]  # of training, from the last point
 
 
 @pytest.mark.parametrize("sent", [0, 2, 4])

@@ -44,7 +44,7 @@ def test_runs_as_a_frame(store: Store) -> None:
     assert frame["started"].dt.tz is not None
     now = pd.Timestamp.now(tz="UTC")
     assert ((now - frame["started"]) < pd.Timedelta(minutes=5)).all()
-    assert frame["seconds"].isna().tolist() == [False, False, True] and frame["seconds"][0] < 60
+    assert frame["seconds"].tolist()[:2] == [2.0, 0.0] and pd.isna(frame["seconds"][2])  # the clock of the run
     last = frame.iloc[2]
     assert (last["run_id"], last["status"], last["phase"]) == (running, "RUNNING", "confirm")
     assert pd.isna(last["outcome"]) and pd.isna(last["best_val_loss"]) and pd.isna(last["steps"])
@@ -99,3 +99,16 @@ def test_curves_as_a_frame(store: Store) -> None:
     assert list(curves["seconds"]) == pytest.approx([0.5, 0.0, 0.5, 0.0])  # 1.0 and 0.5 s after the trainer began
     assert set(curves["arm"]) == {"drop_rate=0.0"} and set(curves["outcome"]) == {"complete"}
     assert list(load_curves("curves", store.uri, only=["train/loss"])["value"]) == [3.0]
+
+
+def test_without_a_clock_of_its_own_a_run_took_the_time_from_start_to_end(store: Store) -> None:
+    tracker = Tracker("clockless", store.uri)
+    parent = tracker.open_sweep(sweep_info("clockless"))
+    for seed, end in ((1, 3500), (2, 2000)):
+        run_id = tracker.start_run(parent, trial_info(seed=seed), at=2000)
+        tracker.log_point(run_id, replace(point(10, val__loss=3.0), seconds=math.nan), at=2000)
+        tracker.end_run(run_id, Outcome.COMPLETE, at=end)
+    frame = load_runs("clockless", store.uri)
+    assert frame["seconds"][0] == 1.5 and pd.isna(frame["seconds"][1])  # no run takes no time
+    assert set(frame["non_finite"]) == {""}
+    assert "perf/seconds" not in frame

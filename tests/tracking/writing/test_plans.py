@@ -21,7 +21,7 @@ from harness.tracking import (
     load_sweep,
     schema,
 )
-from harness.tracking.artifacts import local_folder
+from harness.tracking.places import local_folder
 from harness.tracking.writing.experiment import Experiment
 from stored_runs import PLAN, Store, sweep_info, trial_info
 
@@ -32,7 +32,7 @@ def plan_bytes(store: Store, parent: str) -> bytes:
 
 def artifact(store: Store, parent: str, name: str) -> Path:
     """The file itself, not a copy."""
-    folder = local_folder(store.client.get_run(parent).info.artifact_uri)
+    folder = local_folder(store.client.get_run(parent).info.artifact_uri, store.uri)
     assert folder is not None
     return folder / name
 

@@ -171,7 +171,7 @@ def test_outcome_status_and_reason(store: Store, outcome: Outcome, reason: str, 
 def test_a_run_is_resumed_by_its_key_and_no_point_is_stored_twice(store: Store) -> None:
     tracker = Tracker("keyed", store.uri)
     parent = tracker.open_sweep(sweep_info("keyed"))
-    run_id = tracker.start_run(parent, trial_info(), key="abc")
+    run_id = tracker.start_run(parent, trial_info(), key="abc", at=500)
     tracker.log_point(run_id, point(10, val__loss=3.0, train__loss=3.1), at=1000)
     tracker.end_run(run_id, Outcome.INTERRUPTED, "stopped", at=2000)
 
@@ -187,5 +187,22 @@ def test_a_run_is_resumed_by_its_key_and_no_point_is_stored_twice(store: Store) 
     history = store.client.get_metric_history(run_id, VAL_LOSS)
     assert [(one.step, one.value, one.timestamp) for one in history] == [(10, 3.0, 1000), (20, 2.0, 6000)]
     run = store.client.get_run(run_id)
-    assert (run.info.status, run.info.end_time) == ("FINISHED", 7000)
+    assert (run.info.status, run.info.start_time, run.info.end_time) == ("FINISHED", 500, 7000)
     assert later.start_run(parent, trial_info(), key="other", reopen=True) != run_id  # never came to MLflow: made
+
+
+def test_times_never_decrease_also_if_the_clock_is_set_back(store: Store) -> None:
+    tracker = Tracker("clock", store.uri)
+    parent = tracker.open_sweep(sweep_info("clock"))
+    run_id = tracker.start_run(parent, trial_info(), at=5000)
+    for step, at in ((0, 3000), (10, 6000), (20, 4000)):
+        tracker.log_point(run_id, point(step, val__loss=1.0), at=at)
+    tracker.end_run(run_id, Outcome.COMPLETE, at=1000)
+    history = store.client.get_metric_history(run_id, VAL_LOSS)
+    assert [(one.step, one.timestamp) for one in history] == [(0, 5000), (10, 6000), (20, 6000)]
+    info = store.client.get_run(run_id).info
+    assert (info.start_time, info.end_time) == (5000, 6000)
+    late = tracker.start_run(parent, trial_info(seed=8), at=2**43)  # on a machine whose clock is ahead
+    tracker.end_run(late, Outcome.COMPLETE, at=2**43 + 1)
+    tracker.close_sweep(parent, Outcome.COMPLETE)
+    assert store.client.get_run(parent).info.end_time == 2**43 + 1

@@ -91,6 +91,22 @@ def test_runs_of_a_dead_process_are_closed_and_own_runs_stay_open(store: Store) 
     assert store.client.get_run(own).info.status == "KILLED"
 
 
+def test_an_abandoned_sweep_ends_when_it_was_last_heard_of(store: Store) -> None:
+    parents = []
+    for identity in ("4" * 64, "5" * 64):
+        tracker = Tracker("late", store.uri)
+        parents.append(tracker.open_sweep(sweep_info("late", identity)))
+        bare = tracker.start_run(parents[-1], trial_info())  # without a point
+        tracker.tag(parents[-1], beat=str(2**43), process="")
+        tracker.runs._open.clear()
+        Tracker("late", store.uri).set_aside(identity)
+        run = store.client.get_run(bare)
+        assert (run.info.status, run.info.end_time) == ("KILLED", run.info.start_time)
+        sweep = store.client.get_run(parents[-1])
+        assert (sweep.info.status, sweep.info.end_time) == ("KILLED", 2**43)
+        assert sweep.data.tags["harness.outcome"] == "interrupted"
+
+
 def test_an_abandoned_run_is_closed_with_its_outcome_if_that_is_known(store: Store) -> None:
     tracker = Tracker("abandoned", store.uri)
     parent = tracker.open_sweep(sweep_info("abandoned"))
