@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from harness.config.objective import TOKENIZER, TOKENS, VOCABULARY
 from harness.console.cli import Command, Tracking, fail, out, whole
 from harness.console.tables import show_table, show_texts
 from harness.core import metrics
@@ -56,7 +57,7 @@ def main(
     for line in headings(a, b):
         out.print(line, soft_wrap=True)
     _section("Parameters that differ", different_params(a.params, b.params), "none")
-    _section("Final metrics", metric_rows(a.final, b.final), "none")
+    _section("Final metrics", metric_rows(a.final, b.final, _other_data(a, b)), "none")
     out.print("\nCurves over tokens, on one scale", style="bold")
     for line in curve_lines(a, b, out.width):
         out.print(line, soft_wrap=True)
@@ -68,9 +69,25 @@ def headings(a: RunDetails, b: RunDetails) -> Iterator[str]:
     for letter, run in (("A", a), ("B", b)):
         what = ", ".join(filter(None, (run.experiment, run.phase, run.outcome)))
         yield f"{letter}  {run.run_id[:12]}  {run.name}  ({what})"
-    if a.data != b.data:
-        different = "the runs were evaluated on different tokens (text, tokenizer or split)"
-        yield f"warning: {different}; do not compare their losses"
+    if other := _other_data(a, b):
+        what = "tokens of the same text; compare their bits per byte, not their losses"
+        texts = "texts or splits; do not compare their losses"
+        yield f"warning: the runs were evaluated on different {what if other == TOKENIZER else texts}"
+
+
+def _other_data(a: RunDetails, b: RunDetails) -> str:
+    """Why two runs were not evaluated on the same targets: the tokenizer alone, or `text`; empty if they were."""
+    paths = {name for name in {*a.params, *b.params} if name.startswith("data.")}
+    different = {name for name in paths if a.params.get(name) != b.params.get(name)}
+    if a.data == b.data or different == {VOCABULARY}:
+        return ""
+    return TOKENIZER if TOKENIZER in different and different <= set(TOKENS) else "text"
+
+
+def _comparable(name: str, other: str) -> bool:
+    """Whether the difference of a metric means something, if two runs differ in `_other_data`."""
+    scored = name.startswith(("val/", "val_sample/", "test/", "train/"))
+    return not scored or not other or (other == TOKENIZER and name.endswith("/bits_per_byte"))
 
 
 def different_params(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[list[str]]:
@@ -79,15 +96,21 @@ def different_params(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[list[st
     return [[name, _shown(a.get(name, _MISSING)), _shown(b.get(name, _MISSING))] for name in names]
 
 
-def metric_rows(a: Mapping[str, float], b: Mapping[str, float]) -> list[list[str]]:
-    """Rows of name, A, B and B − A; metrics of the validation split come first."""
+def metric_rows(a: Mapping[str, float], b: Mapping[str, float], other_data: str = "") -> list[list[str]]:
+    """Rows of name, A, B and B − A; metrics of the validation split come first.
+
+    Args:
+        a, b: metric → last value.
+        other_data: see `_other_data`; differences that mean nothing are left out.
+    """
 
     def place(name: str) -> tuple[int, str]:
         return next((i for i, prefix in enumerate(_ORDER) if name.startswith(prefix)), len(_ORDER)), name
 
     rows = []
     for name in sorted({*a, *b}, key=place):
-        difference = f"{b[name] - a[name]:+,.{_decimals(a[name], b[name])}f}" if name in a and name in b else "–"
+        both = name in a and name in b and _comparable(name, other_data)
+        difference = f"{b[name] - a[name]:+,.{_decimals(a[name], b[name])}f}" if both else "–"
         cells = [_number(values[name], a.get(name), b.get(name)) if name in values else "–" for values in (a, b)]
         rows.append([name, *cells, difference.replace("-", "−")])
     return rows

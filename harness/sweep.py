@@ -69,7 +69,7 @@ def main(
     """
     datasets = Datasets()
     try:
-        spec = datasets.load_spec(spec_file, settings or [])
+        spec = datasets.load_spec(spec_file, settings or [], trains_here=not (plan or status))
     except SpecError as error:
         fail(error)
     if noise_floor is not None:

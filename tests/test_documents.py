@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 from documents import ALL, COMMANDS, INLINE, LIMITS, PLACEHOLDERS, TEXTS, blocks, commands_of, prose
 from harness.config.fields import field_paths
 from harness.config.load import load_spec
-from harness.config.spec import SweepSpec
+from harness.config.spec import StudyConfig, SweepSpec
 from paths import ROOT
 
 # Tools whose own options are not checked here.
@@ -270,7 +270,7 @@ def test_python_code_compiles_and_its_imports_are_there(name: str) -> None:
                     assert hasattr(module, alias.name), f"{name}: {node.module} has no {alias.name}"
 
 
-STUDY = {f"study.{field}" for field in ("sampler", "pruner", "trials", "seeds", "delta")}
+STUDY = {f"study.{field}" for field in StudyConfig.model_fields}
 
 
 @pytest.mark.parametrize("name", TEXTS)

@@ -19,13 +19,11 @@ from harness.analysis.columns import finite
 from harness.analysis.divergence import DIVERGED, counted_runs, pairs_of
 from harness.analysis.statistics import Interval, mean_interval
 from harness.analysis.verdicts import Judgement, Verdict, judge
+from harness.config.objective import LOSS, TOKENIZER, TOKENS, Objective, tunes_tokens
 from harness.config.spec import StudyConfig
 from harness.core import metrics
 from harness.core.outcomes import Outcome, Phase
 from harness.core.text import listed
-
-_TOKENIZER: Final = "data.tokenizer"
-_VOCAB: Final = "data.vocab"
 
 
 @dataclass(frozen=True)
@@ -55,32 +53,46 @@ def complete_confirm_runs(runs: pd.DataFrame) -> pd.DataFrame:
     return runs[(runs["phase"] == Phase.CONFIRM) & (runs["outcome"] == Outcome.COMPLETE)]
 
 
-def comparability(runs: pd.DataFrame, verdict: pd.DataFrame | None = None) -> Comparability:
+def comparability(
+    runs: pd.DataFrame, verdict: pd.DataFrame | None = None, tune: Mapping[str, Sequence[Any]] | None = None
+) -> Comparability:
     """The metric that compares a sweep's verdict runs (all its runs, while there are no verdict runs).
 
     The loss per token compares models that predict the same tokens, with the tokenizer's full vocabulary or the
-    corpus's. Different tokens of the same text: bits per byte. Different texts: no metric compares them.
+    corpus's. Different tokens of the same text: bits per byte, also where a search only tried different tokens.
+    Different texts: no metric compares them.
 
     Args:
         runs: the runs of one sweep, as `load_runs` returns them.
         verdict: its `verdict_runs`, if already computed.
+        tune: dotted path → values of each tuned dimension, if they are known.
     """
     verdict = verdict_runs(runs) if verdict is None else verdict
     chosen = runs if verdict.empty else verdict
     names = [name for name in chosen if name.startswith("data.")]
     chosen = chosen[chosen[names].notna().any(axis=1)]  # a run may fail before its data parameters are known
-    text = [name for name in names if name not in (_TOKENIZER, _VOCAB)]
+    text = [name for name in names if name not in TOKENS]
     different = [name for name in text if chosen[name].astype("string").nunique(dropna=False) > 1]
     if different:
         reason = f"The arms were scored on different texts ({listed(different)} differ), so they are not ranked"
         return Comparability(metrics.VAL_BITS_PER_BYTE, False, reason + "; bits per byte describe each arm on its own.")
-    if _TOKENIZER in chosen and chosen[_TOKENIZER].nunique(dropna=False) > 1:
-        used = listed(sorted(str(name) for name in chosen[_TOKENIZER].unique()))
+    if tunes_tokens(tune or {}) or _searched_tokens(runs):
+        reason = "The search tried different tokens of the text, so runs are not compared by the loss per token"
+        return Comparability(metrics.VAL_BITS_PER_BYTE, True, reason + " but by bits per byte of the same text.")
+    if TOKENIZER in chosen and chosen[TOKENIZER].nunique(dropna=False) > 1:
+        used = listed(sorted(str(name) for name in chosen[TOKENIZER].unique()))
         reason = (
             f"The arms predict different tokens (tokenizers {used}), so they are not compared by the loss per token"
         )
         return Comparability(metrics.VAL_BITS_PER_BYTE, True, reason + " but by bits per byte of the same text.")
     return Comparability()
+
+
+def _searched_tokens(runs: pd.DataFrame) -> bool:
+    """Whether the explore trials of an arm had different tokenizers or vocabularies."""
+    explored = runs[runs["phase"] == Phase.EXPLORE]
+    tokens = explored.reindex(columns=list(TOKENS)).groupby(explored["arm"])
+    return bool(tokens.nunique().gt(1).any(axis=None))
 
 
 def compare(
@@ -155,7 +167,7 @@ def compare_counted_runs(
     if baseline is not None:
         others = [arm for arm in arms if arm != baseline]
         pairs = [pairs_of(by_arm[arm], by_arm[baseline], metric, seeds) for arm in others]
-        threshold = _in_unit(delta, metric, by_arm[baseline])
+        threshold = in_unit(delta, metric, by_arm[baseline])
         several = looks if looks is not None and len(looks) > 1 else None
         judged = dict(zip(others, judge(pairs, threshold, looks=several), strict=True))
     rows = [
@@ -174,7 +186,12 @@ def _complete(counted: pd.DataFrame) -> pd.DataFrame:
 
 
 def undecided_arms(
-    results: Sequence[Mapping[str, Any]], baseline: str, arms: Sequence[str], delta: float, looks: Sequence[int]
+    results: Sequence[Mapping[str, Any]],
+    baseline: str,
+    arms: Sequence[str],
+    delta: float,
+    looks: Sequence[int],
+    objective: Objective = LOSS,
 ) -> list[str]:
     """The arms that more seeds may still decide: those that are undecided and share a seed with the baseline.
 
@@ -183,6 +200,7 @@ def undecided_arms(
     Args:
         results: confirm runs as rows of `load_runs`; test metrics are not needed.
         baseline, arms, delta, looks: as for `compare`.
+        objective: of the sweep. Arms may have chosen the same tokens in a search over them.
     """
     if not results:
         return []
@@ -190,7 +208,8 @@ def undecided_arms(
     basis = comparability(runs)
     if not basis.ranked:  # more seeds do not make different texts comparable
         return []
-    table = compare(runs, baseline, basis.metric, arms, delta, looks)
+    metric = objective.metric if objective.ranked else basis.metric
+    table = compare(runs, baseline, metric, arms, delta, looks)
     both_diverged = (table["diverged"] > 0) & bool(table.loc[table["is_baseline"], "diverged"].sum())
     open_still = (table["verdict"] == Verdict.UNDECIDED) & (table["pairs"] > 0) & ~both_diverged
     return [str(arm) for arm in table.loc[open_still, "arm"]]
@@ -213,7 +232,7 @@ def confirm_seeds(runs: pd.DataFrame) -> list[int]:
     return sorted(int(seed) for seed in runs.loc[runs["phase"] == Phase.CONFIRM, "seed"].unique())
 
 
-def _in_unit(nats: float, metric: str, baseline: pd.DataFrame) -> float:
+def in_unit(nats: float, metric: str, baseline: pd.DataFrame) -> float:
     """Convert nats per token to the unit of `metric`; to bits per byte by the baseline's tokens per byte, else NaN."""
     if metric == metrics.VAL_LOSS:
         return nats
@@ -275,6 +294,11 @@ def intervals(comparison: pd.DataFrame, prefix: str = "") -> list[Interval]:
 def metric_name(metric: str) -> str:
     """`validation loss` for val/loss, `validation bits per byte` for val/bits_per_byte."""
     return metric.replace("val/", "validation ", 1).replace("_", " ")
+
+
+def value_name(metric: str) -> str:
+    """`loss` for val/loss, `bits per byte` for val/bits_per_byte."""
+    return "loss" if metric == metrics.VAL_LOSS else metric.partition("/")[2].replace("_", " ")
 
 
 def unit(metric: str) -> str:

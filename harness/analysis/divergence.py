@@ -97,13 +97,15 @@ def counted_runs(runs: pd.DataFrame, chosen: pd.DataFrame) -> pd.DataFrame:
 def _untrained(runs: pd.DataFrame, lost: pd.DataFrame, chosen: pd.DataFrame, metric: str) -> pd.Series:
     start = numbers(lost, "initial_val_loss")
     if metric == metrics.VAL_BITS_PER_BYTE:
-        start = start * lost["arm"].map(_bits_per_nat(runs)).astype(float)
+        own = _bits_per_nat(lost)  # a search may have tried other tokens in the same arm
+        arms = _bits_per_nat(runs).groupby(runs["arm"]).median()
+        start = start * own.fillna(lost["arm"].map(arms).astype(float))
     highest = finite(chosen, metric).groupby(chosen["seed"]).max()
     partner = lost["seed"].map(highest).astype(float)
     return start.where(~(partner > start), partner).where(start.notna(), math.nan)
 
 
 def _bits_per_nat(runs: pd.DataFrame) -> pd.Series:
-    """Arm → bits per byte for each nat per token: a constant of its tokenizer and text."""
+    """The bits per byte of each run for each nat per token: a constant of its tokenizer and text; NaN if unknown."""
     rate = numbers(runs, metrics.VAL_BITS_PER_BYTE) / numbers(runs, metrics.VAL_LOSS)
-    return rate[np.isfinite(rate)].groupby(runs["arm"]).median()
+    return rate.where(np.isfinite(rate))

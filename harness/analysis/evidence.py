@@ -17,6 +17,7 @@ from harness.analysis.comparison import (
     comparability,
     compare_counted_runs,
     confirm_seeds,
+    in_unit,
     one_run_each,
     verdict_runs,
 )
@@ -29,6 +30,7 @@ from harness.analysis.seed_noise import Spread, spread_of
 from harness.analysis.statistics import Interval, mean_interval
 from harness.analysis.trials import ArmTrials, arm_trials
 from harness.config.fields import EXCLUSIVE
+from harness.config.samplers import SAMPLERS
 from harness.config.sections import PRESET_FIELDS
 from harness.core import metrics
 from harness.core.outcomes import Outcome, Phase
@@ -121,8 +123,8 @@ class Evidence:
 
     @cached_property
     def complete_trials(self) -> pd.DataFrame:
-        """The complete explore trials with a finite loss; an arm's configuration is chosen from these."""
-        finite = np.isfinite(numbers(self.explored, metrics.VAL_LOSS))
+        """The complete explore trials with a finite result; an arm's configuration is chosen from these."""
+        finite = np.isfinite(numbers(self.explored, self.metric))
         return self.explored[(self.explored["outcome"] == Outcome.COMPLETE) & finite]
 
     @cached_property
@@ -171,7 +173,8 @@ class Evidence:
     @cached_property
     def comparability(self) -> Comparability:
         """The metric that compares the arms, and whether they can be ranked."""
-        return comparability(self.runs, self.chosen)
+        tune = {path: values for path, dimension in self.record.tune.items() for values in dimension.values()}
+        return comparability(self.runs, self.chosen, tune)
 
     @property
     def metric(self) -> str:
@@ -192,6 +195,12 @@ class Evidence:
     def delta_nats(self) -> float:
         """δ in nats per token."""
         return self.rule.delta
+
+    @cached_property
+    def delta(self) -> float:
+        """δ in the unit of the metric, converted as for the verdicts: by the baseline's tokens per byte."""
+        baseline = self.counted[self.counted["arm"] == self.record.baseline]
+        return in_unit(self.delta_nats, self.metric, baseline)
 
     @cached_property
     def comparison(self) -> pd.DataFrame:
@@ -250,6 +259,19 @@ class Evidence:
         return found if any(trials.run_ids for trials in found.values()) else {}
 
     @cached_property
+    def unmodelled(self) -> dict[str, int]:
+        """Arm → trials whose values no earlier result decided; empty for samplers that never use results."""
+        study = self.record.study
+        facts = SAMPLERS.get(str(study.get("sampler")))
+        if facts is None or not facts.learns:
+            return {}
+        planned = int(study.get("unmodelled_trials", facts.old_startup_trials))
+        return {
+            arm: min(planned, len(trials.run_ids)) if trials.random is None else trials.random
+            for arm, trials in self.trials.items()
+        }
+
+    @cached_property
     def expected_best(self) -> dict[str, Floats]:
         """Arm → expected best of k trials, where a diverged trial counts as an untrained model; shape (trials,)."""
         return {arm: expected_best(trials.counted) for arm, trials in self.trials.items()}
@@ -265,20 +287,22 @@ class Evidence:
         return crossings_of(self.expected_best) if self.ranked else []
 
     @cached_property
-    def expected_best_loss(self) -> dict[str, Floats]:
-        """Arm → expected best validation loss of k complete trials; shape (trials,)."""
-        return {arm: self._expected_best_loss(arm) for arm in self.trials_of}
+    def expected_best_complete(self) -> dict[str, Floats]:
+        """Arm → expected best of k complete trials; shape (trials,)."""
+        return {arm: self._expected_best_complete(arm) for arm in self.trials_of}
 
-    def _expected_best_loss(self, arm: str) -> Floats:
-        losses = self.trials_of[arm][metrics.VAL_LOSS].to_numpy(float)
+    def _expected_best_complete(self, arm: str) -> Floats:
+        losses = numbers(self.trials_of[arm], self.metric).to_numpy()
         same = arm in self.trials and np.array_equal(losses, self.trials[arm].counted)
         return self.expected_best[arm] if same else expected_best(losses)
 
     @cached_property
-    def loss_crossings(self) -> list[tuple[str, str, int]]:
-        """Pairs of arms whose order by `expected_best_loss` depends on k."""
-        lines = self.expected_best_loss
-        same = self.ranked and all(lines[arm] is self.expected_best.get(arm) for arm in lines)
+    def complete_crossings(self) -> list[tuple[str, str, int]]:
+        """Pairs of arms whose order by `expected_best_complete` depends on k; empty if arms are not ranked."""
+        if not self.ranked:
+            return []
+        lines = self.expected_best_complete
+        same = all(lines[arm] is self.expected_best.get(arm) for arm in lines)
         return self.crossings if same else crossings_of(lines)
 
     @cached_property

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from harness.config.fingerprint import decisive, digest_of
-from harness.core import metrics
 from harness.core.text import plural
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ def analysis_plan(spec: SweepSpec) -> dict[str, Any]:
     from harness.analysis.significance import ALPHA, look_levels  # scipy
 
     arms = [arm.name for arm in spec.arms()]
-    metric, ranked = _metric_and_ranked(spec)
+    metric, ranked = spec.objective.metric, spec.objective.ranked
     comparisons = len(arms) - 1 if ranked else 0
     several = len(spec.looks) > 1
     why = "arms that are scored on different texts are not ranked" if not ranked else "there is one arm"
@@ -43,9 +42,7 @@ def analysis_plan(spec: SweepSpec) -> dict[str, Any]:
         "arms": arms,
         "trials": spec.trials,
         "selection": (
-            f"lowest final {metrics.VAL_LOSS} of the arm's complete explore trials"
-            if spec.tune
-            else "none: nothing is tuned"
+            f"lowest final {metric} of the arm's complete explore trials" if spec.tune else "none: nothing is tuned"
         ),
         "seeds": len(spec.seeds),
         "looks": list(spec.looks),
@@ -71,12 +68,3 @@ def analysis_plan(spec: SweepSpec) -> dict[str, Any]:
 def plan_digest(plan: Mapping[str, Any]) -> str:
     """SHA-256 (hex) of a plan, independent of the order of its fields."""
     return digest_of(dict(plan))
-
-
-def _metric_and_ranked(spec: SweepSpec) -> tuple[str, bool]:
-    """The metric that compares the arms, and whether they can be compared: `comparability` before there are runs."""
-    data = [spec.run_config(arm.values).data for arm in spec.arms()]
-    texts = [config.model_dump(exclude={"tokenizer", "vocab"}) for config in data]
-    ranked = all(text == texts[0] for text in texts)
-    same = ranked and len({config.tokenizer for config in data}) == 1
-    return metrics.VAL_LOSS if same else metrics.VAL_BITS_PER_BYTE, ranked

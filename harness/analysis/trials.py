@@ -22,6 +22,7 @@ from harness.analysis.search_quality import (
     nearest_diverged,
     place,
 )
+from harness.config.objective import TOKENS
 from harness.core import metrics
 from harness.core.outcomes import Outcome, Phase
 
@@ -46,6 +47,8 @@ class ArmTrials:
         losses: their losses, shape (n,).
         diverged: tuned values of each diverged trial.
         initial: loss of an untrained model, in the unit of `losses`; NaN if it was not measured.
+        random: trials whose values no result decided; None if it was not recorded.
+        untrained: the same for each diverged trial, with its own tokens, as far as it is known.
     """
 
     arm: str
@@ -56,6 +59,8 @@ class ArmTrials:
     losses: Floats
     diverged: tuple[Mapping[str, Any], ...]
     initial: float
+    untrained: Floats
+    random: int | None = None
 
     def number_of(self, *outcomes: Outcome) -> int:
         """The number of trials with these outcomes; without arguments, of those that are still running."""
@@ -74,8 +79,7 @@ class ArmTrials:
     @cached_property
     def counted(self) -> Floats:
         """Losses of complete trials and, for each diverged one, the loss of an untrained model; shape (n,)."""
-        diverged = self.number_of(Outcome.DIVERGED) if math.isfinite(self.initial) else 0
-        return np.concatenate([self.losses, np.full(diverged, self.initial)])
+        return np.concatenate([self.losses, self.untrained])
 
     @property
     def best(self) -> Mapping[str, Any] | None:
@@ -135,6 +139,7 @@ def arm_trials(
         done = mine[(mine["outcome"] == Outcome.COMPLETE) & np.isfinite(numbers(mine, metric).to_numpy())]
         complete, known = _tuned(done, tune)
         initial = _initial(mine, metric)
+        initial = initial if math.isfinite(initial) else typical
         found[arm] = ArmTrials(
             arm=arm,
             tune=tune,
@@ -143,13 +148,15 @@ def arm_trials(
             complete=complete,
             losses=numbers(done, metric).to_numpy()[known],
             diverged=_tuned(mine[mine["outcome"] == Outcome.DIVERGED], tune)[0],
-            initial=initial if math.isfinite(initial) else typical,
+            initial=initial,
+            untrained=_untrained(mine, metric, initial),
+            random=_random(mine),
         )
     return found
 
 
 def _initial(explored: pd.DataFrame, metric: str) -> float:
-    """The median loss before training, converted from nats: within an arm, bits per byte are a fixed multiple of it."""
+    """The median loss before training, converted from nats: with equal tokens, bits per byte are a multiple of it."""
     wanted = ("initial_val_loss", metrics.VAL_LOSS, metric)
     initial, loss, score = (numbers(explored, name).to_numpy() for name in wanted)
     start = initial[np.isfinite(initial)]
@@ -157,6 +164,24 @@ def _initial(explored: pd.DataFrame, metric: str) -> float:
         return float(np.median(start)) if start.size else math.nan
     rates = (score / loss)[np.isfinite(score) & np.isfinite(loss)]
     return float(np.median(start) * np.median(rates)) if start.size and rates.size else math.nan
+
+
+def _random(mine: pd.DataFrame) -> int | None:
+    if "point" not in mine or mine["point"].isna().any():
+        return None
+    return int((mine["point"] == "random").sum())
+
+
+def _untrained(mine: pd.DataFrame, metric: str, typical: float) -> Floats:
+    """The loss before training for each diverged trial of an arm: that of the trials with the same tokens."""
+    tokens = mine.reindex(columns=list(TOKENS)).astype("string").fillna("")
+    found: list[float] = []
+    for _, same in mine.groupby([tokens[name] for name in TOKENS], sort=False):
+        own = _initial(same, metric)
+        lost = int((same["outcome"] == Outcome.DIVERGED).sum())
+        found += [own if math.isfinite(own) else typical] * lost
+    values = np.array(found, dtype=np.float64)
+    return values[np.isfinite(values)]
 
 
 def _tuned(runs: pd.DataFrame, tune: Space) -> tuple[tuple[dict[str, Any], ...], npt.NDArray[np.bool_]]:

@@ -13,13 +13,27 @@ from typing import Any, Protocol
 
 from pydantic import ValidationError
 
-from harness.config.fields import arm_name
+from harness.config.effect import Effect, effect_of, reason
+from harness.config.fields import arm_name, value_key
 from harness.config.messages import explain
+from harness.config.objective import TOKENIZER
 from harness.config.run import RunConfig
 from harness.config.sections import DataConfig
 from harness.config.spec import Dimension, SweepSpec, combinations
+from harness.core.text import listed
 
 MAX_CHECKED = 2000  # combinations of compared and tuned values that are checked
+
+# Values from the low end of a wide range of integers that are checked, besides the high end. The rules between fields
+# are bounds, which fail at an end, and divisibility: a divisor over 1 does not divide two numbers in a row, and no
+# number up to 2^62 is divisible by 64 numbers in a row.
+CONSECUTIVE = 64
+
+# Fields that a rule connects with another one, or that enable another one. Any other field is checked by itself.
+_CONNECTED = (
+    *("data.", "model.context_length", "model.emb_dim", "model.n_heads", "model.preset", "model.vocab_size"),
+    *("train.batch_", "train.budget.", "train.device", "train.final_fraction", "train.sample.", "train.schedule"),
+)
 
 # Tokens of each split, by name, of the corpus that a data section names.
 SplitSizes = Callable[[DataConfig], Mapping[str, int]]
@@ -45,20 +59,25 @@ class RunChecks:
 
     def __init__(self, report: Callable[[str, str], None]) -> None:
         self.report = report
+        self._sizes: dict[DataConfig, Mapping[str, int] | None] = {}  # tokens of each split, as far as they are known
 
     def runs_of(self, spec: SweepSpec) -> list[tuple[str, RunConfig]]:
-        """Every arm with every tuned value or end of a range, as (where it is written, config)."""
+        """Every arm with every tuned value or end of a range, as (where it is written, config).
+
+        Fields that no rule connects with others keep their first value in combinations.
+        """
         runs: list[tuple[str, RunConfig]] = []
-        singles = [(f"compare.{path}", {path: value}) for path, values in spec.compare.items() for value in values]
-        singles += [
-            (f"tune.{path}", {path: value}) for path, dim in spec.tune.items() for value in _checked_values(dim)
+        good = [
+            self._try(spec, f"compare.{path}", {path: value}, runs)
+            for path, values in spec.compare.items()
+            for value in values
         ]
-        good = [self._try(spec, where, values, runs) for where, values in singles]
+        for path, dimension in spec.tune.items():
+            tried = (self._try(spec, f"tune.{path}", {path: value}, runs) for value in _checked_values(dimension))
+            good.append(all(list(tried) if dimension.kind == "choice" else tried))  # one mistake per range is enough
         if not all(good):  # their combinations would repeat the same mistakes
             return runs
-        each = max(1, MAX_CHECKED // math.prod(len(values) for values in spec.compare.values()))
-        tuned = itertools.islice(itertools.product(*(_checked_values(dim) for dim in spec.tune.values())), each)
-        inside = [dict(zip(spec.tune, values, strict=True)) for values in tuned]
+        inside = _tuned_combinations(spec)
         for arm in combinations(spec.compare):
             for values in inside:
                 if len(arm) + len(values) > 1:
@@ -83,7 +102,7 @@ class RunChecks:
     def splits(self, runs: Iterable[tuple[str, RunConfig]], split_sizes: SplitSizes) -> list[tuple[str, RunConfig]]:
         """Report contexts that are too long for a split; returns the runs whose corpus can be read."""
         runs = list(runs)
-        sizes: dict[DataConfig, Mapping[str, int] | None] = {}
+        sizes = self._sizes
         seen: set[tuple[DataConfig, int]] = set()
         for where, config in runs:
             if (config.data, config.model.context_length) in seen:
@@ -104,6 +123,121 @@ class RunChecks:
                         f"(a window needs one token more than its length)",
                     )
         return [(where, config) for where, config in runs if sizes[config.data] is not None]
+
+    def budgets(self, runs: Iterable[tuple[str, RunConfig]]) -> None:
+        """Report budgets that are smaller than one step, which would be exceeded by it."""
+        seen: set[tuple[object, ...]] = set()
+        for where, config in runs:
+            key = (config.data, config.train.budget, config.sequences_per_step, config.model.context_length)
+            if key in seen:
+                continue
+            seen.add(key)
+            if message := self._too_small(config):
+                connected = ("train.budget", "train.batch", "model.context_length", "data.")
+                varied = where.partition(".")[2].startswith(connected)
+                kind = next(kind for kind, value in config.train.budget.model_dump().items() if value is not None)
+                self.report(where if varied else f"train.budget.{kind}", message)
+
+    def _too_small(self, config: RunConfig) -> str:
+        """What is wrong with a budget of less than one step; empty if nothing is."""
+        budget, step = config.train.budget, config.tokens_per_step
+        smaller = "or smaller batches"
+        if budget.epochs is not None and (sizes := self._sizes.get(config.data)):
+            windows = (sizes["train"] - 1) // config.model.context_length
+            if windows and budget.epochs * windows + 1e-6 < config.sequences_per_step:
+                least = config.sequences_per_step / windows
+                return (
+                    f"found {budget.epochs:g}, and the {config.sequences_per_step} windows of one step are {least:.3g} "
+                    f"epochs of this text; allowed: at least {least:.3g}, {smaller}"
+                )
+        if budget.tokens is not None and budget.tokens < step:
+            return f"found {budget.tokens}; allowed: at least the {step} tokens of one step, {smaller}"
+        known = config.data.vocab == "full" or config.model.vocab_size is not None
+        if budget.flops is not None and known and budget.flops < (flops := step * config.flops_per_token):
+            return f"found {budget.flops:g}; allowed: at least the {flops:.3g} FLOPs of one step, {smaller}"
+        return ""
+
+    def samples(self, spec: SweepSpec, runs: Iterable[tuple[str, RunConfig]]) -> None:
+        """Report a pruner that would compare trials by samples of different validation windows."""
+        paths = [path for path in ("model.context_length", TOKENIZER) if len(_values(spec.tune.get(path))) > 1]
+        sampled = any(
+            (sizes := self._sizes.get(config.data)) and config.samples_validation(sizes["val"]) for _, config in runs
+        )
+        if spec.study.pruner != "none" and paths and sampled:
+            self.report(
+                "train.eval_tokens",
+                f"found {spec.base.train.eval_tokens} with study.pruner {spec.study.pruner} and a tuned {paths[0]}: "
+                "each trial would be pruned by another sample of the text; allowed: null, or pruner none",
+            )
+
+    def effects(self, spec: SweepSpec, devices: Sequence[str] = ()) -> None:
+        """Report arms that train alike, and tuned fields that change no loss.
+
+        Args:
+            spec: whose runs are valid.
+            devices: of this machine; empty if it is not known where the sweep trains.
+        """
+        inside = _tuned_combinations(spec)
+        if not spec.same_arms:
+            alike: dict[tuple[Effect, ...], dict[str, Any]] = {}
+            for arm in combinations(spec.compare):
+                effects = tuple(self._effect(spec, {**arm, **values}, devices) for values in inside)
+                other = alike.setdefault(effects, arm)
+                if other is not arm:
+                    self._report_alike(other, arm)
+                    break  # one pair is enough
+        for path, dimension in spec.tune.items():
+            ends = [dimension.values[0], *dimension.values[1:]]
+            if len(ends) > 1 and not self._acts(spec, path, ends, inside, devices):
+                why = reason(path)
+                self.report(
+                    f"tune.{path}", f"changes no loss{f' ({why})' if why else ''}; allowed: fields that change one"
+                )
+
+    def _acts(
+        self,
+        spec: SweepSpec,
+        path: str,
+        ends: Sequence[Any],
+        inside: Sequence[Mapping[str, Any]],
+        devices: Sequence[str],
+    ) -> bool:
+        """Whether two values of a tuned field differ in effect, in any arm and with any values of the others."""
+        for arm in combinations(spec.compare):
+            for values in inside:
+                try:
+                    found = {self._effect(spec, {**arm, **values, path: value}, devices) for value in ends}
+                except ValueError:  # no valid run; too many combinations to have checked it before
+                    return True
+                if len(found) > 1:
+                    return True
+        return False
+
+    def _effect(self, spec: SweepSpec, values: Mapping[str, Any], devices: Sequence[str]) -> Effect:
+        config = spec.run_config(values)
+        sizes = self._sizes.get(config.data)
+        return effect_of(config, sizes["train"] if sizes else None, devices)
+
+    def _report_alike(self, one: Mapping[str, Any], other: Mapping[str, Any]) -> None:
+        paths = [path for path in one if value_key(one[path]) != value_key(other[path])]
+        where = f"compare.{paths[0]}" if len(paths) == 1 else "compare"
+        names = [arm_name({path: arm[path] for path in paths}) for arm in (one, other)]
+        why = listed(filter(None, (reason(path) for path in paths)))
+        self.report(
+            where,
+            f"found {names[0]} and {names[1]}, which train the same runs{f' ({why})' if why else ''}; "
+            "allowed: arms that differ, or equal values in all arms (an A/A sweep)",
+        )
+
+    def devices(self, runs: Iterable[tuple[str, RunConfig]], available: Sequence[str]) -> None:
+        """Report devices that this machine does not have."""
+        reported = set()
+        for where, config in runs:
+            name = config.train.device
+            if name != "auto" and name not in available and name not in reported:
+                reported.add(name)
+                path = where if where.endswith("train.device") else "train.device"
+                self.report(path, f"found {name}; allowed on this machine: {', '.join(['auto', *available])}")
 
     def vocabularies(self, runs: Iterable[tuple[str, RunConfig]], codec_of: Callable[[DataConfig], Codec]) -> None:
         """Report vocabulary sizes and prompts that do not fit, for runs with `data.vocab: corpus`."""
@@ -143,8 +277,25 @@ class RunChecks:
             return None
 
 
+def _tuned_combinations(spec: SweepSpec) -> list[dict[str, Any]]:
+    """Combinations of tuned values, about `MAX_CHECKED` with all arms; fields that no rule connects keep one value."""
+    each = max(1, MAX_CHECKED // math.prod(len(values) for values in spec.compare.values()))
+    checked = [
+        _checked_values(dimension) if path.startswith(_CONNECTED) else dimension.values[:1]
+        for path, dimension in spec.tune.items()
+    ]
+    return [dict(zip(spec.tune, values, strict=True)) for values in itertools.islice(itertools.product(*checked), each)]
+
+
+def _values(dimension: Dimension | None) -> Sequence[Any]:
+    return () if dimension is None else dimension.values
+
+
 def _checked_values(dimension: Dimension) -> Sequence[Any]:
-    """The values of a dimension that are checked: both ends of a range, all values of a small range of integers."""
-    if dimension.kind == "int_uniform" and dimension.values[1] - dimension.values[0] < MAX_CHECKED:
-        return range(int(dimension.values[0]), int(dimension.values[1]) + 1)
-    return dimension.values
+    """The values of a dimension that are checked: all of a choice, both ends of a range, of integers also a few."""
+    if dimension.kind != "int_uniform":
+        return dimension.values
+    low, high = (int(value) for value in dimension.values)
+    if high - low < MAX_CHECKED:
+        return range(low, high + 1)
+    return [*range(low, low + CONSECUTIVE), high]

@@ -19,6 +19,7 @@ from harness.config.checks import Codec, RunChecks, SplitSizes
 from harness.config.fields import EXCLUSIVE, field_paths, format_value, override, value_key
 from harness.config.fingerprint import WITHOUT_EFFECT
 from harness.config.messages import explain, fitting_kinds
+from harness.config.objective import TEXTS
 from harness.config.run import RunConfig
 from harness.config.samplers import SAMPLERS
 from harness.config.sections import PRESETS, DataConfig
@@ -32,6 +33,8 @@ MAX_ARMS = 1000
 MAX_GRID = 100_000  # points
 MAX_TEXT = 200  # characters of a compared text: an arm, its study and its runs are named after it
 _OPTIONS_SHOWN = 20
+_OF_THE_MACHINE = ("train.device", "train.precision", "train.compile")  # depend on the device
+_ANYWHERE = ("auto", "cpu")  # devices of every machine
 
 
 def load_spec(
@@ -39,6 +42,7 @@ def load_spec(
     settings: Sequence[str] = (),
     split_sizes: SplitSizes | None = None,
     codec_of: Callable[[DataConfig], Codec] | None = None,
+    devices: Callable[[], Sequence[str]] | None = None,
 ) -> SweepSpec:
     """Read, check and freeze a spec.
 
@@ -49,11 +53,14 @@ def load_spec(
             a ValueError with a `field` attribute. None: the corpus is not read.
         codec_of: returns the tokenizer of a corpus, for runs with `data.vocab: corpus`. Called only for corpora that
             `split_sizes` accepts.
+        devices: returns the devices of this machine, the one that `auto` takes first, if the sweep trains here. Called
+            only for specs that name a device, or that compare or tune how one is used. None: the sweep does not train
+            here.
 
     Raises:
         SpecError: with every mistake that was found.
     """
-    return _Loader(read_yaml(path)).load(settings, split_sizes, codec_of)
+    return _Loader(read_yaml(path)).load(settings, split_sizes, codec_of, devices)
 
 
 class _Loader:
@@ -68,6 +75,7 @@ class _Loader:
         settings: Sequence[str],
         split_sizes: SplitSizes | None,
         codec_of: Callable[[DataConfig], Codec] | None,
+        devices: Callable[[], Sequence[str]] | None,
     ) -> SweepSpec:
         self.apply_settings(settings)
         for section in self.values:
@@ -84,6 +92,7 @@ class _Loader:
         self.check_exclusive([*compare, *tune])
         if study is not None and study.seeds == 0 and not tune:
             self.report("study.seeds", "found 0; allowed: at least 1 where nothing is tuned")
+        self.check_random_choices(study, tune)
         if study is not None and isinstance(study.seeds, SeedRange) and not compare:
             self.report("study.seeds", "found a range, and nothing is compared; allowed: a whole number")
         baseline = self.baseline(compare)
@@ -95,6 +104,14 @@ class _Loader:
                 good = checks.splits(runs, split_sizes)
                 if codec_of is not None:
                     checks.vocabularies(good, codec_of)
+            checks.budgets(runs)
+            checks.samples(spec, runs)
+            named = base.train.device not in _ANYWHERE or not {*compare, *tune}.isdisjoint(_OF_THE_MACHINE)
+            available = tuple(devices()) if devices is not None and named else ()
+            if available:
+                checks.devices(runs, available)
+            if not self.problems:
+                checks.effects(spec, available)
         elif split_sizes is not None:
             self.check_corpus(split_sizes)
         if self.problems:
@@ -270,12 +287,23 @@ class _Loader:
                 self.report(where, f"found a text of over {MAX_TEXT} characters; allowed: shorter ones")
             elif study is not None and SAMPLERS[study.sampler].choices_only and kind != "choice":
                 self.report(where, f"found {kind} with study.sampler {study.sampler}; allowed: choice")
+            elif path in TEXTS and len(written[kind]) > 1:
+                message = "changes the validation text, so that its trials cannot be compared"
+                self.report(where, f"{message}; allowed: one value, under data")
             else:
                 tune[path] = Dimension(kind, tuple(written[kind]))
         points = math.prod(len(dimension.values) for dimension in tune.values())
         if study is not None and SAMPLERS[study.sampler].choices_only and points > MAX_GRID:
             self.report("tune", f"found a grid of {points:,} points; allowed: at most {MAX_GRID:,}")
         return tune
+
+    def check_random_choices(self, study: StudyConfig | None, tune: Mapping[str, Dimension]) -> None:
+        """Report a sampler that would draw every tuned dimension at random."""
+        kinds = {dimension.kind for dimension in tune.values()}
+        if study is not None and kinds == {"choice"} and SAMPLERS[study.sampler].random_choices:
+            others = " | ".join(name for name, facts in SAMPLERS.items() if not facts.random_choices)
+            message = "which draws choices at random, and every tuned dimension is one"
+            self.report("study.sampler", f"found {study.sampler}, {message}; allowed: {others}")
 
     def check_corpus(self, split_sizes: SplitSizes) -> None:
         """Check the corpus even though other sections have mistakes."""

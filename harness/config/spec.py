@@ -12,6 +12,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError
@@ -19,8 +20,9 @@ from ruamel.yaml import YAML
 
 from harness.config.fields import arm_name, override, value_key
 from harness.config.fingerprint import decisive, digest_of, training_code
+from harness.config.objective import LOSS, Objective, search_objective
 from harness.config.run import RunConfig, flatten
-from harness.config.samplers import PRUNERS, SAMPLERS
+from harness.config.samplers import PRUNERS, SAMPLERS, population, startup_trials
 from harness.config.sections import Config, DataConfig, Whole
 from harness.core.text import shown
 
@@ -92,6 +94,9 @@ class StudyConfig(Config):
     )
     trials: Annotated[Whole, Field(ge=1)] = 10
     """Trials per arm, in total. Without `tune` there are none; a grid has as many as it has points."""
+    startup_trials: Annotated[Whole | None, Field(ge=1)] = None
+    """Trials of an arm that `tpe`, `gp` or `cmaes` draw at random before they use results. `null`: a third of the
+    trials, at least 2 and at most 5; 1 for `cmaes`."""
     seeds: Annotated[int | SeedRange | None, BeforeValidator(_seeds)] = None
     """Confirm runs per arm. `null`: 3, or 1 where nothing is compared or tuned. `{min: 4, max: 16}`: 4, then 8, then
     16 while a verdict is undecided."""
@@ -202,6 +207,38 @@ class SweepSpec:
         return min(self.study.trials, points) if "trials" in self.study.model_fields_set else points
 
     @property
+    def startup_trials(self) -> int:
+        """Trials of an arm that must finish before the sampler uses results; 0 for a sampler that uses none."""
+        facts = SAMPLERS[self.study.sampler]
+        if not self.tune or not facts.learns:
+            return 0
+        return self.study.startup_trials or startup_trials(self.trials, facts.most_startup_trials)
+
+    @property
+    def population(self) -> int:
+        """Trials of one generation of CMA-ES; 0 for other samplers."""
+        numeric = sum(dimension.kind != "choice" for dimension in self.tune.values())
+        return population(numeric, self.trials) if self.study.sampler == "cmaes" and numeric else 0
+
+    @property
+    def unmodelled_trials(self) -> int:
+        """Trials of an arm that are chosen without any result, if they run one after the other."""
+        return min(self.trials, self.startup_trials + self.population)
+
+    @cached_property
+    def objective(self) -> Objective:
+        """What the trials minimise, and whether arms can be compared by it."""
+        tuned = {path: dimension.values for path, dimension in self.tune.items()}
+        return search_objective((arm.values for arm in self.arms()), tuned)
+
+    def data_configs(self) -> tuple[DataConfig, ...]:
+        """The different data sections of the runs: of every arm, with every tuned tokenizer and vocabulary."""
+        tuned = {path: dimension.values for path, dimension in self.tune.items() if path.startswith("data.")}
+        choices = list(combinations(tuned))
+        found = (self.run_config({**arm.values, **values}).data for arm in self.arms() for values in choices)
+        return tuple(dict.fromkeys(found))
+
+    @property
     def seeds(self) -> tuple[int, ...]:
         """Seeds of the confirm runs: fresh ones (the search used `train.seed`), the same in every arm.
 
@@ -259,7 +296,10 @@ class SweepSpec:
         The name, the question, the baseline, the numbers of trials and seeds and how often a run's state is saved are
         left out: a change of these continues the sweep; any other change begins a new one.
         """
-        return digest_of({**_decisive(self.plain()), "data_sha256": data_sha256, "code": training_code()})
+        parts = {**_decisive(self.plain()), "data_sha256": data_sha256, "code": training_code()}
+        if self.tune and self.objective != LOSS:  # earlier versions stored nats per token in these studies
+            parts["objective"] = self.objective.metric
+        return digest_of(parts)
 
     def changed_fields(self, stored: str) -> list[str]:
         """Dotted paths of the fields that decide a sweep's numbers and differ from another sweep's.
@@ -312,7 +352,8 @@ def _written_out(config: Config) -> dict[str, Any]:
 def _decisive(plain: Mapping[str, Any]) -> dict[str, Any]:
     """A resolved spec without what `SweepSpec.identity` leaves out."""
     kept = {name: part for name, part in decisive(plain).items() if name not in ("name", "question", "baseline")}
-    return {**kept, "study": {name: plain["study"][name] for name in ("sampler", "pruner")}}
+    study = {name: plain["study"][name] for name in ("sampler", "pruner", "startup_trials") if name in plain["study"]}
+    return {**kept, "study": study}
 
 
 def combinations(compare: Mapping[str, tuple[Any, ...]]) -> Iterator[dict[str, Any]]:

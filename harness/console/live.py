@@ -16,6 +16,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.text import Text
 
+from harness.config.objective import LOSS, Objective
 from harness.console.output import encodable, with_ascii_layout
 from harness.console.plain import PlainLines
 from harness.console.state import ArmTally, RunProgress, SweepState
@@ -84,7 +85,7 @@ class LiveTable:
         ]
         yield Text()
         free = height - len(runs) - 4  # minus a blank line, the headings, the sweep's line, the cursor's line
-        yield from arm_lines(arms, runs, width, max(2, free))
+        yield from arm_lines(arms, runs, width, max(2, free), state.objective)
         for run in runs:
             yield run_line(run, width, state.now())
         yield sweep_line(state, width)
@@ -123,7 +124,7 @@ def run_line(run: RunProgress, width: int, now: float) -> Text:
     left = f"{clock(seconds * (1 - run.progress) / run.done):>5} left" if run.done >= 0.02 else ""
     parts = [  # (text, priority): the highest number is dropped first where there is no room
         (f"{run.progress:4.0%}", 0),
-        (f"{run.val_name} {run.val_loss:.3f}" if run.val_loss is not None else "", 1),
+        (f"{run.val_name} {run.value:.3f}" if run.value is not None else "", 1),
         (f"train {run.train_loss:.3f}" if run.train_loss is not None else "", 3),
         (f"{speed:>7,.0f} tok/s" if speed else "", 4),
         (left, 2),
@@ -141,14 +142,21 @@ def run_line(run: RunProgress, width: int, now: float) -> Text:
     return line
 
 
-def arm_lines(arms: Sequence[ArmTally], runs: Iterable[RunProgress], width: int, height: int) -> list[Text]:
-    """The table of arms, headings first: counts, the best trial's loss and the mean loss of the confirm runs.
+def arm_lines(
+    arms: Sequence[ArmTally],
+    runs: Iterable[RunProgress],
+    width: int,
+    height: int,
+    objective: Objective = LOSS,
+) -> list[Text]:
+    """The table of arms, headings first: counts, the best trial's value and the mean value of the confirm runs.
 
     Args:
         arms: in the order of the spec.
         runs: the running trials.
         width: cells.
         height: lines, headings included. If there are too many arms, those that train are shown first.
+        objective: the metric of the values. The best arm is coloured, unless arms cannot be compared.
     """
     if not arms:
         return []
@@ -160,9 +168,9 @@ def arm_lines(arms: Sequence[ArmTally], runs: Iterable[RunProgress], width: int,
     columns = [("arm", [arm.name for arm in shown])]
     if any(arm.trials for arm in arms):
         columns.append(("explored", [f"{arm.explored}/{arm.trials}" for arm in shown]))
-        columns.append(("best trial", [_loss(arm.best) for arm in shown]))
+        columns.append(("best trial", [_value(arm.best) for arm in shown]))
     columns.append(("confirmed", [f"{arm.confirmed}/{arm.seeds}" for arm in shown]))
-    columns.append(("mean val loss", [_loss(arm.confirmed_loss) for arm in shown]))
+    columns.append((f"mean val {objective.unit}", [_value(arm.mean_result) for arm in shown]))
     columns.append(("running", [str(training.count(arm.name) or "–") for arm in shown]))
     widths = [max(map(cell_len, (heading, *cells))) for heading, cells in columns]
     least = min(widths[0], _MIN_NAME)
@@ -170,7 +178,7 @@ def arm_lines(arms: Sequence[ArmTally], runs: Iterable[RunProgress], width: int,
         columns.pop()
         widths.pop()
     widths[0] = min(widths[0], max(1, width - sum(len(_GAP) + one for one in widths[1:])))
-    best = min((loss for arm in arms if (loss := arm.best) is not None), default=None)
+    best = min((value for arm in arms if (value := arm.best) is not None), default=None) if objective.ranked else None
     lines = [_row([heading for heading, _ in columns], widths, "bold")]
     for place, arm in enumerate(shown):
         style = "cyan" if arm.best is not None and arm.best == best and len(arms) > 1 else ""
@@ -187,5 +195,5 @@ def _row(cells: Sequence[str], widths: Sequence[int], style: str) -> Text:
     return Text(_GAP.join((name, *rest)), style=style, no_wrap=True)
 
 
-def _loss(loss: float | None) -> str:
-    return "–" if loss is None else f"{loss:.4f}"
+def _value(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"

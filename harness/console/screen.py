@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from harness.config.objective import LOSS, Objective
 from harness.console.event_log import EventLog
 from harness.console.state import ArmTally, RunProgress, SweepState
 from harness.console.text import clock, losses
@@ -56,15 +57,18 @@ class Screen:
     def __exit__(self, *_: object) -> None:
         self.view.close()
 
-    def sweep_started(self, total: int, work: float, arms: Sequence[ArmTally] = ()) -> None:
+    def sweep_started(
+        self, total: int, work: float, arms: Sequence[ArmTally] = (), objective: Objective = LOSS
+    ) -> None:
         """A sweep starts training.
 
         Args:
             total: runs to train now.
             work: of all of them, in the unit of `run_started`.
             arms: what earlier processes have done.
+            objective: the metric of the values that are shown, and whether arms can be compared by it.
         """
-        self.state.sweep_started(total, work, arms)
+        self.state.sweep_started(total, work, arms, objective)
         self.log.write(f"started the sweep: {total} runs")
 
     def runs_added(self, runs: int, work: float, seeds: Mapping[str, int] | None = None) -> None:
@@ -91,7 +95,7 @@ class Screen:
         """A run has finished; the first line of `reason` is shown."""
         run, seconds = self.state.run_finished(key, outcome)
         seconds = run.last.seconds if run.last else seconds  # the run's own clock, as in the report
-        loss = "" if run.val_loss is None else f"{run.val_name} loss {run.val_loss:.4f}"
+        loss = "" if run.value is None else f"{run.full_name} {run.value:.4f}"
         why = "" if outcome is Outcome.COMPLETE else str(outcome)
         if reason:
             why += f": {printable(reason.splitlines()[0])}"

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from harness.config.objective import LOSS, Objective, curve_value
 from harness.console.eta import TimeLeft, time_left
 from harness.core import metrics
 from harness.core.metrics import Point
@@ -23,8 +24,8 @@ class ArmTally:
         name: of the arm.
         trials, seeds: explore and confirm runs that are planned.
         explored, confirmed: those that are done.
-        best: lowest final validation loss of a trial; None before there is one.
-        losses: final validation losses of the confirm runs.
+        best: lowest final value of a trial, in the metric of the sweep's objective; None before there is one.
+        results: final values of the confirm runs, in the same metric.
     """
 
     name: str
@@ -33,23 +34,23 @@ class ArmTally:
     explored: int = 0
     confirmed: int = 0
     best: float | None = None
-    losses: list[float] = field(default_factory=list)
+    results: list[float] = field(default_factory=list)
 
     @property
-    def confirmed_loss(self) -> float | None:
+    def mean_result(self) -> float | None:
         """The mean over confirm runs."""
-        return sum(self.losses) / len(self.losses) if self.losses else None
+        return sum(self.results) / len(self.results) if self.results else None
 
-    def add(self, phase: Phase, outcome: Outcome, loss: float | None) -> None:
+    def add(self, phase: Phase, outcome: Outcome, value: float | None) -> None:
         """Count a run that has finished."""
-        complete = outcome is Outcome.COMPLETE and loss is not None
+        complete = outcome is Outcome.COMPLETE and value is not None
         if phase is Phase.CONFIRM:
             self.confirmed += outcome.is_result
-            self.losses += [loss] if complete and loss is not None else []
+            self.results += [value] if complete and value is not None else []
         else:
             self.explored += outcome.is_result or outcome is Outcome.PRUNED
-            if complete and loss is not None:
-                self.best = loss if self.best is None else min(self.best, loss)
+            if complete and value is not None:
+                self.best = value if self.best is None else min(self.best, value)
 
 
 @dataclass
@@ -62,8 +63,10 @@ class RunProgress:
         started: when, on the state's clock.
         warm: whether its worker was running already. Otherwise the clock starts at the first point.
         last: its newest point.
-        train_loss, val_loss: the newest.
-        sampled: whether `val_loss` was measured on a sample of the split.
+        objective: of the sweep.
+        train_loss: the newest.
+        value: the newest value of the objective on validation text.
+        sampled: whether `value` was measured on a sample of the split.
         resumed_from: share of the budget that was spent before this process trained it.
     """
 
@@ -75,14 +78,21 @@ class RunProgress:
     warm: bool = True
     last: Point | None = None
     train_loss: float | None = None
-    val_loss: float | None = None
+    value: float | None = None
     sampled: bool = False
     resumed_from: float = 0.0
+    objective: Objective = LOSS
 
     @property
     def val_name(self) -> str:
-        """What to call `val_loss`."""
-        return "val sample" if self.sampled else "val"
+        """What to call `value` beside a training loss: `val`, `val sample`, `val bits/byte`."""
+        unit = "" if self.objective.unit == "loss" else f" {self.objective.unit}"
+        return ("val sample" if self.sampled else "val") + unit
+
+    @property
+    def full_name(self) -> str:
+        """What to call `value` by itself: `val loss`, `val bits/byte`."""
+        return self.val_name + (" loss" if self.objective.unit == "loss" else "")
 
     @property
     def progress(self) -> float:
@@ -102,8 +112,9 @@ class RunProgress:
         self.last = point
         self.train_loss = point.metrics.get(metrics.TRAIN_LOSS, self.train_loss)
         if point.evaluated:  # the final evaluation always covers the whole split
-            self.val_loss = point.metrics.get(metrics.VAL_LOSS, point.curve_loss)
-            self.sampled = metrics.VAL_LOSS not in point.metrics
+            metric = self.objective.metric
+            self.value = point.metrics.get(metric, curve_value(point, metric))
+            self.sampled = metric not in point.metrics
 
 
 class SweepState:
@@ -117,6 +128,7 @@ class SweepState:
         runs: those that train now, by key.
         total: runs of this process, as far as they are known.
         finished: those of them that have finished.
+        objective: of the sweep: the metric of all its values.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -125,12 +137,16 @@ class SweepState:
         self.runs: dict[int, RunProgress] = {}
         self.total = 0
         self.finished = 0
+        self.objective = LOSS
         self._waiting_work = 0.0  # of runs that have not started
         self._speeds: list[tuple[float, float]] = []  # (work, seconds) of finished runs
         self._parallel = 0  # most runs that trained at once
 
-    def sweep_started(self, total: int, work: float, arms: Sequence[ArmTally] = ()) -> None:
+    def sweep_started(
+        self, total: int, work: float, arms: Sequence[ArmTally] = (), objective: Objective = LOSS
+    ) -> None:
         """Begin to count: `total` runs in the plan, with `work` in all."""
+        self.objective = objective
         self.total, self._waiting_work = total, work
         self.arms = {arm.name: arm for arm in arms}
 
@@ -143,7 +159,9 @@ class SweepState:
 
     def run_started(self, key: int, name: str, work: float, arm: str, phase: Phase) -> None:
         """A run has been submitted to a worker."""
-        self.runs[key] = RunProgress(name, arm, phase, work, self.now(), warm=self.finished > 0)
+        self.runs[key] = RunProgress(
+            name, arm, phase, work, self.now(), warm=self.finished > 0, objective=self.objective
+        )
         self._waiting_work = max(0.0, self._waiting_work - work)
         self._parallel = max(self._parallel, len(self.runs))
 
@@ -164,7 +182,7 @@ class SweepState:
         if run.done >= _MIN_SHARE:
             self._speeds.append((run.work * run.done, seconds))
         if run.arm in self.arms:
-            self.arms[run.arm].add(run.phase, outcome, None if run.sampled else run.val_loss)
+            self.arms[run.arm].add(run.phase, outcome, None if run.sampled else run.value)
         return run, seconds
 
     def run_lost(self, key: int) -> RunProgress:

@@ -32,7 +32,7 @@ def left_in_words(left: TimeLeft | None) -> str:
 
 def losses(run: RunProgress) -> str:
     """`train 3.2101  val 3.4012`, as far as they are known."""
-    pairs = (("train", run.train_loss), (run.val_name, run.val_loss))
+    pairs = (("train", run.train_loss), (run.val_name, run.value))
     return "  ".join(f"{name} {loss:.4f}" for name, loss in pairs if loss is not None)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from harness.config.objective import LOSS
+from harness.config.samplers import SAMPLERS
 from harness.config.spec import SweepSpec
 from harness.console.cli import out
 from harness.console.tables import show_table
@@ -17,6 +19,20 @@ def runs_planned(spec: SweepSpec) -> str:
     each = f"({trials} trials + {seeds})" if trials else seeds
     low, high = arms * (trials + fewest), arms * (trials + most)
     return f"{plural(arms, 'arm')} × {each} = {'' if low == high else f'{low} to '}{plural(high, 'run')}"
+
+
+def search_planned(spec: SweepSpec) -> str:
+    """`tpe, from earlier results after 3 of 10 trials`, and which dimensions it draws at random all the same."""
+    sampler, facts = spec.study.sampler, SAMPLERS[spec.study.sampler]
+    words = f"{sampler}, {facts.description}"
+    if facts.learns and spec.unmodelled_trials < spec.trials:
+        words = f"{sampler}, from earlier results after {spec.unmodelled_trials} of {spec.trials} trials"
+    elif facts.learns:
+        words = f"{sampler}, at random: no result is used in so few trials"
+    choices = [path for path, dimension in spec.tune.items() if dimension.kind == "choice"]
+    if facts.random_choices and choices:
+        words += f"; {', '.join(choices)} at random in every trial"
+    return words if spec.objective == LOSS else f"{words}; trials are compared by bits per byte"
 
 
 def show_plan(
@@ -60,6 +76,8 @@ def show_plan(
     out.print()
     for path, dimension in spec.tune.items():
         _print_line("tuned", f"{path}, {dimension.kind} {list(dimension.values)}")
+    if spec.tune:
+        _print_line("search", search_planned(spec))
     if len(spec.looks) > 1:
         looks = ", ".join(map(str, spec.looks))
         _print_line("verdicts", f"read after {looks} seeds; only arms that are still undecided get more")

@@ -82,7 +82,8 @@ class AdaptiveSeeds:
 
         names = [arm.name for arm in self.arms]
         baseline = self.spec.baseline_arm.name
-        return undecided_arms(list(self._results.values()), baseline, names, self.spec.study.delta, self.spec.looks)
+        spec, results = self.spec, list(self._results.values())
+        return undecided_arms(results, baseline, names, spec.study.delta, spec.looks, spec.objective)
 
     def next_round(self) -> Sequence[Arm]:
         """Begin the next round, once all runs of this one have ended; returns the arms it trains, or none."""

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from harness.config.objective import curve_value
+from harness.config.run import DataConfig
 from harness.config.spec import SweepSpec
 from harness.console.screen import Screen
 from harness.core.metrics import Point
@@ -67,7 +69,7 @@ class SweepController:
         pool: trains runs.
         screen: shows them.
         run_costs: arm name → a number proportional to the time of one run, to estimate the time left.
-        data: arm name → what its runs record about the corpus.
+        data: data section → what runs with it record about their corpus.
     """
 
     def __init__(
@@ -79,7 +81,7 @@ class SweepController:
         pool: WorkerPool,
         screen: Screen,
         run_costs: Mapping[str, float],
-        data: Mapping[str, Mapping[str, Any]],
+        data: Mapping[DataConfig, Mapping[str, Any]],
     ) -> None:
         self.spec, self.studies, self.outbox = spec, studies, outbox
         self.pool, self.screen, self.run_costs, self.data = pool, screen, run_costs, data
@@ -101,7 +103,7 @@ class SweepController:
             SweepBusy: another process has taken the sweep over.
             Interrupted: there was a second signal.
         """
-        self.screen.sweep_started(*self.scheduler.remaining(), self.scheduler.tallies())
+        self.screen.sweep_started(*self.scheduler.remaining(), self.scheduler.tallies(), self.spec.objective)
         with self._stop:
             try:
                 while not self._stop.signal:
@@ -128,8 +130,7 @@ class SweepController:
             if task.trial is not None:
                 task.trial.set_user_attr(RUN_KEY, running.key)
                 for point in running.evaluated[1:]:  # an earlier process may not have reported all of them
-                    assert point.curve_loss is not None
-                    self.studies[task.arm.name].report(task.trial, point.tokens, point.curve_loss)
+                    self._report_to_study(running, point)
             self._submit(running)
 
     def _open_record(self, task: Task) -> Running:
@@ -147,7 +148,7 @@ class SweepController:
             self.outbox.resume(unfinished)
             return Running(task, unfinished.key, list(unfinished.points))
         key = "" if timed else self._key_in_mlflow(task)
-        return Running(task, self.outbox.start(task.info(self.data[task.arm.name]), key))
+        return Running(task, self.outbox.start(task.info(self.data[task.config.data]), key))
 
     def _key_in_mlflow(self, task: Task) -> str:
         if task.trial is not None:
@@ -208,13 +209,16 @@ class SweepController:
         running.lost_workers = 0
         self.outbox.log_point(running.key, point)
         self.screen.run_point(job, point)
-        trial = running.task.trial
-        if trial is None or point.curve_loss is None or point.step == 0 or running.pruned:
-            return
-        prune = self.studies[running.task.arm.name].report(trial, point.tokens, point.curve_loss)
-        if prune and point.progress < 1:
+        if point.step and not running.pruned and self._report_to_study(running, point) and point.progress < 1:
             running.pruned = True
             self.pool.stop(job)
+
+    def _report_to_study(self, running: Running, point: Point) -> bool:
+        """Report a point's value of the objective, if it has one; whether the pruner wants the trial stopped."""
+        trial, value = running.task.trial, curve_value(point, self.spec.objective.metric)
+        if trial is None or value is None:
+            return False
+        return self.studies[running.task.arm.name].report(trial, point.tokens, value)
 
     def _on_finished(self, running: Running, event: Finished) -> None:
         """Submit a run again if its worker was lost; record the end of any other."""

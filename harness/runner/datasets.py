@@ -33,19 +33,22 @@ class Datasets:
             self._open[config] = data
         return self._open[config]
 
-    def load_spec(self, file: Path, settings: Sequence[str]) -> SweepSpec:
+    def load_spec(self, file: Path, settings: Sequence[str], trains_here: bool = False) -> SweepSpec:
         """Read a spec and check it against its corpora.
 
         Args:
             file: the YAML file.
             settings: `path=value` each, in place of what the file says.
+            trains_here: whether its devices must be those of this machine.
 
         Raises:
             SpecError: with every mistake.
         """
         from harness.config.load import load_spec
+        from harness.runner.devices import available_devices
 
-        return load_spec(file, settings, self.split_sizes, self.codec)
+        devices = available_devices if trains_here else None
+        return load_spec(file, settings, self.split_sizes, self.codec, devices)
 
     def of_arm(self, spec: SweepSpec, arm: Arm) -> Dataset:
         """The corpus that an arm trains on."""
@@ -59,9 +62,9 @@ class Datasets:
         """Arm name → tokens of each split."""
         return {arm.name: split_sizes(self.of_arm(spec, arm)) for arm in spec.arms()}
 
-    def facts(self, spec: SweepSpec) -> dict[str, dict[str, Any]]:
-        """Arm name → what its runs record about their corpus."""
-        return {arm.name: data_facts(self.of_arm(spec, arm)) for arm in spec.arms()}
+    def facts(self, spec: SweepSpec) -> dict[DataConfig, dict[str, Any]]:
+        """Data section → what runs with it record about their corpus, of every arm and every tuned tokenizer."""
+        return {config: data_facts(self[config]) for config in spec.data_configs()}
 
     def identity(self, spec: SweepSpec) -> str:
         """SHA-256 of the spec and its corpora: the sweep is found by it in every store."""

@@ -38,6 +38,8 @@ def sweep_info(spec: SweepSpec, identity: str, data: Dataset, command: str = "")
         study={
             **spec.study.model_dump(),
             "trials": spec.trials,
+            "startup_trials": spec.startup_trials,
+            "unmodelled_trials": spec.unmodelled_trials,
             "seeds": len(spec.seeds),
             "looks": list(spec.looks),
         },

@@ -14,9 +14,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.config.objective import curve_value
+from harness.config.run import DataConfig
 from harness.config.spec import SweepSpec
 from harness.core import metrics
-from harness.core.metrics import Point
+from harness.core.metrics import Point, sample_metric
 from harness.core.outcomes import Outcome, Phase
 from harness.core.text import plural
 from harness.runner.tasks import objective_value, run_name
@@ -34,7 +36,7 @@ def reconcile(
     studies: Mapping[str, ArmStudy],
     tracker: Tracker,
     outbox: Outbox,
-    data: Mapping[str, Mapping[str, Any]],
+    data: Mapping[DataConfig, Mapping[str, Any]],
 ) -> str:
     """Bring the stores into agreement.
 
@@ -43,7 +45,7 @@ def reconcile(
         studies: arm name → its study.
         tracker: of the sweep.
         outbox: of the sweep; its thread does not run yet.
-        data: arm name → what its runs record about the corpus.
+        data: data section → what runs with it record about their corpus.
 
     Returns:
         what was done, in one line; empty if nothing was.
@@ -52,17 +54,18 @@ def reconcile(
         TrackingError: MLflow refuses or does not answer.
     """
     on_disk = outbox.unfinished_runs()
-    in_mlflow = tracker.search_trials(outbox.parent, losses=any(not study.known for study in studies.values()))
+    lost = any(not study.known for study in studies.values())
+    in_mlflow = tracker.search_trials(outbox.parent, spec.objective.metric if lost else None)
     restored_trials = sum(_restore_trials(study, spec, in_mlflow, on_disk) for study in studies.values())
     finished = [run for run in on_disk if run.outcome is not None]
-    _tell_studies(studies, finished)
+    _tell_studies(studies, spec, finished)
     waiting = sum(study.recover() for study in studies.values())
     for run in on_disk:
         outbox.send_unfinished(run)
     outbox.send()
     closed = tracker.close_abandoned_runs(outbox.parent, _outcomes(studies))
     recorded = {(run.study, run.number) for run in in_mlflow} | {(run.info.study, run.info.number) for run in on_disk}
-    restored_runs = sum(_restore_runs(study, spec, outbox, recorded, data[arm]) for arm, study in studies.items())
+    restored_runs = sum(_restore_runs(study, spec, outbox, recorded, data) for study in studies.values())
     outbox.send()
     interrupted = len(on_disk) - len(finished)
     counts = (
@@ -108,13 +111,14 @@ def set_aside(spec: SweepSpec, identity: str, storage: OptunaStorage, tracker: T
 # From the disk or MLflow to Optuna ---------------------------------------------------------------------------
 
 
-def _tell_studies(studies: Mapping[str, ArmStudy], finished: Sequence[UnfinishedRun]) -> None:
+def _tell_studies(studies: Mapping[str, ArmStudy], spec: SweepSpec, finished: Sequence[UnfinishedRun]) -> None:
     """Tell each study the trials that finished on disk."""
     by_name = {study.name: study for study in studies.values()}
     for run in finished:
         study = by_name.get(run.info.study or "")
         if study is not None and run.info.number is not None and run.outcome is not None:
-            study.tell(run.info.number, run.outcome, objective_value(run.points, run.outcome), run.reason)
+            value = objective_value(run.points, run.outcome, spec.objective.metric)
+            study.tell(run.info.number, run.outcome, value, run.reason)
 
 
 def _restore_trials(
@@ -130,11 +134,11 @@ def _restore_trials(
 
 
 def _from_mlflow(run: TrialRecord, spec: SweepSpec) -> StoredTrial:
-    at_start, at_end = run.losses.get(0), run.losses[max(run.losses)] if run.losses else None
-    loss = at_start if run.outcome is Outcome.DIVERGED else at_end
+    at_start, at_end = run.whole.get(0), run.whole[max(run.whole)] if run.whole else None
+    value = at_start if run.outcome is Outcome.DIVERGED else at_end
     values = {path: run.params[path] for path in spec.tune}
-    losses = {tokens: value for tokens, value in run.curve.items() if tokens}
-    return StoredTrial(run.number, values, run.outcome, loss, losses, run.reason, run.key)
+    curve = {tokens: value for tokens, value in run.curve.items() if tokens}
+    return StoredTrial(run.number, values, run.outcome, value, curve, run.reason, run.key)
 
 
 def _from_disk(run: UnfinishedRun, spec: SweepSpec) -> StoredTrial:
@@ -142,9 +146,11 @@ def _from_disk(run: UnfinishedRun, spec: SweepSpec) -> StoredTrial:
     assert run.info.number is not None
     config = run.info.config.flat()
     values = {path: config[path] for path in spec.tune}
-    losses = {it.tokens: it.curve_loss for it in run.points if it.curve_loss is not None and it.step}
-    value = objective_value(run.points, outcome)
-    return StoredTrial(run.info.number, values, outcome, value, losses, run.reason, run.key)
+    metric = spec.objective.metric
+    measured = ((it.tokens, curve_value(it, metric)) for it in run.points if it.step)
+    curve = {tokens: value for tokens, value in measured if value is not None}
+    value = objective_value(run.points, outcome, metric)
+    return StoredTrial(run.info.number, values, outcome, value, curve, run.reason, run.key)
 
 
 # From Optuna to MLflow ---------------------------------------------------------------------------------------
@@ -157,7 +163,11 @@ def _outcomes(studies: Mapping[str, ArmStudy]) -> dict[str, Outcome]:
 
 
 def _restore_runs(
-    study: ArmStudy, spec: SweepSpec, outbox: Outbox, recorded: set[tuple[Any, Any]], data: Mapping[str, Any]
+    study: ArmStudy,
+    spec: SweepSpec,
+    outbox: Outbox,
+    recorded: set[tuple[Any, Any]],
+    data: Mapping[DataConfig, Mapping[str, Any]],
 ) -> int:
     """Record the finished trials of a study that have no run; returns their number."""
     restored = 0
@@ -170,15 +180,17 @@ def _restore_runs(
         values, seed = {path: trial.params[path] for path in spec.tune}, spec.base.train.seed
         config = spec.arm_config(study.arm, values, seed)
         name = run_name(study.arm, values, seed, Phase.EXPLORE)
-        info = TrialInfo(name, study.arm.name, Phase.EXPLORE, seed, config, study.name, trial.number, data)
+        facts = data[config.data]
+        info = TrialInfo(name, study.arm.name, Phase.EXPLORE, seed, config, study.name, trial.number, facts)
         began, ended = (_milliseconds(when) for when in (trial.datetime_start, trial.datetime_complete))
         key = outbox.start(info, trial.user_attrs.get(RUN_KEY, ""), began)
-        sampled = config.samples_validation(data["tokens"]["val"])
+        metric = spec.objective.metric
+        sampled = config.samples_validation(facts["tokens"]["val"])
         last = max(trial.intermediate_values)
-        for tokens, loss in sorted(trial.intermediate_values.items()):
-            measured = _loss_metrics("val_sample" if sampled else "val", loss)
+        for tokens, value in sorted(trial.intermediate_values.items()):
+            measured = _measured(sample_metric(metric) if sampled else metric, value)
             if sampled and tokens == last and outcome == Outcome.COMPLETE and trial.value is not None:
-                measured |= _loss_metrics("val", trial.value)
+                measured |= _measured(metric, trial.value)
             point = Point(tokens // config.tokens_per_step, tokens, 0.0, math.nan, measured)  # nobody knows its time
             outbox.log_point(key, point, ended)
         outbox.tag(key, note=RESTORED)
@@ -192,5 +204,7 @@ def _milliseconds(when: datetime | None) -> int | None:
     return None if when is None else round(when.timestamp() * 1000)
 
 
-def _loss_metrics(split: str, loss: float) -> dict[str, float]:
-    return {f"{split}/loss": loss, f"{split}/perplexity": metrics.perplexity(loss)}
+def _measured(metric: str, value: float) -> dict[str, float]:
+    """The metrics that follow from a value of the objective: a loss gives its perplexity too."""
+    split, _, name = metric.partition("/")
+    return {metric: value, **({f"{split}/perplexity": metrics.perplexity(value)} if name == "loss" else {})}

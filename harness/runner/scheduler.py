@@ -90,11 +90,11 @@ class Scheduler:
         """Handle the end of a run: tell its study or record its result, and replace it if it failed."""
         task = running.task
         if task.trial is not None:
-            value = objective_value(running.points, outcome)
+            value = objective_value(running.points, outcome, self.spec.objective.metric)
             self.studies[task.arm.name].tell(task.trial.number, outcome, value, reason)
         elif outcome.is_result:
             measured = running.evaluated[-1].metrics if running.evaluated else {}
-            initial = objective_value(running.points, Outcome.DIVERGED)
+            initial = objective_value(running.points, Outcome.DIVERGED, metrics.VAL_LOSS)
             self._rounds.record(task.arm.name, task.seed, task.config, outcome, measured, running.key, initial)
         if outcome.is_failure:
             failure = f"{running.name}: {reason.splitlines()[0]}"
@@ -212,8 +212,8 @@ class Scheduler:
         best = self.studies[arm.name].best()
         explored = self.spec.trials - self._trials_left[arm.name]
         tally = ArmTally(arm.name, self.spec.trials, self._rounds.after, explored)
-        tally.best = best.loss if best else None
+        tally.best = best.value if best else None
         for run in self._confirmed:
             if run.arm == arm.name:
-                tally.add(Phase.CONFIRM, run.outcome, run.validation.get(metrics.VAL_LOSS))
+                tally.add(Phase.CONFIRM, run.outcome, run.validation.get(self.spec.objective.metric))
         return tally

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.config.objective import LOSS, Objective
 from harness.config.spec import SweepSpec
-from harness.core import metrics
 from harness.core.outcomes import Outcome, Phase
 from harness.search.study import read_studies
 from harness.tracking import SweepState, UnfinishedRun, find_sweep, load_runs, unfinished_runs
@@ -25,7 +25,8 @@ class ArmStatus:
         confirmed, seeds: confirm runs with a result, and the fewest that are planned.
         running, interrupted, failed: trials and confirm runs together. A failed one is replaced or counts as left.
         left: runs that have not started.
-        best: lowest final validation loss of a trial or, without a search, of a confirm run; None before there is one.
+        best: lowest final value of the sweep's objective in a trial or, without a search, in a confirm run; None
+            before there is one.
     """
 
     arm: str
@@ -50,6 +51,7 @@ class Status:
         open_runs: running and interrupted runs, with their points.
         unsent: finished runs that are not completely stored in MLflow; 0 while a process runs the sweep.
         now: seconds since 1970.
+        objective: of the sweep.
     """
 
     sweep: SweepState | None
@@ -57,6 +59,7 @@ class Status:
     open_runs: Sequence[UnfinishedRun]
     unsent: int
     now: float
+    objective: Objective = LOSS
 
 
 def read_status(
@@ -79,14 +82,15 @@ def read_status(
     now = time.time() if now is None else now
     sweep = find_sweep(spec.name, identity, tracking)
     if sweep is None:
-        return Status(None, [_arm_status(arm.name, spec, (), (), (), False) for arm in spec.arms()], [], 0, now)
+        arms = [_arm_status(arm.name, spec, (), (), (), False) for arm in spec.arms()]
+        return Status(None, arms, [], 0, now, spec.objective)
     alive = bool(sweep.owner)
     trials = read_studies(storage, spec, identity)
     on_disk = unfinished_runs(folder)
     confirms: dict[str, list[_Confirm]] = {}
     runs = load_runs(spec.name, tracking, sweep.run_id)
     for _, run in runs[runs["phase"] == Phase.CONFIRM].iterrows():
-        confirms.setdefault(str(run["arm"]), []).append((str(run["outcome"]), run.get(metrics.VAL_LOSS)))
+        confirms.setdefault(str(run["arm"]), []).append((str(run["outcome"]), run.get(spec.objective.metric)))
     arms = [
         _arm_status(arm.name, spec, [*trials.get(arm.name, {}).values()], confirms.get(arm.name, ()), on_disk, alive)
         for arm in spec.arms()
@@ -97,11 +101,12 @@ def read_status(
         open_runs=[run for run in on_disk if run.outcome is None],
         unsent=sum(run.outcome is not None for run in on_disk) if not alive else 0,
         now=now,
+        objective=spec.objective,
     )
 
 
 _StudyTrial = tuple[str, float | None]  # Optuna's state, objective value
-_Confirm = tuple[str, float | None]  # outcome, final validation loss
+_Confirm = tuple[str, float | None]  # outcome, final value of the objective
 
 
 def _arm_status(

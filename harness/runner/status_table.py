@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from harness.config.objective import curve_value
 from harness.console.cli import out
 from harness.console.tables import show_table
 from harness.console.text import clock
@@ -11,14 +12,14 @@ from harness.core.outcomes import Outcome
 from harness.core.text import SAME_COMMAND, plural
 from harness.runner.status import ArmStatus, Status
 
-HEADINGS: Final = ("Arm", "Explored", "Confirmed", "Running", "Interrupted", "Failed", "Left", "Best val loss")
+HEADINGS: Final = ("Arm", "Explored", "Confirmed", "Running", "Interrupted", "Failed", "Left")
 
 
 def show_status(title: str, status: Status, why_new_sweep: str = "") -> None:
     """Print a sweep's status under its title; `why_new_sweep` says what changed since an earlier sweep."""
     out.print(title, style="bold", soft_wrap=True)
     if status.sweep is not None:
-        show_table([HEADINGS, *map(arm_cells, status.arms)])
+        show_table([(*HEADINGS, f"Best val {status.objective.unit}"), *map(arm_cells, status.arms)])
     if why_new_sweep:
         out.print(why_new_sweep, soft_wrap=True)
     for line in status_lines(status):
@@ -26,7 +27,7 @@ def show_status(title: str, status: Status, why_new_sweep: str = "") -> None:
 
 
 def arm_cells(arm: ArmStatus) -> tuple[str, ...]:
-    """One row of the table, in the order of `HEADINGS`."""
+    """One row of the table, in the order of `HEADINGS`, and its best value."""
     finished = (f"{arm.explored}/{arm.trials}", f"{arm.confirmed}/{arm.seeds}")
     counts = (arm.running, arm.interrupted, arm.failed, arm.left)
     return (arm.arm, *finished, *map(str, counts), "–" if arm.best is None else f"{arm.best:.4f}")
@@ -42,9 +43,10 @@ def status_lines(status: Status) -> list[str]:
             lines.append(f"  {run.info.name}  no measurements yet")
             continue
         last = run.points[-1]
-        losses = [point.curve_loss for point in run.points if point.curve_loss is not None]
-        loss = f"  val loss {losses[-1]:.4f}" if losses else ""
-        lines.append(f"  {run.info.name}  {last.progress:4.0%}  {last.tokens:,} tokens{loss}")
+        values = [curve_value(point, status.objective.metric) for point in run.points]
+        known = [value for value in values if value is not None]
+        newest = f"  val {status.objective.unit} {known[-1]:.4f}" if known else ""
+        lines.append(f"  {run.info.name}  {last.progress:4.0%}  {last.tokens:,} tokens{newest}")
     if status.unsent:
         lines.append(f"{plural(status.unsent, 'finished run')} not completely stored in MLflow yet")
     return lines

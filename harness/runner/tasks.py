@@ -9,10 +9,9 @@ from typing import Any
 from harness.config.fields import format_value, short_name
 from harness.config.run import RunConfig
 from harness.config.spec import Arm
-from harness.core import metrics
 from harness.core.metrics import Point
 from harness.core.outcomes import Outcome, Phase
-from harness.search.study import OptunaTrial
+from harness.search.study import POINT, OptunaTrial
 from harness.tracking import TrialInfo
 
 
@@ -45,8 +44,8 @@ class Task:
 
     def info(self, data: Mapping[str, Any]) -> TrialInfo:
         """What MLflow records before the run begins; `data` are the facts about its arm's corpus."""
-        number = self.trial.number if self.trial else None
-        return TrialInfo(self.name, self.arm.name, self.phase, self.seed, self.config, self.study, number, data)
+        number, point = (self.trial.number, self.trial.user_attrs.get(POINT, "")) if self.trial else (None, "")
+        return TrialInfo(self.name, self.arm.name, self.phase, self.seed, self.config, self.study, number, data, point)
 
 
 @dataclass
@@ -82,15 +81,20 @@ class Running:
         return [point for point in self.points if point.evaluated]
 
 
-def objective_value(points: Sequence[Point], outcome: Outcome) -> float | None:
-    """The value that a study gets for a trial: its last validation loss, or its first one if it diverged.
+def objective_value(points: Sequence[Point], outcome: Outcome, metric: str) -> float | None:
+    """The value that a study gets for a trial: its last one, or if it diverged the one at initialisation.
 
-    Only losses of the whole validation split count, also where curves are of a sample; None: there is none.
+    Only values of the whole validation split count, also where curves are of a sample; None: there is none.
+
+    Args:
+        points: of the trial.
+        outcome: how it ended.
+        metric: the sweep's objective.
     """
-    losses = [point.metrics[metrics.VAL_LOSS] for point in points if metrics.VAL_LOSS in point.metrics]
-    if not losses:
+    values = [point.metrics[metric] for point in points if metric in point.metrics]
+    if not values:
         return None
-    return losses[0 if outcome is Outcome.DIVERGED else -1]
+    return values[0 if outcome is Outcome.DIVERGED else -1]
 
 
 def run_name(arm: Arm, values: Mapping[str, Any], seed: int, phase: Phase) -> str:

@@ -43,22 +43,39 @@ class _Grid(GridSampler):
         """Do nothing: the sweep counts the trials."""
 
 
-def _grid(seed: int, space: Mapping[str, Dimension]) -> BaseSampler:
+@dataclass(frozen=True)
+class SamplerScale:
+    """Sizes that samplers depend on.
+
+    Attributes:
+        startup: trials that must finish before results are used.
+        population: trials of a generation of CMA-ES.
+    """
+
+    startup: int = 1
+    population: int = 4
+
+
+def _grid(seed: int, space: Mapping[str, Dimension], _: SamplerScale) -> BaseSampler:
     return _Grid({path: list(dimension.values) for path, dimension in space.items()}, seed=seed)
 
 
-# Name → sampler of a seed and a space. A new one also needs a line in `harness.config.samplers`.
-SAMPLERS: Final[Mapping[str, Callable[[int, Mapping[str, Dimension]], BaseSampler]]] = {
-    "tpe": lambda seed, _: TPESampler(seed=seed),
-    "random": lambda seed, _: RandomSampler(seed=seed),
+# Name → sampler of a seed, a space and its sizes. A new one also needs a line in `harness.config.samplers`.
+SAMPLERS: Final[Mapping[str, Callable[[int, Mapping[str, Dimension], SamplerScale], BaseSampler]]] = {
+    "tpe": lambda seed, _, scale: TPESampler(seed=seed, n_startup_trials=scale.startup),
+    "random": lambda seed, *_: RandomSampler(seed=seed),
     "grid": _grid,
-    "qmc": lambda seed, _: QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False),
-    "gp": lambda seed, _: GPSampler(seed=seed),
-    "cmaes": lambda seed, _: CmaEsSampler(seed=seed, warn_independent_sampling=False),
+    "qmc": lambda seed, *_: QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False),
+    "gp": lambda seed, _, scale: GPSampler(seed=seed, n_startup_trials=scale.startup),
+    "cmaes": lambda seed, _, scale: CmaEsSampler(
+        seed=seed, n_startup_trials=scale.startup, popsize=scale.population, warn_independent_sampling=False
+    ),
 }
 
 
-def make_sampler(kind: str, seed: int, number: int, space: Mapping[str, Dimension]) -> BaseSampler:
+def make_sampler(
+    kind: str, seed: int, number: int, space: Mapping[str, Dimension], scale: SamplerScale = SamplerScale()
+) -> BaseSampler:
     """A sampler for the trial of this number.
 
     It is seeded by (seed, number): a continued study does not repeat its first points, and two arms with one seed try
@@ -71,7 +88,7 @@ def make_sampler(kind: str, seed: int, number: int, space: Mapping[str, Dimensio
     if kind not in SAMPLERS:
         raise ValueError(unknown(kind, SAMPLERS, "sampler"))
     words = () if facts.SAMPLERS[kind].fixed_sequence else (number,)
-    return SAMPLERS[kind](derive(seed, "sampler", *words) % 2**32, space)
+    return SAMPLERS[kind](derive(seed, "sampler", *words) % 2**32, space, scale)
 
 
 @dataclass(frozen=True)
@@ -92,8 +109,7 @@ class PrunerScale:
 # Name → pruner. A new one also needs a line in `harness.config.samplers`.
 PRUNERS: Final[Mapping[str, Callable[[PrunerScale], BasePruner]]] = {
     "none": lambda _: NopPruner(),
-    # Pruning starts after a third of the trials, at least 2 and at most 5.
-    "median": lambda scale: MedianPruner(n_startup_trials=min(5, max(2, scale.trials // 3))),
+    "median": lambda scale: MedianPruner(n_startup_trials=facts.startup_trials(scale.trials)),
     "hyperband": lambda scale: HyperbandPruner(
         min_resource=scale.first_evaluation, max_resource=scale.budget or "auto"
     ),

@@ -25,7 +25,7 @@ from harness.core.outcomes import Outcome, Retry
 from harness.core.paths import sqlite_file
 from harness.core.text import SAME_COMMAND
 from harness.core.waiting import wait_for_locks
-from harness.search.samplers import PrunerScale, distribution, make_pruner, make_sampler
+from harness.search.samplers import PrunerScale, SamplerScale, distribution, make_pruner, make_sampler
 
 OptunaTrial = Trial  # for annotations elsewhere: Optuna is imported in this package only
 OptunaStorage = BaseStorage
@@ -39,6 +39,10 @@ OUTCOME = "outcome"
 RUN_KEY = "run_key"  # the MLflow run's tag `harness.key`
 RUN_ID = "mlflow_run_id"
 REASON = "reason"
+POINT = "point"  # how a sampler that learns chose the point: RANDOM or MODELLED
+RANDOM = "random"
+MODELLED = "modelled"
+_GENERATION = "cma:generation"  # attribute in which Optuna's CMA-ES stores a trial's generation, from 0
 
 
 class StorageError(ValueError):
@@ -70,10 +74,10 @@ def open_storage(url: str) -> BaseStorage:
 
 @dataclass(frozen=True)
 class Best:
-    """The best finished trial of an arm: its tuned values, validation loss and trial number."""
+    """The best finished trial of an arm: its tuned values, the value of the objective, and its trial number."""
 
     values: Mapping[str, Any]
-    loss: float
+    value: float
     number: int
 
 
@@ -84,8 +88,8 @@ class StoredTrial:
     number: int
     values: Mapping[str, Any]
     outcome: Outcome
-    loss: float | None  # its value in Optuna; None if it has none
-    losses: Mapping[int, float]  # training tokens → validation loss, as it was reported
+    value: float | None  # of the objective; None if it has none
+    curve: Mapping[int, float]  # training tokens → the objective's value, as it was reported
     reason: str = ""
     key: str = ""  # the tag `harness.key` of its run
 
@@ -118,6 +122,7 @@ class ArmStudy:
         self.space = spec.tune
         self.trials = spec.trials
         self.sampler = spec.study.sampler
+        self.scale = SamplerScale(spec.startup_trials, spec.population)
         self.seed = spec.arm_config(arm, {}, spec.base.train.seed).train.seed
         self.storage = storage
         pruner = make_pruner(spec.study.pruner, PrunerScale(spec.trials, first_evaluation, budget))
@@ -148,7 +153,8 @@ class ArmStudy:
             self._retry_failed_point()
         known = self.known
         waiting = next((trial for trial in known if trial.state is TrialState.WAITING), None)
-        sampler = make_sampler(self.sampler, self.seed, waiting.number if waiting else len(known), self.space)
+        number = waiting.number if waiting else len(known)
+        sampler = make_sampler(self.sampler, self.seed, number, self.space, self.scale)
         distributions = {path: distribution(dimension) for path, dimension in self.space.items()}
         if waiting is not None and 0 < len(waiting.params) < len(self.space):
             # A process was killed in `ask`, and some values are stored. Draw those again, so that the sampler's random
@@ -158,21 +164,28 @@ class ArmStudy:
                 sampler.sample_independent(self.study, waiting, path, distributions[path])
         self.study.sampler = sampler
         trial = self.study.ask(distributions)
+        if SAMPLERS[self.sampler].learns and POINT not in trial.user_attrs:
+            trial.set_user_attr(POINT, MODELLED if self._is_modelled(trial) else RANDOM)
         return trial, {path: trial.params[path] for path in self.space}
 
-    def report(self, trial: Trial, tokens: int, loss: float) -> bool:
-        """Report a validation loss after `tokens` training tokens; True if the pruner wants the trial stopped."""
+    def _is_modelled(self, trial: Trial) -> bool:
+        """Whether earlier results decided the trial's values; the first generation of CMA-ES uses none."""
+        first_generation = self.storage.get_trial(self._id(trial.number)).system_attrs.get(_GENERATION) == 0
+        return bool(trial.relative_params) and not first_generation
+
+    def report(self, trial: Trial, tokens: int, value: float) -> bool:
+        """Report the objective after `tokens` training tokens; True if the pruner wants the trial stopped."""
         if (
             tokens not in self.storage.get_trial(self._id(trial.number)).intermediate_values
         ):  # else an earlier process reported it
-            trial.report(loss, step=tokens)
+            trial.report(value, step=tokens)
         return trial.should_prune()
 
-    def tell(self, number: int, outcome: Outcome, loss: float | None, reason: str = "") -> None:
+    def tell(self, number: int, outcome: Outcome, value: float | None, reason: str = "") -> None:
         """Record how a trial ended, unless it is recorded already. An interrupted trial becomes WAITING.
 
-        A diverged trial is recorded with the loss at initialisation (`loss`), so that samplers avoid its region. A
-        failed one has no value.
+        A diverged trial is recorded with the objective at initialisation (`value`), so that samplers avoid its region.
+        A failed one has no value.
         """
         trial = self.known[number]
         if trial.state.is_finished():
@@ -185,8 +198,8 @@ class ArmStudy:
         self.storage.set_trial_user_attr(self._id(number), OUTCOME, str(outcome))
         if reason:
             self.storage.set_trial_user_attr(self._id(number), REASON, reason.splitlines()[0])
-        state, value = _state_and_value(outcome, loss)
-        self.study.tell(number, value, state)
+        state, stored = _state_and_value(outcome, value)
+        self.study.tell(number, stored, state)
 
     def recover(self) -> int:
         """Set the trials that an earlier process left RUNNING to WAITING; returns their number."""
@@ -208,9 +221,9 @@ class ArmStudy:
             if trial is None:
                 self.study.add_trial(create_trial(state=TrialState.FAIL, user_attrs={REASON: "its record was lost"}))
                 continue
-            state, value = _state_and_value(trial.outcome, trial.loss)
-            if state is TrialState.PRUNED and trial.losses:
-                value = trial.losses[max(trial.losses)]
+            state, value = _state_and_value(trial.outcome, trial.value)
+            if state is TrialState.PRUNED and trial.curve:
+                value = trial.curve[max(trial.curve)]
             ended = {OUTCOME: str(trial.outcome)} | ({REASON: trial.reason} if trial.reason else {})
             known = {RUN_KEY: trial.key} if trial.key else {}
             self.study.add_trial(
@@ -220,12 +233,12 @@ class ArmStudy:
                     params={path: trial.values[path] for path in self.space},
                     distributions=distributions,
                     user_attrs=known | (ended if state.is_finished() else {}),
-                    intermediate_values=dict(trial.losses),
+                    intermediate_values=dict(trial.curve),
                 )
             )
 
     def best(self) -> Best | None:
-        """The finished trial with the lowest validation loss at its end; None where no trial finished."""
+        """The finished trial with the lowest value of the objective; None where no trial finished."""
         finished = [trial for trial in self.known if _finished(trial)]
         if not finished:
             return None
@@ -295,13 +308,13 @@ def set_studies_aside(storage: BaseStorage, sweep: str, identity: str) -> list[s
     return names
 
 
-def _state_and_value(outcome: Outcome, loss: float | None) -> tuple[TrialState, float | None]:
+def _state_and_value(outcome: Outcome, value: float | None) -> tuple[TrialState, float | None]:
     """The state and value for Optuna: COMPLETE needs a value, PRUNED takes the last reported one."""
     state = TrialState[outcome.optuna_state]
     if state is not TrialState.COMPLETE:
         return state, None
-    known = loss is not None and math.isfinite(loss)
-    return (state, loss) if known else (TrialState.FAIL, None)
+    known = value is not None and math.isfinite(value)
+    return (state, value) if known else (TrialState.FAIL, None)
 
 
 def _counts(trial: FrozenTrial) -> bool:

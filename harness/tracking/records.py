@@ -120,6 +120,8 @@ class TrialInfo:
         study: name of its Optuna study, or None.
         number: of its trial in that study, or None.
         data: as `SweepInfo.data`, if its arm has other data (tokenizer, split) than the sweep; else None.
+        point: how the sampler chose its tuned values: `random`, or `modelled` from earlier results; empty if the
+            sampler does not learn.
     """
 
     name: str
@@ -130,6 +132,7 @@ class TrialInfo:
     study: str | None = None
     number: int | None = None
     data: Mapping[str, Any] | None = None
+    point: str = ""
 
 
 class ConfirmResult(NamedTuple):
@@ -161,8 +164,8 @@ class TrialRecord(NamedTuple):
         study, number: its Optuna study and its number there.
         params: dotted path → value, of the whole configuration.
         outcome, reason: how it ended; an open run counts as interrupted.
-        losses: training tokens → loss of the whole validation split; empty if it was not read.
-        curve: training tokens → the validation loss that the pruner sees (`Point.curve_loss`).
+        whole: training tokens → the objective over the whole validation split; empty if it was not read.
+        curve: training tokens → the value that the pruner sees (`harness.config.objective.curve_value`).
     """
 
     key: str
@@ -171,7 +174,7 @@ class TrialRecord(NamedTuple):
     params: Mapping[str, Any]
     outcome: Outcome
     reason: str
-    losses: Mapping[int, float]
+    whole: Mapping[int, float]
     curve: Mapping[int, float]
 
 

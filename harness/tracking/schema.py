@@ -60,6 +60,7 @@ PHASE: Final = "harness.phase"
 SEED: Final = "harness.seed"
 STUDY: Final = "harness.study"
 TRIAL_NUMBER: Final = "harness.trial_number"
+POINT: Final = "harness.point"  # how the sampler chose a trial's values: random or modelled
 CONFIG_SHA256: Final = "harness.config_sha256"
 DEVICE: Final = "harness.device"
 RESUMED: Final = "harness.resumed"  # how a run was last resumed: from which step, and what was different
@@ -151,6 +152,8 @@ def trial_tags(parent: str, info: TrialInfo) -> dict[str, str]:
         tags[STUDY] = info.study
     if info.number is not None:
         tags[TRIAL_NUMBER] = str(info.number)
+    if info.point:
+        tags[POINT] = info.point
     return tags | data_tags(info.data or {})
 
 

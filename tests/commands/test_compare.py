@@ -87,7 +87,23 @@ def test_runs_with_other_tokens_give_a_warning(store: tuple[str, list[str]]) -> 
     from harness.compare import headings
 
     assert len(list(headings(a, b))) == 2
-    assert "evaluated on different tokens" in list(headings(a, replace(b, data="else")))[2]
+    assert "evaluated on different texts" in list(headings(a, replace(b, data="else")))[2]
+    other = replace(b, data="else", params={**b.params, "data.tokenizer": "o200k_base"})
+    assert "different tokens of the same text; compare their bits per byte" in list(headings(a, other))[2]
+    small = replace(b, data="else", params={**b.params, "data.vocab": "corpus"})
+    assert len(list(headings(a, small))) == 2  # the same tokens
+
+
+def test_differences_that_mean_nothing_are_left_out() -> None:
+    a = {"val/loss": 3.0, "val/bits_per_byte": 1.0, "train/loss": 2.0, "tokens": 10.0}
+    b = {name: value + 1 for name, value in a.items()}
+
+    def shown(other: str) -> dict[str, str]:
+        return {row[0]: row[3] for row in metric_rows(a, b, other) if row[3] != "–"}
+
+    assert set(shown("")) == set(a)
+    assert set(shown("data.tokenizer")) == {"val/bits_per_byte", "tokens"}
+    assert set(shown("text")) == {"tokens"}
 
 
 def test_parameters_and_metrics_that_one_run_lacks() -> None:

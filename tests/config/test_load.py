@@ -351,9 +351,8 @@ def test_vocabulary_sizes_and_prompts_that_do_not_fit_the_corpus_are_mistakes(
     with pytest.raises(SpecError) as caught:
         load_own(tmp_path, OWN, *settings)
     assert str(caught.value).splitlines() == expected
-    load_own(
-        tmp_path, GOOD, *[text for text in settings if "vocab_size" not in text]
-    )  # GPT-2's full vocabulary encodes any text
+    if "prompt=" in settings[0]:
+        load_own(tmp_path, GOOD, *settings)  # GPT-2's full vocabulary encodes any text
 
 
 def test_without_samples_any_prompt_is_allowed(tmp_path: Path) -> None:

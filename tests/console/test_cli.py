@@ -127,19 +127,20 @@ question: "<script>alert(1)</script> [/bold] {{ 7 }} :smile:?"
 data: {path: "[/x].txt", tokenizer: byte}
 model: {context_length: 8, emb_dim: 8, n_heads: 2, n_layers: 1}
 train: {budget: {tokens: 64}, batch_tokens: 32}
-compare: {train.sample.prompt: ["[/x]", "\\e[31mred\\nline\\r\\a", "<b>:smile:</b>", "\\u202eabc"]}
+compare: {data.path: ["[/x].txt", "\\e[31mred\\nline\\r\\a", "<b>:smile:<b>", "\\u202eabc"]}
 study: {seeds: 2}
 """
 
 
 def test_markup_and_control_characters_in_values_are_shown_literally(folder: Path) -> None:
     (folder / "[").mkdir()
-    (folder / "[/x].txt").write_text("[/y] \x1b[31m :smile: text " * 30)
+    for name in ("[/x].txt", "\x1b[31mred\nline\r\x07", "<b>:smile:<b>", "\u202eabc"):
+        (folder / name).write_text("[/y] \x1b[31m :smile: text " * 30)
     (folder / "hostile.yaml").write_text(HOSTILE)
     result = CliRunner().invoke(sweep.app, ["hostile.yaml", "--plan"])
     assert result.exit_code == 0, repr(result.exception)
-    for name in ("[/x]", r'"\u001b[31mred\nline\r\u0007"', "<b>:smile:</b>", r'"\u202eabc"'):
-        assert f"prompt={name}" in result.stdout
+    for name in ("[/x].txt", r'"\u001b[31mred\nline\r\u0007"', "<b>:smile:<b>", r'"\u202eabc"'):
+        assert f"path={name}" in result.stdout
     assert result.stdout.replace("\n", "").isprintable()
     status = CliRunner().invoke(sweep.app, ["hostile.yaml", "--status"])
     assert status.exit_code == 0 and "<script>alert(1)</script> [/bold] {{ 7 }} :smile:?" in status.stdout

@@ -14,9 +14,11 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from harness.config.objective import Objective
 from harness.console.choose import make_screen
-from harness.console.live import LiveTable, bar, run_line
+from harness.console.live import LiveTable, arm_lines, bar, run_line
 from harness.console.state import ArmTally, RunProgress, SweepState
+from harness.core.metrics import Point
 from harness.core.outcomes import Outcome, Phase
 from paths import SUPPORT
 from screens import NAMES, console, point, text
@@ -38,6 +40,22 @@ def table_of(width: int, height: int = 24, arms: int = 2) -> LiveTable:
 def drawn(table: LiveTable) -> list[str]:
     table.console.print(table)
     return table.console.export_text().splitlines()
+
+
+def test_runs_with_different_tokens_are_shown_in_bits_per_byte() -> None:
+    table = table_of(140)
+    table.state.sweep_started(2, 1.0, [ArmTally("a", 3, 2, 1, best=2.5)], Objective("val/bits_per_byte"))
+    table.state.run_started(9, "a run", 1.0, "a", Phase.EXPLORE)
+    table.state.run_point(9, Point(1, 1, 0.5, 1.0, {"val/loss": 6.0, "val/bits_per_byte": 1.25}))
+    lines = drawn(table)
+    assert "mean val bits/byte" in lines[1] and "2.5000" in lines[2]
+    assert any("val bits/byte 1.250" in line for line in lines) and not any("6.000" in line for line in lines)
+
+
+def test_the_best_arm_is_coloured_only_where_arms_can_be_compared() -> None:
+    arms = [ArmTally("a", 3, 2, 1, best=2.5), ArmTally("b", 3, 2, 1, best=2.0)]
+    styles = [[str(line.style) for line in arm_lines(arms, [], 80, 9, Objective(ranked=it))] for it in (True, False)]
+    assert styles == [["bold", "", "cyan"], ["bold", "", ""]]
 
 
 def test_a_wide_window_shows_arms_runs_and_the_sweep() -> None:
@@ -109,6 +127,7 @@ from rich.console import Console
 sys.path.insert(0, {tests!r})
 from screens import NAMES, point
 from harness.core.outcomes import Outcome
+from harness.config.objective import Objective
 from harness.console.choose import make_screen
 from harness.console.state import ArmTally
 with make_screen(Console(highlight=False)) as screen:

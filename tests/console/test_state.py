@@ -61,4 +61,4 @@ def test_an_arm_counts_its_finished_runs() -> None:
     arm.add(Phase.CONFIRM, Outcome.COMPLETE, 3.0)
     arm.add(Phase.CONFIRM, Outcome.DIVERGED, 9.0)
     arm.add(Phase.CONFIRM, Outcome.INTERRUPTED, 2.0)
-    assert (arm.confirmed, arm.confirmed_loss) == (2, 3.0)
+    assert (arm.confirmed, arm.mean_result) == (2, 3.0)

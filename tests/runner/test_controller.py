@@ -91,7 +91,7 @@ def controller(folder: Path, pool: FakePool, tracker: FakeTracker) -> tuple[Swee
     studies = {arm.name: ArmStudy(spec, arm, spec.identity(), storage, 1000, 400_000) for arm in spec.arms()}
     outbox = Outbox(cast(Tracker, tracker), "parent", folder / "runs")
     costs = {arm.name: 1.0 for arm in spec.arms()}
-    data = {arm.name: DATA for arm in spec.arms()}
+    data = {spec.base.data: DATA}
     made = SweepController(
         spec, studies, cast(Tracker, tracker), outbox, cast(WorkerPool, pool), make_screen(console()), costs, data
     )

@@ -236,7 +236,7 @@ def test_sampled_curves_keep_both_losses(tmp_path: Path) -> None:
             if number:
                 study.report(trial, 640 * number, sampled)
         outbox.end(key, outcome, "")
-        study.tell(trial.number, outcome, objective_value(points, outcome))
+        study.tell(trial.number, outcome, objective_value(points, outcome, metrics.VAL_LOSS))
     outbox.send()
     trials = crashed.stores()[0]
     assert [(state, value, seen) for _, _, state, value, _, seen, _ in trials] == [

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from harness.config.spec import SweepSpec
+from harness.config.spec import Dimension, SweepSpec
 from harness.console.choose import make_screen
 from harness.core.metrics import TRAIN_LOSS, VAL_LOSS, Point
 from harness.core.outcomes import Outcome, Phase
@@ -24,8 +26,16 @@ BASE, OTHER = "drop_rate=0.1", "drop_rate=0.0"
 class Sweep:
     """A scheduler with real studies; the tests choose the losses."""
 
-    def __init__(self, folder: Path, spec: str = GOOD, confirmed: tuple[ConfirmResult, ...] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        spec: str = GOOD,
+        confirmed: tuple[ConfirmResult, ...] = (),
+        tune: Mapping[str, Dimension] | None = None,
+    ) -> None:
         self.spec: SweepSpec = load(folder, spec)
+        if tune is not None:
+            self.spec = replace(self.spec, tune=tune)
         storage = open_storage(f"sqlite:///{folder}/optuna.db")
         arms = self.spec.arms()
         studies = {arm.name: ArmStudy(self.spec, arm, self.spec.identity(), storage, 1000, 10_000) for arm in arms}
@@ -116,8 +126,8 @@ def test_an_interrupted_trial_is_not_a_failure_and_comes_next(tmp_path: Path) ->
 
 
 def test_values_that_make_no_gpt_fail_their_trial_which_is_replaced(tmp_path: Path) -> None:
-    wide = "model.emb_dim: {int_uniform: [16, 9008]}"  # too many values to try them all when the spec is read
-    sweep = Sweep(tmp_path, GOOD.replace("train.learning_rate: {log_uniform: [3e-4, 3e-3]}", wide))
+    wide = {"model.emb_dim": Dimension("int_uniform", (16, 9008))}  # a spec with it is refused, so it is put in here
+    sweep = Sweep(tmp_path, tune=wide)
     dims = []
     while (task := sweep.scheduler.next([])) is not None:
         if task.phase is Phase.EXPLORE:
@@ -143,7 +153,7 @@ def test_earlier_confirm_runs_count_if_they_have_the_best_values(tmp_path: Path,
     assert sweep.scheduler.remaining() == (5, 5 * 1.5)
     tally = next(tally for tally in sweep.scheduler.tallies() if tally.name == OTHER)
     assert (tally.trials, tally.explored, tally.best, tally.seeds) == (4, 4, 4.0, 3)
-    assert (tally.confirmed, tally.confirmed_loss) == (1, 4.25)
+    assert (tally.confirmed, tally.mean_result) == (1, 4.25)
     tasks = [(task.seed, task.arm.name) for task in sweep.rest()]
     assert tasks == [(s, arm) for s in (2, 3, 4) for arm in (OTHER, BASE) if not (same and (s, arm) == (3, OTHER))]
     assert sweep.superseded == ([] if same else ["run 7"])

@@ -269,6 +269,38 @@ def test_diverged_and_pruned_trials_are_stored_as_such(tmp_path: Path) -> None:
     assert 3e-3 <= float(confirm.data.params["train.learning_rate"]) <= 5e-3
 
 
+TOKENIZERS = """\
+name: tiny
+data: {corpus: sotu-1820}
+model: {context_length: 32, emb_dim: 16, n_heads: 2, n_layers: 1, drop_rate: 0.0}
+train: {budget: {tokens: 2048}, batch_tokens: 256, sample: {max_new_tokens: 0}}
+tune: {data.tokenizer: {choice: [byte, gpt2]}}
+study: {sampler: grid, seeds: 1}
+"""
+
+
+def test_a_search_over_tokenizers_chooses_by_bits_per_byte_whatever_store_is_lost(tmp_path: Path) -> None:
+    sandbox = Sandbox(tmp_path, TOKENIZERS)
+    done = call(sandbox, "tiny.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (study,) = sandbox.studies().values()
+    values = {trial.params["data.tokenizer"]: trial.value for trial in study.trials}
+    assert values["gpt2"] == pytest.approx(3.0, abs=0.1) and values["byte"] == pytest.approx(7.9, abs=0.1)
+    runs = {run.data.params["data.tokenizer"]: run.data for run in sandbox.runs()[1]}
+    for name, run in runs.items():  # the losses alone say the opposite
+        assert run.metrics["val/loss"] == pytest.approx({"gpt2": 10.8, "byte": 5.5}[name], abs=0.1)
+    (confirm,) = [run for run in sandbox.runs()[1] if run.data.tags["harness.phase"] == "confirm"]
+    assert confirm.data.params["data.tokenizer"] == "gpt2"
+    assert len({run.data.tags["harness.data_fingerprint"] for run in sandbox.runs()[1]}) == 2  # each its own
+    assert "Val bits per byte" in done.stdout and "val bits/byte 7.9" in done.stdout
+    status = call(sandbox, "tiny.yaml", "--status")
+    assert "Best val bits/byte" in status.stdout and f"{values['gpt2']:.4f}" in status.stdout
+    (tmp_path / "mlruns" / "optuna.db").unlink()
+    assert "restored in Optuna from MLflow" in call(sandbox, "tiny.yaml").stdout
+    (study,) = sandbox.studies().values()
+    assert {trial.params["data.tokenizer"]: trial.value for trial in study.trials} == values
+
+
 def test_three_samplers_run_a_search_without_arms(tmp_path: Path) -> None:
     plain = SPEC[: SPEC.index("compare:")] + SPEC[SPEC.index("tune:") :]
     sandbox = Sandbox(tmp_path, plain.replace("seeds: 2", "seeds: 1").replace("6_144", "2_048"))

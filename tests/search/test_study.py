@@ -11,9 +11,9 @@ from harness.config.samplers import PRUNERS, SAMPLERS
 from harness.config.spec import Dimension, SweepSpec
 from harness.core.outcomes import Outcome
 from harness.search import samplers
-from harness.search.samplers import PrunerScale, make_pruner, make_sampler
-from harness.search.study import ArmStudy, StorageError, open_storage
-from specs import GOOD, load
+from harness.search.samplers import PrunerScale, SamplerScale, make_pruner, make_sampler
+from harness.search.study import MODELLED, POINT, RANDOM, ArmStudy, StorageError, open_storage
+from specs import GOOD, load, mistakes
 
 ALL_KINDS = """tune:
   train.learning_rate: {log_uniform: [1e-4, 1e-2]}
@@ -47,9 +47,9 @@ def test_every_sampler_and_pruner_is_in_both_registries() -> None:
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_the_facts_of_a_sampler_match_its_optuna_class(sampler: str) -> None:
-    made = make_sampler(sampler, 1, 0, {"model.n_layers": Dimension("choice", (1, 2))})
+    made = make_sampler(sampler, 1, 0, {"model.n_layers": Dimension("choice", (1, 2))}, SamplerScale(startup=3))
     facts = SAMPLERS[sampler]
-    assert facts.startup_trials in (0, getattr(made, "_n_startup_trials", 0))
+    assert getattr(made, "_n_startup_trials", 0) == (3 if facts.learns else 0)
     assert isinstance(made, optuna.samplers.GridSampler) is facts.choices_only
     with pytest.raises(ValueError, match="unknown sampler 'other'"):
         make_sampler("other", 1, 0, {})
@@ -76,7 +76,7 @@ def test_every_sampler_asks_for_distinct_points_inside_the_space(tmp_path: Path,
     best = study.best()
     assert best is not None
     assert best.number == plain.best_trial.number
-    assert best.loss == pytest.approx(loss(dict(best.values)))
+    assert best.value == pytest.approx(loss(dict(best.values)))
 
 
 def test_all_arms_get_the_same_points_by_random_sampling(tmp_path: Path, url: str) -> None:
@@ -194,3 +194,101 @@ def test_an_edited_spec_gets_studies_of_its_own(tmp_path: Path, url: str) -> Non
     assert (first.missing(), other.missing()) == (1, 2)
     assert arm_study(spec, url, identity="a" * 64).missing() == 1
     assert arm_study(spec, url, identity="b" * 64).name == other.name
+
+
+RATE = "tune:\n  train.learning_rate: {log_uniform: [1e-4, 1]}\n"
+TWO = RATE + "  train.weight_decay: {uniform: [0, 1]}\n"
+
+
+def points(study: ArmStudy) -> list[tuple[dict[str, object], str]]:
+    """The values of a whole search, one trial after the other, and how each was chosen."""
+    found = []
+    while study.missing():
+        trial, values = study.ask()
+        found.append((values, trial.user_attrs.get(POINT, "")))
+        study.tell(trial.number, Outcome.COMPLETE, loss({"train.learning_rate": 1e-2, **values}))
+    return found
+
+
+@pytest.mark.parametrize("sampler", [name for name, facts in SAMPLERS.items() if facts.learns])
+def test_a_sampler_that_learns_uses_results_after_a_third_of_the_trials(tmp_path: Path, url: str, sampler: str) -> None:
+    spec = spec_of(tmp_path, f"{{sampler: {sampler}}}", TWO)  # ten trials by default
+    found = points(arm_study(spec, url))
+    kinds = [kind for _, kind in found]
+    blind = spec.unmodelled_trials
+    assert kinds == [RANDOM] * blind + [MODELLED] * (10 - blind)
+    assert blind <= 5 if sampler == "cmaes" else blind == 3
+    random = spec_of(tmp_path, "{sampler: random}", TWO)
+    drawn = [values for values, _ in points(arm_study(random, url, identity="random"))]
+    assert [values for values, _ in found[:1]] == drawn[:1]
+    assert all(values not in drawn for values, kind in found if kind == MODELLED)
+
+
+@pytest.mark.parametrize(
+    ("study", "startup"),
+    [
+        ("{trials: 1}", 2),
+        ("{trials: 4}", 2),
+        ("{trials: 9}", 3),
+        ("{trials: 12}", 4),
+        ("{trials: 100}", 5),
+        ("{trials: 100, startup_trials: 30}", 30),
+        ("{sampler: gp, trials: 6}", 2),
+        ("{sampler: cmaes, trials: 100}", 1),
+        ("{sampler: random, trials: 100}", 0),
+        ("{sampler: qmc, startup_trials: 3}", 0),
+    ],
+)
+def test_the_number_of_random_trials_follows_from_the_number_of_trials(
+    study: str, startup: int, tmp_path: Path
+) -> None:
+    spec = spec_of(tmp_path, study, RATE)
+    assert spec.startup_trials == startup
+    assert spec.unmodelled_trials <= spec.trials
+
+
+def test_a_written_number_of_random_trials_begins_a_new_sweep(tmp_path: Path) -> None:
+    plain, written = (spec_of(tmp_path, study, RATE) for study in ("{trials: 9}", "{trials: 9, startup_trials: 3}"))
+    assert plain.startup_trials == written.startup_trials
+    assert plain.identity() != written.identity()
+    assert written.changed_fields(plain.to_yaml()) == ["study.startup_trials"]
+
+
+def test_cmaes_draws_choices_at_random_and_is_refused_where_there_is_nothing_else(tmp_path: Path, url: str) -> None:
+    choices = "tune:\n  model.n_layers: {choice: [1, 2, 3]}\n  train.learning_rate: {log_uniform: [1e-4, 1]}\n"
+    found = points(arm_study(spec_of(tmp_path, "{sampler: cmaes, trials: 12}", choices), url))
+    assert len({values["model.n_layers"] for values, kind in found if kind == MODELLED}) > 1  # whatever the results
+    only = "tune:\n  model.n_layers: {choice: [1, 2, 3]}\n"
+    text = GOOD[: GOOD.index("tune:")] + only + "study: {sampler: cmaes}\n"
+    assert mistakes(tmp_path, text) == [
+        "spec.yaml:13: study.sampler: found cmaes, which draws choices at random, and every tuned dimension is one; "
+        "allowed: tpe | random | grid | qmc | gp"
+    ]
+
+
+def test_qmc_spreads_choices_evenly(tmp_path: Path, url: str) -> None:
+    choices = "tune:\n  model.n_layers: {choice: [1, 2]}\n  train.learning_rate: {log_uniform: [1e-4, 1]}\n"
+    study = arm_study(spec_of(tmp_path, "{sampler: qmc, trials: 9}", choices), url)
+    drawn = [values["model.n_layers"] for values, _ in points(study)]
+    assert drawn[1:].count(1) == 4  # of eight; Optuna draws the first point at random
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "gp", "cmaes"])
+def test_short_searches_of_one_dimension_work_with_every_sampler(tmp_path: Path, url: str, sampler: str) -> None:
+    spec = spec_of(tmp_path, f"{{sampler: {sampler}, trials: 3, startup_trials: 1}}", RATE)
+    assert len(points(arm_study(spec, url))) == 3
+
+
+def test_a_wide_range_of_integers_is_checked_for_all_its_values(tmp_path: Path) -> None:
+    plain = GOOD[: GOOD.index("tune:")]
+    wide = {
+        "model.emb_dim: {int_uniform: [2, 2400]}": "found 3 with n_heads 2",
+        "model.n_heads: {int_uniform: [1, 90_000]}": "found 16 with n_heads 3",
+    }
+    for tune, message in wide.items():
+        (found,) = mistakes(tmp_path, f"{plain}tune:\n  {tune}\n")
+        assert message in found
+    far = "tune:\n  model.emb_dim: {int_uniform: [2, 4_000_000]}\n  train.weight_decay: {uniform: [0, 1]}\n"
+    far += "  train.beta1: {uniform: [0, 0.9]}\n  model.n_heads: {choice: [1, 2]}\n"
+    assert "found 3 with n_heads 2" in mistakes(tmp_path, plain.replace("n_heads: 2", "n_heads: 1") + far)[0]
+    load(tmp_path, plain + "tune:\n  train.batch_size: {int_uniform: [1, 9_000]}\n")

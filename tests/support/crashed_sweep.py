@@ -68,7 +68,7 @@ class CrashedSweep:
 
     def reconcile(self) -> str:
         study, tracker, outbox = self.open()
-        return reconcile(self.spec, {self.arm.name: study}, tracker, outbox, {self.arm.name: DATA})
+        return reconcile(self.spec, {self.arm.name: study}, tracker, outbox, {self.spec.base.data: DATA})
 
     def start_trial(self, study: ArmStudy, outbox: Outbox, *losses: float) -> tuple[str, Task]:
         """Ask for a trial and record its losses; returns its run key and its task."""

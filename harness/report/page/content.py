@@ -113,7 +113,7 @@ class Content:
                 found[f"{section.anchor}-{place}" if several else section.anchor] = table
         if self.passage is not None and self.passage.table is not None:
             found["passage"] = self.passage.table
-        found["trials"] = trials_table(self.runs, list(self.record.tune))
+        found["trials"] = trials_table(self.runs, list(self.record.tune), metric=self.evidence.metric)
         found["differences"] = self.differences
         return found
 

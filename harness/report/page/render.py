@@ -156,7 +156,7 @@ def _parts(content: Content) -> dict[str, Any]:
         "warned": plural(len(content.serious_warnings), "warning") if content.serious_warnings else "",
         "fixed": fixed_settings(runs),
         "mlflow_pages": content.mlflow_pages.instructions,
-        "trials": trials_table(runs, list(record.tune), content.mlflow_pages.address),
+        "trials": trials_table(runs, list(record.tune), content.mlflow_pages.address, content.evidence.metric),
         "differences": content.differences,
         "pair_json": run_values(runs),
         "provenance": provenance(record, runs, content.mlflow_pages.command),

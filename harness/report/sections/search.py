@@ -9,11 +9,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from harness.analysis.comparison import metric_name
+from harness.analysis.comparison import metric_name, unit, value_name
 from harness.analysis.evidence import Evidence
 from harness.analysis.search_quality import EDGE, Floats, Nearness, place
 from harness.analysis.trials import ArmTrials, Space, has_order, rate_range
 from harness.config.fields import short_name
+from harness.config.samplers import SAMPLERS
 from harness.core import metrics
 from harness.core.outcomes import Outcome
 from harness.core.text import listed, plural
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 
 
 _CHOSEN: Final = (
-    "The configuration of each arm: that of its explore trial with the lowest validation loss. That loss was selected, "
-    "so it is optimistic; the results are those of the confirm runs."
+    "The configuration of each arm: that of its explore trial with the lowest {}. That value was selected, so it is "
+    "optimistic; the results are those of the confirm runs."
 )
 
 
@@ -41,6 +42,7 @@ def search_section(evidence: Evidence) -> Section | None:
     record, metric, tune = evidence.record, evidence.metric, evidence.space
     found, flips = list(evidence.trials.values()), evidence.crossings
     words = (
+        _sampler_words(evidence),
         _edge_words(found, tune),
         _diverged_words(found),
         _order_words(evidence.expected_best, flips) if evidence.ranked else "",
@@ -52,10 +54,31 @@ def search_section(evidence: Evidence) -> Section | None:
         text=tuple(sentence for sentence in words if sentence),
         drawings=draw("search", evidence),
         tables=(
-            (best_table(evidence, list(record.tune)), _CHOSEN),
+            (best_table(evidence, list(record.tune)), _CHOSEN.format(metric_name(metric))),
             (search_table(found, tune, int(record.study["trials"]), metric), _table_note(found, tune, metric)),
         ),
     )
+
+
+def _sampler_words(evidence: Evidence) -> str:
+    """How many points were chosen without results, for a sampler that uses them."""
+    study, counts = evidence.record.study, evidence.unmodelled
+    if not counts:
+        return ""
+    name = str(study["sampler"]).upper()
+    if all(count >= len(evidence.trials[arm].run_ids) for arm, count in counts.items()):
+        return f"All points were random: {name} used no result of an earlier trial."
+    shares = {f"{count} of {len(evidence.trials[arm].run_ids)}" for arm, count in counts.items()}
+    if len(shares) == 1:
+        where = " in each arm" if len(counts) > 1 else ""
+        words = f"{shares.pop()} points{where} were random; {name} chose the others from earlier results."
+    else:
+        each = [f"{count} of {len(evidence.trials[arm].run_ids)} in {arm}" for arm, count in counts.items()]
+        words = f"Random points: {some(each, 'arms')}; {name} chose the others from earlier results."
+    choices = [short_name(path) for path, dimension in evidence.record.tune.items() if "choice" in dimension]
+    if choices and SAMPLERS[str(study["sampler"])].random_choices:
+        words += f" It draws choices ({listed(choices)}) at random in every trial."
+    return words
 
 
 def _edge_words(found: Sequence[ArmTrials], tune: Space) -> str:
@@ -131,7 +154,7 @@ def search_table(found: Sequence[ArmTrials], tune: Space, asked: int, metric: st
         asked: trials per arm in the spec.
         metric: the metric that compares the arms.
     """
-    name = "loss" if metric == metrics.VAL_LOSS else metric.removeprefix("val/").replace("_", " ")
+    name = value_name(metric)
     lost = any(trials.number_of(Outcome.DIVERGED) for trials in found)
     columns: list[tuple[Column, list[Cell]]] = [
         (Column(ARM, numeric=False), [Cell(trials.arm) for trials in found]),
@@ -197,7 +220,6 @@ def _nearest(found: Nearness | None) -> Cell:
 
 def _table_note(found: Sequence[ArmTrials], tune: Space, metric: str) -> str:
     """The note that explains the columns of the table."""
-    unit = "nats per token" if metric == metrics.VAL_LOSS else "bits per byte"
     words = [
         "Planned: trials per arm in the spec. Pruned: stopped early by the study, without a result. Diverged: also as "
         "a share of complete, pruned and diverged trials. Failed: out of memory, an exception or an interruption.",
@@ -224,7 +246,7 @@ def _table_note(found: Sequence[ArmTrials], tune: Space, metric: str) -> str:
         mixed = " Other tuned dimensions vary at the same time and add to it." if len(tune) > 1 else ""
         words.append(
             "LR sensitivity: learning-rate sensitivity, the average loss above the best one over log learning rates "
-            f"from {setting(rates[0])} to {setting(rates[1])}, in {unit} (Wortsman et al. 2023); a diverged trial "
-            f"counts as an untrained model. It is 0 if the learning rate does not matter.{mixed}"
+            f"from {setting(rates[0])} to {setting(rates[1])}, in {unit(metric)} (Wortsman et al. 2023); a diverged "
+            f"trial counts as an untrained model. It is 0 if the learning rate does not matter.{mixed}"
         )
     return " ".join(words)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from harness.analysis.comparison import intervals
+from harness.analysis.comparison import intervals, value_name
 from harness.analysis.evidence import Evidence
 from harness.core import metrics
 from harness.report.tables.table import (
@@ -39,7 +39,7 @@ def answer_table(comparison: pd.DataFrame) -> Table:
     metric = comparison["metric"].iloc[0]
     tested = comparison["test_seeds"].sum() > 0
     differs = comparison["pairs"].sum() > 0
-    name = "loss" if metric == metrics.VAL_LOSS else metric.removeprefix("val/").replace("_", " ")
+    name = value_name(metric)
     columns: list[tuple[Column, list[Cell]]] = [
         (Column(ARM, numeric=False), [Cell(str(arm)) for arm in comparison["arm"]]),
         (Column("Seeds"), seeds_cells(comparison)),

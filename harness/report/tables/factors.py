@@ -6,10 +6,9 @@ from typing import Final
 
 import pandas as pd
 
-from harness.analysis.comparison import intervals, metric_name
+from harness.analysis.comparison import intervals, metric_name, value_name
 from harness.analysis.significance import ALPHA
 from harness.config.fields import short_name
-from harness.core import metrics
 from harness.core.text import listed
 from harness.report.tables.comparison import verdict_cells
 from harness.report.tables.table import Cell, Column, Table, formatted, seeds_text, table_with_runs, with_half_widths
@@ -28,7 +27,7 @@ def main_effect_table(rows: pd.DataFrame) -> Table:
         rows: the rows of `harness.analysis.factors.marginals` for this factor.
     """
     metric, delta = rows["metric"].iloc[0], rounded(rows["delta"].iloc[0])
-    name = "loss" if metric == metrics.VAL_LOSS else metric.removeprefix("val/").replace("_", " ")
+    name = value_name(metric)
     base = rows.loc[rows["is_baseline"], "level"].iloc[0]
     uneven = (rows["pairs"] != rows["seeds"])[~rows["is_baseline"]].any()
     return table_with_runs(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import pandas as pd
 
 from harness.analysis.columns import other_metrics
+from harness.analysis.comparison import value_name
 from harness.analysis.evidence import Evidence
 from harness.config.fields import short_name
 from harness.core import metrics
@@ -27,19 +28,19 @@ from harness.report.text.numbers import (
 def best_table(evidence: Evidence, tune: Sequence[str]) -> Table:
     """The tuned values of each arm's confirm runs, and the explore trial they come from.
 
-    While an arm has no confirm run: its complete explore trial with the lowest final validation loss.
+    While an arm has no confirm run: its complete explore trial with the lowest final value of the objective.
     """
     columns = [
         Column(ARM, numeric=False),
         *(Column(short_name(path)) for path in tune),
-        Column("Explore val loss"),
+        Column(f"Explore val {value_name(evidence.metric)}"),
         Column("Trial"),
         Column("Confirmed", numeric=False),
     ]
     rows = []
     runs = evidence.runs
     for arm in evidence.arms:
-        chosen = _chosen(runs[runs["arm"] == arm], tune)
+        chosen = _chosen(runs[runs["arm"] == arm], tune, evidence.metric)
         confirmed = not evidence.verdict_runs_of[arm].empty
         if chosen is None:
             nothing = [Cell(NOTHING)] * (len(columns) - 1)
@@ -48,18 +49,18 @@ def best_table(evidence: Evidence, tune: Sequence[str]) -> Table:
         cells = [Cell(arm), *(_setting_cell(chosen.get(path)) for path in tune)]
         if chosen["phase"] == Phase.EXPLORE:
             trial = _as_float(chosen.get("trial_number"))
-            cells += [_loss_cell(chosen), sortable(trial, number(trial, 0))]
+            cells += [_loss_cell(chosen, evidence.metric), sortable(trial, number(trial, 0))]
         else:
             cells += [Cell(NOTHING), Cell(NOTHING)]
         rows.append(Row((*cells, Cell("yes" if confirmed else "not yet")), (str(chosen["run_id"]),)))
     return Table(tuple(columns), tuple(rows))
 
 
-def _chosen(runs: pd.DataFrame, tune: Sequence[str]) -> pd.Series | None:
+def _chosen(runs: pd.DataFrame, tune: Sequence[str], metric: str) -> pd.Series | None:
     """The run with the arm's chosen configuration."""
     explored = runs[(runs["phase"] == Phase.EXPLORE) & (runs["outcome"] == Outcome.COMPLETE)]
-    if metrics.VAL_LOSS in explored:
-        explored = explored.sort_values([metrics.VAL_LOSS, "run_id"])
+    if metric in explored:
+        explored = explored.sort_values([metric, "run_id"])
     confirm = runs[runs["phase"] == Phase.CONFIRM]
     if confirm.empty:
         return None if explored.empty else explored.iloc[0]
@@ -105,14 +106,21 @@ def _metric_cell(run: pd.Series, metric: str) -> Cell:
     return sortable(value, significant(value))
 
 
-def trials_table(runs: pd.DataFrame, tune: Sequence[str], address: Callable[[str], str] | None = None) -> Table:
+def trials_table(
+    runs: pd.DataFrame,
+    tune: Sequence[str],
+    address: Callable[[str], str] | None = None,
+    metric: str = metrics.VAL_LOSS,
+) -> Table:
     """Every run of the sweep, including failed ones, with the reason if it is not complete.
 
     Args:
         runs: as `load_runs` returns them.
         tune: tuned paths.
         address: run id → URL of its page on an MLflow server; None without a server.
+        metric: that compares the runs; shown besides the loss.
     """
+    compared = [metric] if metric != metrics.VAL_LOSS else []
     tested = metrics.TEST_LOSS in runs and bool(runs[metrics.TEST_LOSS].notna().any())
     others = other_metrics(runs)
     explained = "reason" in runs and bool(runs["reason"].fillna("").ne("").any())
@@ -124,6 +132,7 @@ def trials_table(runs: pd.DataFrame, tune: Sequence[str], address: Callable[[str
         Column("Seed"),
         *(Column(short_name(path)) for path in tune),
         Column("Val loss"),
+        *(Column(f"Val {value_name(name)}") for name in compared),
         *([Column("Test loss")] if tested else []),
         *(Column(name) for name in others),
         Column("Tokens"),
@@ -143,6 +152,7 @@ def trials_table(runs: pd.DataFrame, tune: Sequence[str], address: Callable[[str
             sortable(seed, number(seed, 0)),
             *(_setting_cell(run.get(path)) for path in tune),
             _loss_cell(run),
+            *(_loss_cell(run, name) for name in compared),
             *([_loss_cell(run, metrics.TEST_LOSS)] if tested else []),
             *(_metric_cell(run, name) for name in others),
             sortable(tokens, count(tokens)),

@@ -48,13 +48,14 @@ def _targets(sweep: Evidence) -> Iterator[ReportWarning]:
 
 
 def _hashes(sweep: Evidence) -> Iterator[ReportWarning]:
-    """Data that changed under the same name; if texts or tokenizers are compared, within one arm."""
+    """Data that changed under the same name; if texts or tokenizers are compared or tuned, among equal ones."""
     compared = any(path.startswith("data.") for path in sweep.expected)
+    keys = ["arm", *(path for path in sweep.tuned if path.startswith("data."))]
     for column, what in _HASHES:
         if column not in sweep.results:
             continue
-        groups = sweep.results.groupby("arm", sort=False) if compared else [("the sweep", sweep.results)]
-        for name, runs in groups:
+        equal = sweep.results.groupby(keys, sort=False, dropna=False)
+        for (name, *_), runs in equal if compared else [(("the sweep",), sweep.results)]:
             found = [str(value)[:8] for value in runs[column].dropna().unique()]
             if len(found) > 1:
                 yield ReportWarning(

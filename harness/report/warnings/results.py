@@ -220,13 +220,13 @@ def _not_reproduced(sweep: Evidence) -> Iterator[ReportWarning]:
     """Arms whose chosen trial is outside the prediction interval of their confirm runs, and several δ away."""
     for arm in sweep.arms if sweep.record.tune else []:
         trials = sweep.trials_of[arm]
-        confirmed = by_seed(sweep.verdict_runs_of[arm], metrics.VAL_LOSS).to_numpy()
+        confirmed = by_seed(sweep.verdict_runs_of[arm], sweep.metric).to_numpy()
         if trials.empty or len(confirmed) < 3:
             continue
-        chosen = float(trials[metrics.VAL_LOSS].min())
+        chosen = float(trials[sweep.metric].min())
         gap = confirmed.mean() - chosen
         p = outlier_p([*confirmed, chosen])[-1]
-        if abs(gap) > COARSE * sweep.delta_nats and p * len(sweep.arms) < RARE:
+        if abs(gap) > COARSE * sweep.delta and p * len(sweep.arms) < RARE:
             yield ReportWarning(
                 WarningKind.NOT_REPRODUCED,
                 f"{arm}: the chosen trial reached {number(chosen, 3)}, its confirm runs {number(confirmed.mean(), 3)} "

@@ -14,8 +14,6 @@ from harness.analysis.columns import constant, numbers
 from harness.analysis.evidence import Evidence
 from harness.analysis.search_quality import edges, nearest_diverged, place
 from harness.config.fields import short_name
-from harness.config.samplers import SAMPLERS
-from harness.core import metrics
 from harness.core.outcomes import Outcome
 from harness.core.text import listed, plural
 from harness.report.text.names import named, seeds_named, values_named
@@ -93,13 +91,12 @@ def _few(sweep: Evidence) -> Iterator[ReportWarning]:
             "the best trial and one on each side of it in every dimension. Raise study.trials, or tune less.",
         )
         return
-    sampler = str(record.study.get("sampler", ""))
-    startup = SAMPLERS[sampler].startup_trials if sampler in SAMPLERS else 0
-    if 0 < min(sizes.values()) < startup and max(tried.values()) < points:
+    blind = [arm for arm, count in sweep.unmodelled.items() if 0 < len(sweep.trials[arm].run_ids) <= count]
+    if blind and max(tried.values()) < points:
         yield ReportWarning(
             WarningKind.RANDOM_SEARCH,
-            f"With {plural(min(sizes.values()), 'trial')} per arm this was a random search: the first {startup} trials "
-            f"of Optuna's {sampler.upper()} are random.",
+            f"The search of {named(blind)} was random: {str(record.study['sampler']).upper()} used no result of an "
+            "earlier trial. Raise study.trials, or lower study.startup_trials.",
         )
 
 
@@ -194,7 +191,7 @@ def _at_an_edge(sweep: Evidence) -> Iterator[ReportWarning]:
     space = {path: sweep.record.tune[path] for path in sweep.tuned}
     for arm in sweep.arms:
         trials = _in_space(sweep, sweep.complete_trials, arm)
-        rows, losses = _rows(sweep, trials), trials[metrics.VAL_LOSS].to_numpy(float)
+        rows, losses = _rows(sweep, trials), numbers(trials, sweep.metric).to_numpy()
         for edge in edges(rows, losses, space):
             ((kind, values),) = space[edge.path].items()
             if edge.side == "low" and min(values) == 0:  # the range cannot be extended: no setting is negative
@@ -226,7 +223,7 @@ def _diverged(sweep: Evidence) -> Iterator[ReportWarning]:
     beside = []
     for arm in sweep.arms:
         trials, lost = _in_space(sweep, sweep.complete_trials, arm), _in_space(sweep, failed, arm)
-        losses = trials[metrics.VAL_LOSS].to_numpy(float)
+        losses = numbers(trials, sweep.metric).to_numpy()
         near = nearest_diverged(_rows(sweep, trials), losses, _rows(sweep, lost), space) if space else None
         if near is not None and near.is_near:
             best = _rows(sweep, trials)[int(losses.argmin())]
@@ -242,20 +239,20 @@ def _diverged(sweep: Evidence) -> Iterator[ReportWarning]:
 @_of_a_search
 def _order_flips(sweep: Evidence) -> Iterator[ReportWarning]:
     """Arms whose order depends on the number of trials; it matters if it changed in the second half of the search."""
-    lines = sweep.expected_best_loss
+    lines, delta = sweep.expected_best_complete, sweep.delta
     late: list[str] = []
     early: list[str] = []
-    for first, second, count in sweep.loss_crossings:
+    for first, second, count in sweep.complete_crossings:
         n = min(len(lines[first]), len(lines[second]))
         gaps = lines[first][:n] - lines[second][:n]
         half, end = gaps[(n - 1) // 2], gaps[-1]
-        settled = half * end >= 0 or min(abs(half), abs(end)) < sweep.delta_nats
+        settled = half * end >= 0 or min(abs(half), abs(end)) < delta
         (early if settled else late).append(f"{first} and {second} change places at k = {count}")
     words = "By the expected best of k explore trials, "
     if late:
         yield ReportWarning(
             WarningKind.ORDER_FLIPS,
-            f"{words}{named(late)}, by more than {rounded(sweep.delta_nats)} either way and in the second half of the "
+            f"{words}{named(late)}, by more than {rounded(delta)} either way and in the second half of the "
             "search: the better arm depends on the number of trials. Search longer before comparing.",
         )
     if early:
@@ -295,9 +292,9 @@ def _is_best(sweep: Evidence, arm: str, values: dict[str, Any]) -> Iterator[Repo
             "configuration was not chosen by the search. Confirm the best trial.",
         )
         return
-    own, lowest = float(tried[metrics.VAL_LOSS].min()), float(trials[metrics.VAL_LOSS].min())
+    own, lowest = float(tried[sweep.metric].min()), float(trials[sweep.metric].min())
     if own > lowest:
-        best = trials.loc[trials[metrics.VAL_LOSS].idxmin()]
+        best = trials.loc[trials[sweep.metric].idxmin()]
         better = values_named({path: best[path] for path in sweep.tuned})
         yield ReportWarning(
             WarningKind.NOT_BEST,

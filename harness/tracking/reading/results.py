@@ -44,18 +44,18 @@ def interrupted_runs(client: MlflowClient, experiment_id: str, parent: str) -> d
     return {(one[schema.CONFIG_SHA256], one[schema.PHASE]): one[schema.KEY] for one in interrupted}
 
 
-def search_trials(client: MlflowClient, experiment_id: str, parent: str, losses: bool) -> list[TrialRecord]:
+def search_trials(client: MlflowClient, experiment_id: str, parent: str, metric: str | None) -> list[TrialRecord]:
     """A sweep's runs that belong to an Optuna study, oldest first.
 
     Args:
         client, experiment_id, parent: the sweep.
-        losses: whether to read their loss curves too, at one request per run and metric.
+        metric: the objective, whose points are read too at two requests per run; None: no points are read.
     """
     runs = [run for run in trials_of(client, experiment_id, parent) if schema.TRIAL_NUMBER in run.data.tags]
-    return [_trial(run, *(_losses(client, run) if losses else ({}, {}))) for run in runs]
+    return [_trial(run, *(_values(client, run, metric) if metric else ({}, {}))) for run in runs]
 
 
-def _trial(run: Run, losses: Mapping[int, float], curve: Mapping[int, float]) -> TrialRecord:
+def _trial(run: Run, whole: Mapping[int, float], curve: Mapping[int, float]) -> TrialRecord:
     tags = run.data.tags
     return TrialRecord(
         key=tags.get(schema.KEY, ""),
@@ -64,16 +64,16 @@ def _trial(run: Run, losses: Mapping[int, float], curve: Mapping[int, float]) ->
         params={name: schema.decode_param(value) for name, value in run.data.params.items()},
         outcome=Outcome(tags.get(schema.OUTCOME, Outcome.INTERRUPTED)),
         reason=tags.get(schema.REASON, ""),
-        losses=losses,
+        whole=whole,
         curve=curve,
     )
 
 
-def _losses(client: MlflowClient, run: Run) -> tuple[dict[int, float], dict[int, float]]:
-    """Training tokens → validation loss: of the whole split, and as the pruner sees it."""
+def _values(client: MlflowClient, run: Run, metric: str) -> tuple[dict[int, float], dict[int, float]]:
+    """Training tokens → value of a metric: over the whole validation split, and as the pruner sees it."""
     tokens = {point.step: int(point.value) for point in history(client, run, metrics.TOKENS)}
     whole, sampled = (
         {tokens[point.step]: point.value for point in history(client, run, name) if point.step in tokens}
-        for name in (metrics.VAL_LOSS, metrics.VAL_SAMPLE_LOSS)
+        for name in (metric, metrics.sample_metric(metric))
     )
     return whole, sampled or whole

@@ -161,9 +161,9 @@ class Tracker:
         return results.interrupted_runs(self.experiment.client, self.experiment.id, parent)
 
     @wrap_errors()
-    def search_trials(self, parent: str, losses: bool) -> list[TrialRecord]:
-        """The sweep's runs that belong to an Optuna study, oldest first; `losses` reads their curves, which is slow."""
-        return results.search_trials(self.experiment.client, self.experiment.id, parent, losses)
+    def search_trials(self, parent: str, metric: str | None) -> list[TrialRecord]:
+        """The sweep's runs that belong to an Optuna study, oldest first; with points of `metric` if one is given."""
+        return results.search_trials(self.experiment.client, self.experiment.id, parent, metric)
 
 
 def _shared_tags(code: provenance.CodeVersion, command: str) -> dict[str, str]:

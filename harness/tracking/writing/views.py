@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from harness.config.objective import search_objective
 from harness.core import metrics
 from harness.core.outcomes import Phase
 from harness.tracking.records import SweepInfo
@@ -56,13 +57,15 @@ def _states(info: SweepInfo, parent: str) -> Iterator[tuple[str, dict[str, Any]]
     """Key and state of each view; a sweep without a search has no view of one."""
     of_sweep = f"tags.`{PARENT_RUN}` = '{parent}'"
     finals = [f"metrics.`{name}`" for name in (metrics.VAL_LOSS, metrics.TEST_LOSS, metrics.VAL_BITS_PER_BYTE)]
+    tune = {path: values for path, dimension in info.tune.items() for values in dimension.values()}
+    objective = search_objective((arm.values for arm in info.arms), tune).metric
     compared, tuned = ([f"params.`{path}`" for path in paths] for paths in (info.compare, info.tune))
     confirm = f"{of_sweep} and tags.`{PHASE}` = '{Phase.CONFIRM}'"
     grouped = {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": ARM}]}
     yield (
         _VERDICT,
         {
-            **_table(confirm, [f"tags.`{ARM}`", f"tags.`{SEED}`", *finals, *tuned]),
+            **_table(objective, confirm, [f"tags.`{ARM}`", f"tags.`{SEED}`", *finals, *tuned]),
             **_charts([], over_tokens=False),  # in a group, MLflow averages tokens and losses over different points
             "groupBy": grouped,
             "runsHiddenMode": "SHOW_ALL",
@@ -70,17 +73,17 @@ def _states(info: SweepInfo, parent: str) -> Iterator[tuple[str, dict[str, Any]]
     )
     if info.tune:
         explore = f"{of_sweep} and tags.`{PHASE}` = '{Phase.EXPLORE}'"
-        columns = [*tuned, finals[0], f"tags.`{ARM}`", f"tags.`{OUTCOME}`"]
-        yield _SEARCH, {**_table(explore, columns), **_charts([*info.compare, *info.tune])}
+        columns = [*tuned, f"metrics.`{objective}`", f"tags.`{ARM}`", f"tags.`{OUTCOME}`"]
+        yield _SEARCH, {**_table(objective, explore, columns), **_charts([*info.compare, *info.tune], objective)}
     outcome = [f"tags.`{name}`" for name in (ARM, PHASE, SEED, OUTCOME)]
-    yield _RUNS, {**_table(of_sweep, [*outcome, *finals, *compared, *tuned]), **_charts([])}
+    yield _RUNS, {**_table(objective, of_sweep, [*outcome, *finals, *compared, *tuned]), **_charts([])}
 
 
-def _table(condition: str, columns: Sequence[str]) -> dict[str, Any]:
-    """A table of the runs that meet a condition, lowest validation loss first."""
+def _table(objective: str, condition: str, columns: Sequence[str]) -> dict[str, Any]:
+    """A table of the runs that meet a condition, lowest value of the objective first."""
     return {
         "searchFilter": condition,
-        "orderByKey": f"metrics.`{metrics.VAL_LOSS}`",
+        "orderByKey": f"metrics.`{objective}`",
         "orderByAsc": True,
         "startTime": "ALL",
         "lifecycleFilter": "Active",
@@ -92,12 +95,13 @@ def _table(condition: str, columns: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _charts(parameters: Sequence[str], over_tokens: bool = True) -> dict[str, Any]:
+def _charts(parameters: Sequence[str], objective: str = metrics.VAL_LOSS, over_tokens: bool = True) -> dict[str, Any]:
     """Line charts over tokens or steps, losses first; above them parallel coordinates of `parameters`, if any."""
     sections = [{"uuid": name, "name": name, "display": True, "isReordered": True} for name in _SECTIONS]
     cards: list[dict[str, Any]] = []
     if parameters:
-        place = "Tuned values against validation loss"
+        name = "validation loss" if objective == metrics.VAL_LOSS else "bits per byte"
+        place = f"Tuned values against {name}"
         sections.insert(0, {"uuid": place, "name": place, "display": True, "isReordered": True})
         cards.append(
             {
@@ -108,7 +112,7 @@ def _charts(parameters: Sequence[str], over_tokens: bool = True) -> dict[str, An
                 "deleted": False,
                 "isGenerated": False,
                 "selectedParams": list(parameters),
-                "selectedMetrics": [metrics.VAL_LOSS],
+                "selectedMetrics": [objective],
                 "showAllRuns": True,
             }
         )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -223,3 +224,53 @@ def test_two_dimensions_are_ranked_where_there_are_enough_trials() -> None:
 def test_the_same_runs_give_the_same_section() -> None:
     record, runs = sweep({A: done((1e-3, 5.0), (2e-3, 5.5)), B: done((1e-3, 5.1), (2e-3, 5.2))})
     assert search_section(example.evidence(record, runs)) == search_section(example.evidence(record, runs))
+
+
+def test_the_text_says_how_many_points_were_random() -> None:
+    def words(sampler: str, points: Sequence[str | None], **study: int) -> str:
+        trials = done(*[(1e-3 * (1 + n / 10), 5.0 - n / 10) for n in range(4)])
+        record, runs = sweep({A: trials, B: trials}, sampler=sampler)
+        record = replace(record, study={**record.study, **study})
+        found = search_section(example.evidence(record, runs.assign(point=points)))
+        assert found is not None
+        return found.text[0]
+
+    tagged = ["random", "random", "modelled", "modelled"]
+    assert words("tpe", tagged * 2) == (
+        "2 of 4 points in each arm were random; TPE chose the others from earlier results."
+    )
+    parallel = ["random", "random", "random", "modelled"]
+    assert words("gp", [*tagged, *parallel]) == (
+        f"Random points: 2 of 4 in {A} and 3 of 4 in {B}; GP chose the others from earlier results."
+    )
+    untagged = [None] * 8
+    assert words("tpe", untagged, unmodelled_trials=3).startswith("3 of 4 points")
+    assert words("tpe", untagged) == "All points were random: TPE used no result of an earlier trial."  # an old sweep
+    assert words("random", untagged) == "No arm's best trial lies at an edge of the search space."
+
+
+def test_choices_that_cmaes_draws_at_random_are_named() -> None:
+    trials = done((1e-3, 5.0), (2e-3, 4.0), (3e-3, 4.5), (4e-3, 4.6))
+    record, runs = sweep({A: trials}, RATE | {"model.qkv_bias": {"choice": [False, True]}}, sampler="cmaes")
+    found = search_section(example.evidence(record, runs.assign(point=["random", "random", "modelled", "modelled"])))
+    assert found is not None
+    assert found.text[0] == (
+        "2 of 4 points were random; CMAES chose the others from earlier results. "
+        "It draws choices (qkv_bias) at random in every trial."
+    )
+
+
+def test_a_search_over_tokenizers_is_shown_in_bits_per_byte() -> None:
+    tune = {"data.tokenizer": {"choice": ["byte", "gpt2"]}}
+    record, runs = sweep({A: done((1e-3, 5.5), (1e-3, 10.8)), B: done((1e-3, 5.4), (1e-3, 10.7))}, tune)
+    runs["data.tokenizer"] = ["byte", "gpt2"] * 2
+    runs["val/bits_per_byte"] = [7.9, 3.0, 7.8, 3.1]
+    evidence = example.evidence(record, runs)
+    assert evidence.metric == "val/bits_per_byte" and evidence.ranked
+    found = search_section(evidence)
+    assert found is not None
+    best, note = found.tables[0]
+    assert "lowest validation bits per byte" in note
+    assert [column.label for column in best.columns][1:3] == ["tokenizer", "Explore val bits per byte"]
+    assert [row.cells[1].text for row in best.rows] == ["gpt2", "gpt2"]
+    assert cells(found)[0]["Best val bits per byte"] == "3.0000"

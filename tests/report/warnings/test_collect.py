@@ -138,7 +138,12 @@ def test_too_few_trials_for_the_tuned_dimensions() -> None:
     three = [(6e-4, 5.2), (1e-3, 5.0), (2e-3, 5.2)]
     record, runs = searched({FIRST: three, SECOND: three})
     assert WarningKind.FEW_TRIALS not in kinds(record, runs)
-    assert "this was a random search" in text(record, runs, WarningKind.RANDOM_SEARCH)
+    assert "was random: TPE used no result" in text(record, runs, WarningKind.RANDOM_SEARCH)
+    second = runs["trial_number"].fillna(0) > 1
+    modelled = runs.assign(point=np.where(second, "modelled", "random"))
+    assert WarningKind.RANDOM_SEARCH not in kinds(record, modelled)
+    planned = replace(record, study={**record.study, "unmodelled_trials": 2})
+    assert WarningKind.RANDOM_SEARCH not in kinds(planned, runs)
     assert "0.0 2 and drop_rate=0.1 2" in text(*searched({FIRST: three[:2], SECOND: three[:2]}), WarningKind.FEW_TRIALS)
     repeated = [three[1], three[0], three[0]]  # three trials of two configurations
     assert WarningKind.FEW_TRIALS in kinds(*searched({FIRST: repeated, SECOND: repeated}))

@@ -31,6 +31,16 @@ def test_parallel_coordinates_show_the_compared_and_the_tuned_values() -> None:
     assert chart["selectedMetrics"] == ["val/loss"]
 
 
+def test_views_of_a_search_over_tokenizers_show_bits_per_byte() -> None:
+    info = sweep_info("x")
+    found = states(replace(info, tune={**info.tune, "data.tokenizer": {"choice": ["byte", "gpt2"]}}))
+    bits = "metrics.`val/bits_per_byte`"
+    assert {state["orderByKey"] for state in found.values()} == {bits}
+    search = found["harness-search"]
+    assert bits in search["selectedColumns"]
+    assert search["compareRunCharts"][0]["selectedMetrics"] == ["val/bits_per_byte"]
+
+
 def test_a_sweep_without_a_search_has_no_view_of_one() -> None:
     info = replace(sweep_info("x"), tune={})
     assert set(states(info)) == {"harness-verdict", "harness-runs"}
