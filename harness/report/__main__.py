@@ -41,6 +41,9 @@ def main(
         typer.Option(metavar="RUN_ID", help="The parent run of a sweep. Default: the last sweep of that name."),
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Update the report until the sweep ends.")] = False,
+    patch: Annotated[
+        bool, typer.Option("--patch", help="Show the uncommitted changes to the code. They may be private.")
+    ] = False,
 ) -> None:
     """Write the report of one sweep, or one report of several, and print the comparison."""
     if names == [AUDIT]:
@@ -57,7 +60,9 @@ def main(
         fail("\n".join(wrong))
 
     def write() -> ReportFiles:
-        return write_reports(names, uri, folder) if len(names) > 1 else write_report(names[0], uri, folder, sweep)
+        if len(names) > 1:
+            return write_reports(names, uri, folder, patch)
+        return write_report(names[0], uri, folder, sweep, patch)
 
     try:
         files = _watched(names, write, uri, sweep) if watch else write()

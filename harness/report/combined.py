@@ -33,20 +33,23 @@ _SEPARATE: Final = (
 )
 
 
-def write_reports(names: Sequence[str], uri: str | None = None, out: Path = Path("reports")) -> ReportFiles:
+def write_reports(
+    names: Sequence[str], uri: str | None = None, out: Path = Path("reports"), patch: bool = False
+) -> ReportFiles:
     """Write one report of several sweeps into `<out>/<name>+<name>/`, with the report of each sweep in a subfolder.
 
     Args:
         names: names of two or more sweeps; of each name the sweep that was started or resumed last.
         uri: MLflow tracking URI; by default the one that sweeps use.
         out: folder of reports, created if missing.
+        patch: as for `write_report`.
 
     Raises:
         TrackingError: a sweep cannot be reported (see `write_report`), or the sweeps cannot be compared.
     """
     if len(names) < 2 or len(set(names)) < len(names):
         raise TrackingError(f"names: found {listed(names) if names else 'none'}; allowed: two or more different sweeps")
-    read = [read_sweep(name, uri) for name in names]
+    read = [read_sweep(name, uri, patch=patch) for name in names]
     contents = [content for content, _ in read]
     if reasons := list(_obstacles(contents)):
         raise TrackingError(f"{listed(names)} cannot be in one report: {'; '.join(reasons)}")

@@ -61,7 +61,11 @@ class ReportFiles:
 
 
 def write_report(
-    experiment: str, uri: str | None = None, out: Path = Path("reports"), sweep: str | None = None
+    experiment: str,
+    uri: str | None = None,
+    out: Path = Path("reports"),
+    sweep: str | None = None,
+    patch: bool = False,
 ) -> ReportFiles:
     """Write the report of a sweep into `<out>/<experiment>/`. The same runs give byte-identical files.
 
@@ -70,18 +74,22 @@ def write_report(
         uri: MLflow tracking URI; by default the one that sweeps use.
         out: folder of reports, created if missing.
         sweep: parent run id; by default the sweep that was started or resumed last.
+        patch: whether the report has the uncommitted changes to the code. They may be private, and reports are sent
+            around; with the sweep's run in MLflow they are kept in any case.
 
     Raises:
         TrackingError: the store, experiment or sweep does not exist, the sweep has no runs, or the folder has files of
             somebody else.
     """
     check_folder(out / experiment)
-    content, curves = read_sweep(experiment, uri, sweep)
+    content, curves = read_sweep(experiment, uri, sweep, patch)
     return write_files(content, curves, out / experiment)
 
 
 @gc_paused()
-def read_sweep(experiment: str, uri: str | None = None, sweep: str | None = None) -> tuple[Content, pd.DataFrame]:
+def read_sweep(
+    experiment: str, uri: str | None = None, sweep: str | None = None, patch: bool = False
+) -> tuple[Content, pd.DataFrame]:
     """The content of a sweep's report, and its curves. Arguments and errors are those of `write_report`."""
     if not _FOLDER_NAME.fullmatch(experiment):
         raise TrackingError(f"experiment: found {experiment!r}; allowed: letters, digits, - and _")
@@ -99,7 +107,7 @@ def read_sweep(experiment: str, uri: str | None = None, sweep: str | None = None
         lambda run_id: load_samples(run_id, uri),
         ui_command(uri),
         lambda run_id: load_passage(run_id, uri),
-        load_patch(record.run_id, uri) if record.dirty else "",
+        load_patch(record.run_id, uri) if record.dirty and patch else "",
     )
     return content, curves
 

@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import psutil
 
@@ -18,6 +18,27 @@ from harness.core.version import VERSION
 
 UNKNOWN = "unknown"
 PATCH_LIMIT = 1_000_000  # bytes
+# Names of files that hold passwords and keys, where ssh, netrc, PostgreSQL, pip, npm, Docker, AWS, Google Cloud,
+# Terraform and dotenv keep them (compare GitHub's collection of .gitignore templates), and file types of keys.
+_SECRET_FILES = (
+    *(
+        ".env",
+        ".env.*",
+        "*.env",
+        ".netrc",
+        "_netrc",
+        ".pgpass",
+        ".pypirc",
+        ".npmrc",
+        ".dockercfg",
+        ".docker/config.json",
+    ),
+    *(".git-credentials", ".htpasswd", ".aws/*", ".ssh/*", "id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*"),
+    *("*.pem", "*.key", "*.p12", "*.pfx", "*.jks", "*.keystore", "*.kdbx", "*.ppk", "*.gpg", "*.asc", "*.ovpn"),
+    *("*.tfvars", "*.tfstate", "kubeconfig", "service-account*.json", "service_account*.json", "client_secret*"),
+    *("credentials", "credentials.*", "*-credentials.*", "*_credentials.*", "secret.*", "secrets.*", "*.secret"),
+    *("*.secrets", "password*", "passwd*"),
+)
 _LIBRARIES = ("torch", "optuna", "mlflow", "tiktoken")  # they can change a run's numbers or how it is stored
 _START_TOLERANCE = 2.0  # seconds: a process's start time is derived from the boot time, which a clock change moves
 
@@ -29,7 +50,8 @@ class CodeVersion:
     Attributes:
         commit: full hash of HEAD; "unknown" outside a git repository or before its first commit.
         dirty: whether tracked files differ from that commit. Untracked files do not count, as in `git describe`.
-        patch: `git diff HEAD`, cut after `PATCH_LIMIT` bytes; empty when clean.
+        patch: `git diff HEAD` without files whose names look like passwords or keys, which are named in its first
+            line; cut after `PATCH_LIMIT` bytes; empty when clean.
     """
 
     commit: str = UNKNOWN
@@ -42,10 +64,23 @@ def code_version(folder: Path | None = None) -> CodeVersion:
     head = _git(folder, "rev-parse", "--verify", "HEAD")
     if head is None:
         return CodeVersion()
-    patch = _git(folder, "diff", "HEAD", "--no-color", "--no-ext-diff", "--no-textconv", "--binary") or b""
+    names = _git(folder, "diff", "HEAD", "--name-only", "--no-renames", "-z") or b""
+    secret = [name for name in names.decode("utf-8", "surrogateescape").split("\0") if name and _looks_secret(name)]
+    others = [":(top)", *(f":(top,exclude,literal){name}" for name in secret)]
+    options = ("--no-color", "--no-ext-diff", "--no-textconv", "--binary")
+    patch = _git(folder, "diff", "HEAD", *options, "--", *others) or b""
+    if secret:
+        listed = ", ".join(secret).encode("utf-8", "replace")
+        patch = b"left out, since their names look like passwords or keys: " + listed + b"\n" + patch
     if len(patch) > PATCH_LIMIT:
         patch = patch[:PATCH_LIMIT] + b"\n(cut: the whole patch is larger than this file may be)\n"
     return CodeVersion(head.decode().strip(), bool(patch), patch)
+
+
+def _looks_secret(name: str) -> bool:
+    """Whether a path inside a repository looks like a file with passwords or keys."""
+    path = PurePosixPath(name.lower())
+    return any(path.match(pattern) for pattern in _SECRET_FILES)
 
 
 def _git(folder: Path | None, *arguments: str) -> bytes | None:

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from markupsafe import escape
+from mlflow import MlflowClient
 from typer.testing import CliRunner
 
 import example_sweep as example
@@ -23,7 +24,7 @@ from harness.report import ReportFiles, TrackingError, compare, load_curves, loa
 from harness.report.__main__ import app
 from harness.report.assemble import in_order
 from harness.report.warnings.collect import fixed_settings
-from harness.tracking import SweepInfo, Tracker
+from harness.tracking import SweepInfo, Tracker, load_sweep, schema
 from paths import ROOT, SUPPORT
 from reports import Page, all_runs, record_run, report
 from specs import GOOD, load
@@ -280,6 +281,19 @@ def test_report_of_a_stored_sweep(store: str, tmp_path: Path) -> None:
     before = contents(tmp_path)
     write_report("dropout", store, tmp_path)
     assert contents(tmp_path) == before
+
+
+def test_a_report_shows_uncommitted_changes_only_on_demand(store: str, tmp_path: Path) -> None:
+    client = MlflowClient(store)
+    run_id = load_sweep("dropout", store).run_id
+    before = client.get_run(run_id).data.tags[schema.DIRTY]
+    client.set_tag(run_id, schema.DIRTY, "true")
+    client.log_text(run_id, "+marker of a private change\n", schema.PATCH_FILE)
+    for patch, times in ((False, 0), (True, 1)):
+        files = write_report("dropout", store, tmp_path, patch=patch)
+        for path in (files.html, files.markdown):
+            assert path.read_text("utf-8").count("marker of a private change") == times
+    client.set_tag(run_id, schema.DIRTY, before)
 
 
 def test_notebook_frames(store: str) -> None:

@@ -29,6 +29,34 @@ def test_code_version(tmp_path: Path) -> None:
     assert provenance.PATCH_LIMIT < len(provenance.code_version(folder).patch) < provenance.PATCH_LIMIT + 100
 
 
+@pytest.mark.parametrize(
+    "name", [".env", "deep/.env.local", "id_rsa", "server.pem", "Secrets.yaml", ".aws/config", "a b.key"]
+)
+def test_files_that_look_like_secrets_are_named_but_not_in_the_patch(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / "code"
+    make_repository(folder)
+    (folder / "a.txt").write_text("two\n")
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text("TOKEN=marker-secret\n")
+    subprocess.run(["git", "add", "-A"], cwd=folder, check=True)
+    found = provenance.code_version(folder)
+    assert found.dirty and b"marker-secret" not in found.patch and b"+two" in found.patch
+    assert found.patch.startswith(f"left out, since their names look like passwords or keys: {name}\n".encode())
+    subprocess.run(["git", "reset", "-q", "--hard"], cwd=folder, check=True)
+    subprocess.run(["git", "apply"], input=found.patch, cwd=folder, check=True)
+    assert (folder / "a.txt").read_text() == "two\n"
+
+
+@pytest.mark.parametrize("name", ["harness/data/tokenizer.py", "keys.py", "environment.yml", "secretary.txt"])
+def test_other_files_are_in_the_patch(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / "code"
+    make_repository(folder)
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text("content\n")
+    subprocess.run(["git", "add", "-A"], cwd=folder, check=True)
+    assert b"+content" in provenance.code_version(folder).patch
+
+
 def test_code_version_without_a_repository_a_commit_or_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert provenance.code_version(tmp_path) == provenance.CodeVersion("unknown", False, b"")
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
