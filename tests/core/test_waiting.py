@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,35 +18,7 @@ from harness.core import waiting
 from harness.core.waiting import WaitingConnection, show_waits, stop_waiting_after, wait_for_locks
 from harness.search.study import StorageError, explained, open_storage
 from harness.tracking import Tracker, TrackingError
-
-HOLD = """
-import sqlite3, sys, time
-database = sqlite3.connect(sys.argv[1], isolation_level=None)
-database.execute(f"begin {sys.argv[2]}")
-database.execute("select * from sqlite_master").fetchall()
-print("locked", flush=True)
-sys.stdin.readline()
-time.sleep(float(sys.argv[3]))
-"""
-
-
-@contextlib.contextmanager
-def locked(file: Path, kind: str = "exclusive", seconds: float = 0.0) -> Iterator[Callable[[], None]]:
-    """A lock of another process; it lasts for some seconds after the function that this yields was called."""
-    command = [sys.executable, "-c", HOLD, str(file), kind, str(seconds)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdin is not None and holder.stdout is not None
-        assert holder.stdout.readline() == "locked\n"
-
-        def release() -> None:
-            assert holder.stdin is not None
-            holder.stdin.write("\n")
-            holder.stdin.flush()
-
-        try:
-            yield release
-        finally:
-            holder.kill()
+from locks import locked
 
 
 @pytest.fixture(autouse=True)

@@ -2,9 +2,10 @@
 
     python tests/support/storm.py --kills 100
 
-A sweep of small trials with two workers gets SIGKILL, SIGTERM or Ctrl-C at random moments, in the parent or a worker,
-sometimes twice. When the parent has ended, the same command is started again. A sweep that finishes before all kills
-are used gets more seeds. At the end its stores are compared with those of an undisturbed sweep.
+A sweep of small trials with two workers gets SIGKILL, SIGTERM, Ctrl-C or the SIGHUP of a closed terminal at random
+moments, in the parent or a worker, sometimes twice. Another process locks one of its databases for some seconds,
+also while it is killed or starts. When the parent has ended, the same command is started again. A sweep that finishes
+before all kills are used gets more seeds. At the end its stores are compared with those of an undisturbed sweep.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import pandas as pd
 from mlflow import MlflowClient
 
 from harness.tracking import load_curves, load_runs
+from locks import lock_for
 from sandbox import exact_curves, workers_of
 
 TRIALS = 2
@@ -51,19 +53,21 @@ tune:
 study: {sampler: random, trials: 2, seeds: 2}
 """
 # Before the command installs its handlers, and after it has finished, Python itself handles signals.
-ENDS = (0, 130, 143, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT)
+ENDS = (0, 129, 130, 143, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP)
 # What Python prints if a signal arrives during a callback of its own (the command ends a little later), and what a
 # starting worker prints whose parent has been killed.
 _LOST = re.compile(r"Exception ignored in.*\nTraceback \(most recent call last\):\n(?:  .*\n)+\n*\S*Interrupt.*\n")
 _UNBORN = re.compile(r"Traceback \(most recent call last\):\n(?:  .*\n)+EOFError: .*\n")
+LONGEST_LOCK = 6.0  # seconds; a command that is stopped waits ten
 GIVE_UP = 300.0  # seconds to wait for the end of a stopped process, or of the undisturbed sweep
 
 
 @dataclasses.dataclass
 class Storm:
-    """The kills of a storm, and the errors found afterwards."""
+    """The kills and locks of a storm, and the errors found afterwards."""
 
     kills: Counter[str] = dataclasses.field(default_factory=Counter)
+    locks: list[subprocess.Popen[str]] = dataclasses.field(default_factory=list)
     commands: int = 0
     seeds: int = 2
     seconds: float = 0.0
@@ -104,7 +108,7 @@ def storm(folder: Path, kills: int, seed: int, longest: float = 12.0) -> Storm:
         process = _start(stormy, found)
         while process.poll() is None and sum(found.kills.values()) < kills:
             if not _wait(process, chance.uniform(0.2, longest)):
-                found.kills[_hit(process, chance)] += 1
+                found.kills[_hit(process, found, stormy, chance)] += 1
         code = process.wait(GIVE_UP)
         output = (stormy / "output.txt").read_text("utf-8")
         if code == -signal.SIGINT:  # with a traceback of Python's own
@@ -116,6 +120,8 @@ def storm(folder: Path, kills: int, seed: int, longest: float = 12.0) -> Storm:
         elif code == 0 or found.errors:
             break
     found.seconds = time.monotonic() - began
+    for holder in found.locks:
+        holder.communicate()
     done = subprocess.run(command(found.seeds), cwd=calm, capture_output=True, text=True, timeout=3600)
     if done.returncode:
         found.errors.append(f"the undisturbed sweep failed: {done.stderr}")
@@ -140,18 +146,23 @@ def _wait(process: subprocess.Popen[str], seconds: float) -> bool:
     return True
 
 
-def _hit(process: subprocess.Popen[str], chance: random.Random) -> str:
-    """Send a signal to the parent or a worker; wait for the parent's end if the signal should end it."""
+def _hit(process: subprocess.Popen[str], found: Storm, folder: Path, chance: random.Random) -> str:
+    """Lock a database, or send a signal to the parent or a worker; wait for the parent's end if that should end it."""
+    file = folder / "mlruns" / chance.choice(["mlflow.db", "optuna.db"])
+    if file.exists() and chance.random() < 0.2:
+        kind, seconds = chance.choice(["exclusive", "immediate"]), chance.uniform(0.1, LONGEST_LOCK)
+        found.locks.append(lock_for(file, kind, seconds))
+        return f"{kind} lock of {file.name}"
     workers = workers_of(process.pid)
     if workers and chance.random() < 0.5:
         number = chance.choice([signal.SIGKILL, signal.SIGTERM])
         _send(chance.choice(workers).pid, number)
         return f"worker {number.name}"
-    number = chance.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+    number = chance.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
     again = number is not signal.SIGKILL and chance.random() < 0.25
     for _ in range(2 if again else 1):
-        if number is signal.SIGINT:
-            os.killpg(process.pid, number)  # as a terminal does for Ctrl-C
+        if number in (signal.SIGINT, signal.SIGHUP):
+            os.killpg(process.pid, number)  # as a terminal does for Ctrl-C and when it is closed
         else:
             _send(process.pid, number)
         time.sleep(0.2 if again else 0)
