@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from harness.core.paths import cache_folder
 from harness.data.corpora import BUILTIN, Builtin, Corpus, load_corpus
-from harness.data.dataset import SPLITS, Dataset, open_dataset
+from harness.data.dataset import Dataset, open_dataset
+from harness.data.encoding import SPLITS
 from harness.data.errors import CorpusError
 from harness.data.tokenizer import Tokenizer, get_tokenizer
 

@@ -20,6 +20,7 @@ from harness.data.repeated_text import repeated_text
 from harness.data.tokenizer import check_tokenizer
 
 _FIRST_LINES: Final = 5
+_CHUNK: Final = 1 << 20  # tokens
 
 app = typer.Typer(
     cls=Group,
@@ -105,7 +106,12 @@ def _tokens(data: Dataset) -> int:
 
 
 def _distinct_tokens(data: Dataset) -> int:
-    return len(np.unique(np.concatenate([data.tokens(split) for split in SPLITS])))
+    seen = np.zeros(data.n_vocab, bool)
+    for split in SPLITS:
+        tokens = data.tokens(split)
+        for start in range(0, len(tokens), _CHUNK):
+            seen[tokens[start : start + _CHUNK]] = True
+    return int(seen.sum())
 
 
 def _facts(data: Dataset) -> list[tuple[str, str]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from harness.config.run import DataConfig
+from harness.config.run import VOCABULARY, DataConfig
 from harness.core.paths import CACHE_VARIABLE, cache_folder
 from harness.core.text import unknown
 from harness.data.errors import CorpusError, reason
@@ -139,11 +139,11 @@ def load_corpus(config: DataConfig, root: Path | None = None, cache: Path | None
     if config.corpus is not None:
         return _load_builtin(config.corpus)
     if config.path is not None:
-        corpus = _load_files(config.path, root or Path.cwd())
+        corpus = _load_files(config.path, root or Path.cwd(), _id_size(config))
     else:
         assert config.url is not None  # DataConfig requires one source
         assert config.sha256 is not None  # and a hash for a URL
-        corpus = _load_url(config.url, config.sha256.lower(), cache_folder(cache))
+        corpus = _load_url(config.url, config.sha256.lower(), cache_folder(cache), _id_size(config))
     if config.format is None:
         _refuse_structure(corpus)
     return corpus
@@ -227,15 +227,31 @@ def _load_builtin(name: str) -> Corpus:
     return _corpus(name, source, found, "data.corpus")
 
 
-def _load_files(patterns: tuple[str, ...], root: Path) -> Corpus:
-    found = find_files(patterns, root)
-    files = [(root / file, str(file)) for file in found.files]
+def _id_size(config: DataConfig) -> int:
+    """Bytes of a token id."""
+    return 2 if VOCABULARY[config.tokenizer] <= 1 << 16 else 4
+
+
+def _check_size(files: Sequence[tuple[Path, str]], field: str, id_size: int) -> None:
+    """Raise CorpusError if the token ids could be larger than the memory.
+
+    Training reads them in random order, from a file that all workers map: what does not fit is read from the disk again
+    and again. A text has at most as many tokens as bytes. The text itself is never held.
+    """
     size, memory = sum(path.stat().st_size for path, _ in files), _main_memory()
-    if size > memory // 4:  # the text is held as bytes, as a string and as token ids
+    if size * id_size > memory:
         shown = f"{size / 1e9:,.1f} GB in {len(files)} {'file' if len(files) == 1 else 'files'}"
         raise CorpusError(
-            "data.path", f"found {shown}; allowed: text that fits into memory, {memory / 4e9:,.1f} GB here"
+            field,
+            f"found {shown}; allowed: text whose token ids fit into memory ({id_size} bytes for each byte of text at "
+            f"most), {memory / id_size / 1e9:,.1f} GB here",
         )
+
+
+def _load_files(patterns: tuple[str, ...], root: Path, id_size: int) -> Corpus:
+    found = find_files(patterns, root)
+    files = [(root / file, str(file)) for file in found.files]
+    _check_size(files, "data.path", id_size)
     names = [name for _, name in files]
     shown = ", ".join(names) if len(files) <= 3 else f"{names[0]} … {names[-1]}"
     source = f"{len(files)} {'file' if len(files) == 1 else 'files'}: {shown}"
@@ -253,7 +269,7 @@ def _corpus(name: str, source: str, scan: _Scan, field: str, repeats: Mapping[st
     return Corpus(name, source, scan.sha256, scan.characters, scan.files, field, repeats or {})
 
 
-def _load_url(url: str, sha256: str, cache: Path) -> Corpus:
+def _load_url(url: str, sha256: str, cache: Path, id_size: int) -> Corpus:
     try:
         address = urlsplit(url)
     except ValueError:  # a bracket without its pair
@@ -261,6 +277,7 @@ def _load_url(url: str, sha256: str, cache: Path) -> Corpus:
     if address.scheme not in ("http", "https") or not address.netloc:
         raise CorpusError("data.url", f"found {url!r}; allowed: an address that starts with http:// or https://")
     file = _download(url, sha256, cache / "downloads")
+    _check_size([(file, url)], "data.url", id_size)
     name = address.path.rsplit("/", 1)[-1] or address.netloc
     return _corpus(name, url, _scan([(file, url)], "data.url"), "data.url")
 

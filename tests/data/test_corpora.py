@@ -207,6 +207,20 @@ def test_hidden_files_are_not_matched(tmp_path: Path) -> None:
     assert of_paths(tmp_path, ".draft.txt").text == "hidden"
 
 
+@pytest.mark.parametrize(("tokenizer", "bytes_per_id"), [("byte", 2), ("gpt2", 2), ("o200k_base", 4)])
+def test_a_text_whose_ids_may_not_fit_into_memory_is_refused(
+    tokenizer: str, bytes_per_id: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "text.txt").write_text("Every effort moves you. " * 100)  # 2,400 bytes, and so 2,400 ids at most
+    config = DataConfig(path=("text.txt",), tokenizer=tokenizer)
+    monkeypatch.setattr("harness.data.corpora._main_memory", lambda: 2400 * bytes_per_id)
+    assert len(load_corpus(config, tmp_path).text) == 2400
+    monkeypatch.setattr("harness.data.corpora._main_memory", lambda: 2400 * bytes_per_id - 1)
+    error = error_of(config, tmp_path)
+    assert error.field == "data.path"
+    assert f"token ids fit into memory ({bytes_per_id} bytes for each byte of text at most)" in str(error)
+
+
 # Downloads
 
 

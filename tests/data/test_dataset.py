@@ -8,8 +8,9 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -19,8 +20,8 @@ from hypothesis import strategies as st
 import harness.data.dataset
 from harness.config.fingerprint import digest_of
 from harness.config.run import DataConfig, Split
-from harness.data import SPLITS, CorpusError, Dataset, get_tokenizer, load_corpus, open_dataset
-from harness.data.dataset import split_text
+from harness.data import SPLITS, Corpus, CorpusError, Dataset, get_tokenizer, load_corpus, open_dataset
+from harness.data.encoding import split_pieces, split_points
 from helpers import BYTES, byte_data, small_config
 from paths import ROOT
 
@@ -62,6 +63,24 @@ def contents(data: Dataset) -> list[bytes]:
 # Splits
 
 
+class Text:
+    """A corpus of which pieces of some characters are read at a time."""
+
+    def __init__(self, text: str, size: int) -> None:
+        self.text, self.size, self.characters = text, size, len(text)
+
+    def pieces(self) -> Iterator[str]:
+        yield from (self.text[start : start + self.size] for start in range(0, len(self.text), self.size))
+
+
+def split_text(text: str, split: Split, size: int = 7) -> dict[str, str]:
+    corpus = cast(Corpus, Text(text, size))
+    parts = dict.fromkeys(SPLITS, "")
+    for name, piece in split_pieces(corpus, split_points(corpus, split)):
+        parts[name] += piece
+    return parts
+
+
 def test_a_split_by_hand() -> None:
     text = "one two three four five six seven eight nine ten"  # 48 characters: 38.4 and 43.2 fall at 38 and 43
     parts = split_text(text, Split(val=0.1, test=0.1))
@@ -83,9 +102,10 @@ def test_text_without_white_space_is_cut_by_the_shares() -> None:
     text=st.text(alphabet="ab \n\u3000é", max_size=200),
     val=st.floats(0.01, 0.49),
     test=st.just(0.0) | st.floats(0.01, 0.49),
+    size=st.integers(1, 300),
 )
-def test_splits_join_to_the_text_and_cut_no_word(text: str, val: float, test: float) -> None:
-    parts = split_text(text, Split(val=val, test=test))
+def test_splits_join_to_the_text_and_cut_no_word(text: str, val: float, test: float, size: int) -> None:
+    parts = split_text(text, Split(val=val, test=test), size)
     assert tuple(parts) == SPLITS
     assert "".join(parts.values()) == text
     first, second = len(parts["train"]), len(text) - len(parts["test"])

@@ -23,8 +23,8 @@ from tiktoken_ext import openai_public  # type: ignore[import-untyped]
 from harness.config.run import VOCABULARY
 from harness.data import CorpusError, Tokenizer, get_tokenizer
 from harness.data.tokenizer import _tiktoken_encoding
+from tokenizers_offline import OFFLINE, with_bytes_for_ranks
 
-OFFLINE = ("gpt2", "r50k_base", "byte")
 texts = st.text() | st.text(alphabet=" \n\r\t\u00a0aA9'<|>é中😀", max_size=40)
 
 
@@ -44,21 +44,6 @@ def test_gpt2_gives_the_published_ids() -> None:
     assert gpt2.encode("Every effort moves you") == [6109, 3626, 6100, 345]
     assert gpt2.encode("hello world") == [31373, 995]  # from tiktoken's documentation
     assert gpt2.decode([6109, 3626, 6100, 345]) == "Every effort moves you"
-
-
-def with_bytes_for_ranks(name: str, monkeypatch: pytest.MonkeyPatch) -> Tokenizer:
-    """A tokenizer whose ranks would be downloaded: its own pattern and special tokens, and single bytes for ranks."""
-    if name in OFFLINE:
-        return get_tokenizer(name)
-    for loader in ("load_tiktoken_bpe", "data_gym_to_mergeable_bpe_ranks"):
-        monkeypatch.setattr(openai_public, loader, lambda *_, **__: {bytes([value]): value for value in range(256)})
-    definition: dict[str, Any] = openai_public.ENCODING_CONSTRUCTORS[name]()
-    definition.pop("explicit_n_vocab", None)
-    special = {**definition.pop("special_tokens"), "<|last|>": VOCABULARY[name] - 1}
-    encoding = tiktoken.Encoding(**definition, special_tokens=special)
-    monkeypatch.setattr("harness.data.tokenizer._tiktoken_encoding", lambda _: encoding)
-    tokenizer: Tokenizer = get_tokenizer.__wrapped__(name)
-    return tokenizer
 
 
 @pytest.mark.parametrize("name", VOCABULARY)

@@ -1,0 +1,187 @@
+"""A text → the token files of its splits, read and encoded in pieces: the memory does not grow with the text."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Final
+
+import numpy as np
+
+from harness.config.run import DataConfig, Split
+from harness.data.corpora import Corpus
+from harness.data.errors import CorpusError
+from harness.data.tokenizer import Ids, Tokenizer
+
+SPLITS: Final = ("train", "val", "test")  # in the order of the text
+TOKEN_BYTES: Final = "token_bytes"
+VOCABULARY: Final = "vocabulary"
+_CHUNK: Final = 1 << 20  # tokens
+_SPACE: Final = re.compile(r"\s")
+
+
+def encode(corpus: Corpus, config: DataConfig, tokenizer: Tokenizer, folder: Path) -> dict[str, Any]:
+    """Encode each split by itself into `folder`, one .npy file for each array of a `Dataset`.
+
+    Returns:
+        `bytes`: split → UTF-8 bytes of its text; `characters`: of the whole text.
+
+    Raises:
+        CorpusError: the text changed while it was read.
+        OSError: a file cannot be written.
+    """
+    dtype = id_type(tokenizer.n_vocab)
+    counts = np.zeros(tokenizer.n_vocab, np.int64)
+    sizes = dict.fromkeys(SPLITS, 0)
+    whole = config.vocab == "full"
+    files = {split: folder / (f"{split}.npy" if whole else f"{split}.full") for split in SPLITS}
+    for file in files.values():  # a split may be empty
+        IdFile(file, dtype).__exit__(None, None, None)
+    for split, parts in groupby(split_pieces(corpus, split_points(corpus, config.split)), itemgetter(0)):
+        with IdFile(files[split], dtype) as array:
+            for block in blocks((text for _, text in parts), tokenizer):
+                ids = tokenizer.encode_array(block)
+                array.append(ids)
+                sizes[split] += len(block.encode())
+                if not whole:
+                    counts += np.bincount(ids, minlength=len(counts))
+    lengths = tokenizer.token_bytes()
+    if not whole:
+        vocabulary = np.flatnonzero(counts)
+        _renumber(files, folder, vocabulary, len(lengths))
+        lengths = lengths[vocabulary]
+        np.save(folder / f"{VOCABULARY}.npy", vocabulary.astype(np.int32))
+    np.save(folder / f"{TOKEN_BYTES}.npy", lengths)
+    return {"bytes": sizes, "characters": corpus.characters}
+
+
+def check_splits(corpus: Corpus, config: DataConfig, tokenizer: Tokenizer) -> None:
+    """Raise CorpusError if a split with a share of the text has fewer than two tokens."""
+    first, second = split_points(corpus, config.split)
+    characters = {"train": first, "val": second - first, "test": corpus.characters - second}
+    longest = max(map(len, tokenizer.pieces))  # bytes of a token, at least as many as its characters
+    shares = {"val": config.split.val, "test": config.split.test}
+    short = [split for split, count in characters.items() if count <= longest and shares.get(split) != 0]
+    if not short:
+        return
+    texts = dict.fromkeys(short, "")
+    for split, text in split_pieces(corpus, (first, second)):
+        if split in texts:
+            texts[split] += text
+    for split, text in texts.items():
+        if (found := len(tokenizer.encode_array(text))) < 2:
+            raise CorpusError(
+                "data.split",
+                f"found {found} {config.tokenizer} {'token' if found == 1 else 'tokens'} in {split} (val "
+                f"{config.split.val}, test {config.split.test} of {corpus.name}, {corpus.characters:,} characters); "
+                "allowed: shares and a text that give every split at least 2",
+            )
+
+
+def split_points(corpus: Corpus, split: Split) -> tuple[int, int]:
+    """The characters before which a text is cut into three contiguous parts, by shares of its characters.
+
+    A cut inside a word moves forward to the next white space, so that every tokenizer gets the same whole words. If
+    there is no white space up to the end of the part, the cut is made at its share.
+    """
+    size = corpus.characters
+    first, second = round(size * (1 - split.val - split.test)), round(size * (1 - split.test))
+    return _next_space(corpus.pieces(), first, second), _next_space(corpus.pieces(), second, size)
+
+
+def _next_space(pieces: Iterable[str], start: int, end: int) -> int:
+    """The first white space from `start` up to `end`; `start` if there is none."""
+    place = 0
+    for piece in pieces:
+        if place >= end:
+            break
+        found = _SPACE.search(piece, max(0, start - place), max(0, end - place))
+        if found:
+            return place + found.start()
+        place += len(piece)
+    return start
+
+
+def split_pieces(corpus: Corpus, points: tuple[int, int]) -> Iterator[tuple[str, str]]:
+    """Yield the pieces of a text as (split, piece); a piece that reaches into the next split is cut."""
+    ends = iter([*zip(SPLITS, points, strict=False), (SPLITS[-1], sys.maxsize)])
+    split, end = next(ends)
+    place = 0
+    for piece in corpus.pieces():
+        while piece:
+            while place == end:
+                split, end = next(ends)
+            part, piece = piece[: end - place], piece[end - place :]
+            place += len(part)
+            yield split, part
+
+
+def blocks(pieces: Iterable[str], tokenizer: Tokenizer) -> Iterator[str]:
+    """Join and cut the pieces of a text so that the tokens of the blocks, joined, are those of the whole text."""
+    held: list[str] = []  # pieces since the last cut
+    for piece in pieces:
+        before = held[-1][-1:] if held else ""  # a cut may lie between two pieces
+        cut = tokenizer.last_cut(before + piece) - len(before)
+        if cut < 0 or not (held or cut):
+            held.append(piece)
+            continue
+        yield "".join([*held, piece[:cut]])
+        held = [piece[cut:]] if cut < len(piece) else []
+    if held:
+        yield "".join(held)
+
+
+def id_type(n_vocab: int) -> type[np.unsignedinteger]:
+    """The type of the ids of a vocabulary of this size."""
+    return np.uint16 if n_vocab <= 1 << 16 else np.uint32
+
+
+class IdFile:
+    """A .npy file that ids are appended to, equal to what `np.save` makes of all of them."""
+
+    def __init__(self, path: Path, dtype: type[np.unsignedinteger]) -> None:
+        self.dtype = np.dtype(dtype)
+        self._stream: IO[bytes] = path.open("wb")
+        self._count = 0
+        self._write_header()  # NumPy leaves room in it for any number of ids
+
+    def __enter__(self) -> IdFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._stream:
+            self._stream.seek(0)
+            self._write_header()
+
+    def append(self, ids: Ids) -> None:
+        """Write more ids."""
+        self._stream.write(np.ascontiguousarray(ids, self.dtype).data)
+        self._count += len(ids)
+
+    def _write_header(self) -> None:
+        description = {
+            "descr": np.lib.format.dtype_to_descr(self.dtype),
+            "fortran_order": False,
+            "shape": (self._count,),
+        }
+        np.lib.format.write_array_header_1_0(self._stream, description)
+
+
+def _renumber(files: Mapping[str, Path], folder: Path, vocabulary: Ids, n_vocab: int) -> None:
+    """Replace the files of ids by files in which the ids that occur are numbered from 0 on, in their order."""
+    numbers = np.zeros(n_vocab, dtype=id_type(len(vocabulary)))
+    numbers[vocabulary] = np.arange(len(vocabulary))
+    for split, file in files.items():
+        with file.open("rb") as stream, IdFile(folder / f"{split}.npy", id_type(len(vocabulary))) as array:
+            np.lib.format.read_magic(stream)
+            _, _, dtype = np.lib.format.read_array_header_1_0(stream)
+            while len(ids := np.fromfile(stream, dtype, _CHUNK)):
+                array.append(numbers[ids])
+        file.unlink()
