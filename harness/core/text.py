@@ -25,6 +25,16 @@ def printable(text: str, also: str = "") -> str:
     return "".join(c if c.isprintable() or c in kept else c.encode("unicode_escape").decode() for c in text)
 
 
+# Control characters but tab and newline, and those that change the direction of text (Unicode's UAX 9): they can make a
+# text look like another one.
+_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def visible(text: str) -> str:
+    """A text of several lines with control characters and marks of the writing direction escaped."""
+    return _HIDDEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
 def shown(value: object) -> str:
     """A value as messages quote it: one line, at most 80 characters."""
     if isinstance(value, bool):

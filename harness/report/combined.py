@@ -23,7 +23,7 @@ from harness.report.tables.comparison import seeds_cells, verdict_cells
 from harness.report.tables.differences import same_everywhere
 from harness.report.tables.table import ARM, Cell, Column, Row, Table, formatted, table_with_runs, with_half_widths
 from harness.report.text.numbers import signed, significant
-from harness.report.write import ReportFiles, read_sweep, write_files
+from harness.report.write import ReportFiles, read_sweep, without_formulas, write_files
 from harness.tracking import TrackingError
 
 _LONGEST_NAME: Final = 120  # characters of a folder's name
@@ -116,7 +116,7 @@ def _write(contents: Sequence[Content], folder: Path) -> ReportFiles:
     files = {
         "report.html": render_page(title, byline, bodies),
         "report.md": _markdown(title, contents, table, drawn),
-        "comparison.csv": comparison.to_csv(index=False, lineterminator="\n"),
+        "comparison.csv": without_formulas(comparison).to_csv(index=False, lineterminator="\n"),
         "comparison.tex": latex_table(table, title),
         **({"figures/forest.svg": drawn.file} if drawn else {}),
     }

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from harness.core.files import DamagedError, json_with_checksum, read_json_with_checksum, sha256_of, write_text
+from harness.core.text import visible
 from harness.tracking import TrackingError
 
 LIST: Final = ".report.json"
@@ -43,12 +44,13 @@ def write_folder(folder: Path, files: Mapping[str, str]) -> None:
 
     Args:
         folder: created if missing.
-        files: path inside the folder, with `/` → text.
+        files: path inside the folder, with `/` → text, in which control characters are escaped.
 
     Raises:
         TrackingError: the folder has files of somebody else and no report, or a file or link of theirs is in the way.
         OSError: a file cannot be written.
     """
+    files = {name: visible(text) for name, text in files.items()}
     written = _written(folder)
     for name in {*files, *written}:
         _refuse_links(folder, name)

@@ -34,6 +34,7 @@ from harness.tracking import (
 
 if TYPE_CHECKING:
     from harness.report.tables.table import Table
+_FORMULA: Final = re.compile(r"\s*[=@]|\s*[-+](?![\d.,\s±–−e%]*$)")  # the beginning of a text that is a formula
 _FOLDER_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
@@ -116,9 +117,9 @@ def read_sweep(
 def write_files(content: Content, curves: pd.DataFrame, folder: Path) -> ReportFiles:
     """Write all files of a report, each replaced atomically; errors as for `harness.report.folder.write_folder`."""
     files = {
-        "runs.csv": content.runs.to_csv(index=False, lineterminator="\n"),
+        "runs.csv": _frame_csv(content.runs),
         "curves.csv": _long_csv(curves),
-        "comparison.csv": content.comparison.to_csv(index=False, lineterminator="\n"),
+        "comparison.csv": _frame_csv(content.comparison),
         "comparison.tex": latex_table(content.answer_table, content.record.question or content.record.name),
         **{f"figures/{drawing.filename}": drawing.file for drawing in content.figures},
         **{f"tables/{name}.csv": _csv(one) for name, one in content.tables.items()},
@@ -142,7 +143,30 @@ def _csv(table: Table) -> str:
     named = any(row.runs for row in table.rows)
     rows = [[cell.text for cell in row.cells] + [" ".join(row.runs)] * named for row in table.rows]
     header = [column.label for column in table.columns] + ["Runs"] * named
-    return pd.DataFrame(rows, columns=header).to_csv(index=False, lineterminator="\n")
+    return _frame_csv(pd.DataFrame(rows, columns=header))
+
+
+def _frame_csv(frame: pd.DataFrame) -> str:
+    return without_formulas(frame).to_csv(index=False, lineterminator="\n")
+
+
+def without_formulas(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with an apostrophe before texts that a spreadsheet would run as a formula, such as `=1+1`.
+
+    Signed numbers (`+0.14 ± 0.05`) stay. Source: OWASP, "CSV Injection".
+    """
+    safe = frame.copy(deep=False)
+    for place, kind in enumerate(frame.dtypes):  # names of columns may repeat
+        if not pd.api.types.is_numeric_dtype(kind):
+            column = frame.iloc[:, place]
+            cells = column.cat.categories if isinstance(kind, pd.CategoricalDtype) else column
+            if texts := {cell: f"'{cell}" for cell in cells if _is_formula(cell)}:
+                safe.isetitem(place, column.astype(object).replace(texts))
+    return safe
+
+
+def _is_formula(cell: object) -> bool:
+    return isinstance(cell, str) and _FORMULA.match(cell) is not None
 
 
 def _long_csv(frame: pd.DataFrame) -> str:
@@ -151,7 +175,7 @@ def _long_csv(frame: pd.DataFrame) -> str:
     from pyarrow import csv
 
     text = io.BytesIO()
-    csv.write_csv(pa.Table.from_pandas(frame, preserve_index=False), text)
+    csv.write_csv(pa.Table.from_pandas(without_formulas(frame), preserve_index=False), text)
     return text.getvalue().decode("utf-8")
 
 

@@ -143,3 +143,8 @@ def test_an_interrupted_report_is_written_again(tmp_path: Path, monkeypatch: pyt
     monkeypatch.undo()
     write_folder(tmp_path, FEWER)
     assert tree(tmp_path) == FEWER
+
+
+def test_characters_that_hide_text_are_escaped(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"report.md": "a\x1b[31m\u202etxt.exe\u2066\ttab\nline \u00e9\u200d\n"})
+    assert (tmp_path / "report.md").read_text("utf-8") == "a\\x1b[31m\\u202etxt.exe\\u2066\ttab\nline \u00e9\u200d\n"

@@ -24,6 +24,7 @@ from harness.report import ReportFiles, TrackingError, compare, load_curves, loa
 from harness.report.__main__ import app
 from harness.report.assemble import in_order
 from harness.report.warnings.collect import fixed_settings
+from harness.report.write import without_formulas
 from harness.tracking import SweepInfo, Tracker, load_sweep, schema
 from paths import ROOT, SUPPORT
 from reports import Page, all_runs, record_run, report
@@ -153,6 +154,18 @@ def test_the_same_runs_give_the_same_bytes_in_any_order(standard: ReportFiles, t
     command = [sys.executable, "-c", code, str(tmp_path / "c"), *paths]
     subprocess.run(command, check=True, timeout=120, env={"PYTHONHASHSEED": "11", "TZ": "Asia/Tokyo"})
     assert contents(tmp_path / "c") == first
+
+
+@pytest.mark.parametrize("text", ["=1+1", "@SUM(A1)", "+cmd|' /C calc'!A0", "-2+3+cmd|' /C calc'!A0", " =A1", "\t=A1"])
+def test_no_cell_of_a_csv_is_a_formula(text: str) -> None:
+    frame = pd.DataFrame({"name": [text, "plain", "-"], "value": [-1.0, 2.0, 3.0]})
+    assert list(without_formulas(frame)["name"]) == [f"'{text}", "plain", "-"]
+    assert list(without_formulas(frame)["value"]) == [-1.0, 2.0, 3.0]
+
+
+@pytest.mark.parametrize("text", ["+0.140 ± 0.052", "-0.1", "−3", "a=b", "drop_rate=0.1", "–"])
+def test_numbers_and_other_texts_of_a_csv_stay(text: str) -> None:
+    assert list(without_formulas(pd.DataFrame({"name": [text]}))["name"]) == [text]
 
 
 def test_an_old_figure_is_removed(tmp_path: Path) -> None:
