@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import sys
 import textwrap
 from functools import cache
 from itertools import pairwise
@@ -84,4 +85,5 @@ def _default(info: FieldInfo) -> str:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]  # a part of a document, whatever the terminal
     print(f"{BEGIN}\n{reference()}\n{END}")

@@ -539,18 +539,18 @@ import harness.tracking as tracking
 
 class Thing: pass
 
-def opened(self, info, _open=tracking.Tracker.open_sweep):
+def opened(self, info, _open=tracking.Tracker.begin_sweep):
     thing = Thing()
     reference = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.{name}))
     del thing
     return _open(self, info)
 
-tracking.Tracker.open_sweep = opened
+tracking.Tracker.begin_sweep = opened
 runpy.run_module("harness.sweep", run_name="__main__")
 """
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_10_a_signal_that_python_drops(name: str, tmp_path: Path) -> None:
     sandbox = Sandbox(tmp_path)
     command = [sys.executable, "-c", DROPPED.format(name=name), "tiny.yaml"]

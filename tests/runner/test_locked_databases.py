@@ -26,7 +26,7 @@ SECONDS = 4.0
     [
         ("optuna.db", ArmStudy, "ask"),  # between two runs
         ("optuna.db", ArmStudy, "tell"),
-        ("mlflow.db", Tracker, "open_sweep"),
+        ("mlflow.db", Tracker, "begin_sweep"),
         ("mlflow.db", Tracker, "store_report"),
     ],
 )
