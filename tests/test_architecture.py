@@ -175,7 +175,8 @@ def test_every_public_name_has_a_docstring() -> None:
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_every_shipped_experiment_loads_and_plans(path: Path) -> None:
-    from harness.cost.estimate import START_SECONDS, plan_arms, sweep_seconds
+    from harness.cost.estimate import plan_arms, sweep_seconds
+    from harness.cost.overheads import Overheads
     from harness.runner.datasets import Datasets
 
     datasets = Datasets()
@@ -184,7 +185,7 @@ def test_every_shipped_experiment_loads_and_plans(path: Path) -> None:
     assert spec.question.endswith("?")
     arms = plan_arms(spec, datasets.train_tokens(spec))
     assert all(arm.cost.flops and arm.cost.memory > 0 for arm in arms)
-    assert sweep_seconds(spec, datasets.splits(spec), 2, {}, 1e11) > START_SECONDS
+    assert sweep_seconds(spec, datasets.splits(spec), 2, {}, 1e11, Overheads()) > Overheads().start
     header = path.read_text("utf-8").split("\nname:")[0]
     for line in ("# Question:", "# Command:", "# Time:", "# Result:"):
         assert line in header, f"{path.name} has no {line} header"

@@ -26,7 +26,13 @@ class TimeLeft:
     high: float | None = None
 
 
-def time_left(measured: Sequence[tuple[float, float]], left: Sequence[float], parallel: int) -> TimeLeft | None:
+def time_left(
+    measured: Sequence[tuple[float, float]],
+    left: Sequence[float],
+    parallel: int,
+    per_run: float = 0.0,
+    at_end: float = 0.0,
+) -> TimeLeft | None:
     """Predict the time left from the speeds measured in this process.
 
     The pace of a run is its seconds per unit of work. The work left is done at the mean pace m of the k measured runs
@@ -41,6 +47,8 @@ def time_left(measured: Sequence[tuple[float, float]], left: Sequence[float], pa
         measured: (work, seconds) of every run that has made progress.
         left: work of every run to come, and what is left of running ones.
         parallel: runs that train at the same time.
+        per_run: seconds to record a run; runs are recorded one after the other, while others train.
+        at_end: seconds after the last run.
 
     Returns:
         None if nothing was measured.
@@ -51,9 +59,9 @@ def time_left(measured: Sequence[tuple[float, float]], left: Sequence[float], pa
     total, largest, k = sum(left), max(left, default=0.0), len(paces)
     pace = sum(seconds for work, seconds in measured if work > 0) / sum(work for work, _ in measured)
     shared = total / max(1, parallel)
-    expected = pace * max(shared, largest)
+    expected, least = pace * max(shared, largest), per_run * len(left)
     if k < 2:
-        return TimeLeft(expected)
+        return TimeLeft(max(least, expected) + at_end)
     mean = sum(paces) / k
     deviation = math.sqrt(sum((one - mean) ** 2 for one in paces) / (k - 1))
     if shared >= largest:
@@ -61,4 +69,5 @@ def time_left(measured: Sequence[tuple[float, float]], left: Sequence[float], pa
     else:
         error = deviation * largest * math.sqrt(1 + 1 / k)
     half = error * (_T95[k - 2] if k - 2 < len(_T95) else _T95_MANY)
-    return TimeLeft(expected, max(0.0, expected - half), expected + half)
+    low, high = (max(least, seconds) + at_end for seconds in (expected - half, expected + half))
+    return TimeLeft(max(least, expected) + at_end, low, high)

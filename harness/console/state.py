@@ -129,6 +129,9 @@ class SweepState:
         total: runs of this process, as far as they are known.
         finished: those of them that have finished.
         objective: of the sweep: the metric of all its values.
+        per_run: seconds to record a run, one after the other.
+        at_end: seconds after the last run, mostly of the report.
+        turnarounds: for each finished run, the seconds of its worker besides steps and evaluations.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -138,6 +141,9 @@ class SweepState:
         self.total = 0
         self.finished = 0
         self.objective = LOSS
+        self.per_run = 0.0
+        self.at_end = 0.0
+        self.turnarounds: list[float] = []
         self._waiting_work = 0.0  # of runs that have not started
         self._speeds: list[tuple[float, float]] = []  # (work, seconds) of finished runs
         self._parallel = 0  # most runs that trained at once
@@ -181,6 +187,8 @@ class SweepState:
             self.finished += 1
         if run.done >= _MIN_SHARE:
             self._speeds.append((run.work * run.done, seconds))
+        if run.last is not None and run.warm and not run.resumed_from and outcome is Outcome.COMPLETE:
+            self.turnarounds.append(max(0.0, seconds - run.last.seconds))
         if run.arm in self.arms:
             self.arms[run.arm].add(run.phase, outcome, None if run.sampled else run.value)
         return run, seconds
@@ -199,4 +207,5 @@ class SweepState:
         waiting = max(0, self.total - self.finished - len(running))
         left = [run.work * (1 - run.progress) for run in running]
         left += [self._waiting_work / waiting] * waiting if waiting else []
-        return time_left([*self._speeds, *measured], left, min(self._parallel, len(left)))
+        parallel = min(self._parallel, len(left))
+        return time_left([*self._speeds, *measured], left, parallel, self.per_run, self.at_end)

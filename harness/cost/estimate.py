@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from harness.config.run import RunConfig
 from harness.config.spec import SweepSpec
 from harness.core.hardware import count_gpus
 from harness.cost.calibration import Calibration, ModelSpeed, Workload
+from harness.cost.overheads import OverheadHistory, Overheads
 from harness.training.optimizers import OPTIMIZERS
 
 # Share of a matrix product's FLOP/s that training reached in the shipped experiments (4 layers, width 64 to 128,
@@ -20,7 +22,6 @@ from harness.training.optimizers import OPTIMIZERS
 TRAINING_EFFICIENCY = 0.4
 GPU_FLOPS = 2e13  # FLOP/s of training assumed for a GPU before any measurement
 
-START_SECONDS = 10.0  # of a sweep outside of its runs: imports (mostly MLflow and torch) and the report
 CALIBRATED_SECONDS = 1.0  # of training steps per measured model
 LONGEST_STEP = 1.0  # seconds; a model with a longer expected step is not measured
 MAX_MODELS = 3  # distinct models that are measured; the others are assumed to reach the same FLOP/s
@@ -155,7 +156,10 @@ def estimate_time(spec: SweepSpec, splits: Mapping[str, Mapping[str, int]], work
     measured = {name: found for name, config in configs.items() if (found := calibration.speed(config)) is not None}
     if measured:  # models that were not measured are assumed to reach the same FLOP/s
         rate = sum(_step_flops(configs[name]) / it.step_seconds for name, it in measured.items()) / len(measured)
-    least, most = (sweep_seconds(spec, splits, workers, measured, rate, spec.looks[look]) for look in (0, -1))
+    overheads = OverheadHistory().typical()
+    least, most = (
+        sweep_seconds(spec, splits, workers, measured, rate, overheads, spec.looks[look], threads) for look in (0, -1)
+    )
     return TimeEstimate(most, least, measured, rate)
 
 
@@ -165,23 +169,36 @@ def sweep_seconds(
     workers: int,
     measured: Mapping[str, ModelSpeed],
     rate: float,
+    overheads: Overheads,
     seeds: int | None = None,
+    threads: int = 1,
 ) -> float:
     """Approximate wall time of a sweep in which nothing is pruned.
+
+    Workers train at the same time, and one thread of the sweep's process records their runs one after the other. On
+    CPUs they share the cores, so the sweep takes as long as the slowest of three: a worker's share of the training,
+    the recording of all runs, and all of this work divided by the cores.
 
     Args:
         spec, splits, workers: as for `estimate_time`.
         measured: arm name → speed of its model.
         rate: FLOP/s of one worker's training, for the other arms.
+        overheads: of sweeps on this machine.
         seeds: seeds per arm; None for the most that the sweep may use.
+        threads: CPU threads of a worker.
     """
-    seeds, seconds = len(spec.seeds) if seeds is None else seeds, 0.0
-    for arm in spec.arms():
+    seeds, training, recording, arms = len(spec.seeds) if seeds is None else seeds, 0.0, 0.0, spec.arms()
+    for arm in arms:
         config, sizes, known = spec.run_config(arm.values), splits[arm.name], measured.get(arm.name)
-        seconds += (spec.trials + seeds) * run_seconds(config, sizes, known, rate)
-        seconds += seeds * _test_seconds(config, sizes["test"], known, rate)
-    runs = len(spec.arms()) * (spec.trials + seeds)
-    return START_SECONDS + seconds / max(1, min(workers, runs))
+        runs = spec.trials + seeds
+        training += runs * (run_seconds(config, sizes, known, rate) + overheads.turnaround)
+        training += seeds * _test_seconds(config, sizes["test"], known, rate)
+        recording += runs * recording_seconds(config, sizes, known, rate, overheads)
+    total = len(arms) * (spec.trials + seeds)
+    busy = max(training / max(1, min(workers, total)), recording)
+    if not count_gpus():
+        busy = max(busy, (training * threads + recording) / (os.cpu_count() or 1))
+    return overheads.start + busy + overheads.at_end(len(arms), total)
 
 
 def _step_flops(config: RunConfig) -> float:
@@ -218,6 +235,30 @@ def train_and_eval_seconds(
     _, at_ends = _seconds(config, whole + sample + config.train.train_eval_tokens, measured, rate)
     _, in_between = _seconds(config, (sample or whole) + config.train.train_eval_tokens, measured, rate)
     return training, 2 * at_ends + between * in_between
+
+
+def recording_seconds(
+    config: RunConfig, splits: Mapping[str, int], measured: ModelSpeed | None, rate: float, overheads: Overheads
+) -> float:
+    """Seconds to record one run in MLflow; see `run_seconds`."""
+    training, _ = train_and_eval_seconds(config, splits, measured, rate)
+    step, _ = _seconds(config, 0, measured, rate)
+    points, _ = points_of(config, splits["train"], training / step)
+    return overheads.recording(points)
+
+
+def mean_recording(spec: SweepSpec, splits: Mapping[str, Mapping[str, int]], overheads: Overheads) -> float:
+    """Seconds to record one run in MLflow, the mean over arms."""
+    arms = spec.arms()
+    each = (recording_seconds(spec.run_config(arm.values), splits[arm.name], None, 1.0, overheads) for arm in arms)
+    return sum(each) / len(arms)
+
+
+def points_of(config: RunConfig, train_tokens: int, steps: float) -> tuple[int, int]:
+    """About how many points a run yields, and how many of them are evaluated."""
+    windows = (train_tokens - 1) // config.model.context_length
+    evaluations = 1 + max(1, round(steps / config.eval_steps(windows)))
+    return int(steps / config.log_steps(windows)) + evaluations, evaluations
 
 
 def _seconds(config: RunConfig, scored: int, measured: ModelSpeed | None, rate: float) -> tuple[float, float]:

@@ -35,6 +35,11 @@ def search_planned(spec: SweepSpec) -> str:
     return words if spec.objective == LOSS else f"{words}; trials are compared by bits per byte"
 
 
+def runs_at_most(spec: SweepSpec) -> int:
+    """The runs of a sweep with the most seeds that it may use."""
+    return len(spec.arms()) * (spec.trials + len(spec.seeds))
+
+
 def show_plan(
     spec: SweepSpec,
     splits: Mapping[str, Mapping[str, int]],
@@ -116,7 +121,7 @@ def _show_time(
     span = f"{clock(found.least)} to {clock(found.seconds)}" if len(spec.looks) > 1 else clock(found.seconds)
     _print_line("time", f"about {span}, with {plural(workers, 'worker')} on this {place} ({how})")
     estimates = Estimates()
-    estimates.add(spec.name, identity, found.seconds, arms * (spec.trials + len(spec.seeds)))
+    estimates.add(spec.name, identity, found.seconds, runs_at_most(spec))
     errors = [
         f"{it.name} {'+' if error >= 0 else '−'}{abs(error):.0%}"
         for it in estimates.finished()

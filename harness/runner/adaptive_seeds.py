@@ -90,4 +90,5 @@ class AdaptiveSeeds:
         if self._round + 1 == len(self.spec.looks) or not (undecided := self.undecided()):
             return []
         self._round += 1
-        return [arm for arm in self.arms if arm.name in undecided or arm.name == self.spec.baseline_arm.name]
+        trained = {*undecided, self.spec.baseline_arm.name}
+        return [arm for arm in self.arms if arm.name in trained]

@@ -16,7 +16,7 @@ from harness.core.outcomes import Outcome, Phase
 from harness.core.paths import sqlite_uri
 from harness.core.text import plural
 from harness.cost.calibration import Calibration, ModelSpeed, Workload, measure_in_processes
-from harness.cost.estimate import expected_rate, train_and_eval_seconds
+from harness.cost.estimate import expected_rate, points_of, train_and_eval_seconds
 from harness.runner.datasets import Datasets, data_facts, split_sizes
 from harness.runner.describe import sweep_info
 from harness.tracking import Outbox, Tracker, TrialInfo
@@ -126,13 +126,6 @@ def measure(spec: SweepSpec, datasets: Datasets, workers: int, threads: int, sec
         spent = (training, evaluation, states, tracking)
         arms.append(ArmSpeed(name, config, result, peak, together.get(key(config)), *spent))
     return arms
-
-
-def points_of(config: RunConfig, train_tokens: int, steps: float) -> tuple[int, int]:
-    """About how many points a run yields, and how many of them are evaluated."""
-    windows = (train_tokens - 1) // config.model.context_length
-    evaluations = 1 + max(1, round(steps / config.eval_steps(windows)))
-    return int(steps / config.log_steps(windows)) + evaluations, evaluations
 
 
 def tracking_seconds(spec: SweepSpec, config: RunConfig, data: Dataset, points: int, evaluations: int) -> float:

@@ -89,6 +89,8 @@ class SweepController:
         self.scheduler = Scheduler(spec, studies, confirmed, self._mark_superseded, screen, run_costs)
         self.running: dict[int, Running] = {}  # by job
         self._delayed: dict[int, tuple[Finished, float]] = {}  # job → its end, and when it stops waiting for a run id
+        self._held_back = False  # whether tasks wait for MLflow, see `_submit_tasks`
+        self.training_since: float | None = None  # when the first run started, on `time.monotonic`
         self._stop = StopRequest()
         self._jobs = 0
         self._interrupted = tracker.interrupted_runs(outbox.parent)
@@ -107,8 +109,8 @@ class SweepController:
         with self._stop:
             try:
                 while not self._stop.signal:
-                    self._submit_tasks()
-                    if not self.running:
+                    self._held_back = self._submit_tasks()
+                    if not self.running and not self._held_back:
                         break
                     self._handle_events()
                 if self._stop.signal:
@@ -121,17 +123,21 @@ class SweepController:
 
     # submitting ----------------------------------------------------------------------------------------------
 
-    def _submit_tasks(self) -> None:
+    def _submit_tasks(self) -> bool:
+        """Give tasks to free workers; returns whether tasks wait until MLflow has stored more of the ended runs."""
         while self.pool.free and not self._delayed:  # a sampler must know every trial that has ended
+            if self.outbox.is_behind:
+                return True
             task = self.scheduler.next(self.running.values())
             if task is None:
-                return
+                return False
             running = self._open_record(task)
             if task.trial is not None:
                 task.trial.set_user_attr(RUN_KEY, running.key)
                 for point in running.evaluated[1:]:  # an earlier process may not have reported all of them
                     self._report_to_study(running, point)
             self._submit(running)
+        return False
 
     def _open_record(self, task: Task) -> Running:
         """Reopen the record of an interrupted run, or begin a new one.
@@ -182,7 +188,8 @@ class SweepController:
     # events --------------------------------------------------------------------------------------------------
 
     def _handle_events(self) -> None:
-        for event in self.pool.events(EVENT_SECONDS_DELAYED if self._delayed else EVENT_SECONDS):
+        waits_for_store = self._delayed or self._held_back
+        for event in self.pool.events(EVENT_SECONDS_DELAYED if waits_for_store else EVENT_SECONDS):
             self._handle(event)
         self._store_run_ids()
         self._check_outbox()
@@ -198,6 +205,7 @@ class SweepController:
             self._on_finished(running, event)
 
     def _on_started(self, running: Running, event: Started) -> None:
+        self.training_since = self.training_since or time.monotonic()
         self.outbox.tag(running.key, device=event.device)
         if event.resumed_from or event.warning:
             text = "; ".join(filter(None, (f"resumes from step {event.resumed_from}", event.warning)))

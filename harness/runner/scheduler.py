@@ -57,7 +57,9 @@ class Scheduler:
         self._confirm_queue: list[Task] = []
         self._best: dict[str, Mapping[str, Any] | None] = {}  # by arm whose search is over; see `_best_values`
         self._rounds = AdaptiveSeeds(spec)
-        self._confirmed = confirmed
+        self._confirmed: dict[str, list[ConfirmResult]] = {arm.name: [] for arm in self.arms}
+        for run in confirmed:
+            self._confirmed.setdefault(run.arm, []).append(run)
 
     def remaining(self) -> tuple[int, float]:
         """Number and total cost of the runs to train, as far as known before searches and rounds are over."""
@@ -78,8 +80,9 @@ class Scheduler:
         Args:
             running: runs that train now. While there are any, None may be followed by a task once one has ended.
         """
-        if any(self._trials_left.values()):
-            return self._next_trial() or self.next(running)
+        while any(self._trials_left.values()):
+            if task := self._next_trial():
+                return task
         self._queue_confirms_of_finished_searches(running)
         while not self._confirm_queue and not running and (arms := self._rounds.next_round()):
             self._queue_confirms(arms)
@@ -148,7 +151,8 @@ class Scheduler:
         arms = [arm for arm in self.arms if arm.name not in searching and arm.name not in self._best]
         for arm in arms:
             self._best[arm.name] = self._best_values(arm)
-        self._queue_confirms(arms)
+        if arms:
+            self._queue_confirms(arms)
 
     def _queue_confirms(self, arms: Sequence[Arm]) -> None:
         """Queue confirm runs of the arms, so that all arms get the first seed before any gets the second."""
@@ -179,9 +183,7 @@ class Scheduler:
                 self.screen.message(self.failed[-1])
                 return None
             values = best.values
-        for run in self._confirmed:
-            if run.arm != arm.name:
-                continue
+        for run in self._confirmed[arm.name]:
             config = self.spec.arm_config(arm, values, run.seed)
             if run.digest == config.digest():
                 found = (config, run.outcome, run.validation, run.run_id, run.initial_loss)
@@ -195,7 +197,8 @@ class Scheduler:
         if self._confirm_queue:
             cost = sum(self.run_costs[task.arm.name] for task in self._confirm_queue)
             self.screen.runs_added(len(self._confirm_queue), cost, {arm.name: self._rounds.after for arm in arms})
-            names = ", ".join(arm.name for arm in arms if arm != self.spec.baseline_arm)
+            baseline = self.spec.baseline_arm
+            names = ", ".join(arm.name for arm in arms if arm != baseline)
             self.screen.message(
                 f"undecided after {self._rounds.before} seeds: {names}; up to {self._rounds.after} seeds"
             )
@@ -205,7 +208,7 @@ class Scheduler:
     def _confirms_missing(self) -> int:
         """Confirm runs of this round to train, if the search changes no arm's best values."""
         seeds = set(self._rounds.seeds)
-        done = {(run.arm, run.seed) for run in self._confirmed if run.seed in seeds}
+        done = {(run.arm, run.seed) for runs in self._confirmed.values() for run in runs if run.seed in seeds}
         return len(self.arms) * len(seeds) - len(done)
 
     def _tally(self, arm: Arm) -> ArmTally:
@@ -213,7 +216,6 @@ class Scheduler:
         explored = self.spec.trials - self._trials_left[arm.name]
         tally = ArmTally(arm.name, self.spec.trials, self._rounds.after, explored)
         tally.best = best.value if best else None
-        for run in self._confirmed:
-            if run.arm == arm.name:
-                tally.add(Phase.CONFIRM, run.outcome, run.validation.get(self.spec.objective.metric))
+        for run in self._confirmed[arm.name]:
+            tally.add(Phase.CONFIRM, run.outcome, run.validation.get(self.spec.objective.metric))
         return tally

@@ -29,9 +29,10 @@ from harness.core.outcomes import Exit, Outcome
 from harness.core.paths import DEFAULT_STORAGE, STORES
 from harness.core.text import SAME_COMMAND, plural
 from harness.core.waiting import show_waits
-from harness.cost.estimate import work_by_arm
+from harness.cost.estimate import mean_recording, work_by_arm
 from harness.cost.history import Estimates
-from harness.cost.preview import runs_planned
+from harness.cost.overheads import OverheadHistory, measured_overheads
+from harness.cost.preview import runs_at_most, runs_planned
 from harness.runner.controller import SweepController, SweepResult
 from harness.runner.datasets import Datasets
 from harness.runner.describe import sweep_info, why_new_sweep
@@ -42,6 +43,7 @@ from harness.runner.status import read_status
 from harness.runner.status_table import show_status
 from harness.search.study import ArmStudy, StorageError, explained, open_storage
 from harness.tracking import Outbox, SweepBusy, Tracker, TrackingError, brief_requests, page_address, ui_command
+from harness.tracking.outbox.sending_time import SendingTime
 from harness.tracking.records import SweepInfo
 from harness.tracking.schema import CURVE_FILE, summary
 from harness.workers.pool import LocalPool
@@ -50,9 +52,9 @@ from harness.workers.protocol import WorkerPool
 if TYPE_CHECKING:
     from harness.search.study import OptunaStorage
 
-# Seconds to wait for MLflow at the end of a sweep, until it has stored everything.
-DRAIN_SECONDS: Final = 300.0
-DRAIN_SECONDS_STOPPED: Final = 10.0  # after a signal
+# Seconds to wait for MLflow at the end of a sweep.
+DRAIN_PATIENCE: Final = 300.0  # without progress
+DRAIN_SECONDS_STOPPED: Final = 10.0  # in all, after a signal
 
 
 @dataclass(frozen=True)
@@ -144,18 +146,30 @@ def _run(spec: SweepSpec, datasets: Datasets, options: Options, pool: WorkerPool
         if recovered := reconcile(spec, studies, tracker, outbox, facts):
             screen.message(f"recovered from an earlier process: {recovered}")
         run_costs = work_by_arm(spec, datasets.train_tokens(spec))
+        overheads = OverheadHistory().typical()
+        screen.state.per_run = mean_recording(spec, datasets.splits(spec), overheads)
+        screen.state.at_end = overheads.at_end(len(spec.arms()), runs_at_most(spec))
         with outbox:
             with screen, pool:
                 Interrupted.check()
-                result = SweepController(spec, studies, tracker, outbox, pool, screen, run_costs, facts).run()
+                controller = SweepController(spec, studies, tracker, outbox, pool, screen, run_costs, facts)
+                result = controller.run()
             stored = _wait_for_store(outbox, stopped=bool(result.signal))
+        if not stored:
+            parent.outcome = Outcome.FAILED if result.outcome is Outcome.FAILED else Outcome.INTERRUPTED
+            screen.log.write(f"sweep {parent.outcome}: MLflow has not stored everything")
+            return replace(result, failed=[*result.failed, _not_stored(outbox)])
+        if result.outcome is not Outcome.COMPLETE:
+            parent.outcome = result.outcome
+        trained = time.monotonic()
+        _report(spec, tracker, parent.run_id, options)
+        reported = time.monotonic()
         parent.outcome = result.outcome
         screen.log.write(f"sweep {result.outcome}")
-        if not stored:
-            return replace(result, failed=[*result.failed, _not_stored(outbox)])
-        _report(spec, tracker, parent.run_id, options)
         if result.outcome is Outcome.COMPLETE:
-            Estimates().add_actual(identity, time.monotonic() - started, screen.state.finished)
+            Estimates().add_actual(identity, reported - started, screen.state.finished)
+            starting = (controller.training_since or started) - started
+            _store_overheads(spec, outbox.sending, screen.state.turnarounds, starting, reported - trained)
         return result
 
 
@@ -237,21 +251,22 @@ def _close(tracker: Tracker, run_id: str, outcome: Outcome, reason: str = "") ->
 
 
 def _wait_for_store(outbox: Outbox, stopped: bool) -> bool:
-    """Wait until MLflow has stored everything, for minutes after a sweep and seconds after a signal.
+    """Wait until MLflow has stored everything: as long as it makes progress, but only seconds after a signal.
 
     Returns:
         whether it has.
     """
     try:
-        if outbox.drain(DRAIN_SECONDS_STOPPED):
+        if outbox.drain(DRAIN_SECONDS_STOPPED, DRAIN_SECONDS_STOPPED):
             return True
         if stopped:
             return False
-        out.print(f"waiting for MLflow ({outbox.error or 'it is slow'}); Ctrl-C to leave it for later", soft_wrap=True)
-        return outbox.drain(DRAIN_SECONDS)
+        waits = f"waiting for MLflow to store {plural(outbox.waiting, 'run')} ({outbox.error or 'it is slow'})"
+        out.print(f"{waits}; Ctrl-C to leave it for later", soft_wrap=True)
+        return outbox.drain(DRAIN_PATIENCE)
     except KeyboardInterrupt:
         if not outbox.error:  # else runs that have ended would stay RUNNING until the next command
-            outbox.drain(DRAIN_SECONDS_STOPPED)
+            outbox.drain(DRAIN_SECONDS_STOPPED, DRAIN_SECONDS_STOPPED)
         raise
 
 
@@ -289,6 +304,32 @@ def _report(spec: SweepSpec, tracker: Tracker, parent: str, options: Options) ->
     out.print(f"its page:   {page_address(parent, options.tracking)}", soft_wrap=True)
     for step in next_steps(files.comparison, sys.argv[1:], len(spec.looks) > 1):
         out.print(f"next:       {step}", soft_wrap=True)
+
+
+def _store_overheads(
+    spec: SweepSpec, sending: SendingTime, turnarounds: Sequence[float], starting: float, reporting: float
+) -> None:
+    """Store what this sweep took besides training, for the next plan on this machine.
+
+    Args:
+        spec: the sweep.
+        sending: what was sent to MLflow.
+        turnarounds: seconds of a worker besides steps and evaluations, run by run.
+        starting, reporting: seconds until the first run trained, and of the report.
+    """
+    found = measured_overheads(
+        start=starting,
+        run_seconds=sending.run_seconds,
+        runs=sending.runs,
+        point_seconds=max(0.0, sending.seconds - sending.run_seconds),
+        points=sending.points,
+        turnarounds=turnarounds,
+        report=reporting,
+        arms=len(spec.arms()),
+        reported_runs=runs_at_most(spec),
+    )
+    if found is not None:
+        OverheadHistory().add(found)
 
 
 def work_folder(spec: SweepSpec, identity: str) -> Path:

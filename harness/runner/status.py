@@ -12,7 +12,7 @@ from harness.config.objective import LOSS, Objective
 from harness.config.spec import SweepSpec
 from harness.core.outcomes import Outcome, Phase
 from harness.search.study import read_studies
-from harness.tracking import SweepState, UnfinishedRun, find_sweep, load_runs, unfinished_runs
+from harness.tracking import SweepState, UnfinishedRun, confirm_outcomes, find_sweep, unfinished_runs
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,8 @@ def read_status(
     trials = read_studies(storage, spec, identity)
     on_disk = unfinished_runs(folder)
     confirms: dict[str, list[_Confirm]] = {}
-    runs = load_runs(spec.name, tracking, sweep.run_id)
-    for _, run in runs[runs["phase"] == Phase.CONFIRM].iterrows():
-        confirms.setdefault(str(run["arm"]), []).append((str(run["outcome"]), run.get(spec.objective.metric)))
+    for arm, outcome, value in confirm_outcomes(sweep.run_id, spec.objective.metric, tracking):
+        confirms.setdefault(arm, []).append((outcome, value))
     arms = [
         _arm_status(arm.name, spec, [*trials.get(arm.name, {}).values()], confirms.get(arm.name, ()), on_disk, alive)
         for arm in spec.arms()
@@ -106,7 +105,7 @@ def read_status(
 
 
 _StudyTrial = tuple[str, float | None]  # Optuna's state, objective value
-_Confirm = tuple[str, float | None]  # outcome, final value of the objective
+_Confirm = tuple[str | None, float | None]  # outcome (None while it runs), final value of the objective
 
 
 def _arm_status(

@@ -126,12 +126,16 @@ class ArmStudy:
         self.seed = spec.arm_config(arm, {}, spec.base.train.seed).train.seed
         self.storage = storage
         pruner = make_pruner(spec.study.pruner, PrunerScale(spec.trials, first_evaluation, budget))
-        name = study_name(storage, spec.name, arm.name, identity)
+        name, _ = find_study(storage, spec.name, arm.name, identity)
         self.study = optuna.create_study(
             storage=storage, study_name=name, direction="minimize", pruner=pruner, load_if_exists=True
         )
-        self.study.set_user_attr(IDENTITY, identity)
-        self.study.set_user_attr(ARM, dict(arm.values))
+        self._study_id = storage.get_study_id_from_name(name)
+        self._reported: dict[int, set[int]] = {}  # trial number → tokens at which its losses were reported
+        known = storage.get_study_user_attrs(self._study_id)
+        for key, value in ((IDENTITY, identity), (ARM, dict(arm.values))):
+            if known.get(key) != value:
+                self.study.set_user_attr(key, value)
 
     @property
     def name(self) -> str:
@@ -164,6 +168,8 @@ class ArmStudy:
                 sampler.sample_independent(self.study, waiting, path, distributions[path])
         self.study.sampler = sampler
         trial = self.study.ask(distributions)
+        if waiting is not None:
+            self._reported[trial.number] = set(waiting.intermediate_values)
         if SAMPLERS[self.sampler].learns and POINT not in trial.user_attrs:
             trial.set_user_attr(POINT, MODELLED if self._is_modelled(trial) else RANDOM)
         return trial, {path: trial.params[path] for path in self.space}
@@ -175,10 +181,10 @@ class ArmStudy:
 
     def report(self, trial: Trial, tokens: int, value: float) -> bool:
         """Report the objective after `tokens` training tokens; True if the pruner wants the trial stopped."""
-        if (
-            tokens not in self.storage.get_trial(self._id(trial.number)).intermediate_values
-        ):  # else an earlier process reported it
+        reported = self._reported.setdefault(trial.number, set())
+        if tokens not in reported:  # else an earlier process reported it
             trial.report(value, step=tokens)
+            reported.add(tokens)
         return trial.should_prune()
 
     def tell(self, number: int, outcome: Outcome, value: float | None, reason: str = "") -> None:
@@ -263,19 +269,32 @@ class ArmStudy:
             self.study.enqueue_trial(dict(zip(self.space, point, strict=True)))
 
     def _id(self, number: int) -> int:
-        study = self.storage.get_study_id_from_name(self.name)
-        return self.storage.get_trial_id_from_study_id_trial_number(study, number)
+        return self.storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
 
 
-def study_name(storage: BaseStorage, sweep: str, arm: str, identity: str) -> str:
-    """`<sweep>/<arm>`, with `@<identity>` appended where that name belongs to a different or older sweep."""
-    summaries = optuna.get_all_study_summaries(storage=storage, include_best_trial=False)
-    owners = {one.study_name: one.user_attrs.get(IDENTITY) for one in summaries}
-    # Without an identity: a process was killed right after it had created the study.
-    unsigned = {one.study_name for one in summaries if not (one.user_attrs or one.n_trials)}
+def find_study(storage: BaseStorage, sweep: str, arm: str, identity: str) -> tuple[str, int | None]:
+    """The name of an arm's study, and its id; None if it does not exist yet.
+
+    The name is `<sweep>/<arm>`, with `@<identity>` appended where that name belongs to a different or older sweep. Only
+    studies of these names are looked up, so it does not matter what else the storage holds.
+    """
     name, own = f"{sweep}/{arm}", f"{sweep}/{arm}@{identity[:8]}"
-    names = itertools.chain([name, own], (f"{own}-{number}" for number in itertools.count(2)))
-    return next(one for one in names if one in unsigned or owners.get(one, identity) == identity)
+    for one in itertools.chain([name, own], (f"{own}-{number}" for number in itertools.count(2))):
+        try:
+            study = storage.get_study_id_from_name(one)
+        except KeyError:
+            return one, None
+        if _free_or_own(storage, study, identity):
+            return one, study
+    raise AssertionError("there is always a free name")
+
+
+def _free_or_own(storage: BaseStorage, study: int, identity: str) -> bool:
+    """Whether a sweep can use a study: it is the sweep's own, or a process was killed right after it had created it."""
+    attributes = storage.get_study_user_attrs(study)
+    if not attributes:
+        return storage.get_n_trials(study) == 0
+    return attributes.get(IDENTITY, identity) == identity
 
 
 def read_studies(url: str, spec: SweepSpec, identity: str) -> dict[str, dict[int, tuple[str, float | None]]]:
@@ -287,25 +306,24 @@ def read_studies(url: str, spec: SweepSpec, identity: str) -> dict[str, dict[int
     if (file := sqlite_file(url)) is not None and not file.exists():
         return {}
     storage, found = open_storage(url), {}
-    summaries = optuna.get_all_study_summaries(storage=storage, include_best_trial=False)
-    names = {one.study_name for one in summaries if one.user_attrs.get(IDENTITY) == identity}
     for arm in spec.arms():
-        name = study_name(storage, spec.name, arm.name, identity)
-        if name in names:
-            trials = optuna.load_study(storage=storage, study_name=name).get_trials(deepcopy=False)
+        _, study = find_study(storage, spec.name, arm.name, identity)
+        if study is not None:
+            trials = storage.get_all_trials(study, deepcopy=False)
             found[arm.name] = {trial.number: (trial.state.name, trial.value) for trial in trials}
     return found
 
 
 def set_studies_aside(storage: BaseStorage, sweep: str, identity: str) -> list[str]:
     """Give the studies of a sweep another identity, so that it starts again; returns their names. Deletes nothing."""
-    names = []
-    for one in optuna.get_all_study_summaries(storage=storage, include_best_trial=False):
-        if one.study_name.startswith(f"{sweep}/") and one.user_attrs.get(IDENTITY) == identity:
-            study = optuna.load_study(storage=storage, study_name=one.study_name)
-            study.set_user_attr(IDENTITY, identity + SET_ASIDE)
-            names.append(one.study_name)
-    return names
+    studies = [
+        study
+        for study in storage.get_all_studies()
+        if study.study_name.startswith(f"{sweep}/") and study.user_attrs.get(IDENTITY) == identity
+    ]
+    for study in studies:
+        storage.set_study_user_attr(study._study_id, IDENTITY, identity + SET_ASIDE)
+    return [study.study_name for study in studies]
 
 
 def _state_and_value(outcome: Outcome, value: float | None) -> tuple[TrialState, float | None]:

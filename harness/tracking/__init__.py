@@ -13,6 +13,7 @@ from harness.tracking.outbox.unfinished import UnfinishedRun, unfinished_runs
 from harness.tracking.ownership import SweepState, find_sweep
 from harness.tracking.reading.activity import Activity, read_activity
 from harness.tracking.reading.find_run import RunDetails, load_run
+from harness.tracking.reading.results import confirm_outcomes
 from harness.tracking.reading.sweeps import (
     checkpoint_folder,
     load_curves,
@@ -65,6 +66,7 @@ __all__ = [
     "UnfinishedRun",
     "brief_requests",
     "checkpoint_folder",
+    "confirm_outcomes",
     "default_tracking_uri",
     "find_sweep",
     "load_curves",

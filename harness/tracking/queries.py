@@ -20,9 +20,10 @@ def sweeps_of(client: MlflowClient, experiment_id: str) -> list[Run]:
     return sorted(runs, key=lambda run: int(run.data.tags[schema.OPENED]))
 
 
-def trials_of(client: MlflowClient, experiment_id: str, parent: str) -> list[Run]:
-    """The child runs of a sweep, oldest first."""
-    runs = search_runs(client, [experiment_id], f"tags.`{schema.PARENT_RUN}` = '{parent}'")
+def trials_of(client: MlflowClient, experiment_id: str, parent: str, condition: str = "") -> list[Run]:
+    """The child runs of a sweep, oldest first; only those that meet a condition, if one is given."""
+    conditions = [f"tags.`{schema.PARENT_RUN}` = '{parent}'", condition]
+    runs = search_runs(client, [experiment_id], " and ".join(filter(None, conditions)))
     return sorted(runs, key=lambda run: int(run.info.start_time))
 
 

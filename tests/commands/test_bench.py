@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from harness.bench import cells
-from harness.runner.benchmark import ArmSpeed, points_of
+from harness.cost.estimate import points_of
+from harness.runner.benchmark import ArmSpeed
 from helpers import small_config
 
 SPEC = """\

@@ -39,6 +39,20 @@ def test_the_estimate_is_at_least_the_largest_run_and_its_interval_is_not_negati
     assert found.low == 0.0
 
 
+def test_runs_are_recorded_one_after_the_other_and_the_report_follows() -> None:
+    measured, left = [(1.0, 4.0), (1.0, 6.0), (1.0, 5.0)], [1.0] * 4
+    alone = time_left(measured, left, 2)
+    assert alone is not None and alone.low is not None and alone.high is not None
+    quick = time_left(measured, left, 2, per_run=0.1, at_end=3.0)  # while others train
+    assert quick is not None and quick.low is not None
+    assert (quick.seconds, quick.low) == pytest.approx((alone.seconds + 3.0, alone.low + 3.0))
+    slow = time_left(measured, left, 2, per_run=50.0, at_end=3.0)
+    assert slow is not None
+    assert (slow.seconds, slow.low, slow.high) == (203.0, 203.0, 203.0)
+    over = time_left(measured, [], 2, per_run=50.0, at_end=3.0)
+    assert over is not None and over.seconds == 3.0
+
+
 def test_nine_of_ten_sweeps_take_a_time_inside_the_interval() -> None:
     generator = np.random.default_rng(1)
     inside = []

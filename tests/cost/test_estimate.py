@@ -9,7 +9,6 @@ from harness.config.run import ModelConfig
 from harness.cost.calibration import ModelSpeed
 from harness.cost.estimate import (
     EVALUATION_SHARE,
-    START_SECONDS,
     measure_flops,
     memory,
     plan_arms,
@@ -17,6 +16,7 @@ from harness.cost.estimate import (
     run_seconds,
     sweep_seconds,
 )
+from harness.cost.overheads import Overheads, report_seconds
 from harness.model.init import build_gpt
 from harness.training.model_optimizer import ModelOptimizer
 from harness.training.optimizers import OPTIMIZERS, AdamW
@@ -126,16 +126,36 @@ def test_evaluations_on_a_sample_are_cheaper_except_at_both_ends(tmp_path: Path)
     assert run_seconds(config, splits, measured, 1.0) == pytest.approx(50 + 2 * 12 + 4 * 3)
 
 
-def test_the_time_of_a_sweep_is_divided_by_its_busy_workers(tmp_path: Path) -> None:
+def test_the_time_of_a_sweep_is_divided_by_its_busy_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = load(tmp_path, GOOD, "train.budget.steps=100", "train.eval_every.steps=20")  # 2 arms, 4 trials and 3 seeds
     splits = {arm.name: SPLITS for arm in spec.arms()}
     scored = 500 + spec.base.train.train_eval_tokens
     measured = {arm.name: ModelSpeed(0.5, 2.0, scored, 0.0) for arm in spec.arms()}
     tested = 101 * 0.5 / 128 * EVALUATION_SHARE
     alone = 2 * (7 * (100 * 0.5 + 6 * 2.0) + 3 * tested)
-    assert sweep_seconds(spec, splits, 1, measured, 1.0) == pytest.approx(START_SECONDS + alone)
-    assert sweep_seconds(spec, splits, 2, measured, 1.0) == pytest.approx(START_SECONDS + alone / 2)
-    assert sweep_seconds(spec, splits, 99, measured, 1.0) == pytest.approx(START_SECONDS + alone / 14)
+    none = Overheads(0.0, 0.0, 0.0, 0.0, 0.0)
+    monkeypatch.setattr("os.cpu_count", lambda: 16)
+    assert sweep_seconds(spec, splits, 1, measured, 1.0, none) == pytest.approx(alone)
+    assert sweep_seconds(spec, splits, 2, measured, 1.0, none) == pytest.approx(alone / 2)
+    assert sweep_seconds(spec, splits, 99, measured, 1.0, none) == pytest.approx(alone / 14)
+    assert sweep_seconds(spec, splits, 8, measured, 1.0, none, threads=4) == pytest.approx(alone / 4)  # 16 CPUs
+
+
+def test_the_time_of_a_sweep_of_short_runs_is_that_of_their_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = load(tmp_path, GOOD, "train.budget.steps=10", "train.eval_every.steps=10")  # 2 arms, 4 trials and 3 seeds
+    splits = {arm.name: {**SPLITS, "test": 0} for arm in spec.arms()}
+    measured = {arm.name: ModelSpeed(0.01, 0.01, 500 + spec.base.train.train_eval_tokens, 0.0) for arm in spec.arms()}
+    known = Overheads(start=5.0, per_run=0.2, per_point=0.01, turnaround=0.1, report=2.0)
+    training = 14 * (10 * 0.01 + 2 * 0.01 + 0.1)
+    recording = 14 * (0.2 + 12 * 0.01)  # a point for every step, and two with an evaluation
+    rest = 5.0 + 2.0 * report_seconds(2, 14)
+    monkeypatch.setattr("os.cpu_count", lambda: 16)
+    assert sweep_seconds(spec, splits, 1, measured, 1.0, known) == pytest.approx(rest + recording)  # it takes longer
+    assert sweep_seconds(spec, splits, 4, measured, 1.0, known) == pytest.approx(rest + recording)
+    monkeypatch.setattr("os.cpu_count", lambda: 1)  # the worker and the thread that records have to share it
+    assert sweep_seconds(spec, splits, 1, measured, 1.0, known) == pytest.approx(rest + training + recording)
 
 
 def test_the_measured_flops_of_this_machine_are_plausible() -> None:

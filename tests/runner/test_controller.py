@@ -85,8 +85,10 @@ class FakeTracker:
         return lambda *_arguments, **_named: None
 
 
-def controller(folder: Path, pool: FakePool, tracker: FakeTracker) -> tuple[SweepController, Outbox]:
-    spec = load(folder, GOOD.replace("trials: 4, seeds: 3", "trials: 2, seeds: 2, pruner: none"))
+def controller(
+    folder: Path, pool: FakePool, tracker: FakeTracker, runs: str = "trials: 2, seeds: 2"
+) -> tuple[SweepController, Outbox]:
+    spec = load(folder, GOOD.replace("trials: 4, seeds: 3", f"{runs}, pruner: none"))
     storage = open_storage(f"sqlite:///{folder}/optuna.db")
     studies = {arm.name: ArmStudy(spec, arm, spec.identity(), storage, 1000, 400_000) for arm in spec.arms()}
     outbox = Outbox(cast(Tracker, tracker), "parent", folder / "runs")
@@ -96,6 +98,20 @@ def controller(folder: Path, pool: FakePool, tracker: FakeTracker) -> tuple[Swee
         spec, studies, cast(Tracker, tracker), outbox, cast(WorkerPool, pool), make_screen(console()), costs, data
     )
     return made, outbox
+
+
+class BusyTracker(FakeTracker):
+    """Stores runs more slowly than they train; `most` is the largest number of submitted runs not stored."""
+
+    def __init__(self, pool: FakePool) -> None:
+        super().__init__()
+        self.answers.set()
+        self.pool, self.stored, self.most = pool, 0, 0
+
+    def end_run(self, *_: object) -> None:
+        time.sleep(0.03)
+        self.most = max(self.most, sum(what == "submit" for what, _ in self.pool.log) - self.stored)
+        self.stored += 1
 
 
 def trials(folder: Path) -> list[optuna.trial.FrozenTrial]:
@@ -143,6 +159,22 @@ def test_the_end_of_a_trial_waits_for_its_run_id_while_the_loop_handles_other_ru
     assert {("finished", 1), ("progress", 2), ("finished", 2)} <= {*seen}
     assert ("submit", 3) not in seen
     assert all(RUN_ID in trial.user_attrs for trial in trials(tmp_path))
+
+
+@pytest.mark.parametrize("runs", ["trials: 12, seeds: 0", "trials: 1, seeds: 12"])
+def test_no_run_starts_while_mlflow_stores_more_slowly_than_runs_train(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: str
+) -> None:
+    monkeypatch.setattr("harness.tracking.outbox.outbox._MAX_BACKLOG", 3)
+    pool = FakePool(2)
+    tracker = BusyTracker(pool)
+    sweep, outbox = controller(tmp_path, pool, tracker, runs)
+    with outbox:
+        assert sweep.run().outcome is Outcome.COMPLETE
+        assert outbox.drain(30)
+    assert tracker.stored == 24 + 2 * ("seeds: 12" in runs)
+    assert tracker.most <= 3 + 1 + 2  # one more than allowed, and two that train
+    assert tracker.most > 3 or "seeds: 0" in runs  # the end of a trial waits for its run id, which is enough here
 
 
 @pytest.mark.parametrize("why", ["time", "error"])

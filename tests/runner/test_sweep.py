@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
 from harness.core.metrics import Point
+from harness.runner import session
 from harness.runner.session import draw_run
 from in_process import call
 from sandbox import SPEC, Sandbox
@@ -326,3 +329,41 @@ def test_the_curve_of_a_run_is_drawn_once(tmp_path: Path) -> None:
     curve.write_text("drawn before the store failed")
     draw_run([begin, middle, end], tmp_path / "artifacts")
     assert curve.read_text("utf-8") == "drawn before the store failed"
+
+
+@pytest.mark.parametrize("failing", ["", "report", "store"])
+def test_the_log_says_complete_only_after_everything_is_stored_and_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    sandbox = Sandbox(
+        tmp_path, SPEC.replace("[0.0, 0.2]", "[0.0]").replace("trials: 2, seeds: 2", "trials: 1, seeds: 1")
+    )
+    log = tmp_path / "mlruns" / "tiny.log"
+    written = session._report
+
+    def report(*arguments: Any) -> None:
+        assert "sweep complete" not in log.read_text()
+        if failing == "report":
+            raise OSError(errno.ENOSPC, "no space", "report.html")
+        written(*arguments)
+
+    monkeypatch.setattr(session, "_report", report)
+    if failing == "store":
+        monkeypatch.setattr(session, "_wait_for_store", lambda *_, **__: False)
+    done = call(sandbox)
+    (parent,), _ = sandbox.runs()
+    last = log.read_text().splitlines()[-1]
+    if not failing:
+        assert done.returncode == 0, done.stderr
+        assert last.endswith("sweep complete")
+        assert parent.info.status == "FINISHED"
+        return
+    assert done.returncode == 1
+    assert "sweep complete" not in log.read_text()
+    assert parent.info.status == ("FAILED" if failing == "report" else "KILLED")
+    if failing == "store":
+        assert last.endswith("sweep interrupted: MLflow has not stored everything")
+        assert "the same command sends them" in done.stderr
+    monkeypatch.undo()
+    assert call(sandbox).returncode == 0
+    assert sandbox.runs()[0][0].info.status == "FINISHED"

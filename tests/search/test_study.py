@@ -1,18 +1,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
 import pytest
-from optuna.trial import TrialState
+from optuna.trial import TrialState, create_trial
+from sqlalchemy import Engine, event
 
 from harness.config.samplers import PRUNERS, SAMPLERS
 from harness.config.spec import Dimension, SweepSpec
 from harness.core.outcomes import Outcome
 from harness.search import samplers
 from harness.search.samplers import PrunerScale, SamplerScale, make_pruner, make_sampler
-from harness.search.study import MODELLED, POINT, RANDOM, ArmStudy, StorageError, open_storage
+from harness.search.study import MODELLED, POINT, RANDOM, ArmStudy, StorageError, open_storage, read_studies
 from specs import GOOD, load, mistakes
 
 ALL_KINDS = """tune:
@@ -292,3 +294,58 @@ def test_a_wide_range_of_integers_is_checked_for_all_its_values(tmp_path: Path) 
     far += "  train.beta1: {uniform: [0, 0.9]}\n  model.n_heads: {choice: [1, 2]}\n"
     assert "found 3 with n_heads 2" in mistakes(tmp_path, plain.replace("n_heads: 2", "n_heads: 1") + far)[0]
     load(tmp_path, plain + "tune:\n  train.batch_size: {int_uniform: [1, 9_000]}\n")
+
+
+@pytest.fixture
+def statements() -> Iterator[list[str]]:
+    """The SQL statements of all databases, as they are executed."""
+    seen: list[str] = []
+
+    def record(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        seen.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", record)
+    yield seen
+    event.remove(Engine, "before_cursor_execute", record)
+
+
+def test_the_studies_of_others_cost_a_sweep_nothing(tmp_path: Path, url: str, statements: list[str]) -> None:
+    spec = spec_of(tmp_path, "{sampler: random, trials: 2}")
+
+    def counts() -> list[int]:
+        """Statements to create an arm's study, to open it again, and to read the studies of the sweep."""
+        found = []
+        storage = open_storage(url)
+        identity = f"{len(storage.get_all_studies()):08}" * 8
+        for step in (
+            lambda: ArmStudy(spec, spec.arms()[0], identity, storage, 1000, 10_000),
+            lambda: ArmStudy(spec, spec.arms()[0], identity, storage, 1000, 10_000),
+            lambda: read_studies(url, spec, identity),
+        ):
+            statements.clear()
+            step()
+            found.append(len(statements))
+        return found
+
+    counts()  # creates the tables, and takes the plain names of the studies
+    alone = counts()
+    for number in range(20):
+        other = optuna.create_study(storage=url, study_name=f"other/{number}")
+        other.add_trials([create_trial(value=1.0) for _ in range(3)])
+    assert counts() == alone
+    assert alone[1] < alone[0] < 40
+
+
+def test_a_loss_is_reported_without_reading_the_trial_first(tmp_path: Path, url: str, statements: list[str]) -> None:
+    study = arm_study(spec_of(tmp_path, "{sampler: random, trials: 1, pruner: none}"), url)
+    trial, _ = study.ask()
+    study.report(trial, 1000, 5.0)
+    study.recover()
+    again = arm_study(spec_of(tmp_path, "{sampler: random, trials: 1, pruner: none}"), url)
+    trial, _ = again.ask()
+    statements.clear()
+    assert again.report(trial, 1000, 5.0) is False  # reported by the process before
+    assert not [one for one in statements if not one.startswith("SELECT")]
+    again.report(trial, 2000, 4.0)
+    assert [one for one in statements if one.startswith("INSERT INTO trial_intermediate_values")]
+    assert again.known[0].intermediate_values == {1000: 5.0, 2000: 4.0}

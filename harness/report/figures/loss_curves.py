@@ -77,11 +77,13 @@ def loss_curves(evidence: Evidence, axis: Axis = AXES[0]) -> Drawing | None:
         return None
     runs, arms, metric = evidence.runs, evidence.arms, evidence.metric
     shown = loss_sides(curves) if metric == metrics.VAL_LOSS else (validation_side(curves, metric),)
-    confirm = with_x_columns(curves[(curves["phase"] == Phase.CONFIRM) & np.isfinite(curves["value"])], runs)
+    confirm = curves[curves["metric"].isin([side for side, _ in shown])]  # few of the rows
+    confirm = with_x_columns(confirm[(confirm["phase"] == Phase.CONFIRM) & np.isfinite(confirm["value"])], runs)
     confirm = confirm.assign(at=confirm[axis.column].astype(float)).dropna(subset="at")
     complete = confirm[confirm["run_id"].isin(evidence.chosen["run_id"])]
     ended_early = confirm[confirm["outcome"] != Outcome.COMPLETE]
-    drawn = [arm for arm in arms if (complete["arm"] == arm).any()]
+    present = set(complete["arm"])
+    drawn = [arm for arm in arms if arm in present]
     sides = [side for side in shown if (complete["metric"] == side[0]).any()]
     if not drawn or not sides:
         return None
@@ -149,8 +151,10 @@ def _gaps(curves: pd.DataFrame, metric: str = metrics.VAL_LOSS) -> pd.DataFrame:
 
 
 def _means(ax: Axes, complete: pd.DataFrame, metric: str, arms: Sequence[str]) -> None:
+    points_of = dict(iter(complete[complete["metric"] == metric].groupby("arm", sort=False)))
     for index, arm in enumerate(arms):
-        mean_and_range(ax, _matrix(complete, arm, metric), arm, index)
+        if arm in points_of:
+            mean_and_range(ax, _matrix(points_of[arm]), arm, index)
 
 
 def _draw_all_ended_early(ax: Axes, ended_early: pd.DataFrame, metric: str, arms: Sequence[str]) -> None:
@@ -162,16 +166,16 @@ def _draw_all_ended_early(ax: Axes, ended_early: pd.DataFrame, metric: str, arms
         draw_ended_early(ax, run.sort_values("at"), list(arms).index(run["arm"].iloc[0]), top)
 
 
-def _matrix(curves: pd.DataFrame, arm: str, metric: str) -> Matrix:
-    """An arm's runs on a common grid: x, shape (points,), and losses, shape (runs, points).
+def _matrix(points: pd.DataFrame) -> Matrix:
+    """One metric of an arm's runs on a common grid: x, shape (points,), and losses, shape (runs, points).
 
     Runs evaluated at different points (a budget in seconds) are interpolated linearly up to the end of the shortest, so
     that the mean is over the same runs everywhere.
     """
-    chosen = curves[(curves["arm"] == arm) & (curves["metric"] == metric)]
-    lines = [run.sort_values("at")[["at", "value"]].to_numpy(float) for _, run in chosen.groupby("run_id")]
-    if not lines:
-        return np.empty(0), np.empty((0, 0))
+    ordered = points.sort_values(["run_id", "at"])
+    pairs = ordered[["at", "value"]].to_numpy(float)
+    ends = np.flatnonzero((ordered["run_id"] != ordered["run_id"].shift()).to_numpy())[1:]
+    lines = np.split(pairs, ends)
     grid = np.unique(np.concatenate([line[:, 0] for line in lines]))
     grid = grid[(grid >= max(line[0, 0] for line in lines)) & (grid <= min(line[-1, 0] for line in lines))]
     if len(grid) > _MOST_POINTS:

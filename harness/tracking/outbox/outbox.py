@@ -8,6 +8,7 @@ and points that it has are skipped. A run's folder is deleted once the run has e
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
 import threading
 import time
@@ -23,6 +24,7 @@ from harness.core.outcomes import Outcome
 from harness.tracking import schema
 from harness.tracking.outbox import journal
 from harness.tracking.outbox.journal import Entry, Journal
+from harness.tracking.outbox.sending_time import SendingTime
 from harness.tracking.outbox.unfinished import UnfinishedRun, points_of, unfinished_runs
 from harness.tracking.records import TrialInfo
 from harness.tracking.writing.sweeps import NOT_CLOSED
@@ -33,6 +35,9 @@ _FLUSH_SECONDS: Final = 4.0  # flush interval: one batch costs as much as one po
 _JOIN_SECONDS: Final = 2.0  # how long to wait at exit for a thread that is waiting for a server
 _MAX_RETRY_SECONDS: Final = 10.0  # longest delay between two attempts to reach a server that does not answer
 _HEARTBEAT_SECONDS: Final = 45.0
+_MAX_BACKLOG: Final = 20  # ended runs that MLflow has not stored yet; with more, no run should start
+_DRAWING_BACKLOG: Final = 10  # with more ended runs, figures of runs are left out until MLflow has caught up
+_STALLED_SECONDS: Final = 10.0  # a store that has accepted nothing for so long counts as down
 
 
 @dataclass
@@ -46,6 +51,7 @@ class _Run:
     waiting: deque[Entry] = field(default_factory=deque)
     run_id: str | None = None
     reopen: bool = False  # whether MLflow may have it already
+    ended: bool = False
 
 
 class Outbox:
@@ -58,11 +64,12 @@ class Outbox:
         parent: the sweep's run there.
         folder: of the runs' folders.
         draw: makes files from the points of a run that has ended, in the given folder; they are stored with the run. It
-            is called in the thread, so that no worker waits for it.
+            is called in the thread, so that no worker waits for it, and not while many ended runs wait.
 
     Attributes:
         error: why the last attempt to send failed; empty if it did not.
         new_owner: the process that has taken the sweep over; empty if none has.
+        sending: how long sending has taken.
     """
 
     def __init__(
@@ -75,17 +82,20 @@ class Outbox:
         self.tracker, self.parent, self.folder, self.draw = tracker, parent, folder, draw
         self.error = ""
         self.new_owner = ""
+        self.sending = SendingTime()
         self._runs: dict[str, _Run] = {}
         self._tags: deque[tuple[str, Mapping[str, str]]] = deque()  # of runs that are only in MLflow, by run id
         self._run_ids: deque[tuple[str, str]] = deque()  # filled by the thread, see `new_run_ids`
-        self._lock = threading.Lock()  # of `_runs`
+        self._lock = threading.Lock()  # of `_runs`, their entries, `_tags` and `_idle`
         self._wake = threading.Event()
-        self._idle = threading.Event()
+        self._idle = threading.Event()  # set while everything is sent
+        self._last_sent = time.monotonic()
         self._closing = threading.Event()
         self._last_heartbeat = time.monotonic()
         self._thread = threading.Thread(target=self._send_until_closed, name="outbox", daemon=True)
 
     def __enter__(self) -> Outbox:
+        self.sending = SendingTime()  # without the runs of an earlier process
         self._thread.start()
         return self
 
@@ -154,7 +164,9 @@ class Outbox:
 
     def tag_stored(self, run_id: str, **tags: str) -> None:
         """Tag a run that is in MLflow already. A tag that cannot be sent is lost with this process."""
-        self._tags.append((run_id, tags))
+        with self._lock:
+            self._tags.append((run_id, tags))
+            self._idle.clear()
         self._wake.set()
 
     def interrupt(self, key: str, reason: str) -> None:
@@ -174,13 +186,19 @@ class Outbox:
     def _add(self, run: _Run, entries: list[Entry]) -> None:
         run.started = entries[0].at
         run.waiting.extend(entries[1:])
+        run.ended = entries[-1].kind == journal.END
         with self._lock:
             self._runs[run.key] = run
+            self._idle.clear()
         self._wake.set()
 
     def _append(self, key: str, kind: str, content: Mapping[str, Any], at: int | None = None) -> None:
         run = self._runs[key]
-        run.waiting.append(run.journal.append(kind, content, at))
+        entry = run.journal.append(kind, content, at)
+        with self._lock:
+            run.waiting.append(entry)
+            run.ended = kind == journal.END
+            self._idle.clear()
         if kind in (journal.INTERRUPTED, journal.END):
             self._wake.set()
 
@@ -192,18 +210,44 @@ class Outbox:
         with self._lock:
             return sum(bool(run.waiting) for run in self._runs.values())
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether runs end faster than MLflow stores them, so that no run should start for now.
+
+        False while MLflow does not answer: training does not wait for a server that is down.
+        """
+        if self.error or time.monotonic() - self._last_sent > _STALLED_SECONDS:
+            return False
+        return self._backlog > _MAX_BACKLOG
+
+    @property
+    def _backlog(self) -> int:
+        """How many runs have ended and are not completely in MLflow."""
+        with self._lock:
+            return sum(run.ended for run in self._runs.values())
+
     def new_run_ids(self) -> list[tuple[str, str]]:
         """Key and MLflow run id of the runs that MLflow has created or reopened since the last call."""
         return [self._run_ids.popleft() for _ in range(len(self._run_ids))]
 
-    def drain(self, seconds: float) -> bool:
-        """Wait until everything is sent, for at most this many seconds; True if it is."""
-        deadline = time.monotonic() + seconds
-        self._idle.clear()
+    def drain(self, patience: float, limit: float = math.inf) -> bool:
+        """Wait until everything is sent, as long as MLflow makes progress.
+
+        Args:
+            patience: seconds without progress after which to give up.
+            limit: seconds in all.
+
+        Returns:
+            whether everything is sent.
+        """
+        began = time.monotonic()
         self._wake.set()
-        while time.monotonic() < deadline and self._thread.is_alive():
-            if self._idle.wait(0.1) and not self.waiting:
+        while self._thread.is_alive():
+            if self._idle.wait(0.1):
                 return True
+            now = time.monotonic()
+            if now - began > limit or now - max(began, self._last_sent) > patience:
+                return False
         return False
 
     def _send_until_closed(self) -> None:
@@ -215,10 +259,14 @@ class Outbox:
             else:
                 self._wake.wait(_FLUSH_SECONDS)
             self._wake.clear()
+            began = time.monotonic()
             try:
                 self.send()
+                self.sending.seconds += time.monotonic() - began
                 failures, self.error = 0, ""
-                self._idle.set()
+                with self._lock:
+                    if not self._tags and not any(run.waiting for run in self._runs.values()):
+                        self._idle.set()
             except Exception as error:  # whatever a store answers, training continues and the thread retries
                 failures = min(failures + 1, 10)
                 self.error = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -236,27 +284,39 @@ class Outbox:
                 return
         with self._lock:
             runs = list(self._runs.values())
-        # New runs are created first: a run that ends takes longer, because its loss curve is drawn.
-        new = [run for run in runs if run.run_id is None and not run.reopen]
-        for step, run in (*((self._create, run) for run in new), *((self._send, run) for run in runs)):
-            try:
-                step(run)
-            except Exception:
-                with self._lock:  # next time, the other runs come first
-                    if run.key in self._runs:
-                        self._runs[run.key] = self._runs.pop(run.key)
-                raise
+        for run in runs:
+            self._create_new_runs()  # first: a trial waits for its id, and a run that has ended takes longer
+            self._try(self._send, run)
         self.tracker.flush()
+        self._last_sent = time.monotonic()
         while self._tags:
             run_id, tags = self._tags[0]
             self.tracker.tag(run_id, tags)
             self._tags.popleft()
 
+    def _create_new_runs(self) -> None:
+        with self._lock:
+            new = [run for run in self._runs.values() if run.run_id is None and not run.reopen]
+        for run in new:
+            self._try(self._create, run)
+
+    def _try(self, step: Callable[[_Run], object], run: _Run) -> None:
+        """Do a step for a run. If it fails, the other runs come first next time."""
+        try:
+            step(run)
+        except Exception:
+            with self._lock:
+                if run.key in self._runs:
+                    self._runs[run.key] = self._runs.pop(run.key)
+            raise
+
     def _create(self, run: _Run) -> str:
         """Create a run in MLflow, or reopen it."""
         reopen, run.reopen = run.reopen, True  # a call that fails may have created it
-        run.run_id = self.tracker.start_run(self.parent, run.info, run.key, reopen, run.started)
+        with self.sending.of_run():
+            run.run_id = self.tracker.start_run(self.parent, run.info, run.key, reopen, run.started)
         self._run_ids.append((run.key, run.run_id))
+        self._last_sent = time.monotonic()
         return run.run_id
 
     def _send(self, run: _Run) -> None:
@@ -267,19 +327,28 @@ class Outbox:
             content = dict(entry.content)
             if entry.kind == journal.POINT:
                 self.tracker.log_point(run_id, Point.from_plain(content), entry.at)
+                self.sending.points += 1
             elif entry.kind == journal.TAG:
                 self.tracker.tag(run_id, content)
             elif entry.kind == journal.INTERRUPTED and len(run.waiting) == 1:
                 self.tracker.end_run(run_id, Outcome.INTERRUPTED, content["reason"], entry.at)
             elif entry.kind == journal.END:
-                artifacts = self.folder_of(run.key) / ARTIFACTS
-                self.draw(points_of(run.journal.read()), artifacts)
-                if artifacts.is_dir():
-                    self.tracker.store_files(run_id, artifacts)
-                self.tracker.end_run(run_id, Outcome(content["outcome"]), content["reason"], entry.at)
+                with self.sending.of_run():
+                    self._end(run, run_id, entry)
+                self.sending.runs += 1
             run.waiting.popleft()
+            self._last_sent = time.monotonic()
             if entry.kind == journal.END:
                 shutil.rmtree(self.folder_of(run.key), ignore_errors=True)
             if entry.kind == journal.END or (entry.kind == journal.INTERRUPTED and not run.waiting):
                 with self._lock:
                     del self._runs[run.key]
+
+    def _end(self, run: _Run, run_id: str, entry: Entry) -> None:
+        artifacts = self.folder_of(run.key) / ARTIFACTS
+        if self._backlog <= _DRAWING_BACKLOG:
+            self.draw(points_of(run.journal.read()), artifacts)
+        if artifacts.is_dir():
+            self.tracker.store_files(run_id, artifacts)
+        outcome, reason = Outcome(entry.content["outcome"]), entry.content["reason"]
+        self.tracker.end_run(run_id, outcome, reason, entry.at)

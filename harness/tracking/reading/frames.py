@@ -69,12 +69,12 @@ ROW_METRICS: Final = (metrics.TOKENS, metrics.VAL_LOSS, metrics.VAL_SAMPLE_LOSS)
 
 def rows_of(runs: Sequence[Run], points: pd.DataFrame) -> pd.DataFrame:
     """The frame of `load_runs`; `points` are at least those of `ROW_METRICS`, from `read_points`."""
-    found = [_by_run(points[points["metric"] == name]) for name in ROW_METRICS]
+    found = [values_by_run(points[points["metric"] == name]) for name in ROW_METRICS]
     return frame([_row(run, *(one.get(index, {}) for one in found)) for index, run in enumerate(runs)], RUN_COLUMNS)
 
 
-def _by_run(points: pd.DataFrame) -> dict[int, dict[int, float]]:
-    """Run index → step → value, of one metric's points."""
+def values_by_run(points: pd.DataFrame) -> dict[int, dict[int, float]]:
+    """Run index → step → value by ascending step, of one metric's points as `read_points` returns them."""
     values: dict[int, dict[int, float]] = {}
     for run, step, value in zip(*(points[key].tolist() for key in ("run", "step", "value")), strict=True):
         values.setdefault(run, {})[step] = value

@@ -1,19 +1,49 @@
-"""What a resumed sweep reads back of its own runs: results, interrupted runs, trials of its searches."""
+"""What a resumed sweep reads back of its own runs: results, interrupted runs, trials of its searches.
+
+Each function asks MLflow only for the runs that it needs, in one paged search.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final
 
 from harness.core import metrics
 from harness.core.outcomes import Outcome, Phase
+from harness.core.paths import configured_uri
 from harness.tracking import schema
-from harness.tracking.queries import history, trials_of
+from harness.tracking.queries import trials_of
+from harness.tracking.reading.frames import values_by_run
+from harness.tracking.reading.histories import read_points
 from harness.tracking.records import ConfirmResult, TrialRecord
+from harness.tracking.store import connect, wrap_errors
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
+
+_CONFIRM: Final = f"tags.`{schema.PHASE}` = '{Phase.CONFIRM}'"
+_EXPLORE: Final = f"tags.`{schema.PHASE}` = '{Phase.EXPLORE}'"
+_INTERRUPTED: Final = f"tags.`{schema.OUTCOME}` = '{Outcome.INTERRUPTED}'"
+
+
+@wrap_errors()
+def confirm_outcomes(sweep: str, metric: str, uri: str | None = None) -> list[tuple[str, str | None, float | None]]:
+    """Arm, outcome (None while it runs) and last value of a metric of a sweep's confirm runs, oldest first.
+
+    Args:
+        sweep: the parent run's id.
+        metric: its name.
+        uri: MLflow's tracking address; by default the one that sweeps use.
+
+    Raises:
+        TrackingError: no such store or run.
+    """
+    client = connect(configured_uri(uri))
+    runs = trials_of(client, client.get_run(sweep).info.experiment_id, sweep, _CONFIRM)
+    return [
+        (run.data.tags[schema.ARM], run.data.tags.get(schema.OUTCOME), run.data.metrics.get(metric)) for run in runs
+    ]
 
 
 def confirm_results(client: MlflowClient, experiment_id: str, parent: str) -> list[ConfirmResult]:
@@ -21,27 +51,31 @@ def confirm_results(client: MlflowClient, experiment_id: str, parent: str) -> li
 
     Divergence is a result: the same configuration would diverge again.
     """
+    runs = trials_of(client, experiment_id, parent, _CONFIRM)
+    initial = _initial_losses(client, [run for run in runs if run.data.tags.get(schema.OUTCOME) == Outcome.DIVERGED])
     found = []
-    for run in trials_of(client, experiment_id, parent):
+    for run in runs:
         tags = run.data.tags
         outcome = Outcome(tags.get(schema.OUTCOME, Outcome.INTERRUPTED))
-        if outcome.is_result and tags.get(schema.PHASE) == Phase.CONFIRM:
+        if outcome.is_result:
             seed, digest = int(tags[schema.SEED]), tags[schema.CONFIG_SHA256]
             validation = {name: value for name, value in run.data.metrics.items() if name.startswith("val/")}
-            initial = _initial_loss(client, run) if outcome is Outcome.DIVERGED else None
-            found.append(ConfirmResult(tags[schema.ARM], seed, digest, run.info.run_id, outcome, validation, initial))
+            run_id = run.info.run_id
+            loss = initial.get(run_id)
+            found.append(ConfirmResult(tags[schema.ARM], seed, digest, run_id, outcome, validation, loss))
     return found
 
 
-def _initial_loss(client: MlflowClient, run: Run) -> float | None:
-    return next((point.value for point in history(client, run, metrics.VAL_LOSS) if point.step == 0), None)
+def _initial_losses(client: MlflowClient, runs: Sequence[Run]) -> dict[str, float]:
+    """Run id → validation loss at step 0, where there is one."""
+    losses = values_by_run(read_points(client, runs, [metrics.VAL_LOSS])) if runs else {}
+    return {runs[index].info.run_id: by_step[0] for index, by_step in losses.items() if 0 in by_step}
 
 
 def interrupted_runs(client: MlflowClient, experiment_id: str, parent: str) -> dict[tuple[str, str], str]:
     """Configuration digest and phase → run key, of a sweep's interrupted runs."""
-    tags = [run.data.tags for run in trials_of(client, experiment_id, parent)]
-    interrupted = [one for one in tags if one.get(schema.OUTCOME) == Outcome.INTERRUPTED and one.get(schema.KEY)]
-    return {(one[schema.CONFIG_SHA256], one[schema.PHASE]): one[schema.KEY] for one in interrupted}
+    tags = [run.data.tags for run in trials_of(client, experiment_id, parent, _INTERRUPTED)]
+    return {(one[schema.CONFIG_SHA256], one[schema.PHASE]): one[schema.KEY] for one in tags if one.get(schema.KEY)}
 
 
 def search_trials(client: MlflowClient, experiment_id: str, parent: str, metric: str | None) -> list[TrialRecord]:
@@ -49,13 +83,28 @@ def search_trials(client: MlflowClient, experiment_id: str, parent: str, metric:
 
     Args:
         client, experiment_id, parent: the sweep.
-        metric: the objective, whose points are read too at two requests per run; None: no points are read.
+        metric: the objective, whose points are read too; None: no points are read.
     """
-    runs = [run for run in trials_of(client, experiment_id, parent) if schema.TRIAL_NUMBER in run.data.tags]
-    return [_trial(run, *(_values(client, run, metric) if metric else ({}, {}))) for run in runs]
+    runs = trials_of(client, experiment_id, parent, _EXPLORE)
+    runs = [run for run in runs if schema.TRIAL_NUMBER in run.data.tags]
+    if metric is None:
+        return [_trial(run, {}, {}) for run in runs]
+    names = (metrics.TOKENS, metric, metrics.sample_metric(metric))
+    points = read_points(client, runs, names)
+    tokens, whole, sampled = (values_by_run(points[points["metric"] == name]) for name in names)
+    found = []
+    for index, run in enumerate(runs):
+        by_step = tokens.get(index, {})
+        on_split, on_sample = (
+            {int(by_step[step]): value for step, value in one.get(index, {}).items() if step in by_step}
+            for one in (whole, sampled)
+        )
+        found.append(_trial(run, on_split, on_sample or on_split))
+    return found
 
 
 def _trial(run: Run, whole: Mapping[int, float], curve: Mapping[int, float]) -> TrialRecord:
+    """A run as a trial; training tokens → the objective: `whole` on the whole split, `curve` as the pruner sees it."""
     tags = run.data.tags
     return TrialRecord(
         key=tags.get(schema.KEY, ""),
@@ -67,13 +116,3 @@ def _trial(run: Run, whole: Mapping[int, float], curve: Mapping[int, float]) -> 
         whole=whole,
         curve=curve,
     )
-
-
-def _values(client: MlflowClient, run: Run, metric: str) -> tuple[dict[int, float], dict[int, float]]:
-    """Training tokens → value of a metric: over the whole validation split, and as the pruner sees it."""
-    tokens = {point.step: int(point.value) for point in history(client, run, metrics.TOKENS)}
-    whole, sampled = (
-        {tokens[point.step]: point.value for point in history(client, run, name) if point.step in tokens}
-        for name in (metric, metrics.sample_metric(metric))
-    )
-    return whole, sampled or whole

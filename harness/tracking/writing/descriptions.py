@@ -6,7 +6,7 @@ Links are relative (`#/experiments/1/runs/…`), because the UI has no fixed add
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from harness.core import metrics
@@ -90,6 +90,7 @@ def trial_description(
     outcome: Outcome | None = None,
     reason: str = "",
     last: Mapping[str, float] | None = None,
+    files: Collection[str] = (),
 ) -> str:
     """A child run's description.
 
@@ -98,6 +99,7 @@ def trial_description(
         experiment, parent, run: ids of the experiment, of the sweep's run, and of this run once it has ended.
         outcome, reason: how it ended; None while it runs.
         last: metric name → last value, once it has ended.
+        files: artifacts of the run; those that a reader wants are linked.
     """
     sweep = run_link(experiment, parent)
     parts = [f"**{info.arm}**, seed {info.seed}: {_PURPOSE[info.phase]}. Part of [the sweep]({sweep})."]
@@ -106,9 +108,9 @@ def trial_description(
         digits = {name: ".1f" if name.endswith("/perplexity") else ".4f" for name in _METRICS}
         values = ", ".join(f"{name} {last[name]:{digits[name]}}" for name in _METRICS if last and name in last)
         parts.append(f"Ended as **{outcome}**{because}." + (f" Last: {values}." if values else ""))
-    if outcome is not None and run:
-        curve, samples = (file_link(experiment, run, file) for file in (CURVE_FILE, SAMPLES_PAGE))
-        parts.append(f"[Loss curve]({curve}) · [samples]({samples})")
+    pages = ((CURVE_FILE, "Loss curve"), (SAMPLES_PAGE, "Samples"))
+    if links := [f"[{name}]({file_link(experiment, run, file)})" for file, name in pages if run and file in files]:
+        parts.append(" · ".join(links))
     if outcome is Outcome.COMPLETE and info.phase is Phase.CONFIRM and run:
         command = f'python -m harness.generate {run[:12]} --prompt "Every effort moves you"'
         parts.append(f"Its checkpoint is under *Models*. To continue a text with it:\n\n```sh\n{command}\n```")

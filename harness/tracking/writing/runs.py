@@ -43,6 +43,7 @@ class _OpenRun:
     by_position: tuple[float, ...] = ()
     seconds: float | None = None
     last: dict[str, Metric] = field(default_factory=dict)  # metric name → its last point; losses only
+    files: set[str] = field(default_factory=set)  # artifacts that are stored
     non_finite: set[str] = field(default_factory=set)
     stored: set[tuple[str, int]] = field(default_factory=set)  # names and steps that MLflow has already
     uncertain: bool = False  # the last request failed, so part of it may have been stored
@@ -180,6 +181,7 @@ class RunWriter:
         for path in sorted(folder.iterdir()):
             if path.name != schema.CHECKPOINT_FOLDER:
                 experiment.log_artifact(run_id, path, path.name if path.is_dir() else None)
+                run.files.add(path.name)
                 continue
             for file in sorted(path.glob("*.json")):
                 if file.name not in MODEL_FILES:  # the reports read it from the run's artifacts
@@ -211,13 +213,14 @@ class RunWriter:
             page = schema.samples_page(run.info.name, run.info.config.train.sample.prompt, run.samples)
             plain = json_list_with_checksum(sample._asdict() for sample in run.samples)
             experiment.log_contents(run_id, {schema.SAMPLES_FILE: plain, schema.SAMPLES_PAGE: page})
+            run.files.add(schema.SAMPLES_PAGE)
         if run.by_position:
             experiment.log_contents(run_id, {schema.POSITIONS_FILE: json_list_with_checksum(run.by_position)})
         tags = outcome_tags(outcome, reason)
         if run.seconds is not None:
             tags[schema.SECONDS] = f"{run.seconds:.3f}"
         last = {name: metric.value for name, metric in run.last.items()}
-        description = trial_description(run.info, experiment.id, run.parent, run_id, outcome, reason, last)
+        description = trial_description(run.info, experiment.id, run.parent, run_id, outcome, reason, last, run.files)
         tags |= description_tags(description, experiment.client.get_run(run_id).data.tags)
         log_traceback(experiment, run_id, reason)
         self._send(run_id, run, tags)

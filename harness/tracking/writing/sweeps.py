@@ -202,9 +202,8 @@ class SweepWriter:
         Returns:
             how many were closed.
         """
-        runs = trials_of(self._experiment.client, self._experiment.id, parent)
-        own = self._runs.open_runs
-        abandoned = [run for run in runs if run.info.status == "RUNNING" and run.info.run_id not in own]
+        runs = trials_of(self._experiment.client, self._experiment.id, parent, "attributes.status = 'RUNNING'")
+        abandoned = [run for run in runs if run.info.run_id not in self._runs.open_runs]
         for run in abandoned:
             # Its last point is the best estimate of when it ended; it was found only now.
             last = max((point.timestamp for point in history(self._experiment.client, run, metrics.TOKENS)), default=0)

@@ -16,6 +16,7 @@ from harness.analysis.comparison import Comparability
 from harness.core import metrics
 from harness.core.metrics import Point
 from harness.report import compare, loss_curve
+from harness.report.figures.axes import Matrix
 from harness.report.figures.drawing import PALETTE, Drawing, arm_style, label
 from harness.report.figures.final_losses import final_losses
 from harness.report.figures.forest import forest
@@ -129,10 +130,25 @@ def test_arms_with_different_tokenizers_are_drawn_in_bits_per_byte() -> None:
 def test_the_mean_is_over_the_same_runs_everywhere() -> None:
     # One run at 0, 10, 20 tokens with losses 4, 2, 0; the other at 0, 5, 10 with 8, 6, 4. They share 0 to 10.
     rows = [("a", 0, 4.0), ("a", 10, 2.0), ("a", 20, 0.0), ("b", 0, 8.0), ("b", 5, 6.0), ("b", 10, 4.0)]
-    frame = pd.DataFrame(rows, columns=["run_id", "at", "value"]).assign(arm="x", metric="val/loss")
-    tokens, losses = _matrix(frame, "x", "val/loss")
+    tokens, losses = _matrix(pd.DataFrame(rows, columns=["run_id", "at", "value"]))
     assert tokens.tolist() == [0, 5, 10]
     np.testing.assert_allclose(losses.mean(axis=0), [6, 4.5, 3])
+
+
+def test_a_panel_reads_each_point_once_however_many_arms_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = everything()
+    curves = example.curves_of(runs)
+    read = []
+
+    def counted(points: pd.DataFrame) -> Matrix:
+        read.append(len(points))
+        return _matrix(points)
+
+    monkeypatch.setattr("harness.report.figures.loss_curves._matrix", counted)
+    assert curves_drawn(runs, curves)
+    chosen = curves[(curves["phase"] == "confirm") & (curves["outcome"] == "complete")]
+    sides = [(chosen["metric"] == name).sum() for name in (metrics.TRAIN_LOSS, metrics.VAL_LOSS)]
+    assert sum(read) == sum(sides) + min(sides)  # the gap is the third panel
 
 
 def test_curves_over_steps_seconds_and_flops() -> None:
@@ -229,8 +245,10 @@ def test_curves_on_a_sample_are_drawn_and_labelled_so() -> None:
     assert drawing is not None
     assert "Validation loss on a sample" in texts(drawing) and "Validation loss" not in texts(drawing)
     assert "Validation minus training loss" in texts(drawing)
-    grid, losses = _matrix(both.assign(at=both["tokens"]), ARM, metrics.VAL_SAMPLE_LOSS)
-    expected = _matrix(curves.assign(at=curves["tokens"]), ARM, metrics.VAL_LOSS)
+    of_arm = both[both["arm"] == ARM].assign(at=both["tokens"])
+    grid, losses = _matrix(of_arm[of_arm["metric"] == metrics.VAL_SAMPLE_LOSS])
+    of_arm = curves[curves["arm"] == ARM].assign(at=curves["tokens"])
+    expected = _matrix(of_arm[of_arm["metric"] == metrics.VAL_LOSS])
     assert np.array_equal(grid, expected[0]) and np.allclose(losses, expected[1] + 0.25)
     one = both[both["run_id"] == both["run_id"].iloc[0]]
     assert "Validation loss on a sample" in texts(run_curve(one))

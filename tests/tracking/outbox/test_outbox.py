@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from mlflow import MlflowClient
@@ -18,6 +18,7 @@ from mlflow.exceptions import MlflowException
 from harness.core.metrics import VAL_LOSS, Point
 from harness.core.outcomes import Outcome
 from harness.tracking import ARTIFACTS, Outbox, Tracker, load_runs, load_samples, unfinished_runs
+from harness.tracking.outbox import outbox as module
 from harness.tracking.records import TrialInfo
 from harness.tracking.schema import describe_trial
 from stored_runs import Store, point, sweep_info, trial_info
@@ -235,6 +236,130 @@ def test_a_run_has_the_times_at_which_it_trained_however_late_it_is_sent(
     history = place.store.client.get_metric_history(run.info.run_id, VAL_LOSS)
     assert [one.timestamp - began for one in history] == [1000, 2000, 3000]
     assert load_runs(place.name, place.store.uri)["seconds"].tolist() == [0.2]  # of training, from the last point
+
+
+class SlowTracker:
+    """Accepts everything; ends a run only when it may, and `ended` counts these."""
+
+    def __init__(self) -> None:
+        self.may_end = threading.Semaphore(0)
+        self.ended = 0
+
+    def start_run(self, _parent: str, _info: TrialInfo, key: str, *_: object) -> str:
+        return f"id of {key}"
+
+    def end_run(self, *_: object) -> None:
+        assert self.may_end.acquire(timeout=60)
+        self.ended += 1
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_arguments, **_named: None
+
+
+def ended_runs(outbox: Outbox, count: int) -> None:
+    """Record this many runs that have ended."""
+    for _ in range(count):
+        outbox.end(outbox.start(trial_info()), Outcome.COMPLETE, "")
+
+
+def test_draining_waits_as_long_as_runs_arrive(tmp_path: Path) -> None:
+    tracker, patience = SlowTracker(), 1.0
+    outbox = Outbox(cast(Tracker, tracker), "parent", tmp_path)
+    ended_runs(outbox, 8)
+
+    def slowly() -> None:
+        for _ in range(8):
+            time.sleep(patience / 4)
+            tracker.may_end.release()
+
+    storing = threading.Thread(target=slowly)
+    with outbox:
+        storing.start()
+        assert not outbox.drain(patience, limit=patience / 10)
+        assert outbox.drain(patience)  # it takes twice as long as that in all
+        storing.join()
+    assert tracker.ended == 8
+
+
+def test_draining_gives_up_once_nothing_arrives_any_more(tmp_path: Path) -> None:
+    tracker = SlowTracker()
+    outbox = Outbox(cast(Tracker, tracker), "parent", tmp_path)
+    ended_runs(outbox, 3)
+    tracker.may_end.release()
+    with outbox:
+        assert not outbox.drain(0.5)
+        assert (tracker.ended, outbox.waiting) == (1, 2)
+        tracker.may_end.release(2)
+        assert outbox.drain(30)
+
+
+def test_everything_is_sent_once_draining_says_so(tmp_path: Path) -> None:
+    calls: list[str] = []
+
+    class Recorder(SlowTracker):
+        def tag(self, run_id: str, _tags: object) -> None:
+            calls.append(run_id)
+
+        def log_point(self, *_: object) -> None:
+            calls.append("point")
+
+        def flush(self) -> None:
+            time.sleep(0.02)
+            calls.append("flush")
+
+    outbox = Outbox(cast(Tracker, Recorder()), "parent", tmp_path)
+    with outbox:
+        for number in range(5):
+            outbox.log_point(outbox.start(trial_info()), point(1, val__loss=3.0))
+            outbox.tag_stored(f"stored {number}", phase="superseded")
+            assert outbox.drain(30)
+            assert calls.count("point") == number + 1
+            assert calls[::-1].index("flush") < calls[::-1].index("point")
+            assert calls.count(f"stored {number}") == 1
+
+
+def test_no_run_should_start_while_ended_runs_wait_for_a_store_that_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox = Outbox(cast(Tracker, SlowTracker()), "parent", tmp_path)
+    ended_runs(outbox, module._MAX_BACKLOG)
+    outbox.start(trial_info())  # it has not ended
+    assert not outbox.is_behind
+    ended_runs(outbox, 1)
+    assert outbox.is_behind
+    outbox.error = "the server is down"  # then training continues
+    assert not outbox.is_behind
+    outbox.error = ""
+    monkeypatch.setattr(module, "_STALLED_SECONDS", -1.0)  # or it does not answer at all
+    assert not outbox.is_behind
+
+
+def test_no_figures_are_drawn_while_many_ended_runs_wait(tmp_path: Path) -> None:
+    drawn = []
+    tracker = SlowTracker()
+    outbox = Outbox(cast(Tracker, tracker), "parent", tmp_path, lambda *_: drawn.append(tracker.ended))
+    ended_runs(outbox, module._DRAWING_BACKLOG + 3)
+    tracker.may_end.release(module._DRAWING_BACKLOG + 3)
+    outbox.send()
+    assert drawn == list(range(3, module._DRAWING_BACKLOG + 3))
+
+
+def test_a_new_run_is_created_while_many_ended_runs_are_stored(tmp_path: Path) -> None:
+    tracker = SlowTracker()
+    outbox = Outbox(cast(Tracker, tracker), "parent", tmp_path)
+    ended_runs(outbox, 5)
+    with outbox:
+        until = time.monotonic() + 30
+        while len(outbox._run_ids) < 5:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        key = outbox.start(trial_info())
+        tracker.may_end.release()
+        while (key, f"id of {key}") not in outbox.new_run_ids():
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        assert tracker.ended == 1
+        tracker.may_end.release(4)
 
 
 @pytest.mark.parametrize("sent", [0, 2, 4])

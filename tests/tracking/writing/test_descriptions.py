@@ -50,9 +50,10 @@ def test_a_runs_description_says_its_purpose_and_how_it_ended() -> None:
     assert "[the sweep](#/experiments/3/runs/sweep)" in running
     assert "Ended" not in running
     last = {VAL_LOSS: 6.79221, VAL_PERPLEXITY: 890.8812, TEST_LOSS: 6.9, "optim/grad_norm": 1.0}
-    done = trial_description(trial_info(), "3", "sweep", "0123456789abcdef", Outcome.COMPLETE, "", last)
+    files = {"samples.md", "val_loss_by_position.json"}  # no loss curve: it had one evaluation
+    done = trial_description(trial_info(), "3", "sweep", "0123456789abcdef", Outcome.COMPLETE, "", last, files)
     assert "Ended as **complete**. Last: val/loss 6.7922, val/perplexity 890.9, test/loss 6.9000." in done
-    assert "[samples](#/experiments/3/runs/0123456789abcdef/artifactPath/samples.md)" in done
+    assert "\n\n[Samples](#/experiments/3/runs/0123456789abcdef/artifactPath/samples.md)\n\n" in done
     assert "python -m harness.generate 0123456789ab --prompt" in done
     explore = trial_description(
         trial_info(phase=Phase.EXPLORE), "3", "sweep", "ab", Outcome.OOM, "no memory\nTraceback", {}
