@@ -105,6 +105,7 @@ def _show_time(
     from harness.console.text import clock
     from harness.core.hardware import count_gpus
     from harness.cost.estimate import estimate_time
+    from harness.cost.evaluation_share import evaluation_share
     from harness.cost.history import Estimates
 
     found = estimate_time(spec, splits, workers, threads)
@@ -120,6 +121,7 @@ def _show_time(
         how = "from FLOPs: the models are too large for a short measurement, or it failed"
     span = f"{clock(found.least)} to {clock(found.seconds)}" if len(spec.looks) > 1 else clock(found.seconds)
     _print_line("time", f"about {span}, with {plural(workers, 'worker')} on this {place} ({how})")
+    _print_line("evaluation", evaluation_share(spec, splits, workers, found.measured, found.flops_per_second).words)
     estimates = Estimates()
     estimates.add(spec.name, identity, found.seconds, runs_at_most(spec))
     errors = [

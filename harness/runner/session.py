@@ -30,6 +30,7 @@ from harness.core.paths import DEFAULT_STORAGE, STORES
 from harness.core.text import SAME_COMMAND, plural
 from harness.core.waiting import show_waits
 from harness.cost.estimate import mean_recording, work_by_arm
+from harness.cost.evaluation_share import expected_evaluation_share
 from harness.cost.history import Estimates
 from harness.cost.overheads import OverheadHistory, measured_overheads
 from harness.cost.preview import runs_at_most, runs_planned
@@ -124,6 +125,8 @@ def _run(spec: SweepSpec, datasets: Datasets, options: Options, pool: WorkerPool
     started = time.monotonic()
     screen.message(spec.title, "bold")
     screen.message(f"{runs_planned(spec)}, {plural(pool.size, 'worker')}")
+    share = expected_evaluation_share(spec, datasets.splits(spec), pool.size, options.threads)
+    screen.message(f"evaluation: {share.words}")
     for sentence in datasets.messages:
         screen.message(sentence)
     identity = datasets.identity(spec)
