@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -96,11 +96,11 @@ def read_sweep(
         raise TrackingError(f"experiment: found {experiment!r}; allowed: letters, digits, - and _")
     record = load_sweep(experiment, uri, sweep)
     runs, curves = load_frames(experiment, uri, record.run_id)
+    record = replace(record, left_out=tuple(runs.attrs.get("left_out", ())))
     runs = in_order(runs, record)
     if runs.empty or metrics.VAL_LOSS not in runs:
-        raise TrackingError(
-            f"the sweep {record.run_id} of {experiment!r} has no run with a loss yet, so there is nothing to report"
-        )
+        why = "; ".join(record.left_out) or "so there is nothing to report"
+        raise TrackingError(f"the sweep {record.run_id} of {experiment!r} has no run with a loss yet, {why}")
     compares_context = "model.context_length" in record.compare
     positions = load_positions(experiment, uri, record.run_id) if compares_context else None
     content = assemble(

@@ -127,7 +127,7 @@ def _restore_trials(
     """Fill an empty study from MLflow and from the disk, which is newer; returns the number of trials."""
     if study.known:
         return 0
-    trials = [_from_mlflow(run, spec) for run in in_mlflow if run.study == study.name]
+    trials = [_from_mlflow(run, spec) for run in in_mlflow if run.study == study.name and not run.altered]
     trials += [_from_disk(run, spec) for run in on_disk if run.info.study == study.name]
     study.restore(trials)
     return len({trial.number for trial in trials})

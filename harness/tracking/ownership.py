@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from harness.core.paths import configured_uri, sqlite_file
 from harness.tracking import provenance, schema
-from harness.tracking.queries import sweeps_of
+from harness.tracking.queries import refuse_altered, sweeps_of
 from harness.tracking.store import connect, wrap_errors
 
 if TYPE_CHECKING:
@@ -67,9 +67,11 @@ def find_sweep(experiment: str, identity: str, uri: str | None = None) -> SweepS
     found = client.get_experiment_by_name(experiment)
     if found is None or found.lifecycle_stage == "deleted":
         return None
-    for run in reversed(sweeps_of(client, found.experiment_id)):
+    sweeps = sweeps_of(client, found.experiment_id)
+    for run in reversed(sweeps):
         tags = run.data.tags
         if tags.get(schema.IDENTITY) == identity:
             opened = int(tags[schema.OPENED])
             return SweepState(run.info.run_id, run.info.status, tags.get(schema.OUTCOME), owner_of(run), opened)
+    refuse_altered(sweeps)  # one of them may be this sweep
     return None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from harness.tracking import schema
+from harness.tracking.checksums import altered
+from harness.tracking.store import TrackingError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -17,7 +19,22 @@ _PAGE_SIZE: Final = 1000  # runs or experiments per request
 def sweeps_of(client: MlflowClient, experiment_id: str) -> list[Run]:
     """The parent runs of an experiment, sorted by when they were last started or resumed."""
     runs = search_runs(client, [experiment_id], f"tags.`{schema.ROLE}` = '{schema.SWEEP}'")
-    return sorted(runs, key=lambda run: int(run.data.tags[schema.OPENED]))
+    return sorted(runs, key=_opened)
+
+
+def refuse_altered(runs: Iterable[Run]) -> None:
+    """Raise a `TrackingError` for a parent run with a value that was changed after the harness stored it."""
+    for run in runs:
+        if sentence := altered(run):
+            raise TrackingError(f"{sentence}; set it back in MLflow, or delete this run there")
+
+
+def _opened(run: Run) -> int:
+    text = run.data.tags.get(schema.OPENED, "")
+    if not text.isdecimal():
+        what = f"the tag {schema.OPENED} of the run {run.info.run_id} ({run.info.run_name})"
+        raise TrackingError(f"found {text!r} as {what}; allowed: milliseconds since 1970, as the harness stored them")
+    return int(text)
 
 
 def trials_of(client: MlflowClient, experiment_id: str, parent: str, condition: str = "") -> list[Run]:

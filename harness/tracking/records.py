@@ -91,6 +91,7 @@ class SweepRecord(SweepInfo):
         plan_changes: later plans, oldest first.
         experiment_id: MLflow's, part of its pages' addresses.
         host: the machine of the process that ran it last; empty if unknown.
+        left_out: sentences that name runs which were changed after the harness stored them, and are left out.
     """
 
     run_id: str
@@ -105,6 +106,7 @@ class SweepRecord(SweepInfo):
     plan_changes: tuple[PlanChange, ...] = ()
     experiment_id: str = ""
     host: str = ""
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -166,6 +168,7 @@ class TrialRecord(NamedTuple):
         outcome, reason: how it ended; an open run counts as interrupted.
         whole: training tokens → the objective over the whole validation split; empty if it was not read.
         curve: training tokens → the value that the pruner sees (`harness.config.objective.curve_value`).
+        altered: whether something of it was changed after the harness stored it.
     """
 
     key: str
@@ -176,6 +179,7 @@ class TrialRecord(NamedTuple):
     reason: str
     whole: Mapping[int, float]
     curve: Mapping[int, float]
+    altered: bool = False
 
 
 class Sample(NamedTuple):

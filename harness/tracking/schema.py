@@ -35,6 +35,7 @@ PROCESS: Final = "harness.process"  # the process that writes the run, see `prov
 COMMIT: Final = "harness.git_commit"
 DIRTY: Final = "harness.git_dirty"
 VERSION_PREFIX: Final = "harness.version."
+CHECKSUMS: Final = "harness.checksums"  # of what decides numbers, see `harness.tracking.checksums`
 DATA_NAME: Final = "harness.data_name"
 DATA_SHA256: Final = "harness.data_sha256"
 DATA_FINGERPRINT: Final = "harness.data_fingerprint"

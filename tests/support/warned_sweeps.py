@@ -586,3 +586,11 @@ def seeds_added_after_a_look(record: SweepRecord, runs: pd.DataFrame) -> Planted
     change = PlanChange(example.START, 9, {**plan, "seeds": 6, "looks": [6]})
     planned = replace(record, first_plan=plan, plan_changes=(change,))
     return planned, runs, ("from 3 to 6", "9 confirm runs")
+
+
+@planted(WarningKind.ALTERED)
+def a_run_with_an_edited_tag(record: SweepRecord, runs: pd.DataFrame) -> Planted:
+    sentence = (
+        "the tag harness.seed of the run 4f1c (a run) was changed after the harness stored it; the run is left out"
+    )
+    return replace(record, left_out=(sentence,)), runs, ("The tag harness.seed of the run 4f1c", "left out")

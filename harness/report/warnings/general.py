@@ -58,6 +58,15 @@ def _replaced(sweep: Evidence) -> Iterator[ReportWarning]:
         )
 
 
+def _altered(sweep: Evidence) -> Iterator[ReportWarning]:
+    for sentence in sweep.record.left_out:
+        yield ReportWarning(
+            WarningKind.ALTERED,
+            f"{sentence[:1].upper()}{sentence[1:]}. Set the value back in MLflow, or give the sweep's command again: "
+            "it trains what is missing.",
+        )
+
+
 def _seeds_only(_sweep: Evidence) -> Iterator[ReportWarning]:
     yield ReportWarning(
         WarningKind.SEEDS_ONLY,
@@ -70,5 +79,6 @@ DETECTORS: Final[tuple[Detector, ...]] = (
     _untuned,
     _ended_early,
     _replaced,
+    _altered,
     _seeds_only,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,12 +11,15 @@ from typing import TYPE_CHECKING, Any, Final
 from harness.core import metrics
 from harness.core.paths import configured_uri
 from harness.tracking import schema
+from harness.tracking.checksums import altered
 from harness.tracking.queries import history, pages, search_runs
 from harness.tracking.store import TrackingError, connect, wrap_errors
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
+
+logger = logging.getLogger(__name__)
 
 _PREFIX_LENGTH: Final = 4  # shortest start of a run id that is looked up
 _MAX_MATCHES_SHOWN: Final = 5
@@ -62,6 +66,8 @@ def load_run(run: str, uri: str | None = None, curves: tuple[str, ...] = ()) -> 
     """
     client = connect(configured_uri(uri))
     found = find_run(client, run)
+    if sentence := altered(found):
+        logger.warning(sentence)
     tags, last = found.data.tags, found.data.metrics
     tokens = {point.step: int(point.value) for point in history(client, found, metrics.TOKENS)}
     return RunDetails(

@@ -5,6 +5,7 @@ Each function asks MLflow only for the runs that it needs, in one paged search.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -12,6 +13,7 @@ from harness.core import metrics
 from harness.core.outcomes import Outcome, Phase
 from harness.core.paths import configured_uri
 from harness.tracking import schema
+from harness.tracking.checksums import altered
 from harness.tracking.queries import trials_of
 from harness.tracking.reading.frames import values_by_run
 from harness.tracking.reading.histories import read_points
@@ -21,6 +23,8 @@ from harness.tracking.store import connect, wrap_errors
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
+
+logger = logging.getLogger(__name__)
 
 _CONFIRM: Final = f"tags.`{schema.PHASE}` = '{Phase.CONFIRM}'"
 _EXPLORE: Final = f"tags.`{schema.PHASE}` = '{Phase.EXPLORE}'"
@@ -55,6 +59,9 @@ def confirm_results(client: MlflowClient, experiment_id: str, parent: str) -> li
     initial = _initial_losses(client, [run for run in runs if run.data.tags.get(schema.OUTCOME) == Outcome.DIVERGED])
     found = []
     for run in runs:
+        if sentence := altered(run):
+            logger.warning(f"{sentence}; it is left out, and trained again where its result is missing")
+            continue
         tags = run.data.tags
         outcome = Outcome(tags.get(schema.OUTCOME, Outcome.INTERRUPTED))
         if outcome.is_result:
@@ -74,7 +81,8 @@ def _initial_losses(client: MlflowClient, runs: Sequence[Run]) -> dict[str, floa
 
 def interrupted_runs(client: MlflowClient, experiment_id: str, parent: str) -> dict[tuple[str, str], str]:
     """Configuration digest and phase → run key, of a sweep's interrupted runs."""
-    tags = [run.data.tags for run in trials_of(client, experiment_id, parent, _INTERRUPTED)]
+    runs = trials_of(client, experiment_id, parent, _INTERRUPTED)
+    tags = [run.data.tags for run in runs if not altered(run)]
     return {(one[schema.CONFIG_SHA256], one[schema.PHASE]): one[schema.KEY] for one in tags if one.get(schema.KEY)}
 
 
@@ -115,4 +123,5 @@ def _trial(run: Run, whole: Mapping[int, float], curve: Mapping[int, float]) -> 
         reason=tags.get(schema.REASON, ""),
         whole=whole,
         curve=curve,
+        altered=bool(altered(run)),
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,9 +14,10 @@ from harness.core.outcomes import Outcome
 from harness.core.paths import configured_uri
 from harness.tracking import schema
 from harness.tracking.artifacts import damaged, read_bytes, read_list, read_patch, stored_plans
+from harness.tracking.checksums import altered
 from harness.tracking.models import model_folder
 from harness.tracking.places import local_folder, missing_folder
-from harness.tracking.queries import pages, sweeps_of, trials_of
+from harness.tracking.queries import pages, refuse_altered, sweeps_of, trials_of
 from harness.tracking.reading.find_run import find_run
 from harness.tracking.reading.frames import POSITION_COLUMNS, ROW_METRICS, curves_of, frame, rows_of, utc
 from harness.tracking.reading.histories import read_points
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from mlflow import MlflowClient
     from mlflow.entities import Run
+
+logger = logging.getLogger(__name__)
 
 
 @wrap_errors()
@@ -76,10 +80,16 @@ def load_curves(
 @wrap_errors()
 @gc_paused()
 def load_frames(experiment: str, uri: str | None = None, sweep: str | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The frames of `load_runs` and `load_curves`, read at one moment, so that they agree while a sweep runs."""
-    client, runs = _trials(experiment, uri, sweep)
+    """The frames of `load_runs` and `load_curves`, read at one moment, so that they agree while a sweep runs.
+
+    Sentences about runs that are left out are in `attrs["left_out"]` of the first one, and not logged.
+    """
+    left_out: list[str] = []
+    client, runs = _trials(experiment, uri, sweep, left_out.append)
     points = read_points(client, runs)
-    return rows_of(runs, points), curves_of(runs, points)
+    rows = rows_of(runs, points)
+    rows.attrs["left_out"] = left_out
+    return rows, curves_of(runs, points)
 
 
 @wrap_errors()
@@ -132,7 +142,7 @@ def load_positions(experiment: str, uri: str | None = None, sweep: str | None = 
     Returns:
         columns run_id, arm, phase, seed, position (tokens of context, from 1) and loss (nats).
     """
-    client, runs = _trials(experiment, uri, sweep)
+    client, runs = _trials(experiment, uri, sweep, lambda _: None)  # `load_runs` says it
     rows = []
     for run in runs:
         tags = run.data.tags
@@ -154,6 +164,7 @@ def load_sweep(experiment: str, uri: str | None = None, sweep: str | None = None
     """
     client, _, parents = parent_runs(experiment, uri, sweep)
     run = parents[-1]
+    refuse_altered([run])
     tags, prefix = run.data.tags, schema.VERSION_PREFIX
     text = read_bytes(client, run, schema.SWEEP_FILE)
     if text is None:
@@ -213,10 +224,19 @@ def _with_advice(client: MlflowClient, run: Run, missing: str) -> str:
     return "; ".join(filter(None, (missing, missing_folder(experiment, client.tracking_uri))))
 
 
-def _trials(experiment: str, uri: str | None, sweep: str | None) -> tuple[MlflowClient, list[Run]]:
+def _trials(
+    experiment: str, uri: str | None, sweep: str | None, tell: Callable[[str], object] = logger.warning
+) -> tuple[MlflowClient, list[Run]]:
+    """The runs of the chosen sweeps; `tell` gets a sentence about each one that was altered, which is left out."""
     client, experiment_id, parents = parent_runs(experiment, uri, sweep)
     chosen = parents if sweep == "all" else parents[-1:]
-    return client, [run for parent in chosen for run in trials_of(client, experiment_id, parent.info.run_id)]
+    intact = []
+    for run in (run for parent in chosen for run in trials_of(client, experiment_id, parent.info.run_id)):
+        if sentence := altered(run):
+            tell(f"{sentence}; the run is left out")
+        else:
+            intact.append(run)
+    return client, intact
 
 
 def parent_runs(experiment: str, uri: str | None, sweep: str | None) -> tuple[MlflowClient, str, list[Run]]:

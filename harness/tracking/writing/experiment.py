@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from harness.tracking import schema
+from harness.tracking.checksums import covers, with_checksums
 from harness.tracking.places import artifacts_beside, correct_addresses, refuse_missing
 from harness.tracking.store import TrackingError, connect, default_tracking_uri, wrap_errors
 
@@ -84,10 +85,18 @@ class Experiment:
 
     @wrap_errors()
     def log(self, run_id: str, tags: Mapping[str, str], metrics: Sequence[Metric] = ()) -> None:
-        """Store tags by their full names, and metrics, in as few requests as MLflow allows."""
+        """Store tags by their full names, and metrics, in as few requests as MLflow allows.
+
+        Checksums of tags that decide numbers are stored in the same request.
+        """
         from mlflow.entities import RunTag
 
-        run_tags = [RunTag(name, value) for name, value in clipped_tags(tags).items()]
+        tags = clipped_tags(tags)
+        if covers(tags) and schema.CHECKSUMS not in tags:
+            known = self.client.get_run(run_id).data.tags.get(schema.CHECKSUMS)
+            if known is not None:  # a run of an older version has none
+                tags = with_checksums(tags, known)
+        run_tags = [RunTag(name, value) for name, value in tags.items()]
         self.client.log_batch(run_id, metrics=metrics, tags=run_tags)
 
 

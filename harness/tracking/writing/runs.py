@@ -14,6 +14,7 @@ from harness.core.files import json_list_with_checksum
 from harness.core.metrics import Point
 from harness.core.outcomes import Outcome
 from harness.tracking import schema
+from harness.tracking.checksums import with_checksums
 from harness.tracking.models import MODEL_FILES, store_checkpoint
 from harness.tracking.queries import search_runs
 from harness.tracking.records import Sample, TrialInfo
@@ -45,7 +46,7 @@ class _OpenRun:
     last: dict[str, Metric] = field(default_factory=dict)  # metric name → its last point; losses only
     files: set[str] = field(default_factory=set)  # artifacts that are stored
     non_finite: set[str] = field(default_factory=set)
-    stored: set[tuple[str, int]] = field(default_factory=set)  # names and steps that MLflow has already
+    stored: dict[tuple[str, int], Metric] = field(default_factory=dict)  # by name and step: what MLflow has already
     uncertain: bool = False  # the last request failed, so part of it may have been stored
 
 
@@ -94,23 +95,23 @@ class RunWriter:
         """
         from mlflow.entities import Param
 
-        client = self._experiment.client
+        client, params = self._experiment.client, schema.trial_params(info.config)
+        tags = with_checksums(clipped_tags(tags), params=params)
         run = self._find(key) if reopen else None
         if run is None:
             name = schema.clipped(info.name, schema.NAME_LIMIT)
-            run = client.create_run(
-                self._experiment.id, schema.milliseconds() if at is None else at, clipped_tags(tags), name
-            )
+            run = client.create_run(self._experiment.id, schema.milliseconds() if at is None else at, tags, name)
             run_id = str(run.info.run_id)
         else:
             run_id = str(run.info.run_id)
             self._reopen(run, tags)
         latest = max(run.info.start_time, run.info.end_time or 0)  # the end of an interrupted run
         opened = _OpenRun(info, tags.get(schema.PARENT_RUN, ""), latest, stored=self._stored_points(run))
+        by_step = sorted(opened.stored.values(), key=lambda point: point.step)
+        opened.last = {point.key: point for point in by_step if point.key.startswith(_LOSSES)}
         description = trial_description(info, self._experiment.id, opened.parent)
         self._experiment.log(run_id, description_tags(description, run.data.tags))
-        params = [Param(name, value) for name, value in schema.trial_params(info.config).items()]
-        client.log_batch(run_id, params=params)
+        client.log_batch(run_id, params=[Param(name, value) for name, value in params.items()])
         if not (run.inputs and run.inputs.dataset_inputs):
             client.log_inputs(run_id, datasets=[dataset_input(data)])
         self._open[run_id] = opened
@@ -123,16 +124,17 @@ class RunWriter:
     def _reopen(self, run: Run, tags: Mapping[str, str]) -> None:
         """Set a run's status to RUNNING and replace its tags."""
         client, run_id = self._experiment.client, run.info.run_id
+        if run.info.status != "RUNNING":  # first, because its checksums include its outcome
+            client.update_run(run_id, status="RUNNING")
         for name in run.data.tags.keys() & {schema.OUTCOME, schema.REASON}:
             client.delete_tag(run_id, name)
         self._experiment.log(run_id, tags)
-        if run.info.status != "RUNNING":
-            client.update_run(run_id, status="RUNNING")
 
-    def _stored_points(self, run: Run) -> set[tuple[str, int]]:
-        """Metric name and step of every point that MLflow has of a run."""
+    def _stored_points(self, run: Run) -> dict[tuple[str, int], Metric]:
+        """Metric name and step of every point that MLflow has of a run, with the point."""
         client, run_id = self._experiment.client, run.info.run_id
-        return {(name, point.step) for name in run.data.metrics for point in client.get_metric_history(run_id, name)}
+        points = (point for name in run.data.metrics for point in client.get_metric_history(run_id, name))
+        return {(point.key, point.step): point for point in points}
 
     def log_point(self, run_id: str, point: Point, at: int | None = None) -> None:
         """Queue a point of an open run; it is sent when 500 metrics wait, by `flush`, or when the run ends.
@@ -157,9 +159,10 @@ class RunWriter:
                 run.non_finite.add(name)
                 continue
             metric = Metric(name, float(value), when, point.step)
-            if name.startswith(_LOSSES):
-                run.last[name] = metric
-            if (name, point.step) not in run.stored:
+            known = run.stored.get((name, point.step))
+            if name.startswith(_LOSSES) and (name not in run.last or run.last[name].step <= point.step):
+                run.last[name] = known or metric
+            if known is None:
                 run.waiting.append(metric)
         if point.sample is not None:
             run.samples.append(Sample(point.step, point.tokens, point.sample))
@@ -221,7 +224,9 @@ class RunWriter:
             tags[schema.SECONDS] = f"{run.seconds:.3f}"
         last = {name: metric.value for name, metric in run.last.items()}
         description = trial_description(run.info, experiment.id, run.parent, run_id, outcome, reason, last, run.files)
-        tags |= description_tags(description, experiment.client.get_run(run_id).data.tags)
+        stored = experiment.client.get_run(run_id).data.tags
+        tags |= description_tags(description, stored)
+        tags = with_checksums(clipped_tags(tags), stored.get(schema.CHECKSUMS, ""), losses=last)
         log_traceback(experiment, run_id, reason)
         self._send(run_id, run, tags)
         experiment.client.set_terminated(run_id, outcome.mlflow_status, end_time=self._happened(run, at))

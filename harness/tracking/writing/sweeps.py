@@ -12,8 +12,9 @@ from harness.core import metrics
 from harness.core.outcomes import Outcome
 from harness.tracking import provenance, schema
 from harness.tracking.artifacts import with_patch_line
+from harness.tracking.checksums import with_checksums
 from harness.tracking.ownership import owner_of
-from harness.tracking.queries import history, sweeps_of, trials_of
+from harness.tracking.queries import history, refuse_altered, sweeps_of, trials_of
 from harness.tracking.records import SweepInfo
 from harness.tracking.schema import milliseconds
 from harness.tracking.store import SweepBusy, wrap_errors
@@ -69,14 +70,16 @@ class SweepWriter:
         if run is None:
             earlier = sweeps_of(client, experiment.id)
             self.earlier_sweep = earlier[-1].info.run_id if earlier else ""
-            run = client.create_run(experiment.id, tags=tags, run_name=info.name)
+            refuse_altered(earlier)  # one of them may be this sweep
+            run = client.create_run(experiment.id, tags=with_checksums(tags), run_name=info.name)
             parent = str(run.info.run_id)
         else:
+            refuse_altered([run])
             parent = str(run.info.run_id)
+            client.update_run(parent, status="RUNNING")  # first, because its checksums include its outcome
             for name in run.data.tags.keys() & {schema.OUTCOME, schema.REASON}:
                 client.delete_tag(parent, name)
             experiment.log(parent, tags)
-            client.update_run(parent, status="RUNNING")
         self._infos[parent], self._starts[parent] = info, run.info.start_time
         return parent
 
