@@ -11,6 +11,7 @@ import typer
 
 from harness.config.run import VOCABULARY, DataConfig
 from harness.console.cli import Command, Group, busy, fail, out
+from harness.console.output import with_ascii_layout
 from harness.console.tables import show_facts, show_table
 from harness.console.text import shortened_end
 from harness.data import BUILTIN, SPLITS, Corpus, CorpusError, Dataset, open_dataset
@@ -70,7 +71,7 @@ def show(
     show_table(_splits(data, config))
     out.print()
     for line in _first_lines(beginning):
-        out.print(shortened_end(line, out.width))
+        out.print(with_ascii_layout(shortened_end(out.shown(line), out.width), out.encoding))
     for sentence in sentences:
         out.print(f"\n{sentence}", soft_wrap=True)
 

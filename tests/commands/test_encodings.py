@@ -22,9 +22,8 @@ train:
   batch_tokens: 32
   eval_every: {steps: 4}
   train_eval_tokens: 64
-  sample: {max_new_tokens: 8, temperature: 2.0}
-compare:
-  train.sample.prompt: ["é ± Δ", "\U0001f600 日本"]
+  sample: {max_new_tokens: 8, temperature: 2.0, prompt: "é ± Δ \U0001f600 日本"}
+compare: {model.drop_rate: [0.0, 0.1]}
 tune:
   train.learning_rate: {log_uniform: [1e-3, 1e-2]}
 study: {sampler: random, trials: 1, seeds: {min: 2, max: 4}}
@@ -91,3 +90,12 @@ def test_a_sweep_in_the_c_locale(tmp_path: Path) -> None:
     assert (sandbox.folder / "reports" / "tiny" / "report.html").exists()
     log = (sandbox.folder / "mlruns" / "tiny.log").read_text("utf-8")
     assert "Größer ≥ besser – \U0001f600?" in log
+
+
+def test_first_lines_of_a_text_fit_the_window(tmp_path: Path) -> None:
+    sandbox = Sandbox(tmp_path, SPEC)
+    (tmp_path / "text.txt").write_text("é ± Δ … " * 100 + "\n" + "x" * 900, "utf-8")
+    done = call(sandbox, "show", "text.txt", "-t", "byte", module="harness.data.__main__", encoding="ascii")
+    first, second = done.stdout.splitlines()[-2:]
+    assert first.startswith(r"\xe9 +- Delta ... \xe9") and second.startswith("xxx")
+    assert max(len(first), len(second)) <= 80 and first.endswith("~")
