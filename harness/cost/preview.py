@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from harness.config.objective import LOSS
-from harness.config.samplers import SAMPLERS
+from harness.config.samplers import SAMPLERS, startup_trials
 from harness.config.spec import SweepSpec
 from harness.console.cli import out
 from harness.console.tables import show_table
@@ -38,6 +38,23 @@ def search_planned(spec: SweepSpec) -> str:
 def runs_at_most(spec: SweepSpec) -> int:
     """The runs of a sweep with the most seeds that it may use."""
     return len(spec.arms()) * (spec.trials + len(spec.seeds))
+
+
+def pruner_planned(spec: SweepSpec, train_tokens: Mapping[str, int]) -> str:
+    """Why the pruner will stop no trial; empty if it may.
+
+    Args:
+        spec: the sweep.
+        train_tokens: arm name → tokens of its training split.
+    """
+    if spec.study.pruner == "none" or not spec.tune:
+        return ""
+    rhythms = (spec.run_config(arm.values).rhythm(train_tokens[arm.name]) for arm in spec.arms())
+    if all(budget is not None and 3 * first > 2 * budget for first, budget in rhythms):  # as `Clock.evaluates`
+        return f"{spec.study.pruner} stops no trial: they are evaluated at their start and end only"
+    if spec.study.pruner == "median" and spec.trials <= startup_trials(spec.trials):
+        return "median stops no trial: it needs the results of more"
+    return ""
 
 
 def show_plan(
@@ -83,6 +100,8 @@ def show_plan(
         _print_line("tuned", f"{path}, {dimension.kind} {list(dimension.values)}")
     if spec.tune:
         _print_line("search", search_planned(spec))
+    if pruner := pruner_planned(spec, {name: sizes["train"] for name, sizes in splits.items()}):
+        _print_line("pruner", pruner)
     if len(spec.looks) > 1:
         looks = ", ".join(map(str, spec.looks))
         _print_line("verdicts", f"read after {looks} seeds; only arms that are still undecided get more")
