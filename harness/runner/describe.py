@@ -11,7 +11,7 @@ from harness.runner.datasets import data_facts
 if TYPE_CHECKING:
     from harness.config.spec import SweepSpec
     from harness.data import Dataset
-    from harness.tracking import SweepInfo
+    from harness.tracking import SweepInfo, SweepRecord
 
 
 def sweep_info(spec: SweepSpec, identity: str, data: Dataset, command: str = "") -> SweepInfo:
@@ -49,16 +49,16 @@ def sweep_info(spec: SweepSpec, identity: str, data: Dataset, command: str = "")
     )
 
 
-def why_new_sweep(spec: SweepSpec, data: Dataset, tracking: str | None, earlier_sweep: str | None = None) -> str:
+def why_new_sweep(spec: SweepSpec, data: Dataset, tracking: str | None, earlier_sweep: str) -> str:
     """One line about what changed since the last sweep of this name, so that this one is a new sweep.
 
     Args:
         spec, data: of the new sweep; the data of its baseline.
         tracking: MLflow's address; None: the default.
-        earlier_sweep: parent run of the last sweep; None: the one that was started or resumed last.
+        earlier_sweep: parent run of the last sweep.
 
     Returns:
-        empty where there is no earlier sweep of this name, or it was set aside.
+        empty if the last sweep was set aside, or cannot be read.
     """
     from harness.tracking import TrackingError, load_sweep
 
@@ -68,9 +68,40 @@ def why_new_sweep(spec: SweepSpec, data: Dataset, tracking: str | None, earlier_
         return ""
     if earlier.identity.endswith(SET_ASIDE):
         return ""
+    what = _changes(spec, data, earlier)
+    return f"{what} changed since the last sweep of this name: this is a new sweep, and the earlier runs are kept"
+
+
+def earlier_sweep(spec: SweepSpec, data: Dataset, tracking: str | None) -> str:
+    """One line about the last sweep of this name, for a spec, data and code with which no sweep has started.
+
+    Args:
+        spec, data: of the sweep that has not started; the data of its baseline.
+        tracking: MLflow's address; None: the default.
+
+    Returns:
+        empty if there is no sweep of this name.
+    """
+    from harness.tracking import TrackingError, last_sweep, load_sweep
+
+    parent = last_sweep(spec.name, tracking)
+    if not parent:
+        return ""
+    try:
+        earlier = load_sweep(spec.name, tracking, parent)
+    except TrackingError as error:
+        return f"the last sweep of this name cannot be read: {error}"
+    ended = earlier.outcome or earlier.status.lower()
+    which = f"the last sweep of this name ({ended}, started {earlier.started:%Y-%m-%d %H:%M} UTC)"
+    if earlier.identity.endswith(SET_ASIDE):
+        return f"{which} was set aside by --fresh"
+    return f"{which} is another one: {_changes(spec, data, earlier)} changed since"
+
+
+def _changes(spec: SweepSpec, data: Dataset, earlier: SweepRecord) -> str:
+    """What is different since an earlier sweep."""
     fields = spec.changed_fields(earlier.spec_text)
     changed = [f"the spec ({', '.join(fields)})"] if fields else []
     if data.fingerprint != earlier.data["fingerprint"] and not any(path.startswith("data.") for path in fields):
         changed.append("the text")
-    what = listed(changed or ["the training code"])
-    return f"{what} changed since the last sweep of this name: this is a new sweep, and the earlier runs are kept"
+    return listed(changed or ["the training code"])

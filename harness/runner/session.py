@@ -36,7 +36,7 @@ from harness.cost.overheads import OverheadHistory, measured_overheads
 from harness.cost.preview import runs_at_most, runs_planned
 from harness.runner.controller import SweepController, SweepResult
 from harness.runner.datasets import Datasets
-from harness.runner.describe import sweep_info, why_new_sweep
+from harness.runner.describe import earlier_sweep, sweep_info, why_new_sweep
 from harness.runner.next_steps import next_steps
 from harness.runner.recovery import reconcile, set_aside
 from harness.runner.signals import Interrupted
@@ -99,8 +99,8 @@ def status(spec: SweepSpec, datasets: Datasets, options: Options) -> None:
     with _exit_codes():
         identity = datasets.identity(spec)
         found = read_status(spec, identity, options.tracking, options.optuna, work_folder(spec, identity))
-        why = "" if found.sweep else why_new_sweep(spec, datasets.of_arm(spec, spec.baseline_arm), options.tracking)
-        show_status(spec.title, found, why)
+        data = datasets.of_arm(spec, spec.baseline_arm)
+        show_status(spec.title, found, "" if found.sweep else earlier_sweep(spec, data, options.tracking))
 
 
 def run(spec: SweepSpec, datasets: Datasets, options: Options) -> None:

@@ -15,14 +15,12 @@ from harness.runner.status import ArmStatus, Status
 HEADINGS: Final = ("Arm", "Explored", "Confirmed", "Running", "Interrupted", "Failed", "Left")
 
 
-def show_status(title: str, status: Status, why_new_sweep: str = "") -> None:
-    """Print a sweep's status under its title; `why_new_sweep` says what changed since an earlier sweep."""
+def show_status(title: str, status: Status, earlier_sweep: str = "") -> None:
+    """Print a sweep's status under its title; `earlier_sweep`: a line about the last sweep of its name, if any."""
     out.print(title, style="bold", soft_wrap=True)
     if status.sweep is not None:
         show_table([(*HEADINGS, f"Best val {status.objective.unit}"), *map(arm_cells, status.arms)])
-    if why_new_sweep:
-        out.print(why_new_sweep, soft_wrap=True)
-    for line in status_lines(status):
+    for line in filter(None, [*status_lines(status), earlier_sweep]):
         out.print(line, soft_wrap=True)
 
 

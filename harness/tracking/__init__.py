@@ -10,7 +10,7 @@ from __future__ import annotations
 from harness.core.paths import DEFAULT_URI
 from harness.tracking.outbox.outbox import ARTIFACTS, Outbox
 from harness.tracking.outbox.unfinished import UnfinishedRun, unfinished_runs
-from harness.tracking.ownership import SweepState, find_sweep
+from harness.tracking.ownership import SweepState, find_sweep, last_sweep
 from harness.tracking.reading.activity import Activity, read_activity
 from harness.tracking.reading.find_run import RunDetails, load_run
 from harness.tracking.reading.results import confirm_outcomes
@@ -69,6 +69,7 @@ __all__ = [
     "confirm_outcomes",
     "default_tracking_uri",
     "find_sweep",
+    "last_sweep",
     "load_curves",
     "load_frames",
     "load_passage",

@@ -10,6 +10,7 @@ from harness.core.paths import configured_uri, sqlite_file
 from harness.tracking import provenance, schema
 from harness.tracking.queries import refuse_altered, sweeps_of
 from harness.tracking.store import connect, wrap_errors
+from harness.tracking.trash import refuse_deleted
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -57,17 +58,9 @@ def find_sweep(experiment: str, identity: str, uri: str | None = None) -> SweepS
     """The sweep of this identity, or None if it has not been started. Creates nothing.
 
     Raises:
-        TrackingError: the store does not answer.
+        TrackingError: the store does not answer, or the experiment was deleted.
     """
-    uri = configured_uri(uri)
-    file = sqlite_file(uri)
-    if file is not None and not file.exists():
-        return None
-    client = connect(uri)
-    found = client.get_experiment_by_name(experiment)
-    if found is None or found.lifecycle_stage == "deleted":
-        return None
-    sweeps = sweeps_of(client, found.experiment_id)
+    sweeps = _sweeps(experiment, uri)
     for run in reversed(sweeps):
         tags = run.data.tags
         if tags.get(schema.IDENTITY) == identity:
@@ -75,3 +68,27 @@ def find_sweep(experiment: str, identity: str, uri: str | None = None) -> SweepS
             return SweepState(run.info.run_id, run.info.status, tags.get(schema.OUTCOME), owner_of(run), opened)
     refuse_altered(sweeps)  # one of them may be this sweep
     return None
+
+
+@wrap_errors()
+def last_sweep(experiment: str, uri: str | None = None) -> str:
+    """The parent run of the sweep that was started or resumed last; empty if there is none. Creates nothing.
+
+    Raises:
+        TrackingError: as `find_sweep`.
+    """
+    found = _sweeps(experiment, uri)
+    return found[-1].info.run_id if found else ""
+
+
+def _sweeps(experiment: str, uri: str | None) -> list[Run]:
+    uri = configured_uri(uri)
+    file = sqlite_file(uri)
+    if file is not None and not file.exists():
+        return []
+    client = connect(uri)
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        return []
+    refuse_deleted(found, uri)
+    return sweeps_of(client, found.experiment_id)

@@ -17,7 +17,7 @@ from urllib.request import url2pathname
 from harness.core.paths import sqlite_file, sqlite_uri
 from harness.tracking import schema
 from harness.tracking.ownership import owner_of
-from harness.tracking.queries import pages, search_runs
+from harness.tracking.queries import every_experiment, search_runs
 from harness.tracking.store import SweepBusy, TrackingError
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def correct_addresses(client: MlflowClient) -> str:
     beside = artifacts_beside(store)
     if beside is None:
         return ""
-    recorded = {experiment.artifact_location for experiment in _experiments(client)}
+    recorded = {experiment.artifact_location for experiment in every_experiment(client)}
     others = [address for address in sorted(recorded) if _is_other_place(address, beside)]
     if not others:
         return ""
@@ -122,12 +122,6 @@ def _below_artifacts(folder: Path) -> Path | None:
         return None
     place = len(above) - 1 - above[::-1].index(_ARTIFACTS)
     return Path(*folder.parts[place + 1 :])
-
-
-def _experiments(client: MlflowClient) -> Iterator[Experiment]:
-    from mlflow.entities import ViewType
-
-    return pages(client.search_experiments, view_type=ViewType.ALL)
 
 
 @contextmanager
@@ -177,7 +171,7 @@ def _is_inside(column: Any, address: str) -> Any:
 
 
 def _refuse_if_in_use(client: MlflowClient) -> None:
-    every = [experiment.experiment_id for experiment in _experiments(client)]
+    every = [experiment.experiment_id for experiment in every_experiment(client)]
     for run in search_runs(client, every, f"tags.`{schema.ROLE}` = '{schema.SWEEP}'"):
         if owner := owner_of(run):
             raise SweepBusy(f"process {owner} runs {run.info.run_name} in this store; wait for it or stop it")

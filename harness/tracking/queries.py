@@ -11,7 +11,7 @@ from harness.tracking.store import TrackingError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Metric, Run
+    from mlflow.entities import Experiment, Metric, Run
 
 _PAGE_SIZE: Final = 1000  # runs or experiments per request
 
@@ -44,9 +44,19 @@ def trials_of(client: MlflowClient, experiment_id: str, parent: str, condition: 
     return sorted(runs, key=lambda run: int(run.info.start_time))
 
 
-def search_runs(client: MlflowClient, experiment_ids: list[str], condition: str) -> list[Run]:
-    """Every run that meets a condition in MLflow's search language."""
-    return list(pages(client.search_runs, experiment_ids=experiment_ids, filter_string=condition))
+def search_runs(client: MlflowClient, experiment_ids: list[str], condition: str, deleted: bool = False) -> list[Run]:
+    """Every run that meets a condition in MLflow's search language; `deleted`: those in MLflow's trash instead."""
+    from mlflow.entities import ViewType
+
+    view = ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY
+    return list(pages(client.search_runs, experiment_ids=experiment_ids, filter_string=condition, run_view_type=view))
+
+
+def every_experiment(client: MlflowClient) -> Iterator[Experiment]:
+    """All experiments, those in MLflow's trash too."""
+    from mlflow.entities import ViewType
+
+    return pages(client.search_experiments, view_type=ViewType.ALL)
 
 
 def pages(search: Callable[..., Any], **arguments: Any) -> Iterator[Any]:

@@ -34,6 +34,7 @@ IDENTITY = "0499077e9a45c0db9c5018e02a44d596204bf5584ca4b855baa596befb076173"
 RUN_A, RUN_B = "aacd891733d9", "075d2c870939"
 IS_NEW = "changed since the last sweep of this name: this is a new sweep, and the earlier runs are kept"
 NEW_CODE = f"the training code {IS_NEW}"
+LAST = r"not started\nthe last sweep of this name \(complete, started 20[-0-9: ]+ UTC\) is another one: "
 
 
 def unpack(folder: Path) -> Path:
@@ -76,7 +77,7 @@ def test_its_report_has_the_same_numbers(store: Path) -> None:
     written = pd.read_csv(store / "reports" / "old" / "comparison.csv")
     assert (stored.pop("seconds") < 0).all()  # by the times at which MLflow got the runs
     assert (written.pop("seconds") > 0).all()
-    pd.testing.assert_frame_equal(written, stored, check_exact=True)
+    pd.testing.assert_frame_equal(written[list(stored)], stored, check_exact=True)  # later versions add columns
 
 
 def test_two_of_its_runs_are_compared(store: Path) -> None:
@@ -89,7 +90,7 @@ def test_a_checkpoint_of_it_continues_a_text(store: Path) -> None:
 
 
 def test_its_status_is_read_by_its_identity(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert NEW_CODE in said(harness.sweep.app, "old.yaml", "--status")
+    assert re.search(f"{LAST}the training code changed since", said(harness.sweep.app, "old.yaml", "--status"))
     monkeypatch.setattr(Datasets, "identity", lambda *_: IDENTITY)
     now = said(harness.sweep.app, "old.yaml", "--status")
     assert numbers(now) == numbers(printed(store, "status"))
@@ -99,13 +100,13 @@ def test_its_status_is_read_by_its_identity(store: Path, monkeypatch: pytest.Mon
 def test_an_edited_text_or_spec_is_named(store: Path) -> None:
     status = ["old.yaml", "--status", "--set"]
     edited = said(harness.sweep.app, *status, "train.beta1=0.8", "--set", "train.grad_clip=null")
-    assert f"the spec (train.beta1, train.grad_clip) {IS_NEW}" in edited
+    assert re.search(rf"{LAST}the spec \(train.beta1, train.grad_clip\) changed since", edited)
     (store / "other.txt").write_text("Another text. " * 100, "utf-8")
     text = said(harness.sweep.app, "old.yaml", "--status", "--set", "data.path=other.txt")
-    assert f"the spec (data.path) {IS_NEW}" in text
+    assert re.search(rf"{LAST}the spec \(data.path\) changed since", text)
     kept = (store / "text.txt").read_text("utf-8")
     (store / "text.txt").write_text("Another text. " * 100, "utf-8")
-    assert f"the text {IS_NEW}" in said(harness.sweep.app, "old.yaml", "--status")
+    assert re.search(f"{LAST}the text changed since", said(harness.sweep.app, "old.yaml", "--status"))
     (store / "text.txt").write_text(kept, "utf-8")
 
 

@@ -12,8 +12,9 @@ from harness.core import metrics
 from harness.core.paths import configured_uri
 from harness.tracking import schema
 from harness.tracking.checksums import altered
-from harness.tracking.queries import history, pages, search_runs
+from harness.tracking.queries import every_experiment, history, search_runs
 from harness.tracking.store import TrackingError, connect, wrap_errors
+from harness.tracking.trash import refuse_deleted_run
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -64,8 +65,9 @@ def load_run(run: str, uri: str | None = None, curves: tuple[str, ...] = ()) -> 
     Raises:
         TrackingError: no such store or run, or several runs.
     """
-    client = connect(configured_uri(uri))
-    found = find_run(client, run)
+    uri = configured_uri(uri)
+    client = connect(uri)
+    found = find_run(client, run, uri)
     if sentence := altered(found):
         logger.warning(sentence)
     tags, last = found.data.tags, found.data.metrics
@@ -87,14 +89,23 @@ def load_run(run: str, uri: str | None = None, curves: tuple[str, ...] = ()) -> 
     )
 
 
-def find_run(client: MlflowClient, run: str) -> Run:
+def find_run(client: MlflowClient, run: str, uri: str) -> Run:
     """The run with this id, start of an id, or name.
 
+    Args:
+        client: of the store.
+        run: the id, start or name.
+        uri: MLflow's tracking address, as the user gave it.
+
     Raises:
-        TrackingError: there is none, or there are several.
+        TrackingError: there is none, it was deleted, or there are several.
     """
-    found = _matches(client, run)
+    experiments = [one.experiment_id for one in every_experiment(client)]
+    matches = [one for condition in _conditions(run) for one in search_runs(client, experiments, condition)]
+    found = list({one.info.run_id: one for one in matches}.values())
     if not found:
+        for condition in _conditions(run):
+            refuse_deleted_run(client, experiments, condition, uri)
         raise TrackingError(
             f"found no run {run!r}; allowed: a run's id, {_PREFIX_LENGTH} or more of its first characters, "
             "or its exact name"
@@ -105,13 +116,12 @@ def find_run(client: MlflowClient, run: str) -> Run:
     return found[0]
 
 
-def _matches(client: MlflowClient, run: str) -> list[Run]:
+def _conditions(run: str) -> list[str]:
+    """Conditions in MLflow's search language; a run that is meant meets one of them."""
     conditions = []
     quote = '"' if "'" in run else "'"
     if quote not in run:
         conditions.append(f"attributes.run_name = {quote}{run}{quote}")
     if len(run) >= _PREFIX_LENGTH and re.fullmatch("[0-9a-f]+", run):
         conditions.append(f"attributes.run_id LIKE '{run}%'")
-    experiments = [one.experiment_id for one in pages(client.search_experiments)]
-    matches = [one for condition in conditions for one in search_runs(client, experiments, condition)]
-    return list({one.info.run_id: one for one in matches}.values())
+    return conditions

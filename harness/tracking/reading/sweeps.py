@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ from harness.tracking.reading.frames import POSITION_COLUMNS, ROW_METRICS, curve
 from harness.tracking.reading.histories import read_points
 from harness.tracking.records import Sample, SweepRecord
 from harness.tracking.store import TrackingError, connect, wrap_errors
+from harness.tracking.trash import refuse_deleted, refuse_deleted_run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -204,8 +206,9 @@ def checkpoint_folder(run: str, uri: str | None = None) -> Path:
     Raises:
         TrackingError: no such store or run, several runs, or a run without a checkpoint.
     """
-    client = connect(configured_uri(uri))
-    one = find_run(client, run)
+    uri = configured_uri(uri)
+    client = connect(uri)
+    one = find_run(client, run, uri)
     if (folder := model_folder(client, one.info.experiment_id, one.info.run_id)) is not None:
         return folder
     # older versions stored checkpoints as artifacts
@@ -241,13 +244,19 @@ def _trials(
 
 def parent_runs(experiment: str, uri: str | None, sweep: str | None) -> tuple[MlflowClient, str, list[Run]]:
     """The client, the experiment's id and the parent runs that `sweep` selects: at least one, the latest last."""
-    client = connect(configured_uri(uri))
+    uri = configured_uri(uri)
+    client = connect(uri)
     found = client.get_experiment_by_name(experiment)
-    if found is None or found.lifecycle_stage == "deleted":
+    if found is None:
         names = sorted(one.name for one in pages(client.search_experiments) if one.name != "Default")
         allowed = ", ".join(names) or "none yet, run a sweep first"
         raise TrackingError(f"found no experiment {experiment!r}; allowed: {allowed}")
+    refuse_deleted(found, uri)
     parents = sweeps_of(client, found.experiment_id)
+    if not parents or sweep not in (None, "all", *(run.info.run_id for run in parents)):
+        deleted = f"tags.`{schema.ROLE}` = '{schema.SWEEP}'"
+        deleted += f" and attributes.run_id = '{sweep}'" if re.fullmatch("[0-9a-f]+", sweep or "") else ""
+        refuse_deleted_run(client, [found.experiment_id], deleted, uri)
     if not parents:
         raise TrackingError(f"found no sweep in the experiment {experiment!r}; run one first")
     chosen = parents if sweep in (None, "all") else [run for run in parents if run.info.run_id == sweep]

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final
 from harness.tracking import schema
 from harness.tracking.checksums import covers, with_checksums
 from harness.tracking.places import artifacts_beside, correct_addresses, refuse_missing
-from harness.tracking.store import TrackingError, connect, default_tracking_uri, wrap_errors
+from harness.tracking.store import connect, default_tracking_uri, wrap_errors
+from harness.tracking.trash import refuse_deleted
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
@@ -57,11 +58,7 @@ class Experiment:
                 found = self.client.get_experiment_by_name(self.name)
                 if found is None:
                     raise
-        if found.lifecycle_stage == "deleted":
-            raise TrackingError(
-                f"found the experiment {self.name!r} deleted; give the sweep another name or restore it: "
-                f"python -m mlflow experiments restore --experiment-id {found.experiment_id}"
-            )
+        refuse_deleted(found, self.uri)
         refuse_missing(found, self.uri)
         return str(found.experiment_id)
 
