@@ -17,7 +17,6 @@ from harness.console.text import shortened_end
 from harness.data import BUILTIN, SPLITS, Corpus, CorpusError, Dataset, open_dataset
 from harness.data.formats import structure_of
 from harness.data.reading import read_text
-from harness.data.repeated_text import repeated_text
 from harness.data.tokenizer import check_tokenizer
 
 _FIRST_LINES: Final = 5
@@ -63,7 +62,7 @@ def show(
         config = _config(corpus, tokenizer)
         data = _open(config)
         beginning = next(data.corpus.pieces())
-        sentences = [*_structured(data.corpus), *repeated_text(data.corpus, data.bytes)]
+        sentences = [*_structured(data.corpus), *data.messages]
     except CorpusError as error:
         fail(f"{error.field}: {error}")
     show_facts(_facts(data))

@@ -79,6 +79,21 @@ class Dataset:
         return len(self.token_bytes)
 
     @functools.cached_property
+    def copies(self) -> str:
+        """A warning about equal files in different splits; empty if there are none. Raises CorpusError."""
+        from harness.data.repeated_text import copies_in_splits  # not at the top: workers do not need it
+
+        return copies_in_splits(self.corpus, self.bytes)
+
+    @property
+    def messages(self) -> list[str]:
+        """Sentences for the user about text that is named or contained more than once. Raises CorpusError."""
+        from harness.data.repeated_text import other_names
+
+        found = (other_names(self.corpus), f"warning: {self.copies}" if self.copies else "")
+        return [f"{self.corpus.field}: {sentence}" for sentence in found if sentence]
+
+    @functools.cached_property
     def codec(self) -> Tokenizer:
         """The tokenizer of this dataset's ids."""
         whole = get_tokenizer(self.tokenizer)

@@ -13,32 +13,25 @@ from harness.data.reading import read_text
 _WORDS = {"train": "training", "val": "validation", "test": "test"}
 
 
-def repeated_text(corpus: Corpus, split_bytes: Mapping[str, int]) -> list[str]:
-    """What a user should know about repeated files.
+def other_names(corpus: Corpus) -> str:
+    """A sentence about other names of a file or folder, which is read once; empty if there are none."""
+    if not corpus.repeats:
+        return ""
+    other, first = next(iter(corpus.repeats.items()))
+    more = f" ({plural(len(corpus.repeats) - 1, 'more such name')})" if len(corpus.repeats) > 1 else ""
+    return f"{other!r} is another name of {first!r}{more}; each file counts once"
+
+
+def copies_in_splits(corpus: Corpus, split_bytes: Mapping[str, int]) -> str:
+    """A warning about files of equal content that lie in different splits; empty if there are none.
 
     Args:
         corpus: the text.
         split_bytes: split → UTF-8 bytes of its text, in the order of the text.
 
-    Returns:
-        a sentence about names that lead to the same file, which is read once, and a warning about files of equal
-        content that lie in different splits.
-
     Raises:
         CorpusError: a file cannot be read any more.
     """
-    return [*_other_names(corpus), *_copies(corpus, split_bytes)]
-
-
-def _other_names(corpus: Corpus) -> list[str]:
-    if not corpus.repeats:
-        return []
-    other, first = next(iter(corpus.repeats.items()))
-    more = f" ({plural(len(corpus.repeats) - 1, 'more such name')})" if len(corpus.repeats) > 1 else ""
-    return [f"{corpus.field}: {other!r} is another name of {first!r}{more}; each file counts once"]
-
-
-def _copies(corpus: Corpus, split_bytes: Mapping[str, int]) -> list[str]:
     places: dict[TextFile, set[str]] = {}
     start = 0
     for file in corpus.files:
@@ -50,15 +43,15 @@ def _copies(corpus: Corpus, split_bytes: Mapping[str, int]) -> list[str]:
         if len(splits := set.union(*(places[file] for file in copies))) > 1
     ]
     if not leaks:
-        return []
+        return ""
     copies, splits = leaks[0]
     names = listed(repr(file.name) for file in copies[:3]) + (" and others" if len(copies) > 3 else "")
     where = listed(_WORDS[split] for split in split_bytes if split in splits)
     more = f" The same holds for {plural(len(leaks) - 1, 'other text')}." if len(leaks) > 1 else ""
-    return [
-        f"{corpus.field}: warning: {names} have equal content, which is now part of the {where} text: a model is "
-        f"evaluated on text that it has seen. Leave out all but one.{more}"
-    ]
+    return (
+        f"{names} have equal content, which is part of the {where} text: models are evaluated on text that they have "
+        f"seen. Leave out all but one.{more}"
+    )
 
 
 def _splits_of(start: int, end: int, split_bytes: Mapping[str, int]) -> set[str]:

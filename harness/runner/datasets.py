@@ -26,10 +26,9 @@ class Datasets:
     def __getitem__(self, config: DataConfig) -> Dataset:
         if config not in self._open:
             from harness.data import open_dataset
-            from harness.data.repeated_text import repeated_text
 
             data = open_dataset(config)
-            self.messages += [found for found in repeated_text(data.corpus, data.bytes) if found not in self.messages]
+            self.messages += [found for found in data.messages if found not in self.messages]
             self._open[config] = data
         return self._open[config]
 
@@ -88,6 +87,7 @@ def split_sizes(data: Dataset) -> dict[str, int]:
 def data_facts(data: Dataset) -> dict[str, Any]:
     """What runs record about their corpus."""
     return {
+        **({"copies": data.copies} if data.copies else {}),
         "name": data.name,
         "source": data.source,
         "sha256": data.sha256,

@@ -8,7 +8,6 @@ import pytest
 
 from harness.config.run import DataConfig, Split
 from harness.data import open_dataset
-from harness.data.repeated_text import repeated_text
 
 
 @pytest.fixture
@@ -21,13 +20,12 @@ def root(tmp_path: Path) -> Path:
 
 def sentences(root: Path, *patterns: str, split: Split | None = None) -> list[str]:
     config = DataConfig(path=patterns or ("*.txt",), tokenizer="byte", split=split or Split())
-    data = open_dataset(config, root, root / "cache")
-    return repeated_text(data.corpus, data.bytes)
+    return open_dataset(config, root, root / "cache").messages
 
 
 def test_different_files_need_no_words(root: Path) -> None:
     assert sentences(root) == []
-    assert repeated_text(open_dataset(DataConfig(corpus="sotu-1820")).corpus, {"train": 1}) == []
+    assert open_dataset(DataConfig(corpus="sotu-1820")).messages == []
 
 
 def test_a_link_is_named(root: Path) -> None:
@@ -43,7 +41,7 @@ def test_copies_in_different_splits_are_a_warning(root: Path) -> None:
     (root / "i.txt").write_text("\ufeff" + (root / "b.txt").read_text(), "utf-8")  # bytes 816 to 916: validation
     [warning] = sentences(root)
     assert warning.startswith(
-        "data.path: warning: 'b.txt' and 'i.txt' have equal content, which is now part of the training and validation"
+        "data.path: warning: 'b.txt' and 'i.txt' have equal content, which is part of the training and validation"
     )
     assert "Leave out all but one." in warning
     (root / "j.txt").write_text((root / "b.txt").read_text())

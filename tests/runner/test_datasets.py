@@ -33,3 +33,17 @@ def test_a_repeated_file_is_named_once_in_the_plan(
     monkeypatch.setattr(preview, "_show_time", lambda *_: None)
     preview.show_plan(spec, datasets.splits(spec), "identity", 1, 1, datasets.messages)
     assert capsys.readouterr().out.splitlines()[-1] == sentence
+
+
+def test_equal_files_in_different_splits_are_a_fact_of_the_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "abcdefghij":
+        (tmp_path / f"{name}.txt").write_text(f"{name} Every effort moves you. " * 5)
+    (tmp_path / "spec.yaml").write_text(SPEC)
+    monkeypatch.chdir(tmp_path)
+    spec = Datasets().load_spec(Path("spec.yaml"), [])
+    assert all("copies" not in facts for facts in Datasets().facts(spec).values())
+    (tmp_path / "i.txt").write_text((tmp_path / "a.txt").read_text())
+    for facts in Datasets().facts(spec).values():
+        assert facts["copies"].startswith("'a.txt' and 'i.txt' have equal content, which is part of the training and")

@@ -516,6 +516,12 @@ def the_text_changed_in_between(record: SweepRecord, runs: pd.DataFrame) -> Plan
     return record, runs, ("aca588c1", "0badf00d")
 
 
+@planted(WarningKind.COPIED_TEXT)
+def a_file_in_two_splits(record: SweepRecord, runs: pd.DataFrame) -> Planted:
+    copies = "'a.txt' and 'b.txt' have equal content, which is part of the training and validation text."
+    return replace(record, data={**record.data, "copies": copies}), runs, ("'a.txt' and 'b.txt'", "training and val")
+
+
 @planted(WarningKind.SETTINGS)
 def another_setting_differs(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     runs.loc[confirm(runs, other(record)), "train.beta2"] = 0.99

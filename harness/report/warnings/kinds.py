@@ -62,6 +62,7 @@ class WarningKind(StrEnum):
     # Whether arms are comparable.
     TARGETS = "runs were scored on different data"
     DATA_HASH = "runs had different data under the same name"
+    COPIED_TEXT = "the same text is in different splits"
     SETTINGS = "runs differ in settings that should be fixed"
     UNEQUAL_BUDGET = "arms were trained with different budgets"
     THROUGHPUT = "the machine's speed decided how long runs trained"

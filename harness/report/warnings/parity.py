@@ -65,6 +65,11 @@ def _hashes(sweep: Evidence) -> Iterator[ReportWarning]:
                 )
 
 
+def _copied_text(sweep: Evidence) -> Iterator[ReportWarning]:
+    if copies := sweep.record.data.get("copies"):
+        yield ReportWarning(WarningKind.COPIED_TEXT, str(copies))
+
+
 def _settings(sweep: Evidence) -> Iterator[ReportWarning]:
     """Other settings that differ. `_targets` reports those of the data."""
     different = sweep.unintended
@@ -219,6 +224,7 @@ def _plan(sweep: Evidence) -> Iterator[ReportWarning]:
 DETECTORS: Final[tuple[Detector, ...]] = (
     _targets,
     _hashes,
+    _copied_text,
     _settings,
     _budget,
     _throughput,
