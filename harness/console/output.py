@@ -151,7 +151,7 @@ def safe_output() -> Iterator[None]:
         SystemExit: with `Exit.FAILED`, if the command has succeeded but its output could not be written. A reader that
             has closed its pipe and a terminal that is gone are no failure.
     """
-    _open_closed_descriptors()
+    _prepare_descriptors()
     before = sys.stdout, sys.stderr
     out, err = (SafeOutput(stream or open(os.devnull, "w", encoding="utf-8")) for stream in before)  # noqa: PTH123, SIM115
     sys.stdout, sys.stderr = cast(TextIO, out), cast(TextIO, err)
@@ -172,10 +172,14 @@ def _is_failure(error: Exception | None) -> bool:
     return isinstance(error, OSError) and error.errno not in _READER_GONE
 
 
-def _open_closed_descriptors() -> None:
-    """Open the standard descriptors that are closed: the next file would get one, and stray output go into it."""
+def _prepare_descriptors() -> None:
+    """Open the standard descriptors that are closed, and make the others wait for their reader.
+
+    The next file would get a closed one's number, and stray output would go into the file. Some programs leave a
+    terminal non-blocking, where a long text fails half-way.
+    """
     for descriptor in range(3):
         try:
-            os.fstat(descriptor)
+            os.set_blocking(descriptor, True)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
