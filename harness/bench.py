@@ -98,11 +98,11 @@ def main(
 
 def _load_spec(datasets: Datasets, spec_file: Path | None, settings: Sequence[str]) -> SweepSpec:
     if spec_file is not None:
-        return datasets.load_spec(spec_file, settings)
+        return datasets.load_spec(spec_file, settings, trains_here=True)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "bench.yaml")
         file.write_text(LARGE if count_gpus() else SMALL, "utf-8")
-        return datasets.load_spec(file, settings)
+        return datasets.load_spec(file, settings, trains_here=True)
 
 
 def show(spec: SweepSpec, arms: Sequence[ArmSpeed], workers: int) -> None:

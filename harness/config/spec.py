@@ -112,6 +112,14 @@ class Dimension:
     kind: str
     values: tuple[Any, ...]
 
+    @property
+    def size(self) -> float:
+        """How many different values it has; infinite for real numbers."""
+        if self.kind == "choice":
+            return len(self.values)
+        low, high = self.values
+        return high - low + 1 if self.kind == "int_uniform" else math.inf
+
     def plain(self) -> dict[str, list[Any]]:
         """As it is written in YAML: `{log_uniform: [0.0003, 0.003]}`."""
         return {self.kind: list(self.values)}
@@ -203,8 +211,13 @@ class SweepSpec:
             return 0
         if not SAMPLERS[self.study.sampler].choices_only:
             return self.study.trials
-        points = math.prod(len(dimension.values) for dimension in self.tune.values())
+        points = int(self.points)
         return min(self.study.trials, points) if "trials" in self.study.model_fields_set else points
+
+    @property
+    def points(self) -> float:
+        """Different points of the search space; infinite with a dimension of real numbers."""
+        return math.prod(dimension.size for dimension in self.tune.values())
 
     @property
     def startup_trials(self) -> int:

@@ -29,6 +29,8 @@ def search_planned(spec: SweepSpec) -> str:
         words = f"{sampler}, from earlier results after {spec.unmodelled_trials} of {spec.trials} trials"
     elif facts.learns:
         words = f"{sampler}, at random: no result is used in so few trials"
+    if spec.points < spec.trials:
+        words += f"; only {plural(int(spec.points), 'different point')}: sampler grid tries each choice once"
     choices = [path for path, dimension in spec.tune.items() if dimension.kind == "choice"]
     if facts.random_choices and choices:
         words += f"; {', '.join(choices)} at random in every trial"

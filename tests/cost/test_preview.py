@@ -20,6 +20,11 @@ RATE = "train.learning_rate: {log_uniform: [3e-4, 3e-3]}"
         ("{trials: 2}", RATE, "tpe, at random: no result is used in so few trials"),
         ("{sampler: random}", RATE, "random, independent random points"),
         (
+            "{sampler: qmc}",
+            "model.n_layers: {int_uniform: [1, 2]}, model.qkv_bias: {choice: [false, true]}",
+            "qmc, a scrambled Sobol sequence; only 4 different points: sampler grid tries each choice once",
+        ),
+        (
             "{sampler: cmaes}",
             RATE + ", model.qkv_bias: {choice: [false, true]}",
             "cmaes, from earlier results after 5 of 10 trials; model.qkv_bias at random in every trial",

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from harness.core.errors import SpecError
 from harness.cost import preview
 from harness.runner.datasets import Datasets
+from harness.runner.devices import available_devices
 
 SPEC = """
 name: texts
@@ -16,6 +18,19 @@ model: {context_length: 8, emb_dim: 16, n_heads: 2, n_layers: 1}
 train: {budget: {steps: 2}, batch_size: 2}
 compare: {model.drop_rate: [0.0, 0.1]}
 """
+
+
+def test_a_spec_is_checked_against_the_devices_of_the_machine_that_trains_it(tmp_path: Path) -> None:
+    here = available_devices()
+    assert here[-1] == "cpu"
+    missing = next(name for name in ("cuda", "mps") if name not in here)
+    file = tmp_path / "spec.yaml"
+    file.write_text(
+        SPEC.replace('path: "*.txt"', "corpus: sotu-1820").replace("batch_size", f"device: {missing}, batch_size")
+    )
+    Datasets().load_spec(file, [])  # for a plan
+    with pytest.raises(SpecError, match=f"train.device: found {missing}; allowed on this machine: auto, "):
+        Datasets().load_spec(file, [], trains_here=True)
 
 
 def test_a_repeated_file_is_named_once_in_the_plan(

@@ -39,14 +39,14 @@ logger = logging.getLogger(__name__)
 def load_runs(experiment: str, uri: str | None = None, sweep: str | None = None) -> pd.DataFrame:
     """One row per trial of a sweep, oldest first.
 
-    Columns: run_id, name, sweep (its parent run), arm, phase, seed, outcome (missing while it runs), reason, status,
-    study, trial_number, started (UTC), seconds (of training and evaluation; missing while it runs), device, commit,
-    config_sha256, data_sha256 (of the text), data_fingerprint (of its tokens), versions (one text), non_finite (metrics
-    that were NaN or infinite), parameters, flops_per_token, tokens, steps, initial_val_loss (at step 0), best_val_loss
-    (the lowest of the curve; with train.eval_tokens, of val_sample/loss); then every metric's last value under the
-    metric's name, and every parameter under its dotted name in its own type (a list as a tuple). With
-    train.eval_tokens, a run that ended early has no val/ metrics, only val_sample/. Integers that some runs lack have
-    the pandas type Int64.
+    Columns: run_id, name, sweep (its parent run), arm, phase, seed, outcome (missing while it runs), reason,
+    status, study, trial_number, point (how its sampler chose a trial's values), started (UTC), seconds (of training
+    and evaluation; missing while it runs), device, commit, config_sha256, data_sha256 (of the text),
+    data_fingerprint (of its tokens), versions (one text), non_finite (metrics that were NaN or infinite),
+    parameters, flops_per_token, tokens, steps, initial_val_loss (at step 0), best_val_loss (the lowest of the
+    curve; with train.eval_tokens, of val_sample/loss); then every metric's last value under the metric's name, and
+    every parameter under its dotted name in its own type (a list as a tuple). With train.eval_tokens, a run that
+    ended early has no val/ metrics, only val_sample/. Integers that some runs lack have the pandas type Int64.
 
     Args:
         experiment: name of the sweep.
