@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,8 @@ from torch import Tensor
 from harness.core.rng import stream
 
 Tokens = npt.NDArray[np.integer]
+
+_CHUNK: Final = 1 << 16  # windows
 
 
 def count_windows(tokens: int, context_length: int) -> int:
@@ -35,7 +38,9 @@ def training_order(windows: int, seed: int, start: int = 0) -> Iterator[int]:
     """
     epoch, passed = divmod(start, windows)
     while True:
-        yield from stream(seed, "data", epoch).permutation(windows)[passed:].tolist()
+        order = stream(seed, "data", epoch).permutation(windows)
+        for first in range(passed, windows, _CHUNK):  # Python's numbers take five times as much memory as NumPy's
+            yield from order[first : first + _CHUNK].tolist()
         epoch, passed = epoch + 1, 0
 
 

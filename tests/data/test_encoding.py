@@ -15,7 +15,7 @@ from harness.config.run import VOCABULARY, DataConfig
 from harness.data import SPLITS, CorpusError, Tokenizer, get_tokenizer, load_corpus, open_dataset
 from harness.data import encoding as module
 from harness.data.encoding import IdFile, blocks
-from tokenizers_offline import with_bytes_for_ranks
+from tokenizers_offline import with_ranks_of_gpt2
 
 HOSTILE = (
     "aZéßſжк中文かカ한글ا̈\u0301🏳️\u200d🌈0٣９Ⅷ'’\"“.,;:!?()。，、！？；：/-_<|endoftext|>"
@@ -48,9 +48,9 @@ texts = st.lists(words | st.text(HOSTILE, max_size=6) | st.text(max_size=4), max
 
 @pytest.fixture(scope="module", params=VOCABULARY)
 def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
-    """Every tokenizer; those that would be downloaded with their own pattern and single bytes for ranks."""
+    """Every tokenizer; those that would be downloaded with their own pattern and GPT-2's ranks."""
     with pytest.MonkeyPatch.context() as patch:
-        return with_bytes_for_ranks(request.param, patch)
+        return with_ranks_of_gpt2(request.param, patch)
 
 
 def cut_everywhere(text: str, tokenizer: Tokenizer, sizes: list[int]) -> list[str]:

@@ -23,7 +23,7 @@ from tiktoken_ext import openai_public  # type: ignore[import-untyped]
 from harness.config.run import VOCABULARY
 from harness.data import CorpusError, Tokenizer, get_tokenizer
 from harness.data.tokenizer import _tiktoken_encoding
-from tokenizers_offline import OFFLINE, with_bytes_for_ranks
+from tokenizers_offline import OFFLINE, with_ranks_of_gpt2
 
 texts = st.text() | st.text(alphabet=" \n\r\t\u00a0aA9'<|>é中😀", max_size=40)
 
@@ -50,7 +50,7 @@ def test_gpt2_gives_the_published_ids() -> None:
 def test_special_tokens_in_the_text_are_plain_text_in_every_tokenizer(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tokenizer = with_bytes_for_ranks(name, monkeypatch)
+    tokenizer = with_ranks_of_gpt2(name, monkeypatch)
     ids = tokenizer.encode("one<|endoftext|>two <|endofprompt|>")
     assert all(not tokenizer.pieces[token].startswith(b"<|end") for token in ids)
     assert tokenizer.decode(ids) == "one<|endoftext|>two <|endofprompt|>"
