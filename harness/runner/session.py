@@ -202,8 +202,8 @@ def _exit_codes() -> Iterator[None]:
         yield
     except (Locked, SweepBusy) as error:
         fail(error, Exit.BUSY)
-    except (TrackingError, StorageError) as error:
-        fail(error, Exit.FAILED)
+    except (TrackingError, StorageError) as error:  # after a signal: a database that stays locked
+        fail(error, 128 + Interrupted.received if Interrupted.received else Exit.FAILED)
     except OSError as error:
         fail(f"disk: {error.strerror}: {error.filename}; {_resume_advice()}", Exit.FAILED)
     except KeyboardInterrupt:

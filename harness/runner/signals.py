@@ -26,7 +26,7 @@ class Interrupted(KeyboardInterrupt):
     """The command was stopped by a signal.
 
     Attributes:
-        received: the signal; 0 before there was one.
+        received: the last signal, also one that a `StopRequest` has remembered; 0 before there was one.
     """
 
     received: ClassVar[int] = 0
@@ -77,7 +77,7 @@ class StopRequest:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if not self.signal:
-            self.signal = number
+            self.signal = Interrupted.received = number
             self._handlers.pop(signal.SIGHUP, None)
             _stopping()
         else:

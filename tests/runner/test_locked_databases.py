@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 
 from harness.core import waiting
+from harness.runner import signals
 from harness.search.study import ArmStudy
 from harness.tracking import Tracker
 from in_process import call
@@ -82,3 +85,27 @@ def test_a_lock_that_stays_ends_the_sweep_in_one_sentence(tmp_path: Path, monkey
     again = call(sandbox, "tiny.yaml", "--workers", "1")
     assert again.returncode == 0, again.stderr
     assert sandbox.trials() == {"COMPLETE": 2}
+
+
+def test_a_sweep_that_is_stopped_while_a_database_is_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sandbox = Sandbox(tmp_path, SMALL)
+    holders: list[subprocess.Popen[str]] = []
+    original = ArmStudy.ask
+
+    def with_lock(self: ArmStudy) -> Any:
+        if not holders:
+            holders.append(lock_for(tmp_path / "mlruns" / "optuna.db", "immediate", 600.0))
+            assert holders[0].stdout is not None and holders[0].stdout.readline() == "locked\n"
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self)
+
+    monkeypatch.setattr(ArmStudy, "ask", with_lock)
+    monkeypatch.setattr(waiting, "_BUSY_SECONDS", 0.2)
+    monkeypatch.setattr(signals, "SECONDS_AFTER_SIGNAL", 1.0)
+    try:
+        done = call(sandbox, "tiny.yaml", "--workers", "1")
+    finally:
+        holders[0].kill()
+        holders[0].communicate()
+    assert done.returncode == 143
+    assert "Optuna: (sqlite3.OperationalError) database is locked; the same command resumes it" in done.stderr
