@@ -20,8 +20,8 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 
 
 def _seeds(text: str) -> int:
-    """Parse a number of seeds; imports `harness.config.spec` for its limit only if the option is used."""
-    from harness.config.spec import MAX_SEEDS
+    """Parse a number of seeds; imports `harness.config.study` for its limit only if the option is used."""
+    from harness.config.study import MAX_SEEDS
 
     return whole(2, MAX_SEEDS)(text)
 

@@ -22,7 +22,8 @@ from typer.testing import CliRunner
 from documents import ALL, COMMANDS, INLINE, LIMITS, PLACEHOLDERS, TEXTS, blocks, commands_of, prose
 from harness.config.fields import field_paths
 from harness.config.load import load_spec
-from harness.config.spec import StudyConfig, SweepSpec
+from harness.config.spec import SweepSpec
+from harness.config.study import StudyConfig
 from paths import ROOT
 
 # Tools whose own options are not checked here.

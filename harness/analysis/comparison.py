@@ -20,7 +20,7 @@ from harness.analysis.divergence import DIVERGED, counted_runs, pairs_of
 from harness.analysis.statistics import Interval, mean_interval
 from harness.analysis.verdicts import Judgement, Verdict, judge
 from harness.config.objective import LOSS, TOKENIZER, TOKENS, Objective, tunes_tokens
-from harness.config.spec import StudyConfig
+from harness.config.study import StudyConfig
 from harness.core import metrics
 from harness.core.outcomes import Outcome, Phase
 from harness.core.text import listed

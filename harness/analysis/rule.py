@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
 
-from harness.config.spec import StudyConfig
+from harness.config.study import StudyConfig
 
 if TYPE_CHECKING:
     from harness.tracking import SweepRecord

@@ -26,7 +26,7 @@ from harness.analysis.comparison import compare
 from harness.analysis.significance import ALPHA, holm, look_levels, paired_t_p
 from harness.analysis.statistics import LEVEL, POWER, detectable_effect, mean_interval
 from harness.analysis.verdicts import DIFFERENT, Verdict, verdicts
-from harness.config.spec import StudyConfig
+from harness.config.study import StudyConfig
 from harness.core import metrics
 from harness.core.outcomes import Outcome, Phase
 

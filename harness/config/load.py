@@ -23,7 +23,8 @@ from harness.config.objective import TEXTS
 from harness.config.run import RunConfig
 from harness.config.samplers import SAMPLERS
 from harness.config.sections import PRESETS, DataConfig
-from harness.config.spec import KINDS, TOP_FIELDS, Dimension, SeedRange, StudyConfig, SweepSpec
+from harness.config.spec import KINDS, TOP_FIELDS, Dimension, SweepSpec
+from harness.config.study import SeedRange, StudyConfig
 from harness.config.yaml import Document, parse_value, read_yaml
 from harness.core.errors import Problem, SpecError
 from harness.core.text import printable, shown, unknown

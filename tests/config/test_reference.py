@@ -3,7 +3,7 @@ from __future__ import annotations
 from harness.config.fields import field_paths
 from harness.config.reference import BEGIN, END, reference
 from harness.config.run import RunConfig
-from harness.config.spec import StudyConfig
+from harness.config.study import StudyConfig
 from paths import ROOT
 
 
