@@ -9,11 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from mlflow.entities import Experiment
 
 from empty_store import copy_empty_store
 from harness.core.outcomes import Outcome
 from harness.tracking import Tracker, TrackingError, load_run, load_runs
 from harness.tracking.store import connect
+from harness.tracking.trash import refuse_deleted
 from stored_runs import sweep_info, trial_info
 
 URI = "sqlite:///mlruns/mlflow.db"
@@ -92,3 +94,12 @@ def test_what_was_never_there_is_not_said_to_be_deleted() -> None:
     Tracker("empty")
     with pytest.raises(TrackingError, match=r"^found no sweep in the experiment 'empty'; run one first"):
         load_runs("empty")
+
+
+@pytest.mark.parametrize("uri", ["postgresql+psycopg://me:secret@host/runs", "http://me:secret@host:5000"])
+def test_no_password_is_printed(uri: str) -> None:
+    with pytest.raises(TrackingError) as caught:
+        refuse_deleted(Experiment("7", "binned", "s3://x", "deleted"), uri)
+    restore = f"MLFLOW_TRACKING_URI='{uri.replace('secret', '***')}' python -m mlflow experiments restore"
+    assert f"{restore} --experiment-id 7" in str(caught.value)
+    assert "secret" not in str(caught.value)

@@ -106,9 +106,9 @@ def test_curves_as_a_frame(store: Store) -> None:
 def test_without_a_clock_of_its_own_a_run_took_the_time_from_start_to_end(store: Store) -> None:
     tracker = Tracker("clockless", store.uri)
     parent = tracker.open_sweep(sweep_info("clockless"))
-    for seed, end in ((1, 3500), (2, 2000)):
-        run_id = tracker.start_run(parent, trial_info(seed=seed), at=2000)
-        tracker.log_point(run_id, replace(point(10, val__loss=3.0), seconds=math.nan), at=2000)
+    for seed, start, end in ((1, 2000, 3500), (2, 4000, 4000)):
+        run_id = tracker.start_run(parent, trial_info(seed=seed), at=start)
+        tracker.log_point(run_id, replace(point(10, val__loss=3.0), seconds=math.nan), at=start)
         tracker.end_run(run_id, Outcome.COMPLETE, at=end)
     frame = load_runs("clockless", store.uri)
     assert frame["seconds"][0] == 1.5 and pd.isna(frame["seconds"][1])  # no run takes no time
