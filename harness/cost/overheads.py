@@ -32,8 +32,8 @@ class Overheads:
         report: of the report, as a multiple of `report_seconds`.
     """
 
-    start: float = 6.0
-    per_run: float = 0.1
+    start: float = 5.0
+    per_run: float = 0.15
     per_point: float = 0.002
     turnaround: float = 0.1
     report: float = 1.0
@@ -82,7 +82,7 @@ def measured_overheads(
 
 def report_seconds(arms: int, runs: int) -> float:
     """Seconds of a report of so many arms and runs on 2 CPU cores, imports included."""
-    return 3.0 + 0.03 * arms + 0.005 * runs
+    return 2.5 + 0.15 * arms + 0.005 * runs
 
 
 class OverheadHistory:

@@ -89,7 +89,7 @@ class SweepController:
         self.scheduler = Scheduler(spec, studies, confirmed, self._mark_superseded, screen, run_costs)
         self.running: dict[int, Running] = {}  # by job
         self._delayed: dict[int, tuple[Finished, float]] = {}  # job → its end, and when it stops waiting for a run id
-        self._held_back = False  # whether tasks wait for MLflow, see `_submit_tasks`
+        self._held_back = self._shown_behind = False  # whether tasks wait for MLflow, and the screen has said so
         self.training_since: float | None = None  # when the first run started, on `time.monotonic`
         self._stop = StopRequest()
         self._jobs = 0
@@ -127,6 +127,9 @@ class SweepController:
         """Give tasks to free workers; returns whether tasks wait until MLflow has stored more of the ended runs."""
         while self.pool.free and not self._delayed:  # a sampler must know every trial that has ended
             if self.outbox.is_behind:
+                if not self._shown_behind:
+                    self.screen.message("runs end faster than MLflow stores them, so new runs wait for it")
+                self._shown_behind = True
                 return True
             task = self.scheduler.next(self.running.values())
             if task is None:

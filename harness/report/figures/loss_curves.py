@@ -172,10 +172,10 @@ def _matrix(points: pd.DataFrame) -> Matrix:
     Runs evaluated at different points (a budget in seconds) are interpolated linearly up to the end of the shortest, so
     that the mean is over the same runs everywhere.
     """
-    ordered = points.sort_values(["run_id", "at"])
-    pairs = ordered[["at", "value"]].to_numpy(float)
-    ends = np.flatnonzero((ordered["run_id"] != ordered["run_id"].shift()).to_numpy())[1:]
-    lines = np.split(pairs, ends)
+    at, value = (points[name].to_numpy(float) for name in ("at", "value"))
+    _, run = np.unique(points["run_id"].to_numpy(object), return_inverse=True)
+    order = np.lexsort((at, run))
+    lines = np.split(np.column_stack([at, value])[order], np.flatnonzero(np.diff(run[order])) + 1)
     grid = np.unique(np.concatenate([line[:, 0] for line in lines]))
     grid = grid[(grid >= max(line[0, 0] for line in lines)) & (grid <= min(line[-1, 0] for line in lines))]
     if len(grid) > _MOST_POINTS:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import psutil
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -236,6 +237,20 @@ def test_a_run_has_the_times_at_which_it_trained_however_late_it_is_sent(
     history = place.store.client.get_metric_history(run.info.run_id, VAL_LOSS)
     assert [one.timestamp - began for one in history] == [1000, 2000, 3000]
     assert load_runs(place.name, place.store.uri)["seconds"].tolist() == [0.2]  # of training, from the last point
+
+
+def test_runs_that_are_stored_leave_no_open_files_and_no_entries(place: Place) -> None:
+    process, counts = psutil.Process(), []
+    outbox = place.open()
+    for number in range(12):
+        key = outbox.start(trial_info(seed=number))
+        for step in range(3):
+            outbox.log_point(key, point(step, val__loss=3.0 - step))
+        outbox.end(key, Outcome.COMPLETE, "")
+        outbox.send()
+        counts.append(process.num_fds())
+    assert counts[-1] <= counts[1]
+    assert not outbox._runs and not outbox.tracker.runs.open_runs
 
 
 class SlowTracker:
