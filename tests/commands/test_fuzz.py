@@ -173,7 +173,7 @@ ODD: dict[str, tuple[Callable[[Path], object], str]] = {
     "shorter than a window": (lambda path: path.write_text("abcd " * 20), "found 16; allowed: under "),
     "far larger than the memory": (
         huge,
-        "allowed: text that fits",
+        "fit into memory",
     ),
 }
 
