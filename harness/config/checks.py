@@ -298,4 +298,4 @@ def _checked_values(dimension: Dimension) -> Sequence[Any]:
     low, high = (int(value) for value in dimension.values)
     if high - low < MAX_CHECKED:
         return range(low, high + 1)
-    return [*range(low, low + CONSECUTIVE), high]
+    return [*range(low, min(low + CONSECUTIVE, high)), high]
