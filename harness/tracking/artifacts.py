@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +28,8 @@ _T = TypeVar("_T")
 
 logger = logging.getLogger(__name__)
 
-_PATCH_LINE: Final = re.compile(rb"sha256 of this patch: ([0-9a-f]{64})\n")
+_PATCH_PREFIX: Final = b"sha256 of this patch: "
+_PATCH_LINE: Final = len(_PATCH_PREFIX) + 64 + 1  # bytes
 
 
 def read_bytes(client: MlflowClient, run: Run, path: str) -> bytes | None:
@@ -49,7 +49,7 @@ def read_list(client: MlflowClient, run: Run, path: str, parse: Callable[[Any], 
     """The items of a JSON list; none where the artifact is missing, or is damaged, which is logged."""
     content = read_bytes(client, run, path)
     try:
-        return [parse(one) for one in read_json_list(content)] if content else []
+        return [] if content is None else [parse(one) for one in read_json_list(content)]
     except DamagedError as error:
         logger.warning(f"{damaged(run, path, str(error))}; it is left out")
     except (LookupError, TypeError, ValueError):
@@ -59,18 +59,20 @@ def read_list(client: MlflowClient, run: Run, path: str, parse: Callable[[Any], 
 
 def with_patch_line(patch: bytes) -> bytes:
     """A patch with its checksum in a first line, which `git apply` and `patch` ignore."""
-    return f"sha256 of this patch: {hashlib.sha256(patch).hexdigest()}\n".encode() + patch
+    return _PATCH_PREFIX + hashlib.sha256(patch).hexdigest().encode() + b"\n" + patch
 
 
 def read_patch(client: MlflowClient, run: Run) -> str:
     """The patch of a parent run; empty where there is none, or it is damaged, which is logged."""
     content = read_bytes(client, run, schema.PATCH_FILE) or b""
-    line = _PATCH_LINE.match(content)
-    patch = content[line.end() :] if line else content  # older versions wrote no checksum
-    if line and hashlib.sha256(patch).hexdigest().encode() != line[1]:
+    agree = sum(one == other for one, other in zip(content, _PATCH_PREFIX, strict=False))
+    if agree < len(_PATCH_PREFIX) // 2:  # of an older version, without a checksum
+        return content.decode("utf-8", "replace")  # a diff may hold any bytes
+    patch = content[_PATCH_LINE:]
+    if content != with_patch_line(patch):
         logger.warning(f"{damaged(run, schema.PATCH_FILE, 'does not match its checksum')}; it is left out")
         return ""
-    return patch.decode("utf-8", "replace")  # a diff may hold any bytes
+    return patch.decode("utf-8", "replace")
 
 
 def damaged(run: Run, path: str, why: str) -> str:
@@ -88,9 +90,11 @@ def stored_plans(client: MlflowClient, run: Run) -> tuple[dict[str, Any], tuple[
     """
     path = schema.PLAN_FILE
     try:
-        first: dict[str, Any] = json.loads(read_bytes(client, run, path) or b"{}")
+        text = read_bytes(client, run, path)
+        first: dict[str, Any] = {} if text is None else json.loads(text)
         path = schema.PLAN_CHANGES_FILE
-        changes = schema.parse_changes(read_bytes(client, run, path) or b"[]")
+        text = read_bytes(client, run, path)
+        changes = () if text is None else schema.parse_changes(text)
     except DamagedError as error:
         raise TrackingError(f"{damaged(run, path, str(error))}; restore it from a backup") from error
     except (LookupError, TypeError, ValueError, RecursionError) as error:

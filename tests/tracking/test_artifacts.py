@@ -65,7 +65,10 @@ def test_damaged_artifacts_are_left_out_by_name(store: Store, tmp_path: Path, ca
     assert load_samples(run_id, store.uri) == []
     assert load_positions("left-out", store.uri).empty
     assert load_passage(run_id, store.uri) == []
-    assert caplog.messages == [
+    artifact(store, run_id, "samples.json").write_bytes(b"")
+    assert load_samples(run_id, store.uri) == []
+    assert caplog.messages[-1] == f"samples.json of the run {run_id} is not valid JSON (damaged file); it is left out"
+    assert caplog.messages[:-1] == [
         f"{path} of the run {run_id} does not match its checksum (damaged file); it is left out" for path in changes
     ]
 
@@ -114,8 +117,9 @@ def test_a_patch_has_a_checksum_and_can_be_applied(
     Tracker("patch", store.uri).experiment.log_artifact(run_id, file)
     assert load_patch(run_id, store.uri) == patch.decode()
     stored = artifact(store, run_id, "dirty.patch")
-    stored.write_bytes(stored.read_bytes().replace(b"+two", b"+too"))
-    assert load_patch(run_id, store.uri) == ""
-    assert caplog.messages == [
-        f"dirty.patch of the run {run_id} does not match its checksum (damaged file); it is left out"
-    ]
+    content = stored.read_bytes()
+    for damaged in (content.replace(b"+two", b"+too"), b"S" + content[1:], content.replace(b"\n---", b" ---")):
+        stored.write_bytes(damaged)
+        assert load_patch(run_id, store.uri) == ""
+    message = f"dirty.patch of the run {run_id} does not match its checksum (damaged file); it is left out"
+    assert caplog.messages == [message] * 3
