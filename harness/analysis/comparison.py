@@ -17,6 +17,7 @@ import pandas as pd
 
 from harness.analysis.columns import finite
 from harness.analysis.divergence import DIVERGED, counted_runs, pairs_of
+from harness.analysis.plan import METHOD_VERSION
 from harness.analysis.statistics import Interval, mean_interval
 from harness.analysis.verdicts import Judgement, Verdict, judge
 from harness.config.objective import LOSS, TOKENIZER, TOKENS, Objective, tunes_tokens
@@ -102,6 +103,7 @@ def compare(
     arms: Sequence[str] | None = None,
     delta: float | None = None,
     looks: Sequence[int] | None = None,
+    method: str = METHOD_VERSION,
 ) -> pd.DataFrame:
     """Compare the arms of one sweep over their confirm runs; a diverged one counts as an untrained model.
 
@@ -114,6 +116,7 @@ def compare(
             default of `study.delta`.
         looks: seeds per arm at each look of an adaptive sweep, one that trains more seeds for undecided arms
             (`SweepSpec.looks`); None: one look at all seeds.
+        method: version of the test, a key of `harness.analysis.methods.METHODS`.
 
     Returns:
         One row per arm, including arms without a result (0 seeds, NaN): `arm`, `is_baseline`, `metric`; `seeds`, its
@@ -122,10 +125,11 @@ def compare(
         `test_seeds`, `test_mean`, `test_low`, `test_high` over complete runs; `common_context_mean`, …, of the
         validation loss over the targets that have the shortest context of all arms behind them; `pairs`,
         `difference`, `difference_low`, `difference_high`, arm minus baseline over the seeds both have (up to the
-        deciding look), and its standard error `difference_se`; `alpha`, `p`, `p_holm`, `sign_flip_p`, `d_z`,
-        `probability_better`, `mde`, `seeds_needed`, `verdict` as in `harness.analysis.verdicts.Judgement`; the `delta`
-        they used, in the unit of the metric (NaN for a metric that nats cannot be converted to); means of `tokens` and
-        `seconds` (wall time); `parameters`; `run_ids`, separated by spaces.
+        deciding look), and its standard error `difference_se`; `alpha`, `p`, `tested_p`, `p_holm`, `skewness`,
+        `sign_flip_p`, `d_z`, `probability_better`, `mde`, `seeds_needed`, `t_verdict`, `verdict` as in
+        `harness.analysis.verdicts.Judgement`; the `delta` they used, in the unit of the metric (NaN for a metric that
+        nats cannot be converted to); means of `tokens` and `seconds` (wall time); `parameters`; `run_ids`, separated by
+        spaces.
 
     Raises:
         ValueError: runs of several sweeps, an unknown baseline or metric, a delta that is not above 0, or a loss per
@@ -142,7 +146,7 @@ def compare(
     ):
         raise ValueError(f"metric: found {metric!r} with baseline {baseline!r}. {basis.reason}")
     counted = counted_runs(runs, chosen)
-    return compare_counted_runs(counted, confirm_seeds(runs), order, baseline, metric, nats, looks)
+    return compare_counted_runs(counted, confirm_seeds(runs), order, baseline, metric, nats, looks, method)
 
 
 def compare_counted_runs(
@@ -153,13 +157,14 @@ def compare_counted_runs(
     metric: str,
     delta: float,
     looks: Sequence[int] | None = None,
+    method: str = METHOD_VERSION,
 ) -> pd.DataFrame:
     """`compare` for runs that are already selected and checked.
 
     Args:
         counted: as `counted_runs` returns them.
         seeds: as `confirm_seeds` returns them.
-        arms, baseline, metric, delta, looks: as for `compare`.
+        arms, baseline, metric, delta, looks, method: as for `compare`.
     """
     by_arm = {arm: counted[counted["arm"] == arm].set_index("seed") for arm in arms}
     judged: dict[str, Judgement] = {}
@@ -169,7 +174,7 @@ def compare_counted_runs(
         pairs = [pairs_of(by_arm[arm], by_arm[baseline], metric, seeds) for arm in others]
         threshold = in_unit(delta, metric, by_arm[baseline])
         several = looks if looks is not None and len(looks) > 1 else None
-        judged = dict(zip(others, judge(pairs, threshold, looks=several), strict=True))
+        judged = dict(zip(others, judge(pairs, threshold, looks=several, method=method), strict=True))
     rows = [
         {
             **_described(arm, by_arm[arm], arm == baseline, metric),
@@ -192,6 +197,7 @@ def undecided_arms(
     delta: float,
     looks: Sequence[int],
     objective: Objective = LOSS,
+    method: str = METHOD_VERSION,
 ) -> list[str]:
     """The arms that more seeds may still decide: those that are undecided and share a seed with the baseline.
 
@@ -199,7 +205,7 @@ def undecided_arms(
 
     Args:
         results: confirm runs as rows of `load_runs`; test metrics are not needed.
-        baseline, arms, delta, looks: as for `compare`.
+        baseline, arms, delta, looks, method: as for `compare`.
         objective: of the sweep. Arms may have chosen the same tokens in a search over them.
     """
     if not results:
@@ -209,7 +215,7 @@ def undecided_arms(
     if not basis.ranked:  # more seeds do not make different texts comparable
         return []
     metric = objective.metric if objective.ranked else basis.metric
-    table = compare(runs, baseline, metric, arms, delta, looks)
+    table = compare(runs, baseline, metric, arms, delta, looks, method)
     both_diverged = (table["diverged"] > 0) & bool(table.loc[table["is_baseline"], "diverged"].sum())
     open_still = (table["verdict"] == Verdict.UNDECIDED) & (table["pairs"] > 0) & ~both_diverged
     return [str(arm) for arm in table.loc[open_still, "arm"]]
@@ -264,7 +270,7 @@ def _described(arm: str, runs: pd.DataFrame, is_baseline: bool, metric: str) -> 
 
 
 _STATISTICS: Final = tuple(
-    field.name for field in fields(Judgement) if field.name not in ("pairs", "interval", "verdict")
+    field.name for field in fields(Judgement) if field.name not in ("pairs", "interval", "verdict", "t_verdict")
 )
 
 
@@ -275,6 +281,7 @@ def _compared(judgement: Judgement | None, delta: float) -> dict[str, object]:
         **interval.as_columns("difference", "difference_low", "difference_high"),
         **{name: getattr(judgement, name) if judgement else math.nan for name in _STATISTICS},
         "verdict": str(judgement.verdict) if judgement else math.nan,
+        "t_verdict": str(judgement.t_verdict) if judgement else math.nan,
         "delta": delta if judgement else math.nan,
     }
 

@@ -43,6 +43,11 @@ class Pairs:
         """The indices of the seeds that have a value."""
         return np.flatnonzero(~np.isnan(self.values))
 
+    def trained(self, n: int) -> npt.NDArray[np.float64]:
+        """The values of the first `n` seeds without missing ones and without pairs in which a run diverged."""
+        used = ~(np.isnan(self.values[:n]) | self.arm_diverged[:n] | self.baseline_diverged[:n])
+        return self.values[:n][used]
+
     @classmethod
     def of(cls, values: npt.ArrayLike) -> Pairs:
         """Differences of complete runs."""

@@ -173,8 +173,7 @@ class Evidence:
     @cached_property
     def comparability(self) -> Comparability:
         """The metric that compares the arms, and whether they can be ranked."""
-        tune = {path: values for path, dimension in self.record.tune.items() for values in dimension.values()}
-        return comparability(self.runs, self.chosen, tune)
+        return comparability(self.runs, self.chosen, self.rule.tune)
 
     @property
     def metric(self) -> str:
@@ -206,8 +205,9 @@ class Evidence:
     def comparison(self) -> pd.DataFrame:
         """One row per arm, as `harness.analysis.comparison.compare` returns them."""
         baseline = self.rule.baseline if len(self.arms) > 1 and self.ranked else None
+        rule = self.rule
         return compare_counted_runs(
-            self.counted, self.confirm_seeds, self.arms, baseline, self.metric, self.rule.delta, self.rule.looks
+            self.counted, self.confirm_seeds, self.arms, baseline, self.metric, rule.delta, rule.looks, rule.method
         )
 
     @cached_property
@@ -235,8 +235,8 @@ class Evidence:
         delta, looks = float(self.comparison["delta"].max()), self.record.study.get("looks")
         return FactorEffects(
             found,
-            marginals(found, self.metric, delta, looks),
-            interactions(found, self.metric, delta, looks),
+            marginals(found, self.metric, delta, looks, self.rule.method),
+            interactions(found, self.metric, delta, looks, self.rule.method),
         )
 
     @cached_property

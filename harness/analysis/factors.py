@@ -25,6 +25,7 @@ import pandas as pd
 
 from harness.analysis.divergence import Pairs
 from harness.analysis.grid import Floats, Grid
+from harness.analysis.plan import METHOD_VERSION
 from harness.analysis.statistics import Interval, mean_interval
 from harness.analysis.verdicts import Verdict, judge
 from harness.config.fields import format_value
@@ -106,14 +107,16 @@ def pair_means(found: Grid, axes: tuple[int, int]) -> Floats:
     return np.asarray(cells.mean(axis=tuple(range(2, cells.ndim - 1))))
 
 
-def marginals(found: Grid, metric: str, delta: float, looks: Sequence[int] | None = None) -> pd.DataFrame:
+def marginals(
+    found: Grid, metric: str, delta: float, looks: Sequence[int] | None = None, method: str = METHOD_VERSION
+) -> pd.DataFrame:
     """Main effects: compare the levels of each factor, averaged over all combinations of the other factors' levels.
 
     Args:
         found: the grid of the sweep.
         metric: the metric of its values; lower is better.
         delta: the smallest difference that matters, in the unit of the metric; NaN where there is none.
-        looks: as for `harness.analysis.comparison.compare`.
+        looks, method: as for `harness.analysis.comparison.compare`.
 
     Returns:
         One row per factor and level, in the order of the spec. `factor`, its path;
@@ -135,7 +138,7 @@ def marginals(found: Grid, metric: str, delta: float, looks: Sequence[int] | Non
         )
         for axis, level in asked
     ]
-    judged = dict(zip(asked, judge(differences, delta, looks=looks), strict=True))
+    judged = dict(zip(asked, judge(differences, delta, looks=looks, method=method), strict=True))
     rows: list[dict[str, Any]] = []
     for axis, (path, levels) in enumerate(found.levels.items()):
         for level, value in enumerate(levels):
@@ -169,11 +172,13 @@ def _any_diverged(found: Grid, axis: int, level: int) -> npt.NDArray[np.bool_]:
     return np.asarray(arms.any(axis=tuple(range(arms.ndim - 1))))
 
 
-def interactions(found: Grid, metric: str, delta: float, looks: Sequence[int] | None = None) -> pd.DataFrame:
+def interactions(
+    found: Grid, metric: str, delta: float, looks: Sequence[int] | None = None, method: str = METHOD_VERSION
+) -> pd.DataFrame:
     """Test every pair of factors for an interaction: does the effect of one depend on the other?
 
     Args:
-        found, metric, delta, looks: as for `marginals`.
+        found, metric, delta, looks, method: as for `marginals`.
 
     Returns:
         One row per pair of factors and per pair of their levels other than the baseline's.
@@ -197,7 +202,7 @@ def interactions(found: Grid, metric: str, delta: float, looks: Sequence[int] | 
         baselines = found.baseline[i], found.baseline[j]
         lost = _any_diverged(found, i, levels[0]) | _any_diverged(found, i, baselines[0])
         contrasts.append(Pairs(interaction(trained, factors, (i, j), levels, baselines), lost, lost))
-    judged = judge(contrasts, delta, looks=looks)
+    judged = judge(contrasts, delta, looks=looks, method=method)
     return pd.DataFrame(
         [
             {

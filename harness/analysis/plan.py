@@ -12,8 +12,20 @@ if TYPE_CHECKING:
     from harness.config.spec import SweepSpec
 
 
-# Increase it whenever the rule that turns runs into verdicts changes; reports then name the version of the plan.
-METHOD_VERSION: Final = "2"
+# Increase it whenever the rule that turns runs into verdicts changes, and keep the old one in
+# `harness.analysis.methods`: a sweep is judged by the method of the plan that was stored before its first run.
+METHOD_VERSION: Final = "3"
+
+# Version of a method → its test in words, as plans store it.
+TESTS: Final[Mapping[str, str]] = {
+    "2": "paired t test over seeds, two-sided",
+    "3": "paired t test over seeds, two-sided; skewness-adjusted where differences look skewed",
+}
+
+
+def known_version(version: object) -> str:
+    """The method of a stored plan; the current one if the plan names none or one that this harness does not know."""
+    return version if isinstance(version, str) and version in TESTS else METHOD_VERSION
 
 
 def analysis_plan(spec: SweepSpec) -> dict[str, Any]:
@@ -51,7 +63,7 @@ def analysis_plan(spec: SweepSpec) -> dict[str, Any]:
             if several
             else "none: every arm gets all seeds"
         ),
-        "test": "paired t test over seeds, two-sided" if comparisons else f"none: {why}",
+        "test": TESTS[METHOD_VERSION] if comparisons else f"none: {why}",
         "correction": f"Holm over {plural(comparisons, 'comparison')}" if comparisons else f"none: {why}",
         "alpha": ALPHA,
         "look_levels": list(look_levels(spec.looks, ALPHA)) if several else [ALPHA],

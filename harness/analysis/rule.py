@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
 
+from harness.analysis.plan import METHOD_VERSION, known_version
 from harness.config.study import StudyConfig
 
 if TYPE_CHECKING:
@@ -25,12 +26,16 @@ class Rule:
         baseline: the arm that the others are compared with.
         delta: the smallest difference that matters, in nats per token.
         looks: seeds per arm at each look; empty for one look at all seeds.
+        method: version of the test, a key of `harness.analysis.methods.METHODS`.
+        tune: dotted path → values of each tuned dimension; a search over tokens decides the metric.
     """
 
     arms: tuple[str, ...]
     baseline: str
     delta: float
     looks: tuple[int, ...]
+    method: str = METHOD_VERSION
+    tune: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Rule:
@@ -40,13 +45,15 @@ class Rule:
 
 
 def rule_of(record: SweepRecord) -> Rule:
-    """The rule of a stored sweep."""
+    """The rule of a stored sweep, with the method of the plan that was stored before its first run."""
     looks = tuple(record.study.get("looks") or ())
     return Rule(
         arms=tuple(arm.name for arm in record.arms),
         baseline=record.baseline,
         delta=float(record.study.get("delta") or StudyConfig().delta),
         looks=looks if len(looks) > 1 else (),
+        method=known_version(record.first_plan.get("method")),
+        tune={path: values for path, dimension in record.tune.items() for values in dimension.values()},
     )
 
 

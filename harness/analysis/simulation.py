@@ -1,7 +1,10 @@
 """Monte Carlo check of the verdicts: simulated sweeps with known true differences go through the code of real reports.
 
 Each sweep has a baseline and five arms over common seeds. A loss is the sum of a part that all runs with one seed
-share and the run's own noise, normal or heavy-tailed (Student's t with 3 degrees of freedom). The checks count
+share and the run's own noise, normal or heavy-tailed (Student's t with 3 degrees of freedom). Some checks of false
+alarms use skewed noise: exponential in every arm, in all arms but the baseline, or in the baseline only.
+
+The checks count
 
 - false alarms: sweeps without a true difference that call some arm better or worse;
 - power: sweeps that find a difference of the size that the report calls detectable;
@@ -14,7 +17,7 @@ All of these also for adaptive sweeps, which look several times and train more s
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -23,6 +26,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from harness.analysis.comparison import compare
+from harness.analysis.methods import METHODS
+from harness.analysis.plan import METHOD_VERSION
 from harness.analysis.significance import ALPHA, holm, look_levels, paired_t_p
 from harness.analysis.statistics import LEVEL, POWER, detectable_effect, mean_interval
 from harness.analysis.verdicts import DIFFERENT, Verdict, verdicts
@@ -30,7 +35,7 @@ from harness.config.study import StudyConfig
 from harness.core import metrics
 from harness.core.outcomes import Outcome, Phase
 
-Noise = Literal["normal", "t(3)"]
+Noise = Literal["normal", "t(3)", "exponential", "exponential arms", "exponential baseline"]
 Losses = npt.NDArray[np.float64]
 
 ARMS: Final = 5  # in addition to the baseline
@@ -38,6 +43,13 @@ SPREAD: Final = 0.01  # standard deviation of a run's own noise, nats; that of t
 DELTA: Final = StudyConfig().delta
 SWEEPS: Final = 1000
 NOISES: Final[tuple[Noise, ...]] = ("normal", "t(3)")
+SKEWED: Final[Mapping[Noise, float]] = {  # noise → permitted share of false alarms with `SKEW_LOOKS`
+    "exponential": 0.055,
+    "exponential arms": 0.08,
+    "exponential baseline": 0.08,
+}
+SKEW_LOOKS: Final = (4, 8, 16)  # of `seeds: {min: 4, max: 16}`
+SKEW_ARMS: Final = 2  # in addition to the baseline: with one more arm, more of the noise can be seen to be skewed
 COVERED_SEEDS: Final = (3, 5, 8, 12, 30)
 LOOKS: Final = (3, 6, 12)  # of `seeds: {min: 3, max: 12}`
 _RANGE: Final = f"{LOOKS[0]}–{LOOKS[-1]}"
@@ -61,18 +73,34 @@ class Check:
 
 
 def simulate(
-    generator: np.random.Generator, sweeps: int, seeds: int, noise: Noise = "normal", effect: float = 0.0
+    generator: np.random.Generator,
+    sweeps: int,
+    seeds: int,
+    noise: Noise = "normal",
+    effect: float = 0.0,
+    arms: int = ARMS,
 ) -> Losses:
-    """Simulate final losses, shape (sweeps, 1 + ARMS, seeds), the baseline first.
+    """Simulate final losses, shape (sweeps, 1 + arms, seeds), the baseline first.
 
     Args:
         generator: source of randomness.
         sweeps, seeds: number of sweeps and of seeds per arm.
-        noise: distribution of each run's own noise; t(3) is scaled to the same standard deviation.
+        noise: distribution of each run's own noise, scaled to the same standard deviation; with "exponential arms" the
+            baseline has none, with "exponential baseline" only the baseline has some.
         effect: nats added to the loss of the first arm after the baseline.
+        arms: number of arms beside the baseline.
     """
-    shape = (sweeps, 1 + ARMS, seeds)
-    own = generator.normal(size=shape) if noise == "normal" else generator.standard_t(3, shape) / math.sqrt(3)
+    shape = (sweeps, 1 + arms, seeds)
+    if noise == "normal":
+        own = generator.normal(size=shape)
+    elif noise == "t(3)":
+        own = generator.standard_t(3, shape) / math.sqrt(3)
+    else:
+        own = generator.exponential(size=shape) - 1
+        if noise == "exponential arms":
+            own[:, 0] = 0
+        elif noise == "exponential baseline":
+            own[:, 1:] = 0
     shared = generator.normal(5, 5 * SPREAD, (sweeps, 1, seeds))
     losses: Losses = shared + SPREAD * own
     losses[:, 1] += effect
@@ -99,9 +127,13 @@ def reported(losses: Losses, looks: Sequence[int] | None = None) -> list[list[st
     return [list(compare(as_runs(sweep), "arm 0", looks=looks)["verdict"][1:]) for sweep in losses]
 
 
-def judged(losses: Losses, looks: Sequence[int] | None = None) -> list[list[str]]:
+def judged(
+    losses: Losses, looks: Sequence[int] | None = None, delta: float = DELTA, method: str = METHOD_VERSION
+) -> list[list[str]]:
     """The same verdicts without data frames: ten times as fast, for checks that need many sweeps."""
-    return [[str(word) for word, _ in verdicts(list(sweep[1:] - sweep[0]), DELTA, looks=looks)] for sweep in losses]
+    differences = losses[:, 1:] - losses[:, :1]
+    found = [verdicts(list(sweep), delta, looks=looks, method=method) for sweep in differences]
+    return [[str(word) for word, _ in arms] for arms in found]
 
 
 def false_alarms(sweeps: int, seeds: int, noise: Noise, generator: np.random.Generator) -> Iterator[Check]:
@@ -112,6 +144,27 @@ def false_alarms(sweeps: int, seeds: int, noise: Noise, generator: np.random.Gen
     yield Check("no difference, some arm called better or worse", noise, seeds, float(np.mean(called)), at_most=limit)
     naive = float(np.mean(losses.mean(axis=-1).argmin(axis=-1) > 0))
     yield Check("no difference, some arm has the lowest mean loss", noise, seeds, naive)
+
+
+def skewed_false_alarms(sweeps: int, noise: Noise, generator: np.random.Generator) -> Iterator[Check]:
+    """No true difference and skewed noise: the shares of sweeps that call any arm different.
+
+    With several looks; with the first look's seeds only, where skewness can hardly be seen, so no bound is set; and
+    with several looks by the paired t test alone. Without δ, so that no arm ends as "no difference" before it is found
+    by mistake.
+    """
+    losses = simulate(generator, sweeps, SKEW_LOOKS[-1], noise, arms=SKEW_ARMS)
+    limit = SKEWED[noise] + 2 * math.sqrt(SKEWED[noise] * (1 - SKEWED[noise]) / sweeps)
+    name = f"no difference, one of {SKEW_ARMS} arms called better or worse"
+    several = f"{SKEW_LOOKS[0]}–{SKEW_LOOKS[-1]}"
+    yield Check(name, noise, several, _any_different(judged(losses, SKEW_LOOKS, math.nan)), at_most=limit)
+    yield Check(name, noise, SKEW_LOOKS[0], _any_different(judged(losses[..., : SKEW_LOOKS[0]], None, math.nan)))
+    alone = judged(losses, SKEW_LOOKS, math.nan, next(iter(METHODS)))
+    yield Check("the same, by the paired t test alone", noise, several, _any_different(alone))
+
+
+def _any_different(sweeps: Sequence[Sequence[str]]) -> float:
+    return float(np.mean([any(word in DIFFERENT for word in words) for words in sweeps]))
 
 
 def power(sweeps: int, seeds: int, generator: np.random.Generator) -> Check:
@@ -184,6 +237,8 @@ def audit(sweeps: int = SWEEPS, seed: int = 1) -> Iterator[Check]:
     for noise in NOISES:
         for seeds in (3, 5):
             yield from false_alarms(sweeps, seeds, noise, generator)
+    for noise in SKEWED:
+        yield from skewed_false_alarms(sweeps, noise, generator)
     for noise in NOISES:
         yield false_equivalence(sweeps, 12, noise, generator)
     for seeds in (3, 5, 8):

@@ -1,6 +1,7 @@
 """The rule that turns the paired differences of a sweep into one verdict per arm. It is fixed before any run.
 
-- Better or worse: the paired t test, Holm-adjusted over the m arms beside the baseline, has p ≤ α.
+- Better or worse: the test of the plan's method, Holm-adjusted over the m arms beside the baseline, has p ≤ α. The
+  method is the paired t test, adjusted where the differences look skewed (`harness.analysis.methods`).
 - No difference larger than δ: the test does not reject, and the (1 − α/m) t interval of the difference lies inside ±δ.
 - Undecided: neither of these, or fewer than two pairs.
 
@@ -16,7 +17,7 @@ undecided is final: later seeds do not change it.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -25,7 +26,9 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.analysis.divergence import Pairs
-from harness.analysis.significance import ALPHA, holm, look_levels, paired_t_p, sign_flip_p
+from harness.analysis.methods import METHODS, Method
+from harness.analysis.plan import METHOD_VERSION
+from harness.analysis.significance import ALPHA, holm, look_levels, paired_t_p, pooled_skewness, sign_flip_p
 from harness.analysis.statistics import (
     LEVEL,
     Interval,
@@ -62,7 +65,9 @@ class Judgement:
             difference in 95 % of sweeps whichever look was the last (Jennison and Turnbull 1989).
         difference_se: standard error of the mean difference.
         p: of the paired t test, unadjusted.
+        tested_p: of the method's test: higher than `p` where differences look skewed.
         p_holm: the same, adjusted for all comparisons of the sweep and all looks; the verdict follows it.
+        skewness: of the differences at the deciding look, pooled over the arms.
         sign_flip_p: of the sign-flip test, unadjusted: a check that does not need normal noise.
         d_z: Cohen's d_z, the mean difference over the standard deviation of the differences.
         probability_better: share of seeds on which the arm did better than the baseline.
@@ -70,6 +75,7 @@ class Judgement:
             arm or the baseline diverged.
         seeds_needed: pairs needed to detect a true difference of δ with 80 % power; NaN if a run diverged.
         verdict: the verdict.
+        t_verdict: the verdict if `p` alone decided.
     """
 
     alpha: float
@@ -77,18 +83,21 @@ class Judgement:
     interval: Interval
     difference_se: float
     p: float
+    tested_p: float
     p_holm: float
+    skewness: float
     sign_flip_p: float
     d_z: float
     probability_better: float
     mde: float
     seeds_needed: float
     verdict: Verdict
+    t_verdict: Verdict
 
 
 @dataclass
 class _ArmState:
-    """The state of one arm after a look: the tested differences, the level, p and adjusted p, the verdict."""
+    """The state of one arm after a look: the tested differences, the method's p and verdict, those of the t test."""
 
     values: Floats
     level: float
@@ -96,10 +105,17 @@ class _ArmState:
     p: float = math.nan
     adjusted: float = math.nan
     verdict: Verdict = Verdict.UNDECIDED
+    skewness: float = math.nan
+    t_p: float = math.nan
+    t_verdict: Verdict = Verdict.UNDECIDED
 
 
 def judge(
-    differences: Sequence[npt.ArrayLike | Pairs], delta: float, alpha: float = ALPHA, looks: Sequence[int] | None = None
+    differences: Sequence[npt.ArrayLike | Pairs],
+    delta: float,
+    alpha: float = ALPHA,
+    looks: Sequence[int] | None = None,
+    method: str = METHOD_VERSION,
 ) -> list[Judgement]:
     """Judge every arm of a sweep except the baseline.
 
@@ -112,26 +128,33 @@ def judge(
         alpha: familywise error rate of the whole sweep.
         looks: seeds per arm at each look; the differences must then be in the order of the seeds. None: one look at
             all seeds.
+        method: version of the test, a key of `harness.analysis.methods.METHODS`.
     """
     data = _all_pairs(differences)
     if not data:
         return []
-    return [_judgement(arm, len(data), delta, alpha) for arm in _test_looks(data, delta, alpha, looks)]
+    return [_judgement(arm, len(data), delta, alpha) for arm in _test_looks(data, delta, alpha, looks, METHODS[method])]
 
 
 def verdicts(
-    differences: Sequence[npt.ArrayLike | Pairs], delta: float, alpha: float = ALPHA, looks: Sequence[int] | None = None
+    differences: Sequence[npt.ArrayLike | Pairs],
+    delta: float,
+    alpha: float = ALPHA,
+    looks: Sequence[int] | None = None,
+    method: str = METHOD_VERSION,
 ) -> list[tuple[Verdict, int]]:
     """Only the verdicts of `judge` and their numbers of pairs; many times faster, for simulations."""
     data = _all_pairs(differences)
-    return [(arm.verdict, arm.values.size) for arm in _test_looks(data, delta, alpha, looks)]
+    return [(arm.verdict, arm.values.size) for arm in _test_looks(data, delta, alpha, looks, METHODS[method])]
 
 
 def _all_pairs(differences: Sequence[npt.ArrayLike | Pairs]) -> list[Pairs]:
     return [values if isinstance(values, Pairs) else Pairs.of(values) for values in differences]
 
 
-def _test_looks(data: Sequence[Pairs], delta: float, alpha: float, looks: Sequence[int] | None) -> list[_ArmState]:
+def _test_looks(
+    data: Sequence[Pairs], delta: float, alpha: float, looks: Sequence[int] | None, method: Method
+) -> list[_ArmState]:
     """Test the arms look by look; an arm that is decided is not tested again."""
     sizes = tuple(looks) if looks else (max((len(pairs.values) for pairs in data), default=0) or 1,)
     levels = look_levels(sizes, alpha)
@@ -143,38 +166,47 @@ def _test_looks(data: Sequence[Pairs], delta: float, alpha: float, looks: Sequen
             for index, arm in enumerate(arms)
             if arm.verdict is Verdict.UNDECIDED and not np.isnan(data[index].values[before:n]).all()
         ]
+        if not active:
+            continue
+        trained = [pairs.trained(n) for pairs in data]
+        p_values, skewness = method(trained, n == sizes[-1]), pooled_skewness(trained)
         for index in active:
-            arms[index] = _tested(data[index], n, level)
-        # For Holm, an arm already found different counts as rejected (p = 0); all others count towards m.
-        waiting = [
-            arm.p if index in active else 0.0 if arm.verdict in DIFFERENT else math.nan
-            for index, arm in enumerate(arms)
-        ]
-        for index, adjusted in enumerate(holm(waiting)):
-            if index in active:
-                arms[index].adjusted = float(adjusted)
-                arms[index].verdict = _verdict(arms[index], delta, level / len(data))
+            arms[index] = _tested(data[index], n, level, float(p_values[index]))
+            arms[index].skewness = skewness
+        for index, adjusted in _holm([arm.p for arm in arms], arms, active):
+            arms[index].adjusted = adjusted
+        for index, adjusted in _holm([arm.t_p for arm in arms], arms, active):
+            arms[index].t_verdict = _verdict(arms[index], adjusted, delta, level / len(data))
+        for index in active:
+            arms[index].verdict = _verdict(arms[index], arms[index].adjusted, delta, level / len(data))
     return arms
 
 
-def _tested(pairs: Pairs, n: int, level: float) -> _ArmState:
-    """Test one arm on its first `n` seeds."""
-    values, ours, theirs = pairs.values[:n], pairs.arm_diverged[:n], pairs.baseline_diverged[:n]
-    known, lost = ~np.isnan(values), ours | theirs
-    counted = values[known]
-    if not lost.any():
-        return _ArmState(counted, level, p=float(paired_t_p(counted)))
+def _holm(p: Sequence[float], arms: Sequence[_ArmState], active: Sequence[int]) -> Iterator[tuple[int, float]]:
+    """The adjusted p of each active arm. An arm already found different counts as rejected (p = 0)."""
+    waiting = [
+        p[index] if index in active else 0.0 if arm.verdict in DIFFERENT else math.nan for index, arm in enumerate(arms)
+    ]
+    adjusted = holm(waiting)
+    yield from ((index, float(adjusted[index])) for index in active)
+
+
+def _tested(pairs: Pairs, n: int, level: float, p_trained: float) -> _ArmState:
+    """Test one arm on its first `n` seeds; `p_trained` is the method's p of the pairs in which no run diverged."""
+    ours, theirs, trained = (
+        bool(pairs.arm_diverged[:n].any()),
+        bool(pairs.baseline_diverged[:n].any()),
+        pairs.trained(n),
+    )
+    if not ours and not theirs:
+        return _ArmState(trained, level, p=p_trained, t_p=float(paired_t_p(trained)))
     # Equal losses of untrained models look like a result without noise. The p of n pairs is at least the chance that
     # all of them differ in one direction where half of all runs diverge by chance: 2 · (1/4)ⁿ.
+    counted = pairs.values[:n][~np.isnan(pairs.values[:n])]
     p = max(float(paired_t_p(counted)), 2 * 0.25**counted.size)
-    trained = values[known & ~lost]
-    ruled_out = bool(ours.any()), bool(theirs.any())
-    tested = [
-        _one_direction(counted, p, *ruled_out),
-        _one_direction(trained, float(paired_t_p(trained)), *ruled_out),
-    ]
+    tested = [_one_direction(counted, p, ours, theirs), _one_direction(trained, p_trained, ours, theirs)]
     used, p = min(tested, key=lambda one: one[1] if one[1] < 1 else 1.0)
-    return _ArmState(used, level, True, p)
+    return _ArmState(used, level, True, p=p, t_p=p)
 
 
 def _one_direction(values: Floats, p: float, arm_diverged: bool, baseline_diverged: bool) -> tuple[Floats, float]:
@@ -184,10 +216,10 @@ def _one_direction(values: Floats, p: float, arm_diverged: bool, baseline_diverg
     return values, 1.0 if ruled_out else p
 
 
-def _verdict(arm: _ArmState, delta: float, share: float) -> Verdict:
+def _verdict(arm: _ArmState, adjusted: float, delta: float, share: float) -> Verdict:
     if arm.values.size < 2:
         return Verdict.UNDECIDED
-    if arm.adjusted <= arm.level:
+    if adjusted <= arm.level:
         return Verdict.BETTER if arm.values.mean() < 0 else Verdict.WORSE
     if arm.diverged:
         return Verdict.UNDECIDED
@@ -203,12 +235,15 @@ def _judgement(arm: _ArmState, comparisons: int, delta: float, alpha: float) -> 
         pairs=values.size,
         interval=mean_interval(values, 1 - arm.level / alpha * (1 - LEVEL)),
         difference_se=spread / math.sqrt(values.size) if values.size > 1 else math.nan,
-        p=arm.p,
+        p=arm.t_p,
+        tested_p=arm.p,
         p_holm=float(np.minimum(1, arm.adjusted * (alpha / arm.level))),
+        skewness=arm.skewness,
         sign_flip_p=sign_flip_p(values),
         d_z=effect_size(values),
         probability_better=probability_better(values),
         mde=math.nan if arm.diverged else detectable_effect(spread, values.size, share),
         seeds_needed=math.nan if arm.diverged else seeds_to_detect(delta, spread, share),
         verdict=arm.verdict,
+        t_verdict=arm.t_verdict,
     )

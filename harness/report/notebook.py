@@ -12,6 +12,7 @@ from harness import tracking
 from harness.analysis import comparison
 from harness.analysis.columns import constant, parameters
 from harness.analysis.comparison import verdict_runs
+from harness.analysis.plan import METHOD_VERSION
 from harness.analysis.rule import attach_rules, attached_rule, rule_of
 from harness.core import metrics
 from harness.core.text import listed
@@ -91,14 +92,15 @@ def compare(
     arms: Sequence[str] | None = None,
     delta: float | None = None,
     looks: Sequence[int] | None = None,
+    method: str | None = None,
 ) -> ComparisonFrame:
     """Compare the arms of one sweep, with the same result as its report.
 
     Args:
-        runs: from `load_runs`, or some of its rows. They bring the sweep's own baseline, metric, arms, δ and looks.
-        baseline, metric, arms, delta, looks: instead of the sweep's own; see `harness.analysis.comparison.compare`.
+        runs: from `load_runs`, or some of its rows. They bring the sweep's own values of the other arguments.
+        baseline, metric, arms, delta, looks, method: instead of these; see `harness.analysis.comparison.compare`.
             Runs from elsewhere, such as a CSV file, have nothing of their own: the defaults are then no baseline,
-            `val/loss`, the arms in `runs`, the default of `study.delta`, and one look.
+            `val/loss`, the arms in `runs`, the default of `study.delta`, one look and the newest method.
 
     Returns:
         One row per arm; the columns are those of `harness.analysis.comparison.compare`.
@@ -107,12 +109,13 @@ def compare(
         ValueError: as `harness.analysis.comparison.compare`.
     """
     if rule := attached_rule(runs):
-        basis = comparison.comparability(runs)
+        basis = comparison.comparability(runs, tune=rule.tune)
         metric = basis.metric if metric is None else metric
         arms = rule.arms if arms is None else arms
         if baseline is None and basis.ranked and len(arms) > 1:
             baseline = rule.baseline
         delta = rule.delta if delta is None else delta
         looks = rule.looks if looks is None else looks
+        method = rule.method if method is None else method
     metric = metrics.VAL_LOSS if metric is None else metric
-    return ComparisonFrame(comparison.compare(runs, baseline, metric, arms, delta, looks))
+    return ComparisonFrame(comparison.compare(runs, baseline, metric, arms, delta, looks, method or METHOD_VERSION))

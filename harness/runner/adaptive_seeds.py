@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from harness.analysis.plan import known_version
 from harness.config.run import RunConfig
 from harness.config.spec import Arm, SweepSpec
 from harness.core.outcomes import Outcome, Phase
@@ -20,10 +21,11 @@ class AdaptiveSeeds:
 
     Args:
         spec: the sweep; `spec.looks` are the seeds per arm after each round.
+        method: of its analysis plan; None: the newest.
     """
 
-    def __init__(self, spec: SweepSpec) -> None:
-        self.spec = spec
+    def __init__(self, spec: SweepSpec, method: str | None = None) -> None:
+        self.spec, self._planned = spec, method
         self.arms = spec.arms()
         self._round = 0
         self._results: dict[tuple[str, int], dict[str, Any]] = {}
@@ -82,8 +84,8 @@ class AdaptiveSeeds:
 
         names = [arm.name for arm in self.arms]
         baseline = self.spec.baseline_arm.name
-        spec, results = self.spec, list(self._results.values())
-        return undecided_arms(results, baseline, names, spec.study.delta, spec.looks, spec.objective)
+        spec, results, method = self.spec, list(self._results.values()), known_version(self._planned)
+        return undecided_arms(results, baseline, names, spec.study.delta, spec.looks, spec.objective, method)
 
     def next_round(self) -> Sequence[Arm]:
         """Begin the next round, once all runs of this one have ended; returns the arms it trains, or none."""

@@ -86,7 +86,8 @@ class SweepController:
         self.spec, self.studies, self.outbox = spec, studies, outbox
         self.pool, self.screen, self.run_costs, self.data = pool, screen, run_costs, data
         confirmed = tracker.confirm_results(outbox.parent)
-        self.scheduler = Scheduler(spec, studies, confirmed, self._mark_superseded, screen, run_costs)
+        method = tracker.planned_method(outbox.parent)
+        self.scheduler = Scheduler(spec, studies, confirmed, self._mark_superseded, screen, run_costs, method)
         self.running: dict[int, Running] = {}  # by job
         self._delayed: dict[int, tuple[Finished, float]] = {}  # job → its end, and when it stops waiting for a run id
         self._held_back = self._shown_behind = False  # whether tasks wait for MLflow, and the screen has said so

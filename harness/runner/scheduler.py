@@ -34,6 +34,7 @@ class Scheduler:
         supersede: called with the MLflow run id of each confirm run whose values are no longer its arm's best.
         screen: shows what is added.
         run_costs: arm name → a number proportional to the time of one run.
+        method: of the sweep's analysis plan; None: the newest.
 
     Attributes:
         failed: runs that failed, each with its reason.
@@ -47,6 +48,7 @@ class Scheduler:
         supersede: Callable[[str], None],
         screen: Screen,
         run_costs: Mapping[str, float],
+        method: str | None = None,
     ) -> None:
         self.spec, self.studies, self.supersede, self.screen = spec, studies, supersede, screen
         self.run_costs = run_costs
@@ -56,7 +58,7 @@ class Scheduler:
         self._replacements_left = {arm.name: MAX_REPLACEMENTS for arm in self.arms}
         self._confirm_queue: list[Task] = []
         self._best: dict[str, Mapping[str, Any] | None] = {}  # by arm whose search is over; see `_best_values`
-        self._rounds = AdaptiveSeeds(spec)
+        self._rounds = AdaptiveSeeds(spec, method)
         self._confirmed: dict[str, list[ConfirmResult]] = {arm.name: [] for arm in self.arms}
         for run in confirmed:
             self._confirmed.setdefault(run.arm, []).append(run)

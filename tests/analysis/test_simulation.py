@@ -91,6 +91,24 @@ def test_several_looks_at_the_full_level_have_too_many_false_alarms() -> None:
     assert uncorrected.found > 0.05 + 2 * math.sqrt(0.05 * 0.95 / 200)
 
 
+@pytest.mark.parametrize("noise", audit.SKEWED)
+def test_skewed_noise_gives_few_false_alarms(noise: Noise) -> None:
+    found, fixed, alone = audit.skewed_false_alarms(400, noise, np.random.default_rng(21))
+    assert found.passed and found.at_most < 0.11, found
+    assert alone.found >= found.found and math.isnan(fixed.at_most)
+    if noise == "exponential arms":
+        assert alone.found > 0.12 > found.found
+
+
+def test_normal_noise_rarely_looks_skewed_enough_to_change_a_verdict() -> None:
+    losses = simulate(np.random.default_rng(22), 600, 16, effect=-0.0131, arms=audit.SKEW_ARMS)
+    rates = [
+        np.mean([words[0] == "better" for words in audit.judged(losses, audit.SKEW_LOOKS, math.nan, method)])
+        for method in ("2", "3")
+    ]
+    assert 0.7 < rates[0] < 0.9 and rates[0] - 0.02 <= rates[1] <= rates[0]
+
+
 def test_power_and_coverage_with_several_looks() -> None:
     generator = np.random.default_rng(19)
     found, trained = audit.adaptive_power(300, generator)
@@ -104,6 +122,16 @@ def test_the_fast_path_gives_the_verdicts_of_the_report_with_several_looks() -> 
     assert audit.judged(losses, audit.LOOKS) == audit.reported(losses, audit.LOOKS)
 
 
+def test_skewed_noise_has_the_same_spread_and_no_effect() -> None:
+    for noise in audit.SKEWED:
+        losses = simulate(np.random.default_rng(23), 20_000, 4, noise, arms=2)
+        own = losses - losses.mean(axis=1, keepdims=True)
+        differences = losses[:, 1:] - losses[:, :1]
+        assert abs(differences.mean()) < 2e-4
+        assert differences.std() == pytest.approx(SPREAD * math.sqrt(2 if noise == "exponential" else 1), rel=0.05)
+        assert (np.abs(own[:, 0]).max() > 0) and losses.shape == (20_000, 3, 4)
+
+
 def test_both_noises_have_the_same_spread() -> None:
     for noise in audit.NOISES:
         losses = simulate(np.random.default_rng(16), 40_000, 3, noise, effect=0.5)
@@ -115,7 +143,7 @@ def test_both_noises_have_the_same_spread() -> None:
 
 def test_the_command_prints_the_checks_and_fails_if_one_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     few = list(audit.audit(10))
-    assert len(few) == 2 * 2 * 2 + 2 + 3 + 2 * len(audit.COVERED_SEEDS) + 4 + 2 + 2
+    assert len(few) == 2 * 2 * 2 + 3 * 3 + 2 + 3 + 2 * len(audit.COVERED_SEEDS) + 4 + 2 + 2
     passing = Check("an error rate", "normal", 3, 0.04, at_most=0.06)
     monkeypatch.setattr(audit, "audit", lambda: iter([passing]))
     done = CliRunner().invoke(app, ["audit"])

@@ -34,11 +34,14 @@ def test_an_undecided_arm_is_tested_again_with_all_its_pairs() -> None:
     more = [0.5] * 6
     assert judge([MIXED], 0.02, looks=LOOKS)[0].verdict is Verdict.UNDECIDED
     values = [0.20, 0.25, 0.02, 0.22, 0.24, 0.21]
-    at_three = judge([values[:3]], 0.02, looks=LOOKS)[0]
-    at_six = judge([[*values, *more]], 0.02, looks=LOOKS)[0]
+    at_three = judge([values[:3]], 0.02, looks=LOOKS, method="2")[0]
+    at_six = judge([[*values, *more]], 0.02, looks=LOOKS, method="2")[0]
     assert (at_three.verdict, at_three.pairs) == (Verdict.UNDECIDED, 3)
     assert (at_six.verdict, at_six.pairs) == (Verdict.WORSE, 6)
     assert at_six.p == pytest.approx(stats.ttest_1samp(values, 0).pvalue, rel=1e-9)
+    # One value far below the others: with the method that looks at skewness, the verdict waits for more seeds.
+    waits = judge([[*values, *more]], 0.02, looks=LOOKS)[0]
+    assert (waits.verdict, waits.pairs) == (Verdict.WORSE, 12)
 
 
 def test_each_look_uses_its_own_level() -> None:

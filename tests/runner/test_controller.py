@@ -73,6 +73,9 @@ class FakeTracker:
     def confirm_results(self, _: str) -> list[Any]:
         return []
 
+    def planned_method(self, _: str) -> None:
+        return None
+
     def interrupted_runs(self, _: str) -> dict[Any, Any]:
         return {}
 

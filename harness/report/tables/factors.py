@@ -94,8 +94,8 @@ def main_effect_note(rows: pd.DataFrame, main_effects: pd.DataFrame) -> str:
     return (
         f"The {metric_name(rows['metric'].iloc[0])}, averaged over {others} seed by seed, every combination with equal "
         f"weight; ± is the half-width of the 95 % t interval over seeds. Δ: level minus {base}, one number per seed; "
-        f"negative is better. p (Holm): the paired t test over seeds, corrected for the {comparisons} differences of "
-        f"these tables. Verdicts follow the rule for arms. {_END}"
+        "negative is better. p (Holm): the paired t test over seeds, adjusted where differences look skewed and "
+        f"corrected for the {comparisons} differences of these tables. Verdicts follow the rule for arms. {_END}"
     )
 
 

@@ -149,7 +149,8 @@ def _sentence(row: pd.Series, interval: Interval, base: str, comparisons: int) -
         between = f"{signed(low, decimals)} to {signed(high, decimals)}"
     over = f" over {comparisons} comparisons" if comparisons > 1 else ""
     pairs = f"{row['pairs']} paired seeds"
-    grounds = f"(95 % CI {between}, {pairs}, paired t test, Holm p {chance(row['p_holm'])}{over})"
+    test = "skewness-adjusted t test" if row["tested_p"] > row["p"] else "paired t test"
+    grounds = f"(95 % CI {between}, {pairs}, {test}, Holm p {chance(row['p_holm'])}{over})"
     small = verdict in DIFFERENT and abs(mean) < row["delta"]
     aside = f", smaller than δ = {rounded(row['delta'])}, the smallest difference that matters" if small else ""
     return f"{said} {grounds}{aside}."
@@ -179,11 +180,24 @@ def _limits(compared: pd.DataFrame, comparisons: int) -> Iterator[str]:
     if not judged.empty:
         trained = judged[judged["mde"].notna()]  # a diverged run is no seed noise: tests and powers do not hold for it
         if len(trained):
+            yield from _skewed(trained)
             yield from _checks(trained, comparisons)
             yield _detectable(trained)
         yield from _undecided(judged[judged["verdict"] == Verdict.UNDECIDED])
     if len(judged) < len(compared):
         yield "With one seed, an effect cannot be told from seed noise."
+
+
+def _skewed(judged: pd.DataFrame) -> Iterator[str]:
+    """The arms that the paired t test alone would call better or worse."""
+    held = judged[judged["t_verdict"].isin(DIFFERENT) & (judged["t_verdict"] != judged["verdict"])]
+    for verdict, rows in held.groupby("t_verdict", sort=True):
+        arms, one = list(rows["arm"]), len(rows) == 1
+        yield (
+            f"By the paired t test alone {listed(arms)} would be {verdict}. But the differences look skewed, and with "
+            f"skewed noise that test is wrong too often on this side; the skewness-adjusted test does not confirm "
+            f"{'it' if one else 'them'}. More seeds would decide."
+        )
 
 
 def _checks(judged: pd.DataFrame, comparisons: int) -> Iterator[str]:
@@ -202,7 +216,11 @@ def _checks(judged: pd.DataFrame, comparisons: int) -> Iterator[str]:
         (DIFFERENT, False, "The sign-flip test, which does not assume normal noise, does not confirm the verdict on"),
         ((Verdict.UNDECIDED,), True, "The sign-flip test, which does not assume normal noise, finds a difference for"),
     ):
-        disagree = checked[checked["verdict"].isin(verdicts) & ((checked["sign_flip_holm"] <= ALPHA) == found)]
+        disagree = checked[
+            checked["verdict"].isin(verdicts)
+            & (checked["verdict"] == checked["t_verdict"])  # the sign-flip test does not hold for skewed noise
+            & ((checked["sign_flip_holm"] <= ALPHA) == found)
+        ]
         if len(disagree):
             arms = listed(f"{row['arm']} (p {chance(row['sign_flip_holm'])})" for _, row in disagree.iterrows())
             yield f"{words} {arms}."

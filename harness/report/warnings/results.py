@@ -147,7 +147,8 @@ def _one_seed(sweep: Evidence) -> Iterator[ReportWarning]:
         rest = np.delete(values, place)
         all_values = [one.to_numpy() for one in found.values()]
         without = [rest if i == index else other for i, other in enumerate(all_values)]
-        words = [judge(data, float(sweep.compared["delta"].max()))[index].verdict for data in (all_values, without)]
+        delta, method = float(sweep.compared["delta"].max()), sweep.rule.method
+        words = [judge(data, delta, method=method)[index].verdict for data in (all_values, without)]
         changes = f"Without it the verdict would be {_word(words[1])}, not {_word(words[0])}"
         same = f"The verdict is {_word(words[0])} also without it"
         yield ReportWarning(

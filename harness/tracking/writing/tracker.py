@@ -8,6 +8,7 @@ from pathlib import Path
 from harness.core.metrics import Point
 from harness.core.outcomes import Outcome
 from harness.tracking import provenance, schema
+from harness.tracking.artifacts import stored_plans
 from harness.tracking.reading import results
 from harness.tracking.records import ConfirmResult, SweepInfo, TrialInfo, TrialRecord
 from harness.tracking.store import wrap_errors
@@ -154,6 +155,12 @@ class Tracker:
     def confirm_results(self, parent: str) -> list[ConfirmResult]:
         """The sweep's confirm runs that need not be trained again, oldest first."""
         return results.confirm_results(self.experiment.client, self.experiment.id, parent)
+
+    @wrap_errors()
+    def planned_method(self, parent: str) -> str | None:
+        """The method of the analysis plan that was stored before the first trial; None without a plan."""
+        client = self.experiment.client
+        return stored_plans(client, client.get_run(parent))[0].get("method")
 
     @wrap_errors()
     def interrupted_runs(self, parent: str) -> dict[tuple[str, str], str]:

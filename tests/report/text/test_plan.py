@@ -32,7 +32,7 @@ RULE = {
     "metric": "val/loss",
     "selection": "lowest final val/loss of the arm's complete explore trials",
     "stopping": "none: every arm gets all seeds",
-    "test": "paired t test over seeds, two-sided",
+    "test": "paired t test over seeds, two-sided; skewness-adjusted where differences look skewed",
     "correction": "Holm over 1 comparison",
     "alpha": 0.05,
     "look_levels": [0.05],
@@ -44,7 +44,7 @@ RULE = {
 def test_a_plan_has_the_metric_the_test_and_the_rules(tmp_path: Path) -> None:
     spec = load(tmp_path, GOOD)
     # Raise METHOD_VERSION where this has to be changed because verdicts are come to in another way.
-    assert METHOD_VERSION == "2"
+    assert METHOD_VERSION == "3"
     assert analysis_plan(spec) == {
         "method": METHOD_VERSION,
         "spec_sha256": digest_of(decisive(spec.plain())),
@@ -294,10 +294,10 @@ def test_a_late_or_replaced_plan_is_reported(tmp_path: Path) -> None:
 
 def test_provenance_lines_summarise_the_plan(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
-    stored = f"sha256 {plan_digest(plan)[:8]}, method 2, stored 2025-03-01 12:00 UTC, before the first run"
+    stored = f"sha256 {plan_digest(plan)[:8]}, method 3, stored 2025-03-01 12:00 UTC, before the first run"
     said = (
         "val/loss of 2 arms; 4 explore trials and 3 seeds per arm; baseline drop_rate=0.1; paired t test over seeds, "
-        "two-sided; Holm over 1 comparison; α = 0.05; δ = 0.02"
+        "two-sided; skewness-adjusted where differences look skewed; Holm over 1 comparison; α = 0.05; δ = 0.02"
     )
     assert plan_lines(recorded(plan)) == [("analysis plan", stored), ("planned", said)]
     later = plan_of(tmp_path, ADAPTIVE)
