@@ -11,7 +11,8 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from harness.console.output import encodable
-from harness.core.paths import configured_uri, sqlite_file
+from harness.core.paths import STORES, broken_link, configured_uri, sqlite_file
+from harness.core.secrets import without_secrets
 from harness.core.text import shown
 
 _SQLITE_HEADER: Final = b"SQLite format 3\0"
@@ -19,9 +20,26 @@ _DATABASES: Final = ("sqlite", "postgresql", "mysql", "mssql")  # supported by M
 _REMOTE: Final = ("databricks", "databricks-uc", "uc")
 
 
-def wrong_places(tracking: str | None, storage: str, reports: Path) -> list[str]:
-    """Mistakes in the places that a sweep writes to: MLflow's store, Optuna's storage, the folder for reports."""
-    return [*wrong_tracking(tracking), *_wrong_database("--storage", storage), *_wrong_folder("--reports", reports)]
+_DRIVERS: Final = {"psycopg2": "psycopg2-binary", "psycopg": "'psycopg[binary]'", "MySQLdb": "mysqlclient"}  # of pip
+
+
+def wrong_places(tracking: str | None, storage: str, reports: Path, work: Path | None = None) -> list[str]:
+    """Mistakes in the places that a sweep writes to.
+
+    Args:
+        tracking: MLflow's address; None: from the environment, or the default.
+        storage: Optuna's address.
+        reports: folder for reports.
+        work: folder of unfinished runs, which no option names.
+    """
+    if work is not None and (wrong := list(_wrong_folder(str(STORES), work))):
+        return wrong  # the default stores are in the same folder
+    return [*wrong_tracking(tracking), *_wrong_database("--storage", storage), *wrong_reports(reports)]
+
+
+def wrong_reports(folder: Path) -> list[str]:
+    """Mistakes in the folder for reports."""
+    return list(_wrong_folder("--reports", folder))
 
 
 def wrong_tracking(tracking: str | None) -> list[str]:
@@ -36,7 +54,8 @@ def wrong_tracking(tracking: str | None) -> list[str]:
         return []
     if scheme in _DATABASES:
         return list(_wrong_database(option, uri))
-    return [f"{option}: found {shown(uri)}; allowed: sqlite:///FILE, http://HOST:PORT or a database's address"]
+    found = shown(without_secrets(uri))
+    return [f"{option}: found {found}; allowed: sqlite:///FILE, http://HOST:PORT or a database's address"]
 
 
 def _wrong_database(option: str, url: str) -> Iterator[str]:
@@ -44,11 +63,16 @@ def _wrong_database(option: str, url: str) -> Iterator[str]:
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import SQLAlchemyError
 
+    address = shown(without_secrets(url))
     try:
         make_url(url).get_dialect().import_dbapi()
+    except ModuleNotFoundError as error:
+        package = _DRIVERS.get(error.name or "", error.name)
+        yield f"{option}: found {address}, whose driver {error.name} is not installed; run: pip install {package}"
+        return
     except (SQLAlchemyError, ImportError, ValueError) as error:
-        why = str(error).splitlines()[0]
-        yield f"{option}: found {shown(url)} ({why}); allowed: an address such as sqlite:///FILE"
+        why = without_secrets(str(error).splitlines()[0])
+        yield f"{option}: found {address} ({why}); allowed: an address such as sqlite:///FILE"
         return
     file = sqlite_file(url)
     if file is None:
@@ -79,6 +103,9 @@ def _wrong_folder(option: str, folder: Path) -> Iterator[str]:
     """Mistakes in a folder: it, or the nearest parent that exists, is not a folder or cannot be written."""
     if wrong := list(_wrong_name(option, folder)):
         yield from wrong
+        return
+    if link := broken_link(folder):
+        yield f"{option}: found {link}; allowed: a folder: mount or create it, or remove the link"
         return
     place = Path(os.path.abspath(folder))  # noqa: PTH100 (nothing is to be resolved)
     while not place.exists() and place != place.parent:

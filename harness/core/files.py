@@ -89,13 +89,17 @@ def write_text(path: Path, text: str) -> None:
     say) becomes a question mark.
 
     Raises:
-        OSError: the old file is unchanged.
+        OSError: with the file's name. The old file is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         part.write_text(text, encoding="utf-8", errors="replace", newline="\n")
         part.replace(path)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         part.unlink(missing_ok=True)
 

@@ -22,6 +22,15 @@ def cache_folder(cache: Path | None = None) -> Path:
     return Path(pooch.os_cache("gpt-harness"))
 
 
+def broken_link(path: Path) -> str:
+    """`the link A, which leads to B, where nothing is`: the first such link in a path; empty if there is none."""
+    place = Path(os.path.abspath(path))  # noqa: PTH100 (links are not to be resolved)
+    for part in (*reversed(place.parents), place):
+        if part.is_symlink() and not part.exists():
+            return f"the link {part}, which leads to {part.readlink()}, where nothing is"
+    return ""
+
+
 def sqlite_uri(file: Path) -> str:
     """The SQLite address of a file."""
     return f"{_SQLITE}{file}"

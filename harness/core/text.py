@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable
 
 SAME_COMMAND = "the same command resumes it"  # advice after a sweep that did not finish
+TRIES_AGAIN = "the same command tries again"  # advice after a store did not take something
 
 _SHOWN = 80  # maximum length of a value or a field's name in a message, in characters
 

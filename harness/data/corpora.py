@@ -13,7 +13,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from harness.config.run import VOCABULARY, DataConfig
-from harness.core.paths import CACHE_VARIABLE, cache_folder
+from harness.core.paths import CACHE_VARIABLE, broken_link, cache_folder
 from harness.core.text import unknown
 from harness.data.errors import CorpusError, reason
 from harness.data.files import find_files
@@ -304,6 +304,8 @@ def _download(url: str, sha256: str, folder: Path) -> Path:
 
 def unusable_cache(folder: Path, why: str) -> CorpusError:
     """The error for a cache folder that cannot be read or written."""
+    if link := broken_link(folder):
+        return CorpusError(CACHE_VARIABLE, f"found {link}; allowed: a folder: mount or create it, or remove the link")
     return CorpusError(
         CACHE_VARIABLE, f"found the cache folder {str(folder)!r} ({why}); allowed: a folder that can be written"
     )

@@ -51,12 +51,12 @@ def main(
         return
     if sweep and len(names) > 1:
         fail(f"--sweep: found with {len(names)} names; allowed: with one name, since it is the run of one sweep")
-    from harness.console.preflight import wrong_tracking
+    from harness.console.preflight import wrong_reports, wrong_tracking
 
     with gc_paused_for_imports():
         from harness.report import TrackingError, write_report, write_reports
 
-    if wrong := wrong_tracking(uri):
+    if wrong := [*wrong_tracking(uri), *wrong_reports(folder)]:
         fail("\n".join(wrong))
 
     def write() -> ReportFiles:

@@ -21,13 +21,15 @@ from harness.console.event_log import EventLog
 from harness.console.preflight import wrong_places
 from harness.console.screen import Screen
 from harness.console.tables import show_answer
+from harness.core.disk import disk_error
 from harness.core.gc_pause import gc_paused_for_imports
 from harness.core.hardware import default_workers
 from harness.core.locks import Locked, sweep_lock
 from harness.core.metrics import Point
 from harness.core.outcomes import Exit, Outcome
 from harness.core.paths import DEFAULT_STORAGE, STORES
-from harness.core.text import SAME_COMMAND, plural
+from harness.core.secrets import without_secrets
+from harness.core.text import SAME_COMMAND, TRIES_AGAIN, plural
 from harness.core.waiting import show_waits
 from harness.cost.estimate import mean_recording, work_by_arm
 from harness.cost.evaluation_share import expected_evaluation_share
@@ -43,7 +45,16 @@ from harness.runner.signals import Interrupted
 from harness.runner.status import read_status
 from harness.runner.status_table import show_status
 from harness.search.study import ArmStudy, StorageError, explained, open_storage
-from harness.tracking import Outbox, SweepBusy, Tracker, TrackingError, brief_requests, page_address, ui_command
+from harness.tracking import (
+    Outbox,
+    ServerError,
+    SweepBusy,
+    Tracker,
+    TrackingError,
+    brief_requests,
+    page_address,
+    ui_command,
+)
 from harness.tracking.outbox.sending_time import SendingTime
 from harness.tracking.records import SweepInfo
 from harness.tracking.schema import CURVE_FILE, summary
@@ -95,7 +106,7 @@ class Options:
 
 def status(spec: SweepSpec, datasets: Datasets, options: Options) -> None:
     """Print the progress of a sweep; changes nothing."""
-    _check_places(options)
+    _check_places(spec, options)
     with _exit_codes():
         identity = datasets.identity(spec)
         found = read_status(spec, identity, options.tracking, options.optuna, work_folder(spec, identity))
@@ -105,12 +116,12 @@ def status(spec: SweepSpec, datasets: Datasets, options: Options) -> None:
 
 def run(spec: SweepSpec, datasets: Datasets, options: Options) -> None:
     """Train what is missing of a sweep and write its report; exits if it was stopped or a run failed."""
-    _check_places(options)
+    _check_places(spec, options)
     _check_report_folder(options.reports / spec.name)
     with _exit_codes():
         screen = make_screen(out, EventLog(STORES / f"{spec.name}.log"), plain=options.plain, quiet=options.quiet)
         pool = LocalPool(options.workers or default_workers(), options.threads, options.patience)
-        with sweep_lock(spec.name), explained(), brief_requests(), show_waits(screen.message), pool:
+        with sweep_lock(spec.name), explained(options.optuna), brief_requests(), show_waits(screen.message), pool:
             pool.prestart(len(spec.arms()) * (spec.trials + len(spec.seeds)))  # while the stores are opened
             result = _run(spec, datasets, options, pool, screen)
     lines = [f"failed: {line}" for line in result.failed]
@@ -133,7 +144,7 @@ def _run(spec: SweepSpec, datasets: Datasets, options: Options, pool: WorkerPool
     folder = work_folder(spec, identity)
     with gc_paused_for_imports():  # Optuna and MLflow import their databases' libraries now
         storage = open_storage(options.optuna)
-        tracker = Tracker(spec.name, options.tracking)
+        tracker = Tracker(spec.name, options.tracking, lambda text: _announce(text, screen, options))
     if tracker.experiment.moved:
         screen.message(tracker.experiment.moved)
     if options.fresh and (aside := set_aside(spec, identity, storage, tracker, folder)):
@@ -165,7 +176,7 @@ def _run(spec: SweepSpec, datasets: Datasets, options: Options, pool: WorkerPool
         if result.outcome is not Outcome.COMPLETE:
             parent.outcome = result.outcome
         trained = time.monotonic()
-        _report(spec, tracker, parent.run_id, options)
+        failed = [*_report(spec, tracker, parent.run_id, options), *tracker.refused_artifacts()]
         reported = time.monotonic()
         parent.outcome = result.outcome
         screen.log.write(f"sweep {result.outcome}")
@@ -173,14 +184,22 @@ def _run(spec: SweepSpec, datasets: Datasets, options: Options, pool: WorkerPool
             Estimates().add_actual(identity, reported - started, screen.state.finished)
             starting = (controller.training_since or started) - started
             _store_overheads(spec, outbox.sending, screen.state.turnarounds, starting, reported - trained)
-        return result
+        return replace(result, failed=[*result.failed, *failed])
+
+
+def _announce(text: str, screen: Screen, options: Options) -> None:
+    """Show a message that `--quiet` does not hide."""
+    screen.message(text)
+    if options.quiet:
+        err.print(text, soft_wrap=True)
 
 
 # Its steps ---------------------------------------------------------------------------------------------------
 
 
-def _check_places(options: Options) -> None:
-    if wrong := wrong_places(options.tracking, options.optuna, options.reports):
+def _check_places(spec: SweepSpec, options: Options) -> None:
+    work = STORES / f"{spec.name}.work"
+    if wrong := wrong_places(options.tracking, options.optuna, options.reports / spec.name, work):
         fail("\n".join(wrong))
 
 
@@ -205,7 +224,7 @@ def _exit_codes() -> Iterator[None]:
     except (TrackingError, StorageError) as error:  # after a signal: a database that stays locked
         fail(error, 128 + Interrupted.received if Interrupted.received else Exit.FAILED)
     except OSError as error:
-        fail(f"disk: {error.strerror}: {error.filename}; {_resume_advice()}", Exit.FAILED)
+        fail(f"{disk_error(error)}; {_resume_advice()}", Exit.FAILED)
     except KeyboardInterrupt:
         fail(f"stopped at once; {_resume_advice()}", 128 + Interrupted.received)
 
@@ -289,24 +308,36 @@ def draw_run(points: Sequence[Point], folder: Path) -> None:
         loss_curve(points, path)
 
 
-def _report(spec: SweepSpec, tracker: Tracker, parent: str, options: Options) -> None:
-    """Write the report and store it with the parent run; print the answer, the addresses and the next steps."""
+def _report(spec: SweepSpec, tracker: Tracker, parent: str, options: Options) -> list[str]:
+    """Write the report and store it with the parent run; print the answer, the addresses and the next steps.
+
+    Returns:
+        why the report was not stored; empty if it was.
+    """
     from harness.report import write_report
 
     try:
         files = write_report(spec.name, options.tracking, options.reports, parent)
+    except ServerError as error:
+        return [f"the results are stored, but the report cannot be written: {error}"]
     except TrackingError as error:  # the sweep was stopped before its first run
         out.print(str(error), soft_wrap=True)
-        return
-    verdicts = files.comparison.set_index("arm")["verdict"].dropna().to_dict()
-    tracker.store_report(parent, files.answer, files.folder, verdicts)
+        return []
     out.print()
     show_answer(files.lines, files.answer, files.warnings)
     out.print(f"report:     {files.html}", soft_wrap=True)
-    out.print(f"MLflow UI:  {ui_command(options.tracking)}", soft_wrap=True)
-    out.print(f"its page:   {page_address(parent, options.tracking)}", soft_wrap=True)
-    for step in next_steps(files.comparison, sys.argv[1:], len(spec.looks) > 1):
+    verdicts = files.comparison.set_index("arm")["verdict"].dropna().to_dict()
+    failed = []
+    try:
+        tracker.store_report(parent, files.answer, files.folder, verdicts)
+        out.print(f"MLflow UI:  {ui_command(options.tracking)}", soft_wrap=True)
+        out.print(f"its page:   {page_address(parent, options.tracking)}", soft_wrap=True)
+    except (TrackingError, OSError) as error:
+        why = disk_error(error) if isinstance(error, OSError) else error
+        failed = [f"the report is in {files.folder}, but MLflow has not stored it ({why}); {TRIES_AGAIN}: {_command()}"]
+    for step in next_steps(files.comparison, _arguments(), len(spec.looks) > 1):
         out.print(f"next:       {step}", soft_wrap=True)
+    return failed
 
 
 def _store_overheads(
@@ -341,9 +372,13 @@ def work_folder(spec: SweepSpec, identity: str) -> Path:
 
 
 def _command() -> str:
-    """The command line of this process, to be copied into a shell."""
-    command = shlex.join(["python", "-m", "harness.sweep", *sys.argv[1:]])
+    """The command line of this process, to be copied into a shell; passwords are replaced by `***`."""
+    command = shlex.join(["python", "-m", "harness.sweep", *_arguments()])
     return command.encode(errors="backslashreplace").decode()  # an argument may have bytes that are not UTF-8
+
+
+def _arguments() -> list[str]:
+    return [without_secrets(argument) for argument in sys.argv[1:]]
 
 
 def _resume_advice() -> str:

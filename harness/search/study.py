@@ -21,8 +21,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from harness.config.fingerprint import SET_ASIDE
 from harness.config.samplers import SAMPLERS
 from harness.config.spec import Arm, SweepSpec
+from harness.core.disk import disk_full
 from harness.core.outcomes import Outcome, Retry
 from harness.core.paths import sqlite_file
+from harness.core.secrets import without_secrets
 from harness.core.text import SAME_COMMAND
 from harness.core.waiting import wait_for_locks
 from harness.search.samplers import PrunerScale, SamplerScale, distribution, make_pruner, make_sampler
@@ -50,12 +52,18 @@ class StorageError(ValueError):
 
 
 @contextmanager
-def explained() -> Iterator[None]:
-    """Turn the storage's errors, such as a full disk, into a `StorageError` of one sentence."""
+def explained(url: str = "") -> Iterator[None]:
+    """Turn the storage's errors, such as a full disk, into a `StorageError` of one sentence.
+
+    Args:
+        url: the storage's address; an SQLite file is named where its disk is full.
+    """
     try:
         yield
     except (StorageInternalError, SQLAlchemyError) as error:
-        first = str(error.__cause__ or error).strip().splitlines()[0]
+        first = without_secrets(str(error.__cause__ or error).strip().splitlines()[0])
+        if "disk is full" in first and (file := sqlite_file(url)) is not None:
+            first = disk_full(file)
         raise StorageError(f"Optuna: {first}; {SAME_COMMAND} once the storage can be used") from error
 
 
@@ -69,7 +77,8 @@ def open_storage(url: str) -> BaseStorage:
     try:
         return RDBStorage(url)
     except (SQLAlchemyError, ImportError, RuntimeError) as error:
-        raise StorageError(f"--storage: found {url!r}, which cannot be opened: {str(error).splitlines()[0]}") from error
+        why = without_secrets(str(error).splitlines()[0])
+        raise StorageError(f"--storage: found {without_secrets(url)!r}, which cannot be opened: {why}") from error
 
 
 @dataclass(frozen=True)

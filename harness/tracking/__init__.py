@@ -36,6 +36,7 @@ from harness.tracking.records import (
     TrialRecord,
 )
 from harness.tracking.store import (
+    ServerError,
     SweepBusy,
     TrackingError,
     brief_requests,
@@ -55,6 +56,7 @@ __all__ = [
     "PlanChange",
     "RunDetails",
     "Sample",
+    "ServerError",
     "SweepBusy",
     "SweepInfo",
     "SweepRecord",

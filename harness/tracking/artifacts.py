@@ -18,7 +18,8 @@ from harness.core.files import DamagedError, read_json_list
 from harness.tracking import schema
 from harness.tracking.places import local_folder
 from harness.tracking.records import PlanChange
-from harness.tracking.store import TrackingError
+from harness.tracking.server_errors import PAGE
+from harness.tracking.store import ServerError, TrackingError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -33,7 +34,7 @@ _PATCH_LINE: Final = len(_PATCH_PREFIX) + 64 + 1  # bytes
 
 
 def read_bytes(client: MlflowClient, run: Run, path: str) -> bytes | None:
-    """The content of an artifact, or None where it is missing."""
+    """The content of an artifact that is no web page, or None where it is missing."""
     local = local_folder(run.info.artifact_uri, client.tracking_uri)
     if local is not None:  # MLflow's client would copy the file
         file = local / path
@@ -42,7 +43,10 @@ def read_bytes(client: MlflowClient, run: Run, path: str) -> bytes | None:
     if all(file.path != path for file in client.list_artifacts(run.info.run_id, folder)):
         return None
     with tempfile.TemporaryDirectory() as here:
-        return Path(client.download_artifacts(run.info.run_id, path, here)).read_bytes()
+        content = Path(client.download_artifacts(run.info.run_id, path, here)).read_bytes()
+    if content.lstrip()[:9].lower().startswith((b"<!doctype", b"<html")):  # such as a proxy's login page
+        raise ServerError(f"MLflow: {PAGE}", PAGE)
+    return content
 
 
 def read_list(client: MlflowClient, run: Run, path: str, parse: Callable[[Any], _T]) -> list[_T]:
@@ -88,12 +92,13 @@ def stored_plans(client: MlflowClient, run: Run) -> tuple[dict[str, Any], tuple[
     Raises:
         TrackingError: a file is damaged.
     """
+    stored = {path: read_bytes(client, run, path) for path in (schema.PLAN_FILE, schema.PLAN_CHANGES_FILE)}
     path = schema.PLAN_FILE
     try:
-        text = read_bytes(client, run, path)
+        text = stored[path]
         first: dict[str, Any] = {} if text is None else json.loads(text)
         path = schema.PLAN_CHANGES_FILE
-        text = read_bytes(client, run, path)
+        text = stored[path]
         changes = () if text is None else schema.parse_changes(text)
     except DamagedError as error:
         raise TrackingError(f"{damaged(run, path, str(error))}; restore it from a backup") from error

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 from harness.tracking.places import local_folder
 from harness.tracking.queries import pages
+from harness.tracking.server_errors import PAGE
+from harness.tracking.store import ServerError, is_server, unrepeated_requests
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -49,22 +51,30 @@ def store_checkpoint(
 
     Returns:
         the model's id.
+
+    Raises:
+        ServerError: the server does not have the files afterwards.
     """
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric
 
     model = find_model(client, experiment, run)
     if model is None:
-        model = client.create_logged_model(
-            experiment, model_name(name), run, tags=dict(tags), params=dict(params), model_type=MODEL_TYPE
-        )
+        with unrepeated_requests():  # after an error, the next attempt looks for the model
+            model = client.create_logged_model(
+                experiment, model_name(name), run, tags=dict(tags), params=dict(params), model_type=MODEL_TYPE
+            )
     if model.status == LoggedModelStatus.READY:
         return str(model.model_id)
     client.log_model_artifacts(model.model_id, str(folder))
+    if is_server(str(client.tracking_uri)):  # a proxy may have answered an upload with a page and status 200
+        stored = {Path(file.path).name for file in client.list_logged_model_artifacts(model.model_id)}
+        if not {file.name for file in folder.iterdir()} <= stored:
+            raise ServerError(f"MLflow: {PAGE}", PAGE)
     losses = list(losses)
-    stored = client.get_run(run)
-    if not (stored.outputs and stored.outputs.model_outputs):  # MLflow refuses a second output of the same model
+    found = client.get_run(run)
+    if not (found.outputs and found.outputs.model_outputs):  # MLflow refuses a second output of the same model
         client.log_outputs(run, [LoggedModelOutput(model.model_id, max((one.step for one in losses), default=0))])
-    dataset = _dataset(stored)
+    dataset = _dataset(found)
     linked = [
         Metric(one.key, one.value, one.timestamp, one.step, model.model_id, *dataset, run_id=run) for one in losses
     ]

@@ -10,10 +10,18 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
+from harness.core.disk import disk_full
 from harness.core.environment import environment_defaults
 from harness.core.paths import DEFAULT_URI, STORES, configured_uri, sqlite_file, sqlite_uri
+from harness.core.secrets import without_login, without_secrets
 from harness.core.waiting import wait_for_locks
+from harness.tracking.errors import ServerError as ServerError  # so that others may import them from here
+from harness.tracking.errors import SweepBusy as SweepBusy
+from harness.tracking.errors import TrackingError as TrackingError
+from harness.tracking.migration import Announce, check_schema
+from harness.tracking.server_errors import failure_of, option_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -26,16 +34,11 @@ os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 _WEB: Final = ("http://", "https://")
 _LOCAL_PAGES: Final = "http://127.0.0.1:5000"
-_BRIEF: Final = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
+_RETRIES: Final = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+_BRIEF: Final = {_RETRIES: "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
+_SQLITE_FULL: Final = "database or disk is full"
 _wrapping: Final = ContextVar("wrapping", default=False)  # whether this thread's calls are inside `wrap_errors`
-
-
-class TrackingError(ValueError):
-    """The store cannot be used, or does not have what was asked for; the message names what is allowed."""
-
-
-class SweepBusy(TrackingError):
-    """Another process runs this sweep."""
+_last_uri = DEFAULT_URI  # the address that this process last connected to, for the text of errors
 
 
 def default_tracking_uri() -> str:
@@ -46,12 +49,25 @@ def default_tracking_uri() -> str:
     return uri
 
 
+def is_server(uri: str) -> bool:
+    """Whether the store is behind an HTTP server."""
+    return uri.startswith(_WEB)
+
+
+def is_database(uri: str) -> bool:
+    """Whether the store is a database that MLflow opens by itself."""
+    from mlflow.store.db.db_types import DATABASE_ENGINES
+
+    return urlsplit(uri).scheme.partition("+")[0] in DATABASE_ENGINES
+
+
 def ui_command(uri: str | None = None) -> str:
-    """The shell command that opens MLflow's UI on this store; for a server, its address."""
+    """The shell command that opens MLflow's UI on this store; for a server, its address. Without passwords."""
     uri = configured_uri(uri)
-    if uri.startswith(_WEB):
-        return uri
-    return f"python -m mlflow ui --backend-store-uri {shlex.quote(uri)} --host 127.0.0.1 --port 5000"
+    if is_server(uri):
+        return without_login(uri)
+    store = shlex.quote(without_secrets(uri))
+    return f"python -m mlflow ui --backend-store-uri {store} --host 127.0.0.1 --port 5000"
 
 
 @contextlib.contextmanager
@@ -65,8 +81,22 @@ def brief_requests() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def unrepeated_requests() -> Iterator[None]:
+    """Send each request once. MLflow repeats any request whose answer was lost: a run would be created twice."""
+    before = os.environ.get(_RETRIES)
+    os.environ[_RETRIES] = "0"
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(_RETRIES, None)
+        else:
+            os.environ[_RETRIES] = before
+
+
+@contextlib.contextmanager
 def wrap_errors() -> Iterator[None]:
-    """Turn errors of MLflow and of its database into a `TrackingError` of one sentence.
+    """Turn errors of MLflow, of its server and of its database into a `TrackingError` of one sentence.
 
     Callers need not import MLflow to catch them. MLflow's own logging of a database error is suppressed.
     """
@@ -76,13 +106,23 @@ def wrap_errors() -> Iterator[None]:
         yield
     except Exception as error:
         from mlflow.exceptions import MlflowException
+        from requests import RequestException
         from sqlalchemy.exc import SQLAlchemyError
 
-        if not isinstance(error, MlflowException | SQLAlchemyError):
+        if not isinstance(error, MlflowException | RequestException | SQLAlchemyError):
             raise
-        raise TrackingError(f"MLflow: {str(error).strip().splitlines()[0]}") from error
+        if failure := failure_of(error, _last_uri):
+            raise ServerError(f"MLflow: {failure}", failure) from error
+        raise TrackingError(_first_line(error)) from error
     finally:
         _wrapping.reset(before)
+
+
+def _first_line(error: Exception) -> str:
+    file = sqlite_file(_last_uri)
+    if _SQLITE_FULL in str(error) and file is not None:
+        return disk_full(file)
+    return without_secrets(f"MLflow: {(str(error).strip() or type(error).__name__).splitlines()[0]}")
 
 
 def _outside_wrap_errors(_: logging.LogRecord) -> bool:
@@ -90,8 +130,13 @@ def _outside_wrap_errors(_: logging.LogRecord) -> bool:
 
 
 @wrap_errors()
-def connect(uri: str, create: bool = False) -> MlflowClient:
-    """A client of the store at `uri`. A missing SQLite file is created if `create`, else it is an error.
+def connect(uri: str, create: bool = False, announce: Announce | None = None) -> MlflowClient:
+    """A client of the store at `uri`.
+
+    Args:
+        uri: MLflow's tracking address.
+        create: create a missing SQLite file; else it is an error.
+        announce: called with a line before the store of an older MLflow is converted; None: it is an error.
 
     Raises:
         TrackingError: MLflow does not know this kind of address, or there is no usable store.
@@ -99,6 +144,8 @@ def connect(uri: str, create: bool = False) -> MlflowClient:
     from mlflow import MlflowClient
 
     wait_for_locks()
+    global _last_uri
+    _last_uri = uri
     file = sqlite_file(uri)
     if file is not None:
         file = file.absolute()  # MLflow caches engines by address: a relative one would outlive a change of folder
@@ -106,9 +153,12 @@ def connect(uri: str, create: bool = False) -> MlflowClient:
             if not create:
                 raise TrackingError(f"found no MLflow store at {file}; run a sweep first or set MLFLOW_TRACKING_URI")
             _create_store(file)
+        check_schema(sqlite_uri(file), announce)
         return MlflowClient(tracking_uri=sqlite_uri(file))
+    if is_database(uri):
+        check_schema(uri, announce)
     client = MlflowClient(tracking_uri=uri)
-    if uri.startswith(_WEB):
+    if is_server(uri):
         _check_server(client, uri)
     return client
 
@@ -121,7 +171,7 @@ def page_address(run_id: str, uri: str | None = None) -> str:
         TrackingError: no such store or run.
     """
     uri = configured_uri(uri)
-    base = uri.rstrip("/") if uri.startswith(_WEB) else _LOCAL_PAGES
+    base = without_login(uri).rstrip("/") if is_server(uri) else _LOCAL_PAGES
     experiment = connect(uri).get_run(run_id).info.experiment_id
     return f"{base}/#/experiments/{experiment}/runs/{run_id}?workflowType=machine_learning"
 
@@ -151,9 +201,18 @@ def _create_store(file: Path) -> None:
 
 
 def _check_server(client: MlflowClient, uri: str) -> None:
-    """Raise a `TrackingError` where no server answers."""
+    """Raise a `TrackingError` where no MLflow server answers, or where it refuses this user."""
+    option, address = option_of(uri), without_secrets(uri)
     try:
         with brief_requests():
             client.search_experiments(max_results=1)
     except Exception as error:
-        raise TrackingError(f"found no MLflow server that answers at {uri}; check MLFLOW_TRACKING_URI") from error
+        failure = failure_of(error, uri)
+        if failure is None:
+            found = f"{option}: found {address}, but {_first_line(error)}"
+            raise TrackingError(f"{found}; allowed: the address of an MLflow server") from error
+        if failure.silent:
+            found = f"{option}: found no MLflow server that answers at {address} ({failure.cause})"
+        else:
+            found = f"{option}: found {address}, but {failure.cause}"
+        raise ServerError(f"{found}; {failure.remedy}", failure) from error

@@ -22,6 +22,7 @@ import psutil
 
 from harness.config.run import DataConfig
 from harness.core import metrics
+from harness.core.disk import disk_error
 from harness.core.gc_pause import gc_paused_for_imports
 from harness.core.metrics import Point
 from harness.core.outcomes import Outcome
@@ -130,7 +131,7 @@ def _finished_with(error: Exception, job: Job, control: _Control) -> Finished:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in text:
         return Finished(job.id, Outcome.OOM, reason)
     if isinstance(error, OSError) and error.errno in _DISK_FULL:
-        reason = f"disk: {error.strerror}: {error.filename}"
+        reason = disk_error(error)
     trace = "".join(traceback.format_exception(error))
     return Finished(job.id, Outcome.FAILED, f"{reason}\n{trace}")
 

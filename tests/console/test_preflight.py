@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,39 @@ def test_invalid_addresses(option: str, url: str, message: str, folder: Path) ->
         expected = expected.replace(repr(long), shown(long))
     assert line.startswith(f"{option}: {expected}")
     assert "; allowed: " in line and line.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("url", "driver", "package"),
+    [
+        ("postgresql+psycopg2://me:hunter2@host/db", "psycopg2", "psycopg2-binary"),
+        ("postgresql+psycopg://me:hunter2@host/db", "psycopg", "'psycopg[binary]'"),
+        ("mysql://me:hunter2@host/db", "MySQLdb", "mysqlclient"),
+        ("mysql+pymysql://me:hunter2@host/db", "pymysql", "pymysql"),
+    ],
+)
+def test_a_driver_that_is_missing_is_named_with_its_package(
+    url: str, driver: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, driver, None)
+    found = f"found {url.replace('hunter2', '***')!r}, whose driver {driver} is not installed"
+    assert wrong_tracking(url) == [f"--tracking: {found}; run: pip install {package}"]
+    assert wrong_places(None, url, Path("reports")) == [f"--storage: {found}; run: pip install {package}"]
+
+
+@pytest.mark.parametrize("link", ["mlruns", "mlruns/tiny.work", "reports", "reports/tiny"])
+def test_a_link_that_leads_nowhere(link: str, folder: Path) -> None:
+    """A disk that is not mounted, for example. One line says which link, and what to do."""
+    (folder / link).parent.mkdir(exist_ok=True)
+    (folder / link).symlink_to("/no/such/disk")
+    option = link.partition("/")[0].replace("reports", "--reports")
+    [line] = wrong_places(None, STORAGE, Path("reports/tiny"), Path("mlruns/tiny.work"))
+    assert line == (
+        f"{option}: found the link {folder / link}, which leads to /no/such/disk, where nothing is; "
+        "allowed: a folder: mount or create it, or remove the link"
+    )
+    if link == "mlruns":
+        assert wrong_tracking(None) == [line.replace("mlruns:", "MLFLOW_TRACKING_URI:", 1)]
 
 
 def test_an_address_from_the_environment_is_reported_as_such(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.core.paths import DEFAULT_STORAGE, DEFAULT_URI, configured_uri, sqlite_file, sqlite_uri
+from harness.core.paths import DEFAULT_STORAGE, DEFAULT_URI, broken_link, configured_uri, sqlite_file, sqlite_uri
 
 
 def test_sqlite_addresses_and_their_files() -> None:
@@ -23,3 +23,14 @@ def test_the_tracking_uri_is_the_argument_else_the_environment_variable_else_the
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
     assert configured_uri() == "http://127.0.0.1:5000"
     assert configured_uri("sqlite:///m.db") == "sqlite:///m.db"
+
+
+def test_a_link_that_leads_nowhere_is_found_anywhere_in_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gone").symlink_to("/no/such/folder")
+    (tmp_path / "circle").symlink_to("circle")
+    (tmp_path / "there").symlink_to(tmp_path)
+    expected = f"the link {tmp_path}/gone, which leads to /no/such/folder, where nothing is"
+    assert broken_link(Path("gone")) == broken_link(tmp_path / "there" / "gone" / "a").replace("/there", "") == expected
+    assert broken_link(Path("circle")).startswith(f"the link {tmp_path}/circle, which leads to circle, ")
+    assert broken_link(Path("there/new")) == broken_link(Path("new/folder")) == ""

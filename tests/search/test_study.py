@@ -6,6 +6,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from optuna.storages import RDBStorage
 from optuna.trial import TrialState, create_trial
 from sqlalchemy import Engine, event
 
@@ -14,7 +15,7 @@ from harness.config.spec import Dimension, SweepSpec
 from harness.core.outcomes import Outcome
 from harness.search import samplers
 from harness.search.samplers import PrunerScale, SamplerScale, make_pruner, make_sampler
-from harness.search.study import MODELLED, POINT, RANDOM, ArmStudy, StorageError, open_storage, read_studies
+from harness.search.study import MODELLED, POINT, RANDOM, ArmStudy, StorageError, explained, open_storage, read_studies
 from specs import GOOD, load, mistakes
 
 ALL_KINDS = """tune:
@@ -349,3 +350,15 @@ def test_a_loss_is_reported_without_reading_the_trial_first(tmp_path: Path, url:
     again.report(trial, 2000, 4.0)
     assert [one for one in statements if one.startswith("INSERT INTO trial_intermediate_values")]
     assert again.known[0].intermediate_values == {1000: 5.0, 2000: 4.0}
+
+
+def test_a_full_disk_names_the_storage(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/optuna.db"
+    storage = open_storage(url)
+    assert isinstance(storage, RDBStorage)
+    storage.engine.dispose()
+    event.listen(storage.engine, "connect", lambda connection, _: connection.execute("pragma max_page_count = 1"))
+    full = rf"^Optuna: disk: No space left on device: {tmp_path}/optuna.db \(on the file system /.*\); the same command"
+    with pytest.raises(StorageError, match=full), explained(url):
+        for number in range(200):
+            optuna.create_study(storage=storage, study_name=f"{number}" * 100)

@@ -125,3 +125,22 @@ def test_a_store_is_created_on_a_file_system_without_hard_links(
     client = connect(f"sqlite:///{tmp_path}/mlflow.db", create=True)
     assert client.search_experiments()[0].name == "Default"
     assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
+
+
+def test_a_full_disk_names_the_database(tmp_path: Path) -> None:
+    from sqlalchemy import Engine, event
+
+    def limited(connection: Any, _: object) -> None:
+        connection.execute("pragma max_page_count = 1")
+
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    connect(uri, create=True)
+    (tmp_path / "mlflow.db").rename(tmp_path / "full.db")  # MLflow keeps connections by address
+    event.listen(Engine, "connect", limited)
+    try:
+        full = rf"^disk: No space left on device: {tmp_path}/full.db \(on the file system /.*\)$"
+        with pytest.raises(TrackingError, match=full):
+            for number in range(200):
+                Tracker(f"{number}-" + "x" * 90, f"sqlite:///{tmp_path}/full.db")
+    finally:
+        event.remove(Engine, "connect", limited)

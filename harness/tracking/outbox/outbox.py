@@ -2,7 +2,8 @@
 
 Training never waits for the store. While a server is down, entries stay in the runs' folders; they are sent in order
 when it answers again, if need be by a later process. Nothing is stored twice: the run in MLflow is found by its key,
-and points that it has are skipped. A run's folder is deleted once the run has ended and MLflow has everything.
+and points that it has are skipped. A run's folder is deleted once the run has ended and MLflow has everything. If the
+server refuses an artifact, such as one that is too large, only the artifact is left for the next process.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from harness.core.disk import disk_error
 from harness.core.metrics import Point
 from harness.core.outcomes import Outcome
+from harness.core.secrets import without_secrets
 from harness.tracking import schema
 from harness.tracking.outbox import journal
 from harness.tracking.outbox.journal import Entry, Journal
@@ -269,7 +272,8 @@ class Outbox:
                         self._idle.set()
             except Exception as error:  # whatever a store answers, training continues and the thread retries
                 failures = min(failures + 1, 10)
-                self.error = (str(error).strip() or type(error).__name__).splitlines()[0]
+                text = disk_error(error) if isinstance(error, OSError) else str(error).strip()
+                self.error = without_secrets((text or type(error).__name__).splitlines()[0])
 
     def send(self) -> None:
         """Send all waiting entries. Only the thread calls this once it runs.
@@ -338,7 +342,8 @@ class Outbox:
                 self.sending.runs += 1
             run.waiting.popleft()
             self._last_sent = time.monotonic()
-            if entry.kind == journal.END:
+            # The folder of a run whose artifacts were refused stays, so that the next command tries again.
+            if entry.kind == journal.END and not self.tracker.refused_artifacts(run_id):
                 shutil.rmtree(self.folder_of(run.key), ignore_errors=True)
             if entry.kind == journal.END or (entry.kind == journal.INTERRUPTED and not run.waiting):
                 with self._lock:

@@ -13,6 +13,7 @@ from harness.core.files import DamagedError
 from harness.core.gc_pause import gc_paused
 from harness.core.outcomes import Outcome
 from harness.core.paths import configured_uri
+from harness.core.secrets import without_secrets
 from harness.tracking import schema
 from harness.tracking.artifacts import damaged, read_bytes, read_list, read_patch, stored_plans
 from harness.tracking.checksums import altered
@@ -174,6 +175,7 @@ def load_sweep(experiment: str, uri: str | None = None, sweep: str | None = None
         raise TrackingError(_with_advice(client, run, what))
     try:
         description = schema.parse_sweep(text, tags)
+        description["command"] = without_secrets(description["command"])  # of an older version
     except DamagedError as error:
         what = damaged(run, schema.SWEEP_FILE, str(error))
         raise TrackingError(f"{what}; restore it from a backup, or run the sweep's command, which writes it") from error

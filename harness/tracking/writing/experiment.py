@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from harness.tracking import schema
 from harness.tracking.checksums import covers, with_checksums
+from harness.tracking.migration import Announce
 from harness.tracking.places import artifacts_beside, correct_addresses, refuse_missing
-from harness.tracking.store import connect, default_tracking_uri, wrap_errors
+from harness.tracking.server_errors import PAGE, Failure
+from harness.tracking.store import ServerError, connect, default_tracking_uri, is_server, wrap_errors
 from harness.tracking.trash import refuse_deleted
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
 
+_MAX_TRIES: Final = 3  # of an artifact, while the server answers that it failed
 _SLUG: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
 
@@ -27,21 +32,26 @@ class Experiment:
         name: the experiment's name, a slug; created where it is missing.
         uri: MLflow's tracking address, by default `default_tracking_uri()`. A SQLite file is created where it is
             missing, with artifacts in the folder `artifacts` beside it; a server decides where artifacts go.
+        announce: see `connect`.
 
     Attributes:
         moved: what was corrected because the store was moved or copied, in one line; empty if nothing was.
+        refused: run id and artifact path → why, of the artifacts that the server did not accept.
 
     Raises:
         TrackingError: the store cannot be used. Every method raises it where the store refuses or does not answer.
     """
 
-    def __init__(self, name: str, uri: str | None = None) -> None:
+    def __init__(self, name: str, uri: str | None = None, announce: Announce | None = None) -> None:
         assert _SLUG.fullmatch(name), f"an experiment's name is a slug, found {name!r}"
         self.name = name
         self.uri = uri or default_tracking_uri()
-        self.client = connect(self.uri, create=True)
+        self.client = connect(self.uri, create=True, announce=announce)
         self.moved = wrap_errors()(correct_addresses)(self.client)
         self.id = self._open()
+        self.refused: dict[tuple[str, str], Failure] = {}
+        self._tries: Counter[tuple[str, str]] = Counter()
+        self._sent: dict[str, set[Path]] = {}  # run id → paths of files that were sent and not yet looked for
 
     @wrap_errors()
     def _open(self) -> str:
@@ -62,23 +72,74 @@ class Experiment:
         refuse_missing(found, self.uri)
         return str(found.experiment_id)
 
-    @wrap_errors()
     def log_artifact(self, run_id: str, path: Path, folder: str | None = None) -> None:
-        """Store a file, or everything inside a folder, in the run's artifact folder `folder` (None: the top)."""
-        if path.is_dir():
-            self.client.log_artifacts(run_id, str(path), folder)
-        else:
-            self.client.log_artifact(run_id, str(path), folder)
+        """Store a file, or everything inside a folder, in the run's artifact folder `folder` (None: the top).
+
+        A file that the server refuses is noted in `refused`, and the others are stored.
+        """
+        files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+        for file in files:
+            inside = file.relative_to(path).parent if path.is_dir() else Path()
+            place = Path(folder or "") / inside
+            with self.optional(run_id, (place / file.name).as_posix()):
+                self.client.log_artifact(run_id, str(file), None if place == Path() else place.as_posix())
+                self._sent.setdefault(run_id, set()).add(place / file.name)
 
     @wrap_errors()
-    def log_contents(self, run_id: str, files: Mapping[str, str | bytes]) -> None:
-        """Store contents under their artifact paths, text in UTF-8 (MLflow's `log_text` uses the locale's encoding)."""
+    def log_contents(self, run_id: str, files: Mapping[str, str | bytes], required: bool = False) -> None:
+        """Store contents under their artifact paths, text in UTF-8 (MLflow's `log_text` uses the locale's encoding).
+
+        Args:
+            run_id: of the run.
+            files: artifact path → content.
+            required: raise if the server refuses one; else it is noted in `refused`.
+        """
         with tempfile.TemporaryDirectory() as folder:
             for path, content in files.items():
                 file = Path(folder, path)
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", "replace"))
-            self.client.log_artifacts(run_id, folder)
+            if required:
+                self.client.log_artifacts(run_id, folder)
+                self._sent.setdefault(run_id, set()).update(map(Path, files))
+            else:
+                self.log_artifact(run_id, Path(folder))
+
+    @wrap_errors()
+    def check_uploads(self, run_id: str) -> None:
+        """Check that a server has the files of a run that were sent to it.
+
+        MLflow notices no error if a proxy answers an upload with a page and status 200.
+        """
+        sent = self._sent.pop(run_id, set())
+        if not is_server(self.uri):
+            return
+        for folder in sorted({path.parent for path in sent}):
+            place = None if folder == Path() else folder.as_posix()
+            stored = {Path(file.path) for file in self.client.list_artifacts(run_id, place)}
+            for path in sorted(path for path in sent - stored if path.parent == folder):
+                with self.optional(run_id, path.as_posix()):
+                    raise ServerError(f"MLflow: {PAGE}", PAGE)
+
+    @contextlib.contextmanager
+    def optional(self, run_id: str, path: str) -> Iterator[None]:
+        """Store an artifact inside: if the server refuses it, it is noted in `refused`, and nothing is raised.
+
+        Raises:
+            TrackingError: trying again may help: the server did not answer, or failed for the first or second time.
+        """
+        key = (run_id, path)
+        try:
+            with wrap_errors():
+                yield
+        except ServerError as error:
+            self._tries[key] += 1
+            answered = error.failure.status is not None
+            if not (error.failure.final or (answered and self._tries[key] >= _MAX_TRIES)):
+                raise
+            self.refused[key] = error.failure
+        else:
+            self.refused.pop(key, None)
 
     @wrap_errors()
     def log(self, run_id: str, tags: Mapping[str, str], metrics: Sequence[Metric] = ()) -> None:

@@ -31,13 +31,14 @@ def store_plan(experiment: Experiment, run: Run, plan: Mapping[str, Any]) -> Non
     trials = trials_of(experiment.client, experiment.id, parent)
     if not (first or trials):  # a new sweep, or its process died before it could store the plan
         experiment.log(parent, {schema.PLAN_SHA256: digest_of(plan)})
-        experiment.log_contents(parent, {schema.PLAN_FILE: json.dumps(plan, ensure_ascii=False, indent=2)})
+        plan_text = json.dumps(plan, ensure_ascii=False, indent=2)
+        experiment.log_contents(parent, {schema.PLAN_FILE: plan_text}, required=True)
         return
     recorded = run.data.tags.get(schema.PLAN_SHA256) or digest_of(first)
     if digest_of(plan) != (digest_of(changes[-1].plan) if changes else recorded):
         change = PlanChange(datetime.now(UTC), sum(map(_may_have_been_seen, trials)), plan)
         changed = schema.describe_changes([*changes, change])
-        experiment.log_contents(parent, {schema.PLAN_CHANGES_FILE: changed})
+        experiment.log_contents(parent, {schema.PLAN_CHANGES_FILE: changed}, required=True)
 
 
 def _may_have_been_seen(run: Run) -> bool:

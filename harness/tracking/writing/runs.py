@@ -18,7 +18,7 @@ from harness.tracking.checksums import with_checksums
 from harness.tracking.models import MODEL_FILES, store_checkpoint
 from harness.tracking.queries import search_runs
 from harness.tracking.records import Sample, TrialInfo
-from harness.tracking.store import wrap_errors
+from harness.tracking.store import unrepeated_requests, wrap_errors
 from harness.tracking.writing.descriptions import description_tags, trial_description
 from harness.tracking.writing.experiment import Experiment, clipped_tags
 
@@ -100,7 +100,8 @@ class RunWriter:
         run = self._find(key) if reopen else None
         if run is None:
             name = schema.clipped(info.name, schema.NAME_LIMIT)
-            run = client.create_run(self._experiment.id, schema.milliseconds() if at is None else at, tags, name)
+            with unrepeated_requests():  # after an error, the caller looks for the run by its key
+                run = client.create_run(self._experiment.id, schema.milliseconds() if at is None else at, tags, name)
             run_id = str(run.info.run_id)
         else:
             run_id = str(run.info.run_id)
@@ -189,16 +190,17 @@ class RunWriter:
             for file in sorted(path.glob("*.json")):
                 if file.name not in MODEL_FILES:  # the reports read it from the run's artifacts
                     experiment.log_artifact(run_id, file, path.name)
-            store_checkpoint(
-                experiment.client,
-                experiment.id,
-                run_id,
-                path,
-                name=f"{run.info.arm} seed {run.info.seed}",
-                params=schema.trial_params(run.info.config),
-                tags={schema.ARM: run.info.arm, schema.SEED: str(run.info.seed)},
-                losses=run.last.values(),
-            )
+            with experiment.optional(run_id, path.name):
+                store_checkpoint(
+                    experiment.client,
+                    experiment.id,
+                    run_id,
+                    path,
+                    name=f"{run.info.arm} seed {run.info.seed}",
+                    params=schema.trial_params(run.info.config),
+                    tags={schema.ARM: run.info.arm, schema.SEED: str(run.info.seed)},
+                    losses=run.last.values(),
+                )
 
     @wrap_errors()
     def end(self, run_id: str, outcome: Outcome, reason: str = "", at: int | None = None) -> None:
@@ -228,6 +230,7 @@ class RunWriter:
         tags |= description_tags(description, stored)
         tags = with_checksums(clipped_tags(tags), stored.get(schema.CHECKSUMS, ""), losses=last)
         log_traceback(experiment, run_id, reason)
+        experiment.check_uploads(run_id)
         self._send(run_id, run, tags)
         experiment.client.set_terminated(run_id, outcome.mlflow_status, end_time=self._happened(run, at))
         del self._open[run_id]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from harness.config.fingerprint import SET_ASIDE
 from harness.core import metrics
@@ -17,7 +17,7 @@ from harness.tracking.ownership import owner_of
 from harness.tracking.queries import history, refuse_altered, sweeps_of, trials_of
 from harness.tracking.records import SweepInfo
 from harness.tracking.schema import milliseconds
-from harness.tracking.store import SweepBusy, wrap_errors
+from harness.tracking.store import ServerError, SweepBusy, unrepeated_requests, wrap_errors
 from harness.tracking.writing import views
 from harness.tracking.writing.descriptions import description_tags, experiment_description, sweep_description
 from harness.tracking.writing.experiment import Experiment, clipped_tags
@@ -27,6 +27,7 @@ from harness.tracking.writing.runs import RunWriter, dataset_input, log_tracebac
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
+_CREATE_ATTEMPTS: Final = 3
 NOT_CLOSED = "its process ended without closing it"
 
 
@@ -71,7 +72,7 @@ class SweepWriter:
             earlier = sweeps_of(client, experiment.id)
             self.earlier_sweep = earlier[-1].info.run_id if earlier else ""
             refuse_altered(earlier)  # one of them may be this sweep
-            run = client.create_run(experiment.id, tags=with_checksums(tags), run_name=info.name)
+            run = self._create(info, with_checksums(tags))
             parent = str(run.info.run_id)
         else:
             refuse_altered([run])
@@ -98,9 +99,25 @@ class SweepWriter:
             experiment.client.log_inputs(parent, datasets=[dataset_input(info.data)])
         self._write_descriptions(parent)
         self.heartbeat(parent)
-        experiment.log_contents(parent, {schema.SWEEP_FILE: schema.describe(info), schema.SPEC_FILE: info.spec_text})
+        described = {schema.SWEEP_FILE: schema.describe(info), schema.SPEC_FILE: info.spec_text}
+        experiment.log_contents(parent, described, required=True)
         if code.dirty:
             experiment.log_contents(parent, {schema.PATCH_FILE: with_patch_line(code.patch)})
+        experiment.check_uploads(parent)
+
+    def _create(self, info: SweepInfo, tags: dict[str, str]) -> Run:
+        """Create a parent run. If the answer is lost, the run may exist: it is looked for before another attempt."""
+        for attempt in range(_CREATE_ATTEMPTS):
+            try:
+                with wrap_errors(), unrepeated_requests():
+                    return self._experiment.client.create_run(self._experiment.id, tags=tags, run_name=info.name)
+            except ServerError as error:
+                if error.failure.final or attempt == _CREATE_ATTEMPTS - 1:
+                    raise
+                created = self._find(info.identity)
+                if created is not None:
+                    return created
+        raise AssertionError
 
     @wrap_errors()
     def store_report(self, parent: str, answer: str, report: Path, verdicts: Mapping[str, str]) -> None:
@@ -113,6 +130,7 @@ class SweepWriter:
             verdicts: arm → verdict, of the arms that have one.
         """
         self._experiment.log_artifact(parent, report, schema.REPORT_FOLDER)
+        self._experiment.check_uploads(parent)
         text = "; ".join(f"{arm}: {verdict}" for arm, verdict in verdicts.items())
         tags = {schema.VERDICT: text or "none", schema.ANSWER: answer, schema.REPORT: str(report)}
         self._experiment.log(parent, tags)

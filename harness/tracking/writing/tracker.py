@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from harness.core.metrics import Point
 from harness.core.outcomes import Outcome
+from harness.core.secrets import without_secrets
+from harness.core.text import TRIES_AGAIN, listed
 from harness.tracking import provenance, schema
 from harness.tracking.artifacts import stored_plans
+from harness.tracking.migration import Announce
 from harness.tracking.reading import results
 from harness.tracking.records import ConfirmResult, SweepInfo, TrialInfo, TrialRecord
 from harness.tracking.store import wrap_errors
 from harness.tracking.writing.experiment import Experiment
 from harness.tracking.writing.runs import RunWriter
 from harness.tracking.writing.sweeps import SweepWriter
+
+_ID_CHARACTERS: Final = 12
+_NAMES_SHOWN: Final = 3
 
 
 class Tracker:
@@ -23,6 +31,7 @@ class Tracker:
     Args:
         name: of the experiment, see `Experiment`.
         uri: MLflow's tracking address.
+        announce: called with a line before the store of an older MLflow is converted; None: that is an error.
 
     Attributes:
         experiment: tags and artifacts of any run.
@@ -33,8 +42,8 @@ class Tracker:
         TrackingError: the store cannot be used. Every method raises it where the store refuses or does not answer.
     """
 
-    def __init__(self, name: str, uri: str | None = None) -> None:
-        self.experiment = Experiment(name, uri)
+    def __init__(self, name: str, uri: str | None = None, announce: Announce | None = None) -> None:
+        self.experiment = Experiment(name, uri, announce)
         self.runs = RunWriter(self.experiment)
         self.sweeps = SweepWriter(self.experiment, self.runs)
         self._code = provenance.CodeVersion()
@@ -64,6 +73,7 @@ class Tracker:
         Raises:
             SweepBusy: another process runs the sweep.
         """
+        info = replace(info, command=without_secrets(info.command))
         self._code = provenance.code_version()
         self._shared_tags = _shared_tags(self._code, info.command)
         return self.sweeps.begin(info, self._shared_tags)
@@ -103,6 +113,17 @@ class Tracker:
     def close_abandoned_runs(self, parent: str, outcomes: Mapping[str, Outcome] | None = None) -> int:
         """Close the child runs that a dead process left RUNNING; see `SweepWriter.close_abandoned_runs`."""
         return self.sweeps.close_abandoned_runs(parent, outcomes)
+
+    def refused_artifacts(self, run_id: str = "") -> list[str]:
+        """One line per reason why the server refused artifacts: of one run, or of all that this process wrote."""
+        by_reason: dict[str, list[str]] = {}
+        for (run, path), failure in self.experiment.refused.items():
+            if run_id in ("", run):
+                by_reason.setdefault(str(failure), []).append(f"{path} of run {run[:_ID_CHARACTERS]}")
+        return [
+            f"MLflow did not store {_shown_names(names)}: {reason}; {TRIES_AGAIN}"
+            for reason, names in by_reason.items()
+        ]
 
     # its runs ------------------------------------------------------------------------------------------------
 
@@ -171,6 +192,12 @@ class Tracker:
     def search_trials(self, parent: str, metric: str | None) -> list[TrialRecord]:
         """The sweep's runs that belong to an Optuna study, oldest first; with points of `metric` if one is given."""
         return results.search_trials(self.experiment.client, self.experiment.id, parent, metric)
+
+
+def _shown_names(names: list[str]) -> str:
+    if len(names) > _NAMES_SHOWN:
+        return f"{', '.join(names[:_NAMES_SHOWN])} and {len(names) - _NAMES_SHOWN} more"
+    return listed(names)
 
 
 def _shared_tags(code: provenance.CodeVersion, command: str) -> dict[str, str]:

@@ -40,3 +40,18 @@ def test_losses_by_position_as_a_frame(store: Store) -> None:
     empty = load_positions("no-positions", store.uri)
     assert empty.empty
     assert list(empty.columns) == list(frame.columns)
+
+
+@pytest.mark.parametrize("older", [False, True], ids=["stored now", "stored by an older version"])
+def test_a_password_in_the_command_is_neither_stored_nor_read(
+    older: bool, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"secret-{older}".lower()
+    command = "python -m harness.sweep x.yaml --storage postgresql://me:hunter2@host/db"
+    with monkeypatch.context() as patch:
+        if older:
+            patch.setattr("harness.tracking.writing.tracker.without_secrets", str)
+        parent = Tracker(name, store.uri).open_sweep(dataclasses.replace(sweep_info(name), command=command))
+    assert load_sweep(name, store.uri).command == command.replace("hunter2", "***")
+    stored = str(store.client.get_run(parent).to_dictionary())
+    assert ("hunter2" in stored) is older

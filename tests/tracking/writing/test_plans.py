@@ -52,7 +52,7 @@ def test_the_plan_is_stored_before_any_trial(store: Store) -> None:
 
 
 def test_no_trial_starts_if_the_plan_cannot_be_stored(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise TrackingError("the store is full")
 
     info = sweep_info("unplanned")
