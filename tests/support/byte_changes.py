@@ -141,7 +141,9 @@ def change_bytes(folder: Path, changes: int, seed: int) -> Found:
         found.files[file.path.suffix or file.path.name] += 1
         if result == "WRONG":
             name = file.path.relative_to(folder)
-            found.errors.append(f"{name}: byte {place} changed from {whole[place]} to {byte} is loaded without a word")
+            found.errors.append(
+                f"{name}: byte {place} changed from {whole[place]} to {byte} is loaded without an error or warning"
+            )
     return found
 
 
