@@ -28,4 +28,5 @@ def test_which_outcomes_are_retried_results_or_failures() -> None:
 
 
 def test_exit_codes_are_those_of_a_shell() -> None:
-    assert [int(code) for code in Exit] == [1, 2, 3, 128 + signal.SIGINT, 128 + signal.SIGTERM]
+    stopped = [128 + number for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)]
+    assert [int(code) for code in Exit] == [1, 2, 3, *stopped]
