@@ -71,7 +71,7 @@ def _revision(uri: str) -> tuple[str | None, bool]:
     from alembic.migration import MigrationContext
     from sqlalchemy import create_engine, inspect
 
-    engine = create_engine(uri, connect_args={"timeout": _LOCK_SECONDS} if sqlite_file(uri) else {})
+    engine = create_engine(uri)
     try:
         with engine.connect() as connection:
             revision = MigrationContext.configure(connection).get_current_revision()
