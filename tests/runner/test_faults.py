@@ -435,8 +435,8 @@ def test_10_ctrl_c_and_sigterm(stopped: Stopped) -> None:
         assert "2 interrupted runs to resume" in said
 
 
-# A sweep with many failures: two thirds of its learning rates are too high, every other trial asks for a GPU that does
-# not exist, and one arm would need 64 TiB.
+# A sweep with many failures: two thirds of its learning rates are too high, every other trial asks for a GPU that was
+# there when the command started and is gone in the workers, and one arm would need 64 TiB.
 
 FAILING = """\
 name: tiny
@@ -465,7 +465,12 @@ Failing = tuple[Sandbox, Command]
 @pytest.fixture(scope="module")
 def failing(tmp_path_factory: pytest.TempPathFactory) -> Failing:
     sandbox = Sandbox(tmp_path_factory.mktemp("failing"), FAILING)
-    with sandbox.start("tiny.yaml", "--workers", "1", environment={**os.environ, "CUDA_VISIBLE_DEVICES": ""}) as sweep:
+    script = (
+        "from harness.runner import devices; devices.available_devices = lambda: ('cuda', 'cpu');"
+        "from harness.sweep import app; app()"
+    )
+    command = [sys.executable, "-c", script, "tiny.yaml", "--workers", "1"]
+    with Command(command, sandbox.folder, {**os.environ, "CUDA_VISIBLE_DEVICES": ""}) as sweep:
         sweep.ended()
     return sandbox, sweep
 
