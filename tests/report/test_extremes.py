@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
@@ -49,6 +50,7 @@ def _texts(folder: Path, losses: Losses, delta: float | None) -> dict[str, str]:
     return {"terminal": terminal.getvalue(), "page": page, "next": "\n".join(steps)}
 
 
+@pytest.mark.slow
 @settings(
     max_examples=12,
     deadline=None,
