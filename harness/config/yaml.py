@@ -127,7 +127,7 @@ class _Reader:
             self.add_fields(other, path, plain, merges + 1)
 
     def merged_mappings(self, node: Node, line: int, path: str) -> list[MappingNode]:
-        """The mappings that `<<` names: one, or a list of which the first has priority."""
+        """The mappings under `<<`: one, or a list. Of a key that several have, the first one counts."""
         nodes = node.value if isinstance(node, SequenceNode) else [node]
         wrong = [one for one in nodes if not isinstance(one, MappingNode)]
         if wrong:

@@ -226,7 +226,7 @@ class SweepController:
             self.pool.stop(job)
 
     def _report_to_study(self, running: Running, point: Point) -> bool:
-        """Report a point's value of the objective, if it has one; whether the pruner wants the trial stopped."""
+        """Report a point's objective value to Optuna, if it has one. Returns whether the pruner stops the trial."""
         trial, value = running.task.trial, curve_value(point, self.spec.objective.metric)
         if trial is None or value is None:
             return False

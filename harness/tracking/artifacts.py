@@ -80,7 +80,7 @@ def read_patch(client: MlflowClient, run: Run) -> str:
 
 
 def damaged(run: Run, path: str, why: str) -> str:
-    """The beginning of a message about a damaged artifact."""
+    """The name of a damaged artifact and of its run, for the start of a message."""
     return f"{path} of the run {run.info.run_id} {why} (damaged file)"
 
 

@@ -144,7 +144,7 @@ def _is_current(store: sqlite3.Connection) -> bool:
 
 
 def _refuse_if_used(store: sqlite3.Connection, file: Path) -> None:
-    """Raise `SweepBusy` if a sweep on this machine writes to the store, perhaps with the older MLflow."""
+    """Raise `SweepBusy` if a sweep on this machine writes to the store; it may use the older MLflow."""
     query = "select tags.value from tags join runs using (run_uuid) where tags.key = ? and runs.status = 'RUNNING'"
     for (owner,) in store.execute(query, (schema.PROCESS,)).fetchall():
         if owner != provenance.process_name() and provenance.is_running(owner):

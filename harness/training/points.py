@@ -52,7 +52,7 @@ class PointsFile:
         return str(described.get("file", "")) if isinstance(described, dict) else ""
 
     def extend(self, points: Sequence[Point]) -> None:
-        """Append those of a run's points that the file does not hold yet, and flush them to disk.
+        """Append the points that are not in the file yet, and flush them to disk.
 
         Raises:
             OSError: they cannot be written; the earlier ones are intact.

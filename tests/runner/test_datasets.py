@@ -1,4 +1,4 @@
-"""The corpora of a sweep, and what a user is told about them."""
+"""The corpora of a sweep, and the messages about them."""
 
 from __future__ import annotations
 

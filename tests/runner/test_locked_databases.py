@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,31 @@ SMALL = SPEC.replace("6_144", "2_048").replace("trials: 2", "trials: 1")
 SECONDS = 4.0
 
 
+def lock_at_first_call(
+    monkeypatch: pytest.MonkeyPatch,
+    place: type,
+    function: str,
+    file: Path,
+    kind: str,
+    seconds: float,
+    then: Callable[[], None] = lambda: None,
+) -> list[subprocess.Popen[str]]:
+    """Lock a database when a method is called first; returns a list that will have the process with the lock."""
+    original = getattr(place, function)
+    holders: list[subprocess.Popen[str]] = []
+
+    def with_lock(*arguments: Any, **options: Any) -> Any:
+        if not holders:
+            holders.append(lock_for(file, kind, seconds))
+            assert holders[0].stdout is not None and holders[0].stdout.readline() == "locked\n"
+            then()
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(place, function, with_lock)
+    monkeypatch.setattr(waiting, "_BUSY_SECONDS", 0.2)
+    return holders
+
+
 @pytest.mark.parametrize(
     ("name", "place", "function"),
     [
@@ -37,18 +63,7 @@ def test_a_sweep_waits_for_a_locked_database(
     name: str, place: type, function: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sandbox = Sandbox(tmp_path, SMALL)
-    file = tmp_path / "mlruns" / name
-    original = getattr(place, function)
-    holders: list[subprocess.Popen[str]] = []
-
-    def with_lock(*arguments: Any, **options: Any) -> Any:
-        if not holders:
-            holders.append(lock_for(file, "exclusive", SECONDS))
-            assert holders[0].stdout is not None and holders[0].stdout.readline() == "locked\n"
-        return original(*arguments, **options)
-
-    monkeypatch.setattr(place, function, with_lock)
-    monkeypatch.setattr(waiting, "_BUSY_SECONDS", 0.2)
+    holders = lock_at_first_call(monkeypatch, place, function, tmp_path / "mlruns" / name, "exclusive", SECONDS)
     monkeypatch.setattr(waiting, "NOTE_SECONDS", 0.5)
     done = call(sandbox, "tiny.yaml", "--workers", "1")
     holders[0].communicate()
@@ -62,17 +77,8 @@ def test_a_sweep_waits_for_a_locked_database(
 
 def test_a_lock_that_stays_ends_the_sweep_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sandbox = Sandbox(tmp_path, SMALL)
-    holders: list[subprocess.Popen[str]] = []
-    original = ArmStudy.ask
-
-    def with_lock(self: ArmStudy) -> Any:
-        if not holders:
-            holders.append(lock_for(tmp_path / "mlruns" / "optuna.db", "immediate", 600.0))
-            assert holders[0].stdout is not None and holders[0].stdout.readline() == "locked\n"
-        return original(self)
-
-    monkeypatch.setattr(ArmStudy, "ask", with_lock)
-    monkeypatch.setattr(waiting, "_BUSY_SECONDS", 0.2)
+    file = tmp_path / "mlruns" / "optuna.db"
+    holders = lock_at_first_call(monkeypatch, ArmStudy, "ask", file, "immediate", 600.0)
     monkeypatch.setattr(waiting, "LOCK_SECONDS", 1.0)
     try:
         done = call(sandbox, "tiny.yaml", "--workers", "1")
@@ -89,18 +95,10 @@ def test_a_lock_that_stays_ends_the_sweep_in_one_sentence(tmp_path: Path, monkey
 
 def test_a_sweep_that_is_stopped_while_a_database_is_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sandbox = Sandbox(tmp_path, SMALL)
-    holders: list[subprocess.Popen[str]] = []
-    original = ArmStudy.ask
-
-    def with_lock(self: ArmStudy) -> Any:
-        if not holders:
-            holders.append(lock_for(tmp_path / "mlruns" / "optuna.db", "immediate", 600.0))
-            assert holders[0].stdout is not None and holders[0].stdout.readline() == "locked\n"
-            os.kill(os.getpid(), signal.SIGTERM)
-        return original(self)
-
-    monkeypatch.setattr(ArmStudy, "ask", with_lock)
-    monkeypatch.setattr(waiting, "_BUSY_SECONDS", 0.2)
+    file = tmp_path / "mlruns" / "optuna.db"
+    holders = lock_at_first_call(
+        monkeypatch, ArmStudy, "ask", file, "immediate", 600.0, lambda: os.kill(os.getpid(), signal.SIGTERM)
+    )
     monkeypatch.setattr(signals, "SECONDS_AFTER_SIGNAL", 1.0)
     try:
         done = call(sandbox, "tiny.yaml", "--workers", "1")

@@ -55,7 +55,7 @@ def server_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 
 
 def free_port() -> int:
-    """A port of this machine that nothing listens on."""
+    """A free port of this machine."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])

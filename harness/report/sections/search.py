@@ -61,7 +61,7 @@ def search_section(evidence: Evidence) -> Section | None:
 
 
 def _sampler_words(evidence: Evidence) -> str:
-    """How many points were chosen without results, for a sampler that uses them."""
+    """How many points were chosen at random, for a sampler that learns from results."""
     study, counts = evidence.record.study, evidence.unmodelled
     if not counts:
         return ""

@@ -48,7 +48,7 @@ class MlflowPages:
 
     @property
     def instructions(self) -> str:
-        """How the reader opens a run, as a sentence."""
+        """A sentence that tells the reader how to open a run."""
         if self.server:
             return f"All runs are on the MLflow server {self.server}; each run id links to its page."
         if not self.experiment_id:
