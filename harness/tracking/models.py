@@ -73,7 +73,8 @@ def store_checkpoint(
     losses = list(losses)
     found = client.get_run(run)
     if not (found.outputs and found.outputs.model_outputs):  # MLflow refuses a second output of the same model
-        client.log_outputs(run, [LoggedModelOutput(model.model_id, max((one.step for one in losses), default=0))])
+        with unrepeated_requests():  # after an error, the next attempt looks for the output
+            client.log_outputs(run, [LoggedModelOutput(model.model_id, max((one.step for one in losses), default=0))])
     dataset = _dataset(found)
     linked = [
         Metric(one.key, one.value, one.timestamp, one.step, model.model_id, *dataset, run_id=run) for one in losses

@@ -155,8 +155,11 @@ class Terminal:
     def _read(self) -> None:
         """Read what is printed, as a terminal does; else the command waits."""
         while not self._closing.is_set():
-            if self._ours in select.select([self._ours, self._wake[0]], [], [])[0] and not os.read(self._ours, 1 << 16):
-                return
+            if self._ours in select.select([self._ours, self._wake[0]], [], [])[0]:
+                try:
+                    os.read(self._ours, 1 << 16)
+                except OSError:  # Linux answers so once no process has the terminal open
+                    return
 
     def close(self) -> None:
         """Close the terminal: the kernel sends SIGHUP to all processes in it."""
