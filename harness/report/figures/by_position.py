@@ -24,7 +24,7 @@ def losses_by_position(evidence: Evidence) -> Drawing | None:
     if not drawn:
         return None
     with style("loss-by-position"):
-        figure = Figure(figsize=(WIDTH, 3.4 + 0.18 * legend_rows(drawn)), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 3.4 + 0.18 * legend_rows(drawn)))
         ax = figure.subplots()
         for arm in drawn:
             lines = [octaves(run["loss"].to_numpy(float)) for _, run in chosen[chosen["arm"] == arm].groupby("run_id")]

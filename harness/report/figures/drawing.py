@@ -17,7 +17,9 @@ from typing import Any, Final
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 PALETTE: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 DASHES: Final = ("-", "--", ":", "-.")  # the seventh arm has the first colour again, dashed
@@ -100,6 +102,10 @@ def as_arm(ax: Axes, index: int) -> Iterator[None]:
 
 def drawing(figure: Figure, name: str, title: str, caption: str) -> Drawing:
     """Turn a matplotlib figure into a `Drawing`; call it inside `style(name)`."""
+    FigureCanvasSVG(figure)  # whose text sizes the layout uses
+    figure.set_dpi(72)  # as in SVG
+    if any(ax.get_subplotspec() for ax in figure.axes):  # else the axes have places of their own
+        ConstrainedLayoutEngine().execute(figure)  # `savefig` would draw the whole figure once more to do it
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     document = buffer.getvalue()

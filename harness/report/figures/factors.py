@@ -52,7 +52,7 @@ def interaction_drawing(evidence: Evidence) -> Drawing | None:
     wide = columns > 1 or panels[shown[0]][..., 0].size > _CROWDED
     legend = max(_legend_rows(found, _sides(panels[axes], axes)[1]) for axes in shown)
     with style("interactions"):
-        figure = Figure(figsize=(WIDTH if wide else 5.6, (2.6 + 0.18 * legend) * rows), layout="constrained")
+        figure = Figure(figsize=(WIDTH if wide else 5.6, (2.6 + 0.18 * legend) * rows))
         grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
         for ax, axes in zip(grid.flat, shown, strict=False):
             _panel(ax, found, axes, panels[axes])

@@ -27,7 +27,7 @@ def final_losses(evidence: Evidence) -> Drawing | None:
         return None
     paired = bool(comparison["pairs"].sum())
     with style("final-loss"):
-        figure = Figure(figsize=(WIDTH, 1.15 + 0.42 * len(arms)), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 1.15 + 0.42 * len(arms)))
         axes = figure.subplots(1, 1 + paired, sharey=True, squeeze=False)[0]
         seeds = {arm: chosen[chosen["arm"] == arm].set_index("seed")[metric].dropna() for arm in arms}
         lost = comparison["diverged"] > 0

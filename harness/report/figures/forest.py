@@ -37,7 +37,7 @@ def forest(comparison: pd.DataFrame) -> Drawing | None:
     whose = f"that of {label(base)}" if len(bases) == 1 else "that of the sweep's own baseline"
     delta = float(comparison["delta"].max())
     with style("forest"):
-        figure = Figure(figsize=(WIDTH, 0.95 + _ROW * len(arms)), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 0.95 + _ROW * len(arms)))
         ax = figure.subplots()
         if math.isfinite(delta):
             ax.axvspan(-delta, delta, color=INK, alpha=0.08, linewidth=0)

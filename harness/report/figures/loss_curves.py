@@ -90,7 +90,7 @@ def loss_curves(evidence: Evidence, axis: Axis = AXES[0]) -> Drawing | None:
     name = "loss-curves" if axis == AXES[0] else f"loss-curves-{axis.name}"
     both = len(sides) > 1
     with style(name):
-        figure = Figure(figsize=(WIDTH, 3.3 + 0.18 * legend_rows(drawn)), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 3.3 + 0.18 * legend_rows(drawn)))
         axes = figure.subplots(1, len(sides) + both, squeeze=False)[0]
         cut, scaled = 0.0, False
         for ax, (side, title) in zip(axes, sides, strict=False):

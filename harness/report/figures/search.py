@@ -57,9 +57,7 @@ def tuning(evidence: Evidence) -> Drawing | None:
     # Values above the axes are drawn at the top, one row per arm, because arms often try the same settings.
     edges = {arm: high + pad * (1 + min(0.5, 3 / len(arms)) * index) for index, arm in enumerate(arms)}
     with style("tuning"):
-        figure = Figure(
-            figsize=(WIDTH if columns > 1 else 5.6, 2.7 * rows + 0.18 * legend_rows(drawn)), layout="constrained"
-        )
+        figure = Figure(figsize=(WIDTH if columns > 1 else 5.6, 2.7 * rows + 0.18 * legend_rows(drawn)))
         grid = figure.subplots(rows, columns, squeeze=False)
         for ax, path in zip(grid.flat, paths, strict=False):
             _dimension(ax, explored, arms, path, tune[path], metric, edges)
@@ -205,7 +203,7 @@ def expected_best_curves(evidence: Evidence) -> Drawing | None:
     bands = evidence.expected_best_bands
     with style("search-luck"):
         if len(lines) <= _TOGETHER:
-            figure = Figure(figsize=(WIDTH * 0.75, 3.0 + 0.18 * legend_rows(list(lines))), layout="constrained")
+            figure = Figure(figsize=(WIDTH * 0.75, 3.0 + 0.18 * legend_rows(list(lines))))
             panels = [figure.subplots()]
             for arm, line in lines.items():
                 _draw_expected_best(panels[0], line, bands[arm], arm, arms.index(arm))
@@ -278,7 +276,7 @@ def _panels(number_of: int, height: float) -> tuple[Figure, list[Axes]]:
     """A figure of panels with shared axes, up to three in a row, each `height` inches high. Call it inside `style`."""
     columns = min(number_of, 3)
     rows = math.ceil(number_of / columns)
-    figure = Figure(figsize=(min(WIDTH, 1.6 + _PANEL * columns), 0.35 + height * rows), layout="constrained")
+    figure = Figure(figsize=(min(WIDTH, 1.6 + _PANEL * columns), 0.35 + height * rows))
     grid = list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
     for ax in grid[number_of:]:
         ax.set_visible(False)

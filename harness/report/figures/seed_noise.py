@@ -34,7 +34,7 @@ def detectable_sizes(evidence: Evidence) -> Drawing | None:
     last = _TICKS[-1] if needed > _TICKS[-1] else next(tick for tick in _TICKS if tick >= max(20, needed))
     seeds = list(range(_TICKS[0], last + 1))
     with style("seed-noise"):
-        figure = Figure(figsize=(0.85 * WIDTH, 3.0), layout="constrained")
+        figure = Figure(figsize=(0.85 * WIDTH, 3.0))
         ax = figure.subplots()
         for index, (found, name) in enumerate(
             ((unpaired_detectable_effect, "different seeds (unpaired)"), (detectable_effect, "same seeds (paired)"))
