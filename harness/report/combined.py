@@ -11,6 +11,7 @@ from typing import Final
 import pandas as pd
 
 from harness.analysis.comparison import intervals
+from harness.analysis.evidence import Evidence
 from harness.core import metrics
 from harness.core.text import listed, plural
 from harness.report.figures.drawing import Drawing
@@ -23,7 +24,7 @@ from harness.report.tables.comparison import seeds_cells, verdict_cells
 from harness.report.tables.differences import same_everywhere
 from harness.report.tables.table import ARM, Cell, Column, Row, Table, formatted, table_with_runs, with_half_widths
 from harness.report.text.numbers import signed, significant
-from harness.report.write import ReportFiles, read_sweep, without_formulas, write_files
+from harness.report.write import ReportFiles, content_of, read_sweep, without_formulas, write_files
 from harness.tracking import TrackingError
 
 _LONGEST_NAME: Final = 120  # characters of a folder's name
@@ -49,12 +50,12 @@ def write_reports(
     """
     if len(names) < 2 or len(set(names)) < len(names):
         raise TrackingError(f"names: found {listed(names) if names else 'none'}; allowed: two or more different sweeps")
-    read = [read_sweep(name, uri, patch=patch) for name in names]
-    contents = [content for content, _ in read]
-    if reasons := list(_obstacles(contents)):
+    read = [read_sweep(name, uri) for name in names]
+    if reasons := list(_obstacles([evidence for evidence, _ in read])):
         raise TrackingError(f"{listed(names)} cannot be in one report: {'; '.join(reasons)}")
+    contents = [content_of(evidence, uri, patch) for evidence, _ in read]
     folder = out / folder_name(names)
-    for content, curves in read:
+    for content, (_, curves) in zip(contents, read, strict=True):
         write_files(content, curves, folder / content.record.name)
     return _write(contents, folder)
 
@@ -70,12 +71,12 @@ def folder_name(names: Sequence[str]) -> str:
     return f"{names[0][:60]}+{len(names) - 1}-more-{hashlib.sha256(joined.encode()).hexdigest()[:8]}"
 
 
-def _obstacles(contents: Sequence[Content]) -> Iterator[str]:
+def _obstacles(sweeps: Sequence[Evidence]) -> Iterator[str]:
     """The reasons why sweeps cannot be compared: different validation targets or metrics."""
-    first, *others = (content.record for content in contents)
-    for content in contents:
-        if content.evidence.metric != metrics.VAL_LOSS or not content.evidence.ranked:
-            yield f"{content.record.name} compares tokenizers or texts, so its arms have no common loss"
+    first, *others = (evidence.record for evidence in sweeps)
+    for evidence in sweeps:
+        if evidence.metric != metrics.VAL_LOSS or not evidence.ranked:
+            yield f"{evidence.record.name} compares tokenizers or texts, so its arms have no common loss"
     for other in others:
         facts = (
             ("texts", "sha256", lambda value: str(value)[:8]),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import pandas as pd
 
-from harness.analysis.evidence import read_evidence
+from harness.analysis.evidence import Evidence, read_evidence
 from harness.core import metrics
 from harness.core.files import write_text
 from harness.core.gc_pause import gc_paused
@@ -83,15 +83,13 @@ def write_report(
             somebody else.
     """
     check_folder(out / experiment)
-    content, curves = read_sweep(experiment, uri, sweep, patch)
-    return write_files(content, curves, out / experiment)
+    evidence, curves = read_sweep(experiment, uri, sweep)
+    return write_files(content_of(evidence, uri, patch), curves, out / experiment)
 
 
 @gc_paused()
-def read_sweep(
-    experiment: str, uri: str | None = None, sweep: str | None = None, patch: bool = False
-) -> tuple[Content, pd.DataFrame]:
-    """The content of a sweep's report, and its curves. Arguments and errors are those of `write_report`."""
+def read_sweep(experiment: str, uri: str | None = None, sweep: str | None = None) -> tuple[Evidence, pd.DataFrame]:
+    """The statistics of a sweep, and its curves. Arguments and errors are those of `write_report`."""
     if not _FOLDER_NAME.fullmatch(experiment):
         raise TrackingError(f"experiment: found {experiment!r}; allowed: letters, digits, - and _")
     record = load_sweep(experiment, uri, sweep)
@@ -103,14 +101,20 @@ def read_sweep(
         raise TrackingError(f"the sweep {record.run_id} of {experiment!r} has no run with a loss yet, {why}")
     compares_context = "model.context_length" in record.compare
     positions = load_positions(experiment, uri, record.run_id) if compares_context else None
-    content = assemble(
-        read_evidence(record, runs, curves, positions),
+    return read_evidence(record, runs, curves, positions), curves
+
+
+@gc_paused()
+def content_of(evidence: Evidence, uri: str | None = None, patch: bool = False) -> Content:
+    """The content of a sweep's report, with its figures. Arguments are those of `write_report`."""
+    record = evidence.record
+    return assemble(
+        evidence,
         lambda run_id: load_samples(run_id, uri),
         ui_command(uri),
         lambda run_id: load_passage(run_id, uri),
         load_patch(record.run_id, uri) if record.dirty and patch else "",
     )
-    return content, curves
 
 
 @gc_paused()

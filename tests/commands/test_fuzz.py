@@ -76,13 +76,13 @@ def check(raw: bytes, *arguments: str) -> int:
 
 
 @given(text=changed_values())
-@examples(50)
+@examples(30)
 def test_specs_with_other_values(text: str, folder: Path) -> None:
     check(text.encode("utf-8", "surrogatepass"))
 
 
 @given(text=changed_texts())
-@examples(45)
+@examples(25)
 def test_specs_with_broken_yaml(text: str, folder: Path) -> None:
     check(text.encode("utf-8", "surrogatepass"))
 
@@ -253,7 +253,7 @@ def test_any_bytes_as_a_description(raw: bytes, checkpoint: tuple[bytes, bytes])
 
 
 @given(data=st.data())
-@examples(45)
+@examples(25)
 def test_a_description_with_other_values(data: st.DataObject, checkpoint: tuple[bytes, bytes]) -> None:
     description = json.loads(checkpoint[0])
     section = data.draw(st.sampled_from(["model", "train", "data", None]))

@@ -52,7 +52,7 @@ def _texts(folder: Path, losses: Losses, delta: float | None) -> dict[str, str]:
 
 @pytest.mark.slow
 @settings(
-    max_examples=12,
+    max_examples=5,
     deadline=None,
     phases=[Phase.explicit, Phase.generate],  # a smaller example is not worth minutes of drawing
     suppress_health_check=[HealthCheck.function_scoped_fixture],

@@ -22,7 +22,7 @@ from sandbox import SPEC, Sandbox
 pytestmark = pytest.mark.slow
 
 SMALL = SPEC.replace("6_144", "2_048").replace("trials: 2", "trials: 1")
-SECONDS = 4.0
+SECONDS = 2.0
 
 
 def lock_at_first_call(

@@ -42,6 +42,7 @@ from harness.tracking import (
 from harness.tracking.outbox.unfinished import UnfinishedRun, unfinished_runs
 from harness.training.environment import Environment
 from harness.training.resume import State, States
+from in_process import call
 from repositories import make_repository
 from sandbox import Sandbox, saved, workers_of
 
@@ -179,7 +180,7 @@ def make_sweeps(folder: Path) -> None:
     (sandbox.folder / "a.txt").write_text("two\n")
     (sandbox.folder / "long.yaml").write_text(LONGER, "utf-8")
     for arguments in (("tiny.yaml", "--plan"), ("tiny.yaml",), ("tiny.yaml", *CHANGED_PLAN)):
-        done = sandbox.run(*arguments)
+        done = call(sandbox, *arguments)
         assert done.returncode == 0, done.stdout + done.stderr
     work = sandbox.folder / "mlruns" / "long.work"
     with sandbox.start("long.yaml", "--workers", "2") as sweep:

@@ -2,7 +2,7 @@
 
 A separate process imports torch, MLflow and Optuna again, and so does each of its workers. Tests of signals, of exit
 codes as a shell sees them and of start-up need that (`sandbox.Sandbox.run`); tests of what a sweep decides, stores and
-reports do not.
+reports do not. Reports have no figures unless a test asks for them: drawing them takes half the time of a small sweep.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from mlflow.tracking._tracking_service import utils
 from typer.testing import CliRunner
 
 import harness.runner.session as session
+from harness.report.figures import registry
 from harness.workers.messages import Job
 from harness.workers.pool import LocalPool
 from sandbox import Sandbox
@@ -61,7 +62,7 @@ def shared_pool(workers: int, threads: int, patience: float) -> SharedPool:
 
 
 @contextlib.contextmanager
-def _as_a_command(folder: Path, arguments: list[str]) -> Iterator[None]:
+def _as_a_command(folder: Path, arguments: list[str], figures: bool) -> Iterator[None]:
     """This process as a new one would be: its folder, its arguments, its caches; its signal handlers are restored."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     handlers = [signal.getsignal(number) for number in numbers]
@@ -69,7 +70,11 @@ def _as_a_command(folder: Path, arguments: list[str]) -> Iterator[None]:
     sys.argv = ["harness", *arguments]
     utils._artifact_repos_cache.clear()  # the addresses of runs that this process has used, maybe in another folder
     try:
-        with contextlib.chdir(folder), mock.patch.object(session, "LocalPool", shared_pool):
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(contextlib.chdir(folder))
+            stack.enter_context(mock.patch.object(session, "LocalPool", shared_pool))
+            if not figures:
+                stack.enter_context(mock.patch.multiple(registry, FIGURES={}, AXES=()))
             yield
     finally:
         sys.argv = argv
@@ -78,16 +83,20 @@ def _as_a_command(folder: Path, arguments: list[str]) -> Iterator[None]:
 
 
 def call(
-    sandbox: Sandbox, *arguments: str, module: str = "harness.sweep", encoding: str = "utf-8"
+    sandbox: Sandbox,
+    *arguments: str,
+    module: str = "harness.sweep",
+    encoding: str = "utf-8",
+    figures: bool = False,
 ) -> subprocess.CompletedProcess[str]:
-    """Like `sandbox.run`, but in this process, on a terminal of this encoding.
+    """Like `sandbox.run`, but in this process, on a terminal of this encoding, by default without figures.
 
     Raises:
         BaseException: whatever the command let through; a traceback is no result.
     """
     command = list(arguments or ("tiny.yaml",))
     app: Any = importlib.import_module(module).app
-    with _as_a_command(sandbox.folder, command):
+    with _as_a_command(sandbox.folder, command, figures):
         done = CliRunner(encoding).invoke(app, command)
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception

@@ -18,6 +18,7 @@ from typing import Final
 
 import pytest
 
+from empty_store import copy_empty_store
 from sandbox import Command
 
 LOGIN_PAGE: Final = "<!DOCTYPE html><html><body><form>Please log in</form></body></html>"
@@ -26,6 +27,8 @@ LOGIN_PAGE: Final = "<!DOCTYPE html><html><body><form>Please log in</form></body
 @contextmanager
 def mlflow_server(folder: Path, port: int) -> Iterator[None]:
     """MLflow's server on a SQLite store; it answers inside the context and is stopped afterwards."""
+    if not (folder / "server.db").exists():
+        copy_empty_store(folder / "server.db")
     options = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     options += [
         "--backend-store-uri",

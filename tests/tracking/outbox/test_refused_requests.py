@@ -100,7 +100,7 @@ def sent(name: str, proxy: Proxy, folder: Path, attempts: int) -> tuple[str, lis
 
 @given(first=st.integers(0, 60), count=st.integers(1, 9), fault=st.sampled_from(sorted(FAULTS)))
 @settings(
-    max_examples=20,
+    max_examples=8,
     deadline=None,
     phases=(Phase.explicit, Phase.generate),
     suppress_health_check=[HealthCheck.function_scoped_fixture],
