@@ -35,7 +35,8 @@ C_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 @pytest.fixture(scope="module")
 def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Sandbox:
     """A finished sweep that was run on a terminal that has ASCII only."""
-    found = Sandbox(tmp_path_factory.mktemp("sweep"), SPEC)
+    folder = tmp_path_factory.mktemp("sweep")
+    found = Sandbox(folder, SPEC.replace("Grüße", f"{folder}/Grüße"))  # the workers run in another folder
     (found.folder / "Grüße ± Δ.txt").write_text(TEXT, "utf-8")
     done = call(found, "tiny.yaml", encoding="ascii")
     assert done.returncode == 0, done.stderr

@@ -76,7 +76,7 @@ class Pages:
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
     sandbox = Sandbox(tmp_path_factory.mktemp("pages"), SPEC)
-    done = call(sandbox, "tiny.yaml")
+    done = call(sandbox, "tiny.yaml", figures=True)
     assert done.returncode == 0, done.stdout + done.stderr
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
