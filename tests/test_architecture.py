@@ -197,6 +197,7 @@ def test_the_experiments_that_were_asked_for_are_there() -> None:
     assert names >= {"dropout", "context_length", "qkv_bias", "learning_rate", "search", "gpt2_124m"}
 
 
+@pytest.mark.slow
 def test_training_and_reading_a_checkpoint_need_no_compiler(tmp_path: Path) -> None:
     """Its import takes a worker longer than torch's own."""
     code = """

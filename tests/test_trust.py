@@ -6,9 +6,13 @@ was changed and that no secret was written or printed.
 
 from __future__ import annotations
 
+import pytest
+
 from trust import Home, finished, finished_project, home
 
 __all__ = ["finished", "finished_project", "home"]
+
+pytestmark = pytest.mark.slow
 
 # --- folders of the user's own ---------------------------------------------------------------------------------------
 

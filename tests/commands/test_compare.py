@@ -36,6 +36,7 @@ def compared(store: tuple[str, list[str]], *arguments: str, width: int = 100) ->
     return done.exit_code, done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_the_differences_between_two_runs_are_shown(store: tuple[str, list[str]]) -> None:
     code, text, _ = compared(store, "seed 1", store[1][1])
     assert code == 0

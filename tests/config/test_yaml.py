@@ -53,6 +53,7 @@ def test_a_text_that_is_not_a_yaml_mapping_gives_one_line(text: str, message: st
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_invalid_dates_and_numbers_are_reported_with_other_mistakes() -> None:
     document = parse_yaml("a: 2024-13-45\nb: !!int abc\nc: 1\nc: 2\n", "f")
     assert [str(problem) for problem in document.problems] == [

@@ -132,6 +132,7 @@ study: {seeds: 2}
 """
 
 
+@pytest.mark.slow
 def test_markup_and_control_characters_in_values_are_shown_literally(folder: Path) -> None:
     (folder / "[").mkdir()
     for name in ("[/x].txt", "\x1b[31mred\nline\r\x07", "<b>:smile:<b>", "\u202eabc"):

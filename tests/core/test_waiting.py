@@ -118,6 +118,7 @@ def test_other_errors_are_not_repeated(file: Path) -> None:
                 database.cursor().execute("select * from missing")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["exclusive", "immediate"])
 def test_both_stores_wait(kind: str, tmp_path: Path) -> None:
     copy_empty_store(tmp_path / "mlflow.db")

@@ -13,6 +13,7 @@ from harness.cost.history import KEPT_ESTIMATES, Estimates
 from helpers import small_config
 
 
+@pytest.mark.slow
 def test_a_configuration_is_measured_in_separate_processes() -> None:
     config = small_config(sample={"prompt": "a", "max_new_tokens": 2}, train_eval_tokens=64)
     ((speed,), (other,)) = measure_in_processes([Workload(config, 5, 200)], copies=2, patience=300)
@@ -26,6 +27,7 @@ def test_a_configuration_is_measured_in_separate_processes() -> None:
         assert one["state_seconds"] == one["peak_flops"] == 0  # measured only with `full`
 
 
+@pytest.mark.slow
 def test_a_failed_process_is_an_error_with_its_last_line() -> None:
     with pytest.raises(MeasurementError, match="unknown corpus"):
         measure_in_processes([Workload(small_config(data={"corpus": "sotu-9999", "tokenizer": "byte"}), 1, 10)])

@@ -151,6 +151,7 @@ PEAK = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak memory is read from /proc")
 @pytest.mark.parametrize("options", [("byte", "full"), ("byte", "corpus"), ("gpt2", "corpus")])
 def test_the_memory_does_not_grow_with_the_text(

@@ -286,6 +286,7 @@ def test_an_invalid_vocabulary_is_refused(ids: list[int] | None, own: Path) -> N
         load_tokenizer(own)
 
 
+@pytest.mark.slow
 def test_texts_are_generated_with_a_corpus_vocabulary(own: Path) -> None:
     def generate(prompt: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "harness.generate", str(own), "--prompt", prompt, "--max-new-tokens", "5"]

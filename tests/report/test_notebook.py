@@ -151,6 +151,7 @@ def test_runs_from_elsewhere_are_compared_by_the_defaults() -> None:
     assert compare(runs, BASELINE).set_index("arm").loc[ARM, "verdict"] == "worse"
 
 
+@pytest.mark.slow
 def test_stored_runs_bring_the_rule_of_each_sweep(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     tracker = Tracker("rules", uri)

@@ -164,6 +164,7 @@ def test_the_end_of_a_trial_waits_for_its_run_id_while_the_loop_handles_other_ru
     assert all(RUN_ID in trial.user_attrs for trial in trials(tmp_path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runs", ["trials: 12, seeds: 0", "trials: 1, seeds: 12"])
 def test_no_run_starts_while_mlflow_stores_more_slowly_than_runs_train(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: str

@@ -254,9 +254,8 @@ def test_04_disk_full(tmp_path: Path) -> None:
     longer = SMALL.replace("80_000", "160_000").replace("[0.0, 0.2]", "[0.0]").replace("trials: 2", "trials: 1")
     sandbox = Sandbox(tmp_path, longer)
     with sandbox.start("tiny.yaml", "--workers", "1") as sweep:
-        sweep.until(lambda: sandbox.under_way(states=1))
-        [worker] = sweep.workers
-        limited(worker, 100)
+        [worker] = sweep.until(lambda: sweep.workers)
+        limited(worker, 100)  # before it can save its first state
         sweep.until(lambda: "✗" in sweep.said)
         limited(worker, psutil.RLIM_INFINITY)
         [(folder, _)] = sweep.until(lambda: sandbox.under_way(states=1))  # the trial in its place

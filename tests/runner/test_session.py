@@ -40,6 +40,7 @@ class FailsOnce:
         return call if callable(method) else method
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("error", "status", "outcome", "reason"),
     [

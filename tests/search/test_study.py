@@ -58,6 +58,7 @@ def test_the_facts_of_a_sampler_match_its_optuna_class(sampler: str) -> None:
         make_sampler("other", 1, 0, {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_sampler_asks_for_distinct_points_inside_the_space(tmp_path: Path, url: str, sampler: str) -> None:
     grid = "tune:\n  train.learning_rate: {choice: [1e-4, 1e-3, 1e-2]}\n  model.n_layers: {choice: [1, 2]}\n"
@@ -95,6 +96,7 @@ def test_all_arms_get_the_same_points_by_random_sampling(tmp_path: Path, url: st
     assert asked[0] == asked[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pruner", PRUNERS)
 def test_pruners_stop_bad_trials_and_not_the_best_one(tmp_path: Path, url: str, pruner: str) -> None:
     spec = spec_of(tmp_path, f"{{sampler: random, trials: 12, pruner: {pruner}}}")
@@ -213,6 +215,7 @@ def points(study: ArmStudy) -> list[tuple[dict[str, object], str]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", [name for name, facts in SAMPLERS.items() if facts.learns])
 def test_a_sampler_that_learns_uses_results_after_a_third_of_the_trials(tmp_path: Path, url: str, sampler: str) -> None:
     spec = spec_of(tmp_path, f"{{sampler: {sampler}}}", TWO)  # ten trials by default

@@ -125,6 +125,7 @@ def silent() -> Iterator[int]:
         yield listening.getsockname()[1]
 
 
+@pytest.mark.slow
 def test_silence_is_told_apart() -> None:
     address = f"http://127.0.0.1:{free_port()}"
     start = "--tracking: found no MLflow server that answers at"

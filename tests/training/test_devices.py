@@ -138,6 +138,7 @@ def test_a_cpu_has_no_known_peak() -> None:
     assert describe(CPU) == "cpu"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's memory is given back")
 def test_free_memory_between_blocks_in_use_is_returned() -> None:
     # As in a worker: 4000 blocks of 64 kB on one heap, of which all but every 50th are freed.
@@ -159,6 +160,7 @@ def test_free_memory_between_blocks_in_use_is_returned() -> None:
     assert float(done.stdout) > 200  # of 245 MB
 
 
+@pytest.mark.slow
 def test_a_process_compiles_for_every_model_that_it_trains(monkeypatch: pytest.MonkeyPatch) -> None:
     """By default torch compiles eight versions of a function and runs later ones uncompiled."""
     built = []

@@ -536,6 +536,7 @@ for size in (0, 5_000, 100_000):
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_an_error_and_keeps_earlier_states(tmp_path: Path) -> None:
     points = train(small_config(), state=tmp_path)
     assert [next(points).step for _ in range(3)] == [0, 1, 2]

@@ -152,6 +152,7 @@ def test_a_run_can_be_stopped_at_every_call_of_stop(tmp_path: Path, monkeypatch:
         assert steps == [reached[times]]
 
 
+@pytest.mark.slow
 def test_a_stop_between_two_points_loses_no_step(tmp_path: Path) -> None:
     config = small_config(budget={"steps": 301}, model={"drop_rate": 0.2})
     whole = run(config)

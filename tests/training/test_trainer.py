@@ -615,6 +615,7 @@ def test_with_eval_tokens_only_the_first_and_last_evaluation_score_the_whole_spl
     assert [p.curve_loss for p in whole if p.evaluated] == [p.metrics[metrics.VAL_LOSS] for p in whole if p.evaluated]
 
 
+@pytest.mark.slow
 def test_a_compiled_step_trains_like_an_uncompiled_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """The step is traced with its gradients and run eagerly, since Inductor takes a minute to compile for a CPU."""
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))

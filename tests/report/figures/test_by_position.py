@@ -58,6 +58,7 @@ def test_the_table_shows_the_common_context_loss_where_it_was_scored() -> None:
     assert first[headings.index("Common context")].startswith(f"{found['mean'][0] - 1:.2f}"[:3])
 
 
+@pytest.mark.slow
 def test_the_figure_is_on_the_page_and_in_the_markdown(tmp_path: Path) -> None:
     runs, record = example.frame(example.confirm_runs()), example.record()
     found = positions(runs, {FIRST: 16, SECOND: 64})

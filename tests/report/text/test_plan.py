@@ -309,6 +309,7 @@ def test_provenance_lines_summarise_the_plan(tmp_path: Path) -> None:
     assert plan_lines(example.record()) == [("analysis plan", "none was stored before the first run")]
 
 
+@pytest.mark.slow
 def test_the_plan_of_a_sweep_is_stored_and_read_back(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     text = GOOD.replace("corpus: sotu-1820", "corpus: sotu-1820, tokenizer: byte")

@@ -52,6 +52,7 @@ def place(store: Store, tmp_path: Path, request: pytest.FixtureRequest) -> Place
     return Place(store, request.node.name[:90].replace("[", "-").replace("]", ""), tmp_path)
 
 
+@pytest.mark.slow
 def test_a_run_arrives_and_its_folder_is_deleted(place: Place) -> None:
     with place.open() as outbox:
         key = outbox.start(trial_info())
@@ -199,6 +200,7 @@ def test_a_run_that_cannot_be_created_does_not_block_the_others(place: Place, mo
     assert [run.key for run in unfinished_runs(place.folder)] == [keys[0]]
 
 
+@pytest.mark.slow
 def test_the_thread_retries_until_the_store_answers(place: Place) -> None:
     down = [True]
     outbox = place.open()
@@ -277,6 +279,7 @@ def ended_runs(outbox: Outbox, count: int) -> None:
         outbox.end(outbox.start(trial_info()), Outcome.COMPLETE, "")
 
 
+@pytest.mark.slow
 def test_draining_waits_as_long_as_runs_arrive(tmp_path: Path) -> None:
     tracker, patience = SlowTracker(), 1.0
     outbox = Outbox(cast(Tracker, tracker), "parent", tmp_path)

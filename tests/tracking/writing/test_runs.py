@@ -18,6 +18,7 @@ from harness.tracking import Tracker, load_curves, load_runs, load_samples
 from stored_runs import DATA, Store, ended, point, sweep_info, trial_info
 
 
+@pytest.mark.slow
 def test_a_run_as_mlflow_shows_it(store: Store) -> None:
     tracker = Tracker("seen", store.uri)
     parent = tracker.open_sweep(sweep_info("seen"))
