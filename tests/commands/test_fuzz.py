@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 from broken_specs import changed_bytes, changed_texts, changed_values
 from harness import generate, sweep
 from harness.config.load import load_spec
+from harness.cost import calibration
 from harness.cost import estimate as plan
 from harness.model.weights import DESCRIPTION, WEIGHTS, save_checkpoint
 from helpers import lively_gpt, small_config
@@ -43,11 +44,16 @@ def examples(count: int) -> Callable[[Any], Any]:
     )
 
 
+def unmeasured(*_: Any, **__: Any) -> Any:
+    raise calibration.MeasurementError("not measured")
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty current folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(plan, "measure_flops", lambda: 1e11)  # it takes a third of a second
+    monkeypatch.setattr(calibration, "measure_in_processes", unmeasured)  # it takes five seconds
     return tmp_path
 
 
