@@ -14,6 +14,7 @@ import typer
 from harness.console.cli import Command, Settings, Threads, Tracking, Workers, fail, number, whole
 from harness.core.errors import SpecError
 from harness.core.gc_pause import gc_paused_for_imports
+from harness.core.secrets import STORAGE_VARIABLE
 from harness.runner.datasets import Datasets
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -45,7 +46,13 @@ def main(
     threads: Threads = 1,
     tracking: Tracking = None,
     storage: Annotated[
-        str | None, typer.Option(metavar="URL", help="Optuna storage. Default: mlruns/optuna.db.")
+        str | None,
+        typer.Option(
+            metavar="URL",
+            envvar=STORAGE_VARIABLE,
+            show_envvar=False,
+            help="Optuna storage. Default: $GPT_HARNESS_STORAGE or mlruns/optuna.db.",
+        ),
     ] = None,
     patience: Annotated[
         float,

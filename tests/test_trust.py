@@ -6,9 +6,19 @@ was changed and that no secret was written or printed.
 
 from __future__ import annotations
 
+import hashlib
+import logging
+import os
+from pathlib import Path
+from urllib.parse import quote
+
 import pytest
 
-from trust import Home, finished, finished_project, home
+from repositories import commit, stage
+from servers import text_server
+from trust import SECRET, Home, finished, finished_project, home
+
+CODED = quote(SECRET, safe="")  # as addresses need it
 
 __all__ = ["finished", "finished_project", "home"]
 
@@ -24,7 +34,100 @@ def test_a_report_into_a_folder_of_the_users_own(finished: Home) -> None:
     assert done.returncode == 2 and "tiny" in done.stdout + done.stderr
 
 
+def test_only_what_a_report_wrote_is_stored_with_the_sweep(finished: Home) -> None:
+    """Notes of the user, and a link, stay in the report's folder and do not reach the store."""
+    reports = finished.project / "reports" / "tiny"
+    (reports / "notes.txt").write_text(SECRET, "utf-8")
+    (reports / "figures" / "key.svg").symlink_to(finished.key)
+    assert finished.run().returncode == 0
+    stored = {path.name for path in (finished.project / "mlruns" / "artifacts").rglob("report/**/*")}
+    assert {"report.html", "forest.svg", "runs.csv"} <= stored and not {"notes.txt", "key.svg"} & stored
+
+
+def test_files_of_a_sweep_that_are_links(finished: Home) -> None:
+    """The log, the lock and its holder are neither read nor written through a link."""
+    stores = finished.project / "mlruns"
+    for name in ("tiny.log", "tiny.holder"):
+        (stores / name).unlink(missing_ok=True)
+        (stores / name).symlink_to(finished.key)
+    assert finished.run().returncode == 0
+    (stores / "tiny.lock").unlink()
+    (stores / "tiny.lock").symlink_to(finished.key)
+    done = finished.run()
+    assert done.returncode == 1 and "tiny.lock" in done.stderr
+
+
 # --- secrets ---------------------------------------------------------------------------------------------------------
+
+
+def test_secrets_in_the_address_of_a_text(home: Home, caplog: pytest.LogCaptureFixture) -> None:
+    """They are used for the download and stored nowhere; with other ones the same command finds the same sweep."""
+    text = "Once upon a time there was a house.\n" * 400
+    spec, digest = home.project / "tiny.yaml", hashlib.sha256(text.encode()).hexdigest()
+    caplog.set_level(logging.DEBUG)
+    with text_server(text, login=f"me:{SECRET}") as host:
+        address = f"http://me:{CODED}@{host}/tale.txt?X-Amz-Signature={CODED}&X-Amz-Date=1"
+        small = spec.read_text("utf-8").replace("trials: 2, seeds: 2", "trials: 1, seeds: 2")
+        spec.write_text(small.replace("corpus: sotu-1820", f"url: '{address}', sha256: {digest}"), "utf-8")
+        refused = {
+            "data.url=ftp://me:{}@host/tale.txt": "allowed: an address that starts with http",
+            "data.url=http://me:{}@[::1": "allowed: an address that starts with http",
+            "data.url=[http://me:{}@host]": "allowed: a text",
+            "compare.data.url=http://host?token={}": "allowed: a list of values",
+            f"data.sha256={'0' * 64}": "found other content at",
+        }
+        for setting, allowed in refused.items():
+            done = home.run("tiny.yaml", "--plan", "--set", setting.format(SECRET))
+            assert done.returncode == 2 and allowed in done.stderr, done.stderr
+        assert home.run().returncode == 0
+        again = home.run("tiny.yaml", "--set", f"data.url=http://{host}/tale.txt?token={CODED}")
+    assert again.returncode == 0 and len(home.sandbox.runs()[0]) == 1
+    assert home.run("tiny", module="harness.report").returncode == 0
+    assert f"http://{host}/tale.txt" in (home.project / "reports/tiny/report.md").read_text("utf-8")
+    kept = [path for path in Path(os.environ["GPT_HARNESS_CACHE"]).rglob("*") if path.is_file()]
+    assert SECRET not in caplog.text and not any(SECRET.encode() in path.read_bytes() for path in kept)
+
+
+def test_secrets_in_the_addresses_of_stores(finished: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Printed and stored commands name a variable, from which the next command reads the address."""
+    tracking = f"sqlite:///mlruns/mlflow.db?password={SECRET}"
+    storage = f"sqlite:///file:mlruns/optuna.db?uri=true&password={SECRET}"
+    done = finished.run("tiny.yaml", "--tracking", tracking, f"--storage={storage}", "--set", "study.seeds=3")
+    assert done.returncode == 0, done.stderr
+    named = 'tiny.yaml --tracking "$MLFLOW_TRACKING_URI" --storage="$GPT_HARNESS_STORAGE"'
+    report = (finished.project / "reports" / "tiny" / "report.md").read_text("utf-8")
+    assert f"python -m harness.sweep {named}" in report
+    assert 'mlflow ui --backend-store-uri "$MLFLOW_TRACKING_URI"' in done.stdout
+    wrong = finished.run("tiny.yaml", "--tracking", "", "--storage", f"postgresql+none://me:{SECRET}@host/db")
+    assert wrong.returncode == 2 and "--tracking: found nothing" in wrong.stderr and "--storage: found" in wrong.stderr
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking)
+    monkeypatch.setenv("GPT_HARNESS_STORAGE", storage)
+    for arguments, module in (
+        (("tiny.yaml", "--set", "study.seeds=3"), "harness.sweep"),
+        (("tiny.yaml", "--status"), "harness.sweep"),
+        (("tiny",), "harness.report"),
+    ):
+        done = finished.run(*arguments, module=module)
+        assert done.returncode == 0, done.stderr
+
+
+def test_secrets_in_uncommitted_changes(finished: Home) -> None:
+    """Files of secrets are left out of the patch by name; the page has the patch only when it is asked for."""
+    commit(finished.project, "tiny.yaml")
+    for name in (".env", "deploy/id_rsa", "credentials.json"):
+        (finished.project / name).parent.mkdir(exist_ok=True)
+        (finished.project / name).write_text(f"TOKEN={SECRET}\n", "utf-8")
+    with (finished.project / "tiny.yaml").open("a", encoding="utf-8") as spec:
+        spec.write(f"# a changed line, from http://me:{SECRET}@host/page?token={SECRET}\n")
+    stage(finished.project, ".env", "deploy/id_rsa", "credentials.json")
+    assert finished.run().returncode == 0
+    page = finished.project / "reports" / "tiny" / "report.html"
+    [patch] = (finished.project / "mlruns" / "artifacts").rglob("dirty.patch")
+    assert "# a changed line" in patch.read_text("utf-8") and "deploy/id_rsa" in patch.read_text("utf-8")
+    assert "# a changed line" not in page.read_text("utf-8")
+    assert finished.run("tiny", "--patch", module="harness.report").returncode == 0
+    assert "# a changed line" in page.read_text("utf-8")
+
 
 # --- code in a store -------------------------------------------------------------------------------------------------
 

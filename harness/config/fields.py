@@ -12,6 +12,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from harness.config.run import RunConfig
+from harness.core.secrets import kept_in_memory
 from harness.core.text import printable
 
 # Fields that exclude each other: setting one, by an arm or from the command line, clears the others of its group.
@@ -57,6 +58,27 @@ def _remove(plain: dict[str, Any], path: str) -> None:
         here = here.get(name) if isinstance(here, dict) else None
     if isinstance(here, dict):
         here.pop(leaf, None)
+
+
+def without_secret_addresses(written: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of a spec's sections with the addresses of `data.url` without passwords and signed queries.
+
+    So are those that are compared or tuned: arms and runs are named after them.
+    """
+    plain = dict(written)
+    for section, field in (("data", "url"), *((name, "data.url") for name in ("compare", "baseline", "tune"))):
+        part = plain.get(section)
+        if isinstance(part, dict) and field in part:
+            plain[section] = {**part, field: _without_secrets(part[field])}
+    return plain
+
+
+def _without_secrets(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_secrets(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_without_secrets(part) for part in value]
+    return kept_in_memory(value) if isinstance(value, str) else value
 
 
 def field_paths(model: type[BaseModel] = RunConfig, prefix: str = "") -> list[str]:

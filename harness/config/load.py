@@ -16,7 +16,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from harness.config.checks import Codec, RunChecks, SplitSizes
-from harness.config.fields import EXCLUSIVE, field_paths, format_value, override, value_key
+from harness.config.fields import (
+    EXCLUSIVE,
+    field_paths,
+    format_value,
+    override,
+    value_key,
+    without_secret_addresses,
+)
 from harness.config.fingerprint import WITHOUT_EFFECT
 from harness.config.messages import explain, fitting_kinds
 from harness.config.objective import TEXTS
@@ -79,6 +86,7 @@ class _Loader:
         devices: Callable[[], Sequence[str]] | None,
     ) -> SweepSpec:
         self.apply_settings(settings)
+        self.values = without_secret_addresses(self.values)
         for section in self.values:
             if section not in TOP_FIELDS:
                 self.report(section, unknown(section, TOP_FIELDS, "section"))

@@ -9,8 +9,9 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from harness.core.secrets import kept_in_memory
 from harness.core.text import shown
 
 # Vocabulary sizes of tiktoken's encodings (`Encoding.n_vocab`) and of plain bytes. Kept here because a spec is
@@ -100,8 +101,9 @@ class DataConfig(Config):
     path: Annotated[tuple[str, ...] | None, BeforeValidator(_as_tuple)] = None
     """One or several UTF-8 files or patterns such as `books/*.txt`, relative to the current folder. Several files are
     joined by blank lines."""
-    url: str | None = None
-    """The address of a text that is downloaded once; needs `sha256`."""
+    url: Annotated[str, AfterValidator(kept_in_memory)] | None = None
+    """The address of a text that is downloaded once; needs `sha256`. A user name, a password and a signed query are
+    used for the download and stored nowhere."""
     sha256: Annotated[str | None, Field(pattern=r"^[0-9a-fA-F]{64}$")] = None
     """SHA-256 of the downloaded text."""
     format: Literal["text"] | None = None

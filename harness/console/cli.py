@@ -16,6 +16,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from harness.console.output import encodable, safe_output
 from harness.core.outcomes import Exit
+from harness.core.secrets import without_secrets
 from harness.core.text import printable, shown
 
 # The interpreter collects garbage once more when it exits, although the system frees all memory anyway: half a second
@@ -26,7 +27,7 @@ _NOT_ESCAPED = "\n\t"
 
 
 class _Console(Console):
-    """Prints strings literally: rich reads no markup in them, and control characters are escaped."""
+    """Prints strings literally: rich reads no markup in them, control characters are escaped, secrets replaced."""
 
     def print(self, *objects: Any, **options: Any) -> None:
         """See `rich.console.Console.print`."""
@@ -39,7 +40,7 @@ class _Console(Console):
             text: any text.
             kept: control characters that are not escaped.
         """
-        return encodable(printable(text, kept), self.encoding)
+        return encodable(printable(without_secrets(text), kept), self.encoding)
 
 
 out = _Console(highlight=False, markup=False, emoji=False)

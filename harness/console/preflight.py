@@ -44,6 +44,8 @@ def wrong_reports(folder: Path) -> list[str]:
 
 def wrong_tracking(tracking: str | None) -> list[str]:
     """Mistakes in MLflow's address (None: from the environment, or the default). Contacts no server."""
+    if tracking == "":  # as `--tracking "$VARIABLE"` is where the variable is not set
+        return ["--tracking: found nothing; allowed: an address, or leave the option out"]
     option, uri = "--tracking" if tracking else "MLFLOW_TRACKING_URI", configured_uri(tracking)
     try:
         address = urlsplit(uri)

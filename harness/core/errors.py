@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from harness.core.secrets import without_secrets
 from harness.core.text import _clipped, printable
 
 
@@ -20,7 +21,7 @@ class Problem:
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}" if self.line else self.file
         field = f" {_clipped(self.field)}:" if self.field else ""
-        return printable(f"{place}:{field} {self.message}")
+        return printable(without_secrets(f"{place}:{field} {self.message}"))
 
 
 class SpecError(ValueError):

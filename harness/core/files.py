@@ -4,6 +4,8 @@ A file is written under a temporary name and renamed: after a crash it is either
 part of it. States and checkpoints are also flushed to disk, with their folder, to survive a power cut. Their tensors
 are written one by one, so only the largest needs memory for a copy. Importing this module does not import torch.
 
+Links are not followed: a link in the place of a file is replaced, or is an error, and what it leads to stays as it is.
+
 JSON that the harness reads back has a checksum inside, so that a changed byte is an error and not another content.
 """
 
@@ -12,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -42,6 +45,7 @@ def write_atomic(path: Path, chunks: Iterable[Any]) -> str:
     digest = hashlib.sha256()
     part = path.with_name(f"{path.name}.part")
     try:
+        part.unlink(missing_ok=True)  # of a process that was killed, or a link
         with part.open("wb", buffering=0) as stream:
             for chunk in chunks:
                 view = memoryview(chunk).cast("B")
@@ -62,13 +66,13 @@ def write_atomic(path: Path, chunks: Iterable[Any]) -> str:
 def write_after(path: Path, start: int, content: bytes) -> None:
     """Write bytes into a file from position `start` on, and flush them to disk; what stood there before is removed.
 
-    The bytes before `start` are not touched. The file is created if it is missing.
+    The bytes before `start` are not touched. The file is created if it is missing; a link is an error.
 
     Raises:
         OSError: with the file's name. The bytes before `start` are intact.
     """
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
             os.ftruncate(descriptor, start)
             os.lseek(descriptor, start, os.SEEK_SET)
@@ -94,6 +98,7 @@ def write_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        part.unlink(missing_ok=True)
         part.write_text(text, encoding="utf-8", errors="replace", newline="\n")
         part.replace(path)
     except OSError as error:
@@ -102,6 +107,12 @@ def write_text(path: Path, text: str) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def remove_folder(folder: Path, root: Path) -> None:
+    """Delete a folder below `root` with its content, unless a link leads to it. Errors are ignored."""
+    if folder.resolve() == root.resolve() / folder.relative_to(root):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _flush_folder(folder: Path) -> None:

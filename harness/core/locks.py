@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
 
 from filelock import FileLock, Timeout
 
+from harness.core.files import write_text
 from harness.core.paths import STORES
+
+_DIGITS: Final = 20  # of a process id, at most
 
 
 class Locked(RuntimeError):
@@ -17,7 +22,7 @@ class Locked(RuntimeError):
 
 @contextmanager
 def sweep_lock(name: str) -> Iterator[None]:
-    """Hold the lock of a sweep. The operating system releases it when the process ends.
+    """Hold the lock of a sweep. The operating system releases it when the process ends. Links are not followed.
 
     Raises:
         Locked: names the process that holds it.
@@ -29,11 +34,20 @@ def sweep_lock(name: str) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        who = holder.read_text("utf-8") if holder.exists() else "unknown"
-        raise Locked(f"{name} is already being run by process {who}; wait for it or stop it") from None
+        raise Locked(f"{name} is already being run by process {_process_in(holder)}; wait for it or stop it") from None
     try:
-        holder.write_text(str(os.getpid()), "utf-8")
+        write_text(holder, str(os.getpid()))
         yield
     finally:
         holder.unlink(missing_ok=True)
         lock.release()
+
+
+def _process_in(holder: Path) -> str:
+    """The process id in a file; "unknown" if there is none."""
+    try:
+        with os.fdopen(os.open(holder, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), encoding="ascii") as stream:
+            found = stream.read(_DIGITS)
+    except (OSError, ValueError):
+        return "unknown"
+    return found if found.isdecimal() else "unknown"

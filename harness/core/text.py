@@ -7,6 +7,8 @@ import difflib
 import re
 from collections.abc import Iterable
 
+from harness.core.secrets import without_secrets
+
 SAME_COMMAND = "the same command resumes it"  # advice after a sweep that did not finish
 TRIES_AGAIN = "the same command tries again"  # advice after a store did not take something
 
@@ -37,12 +39,12 @@ def visible(text: str) -> str:
 
 
 def shown(value: object) -> str:
-    """A value as messages quote it: one line, at most 80 characters."""
+    """A value as messages quote it: one line, at most 80 characters, without passwords in addresses."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int) and abs(value) >= 10**_SHOWN:  # Python limits the digits of `str`
         return f"a number of more than {_SHOWN} digits"
-    return _clipped(str(value) if isinstance(value, datetime.date) else repr(value))
+    return _clipped(str(value) if isinstance(value, datetime.date) else without_secrets(repr(value)))
 
 
 def _clipped(text: str) -> str:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from harness.config.run import VOCABULARY, DataConfig
 from harness.core.paths import CACHE_VARIABLE, broken_link, cache_folder
+from harness.core.secrets import complete
 from harness.core.text import unknown
 from harness.data.errors import CorpusError, reason
 from harness.data.files import find_files
@@ -287,7 +288,11 @@ def _download(url: str, sha256: str, folder: Path) -> Path:
     import pooch
     from requests import RequestException
 
-    fetch = pooch.HTTPDownloader(chunk_size=1 << 16, timeout=_DOWNLOAD_TIMEOUT)
+    http = pooch.HTTPDownloader(chunk_size=1 << 16, timeout=_DOWNLOAD_TIMEOUT)
+
+    def fetch(address: str, file: object, cache: object) -> None:
+        http(complete(address), file, cache)  # pooch prints the address that it is given
+
     try:
         return Path(pooch.retrieve(url, known_hash=sha256, fname=sha256, path=folder, downloader=fetch))
     except RequestException as error:

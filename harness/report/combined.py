@@ -15,7 +15,7 @@ from harness.analysis.evidence import Evidence
 from harness.core import metrics
 from harness.core.text import listed, plural
 from harness.report.figures.drawing import Drawing
-from harness.report.folder import write_folder
+from harness.report.folder import check_folder, write_folder
 from harness.report.page.content import Content
 from harness.report.page.latex import latex_table
 from harness.report.page.markdown import markdown, picture_of, table_of
@@ -55,6 +55,7 @@ def write_reports(
         raise TrackingError(f"{listed(names)} cannot be in one report: {'; '.join(reasons)}")
     contents = [content_of(evidence, uri, patch) for evidence, _ in read]
     folder = out / folder_name(names)
+    check_folder(folder)  # before a report of one sweep is written into it
     for content, (_, curves) in zip(contents, read, strict=True):
         write_files(content, curves, folder / content.record.name)
     return _write(contents, folder)

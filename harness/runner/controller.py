@@ -8,7 +8,6 @@ this order. The outbox writes to disk first, so the next process can resume what
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from harness.config.objective import curve_value
 from harness.config.run import DataConfig
 from harness.config.spec import SweepSpec
 from harness.console.screen import Screen
+from harness.core.files import remove_folder
 from harness.core.metrics import Point
 from harness.core.outcomes import Outcome, Phase, Retry
 from harness.core.text import plural
@@ -275,7 +275,7 @@ class SweepController:
             self.outbox.interrupt(running.key, reason)
         else:
             if outcome is not Outcome.COMPLETE:  # its checkpoint is not the one of a finished run
-                shutil.rmtree(self._checkpoint_folder(running.key), ignore_errors=True)
+                remove_folder(self._checkpoint_folder(running.key), self.outbox.folder)
             self.outbox.end(running.key, outcome, reason, running.ended)
         self.scheduler.ended(running, outcome, reason)
         self.screen.run_finished(event.job, outcome, reason)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
+
+from harness.core.secrets import shell_command
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +26,7 @@ def next_steps(comparison: pd.DataFrame, command: Sequence[str], adaptive: bool)
     needed = comparison.loc[comparison["verdict"] == "undecided", "seeds_needed"].dropna()
     if len(needed) and not adaptive and needed.max() <= _MAX_SEEDS:  # infinite for a δ that no number of seeds finds
         arguments = _without_setting(command, "study.seeds")
-        more = shlex.join(["python", "-m", "harness.sweep", *arguments, "--set", f"study.seeds={needed.max():.0f}"])
+        more = shell_command(["python", "-m", "harness.sweep", *arguments, "--set", f"study.seeds={needed.max():.0f}"])
         steps.append(f"{more}   # about as many seeds as a difference of delta needs")
     pair = [str(ids).split()[0][:_ID_CHARACTERS] for ids in comparison["run_ids"] if str(ids).strip()][:2]
     if len(pair) == 2:

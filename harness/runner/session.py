@@ -5,7 +5,6 @@ Importing this module imports Optuna; `harness.sweep` does so once a spec is kno
 
 from __future__ import annotations
 
-import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +27,7 @@ from harness.core.locks import Locked, sweep_lock
 from harness.core.metrics import Point
 from harness.core.outcomes import Exit, Outcome
 from harness.core.paths import DEFAULT_STORAGE, STORES
-from harness.core.secrets import without_secrets
+from harness.core.secrets import shell_command
 from harness.core.text import SAME_COMMAND, TRIES_AGAIN, plural
 from harness.core.waiting import show_waits
 from harness.cost.estimate import mean_recording, work_by_arm
@@ -98,7 +97,7 @@ class Options:
     @property
     def optuna(self) -> str:
         """Optuna's address."""
-        return self.storage or DEFAULT_STORAGE
+        return DEFAULT_STORAGE if self.storage is None else self.storage
 
 
 # The two entry points of the command -------------------------------------------------------------------------
@@ -315,6 +314,7 @@ def _report(spec: SweepSpec, tracker: Tracker, parent: str, options: Options) ->
         why the report was not stored; empty if it was.
     """
     from harness.report import write_report
+    from harness.report.folder import written_files
 
     try:
         files = write_report(spec.name, options.tracking, options.reports, parent)
@@ -329,13 +329,13 @@ def _report(spec: SweepSpec, tracker: Tracker, parent: str, options: Options) ->
     verdicts = files.comparison.set_index("arm")["verdict"].dropna().to_dict()
     failed = []
     try:
-        tracker.store_report(parent, files.answer, files.folder, verdicts)
+        tracker.store_report(parent, files.answer, files.folder, written_files(files.folder), verdicts)
         out.print(f"MLflow UI:  {ui_command(options.tracking)}", soft_wrap=True)
         out.print(f"its page:   {page_address(parent, options.tracking)}", soft_wrap=True)
     except (TrackingError, OSError) as error:
         why = disk_error(error) if isinstance(error, OSError) else error
         failed = [f"the report is in {files.folder}, but MLflow has not stored it ({why}); {TRIES_AGAIN}: {_command()}"]
-    for step in next_steps(files.comparison, _arguments(), len(spec.looks) > 1):
+    for step in next_steps(files.comparison, sys.argv[1:], len(spec.looks) > 1):
         out.print(f"next:       {step}", soft_wrap=True)
     return failed
 
@@ -372,13 +372,9 @@ def work_folder(spec: SweepSpec, identity: str) -> Path:
 
 
 def _command() -> str:
-    """The command line of this process, to be copied into a shell; passwords are replaced by `***`."""
-    command = shlex.join(["python", "-m", "harness.sweep", *_arguments()])
+    """The command line of this process, to be copied into a shell; an address with a password is `"$VARIABLE"`."""
+    command = shell_command(["python", "-m", "harness.sweep", *sys.argv[1:]])
     return command.encode(errors="backslashreplace").decode()  # an argument may have bytes that are not UTF-8
-
-
-def _arguments() -> list[str]:
-    return [without_secrets(argument) for argument in sys.argv[1:]]
 
 
 def _resume_advice() -> str:

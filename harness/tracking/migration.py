@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from harness.core.disk import disk_full
 from harness.core.paths import sqlite_file, sqlite_uri
-from harness.core.secrets import without_secrets
+from harness.core.secrets import shell_address, without_secrets
 from harness.tracking import provenance, schema
 from harness.tracking.errors import SweepBusy, TrackingError
 from harness.tracking.server_errors import option_of
@@ -93,9 +93,7 @@ def _advice(uri: str, file: Path | None) -> str:
     if file is not None:
         command = f"python -m mlflow db upgrade {shlex.quote(uri)}"
         return f"a sweep converts it and keeps a copy; or copy it yourself and run: {command}"
-    variable = option_of(uri) == "MLFLOW_TRACKING_URI"
-    address = '"$MLFLOW_TRACKING_URI"' if variable else shlex.quote(without_secrets(uri))
-    return f"back it up, then run: python -m mlflow db upgrade {address}"
+    return f"back it up, then run: python -m mlflow db upgrade {shell_address(uri)}"
 
 
 def _convert(file: Path, announce: Announce) -> None:

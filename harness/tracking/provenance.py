@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import platform
+import re
 import socket
 import subprocess
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from pathlib import Path, PurePosixPath
 
 import psutil
 
+from harness.core.secrets import without_secrets
 from harness.core.version import VERSION
 
 UNKNOWN = "unknown"
@@ -39,6 +41,8 @@ _SECRET_FILES = (
     *("credentials", "credentials.*", "*-credentials.*", "*_credentials.*", "secret.*", "secrets.*", "*.secret"),
     *("*.secrets", "password*", "passwd*"),
 )
+_LINE_OF_TEXT = re.compile(rb"^[ +-].*$", re.M)  # in a patch; lines of binary files begin with a letter
+_ADDRESS = re.compile(rb"[a-z][a-z0-9+.-]*://[^\s'\"<>`]+", re.I)
 _LIBRARIES = ("torch", "optuna", "mlflow", "tiktoken")  # they can change a run's numbers or how it is stored
 _START_TOLERANCE = 2.0  # seconds: a process's start time is derived from the boot time, which a clock change moves
 
@@ -51,7 +55,7 @@ class CodeVersion:
         commit: full hash of HEAD; "unknown" outside a git repository or before its first commit.
         dirty: whether tracked files differ from that commit. Untracked files do not count, as in `git describe`.
         patch: `git diff HEAD` without files whose names look like passwords or keys, which are named in its first
-            line; cut after `PATCH_LIMIT` bytes; empty when clean.
+            line, and with `***` for passwords in addresses; cut after `PATCH_LIMIT` bytes; empty when clean.
     """
 
     commit: str = UNKNOWN
@@ -68,7 +72,10 @@ def code_version(folder: Path | None = None) -> CodeVersion:
     secret = [name for name in names.decode("utf-8", "surrogateescape").split("\0") if name and _looks_secret(name)]
     others = [":(top)", *(f":(top,exclude,literal){name}" for name in secret)]
     options = ("--no-color", "--no-ext-diff", "--no-textconv", "--binary")
-    patch = _git(folder, "diff", "HEAD", *options, "--", *others) or b""
+    found = _git(folder, "diff", "HEAD", *options, "--", *others) or b""
+    patch = _LINE_OF_TEXT.sub(_without_secrets, found)
+    if patch != found:
+        patch = b"passwords in addresses are replaced by ***\n" + patch
     if secret:
         listed = ", ".join(secret).encode("utf-8", "replace")
         patch = b"left out, since their names look like passwords or keys: " + listed + b"\n" + patch
@@ -81,6 +88,11 @@ def _looks_secret(name: str) -> bool:
     """Whether a path inside a repository looks like a file with passwords or keys."""
     path = PurePosixPath(name.lower())
     return any(path.match(pattern) for pattern in _SECRET_FILES)
+
+
+def _without_secrets(line: re.Match[bytes]) -> bytes:
+    """A line of a patch with the secrets of its addresses replaced. Latin-1 keeps all bytes as they are."""
+    return _ADDRESS.sub(lambda found: without_secrets(found[0].decode("latin-1")).encode("latin-1"), line[0])
 
 
 def _git(folder: Path | None, *arguments: str) -> bytes | None:

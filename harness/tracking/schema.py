@@ -22,6 +22,7 @@ from harness.core.files import (
     read_json_with_checksum,
 )
 from harness.core.outcomes import Phase
+from harness.core.secrets import without_login, without_secrets
 from harness.core.text import fenced
 from harness.tracking.records import ArmInfo, PlanChange, Sample, SweepInfo, TrialInfo
 
@@ -231,6 +232,14 @@ def parse_changes(text: str | bytes) -> tuple[PlanChange, ...]:
     return tuple(PlanChange(**{**one, "when": datetime.fromisoformat(one["when"])}) for one in found)
 
 
+def decode_params(params: Mapping[str, str]) -> dict[str, Any]:
+    """The values of stored parameters, by name in alphabetical order. Older versions stored `data.url` with secrets."""
+    values = {name: decode_param(text) for name, text in sorted(params.items())}
+    if isinstance(url := values.get("data.url"), str):
+        values["data.url"] = without_login(url)
+    return values
+
+
 def samples_page(name: str, prompt: str, samples: list[Sample]) -> str:
     """A run's samples as a Markdown page, in the order of training."""
     parts = [f"# Samples of {name}\n\nPrompt: \n{fenced(prompt)}\n"]
@@ -245,7 +254,7 @@ def summary(reason: str) -> str:
         last = max(index for index, line in enumerate(lines) if line.startswith("Traceback"))
         # Frames are indented; the first line after them that is not is the exception with its message.
         lines = [line for line in lines[last + 1 :] if not line.startswith(" ")] or lines
-    line = " ".join(lines[0].split()) if lines else ""
+    line = without_secrets(" ".join(lines[0].split())) if lines else ""
     # Databases refuse some characters (NUL, lone surrogates), and any reason must be storable.
     return clipped("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line), REASON_LIMIT)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shlex
 from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
@@ -15,7 +14,7 @@ from urllib.parse import urlsplit
 from harness.core.disk import disk_full
 from harness.core.environment import environment_defaults
 from harness.core.paths import DEFAULT_URI, STORES, configured_uri, sqlite_file, sqlite_uri
-from harness.core.secrets import without_login, without_secrets
+from harness.core.secrets import shell_address, without_login, without_secrets
 from harness.core.waiting import wait_for_locks
 from harness.tracking.errors import ServerError as ServerError  # so that others may import them from here
 from harness.tracking.errors import SweepBusy as SweepBusy
@@ -62,12 +61,11 @@ def is_database(uri: str) -> bool:
 
 
 def ui_command(uri: str | None = None) -> str:
-    """The shell command that opens MLflow's UI on this store; for a server, its address. Without passwords."""
+    """The shell command that opens MLflow's UI on this store; for a server, its address without login."""
     uri = configured_uri(uri)
     if is_server(uri):
         return without_login(uri)
-    store = shlex.quote(without_secrets(uri))
-    return f"python -m mlflow ui --backend-store-uri {store} --host 127.0.0.1 --port 5000"
+    return f"python -m mlflow ui --backend-store-uri {shell_address(uri)} --host 127.0.0.1 --port 5000"
 
 
 @contextlib.contextmanager
@@ -188,6 +186,7 @@ def _create_store(file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     fresh = file.with_name(f".{file.name}.{os.getpid()}")
     try:
+        fresh.unlink(missing_ok=True)  # of a process that was killed, or a link
         MlflowClient(tracking_uri=sqlite_uri(fresh))
         try:
             os.link(fresh, file)  # unlike a rename, never replaces a store that came first

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING, Final
 
-from harness.core.paths import sqlite_file
+from harness.core.secrets import shell_address
 from harness.tracking.queries import search_runs
 from harness.tracking.store import TrackingError
 
@@ -27,7 +26,7 @@ def refuse_deleted(experiment: Experiment, uri: str) -> None:
         return
     number = experiment.experiment_id
     restore = f"{_restore(uri, 'experiments')} --experiment-id {number}"
-    store = _address(uri)
+    store = shell_address(uri)
     remove = f"python -m mlflow gc --backend-store-uri {store} --tracking-uri {store} --experiment-ids {number}"
     where = "run `mlflow gc` on the server" if uri.startswith("http") else remove
     raise TrackingError(
@@ -55,11 +54,4 @@ def refuse_deleted_run(client: MlflowClient, experiments: list[str], condition: 
 
 
 def _restore(uri: str, what: str) -> str:
-    return f"MLFLOW_TRACKING_URI={_address(uri)} python -m mlflow {what} restore"
-
-
-def _address(uri: str) -> str:
-    """The store's address for a shell; a password is replaced by `***`."""
-    from sqlalchemy.engine import make_url
-
-    return shlex.quote(uri if sqlite_file(uri) else make_url(uri).render_as_string())
+    return f"MLFLOW_TRACKING_URI={shell_address(uri)} python -m mlflow {what} restore"

@@ -17,6 +17,16 @@ def test_each_event_is_a_line_that_starts_with_its_time(tmp_path: Path) -> None:
     assert second.endswith(" ended failed a Traceback … line")
 
 
+def test_a_log_follows_no_link_and_has_no_password(tmp_path: Path) -> None:
+    (tmp_path / "link.log").symlink_to(tmp_path / "own")
+    (tmp_path / "own").write_text("mine")
+    log = EventLog(tmp_path / "link.log")
+    log.write("x")
+    assert log.error and (tmp_path / "own").read_text() == "mine"
+    EventLog(tmp_path / "x.log").write("found http://me:hunter2@host")
+    assert (tmp_path / "x.log").read_text("utf-8").endswith(" found http://me:***@host\n")
+
+
 def test_a_log_that_cannot_be_written_does_not_raise(tmp_path: Path) -> None:
     log = EventLog(tmp_path)
     log.write("x")

@@ -17,7 +17,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from harness.core.files import safetensors_chunks, sha256_of, write_atomic, write_text
+from harness.core.files import remove_folder, safetensors_chunks, sha256_of, write_after, write_atomic, write_text
 
 
 def test_write_atomic_replaces_the_file_and_returns_its_checksum(tmp_path: Path) -> None:
@@ -97,6 +97,28 @@ def test_write_text_replaces_the_file_atomically(tmp_path: Path, monkeypatch: py
         write_text(path, "new")
     assert [file.name for file in path.parent.iterdir()] == ["page.html"]
     assert path.read_bytes() == b"half ? of a pair\n"
+
+
+def test_links_are_not_followed(tmp_path: Path) -> None:
+    """In the place of a file, of its temporary file, or on the way to a folder that is deleted."""
+    own, folder = tmp_path / "own", tmp_path / "folder"
+    (own / "run").mkdir(parents=True)
+    (own / "run" / "file").write_text("mine")
+    folder.mkdir()
+    for name in ("a", "a.part", "b", f".b.{os.getpid()}", "c"):
+        (folder / name).symlink_to(own / "run" / "file")
+    (folder / "link").symlink_to(own)
+    write_atomic(folder / "a", [b"one"])
+    write_text(folder / "b", "two")
+    with pytest.raises(OSError, match="symbolic links"):
+        write_after(folder / "c", 0, b"three")
+    remove_folder(folder / "link" / "run", folder)
+    remove_folder(folder / "link", folder)
+    assert (own / "run" / "file").read_text() == "mine"
+    assert [(folder / name).read_text() for name in "ab"] == ["one", "two"]
+    (folder / "inside" / "run").mkdir(parents=True)
+    remove_folder(folder / "inside", folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["a", "b", "c", "link"]
 
 
 def test_processes_can_write_the_same_text_file_at_once(tmp_path: Path) -> None:

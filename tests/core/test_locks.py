@@ -33,7 +33,14 @@ def test_the_error_names_the_process_that_holds_the_lock_and_its_death_releases_
         pass
     with sweep_lock("other"):
         pass
+    holder = tmp_path / "mlruns" / "tiny.holder"
+    holder.unlink()
+    (tmp_path / "key").write_text("12345")
+    holder.symlink_to(tmp_path / "key")
+    with pytest.raises(Locked, match="by process unknown;"), sweep_lock("tiny"):
+        pass
     first.kill()  # SIGKILL: it cannot clean up
     first.wait()
     with sweep_lock("tiny"):
         pass
+    assert (tmp_path / "key").read_text() == "12345"

@@ -121,8 +121,7 @@ def test_another_database_is_refused_with_the_command(file: Path, monkeypatch: p
     found = "found postgresql://me:***@host/mlflow, which an older MLflow wrote; back it up, then run:"
     with pytest.raises(TrackingError) as caught:
         migration.check_schema(uri, lambda _: None)
-    shown = "'postgresql://me:***@host/mlflow'"
-    assert str(caught.value) == f"--tracking: {found} python -m mlflow db upgrade {shown}"
+    assert str(caught.value) == f'--tracking: {found} python -m mlflow db upgrade "$MLFLOW_TRACKING_URI"'
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     with pytest.raises(TrackingError) as caught:
         migration.check_schema(uri, lambda _: None)

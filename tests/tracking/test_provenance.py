@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from harness.tracking import provenance
-from repositories import make_repository
+from repositories import make_repository, stage
 
 
 def test_code_version(tmp_path: Path) -> None:
@@ -45,6 +45,21 @@ def test_files_that_look_like_secrets_are_named_but_not_in_the_patch(name: str, 
     subprocess.run(["git", "reset", "-q", "--hard"], cwd=folder, check=True)
     subprocess.run(["git", "apply"], input=found.patch, cwd=folder, check=True)
     assert (folder / "a.txt").read_text() == "two\n"
+
+
+def test_passwords_in_addresses_are_not_in_the_patch(tmp_path: Path) -> None:
+    folder = tmp_path / "code"
+    make_repository(folder)
+    binary = bytes(range(256)) * 40
+    (folder / "a.txt").write_text("see http://me:hunter2@host/?token=hunter2 and x[&key=hunter2]\n")
+    (folder / "b.bin").write_bytes(binary)
+    stage(folder, "b.bin")
+    patch = provenance.code_version(folder).patch
+    assert patch.startswith(b"passwords in addresses are replaced by ***\n")
+    subprocess.run(["git", "reset", "-q", "--hard"], cwd=folder, check=True)
+    subprocess.run(["git", "apply"], input=patch, cwd=folder, check=True)
+    assert (folder / "a.txt").read_text() == "see http://me:***@host/?token=*** and x[&key=hunter2]\n"
+    assert (folder / "b.bin").read_bytes() == binary
 
 
 @pytest.mark.parametrize("name", ["harness/data/tokenizer.py", "keys.py", "environment.yml", "secretary.txt"])

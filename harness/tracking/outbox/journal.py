@@ -63,7 +63,7 @@ class Journal:
         """
         entry = Entry(kind, milliseconds() if at is None else at, dict(content))
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
             length = os.fstat(descriptor).st_size
             view = memoryview(_line(entry))
@@ -96,7 +96,11 @@ class Journal:
             entries.append(entry)
             intact += len(line)
         if repair and intact < len(raw):
-            os.truncate(self.path, intact)
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_NOFOLLOW)
+            try:
+                os.truncate(descriptor, intact)
+            finally:
+                os.close(descriptor)
         return entries
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import shutil
 import threading
 import time
 import uuid
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness.core.disk import disk_error
+from harness.core.files import remove_folder
 from harness.core.metrics import Point
 from harness.core.outcomes import Outcome
 from harness.core.secrets import without_secrets
@@ -155,7 +155,7 @@ class Outbox:
 
     def discard(self, unfinished: UnfinishedRun) -> None:
         """Delete the folder of a run that will not be resumed."""
-        shutil.rmtree(self.folder_of(unfinished.key), ignore_errors=True)
+        remove_folder(self.folder_of(unfinished.key), self.folder)
 
     def log_point(self, key: str, point: Point, at: int | None = None) -> None:
         """Record a point of a run, measured at `at` (milliseconds since 1970; None: now)."""
@@ -344,7 +344,7 @@ class Outbox:
             self._last_sent = time.monotonic()
             # The folder of a run whose artifacts were refused stays, so that the next command tries again.
             if entry.kind == journal.END and not self.tracker.refused_artifacts(run_id):
-                shutil.rmtree(self.folder_of(run.key), ignore_errors=True)
+                remove_folder(self.folder_of(run.key), self.folder)
             if entry.kind == journal.END or (entry.kind == journal.INTERRUPTED and not run.waiting):
                 with self._lock:
                     del self._runs[run.key]

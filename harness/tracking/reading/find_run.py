@@ -80,7 +80,7 @@ def load_run(run: str, uri: str | None = None, curves: tuple[str, ...] = ()) -> 
         arm=tags.get(schema.ARM, ""),
         phase=tags.get(schema.PHASE, ""),
         data=tags.get(schema.DATA_FINGERPRINT, ""),
-        params={name: schema.decode_param(text) for name, text in sorted(found.data.params.items())},
+        params=schema.decode_params(found.data.params),
         final={name: last[name] for name in sorted(last)},
         curves={
             name: tuple((tokens.get(point.step, point.step), point.value) for point in history(client, found, name))

@@ -84,7 +84,7 @@ def values_by_run(points: pd.DataFrame) -> dict[int, dict[int, float]]:
 def _row(run: Run, tokens: dict[int, float], losses: dict[int, float], sampled: dict[int, float]) -> dict[str, Any]:
     """A run's row, from its tokens and its validation losses (of the whole split, of a sample) by ascending step."""
     info, tags = run.info, run.data.tags
-    params = {name: schema.decode_param(run.data.params[name]) for name in sorted(run.data.params)}
+    params = schema.decode_params(run.data.params)
     last = {name: run.data.metrics[name] for name in sorted(run.data.metrics)}
     steps = next(reversed(tokens), None)
     if sampled and losses and max(losses) < max(sampled):  # it ended early: its val/ metrics are those of step 0

@@ -118,7 +118,7 @@ def _trial(run: Run, whole: Mapping[int, float], curve: Mapping[int, float]) -> 
         key=tags.get(schema.KEY, ""),
         study=tags.get(schema.STUDY, ""),
         number=int(tags[schema.TRIAL_NUMBER]),
-        params={name: schema.decode_param(value) for name, value in run.data.params.items()},
+        params=schema.decode_params(run.data.params),
         outcome=Outcome(tags.get(schema.OUTCOME, Outcome.INTERRUPTED)),
         reason=tags.get(schema.REASON, ""),
         whole=whole,

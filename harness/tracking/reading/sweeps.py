@@ -175,7 +175,10 @@ def load_sweep(experiment: str, uri: str | None = None, sweep: str | None = None
         raise TrackingError(_with_advice(client, run, what))
     try:
         description = schema.parse_sweep(text, tags)
-        description["command"] = without_secrets(description["command"])  # of an older version
+        for name in ("command", "spec_text"):  # of an older version
+            description[name] = without_secrets(description[name])
+        data = description["data"]
+        description["data"] = {**data, "source": without_secrets(str(data.get("source", "")))}
     except DamagedError as error:
         what = damaged(run, schema.SWEEP_FILE, str(error))
         raise TrackingError(f"{what}; restore it from a backup, or run the sweep's command, which writes it") from error

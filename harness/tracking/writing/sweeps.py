@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -120,16 +120,21 @@ class SweepWriter:
         raise AssertionError
 
     @wrap_errors()
-    def store_report(self, parent: str, answer: str, report: Path, verdicts: Mapping[str, str]) -> None:
+    def store_report(
+        self, parent: str, answer: str, report: Path, files: Sequence[Path], verdicts: Mapping[str, str]
+    ) -> None:
         """Store a sweep's report among its artifacts, and its answer in tags and descriptions.
 
         Args:
             parent: the sweep.
             answer: the verdict in words.
             report: the report's folder.
+            files: what the report consists of. The folder may have other files, of the user's own.
             verdicts: arm → verdict, of the arms that have one.
         """
-        self._experiment.log_artifact(parent, report, schema.REPORT_FOLDER)
+        for file in files:
+            place = Path(schema.REPORT_FOLDER, file.relative_to(report).parent)
+            self._experiment.log_artifact(parent, file, place.as_posix())
         self._experiment.check_uploads(parent)
         text = "; ".join(f"{arm}: {verdict}" for arm, verdict in verdicts.items())
         tags = {schema.VERDICT: text or "none", schema.ANSWER: answer, schema.REPORT: str(report)}

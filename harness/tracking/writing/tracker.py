@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -98,9 +98,11 @@ class Tracker:
         """Record that this process still runs the sweep; returns the process that has taken it over, or None."""
         return self.sweeps.heartbeat(parent)
 
-    def store_report(self, parent: str, answer: str, report: Path, verdicts: Mapping[str, str]) -> None:
+    def store_report(
+        self, parent: str, answer: str, report: Path, files: Sequence[Path], verdicts: Mapping[str, str]
+    ) -> None:
         """Store a sweep's report and answer; see `SweepWriter.store_report`."""
-        self.sweeps.store_report(parent, answer, report, verdicts)
+        self.sweeps.store_report(parent, answer, report, files, verdicts)
 
     def close_sweep(self, parent: str, outcome: Outcome, reason: str = "") -> None:
         """End the parent run."""

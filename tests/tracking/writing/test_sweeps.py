@@ -132,7 +132,8 @@ def test_the_report_is_stored_with_the_sweep_and_its_answer_is_in_the_descriptio
     (tmp_path / "report.html").write_text("<p>", "utf-8")
     assert "No verdict yet." in client.get_run(parent).data.tags["mlflow.note.content"]
     verdicts = {"drop_rate=0.0": "worse", "drop_rate=0.2": "undecided"}
-    tracker.store_report(parent, "drop_rate=0.0 is worse.", tmp_path, verdicts)
+    (tmp_path / "notes.txt").write_text("of the user", "utf-8")
+    tracker.store_report(parent, "drop_rate=0.0 is worse.", tmp_path, [tmp_path / "report.html"], verdicts)
     tags = client.get_run(parent).data.tags
     assert "> drop_rate=0.0 is worse." in tags["mlflow.note.content"]
     assert tags["harness.verdict"] == "drop_rate=0.0: worse; drop_rate=0.2: undecided"
