@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,14 +31,19 @@ _SECRET_NAME: Final = re.compile(
     r"|^(?:x-amz|x-goog|x-oss|x-cos)-|(?:^|[_.-])(?:sig|key|pass)$",
     re.I,
 )
+_SECRET_VARIABLE: Final = re.compile(r"PASSW|TOKEN(?!IZ)|SECRET|CREDENTIAL|API_?KEY|ACCESS_?KEY", re.I)  # names
+_SHORTEST: Final = 8  # characters of a variable's value that is no ordinary word
 _OPAQUE: Final = 16  # characters of letters and digits without a break, as no word has
 
 
 def without_secrets(text: str) -> str:
     """The text with the secrets of every address replaced: `postgresql://user:***@host/db`, `?token=***`.
 
-    A user name without a password is kept, except in a web address, where it may be a token.
+    A user name without a password is kept, except in a web address, where it may be a token. The values of
+    environment variables such as `MLFLOW_TRACKING_TOKEN`, which errors of libraries may quote, are replaced too.
     """
+    for value in _environment_secrets():
+        text = text.replace(value, _HIDDEN)
     text = _LOGIN.sub(_hide_login, text)
     return _FIELD.sub(_hide_field, _ENCODED_FIELD.sub(_hide_field, text))
 
@@ -95,6 +101,11 @@ def _shell_words(arguments: Sequence[str]) -> Iterator[str]:
         else:
             yield shlex.quote(without_secrets(argument))
         option = argument
+
+
+def _environment_secrets() -> list[str]:
+    found = (value.strip() for name, value in os.environ.items() if _SECRET_VARIABLE.search(name))
+    return [value for value in found if len(value) >= _SHORTEST and not value.isalpha() and not value.startswith("/")]
 
 
 def _hide_login(match: re.Match[str]) -> str:

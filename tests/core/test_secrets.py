@@ -42,6 +42,14 @@ def test_no_password_is_left(secret: str, scheme: str, user: str) -> None:
     assert secret not in without_secrets(f"the same command: --tracking={scheme}://{user}:{secret}@host/path --plain")
 
 
+def test_values_of_secret_variables_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "abcd-1234\n")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "password")  # an ordinary word
+    assert (
+        without_secrets("invalid header: 'Bearer abcd-1234\n', password") == "invalid header: 'Bearer ***\n', password"
+    )
+
+
 @pytest.mark.parametrize(
     ("address", "expected"),
     [
