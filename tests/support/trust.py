@@ -1,4 +1,4 @@
-"""A throw-away home folder with files and secrets that no command may touch or tell."""
+"""A throw-away home folder with files that no command may change, and secrets that none may store or print."""
 
 from __future__ import annotations
 
@@ -83,8 +83,8 @@ class Home:
         changed = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
         outside = {path for path in changed if not any(path.is_relative_to(place) for place in self.promised)}
         assert not outside, sorted(map(str, outside))
-        told = [str(path) for path in changed if any(form.encode() in after.get(path, b"") for form in _FORMS)]
-        assert not told, f"the secret stands in {told}"
+        leaks = [str(path) for path in changed if any(form.encode() in after.get(path, b"") for form in _FORMS)]
+        assert not leaks, f"the secret is in {leaks}"
         assert not any(form in printed for form in _FORMS), printed
         assert "Traceback" not in printed and "\x1b" not in printed, printed
 

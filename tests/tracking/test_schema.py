@@ -24,3 +24,8 @@ def test_a_parameter_is_read_back_with_its_type(value: object) -> None:
 )
 def test_a_string_that_looks_like_something_else_stays_a_string(value: str) -> None:
     assert schema.decode_param(schema.encode_param(value)) == value
+
+
+def test_an_address_that_an_older_version_stored_is_read_without_its_password() -> None:
+    stored = {"train.seed": "1", "data.url": "http://me:hunter2@host/a.txt?sig=x"}
+    assert schema.decode_params(stored) == {"data.url": "http://host/a.txt", "train.seed": 1}

@@ -48,10 +48,15 @@ def test_a_password_in_the_command_is_neither_stored_nor_read(
 ) -> None:
     name = f"secret-{older}".lower()
     command = "python -m harness.sweep x.yaml --storage postgresql://me:hunter2@host/db"
+    info = dataclasses.replace(sweep_info(name), command=command)
     with monkeypatch.context() as patch:
         if older:
             patch.setattr("harness.tracking.writing.tracker.without_secrets", str)
-        parent = Tracker(name, store.uri).open_sweep(dataclasses.replace(sweep_info(name), command=command))
-    assert load_sweep(name, store.uri).command == command.replace("hunter2", "***")
+            source = "http://me:hunter2@host/tale.txt"
+            info = dataclasses.replace(info, spec_text=f"url: {source}\n", data={**info.data, "source": source})
+        parent = Tracker(name, store.uri).open_sweep(info)
+    read = load_sweep(name, store.uri)
+    assert read.command == command.replace("hunter2", "***")
+    assert "hunter2" not in repr(read)
     stored = str(store.client.get_run(parent).to_dictionary())
     assert ("hunter2" in stored) is older
