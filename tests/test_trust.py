@@ -38,10 +38,10 @@ def test_only_what_a_report_wrote_is_stored_with_the_sweep(finished: Home) -> No
     """Notes of the user, and a link, stay in the report's folder and do not reach the store."""
     reports = finished.project / "reports" / "tiny"
     (reports / "notes.txt").write_text(SECRET, "utf-8")
-    (reports / "figures" / "key.svg").symlink_to(finished.key)
+    (reports / "tables" / "key.csv").symlink_to(finished.key)
     assert finished.run().returncode == 0
     stored = {path.name for path in (finished.project / "mlruns" / "artifacts").rglob("report/**/*")}
-    assert {"report.html", "forest.svg", "runs.csv"} <= stored and not {"notes.txt", "key.svg"} & stored
+    assert {"report.html", "runs.csv", "answer.csv"} <= stored and not {"notes.txt", "key.csv"} & stored
 
 
 def test_files_of_a_sweep_that_are_links(finished: Home) -> None:
@@ -74,7 +74,7 @@ def test_secrets_in_the_address_of_a_text(home: Home, caplog: pytest.LogCaptureF
             "data.url=http://me:{}@[::1": "allowed: an address that starts with http",
             "data.url=[http://me:{}@host]": "allowed: a text",
             "compare.data.url=http://host?token={}": "allowed: a list of values",
-            f"data.sha256={'0' * 64}": "found other content at",
+            f"data.sha256={'f' * 64}": "found other content at",
         }
         for setting, allowed in refused.items():
             done = home.run("tiny.yaml", "--plan", "--set", setting.format(SECRET))
@@ -92,7 +92,7 @@ def test_secrets_in_the_addresses_of_stores(finished: Home, monkeypatch: pytest.
     """Printed and stored commands name a variable, from which the next command reads the address."""
     tracking = f"sqlite:///mlruns/mlflow.db?password={SECRET}"
     storage = f"sqlite:///file:mlruns/optuna.db?uri=true&password={SECRET}"
-    done = finished.run("tiny.yaml", "--tracking", tracking, f"--storage={storage}", "--set", "study.seeds=3")
+    done = finished.run("tiny.yaml", "--tracking", tracking, f"--storage={storage}")
     assert done.returncode == 0, done.stderr
     named = 'tiny.yaml --tracking "$MLFLOW_TRACKING_URI" --storage="$GPT_HARNESS_STORAGE"'
     assert f"python -m harness.sweep {named}" in finished.sandbox.runs()[0][0].data.tags["harness.command"]
@@ -101,13 +101,8 @@ def test_secrets_in_the_addresses_of_stores(finished: Home, monkeypatch: pytest.
     assert wrong.returncode == 2 and "--tracking: found nothing" in wrong.stderr and "--storage: found" in wrong.stderr
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking)
     monkeypatch.setenv("GPT_HARNESS_STORAGE", storage)
-    for arguments, module in (
-        (("tiny.yaml", "--set", "study.seeds=3"), "harness.sweep"),
-        (("tiny.yaml", "--status"), "harness.sweep"),
-        (("tiny",), "harness.report"),
-    ):
-        done = finished.run(*arguments, module=module)
-        assert done.returncode == 0, done.stderr
+    assert finished.run("tiny.yaml", "--status").returncode == 0
+    assert finished.run("tiny", module="harness.report").returncode == 0
 
 
 def test_secrets_in_uncommitted_changes(finished: Home) -> None:
