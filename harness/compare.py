@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from harness.config.objective import TOKENIZER, TOKENS, VOCABULARY
-from harness.console.cli import Command, Tracking, fail, out, whole
+from harness.console.cli import ArtifactsAt, Command, Tracking, fail, out, whole
 from harness.console.tables import show_table, show_texts
 from harness.core import metrics
 
@@ -36,6 +36,7 @@ def main(
     run_a: Annotated[str, typer.Argument(metavar="RUN_A", help="A run's id, the start of it, or the run's name.")],
     run_b: Annotated[str, typer.Argument(metavar="RUN_B", help="The run to compare with; differences are B minus A.")],
     tracking: Tracking = None,
+    artifacts_at: ArtifactsAt = None,
     samples: Annotated[
         int, typer.Option(parser=whole(0), metavar="N", help="Show the last N generated texts of each run.")
     ] = 2,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from harness.console.cli import Command, Tracking, fail, number, out, whole
+from harness.console.cli import ArtifactsAt, Command, Tracking, fail, number, out, whole
 from harness.core.text import shown
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -30,6 +30,7 @@ def main(
     ] = None,
     seed: Annotated[int, typer.Option(parser=whole(0, 2**62), metavar="N", help="Seed of the sampling.")] = 1,
     tracking: Tracking = None,
+    artifacts_at: ArtifactsAt = None,
 ) -> None:
     """Continue a text with the model of a run. Only confirm runs keep a checkpoint."""
     if not prompt:

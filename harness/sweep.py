@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from harness.console.cli import Command, Settings, Threads, Tracking, Workers, fail, number, whole
+from harness.console.cli import ArtifactsAt, Command, Settings, Threads, Tracking, Workers, fail, number, whole
 from harness.core.errors import SpecError
 from harness.core.gc_pause import gc_paused_for_imports
 from harness.core.secrets import STORAGE_VARIABLE
@@ -45,6 +45,7 @@ def main(
     workers: Workers = None,
     threads: Threads = 1,
     tracking: Tracking = None,
+    artifacts_at: ArtifactsAt = None,
     storage: Annotated[
         str | None,
         typer.Option(

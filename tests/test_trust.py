@@ -7,15 +7,23 @@ was changed and that no secret was written or printed.
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
+import shutil
+import sqlite3
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
+from harness.core.files import json_with_checksum, read_json_with_checksum
+from harness.tracking.outbox.journal import Journal
+from harness.tracking.schema import describe_trial
 from repositories import commit, stage
+from sandbox import SPEC
 from servers import text_server
+from stored_runs import trial_info
 from trust import SECRET, Home, finished, finished_project, home
 
 CODED = quote(SECRET, safe="")  # as addresses need it
@@ -126,6 +134,100 @@ def test_secrets_in_uncommitted_changes(finished: Home) -> None:
 # --- code in a store -------------------------------------------------------------------------------------------------
 
 # --- names, links and addresses --------------------------------------------------------------------------------------
+
+
+def test_names_in_a_store_lead_to_no_other_folder(finished: Home) -> None:
+    """`sweep.json` names the folder of a report, and Optuna's `run_key` the one of a run's states."""
+    small = SPEC.replace("trials: 2", "trials: 1").replace("6_144", "2_048")
+    (finished.project / "other.yaml").write_text(small.replace("name: tiny", "name: other"), "utf-8")
+    assert finished.run("other.yaml").returncode == 0
+    elsewhere = finished.folder / "elsewhere"
+    for file in (finished.project / "mlruns" / "artifacts").glob("*/artifacts/sweep.json"):
+        content = read_json_with_checksum(file.read_bytes()).content
+        file.write_text(json_with_checksum({**content, "name": str(elsewhere / content["name"])}))
+    done = finished.run("tiny", "other", module="harness.report")
+    assert done.returncode == 0, done.stderr
+    assert (finished.project / "reports" / "tiny+other" / "other" / "report.html").is_file()
+
+    lost = next(run for run in finished.sandbox.runs()[1] if run.data.tags["harness.phase"] == "explore")
+    finished.sandbox.client.delete_run(lost.info.run_id)  # so that it is restored from Optuna
+    with sqlite3.connect(finished.project / "mlruns" / "optuna.db") as database:
+        query = "update trial_user_attributes set value_json = ? where key = 'run_key'"
+        assert database.execute(query, [json.dumps("../../../../paper")]).rowcount
+    done = finished.run()
+    assert done.returncode == 0, done.stderr
+    assert "restored in MLflow from Optuna" in done.stdout
+
+
+def test_links_among_the_artifacts_are_not_followed(finished: Home, caplog: pytest.LogCaptureFixture) -> None:
+    """A patch that leads to a private key, a checkpoint and a description that lead elsewhere."""
+    (parent,), children = finished.sandbox.runs()
+    artifacts = finished.project / "mlruns" / "artifacts"
+    files = artifacts / parent.info.run_id / "artifacts"
+    finished.sandbox.client.set_tag(parent.info.run_id, "harness.git_dirty", "true")
+    (files / "dirty.patch").unlink(missing_ok=True)
+    (files / "dirty.patch").symlink_to(finished.key)
+    done = finished.run("tiny", "--patch", module="harness.report")
+    assert done.returncode == 0 and "dirty.patch: found a link; allowed: a regular file" in caplog.text
+
+    shutil.copytree(artifacts / "models", finished.folder / "models")
+    for file in (artifacts / "models").glob("*/artifacts/model.safetensors"):
+        file.unlink()
+        file.symlink_to(finished.folder / file.relative_to(artifacts))
+    confirm = next(run.info.run_id for run in children if run.data.tags["harness.phase"] == "confirm")
+    done = finished.run(confirm, "--max-new-tokens", "2", module="harness.generate")
+    assert done.returncode == 2 and "model.safetensors: found a link" in done.stderr
+
+    (files / "sweep.json").rename(finished.paper / "sweep.json")
+    (files / "sweep.json").symlink_to(finished.paper / "sweep.json")
+    done = finished.run("tiny", module="harness.report")
+    assert done.returncode == 2 and "sweep.json: found a link" in done.stderr
+    done = finished.run()  # it writes `sweep.json` again
+    assert done.returncode == 1 and "sweep.json: found a link" in done.stderr
+
+
+def test_an_address_outside_the_store_is_used_only_if_asked_for(finished: Home) -> None:
+    """A run's files are recorded as being in another folder of this machine."""
+    parent = finished.sandbox.runs()[0][0].info.run_id
+    elsewhere = finished.folder / "elsewhere"
+    shutil.copytree(finished.project / "mlruns" / "artifacts" / parent, elsewhere / parent)
+    (elsewhere / parent / "artifacts" / "dirty.patch").write_text(f"password={SECRET}\n")
+    finished.sandbox.client.set_tag(parent, "harness.git_dirty", "true")
+    with sqlite3.connect(finished.project / "mlruns" / "mlflow.db") as database:
+        query = "update runs set artifact_uri = ? where run_uuid = ?"
+        assert database.execute(query, [f"{elsewhere}/{parent}/artifacts", parent]).rowcount
+    done = finished.run("tiny", "--patch", module="harness.report")
+    assert done.returncode == 2 and f"--artifacts-at {elsewhere}" in done.stderr
+    done = finished.run("tiny", "--artifacts-at", str(elsewhere), module="harness.report")
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_experiment_of_somebody_else_gets_no_weights(home: Home) -> None:
+    """Somebody has made an experiment under the sweep's name first, with a location of their own."""
+    elsewhere = home.folder / "elsewhere"
+    elsewhere.mkdir()
+    home.sandbox.client.create_experiment("tiny", elsewhere.as_uri())
+    done = home.run()
+    assert done.returncode == 1 and f"--artifacts-at {elsewhere}" in done.stderr
+    home.promised.append(elsewhere)
+    done = home.run("tiny.yaml", "--artifacts-at", str(elsewhere), "--set", "study.trials=1", "--quiet")
+    assert done.returncode == 0 and list(elsewhere.glob("models/*/artifacts/model.safetensors")), done.stderr
+
+
+def test_links_in_a_work_folder_are_not_stored(finished: Home) -> None:
+    """The folder of a run that has ended, with a link among the files to be stored with it."""
+    parent = finished.sandbox.runs()[0][0]
+    folder = finished.sandbox.work / parent.data.tags["harness.identity"][:12] / "abc"
+    journal = Journal(folder)
+    journal.append("begin", describe_trial(trial_info()))
+    journal.append("end", {"outcome": "complete", "reason": ""})
+    link = folder / "artifacts" / "notes.txt"
+    link.parent.mkdir()
+    link.symlink_to(finished.key)
+    for arguments in (("tiny.yaml",), ("tiny.yaml", "--status")):
+        done = finished.run(*arguments)
+        assert done.returncode == 1 and "notes.txt: found a link; allowed: what a sweep wrote" in done.stderr
+
 
 # --- content that cannot be read -------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import gc
 import math
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Annotated, Any, NoReturn
@@ -16,6 +17,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from harness.console.output import encodable, safe_output
 from harness.core.outcomes import Exit
+from harness.core.paths import ARTIFACTS_VARIABLE
 from harness.core.secrets import without_secrets
 from harness.core.text import printable, shown
 
@@ -155,6 +157,24 @@ Workers = Annotated[
     typer.Option(parser=whole(1, 1024), metavar="N", help="Worker processes. Default: one per GPU, else one per core."),
 ]
 Threads = Annotated[int, typer.Option(parser=whole(1, 1024), metavar="N", help="CPU threads per worker.")]
+
+
+def _allow(location: str | None) -> str | None:
+    """Name the location to this process, where every reader and writer of a store looks for it."""
+    if location:
+        os.environ[ARTIFACTS_VARIABLE] = location
+    return location
+
+
+ArtifactsAt = Annotated[
+    str | None,
+    typer.Option(
+        "--artifacts-at",
+        metavar="LOCATION",
+        callback=_allow,
+        help=f"A folder or address outside the store where its files may be too. Default: ${ARTIFACTS_VARIABLE}.",
+    ),
+]
 Tracking = Annotated[
     str | None,
     typer.Option("--tracking", metavar="URI", help="MLflow store. Default: $MLFLOW_TRACKING_URI or mlruns/mlflow.db."),

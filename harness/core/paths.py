@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 CACHE_VARIABLE: Final = "GPT_HARNESS_CACHE"
+ARTIFACTS_VARIABLE: Final = "GPT_HARNESS_ARTIFACTS_AT"  # a place outside the store's own root that the user allows
 STORES: Final = Path("mlruns")  # the folder of a sweep's stores, state, lock and log, in the current folder
 _SQLITE: Final = "sqlite:///"
 

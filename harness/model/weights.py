@@ -7,6 +7,7 @@ absent. The states that a run resumes from are separate files: see `harness.trai
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -133,10 +134,10 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 def _read(folder: Path) -> tuple[bytes, RunConfig, bool]:
     """The verified bytes of the weights file, the configuration, and whether that is verified too."""
     try:
-        description, verified = read_json_with_checksum((folder / DESCRIPTION).read_bytes())
+        description, verified = read_json_with_checksum(_regular(folder / DESCRIPTION).read_bytes())
         if description.keys() != _KEYS:
             raise DamagedError("cannot be read as a checkpoint's description")
-        weights = (folder / WEIGHTS).read_bytes()
+        weights = _regular(folder / WEIGHTS).read_bytes()
         config = RunConfig.model_validate_json(json.dumps(description["config"]))
         wanted = str(description["sha256"])
     except FileNotFoundError as error:
@@ -153,6 +154,13 @@ def _read(folder: Path) -> tuple[bytes, RunConfig, bool]:
             f"{folder / WEIGHTS}: found SHA-256 {found[:16]}…, allowed: {wanted[:16]}… (damaged file)"
         )
     return weights, config, verified
+
+
+def _regular(path: Path) -> Path:
+    """The path. An `OSError` if there is a FIFO or a device, which could be read for ever."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise OSError(errno.EINVAL, "no regular file", str(path))
+    return path
 
 
 def _compare(file: Path, config: RunConfig, params: Mapping[str, Any] | None) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.console.cli import Command, Tracking, fail, out
+from harness.console.cli import ArtifactsAt, Command, Tracking, fail, out
 from harness.console.tables import show_answer, show_table
 from harness.core.gc_pause import gc_paused_for_imports
 from harness.core.outcomes import Exit
@@ -33,6 +33,7 @@ def main(
         ),
     ],
     uri: Tracking = None,
+    artifacts_at: ArtifactsAt = None,
     folder: Annotated[Path, typer.Option("--out", "--reports", metavar="DIR", help="Folder for reports.")] = Path(
         "reports"
     ),

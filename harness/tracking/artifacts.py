@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from harness.core.files import DamagedError, read_json_list
+from harness.core.text import printable
 from harness.tracking import schema
-from harness.tracking.places import local_folder
+from harness.tracking.locations import read_file, run_folder
 from harness.tracking.records import PlanChange
 from harness.tracking.server_errors import PAGE
-from harness.tracking.store import ServerError, TrackingError
+from harness.tracking.store import RefusedFile, ServerError, TrackingError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -34,11 +35,14 @@ _PATCH_LINE: Final = len(_PATCH_PREFIX) + 64 + 1  # bytes
 
 
 def read_bytes(client: MlflowClient, run: Run, path: str) -> bytes | None:
-    """The content of an artifact that is no web page, or None where it is missing."""
-    local = local_folder(run.info.artifact_uri, client.tracking_uri)
+    """The content of an artifact that is no web page, or None where it is missing.
+
+    Raises:
+        RefusedFile: it is outside the store's own root, or no regular file, or a link leads to it.
+    """
+    local = run_folder(client, run)
     if local is not None:  # MLflow's client would copy the file
-        file = local / path
-        return file.read_bytes() if file.is_file() else None
+        return read_file(local, path)
     folder = path.rpartition("/")[0] or None
     if all(file.path != path for file in client.list_artifacts(run.info.run_id, folder)):
         return None
@@ -50,10 +54,12 @@ def read_bytes(client: MlflowClient, run: Run, path: str) -> bytes | None:
 
 
 def read_list(client: MlflowClient, run: Run, path: str, parse: Callable[[Any], _T]) -> list[_T]:
-    """The items of a JSON list; none where the artifact is missing, or is damaged, which is logged."""
-    content = read_bytes(client, run, path)
+    """The items of a JSON list; none where the artifact is missing, or is damaged or refused, which is logged."""
     try:
+        content = read_bytes(client, run, path)
         return [] if content is None else [parse(one) for one in read_json_list(content)]
+    except RefusedFile as error:
+        logger.warning(_left_out(run, path, error))
     except DamagedError as error:
         logger.warning(f"{damaged(run, path, str(error))}; it is left out")
     except (LookupError, TypeError, ValueError):
@@ -67,8 +73,12 @@ def with_patch_line(patch: bytes) -> bytes:
 
 
 def read_patch(client: MlflowClient, run: Run) -> str:
-    """The patch of a parent run; empty where there is none, or it is damaged, which is logged."""
-    content = read_bytes(client, run, schema.PATCH_FILE) or b""
+    """The patch of a parent run; empty where there is none, or it is damaged or refused, which is logged."""
+    try:
+        content = read_bytes(client, run, schema.PATCH_FILE) or b""
+    except RefusedFile as error:
+        logger.warning(_left_out(run, schema.PATCH_FILE, error))
+        return ""
     agree = sum(one == other for one, other in zip(content, _PATCH_PREFIX, strict=False))
     if agree < len(_PATCH_PREFIX) // 2:  # of an older version, without a checksum
         return content.decode("utf-8", "replace")  # a diff may hold any bytes
@@ -77,6 +87,10 @@ def read_patch(client: MlflowClient, run: Run) -> str:
         logger.warning(f"{damaged(run, schema.PATCH_FILE, 'does not match its checksum')}; it is left out")
         return ""
     return patch.decode("utf-8", "replace")
+
+
+def _left_out(run: Run, path: str, error: RefusedFile) -> str:
+    return printable(f"{path} of the run {run.info.run_id} is left out: {error}")
 
 
 def damaged(run: Run, path: str, why: str) -> str:

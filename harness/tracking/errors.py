@@ -13,6 +13,14 @@ class SweepBusy(TrackingError):
     """Another process runs this sweep, or writes to this store."""
 
 
+class RefusedFile(TrackingError):
+    """Files outside the store's own root, a link, or something that is no regular file; `failure` says which."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(str(failure))
+        self.failure = failure
+
+
 class ServerError(TrackingError):
     """A server did not answer or refused a request; `failure` says why."""
 

@@ -5,11 +5,17 @@ The files are safetensors and JSON: no pickle, and no MLflow flavor.
 
 from __future__ import annotations
 
+import atexit
+import functools
+import hashlib
+import shutil
+import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from harness.tracking.places import local_folder
+from harness.core.links import regular_files
+from harness.tracking.locations import check_file, folder_of_model
 from harness.tracking.queries import pages
 from harness.tracking.server_errors import PAGE
 from harness.tracking.store import ServerError, is_server, unrepeated_requests
@@ -54,6 +60,7 @@ def store_checkpoint(
 
     Raises:
         ServerError: the server does not have the files afterwards.
+        RefusedFile: the model's files are outside the store's own root, or a link is in the way.
     """
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric
 
@@ -65,10 +72,15 @@ def store_checkpoint(
             )
     if model.status == LoggedModelStatus.READY:
         return str(model.model_id)
-    client.log_model_artifacts(model.model_id, str(folder))
+    place = folder_of_model(client, model, write=True)
+    files = regular_files(folder)
+    for file in files:  # one by one: MLflow copies a whole folder through links
+        if place is not None:
+            check_file(place, file.name)
+        client.log_model_artifact(model.model_id, str(file))
     if is_server(str(client.tracking_uri)):  # a proxy may have answered an upload with a page and status 200
         stored = {Path(file.path).name for file in client.list_logged_model_artifacts(model.model_id)}
-        if not {file.name for file in folder.iterdir()} <= stored:
+        if not {file.name for file in files} <= stored:
             raise ServerError(f"MLflow: {PAGE}", PAGE)
     losses = list(losses)
     found = client.get_run(run)
@@ -92,18 +104,43 @@ def find_model(client: MlflowClient, experiment: str, run: str) -> LoggedModel |
 
 
 def model_folder(client: MlflowClient, experiment: str, run: str) -> Path | None:
-    """The local folder with a run's model, downloaded if it is elsewhere; None if there is no complete one."""
+    """The local folder with a run's model; None if there is no complete one.
+
+    If it is elsewhere, it is downloaded into a folder that is removed when this process ends.
+
+    Raises:
+        RefusedFile: it is outside the store's own root, or its files are no regular files.
+    """
     from mlflow.artifacts import download_artifacts
     from mlflow.entities import LoggedModelStatus
 
     model = find_model(client, experiment, run)
     if model is None or model.status != LoggedModelStatus.READY:
         return None
-    local = local_folder(model.artifact_location, client.tracking_uri)
+    local = folder_of_model(client, model)
     if local is not None:
+        for name in MODEL_FILES:
+            check_file(local, name)
         return local if local.is_dir() else None
     # Not by `models:/…`, for which MLflow 3.17 ignores the tracking address that it is given.
-    return Path(download_artifacts(model.artifact_location, tracking_uri=client.tracking_uri))
+    here = str(download_folder(str(model.model_id)))
+    return Path(download_artifacts(model.artifact_location, dst_path=here, tracking_uri=client.tracking_uri))
+
+
+def download_folder(name: str) -> Path:
+    """A new temporary folder for the checkpoint of a run or a model; an earlier one of that name is removed."""
+    folder = _downloads() / hashlib.sha256(name.encode()).hexdigest()[:12]
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    return folder
+
+
+@functools.cache
+def _downloads() -> Path:
+    """The folder of this process's downloads, which is removed when it ends."""
+    folder = tempfile.mkdtemp(prefix="gpt-harness-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 def _dataset(run: Run) -> tuple[str | None, str | None]:

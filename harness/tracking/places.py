@@ -7,6 +7,7 @@ corrects the addresses in the database before it writes; MLflow's own pages find
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +36,22 @@ def artifacts_beside(store: str) -> Path | None:
     return file.absolute().parent / _ARTIFACTS if file is not None else None
 
 
+def folder_at(address: str) -> Path | None:
+    """The folder that an artifact address names, as MLflow reads it; None if it is not one of a disk."""
+    try:
+        location = urlsplit(address)
+    except ValueError:  # unbalanced brackets
+        return None
+    if address.startswith("file:"):
+        return Path(url2pathname(location.path))
+    return None if location.scheme else Path(url2pathname(address))
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder that this user may see; `Path.is_dir` raises where it may not be looked for."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
 def local_folder(address: str, store: str) -> Path | None:
     """The folder of a run's or a model's files; None if they are not on this machine's disk.
 
@@ -42,12 +59,12 @@ def local_folder(address: str, store: str) -> Path | None:
         address: as MLflow records it.
         store: MLflow's tracking address.
     """
-    recorded = _folder_at(address)
+    recorded = folder_at(address)
     if recorded is None:
         return None
     beside, below = artifacts_beside(store), _below_artifacts(recorded)
     moved = beside / below if beside is not None and below is not None else recorded
-    return moved if moved.is_dir() else recorded
+    return moved if is_folder(moved) else recorded
 
 
 def missing_folder(experiment: Experiment, store: str) -> str:
@@ -57,12 +74,12 @@ def missing_folder(experiment: Experiment, store: str) -> str:
         experiment: MLflow's record of it.
         store: MLflow's tracking address.
     """
-    folder = _folder_at(experiment.artifact_location)
-    if folder is None or folder.exists():
+    folder = folder_at(experiment.artifact_location)
+    if folder is None or os.path.exists(folder):  # noqa: PTH110 (as in `is_folder`)
         return ""
     beside = artifacts_beside(store)
     if beside is None:
-        mend = f"make {folder} a symbolic link to the folder where they are now"
+        mend = f"make {folder} a symbolic link to the folder where they are now, and name that one by --artifacts-at"
     else:
         mend = f"put them beside the database, in {beside}"
     where = f"the files of {experiment.name} were stored in {folder}, which does not exist here"
@@ -71,8 +88,8 @@ def missing_folder(experiment: Experiment, store: str) -> str:
 
 def refuse_missing(experiment: Experiment, store: str) -> None:
     """Raise a `TrackingError` if an experiment's folder and the one around it are gone: MLflow would create both."""
-    folder = _folder_at(experiment.artifact_location)
-    if folder is not None and not folder.parent.exists():
+    folder = folder_at(experiment.artifact_location)
+    if folder is not None and not os.path.exists(folder.parent):  # noqa: PTH110 (as in `is_folder`)
         raise TrackingError(missing_folder(experiment, store))
 
 
@@ -100,16 +117,8 @@ def correct_addresses(client: MlflowClient) -> str:
         _refuse_if_in_use(client)
         for address in moved:
             _replace(connection, address, beside.as_uri())
-    folders = ", ".join(str(Path(str(_folder_at(address))).parent) for address in moved)
+    folders = ", ".join(str(Path(str(folder_at(address))).parent) for address in moved)
     return f"this store was made in {folders} and is now in {beside.parent}: corrected the addresses of its files"
-
-
-def _folder_at(address: str) -> Path | None:
-    """The folder that an artifact address names; None if it is not one of a disk."""
-    location = urlsplit(address)
-    if location.scheme == "file":
-        return Path(url2pathname(location.path))
-    return Path(address) if address.startswith("/") else None
 
 
 def _below_artifacts(folder: Path) -> Path | None:
@@ -141,7 +150,7 @@ def _database(store: str) -> Iterator[Connection]:
 
 def _is_other_place(address: str, beside: Path) -> bool:
     """Whether an address names another folder of the same name as the one beside the database."""
-    folder = _folder_at(address)
+    folder = folder_at(address)
     if folder is None or folder.name != beside.name or folder == beside:
         return False
     return not (folder.exists() and beside.exists() and folder.samefile(beside))  # a link to it is the same
@@ -159,7 +168,7 @@ def _is_moved(connection: Connection, address: str, beside: Path) -> bool:
     runs: Sequence[str] = connection.execute(query).scalars().all()
     if any((beside / run).is_dir() for run in runs):
         return True
-    folder = _folder_at(address)
+    folder = folder_at(address)
     return not runs and folder is not None and not folder.parent.exists()
 
 

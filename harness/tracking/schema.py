@@ -197,8 +197,8 @@ def describe(info: SweepInfo) -> str:
 def parse_sweep(text: str | bytes, tags: Mapping[str, str]) -> dict[str, Any]:
     """The fields of `SweepInfo` by name, from `describe`'s JSON.
 
-    Older versions stored no checksum, and some no `plan`. Without a checksum, the description is compared with the
-    parent run's tags.
+    Its identity is compared with the parent run's tag, since it may be the intact description of another sweep. Older
+    versions stored no checksum, and some no `plan`. Without a checksum, more tags are compared.
 
     Raises:
         DamagedError: it is not what was stored.
@@ -207,11 +207,10 @@ def parse_sweep(text: str | bytes, tags: Mapping[str, str]) -> dict[str, Any]:
     names = {one.name for one in fields(SweepInfo)}
     if not names - {"plan"} <= plain.keys() <= names:
         raise DamagedError("is not a sweep's description")
-    if not verified:
-        own = {IDENTITY: plain["identity"], **data_tags(plain["data"])}
-        for tag, value in own.items():
-            if tags.get(tag, value).removesuffix(SET_ASIDE_MARK) != value:
-                raise DamagedError(f"does not match the tag {tag}")
+    own = {IDENTITY: plain["identity"], **({} if verified else data_tags(plain["data"]))}
+    for tag, value in own.items():
+        if tags.get(tag, value).removesuffix(SET_ASIDE_MARK) != value:
+            raise DamagedError(f"does not match the tag {tag}")
     plain["arms"] = tuple(ArmInfo(**arm) for arm in plain["arms"])
     plain["compare"] = tuple(plain["compare"])
     return plain

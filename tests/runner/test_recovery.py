@@ -125,7 +125,7 @@ def test_recovery_killed_at_any_write_ends_the_same(
     whole.reconcile()
     expected = whole.stores()
     writes = [
-        *((MlflowClient, name) for name in ("create_run", "log_batch", "log_inputs", "log_artifacts", "delete_tag")),
+        *((MlflowClient, name) for name in ("create_run", "log_batch", "log_inputs", "log_artifact", "delete_tag")),
         *((MlflowClient, name) for name in ("update_run", "set_terminated")),
         *((optuna.storages.RDBStorage, name) for name in ("set_trial_state_values", "set_trial_user_attr")),
         (os, "write"),

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import os
 import re
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -78,7 +81,7 @@ def test_a_checkpoint_is_stored_once_as_a_model_with_its_losses(
 
 
 @pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("call", ["log_model_artifacts", "log_outputs", "log_batch", "finalize_logged_model"])
+@pytest.mark.parametrize("call", ["log_model_artifact", "log_outputs", "log_batch", "finalize_logged_model"])
 def test_a_model_that_is_incomplete_is_completed_and_not_created_twice(
     call: str, done: bool, tracker: Tracker, client: MlflowClient, parent: str, tmp_path: Path
 ) -> None:
@@ -131,6 +134,13 @@ def test_a_servers_model_is_downloaded(tmp_path: Path) -> None:
         folder = checkpoint_folder(run, uri)
         assert (folder / "model.safetensors").read_bytes() == b"weights"
         assert not folder.is_relative_to(tmp_path / "artifacts")
+        assert checkpoint_folder(run, uri) == folder  # the earlier download is removed
+        (tmp_path / "temporary").mkdir()
+        code = f"from harness.tracking import checkpoint_folder; print(checkpoint_folder({run!r}, {uri!r}))"
+        environment = {**os.environ, "TMPDIR": str(tmp_path / "temporary")}
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        assert done.stdout.startswith(str(tmp_path / "temporary"))
+        assert not list((tmp_path / "temporary").iterdir())
         listed = MlflowClient(tracking_uri=uri).list_artifacts(run, "checkpoint")
         assert [file.path for file in listed] == ["checkpoint/token_losses.json"]  # what a page reads
         assert page_address(run, uri).startswith(f"{uri}/#/experiments/")

@@ -16,6 +16,7 @@ from mlflow.tracking._tracking_service import utils
 
 from empty_store import copy_empty_store
 from harness.core.outcomes import Outcome
+from harness.core.paths import ARTIFACTS_VARIABLE
 from harness.tracking import Tracker, TrackingError, checkpoint_folder, load_samples, load_sweep
 from harness.tracking.places import correct_addresses, local_folder, missing_folder
 from harness.tracking.provenance import process_name
@@ -99,7 +100,10 @@ def test_files_are_read_beside_the_database_and_a_sweep_corrects_their_addresses
     assert Tracker("moving", uri(new)).experiment.moved == ""
 
 
-def test_a_folder_that_the_user_chose_and_a_link_to_the_store_stay_as_they_are(tmp_path: Path) -> None:
+def test_a_folder_that_the_user_chose_and_a_link_to_the_store_stay_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(ARTIFACTS_VARIABLE, str(tmp_path / "disk"))
     store, link, chosen = tmp_path / "store", tmp_path / "link", tmp_path / "disk" / "artifacts"
     chosen.mkdir(parents=True)
     copy_empty_store(store / "mlruns" / "mlflow.db")
@@ -125,13 +129,18 @@ def test_addresses_are_not_corrected_while_another_process_uses_them(tmp_path: P
     assert addresses(new) == before
 
 
-def test_files_that_were_left_behind_are_named(tmp_path: Path) -> None:
+def test_files_that_were_left_behind_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old, new = tmp_path / "old", tmp_path / "new"
     run = made(old)
     (new / "mlruns").mkdir(parents=True)
     shutil.copy(old / "mlruns" / "mlflow.db", new / "mlruns")
     assert correct_addresses(connect(uri(new))) == ""  # the files are where they were
-    assert load_sweep("moving", uri(new)).name == "moving"
+    for use in (lambda: load_sweep("moving", uri(new)), lambda: Tracker("moving", uri(new))):
+        with pytest.raises(TrackingError, match=f"--artifacts-at .*{old}/mlruns/artifacts"):
+            use()
+    with monkeypatch.context() as allowed:
+        allowed.setenv(ARTIFACTS_VARIABLE, str(old / "mlruns" / "artifacts"))
+        assert load_sweep("moving", uri(new)).name == "moving"
     shutil.rmtree(old)
     artifacts, beside = old / "mlruns" / "artifacts", new / "mlruns" / "artifacts"
     lost = f"the files of moving were stored in {artifacts}, which does not exist here; if they were moved, "
@@ -149,7 +158,8 @@ def test_a_store_that_decides_itself_where_files_are(tmp_path: Path) -> None:
     gone = tmp_path / "gone" / "mlruns" / "3"
     experiment = Experiment("3", "moving", str(gone), "active")
     assert local_folder(f"{gone}/abc/artifacts", postgres) == gone / "abc" / "artifacts"
-    assert f"make {gone} a symbolic link to the folder where they are now" in missing_folder(experiment, postgres)
+    mend = f"make {gone} a symbolic link to the folder where they are now, and name that one by --artifacts-at"
+    assert mend in missing_folder(experiment, postgres)
     gone.mkdir(parents=True)
     assert missing_folder(experiment, postgres) == ""
     for elsewhere in ("mlflow-artifacts:/3", "s3://bucket/3"):

@@ -28,7 +28,7 @@ from harness.tracking import schema
 from harness.tracking.outbox import journal
 from harness.tracking.outbox.journal import Entry, Journal
 from harness.tracking.outbox.sending_time import SendingTime
-from harness.tracking.outbox.unfinished import UnfinishedRun, points_of, unfinished_runs
+from harness.tracking.outbox.unfinished import UnfinishedRun, is_key, points_of, unfinished_runs
 from harness.tracking.records import TrialInfo
 from harness.tracking.writing.sweeps import NOT_CLOSED
 from harness.tracking.writing.tracker import Tracker
@@ -118,6 +118,7 @@ class Outbox:
 
     def folder_of(self, key: str) -> Path:
         """A run's own folder."""
+        assert is_key(key), f"found {key!r} as the key of a run"
         return self.folder / key
 
     def start(self, info: TrialInfo, key: str = "", at: int | None = None) -> str:
@@ -125,13 +126,15 @@ class Outbox:
 
         Args:
             info: what is trained.
-            key: of a run that may exist in MLflow and whose folder is lost; it is resumed there. "": a new run.
+            key: of a run that may exist in MLflow and whose folder is lost; it is resumed there. "", or a text from a
+                store that can be no key: a new run.
             at: when it started, in milliseconds since 1970; None: now.
 
         Returns:
             its key.
         """
-        reopen, key = bool(key), key or uuid.uuid4().hex[:12]
+        reopen = is_key(key)
+        key = key if reopen else uuid.uuid4().hex[:12]
         run = _Run(key, info, Journal(self.folder_of(key)), reopen=reopen)
         run.journal.path.unlink(missing_ok=True)  # a journal that cannot be read
         self._add(run, [run.journal.append(journal.BEGIN, schema.describe_trial(info), at)])

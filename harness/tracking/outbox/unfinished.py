@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
+from harness.core.links import irregular_in
 from harness.core.metrics import Point
 from harness.core.outcomes import Outcome
 from harness.tracking import schema
 from harness.tracking.outbox import journal
 from harness.tracking.outbox.journal import Entry, Journal
 from harness.tracking.records import TrialInfo
+from harness.tracking.store import TrackingError
+
+_KEY: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 @dataclass(frozen=True)
@@ -33,11 +39,24 @@ class UnfinishedRun:
     reason: str
 
 
+def is_key(text: object) -> bool:
+    """Whether this can be the key of a run: the name of its folder, and part of a search in MLflow."""
+    return isinstance(text, str) and _KEY.fullmatch(text) is not None
+
+
 def unfinished_runs(folder: Path) -> list[UnfinishedRun]:
-    """The runs whose folders are in `folder`, oldest first. Folders without a readable journal are skipped."""
+    """The runs whose folders are in `folder`, oldest first. Folders without a readable journal are skipped.
+
+    Raises:
+        TrackingError: something below the folder, or the folder itself, is a link or no regular file. The harness makes
+            none, and would read, write and store what it leads to.
+    """
+    wrong = [(folder, "a link")] if folder.is_symlink() else irregular_in(folder)
+    for path, kind in wrong:
+        raise TrackingError(f"{path}: found {kind}; allowed: what a sweep wrote; remove it")
     found = []
     for one in sorted(folder.iterdir()) if folder.is_dir() else []:
-        entries = Journal(one).read()
+        entries = Journal(one).read() if is_key(one.name) else []
         if entries and (run := _parse(one.name, entries)) is not None:
             found.append((entries[0].at, run))
     return [run for _, run in sorted(found, key=lambda pair: pair[0])]

@@ -17,8 +17,9 @@ from harness.core.secrets import without_secrets
 from harness.tracking import schema
 from harness.tracking.artifacts import damaged, read_bytes, read_list, read_patch, stored_plans
 from harness.tracking.checksums import altered
-from harness.tracking.models import model_folder
-from harness.tracking.places import local_folder, missing_folder
+from harness.tracking.locations import check_file, run_folder
+from harness.tracking.models import MODEL_FILES, download_folder, model_folder
+from harness.tracking.places import missing_folder
 from harness.tracking.queries import pages, refuse_altered, sweeps_of, trials_of
 from harness.tracking.reading.find_run import find_run
 from harness.tracking.reading.frames import POSITION_COLUMNS, ROW_METRICS, curves_of, frame, rows_of, utc
@@ -174,7 +175,7 @@ def load_sweep(experiment: str, uri: str | None = None, sweep: str | None = None
         what = f"found no {schema.SWEEP_FILE} among the artifacts of the sweep {run.info.run_id}"
         raise TrackingError(_with_advice(client, run, what))
     try:
-        description = schema.parse_sweep(text, tags)
+        description = {**schema.parse_sweep(text, tags), "name": experiment}  # which may have been renamed in MLflow
         for name in ("command", "spec_text"):  # of an older version
             description[name] = without_secrets(description[name])
         data = description["data"]
@@ -202,14 +203,17 @@ def load_sweep(experiment: str, uri: str | None = None, sweep: str | None = None
 
 @wrap_errors()
 def checkpoint_folder(run: str, uri: str | None = None) -> Path:
-    """The local folder with a run's checkpoint; from a server it is downloaded into a temporary folder.
+    """The local folder with a run's checkpoint.
+
+    From a server it is downloaded into a temporary folder, which is removed when this process ends.
 
     Args:
         run: a run's id, the first 4 or more characters of its id, or its exact name.
         uri: as for `load_runs`.
 
     Raises:
-        TrackingError: no such store or run, several runs, or a run without a checkpoint.
+        TrackingError: no such store or run, several runs, a run without a checkpoint, or one whose files are outside
+            the store's own root or no regular files.
     """
     uri = configured_uri(uri)
     client = connect(uri)
@@ -217,11 +221,14 @@ def checkpoint_folder(run: str, uri: str | None = None) -> Path:
     if (folder := model_folder(client, one.info.experiment_id, one.info.run_id)) is not None:
         return folder
     # older versions stored checkpoints as artifacts
-    local = local_folder(one.info.artifact_uri, client.tracking_uri)
+    local = run_folder(client, one)
     if local is not None and (local / schema.CHECKPOINT_FOLDER).is_dir():
+        for name in MODEL_FILES:
+            check_file(local, f"{schema.CHECKPOINT_FOLDER}/{name}")
         return local / schema.CHECKPOINT_FOLDER
     if local is None and client.list_artifacts(one.info.run_id, schema.CHECKPOINT_FOLDER):
-        return Path(client.download_artifacts(one.info.run_id, schema.CHECKPOINT_FOLDER))
+        here = str(download_folder(one.info.run_id))
+        return Path(client.download_artifacts(one.info.run_id, schema.CHECKPOINT_FOLDER, here))
     what = f"found no checkpoint in the run {one.info.run_id} ({one.info.run_name})"
     raise TrackingError(_with_advice(client, one, what))
 

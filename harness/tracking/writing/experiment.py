@@ -10,16 +10,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from harness.core.links import regular_files
 from harness.tracking import schema
 from harness.tracking.checksums import covers, with_checksums
+from harness.tracking.locations import check_file, refuse_foreign, run_folder_to_write
 from harness.tracking.migration import Announce
 from harness.tracking.places import artifacts_beside, correct_addresses, refuse_missing
 from harness.tracking.server_errors import PAGE, Failure
-from harness.tracking.store import ServerError, connect, default_tracking_uri, is_server, wrap_errors
+from harness.tracking.store import RefusedFile, ServerError, connect, default_tracking_uri, is_server, wrap_errors
 from harness.tracking.trash import refuse_deleted
 
 if TYPE_CHECKING:
-    from mlflow.entities import Metric
+    from mlflow.entities import Metric, Run
 
 _MAX_TRIES: Final = 3  # of an artifact, while the server answers that it failed
 _SLUG: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
@@ -36,10 +38,12 @@ class Experiment:
 
     Attributes:
         moved: what was corrected because the store was moved or copied, in one line; empty if nothing was.
-        refused: run id and artifact path → why, of the artifacts that the server did not accept.
+        refused: run id and artifact path → why, of the artifacts that the server did not accept, or that a link was in
+            the way of.
 
     Raises:
-        TrackingError: the store cannot be used. Every method raises it where the store refuses or does not answer.
+        TrackingError: the store cannot be used, or the experiment's files are outside its own root. Every method raises
+            it where the store refuses or does not answer.
     """
 
     def __init__(self, name: str, uri: str | None = None, announce: Announce | None = None) -> None:
@@ -52,6 +56,7 @@ class Experiment:
         self.refused: dict[tuple[str, str], Failure] = {}
         self._tries: Counter[tuple[str, str]] = Counter()
         self._sent: dict[str, set[Path]] = {}  # run id → paths of files that were sent and not yet looked for
+        self._folders: dict[str, Path | None] = {}  # run id → the folder of its artifacts; None: not on this disk
 
     @wrap_errors()
     def _open(self) -> str:
@@ -70,20 +75,40 @@ class Experiment:
                     raise
         refuse_deleted(found, self.uri)
         refuse_missing(found, self.uri)
+        refuse_foreign(self.client, found)
         return str(found.experiment_id)
 
     def log_artifact(self, run_id: str, path: Path, folder: str | None = None) -> None:
         """Store a file, or everything inside a folder, in the run's artifact folder `folder` (None: the top).
 
-        A file that the server refuses is noted in `refused`, and the others are stored.
+        Regular files only: links are left out. A file that the server refuses, or that has a link in its place, is
+        noted in `refused`, and the others are stored.
         """
-        files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-        for file in files:
-            inside = file.relative_to(path).parent if path.is_dir() else Path()
-            place = Path(folder or "") / inside
+        for file, place in _files(path, Path(folder or "")):
             with self.optional(run_id, (place / file.name).as_posix()):
-                self.client.log_artifact(run_id, str(file), None if place == Path() else place.as_posix())
-                self._sent.setdefault(run_id, set()).add(place / file.name)
+                self._store(run_id, file, place)
+
+    def _store(self, run_id: str, file: Path, place: Path) -> None:
+        """Store a file in a folder of a run's artifacts.
+
+        Raises:
+            RefusedFile: the run's artifacts are outside the store's own root, or a link is in the way.
+        """
+        if run_id not in self._folders:
+            self.admit(self.client.get_run(run_id))
+        root = self._folders[run_id]
+        if root is not None:
+            check_file(root, (place / file.name).as_posix())
+        self.client.log_artifact(run_id, str(file), None if place == Path() else place.as_posix())
+        self._sent.setdefault(run_id, set()).add(place / file.name)
+
+    def admit(self, run: Run) -> None:
+        """Check that a run's artifacts are inside the store's own root, which is needed once.
+
+        Raises:
+            RefusedFile: they are not.
+        """
+        self._folders[run.info.run_id] = run_folder_to_write(self.client, run)
 
     @wrap_errors()
     def log_contents(self, run_id: str, files: Mapping[str, str | bytes], required: bool = False) -> None:
@@ -92,7 +117,7 @@ class Experiment:
         Args:
             run_id: of the run.
             files: artifact path → content.
-            required: raise if the server refuses one; else it is noted in `refused`.
+            required: raise if one is refused; else it is noted in `refused`.
         """
         with tempfile.TemporaryDirectory() as folder:
             for path, content in files.items():
@@ -100,8 +125,8 @@ class Experiment:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", "replace"))
             if required:
-                self.client.log_artifacts(run_id, folder)
-                self._sent.setdefault(run_id, set()).update(map(Path, files))
+                for file, place in _files(Path(folder), Path()):
+                    self._store(run_id, file, place)
             else:
                 self.log_artifact(run_id, Path(folder))
 
@@ -123,7 +148,7 @@ class Experiment:
 
     @contextlib.contextmanager
     def optional(self, run_id: str, path: str) -> Iterator[None]:
-        """Store an artifact inside: if the server refuses it, it is noted in `refused`, and nothing is raised.
+        """Store an artifact inside: if it is refused, it is noted in `refused`, and nothing is raised.
 
         Raises:
             TrackingError: trying again may help: the server did not answer, or failed for the first or second time.
@@ -132,6 +157,8 @@ class Experiment:
         try:
             with wrap_errors():
                 yield
+        except RefusedFile as error:
+            self.refused[key] = error.failure
         except ServerError as error:
             self._tries[key] += 1
             answered = error.failure.status is not None
@@ -156,6 +183,15 @@ class Experiment:
                 tags = with_checksums(tags, known)
         run_tags = [RunTag(name, value) for name, value in tags.items()]
         self.client.log_batch(run_id, metrics=metrics, tags=run_tags)
+
+
+def _files(path: Path, place: Path) -> list[tuple[Path, Path]]:
+    """A regular file, or those below a folder, each with the folder in which it is stored, from `place` on."""
+    if path.is_symlink():
+        return []
+    if not path.is_dir():
+        return [(path, place)]
+    return [(file, place / file.relative_to(path).parent) for file in regular_files(path)]
 
 
 def clipped_tags(tags: Mapping[str, str]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -19,12 +20,14 @@ from harness.tracking.checksums import with_checksums
 from harness.tracking.models import MODEL_FILES, store_checkpoint
 from harness.tracking.queries import search_runs
 from harness.tracking.records import Sample, TrialInfo
-from harness.tracking.store import unrepeated_requests, wrap_errors
+from harness.tracking.store import RefusedFile, unrepeated_requests, wrap_errors
 from harness.tracking.writing.descriptions import description_tags, trial_description
 from harness.tracking.writing.experiment import Experiment, clipped_tags
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput, Metric, Run
+
+logger = logging.getLogger(__name__)
 
 _ORDER: Final = ("val/", "test/", "train/", "tokens", "epochs", "optim/", "perf/")
 _LOSSES: Final = ("val/", "test/", "train/loss")  # metrics that a run's model is listed with
@@ -104,6 +107,7 @@ class RunWriter:
             with unrepeated_requests():  # after an error, the caller looks for the run by its key
                 run = client.create_run(self._experiment.id, schema.milliseconds() if at is None else at, tags, name)
             run_id = str(run.info.run_id)
+            self._experiment.admit(run)
         else:
             run_id = str(run.info.run_id)
             self._reopen(run, tags)
@@ -120,8 +124,15 @@ class RunWriter:
         return run_id
 
     def _find(self, key: str) -> Run | None:
-        runs = search_runs(self._experiment.client, [self._experiment.id], f"tags.`{schema.KEY}` = '{key}'")
-        return runs[0] if runs else None
+        """The run of a key; one whose files are outside the store's own root is left as it is."""
+        for run in search_runs(self._experiment.client, [self._experiment.id], f"tags.`{schema.KEY}` = '{key}'"):
+            try:
+                self._experiment.admit(run)
+            except RefusedFile as error:
+                logger.warning(f"{error}; a new run is stored instead")
+            else:
+                return run
+        return None
 
     def _reopen(self, run: Run, tags: Mapping[str, str]) -> None:
         """Set a run's status to RUNNING and replace its tags."""

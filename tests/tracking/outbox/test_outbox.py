@@ -18,8 +18,9 @@ from mlflow.exceptions import MlflowException
 
 from harness.core.metrics import VAL_LOSS, Point
 from harness.core.outcomes import Outcome
-from harness.tracking import ARTIFACTS, Outbox, Tracker, load_runs, load_samples, unfinished_runs
+from harness.tracking import ARTIFACTS, Outbox, Tracker, TrackingError, load_runs, load_samples, unfinished_runs
 from harness.tracking.outbox import outbox as module
+from harness.tracking.outbox.journal import Journal
 from harness.tracking.records import TrialInfo
 from harness.tracking.schema import describe_trial
 from stored_runs import Store, point, sweep_info, trial_info
@@ -429,6 +430,39 @@ def test_a_run_whose_folder_is_lost_is_resumed_by_its_key(place: Place) -> None:
     [run] = place.runs()
     assert run.info.status == "FINISHED"
     assert place.history(run) == [(0, 3.0), (1, 2.0)]
+
+
+def test_a_text_that_can_be_no_key_starts_a_new_run(place: Place) -> None:
+    outbox = place.open()
+    texts: list[Any] = ["../../paper", "/tmp", "a/b", "..", "' or '", "", "x" * 65, 7, None]
+    keys = [outbox.start(trial_info(), text) for text in texts]
+    assert sorted(path.name for path in place.folder.iterdir()) == sorted(keys)
+    for text in texts:
+        with pytest.raises(AssertionError, match="as the key of a run"):
+            outbox.folder_of(text)
+
+
+def test_links_and_names_of_others_among_the_runs_on_disk(tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "runs", tmp_path / "elsewhere"
+    outbox = Outbox(cast(Tracker, None), "", folder)
+    key = outbox.start(trial_info())
+    (folder / key).rename(folder / "it's another's")
+    assert unfinished_runs(folder) == []
+    (folder / "it's another's").rename(elsewhere)
+    for link in (folder / key, folder / "other" / "journal.jsonl", folder / "other" / "state"):
+        link.parent.mkdir(exist_ok=True)
+        link.symlink_to(elsewhere)
+        with pytest.raises(TrackingError, match=f"^{link}: found a link; allowed: what a sweep wrote; remove it"):
+            unfinished_runs(folder)
+        link.unlink()
+    (tmp_path / "link").symlink_to(folder)
+    with pytest.raises(TrackingError, match="link: found a link"):
+        unfinished_runs(tmp_path / "link")
+    (folder / "journal.jsonl").symlink_to(elsewhere / "journal.jsonl")
+    before = (elsewhere / "journal.jsonl").read_bytes()
+    with pytest.raises(OSError):
+        Journal(folder).append("tag", {})
+    assert (elsewhere / "journal.jsonl").read_bytes() == before
 
 
 def test_the_thread_stops_when_another_process_has_taken_the_sweep_over(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
 from harness.core.outcomes import Outcome
 from harness.tracking import Tracker, TrackingError, load_positions, load_runs, load_sweep
+from harness.tracking.places import local_folder
 from stored_runs import Store, ended, point, sweep_info, trial_info
 
 
@@ -28,6 +30,20 @@ def test_sweeps_can_be_chosen(store: Store) -> None:
         load_runs("two", store.uri, "x")
     with pytest.raises(TrackingError, match=r"found no experiment 'twoo'; allowed: .*first, .*second, .*two"):
         load_sweep("twoo", store.uri)
+
+
+def test_a_sweep_has_the_name_that_it_was_asked_for_by_and_its_own_description(store: Store) -> None:
+    parent, other = (Tracker(name, store.uri).open_sweep(sweep_info(name, name[0] * 64)) for name in ("named", "odd"))
+    number = store.client.get_run(parent).info.experiment_id
+    store.client.rename_experiment(number, "renamed")
+    assert load_sweep("renamed", store.uri).name == "renamed"
+    mine, theirs = (
+        Path(str(local_folder(store.client.get_run(run).info.artifact_uri, store.uri))) / "sweep.json"
+        for run in (parent, other)
+    )
+    mine.write_bytes(theirs.read_bytes())
+    with pytest.raises(TrackingError, match=rf"sweep.json of the run {parent} does not match the tag harness.identity"):
+        load_sweep("renamed", store.uri)
 
 
 def test_losses_by_position_as_a_frame(store: Store) -> None:
