@@ -75,7 +75,7 @@ def test_secrets_in_the_address_of_a_text(home: Home, caplog: pytest.LogCaptureF
     caplog.set_level(logging.INFO)
     with text_server(text, login=f"me:{SECRET}") as host:
         address = f"http://me:{CODED}@{host}/tale.txt?X-Amz-Signature={CODED}&X-Amz-Date=1"
-        small = spec.read_text("utf-8").replace("trials: 2, seeds: 2", "trials: 1, seeds: 2")
+        small = spec.read_text("utf-8").replace("trials: 2, seeds: 2", "trials: 1, seeds: 1")
         spec.write_text(small.replace("corpus: sotu-1820", f"url: '{address}', sha256: {digest}"), "utf-8")
         refused = {
             "data.url=ftp://me:{}@host/tale.txt": "allowed: an address that starts with http",
@@ -90,7 +90,6 @@ def test_secrets_in_the_address_of_a_text(home: Home, caplog: pytest.LogCaptureF
         assert home.run().returncode == 0
         again = home.run("tiny.yaml", "--set", f"data.url=http://{host}/tale.txt?token={CODED}")
     assert again.returncode == 0 and len(home.sandbox.runs()[0]) == 1
-    assert home.run("tiny", module="harness.report").returncode == 0
     assert f"http://{host}/tale.txt" in (home.project / "reports/tiny/report.md").read_text("utf-8")
     cached = [path.read_text("utf-8") for path in Path(os.environ["GPT_HARNESS_CACHE"]).rglob("*.json")]
     assert not any(form in text for text in (caplog.text, *cached) for form in (SECRET, CODED))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.config.fields import arm_name, field_paths, override, short_name
+from harness.config.fields import arm_name, field_paths, override, short_name, without_secret_addresses
 from harness.config.load import load_spec
 from specs import GOOD
 
@@ -18,6 +18,21 @@ def test_override_leaves_the_original_alone_and_clears_siblings() -> None:
         "model": {"emb_dim": 4},
     }
     assert written == {"data": {"url": "x", "sha256": "y"}, "train": {"budget": {"epochs": 1}, "batch_size": 2}}
+
+
+def test_addresses_have_no_secrets_wherever_they_are_written() -> None:
+    written = {
+        "data": {"url": "http://me:x@host/a", "sha256": "y"},
+        "compare": {"data.url": ["http://me:x@host/a", "http://host/b?sig=1", 3]},
+        "tune": {"data.url": {"choice": ["http://token@host/c?version=2"]}},
+        "model": 3,
+    }
+    assert without_secret_addresses(written) == {
+        "data": {"url": "http://host/a", "sha256": "y"},
+        "compare": {"data.url": ["http://host/a", "http://host/b", 3]},
+        "tune": {"data.url": {"choice": ["http://host/c?version=2"]}},
+        "model": 3,
+    }
 
 
 def test_short_names_are_unambiguous() -> None:
