@@ -64,7 +64,10 @@ def main(
     except CorpusError as error:  # with data.vocab: corpus, not every text can be encoded
         fail(f"--prompt: {error}")
     sample = SampleConfig(prompt=prompt, max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k)
-    text = continue_text(model, tokenizer, sample, seed)
+    try:
+        text = continue_text(model, tokenizer, sample, seed)
+    except ValueError as error:
+        fail(f"{run}: {error}")
     out.print(text, soft_wrap=True)  # escapes control characters that the model may generate
 
 

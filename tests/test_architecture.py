@@ -46,7 +46,7 @@ HOMES: Mapping[str, set[str]] = {
     "alembic": {"tracking.migration"},
     "sqlalchemy": {"console.preflight", "core.waiting", "search", "tracking"},
     "markupsafe": {"report.page"},
-    "pooch": {"core.paths", "data"},
+    "pooch": {"data"},
     "mlflow": {"tracking"},
     "optuna": {"search"},
     "matplotlib": {"report.figures"},

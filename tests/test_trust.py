@@ -6,25 +6,38 @@ was changed and that no secret was written or printed.
 
 from __future__ import annotations
 
+import csv
+import gzip
 import hashlib
+import http.server
 import json
 import logging
 import os
+import re
 import shutil
 import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
+import numpy as np
 import pytest
+import torch
 
-from harness.core.files import json_with_checksum, read_json_with_checksum
+from harness.config.fingerprint import digest_of
+from harness.config.run import DataConfig
+from harness.core.files import json_list_with_checksum, json_with_checksum, read_json_with_checksum
+from harness.data import get_tokenizer, open_dataset
+from harness.model.weights import load_checkpoint, save_checkpoint
 from harness.tracking.outbox.journal import Journal
 from harness.tracking.schema import describe_trial
 from repositories import commit, stage
 from sandbox import SPEC
 from servers import text_server
 from stored_runs import trial_info
-from trust import SECRET, Home, finished, finished_project, home
+from trust import SECRET, Home, finished, finished_project, home, within
 
 CODED = quote(SECRET, safe="")  # as addresses need it
 
@@ -234,4 +247,229 @@ def test_links_in_a_work_folder_are_not_stored(finished: Home) -> None:
 
 # --- caches ----------------------------------------------------------------------------------------------------------
 
+SHOW = ("show", "sotu-1820")  # of the command `harness.data`
+
+
+@pytest.fixture
+def cache(home: Home, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The home folder's cache, with the tokens of one text."""
+    cache = home.folder / ".cache" / "gpt-harness"
+    monkeypatch.setenv("GPT_HARNESS_CACHE", str(cache))
+    open_dataset(DataConfig(corpus="sotu-1820"), cache=cache)
+    return cache
+
+
+def test_a_cache_that_others_can_write(home: Home, cache: Path) -> None:
+    """What others may have put there is neither read nor replaced, and the sentence says how to get a cache."""
+    assert home.run(*SHOW, module="harness.data").returncode == 0
+    [tokens] = (cache / "tokens").iterdir()
+    group = os.getegid() or 12345  # not root's own
+    attempts: list[tuple[Path, int, int, str]] = [
+        (cache, 0o777, os.getegid(), "everybody can write to"),
+        (tokens, 0o707, os.getegid(), "everybody can write to"),
+        (tokens / "train.npy", 0o606, os.getegid(), "everybody can write to"),
+    ]
+    if os.geteuid() == 0:
+        attempts.append((tokens, 0o770, group, f"the group {group} can write to"))
+    for place, mode, owner, sentence in attempts:
+        before = place.stat()
+        os.chown(place, -1, owner)
+        place.chmod(mode)
+        done = home.run(*SHOW, module="harness.data")
+        assert done.returncode == 2 and sentence in done.stdout + done.stderr
+        assert "chmod -R go-w" in done.stdout + done.stderr
+        os.chown(place, -1, before.st_gid)
+        place.chmod(before.st_mode & 0o777)
+    if os.geteuid() == 0:
+        os.chown(cache, 12345, -1)
+        done = home.run("tiny.yaml")
+        assert done.returncode == 2 and "belongs to the user 12345" in done.stdout + done.stderr
+        os.chown(cache, 0, -1)
+    assert home.run(*SHOW, module="harness.data").returncode == 0
+
+
+def test_planted_tokens(home: Home, cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Tokens of another text, or other tokens of this one, are found although their checksums fit."""
+    data = open_dataset(DataConfig(corpus="sotu-1820"))
+    [folder] = (cache / "tokens").iterdir()
+    honest = {path: path.read_bytes() for path in folder.iterdir()}
+    text = get_tokenizer("gpt2").decode(data.train)
+    by_letter = [get_tokenizer("gpt2").pieces.index(bytes([value])) for value in range(256)]
+    plants: dict[str, dict[str, list[int]]] = {
+        "train.npy is of another text": {"train": data.train[::-1].tolist()},
+        "val.npy is of another text": {"val": [*data.val[:-1].tolist(), int(data.val[-2])]},
+        "train.npy is of another tokenizer": {"train": [by_letter[value] for value in text.encode()]},
+        "test.npy is of another text": {"test": data.train.tolist()},
+        "the splits have other sizes": {"test": [*data.test.tolist(), 13]},
+    }
+    for found, arrays in plants.items():
+        for name, ids in arrays.items():
+            np.save(folder / f"{name}.npy", np.array(ids, np.uint16))
+        meta = json.loads((folder / "meta.json").read_text())
+        meta["content"]["files"] = {path.name: digest(path) for path in folder.glob("*.npy")}
+        meta["sha256"] = digest_of(meta["content"])
+        (folder / "meta.json").write_text(json.dumps(meta))
+        assert home.run(*SHOW, module="harness.data").returncode == 0
+        assert found in caplog.text and "encoding them again" in caplog.text
+        assert {path: path.read_bytes() for path in folder.iterdir()} == honest, found
+    (folder / "train.npy").unlink()
+    os.mkfifo(folder / "train.npy")
+    with within(20):
+        assert home.run(*SHOW, module="harness.data").returncode == 0
+    assert {path: path.read_bytes() for path in folder.iterdir()} == honest
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 # --- sizes and written text ------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def served(answer: Callable[[http.server.BaseHTTPRequestHandler], None]) -> Iterator[str]:
+    """The address of a web server that answers every request by a function."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            try:
+                answer(self)
+            except OSError:  # the client has hung up
+                self.close_connection = True
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/text.txt"
+        server.shutdown()
+        thread.join()
+
+
+def endless(request: http.server.BaseHTTPRequestHandler, status: int = 200, **headers: str) -> None:
+    """Answer with text that never ends."""
+    request.send_response(status)
+    for name, value in headers.items():
+        request.send_header(name.replace("_", "-"), value)
+    request.end_headers()
+    while True:
+        request.wfile.write(b"Every effort moves you. " * 1000)
+
+
+def test_a_download_without_an_end(home: Home, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A download stops at what fits into memory and on the disk, whatever the server names, sends or compresses."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr("harness.data.corpora._main_memory", lambda: 1_000_000)
+    bomb = gzip.compress(b" " * 10_000_000)
+    answers: list[Callable[[http.server.BaseHTTPRequestHandler], None]] = [
+        endless,
+        lambda request: endless(request, Content_Length=str(10**15)),
+        lambda request: send_compressed(request, bomb),
+        lambda request: endless(request, 200 if "here" in request.path else 302, Location="/here"),
+    ]
+    (home.project / "tiny.yaml").write_text(
+        (home.project / "tiny.yaml").read_text().replace("corpus: sotu-1820", f"url: ADDRESS, sha256: {'f' * 64}")
+    )
+    spec = (home.project / "tiny.yaml").read_text()
+    for answer in answers:
+        with served(answer) as address, within(20):
+            (home.project / "tiny.yaml").write_text(spec.replace("ADDRESS", address))
+            done = home.run()
+        assert done.returncode == 2 and "data.url: found more than 0.0 GB at" in done.stdout + done.stderr
+        assert list((cache / "downloads").iterdir()) == []
+
+
+def send_compressed(request: http.server.BaseHTTPRequestHandler, content: bytes) -> None:
+    request.send_response(200)
+    request.send_header("Content-Encoding", "gzip")
+    request.send_header("Content-Length", str(len(content)))
+    request.end_headers()
+    request.wfile.write(content)
+
+
+def test_files_that_never_end(finished: Home) -> None:
+    """Pipes, devices and sparse files are refused before they are read: as a text, a spec and a checkpoint."""
+    project = finished.project
+    os.mkfifo(project / "pipe")
+    (project / "zero").symlink_to("/dev/zero")
+    with (project / "sparse").open("wb") as file:
+        file.truncate(1 << 42)
+    texts = {"pipe": "is a FIFO", "zero": "is a device", "sparse": "found 4,398.0 GB in 1 file"}
+    for name, sentence in texts.items():
+        with within(20):
+            done = finished.run("show", f"./{name}", module="harness.data")
+        assert done.returncode == 2 and sentence in done.stdout + done.stderr
+    for name, sentence in {"pipe": "it is a FIFO", "zero": "it is a device", "sparse": "larger than"}.items():
+        with within(20):
+            done = finished.run(name)
+        assert done.returncode == 2 and sentence in done.stdout + done.stderr
+    checkpoint = a_checkpoint(finished)
+    for part in ("checkpoint.json", "model.safetensors"):
+        kept = (checkpoint / part).read_bytes()
+        for name in ("pipe", "zero", "sparse"):
+            (checkpoint / part).unlink()
+            (project / name).rename(checkpoint / part)
+            with within(20):
+                done = finished.run(str(checkpoint), module="harness.generate")
+            assert done.returncode == 2 and part in done.stdout + done.stderr
+            (checkpoint / part).rename(project / name)
+            (checkpoint / part).write_bytes(kept)
+
+
+def a_checkpoint(home: Home) -> Path:
+    """The folder of a run's checkpoint in the store."""
+    return next((home.project / "mlruns").rglob("model.safetensors")).parent
+
+
+def test_a_checkpoint_with_weights_that_are_not_finite(finished: Home) -> None:
+    """NaN weights are a sentence, not a text."""
+    checkpoint = a_checkpoint(finished)
+    model, config = load_checkpoint(checkpoint)
+    with torch.no_grad():
+        model.final_norm.weight[3] = float("nan")
+    save_checkpoint(checkpoint, model, config, step=1)
+    for options in ((), ("--temperature", "1")):
+        done = finished.run(str(checkpoint), *options, module="harness.generate")
+        assert done.returncode == 2 and "NaN or infinite, in final_norm" in done.stdout + done.stderr
+    with torch.no_grad():
+        model.final_norm.weight.fill_(3e38)  # finite, but the logits are not
+    save_checkpoint(checkpoint, model, config, step=1)
+    done = finished.run(str(checkpoint), "--temperature", "1", module="harness.generate")
+    assert done.returncode == 2 and "probabilities that are not finite" in done.stdout + done.stderr
+
+
+def test_a_report_of_many_token_losses(finished: Home) -> None:
+    """The page has the first of them and says so: it is sent around, and a browser has to show it."""
+    for file in (finished.project / "mlruns").rglob("token_losses.json"):
+        file.write_text(json_list_with_checksum({"text": f"t{n}" * 50, "probability": 0.5} for n in range(20_000)))
+    assert finished.run("tiny", module="harness.report").returncode == 0
+    page = finished.project / "reports" / "tiny" / "report.html"
+    assert "Only the first 1,000 of 20,000 stored tokens are shown." in page.read_text("utf-8")
+    assert page.stat().st_size < 3_000_000
+
+
+def test_written_text_is_no_formula_and_no_control_character(home: Home) -> None:
+    """A spreadsheet runs no cell, no file looks like another text, and no `cat` of it changes a terminal."""
+    text = home.project / "@SUM(A1)\u202e\x1b[31m.txt"
+    text.write_text("Every effort moves you \x1b[31m\u202e forward. " * 400)
+    spec = (home.project / "tiny.yaml").read_text()
+    spec = spec.replace("corpus: sotu-1820", f'path: "{home.project}/@SUM(A1)\\u202e\\e[31m.txt"')
+    spec = spec.replace("sample: {", 'sample: {prompt: "=1+1\\u202e\\e[31m", ').replace("question: ", "question: =1+1 ")
+    (home.project / "tiny.yaml").write_text(spec)
+    before = home.snapshot()
+    done = home.run()
+    assert done.returncode == 0, done.stderr
+    written = {path: content for path, content in home.snapshot().items() if before.get(path) != content}
+    texts = {path: content.decode() for path, content in written.items() if path.suffix in TEXT}
+    assert {path.suffix for path in texts} == TEXT
+    hidden = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+    assert "'=1+1" in texts[home.project / "reports/tiny/runs.csv"]
+    assert [path for path, content in texts.items() if hidden.search(content)] == []
+    for path in written:
+        for row in csv.reader(texts[path].splitlines()) if path.suffix == ".csv" else ():
+            assert not any(re.match(r"\s*[=@]|\s*[-+](?![\d.,\s±–−e%]*$)", cell) for cell in row), (path, row)
+
+
+TEXT = {".csv", ".html", ".json", ".log", ".md", ".svg", ".tex", ".yaml"}

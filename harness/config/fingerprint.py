@@ -30,7 +30,10 @@ DECIDES_NUMBERS: Final = (
     *("data/*.py", "model/*.py", "training/*.py"),
 )
 DECIDES_NO_NUMBER: Final = frozenset(
-    {"data/__main__.py", "data/repeated_text.py", "model/generation.py", "model/weights.py", "training/token_losses.py"}
+    {
+        *("data/__main__.py", "data/cache.py", "data/downloads.py", "data/repeated_text.py", "data/token_cache.py"),
+        *("model/generation.py", "model/weights.py", "training/token_losses.py"),
+    }
 )
 
 

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 from ruamel.yaml import YAML
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from harness.config.fields import arm_name, override, value_key
 from harness.config.fingerprint import decisive, digest_of, training_code
@@ -25,6 +26,7 @@ from harness.config.run import RunConfig, flatten
 from harness.config.samplers import SAMPLERS, population, startup_trials
 from harness.config.sections import Config, DataConfig
 from harness.config.study import SeedRange, StudyConfig
+from harness.core.text import visible
 
 # The top-level fields of a spec, with their descriptions for the reference.
 TOP_FIELDS: Final[Mapping[str, str]] = {
@@ -282,12 +284,17 @@ class SweepSpec:
         return {**plain, "study": study}
 
     def to_yaml(self) -> str:
-        """The resolved spec as YAML text."""
-        yaml = YAML()
-        yaml.width = 120
-        stream = io.StringIO()
-        yaml.dump(self.plain(), stream)
-        return stream.getvalue()
+        """The resolved spec as YAML text, with control characters and marks of the writing direction escaped."""
+        text = _dumped(self.plain())
+        return text if visible(text) == text else visible(_dumped(_quoted(self.plain())))
+
+
+def _dumped(plain: Any) -> str:
+    yaml = YAML()
+    yaml.width = 120
+    stream = io.StringIO()
+    yaml.dump(plain, stream)
+    return stream.getvalue()
 
 
 def _written_out(config: Config) -> dict[str, Any]:
@@ -300,6 +307,15 @@ def _written_out(config: Config) -> dict[str, Any]:
         elif value is not None or info.default is not None:
             plain[name] = list(value) if isinstance(value, tuple) else value
     return plain
+
+
+def _quoted(value: Any) -> Any:
+    """A plain value; texts in which `visible` escapes something are marked to be written in double quotes."""
+    if isinstance(value, dict):
+        return {key: _quoted(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_quoted(part) for part in value]
+    return DoubleQuotedScalarString(value) if isinstance(value, str) and visible(value) != value else value
 
 
 def _decisive(plain: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.scanner import Scanner
 
 from harness.core.errors import Problem, SpecError
+from harness.core.links import open_regular
 from harness.core.text import shown
 
 # A spec has some dozens of values. The bound stops nested aliases ("billion laughs") and endless recursion.
@@ -172,7 +173,7 @@ def read_yaml(path: Path) -> Document:
     """
     file = str(path)
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             raw = stream.read(MAX_BYTES + 1)
     except OSError as error:
         raise SpecError([Problem(file, 0, "", f"cannot be read: {error.strerror or error}")]) from error

@@ -7,11 +7,12 @@ the content already.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 _KINDS: Final = {
     stat.S_IFLNK: "a link",
@@ -70,6 +71,42 @@ def refuse_irregular(folder: Path, inside: str) -> None:
             raise NotRegularError(place, kind)
     if kind := _kind_at(place / last):
         raise NotRegularError(place / last, kind)
+
+
+def special_file(mode: int) -> str:
+    """`a FIFO`, `a device` or `a socket`, for such a file's `st_mode`; empty for a regular file and for a folder."""
+    return "" if stat.S_ISDIR(mode) else _KINDS.get(stat.S_IFMT(mode), "")
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file that the user named, or a link to one, for reading.
+
+    Raises:
+        OSError: with the file's name; also for a FIFO, a device or a socket.
+    """
+    if kind := special_file(path.stat().st_mode):  # before it is opened, which may wait, or do something to a device
+        raise OSError(errno.EINVAL, f"it is {kind}, not a regular file", str(path))
+    stream = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
+    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):  # it was replaced meanwhile
+        stream.close()
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    return stream
+
+
+def read_bounded(path: Path, limit: int) -> bytes:
+    """The content of a regular file, or of what a link leads to, of at most `limit` bytes; a larger one is not read.
+
+    Raises:
+        OSError: with the file's name: it cannot be read, is not a regular file or is too large.
+    """
+    with open_regular(path) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        if size > limit:
+            raise OSError(errno.EFBIG, f"it is larger than {limit:,} bytes", str(path))
+        content = stream.read(size)
+        if stream.read(1):  # some files of the system never end
+            raise OSError(errno.EFBIG, f"it has more than its {size:,} bytes", str(path))
+    return content
 
 
 def irregular_in(folder: Path) -> Iterator[tuple[Path, str]]:

@@ -1,4 +1,4 @@
-"""Paths of stores and caches, and the addresses of SQLite files."""
+"""Paths of stores, and the addresses of SQLite files."""
 
 from __future__ import annotations
 
@@ -6,21 +6,9 @@ import os
 from pathlib import Path
 from typing import Final
 
-CACHE_VARIABLE: Final = "GPT_HARNESS_CACHE"
 ARTIFACTS_VARIABLE: Final = "GPT_HARNESS_ARTIFACTS_AT"  # a place outside the store's own root that the user allows
 STORES: Final = Path("mlruns")  # the folder of a sweep's stores, state, lock and log, in the current folder
 _SQLITE: Final = "sqlite:///"
-
-
-def cache_folder(cache: Path | None = None) -> Path:
-    """The folder for downloads and tokens: `cache`, else $GPT_HARNESS_CACHE, else the user's cache folder."""
-    if cache is not None:
-        return cache
-    if named := os.environ.get(CACHE_VARIABLE):
-        return Path(named).expanduser()
-    import pooch  # here because it takes 0.1 s, and workers are given their cache folder
-
-    return Path(pooch.os_cache("gpt-harness"))
 
 
 def broken_link(path: Path) -> str:

@@ -15,19 +15,26 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 from harness.config.fingerprint import digest_of, training_code
 from harness.config.run import RunConfig
 from harness.core.files import DamagedError, json_with_checksum, read_json_with_checksum, write_text
 from harness.core.hardware import count_gpus, processor_name
+from harness.core.links import read_bounded
 from harness.data import cache_folder
+from harness.data.cache import make_private
 from harness.workers.pool import WORKER_ENVIRONMENT
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 PATIENCE: Final = 30.0  # seconds after which a measurement is stopped
+_FILE_BYTES: Final = 10_000_000  # of a file of the cache, at most
+_LARGEST: Final = 1e15  # seconds or tokens in a file of the cache
 
 # Fields of `train` that change the speed; the others (learning rate, seed, schedule) do not.
 _TRAIN_FIELDS: Final = ("optimizer", "precision", "device", "compile", "train_eval_tokens", "sample")
@@ -141,10 +148,10 @@ class Calibration:
 
     def speed(self, config: RunConfig) -> ModelSpeed | None:
         """The cached speed of a model, if it has been measured."""
-        try:
-            return ModelSpeed(**self._cached[self.key(config)])
-        except (LookupError, TypeError):  # not measured, or by another version
-            return None
+        found = self._cached.get(self.key(config))
+        if not has_amounts(found, ModelSpeed) or not (found["step_seconds"] and found["eval_tokens"]):
+            return None  # not measured, or by another version
+        return ModelSpeed(**found)
 
     def covered(self, config: RunConfig, workloads: Sequence[Workload]) -> bool:
         """Whether one of `workloads` measures the model of `config`."""
@@ -188,10 +195,21 @@ def machine() -> dict[str, Any]:
     }
 
 
+def has_amounts(found: object, kind: type[DataclassInstance]) -> TypeGuard[dict[str, Any]]:
+    """Whether a JSON value is an object with exactly the fields of a dataclass, all of them amounts of something."""
+    names = {field.name for field in fields(kind)}
+    return isinstance(found, dict) and found.keys() == names and all(map(is_amount, found.values()))
+
+
+def is_amount(value: object) -> bool:
+    """Whether a JSON value is a number from 0 to `_LARGEST`."""
+    return isinstance(value, int | float) and 0 <= value <= _LARGEST
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object; empty if the file is missing, damaged or has no checksum, since a cache can be rebuilt."""
     try:
-        found, verified = read_json_with_checksum(path.read_bytes())
+        found, verified = read_json_with_checksum(read_bounded(path, _FILE_BYTES))
     except (OSError, DamagedError):
         return {}
     return found if verified else {}
@@ -200,4 +218,5 @@ def read_json(path: Path) -> dict[str, Any]:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Replace the file. Errors are ignored: a cache is optional."""
     with contextlib.suppress(OSError):
+        make_private(path.parent)
         write_text(path, json_with_checksum(content, indent=1))

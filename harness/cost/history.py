@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Final
 
-from harness.cost.calibration import read_json, write_json
+from harness.cost.calibration import is_amount, read_json, write_json
 from harness.data import cache_folder
 
 KEPT_ESTIMATES: Final = 50
@@ -56,10 +56,7 @@ class Estimates:
     def all(self) -> list[Estimate]:
         """All estimates, the oldest first."""
         listed = read_json(self.path).get("estimates", [])
-        try:
-            return [Estimate(**one) for one in listed]
-        except TypeError:  # written by another version
-            return []
+        return [Estimate(**one) for one in (listed if isinstance(listed, list) else []) if _is_estimate(one)]
 
     def add(self, name: str, identity: str, seconds: float, runs: int) -> None:
         """Store an estimate; it replaces an earlier one of the same sweep that has no actual time."""
@@ -80,3 +77,12 @@ class Estimates:
 
     def _store(self, estimates: Sequence[Estimate]) -> None:
         write_json(self.path, {"estimates": [asdict(one) for one in estimates[-KEPT_ESTIMATES:]]})
+
+
+def _is_estimate(found: object) -> bool:
+    """Whether a JSON value is a stored estimate of this version."""
+    if not isinstance(found, dict) or found.keys() != {field.name for field in fields(Estimate)}:
+        return False
+    texts, actual = (found["name"], found["identity"]), found["actual"]
+    numbers = [found[name] for name in ("seconds", "runs", "done", "at")] + ([] if actual is None else [actual])
+    return all(isinstance(text, str) for text in texts) and all(map(is_amount, numbers))

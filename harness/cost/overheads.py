@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Final
 
-from harness.cost.calibration import read_json, write_json
+from harness.cost.calibration import has_amounts, read_json, write_json
 from harness.data import cache_folder
 
 KEPT: Final = 5  # sweeps of a machine whose overheads are kept
@@ -108,12 +108,5 @@ class OverheadHistory:
 
     def _mine(self) -> list[dict[str, float]]:
         """The stored sweeps of this machine, oldest first; entries of other versions are left out."""
-        names = {one.name for one in fields(Overheads)}
         stored = read_json(self.path).get(platform.node(), [])
-        return [
-            one
-            for one in (stored if isinstance(stored, list) else [])
-            if isinstance(one, dict)
-            and one.keys() == names
-            and all(isinstance(value, int | float) and 0 <= value < float("inf") for value in one.values())
-        ]
+        return [one for one in (stored if isinstance(stored, list) else []) if has_amounts(one, Overheads)]

@@ -76,7 +76,7 @@ def measure(config: RunConfig, steps: int, eval_tokens: int, full: bool, patienc
         full: also measure the peak of matrix products and the saving of a state.
         patience: seconds after which the training is stopped; `eval_seconds` is 0 then.
     """
-    data = open_dataset(config.data)
+    data = open_dataset(config.data, compare=False)
     config = data.resolve(config)
     data = dataclasses.replace(data, val=data.val[: eval_tokens + 1], test=data.test[:0])
     device = resolve_device(config.train)

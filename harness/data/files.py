@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from harness.core.links import special_file
 from harness.data.errors import CorpusError, reason
 
 _ANY_DEPTH: Final = "**"
@@ -74,23 +75,27 @@ def _expand(pattern: str, root: Path, repeats: dict[str, str]) -> set[Path]:
         raise CorpusError(
             "data.path", f"found the folder {pattern!r}; allowed: files, such as {str(Path(pattern, '*.txt'))!r}"
         )
-    if _is_file(root, place):  # the name of a file is taken literally, even with a bracket or a star
+    mode = _mode(root, place)
+    if kind := special_file(mode):
+        raise CorpusError("data.path", f"found {pattern!r}, which is {kind}; allowed: text files")
+    if stat.S_ISREG(mode):  # the name of a file is taken literally, even with a bracket or a star
         return {place}
-    return {Path(name) for name in sorted(_matches(place, root, repeats)) if _is_file(root, Path(name))}
+    return {Path(name) for name in sorted(_matches(place, root, repeats)) if stat.S_ISREG(_mode(root, Path(name)))}
 
 
-def _is_file(root: Path, name: Path) -> bool:
+def _mode(root: Path, name: Path) -> int:
+    """`st_mode` of a file or folder; 0 if there is none."""
     try:
-        return stat.S_ISREG((root / name).stat().st_mode)
+        return (root / name).stat().st_mode
     except ValueError:  # a NUL in the name
-        return False
+        return 0
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise CorpusError(
                 "data.path", f"found {str(name)!r}, a loop of symbolic links; allowed: links that lead to a text file"
             ) from None
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
-            return False
+            return 0
         raise
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import codecs
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from harness.core.links import open_regular
 from harness.data.errors import CorpusError, reason
 
 PIECE: Final = 1 << 20  # bytes
@@ -21,15 +23,22 @@ def read_text(file: Path, shown: str, field: str) -> Iterator[str]:
         field: the field of the spec that names it.
 
     Raises:
-        CorpusError: the file cannot be read, has a NUL or is not UTF-8.
+        CorpusError: the file cannot be read, has a NUL, is not UTF-8 or grows meanwhile.
     """
     decoder = codecs.getincrementaldecoder("utf-8")()
     offset, started, ended = 0, False, False
     try:
-        with file.open("rb") as stream:
+        with open_regular(file) as stream:
+            size = os.fstat(stream.fileno()).st_size
             while not ended:
                 raw = stream.read(PIECE)
                 ended = not raw
+                if offset + len(raw) > size:  # some files of the system never end
+                    raise CorpusError(
+                        field,
+                        f"found more than the {size:,} bytes of {shown!r} while it was read; "
+                        "allowed: files that do not change",
+                    )
                 if (nul := raw.find(b"\0")) >= 0:
                     raise CorpusError(
                         field,

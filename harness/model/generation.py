@@ -36,7 +36,7 @@ def generate(
         All ids, the given ones first.
 
     Raises:
-        ValueError: `tokens` is empty.
+        ValueError: `tokens` is empty, or a probability to sample by is not finite.
     """
     if not tokens:
         raise ValueError("found an empty prompt; allowed: at least one token to continue")
@@ -61,6 +61,11 @@ def _choose(logits: Tensor, temperature: float, top_k: int | None, generator: to
     else:
         values, ids = logits, torch.arange(len(logits))
     probabilities = torch.softmax(values.double() / temperature, dim=0)
+    if not probabilities.isfinite().all():
+        raise ValueError(
+            f"found probabilities that are not finite, with temperature {temperature:g}; allowed: a model with finite "
+            "logits, or a larger temperature"
+        )
     return int(ids[torch.multinomial(probabilities, 1, generator=generator)])
 
 

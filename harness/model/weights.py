@@ -7,7 +7,6 @@ absent. The states that a run resumes from are separate files: see `harness.trai
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import logging
@@ -30,6 +29,7 @@ from harness.core.files import (
     safetensors_chunks,
     write_atomic,
 )
+from harness.core.links import read_bounded
 from harness.data import Tokenizer, get_tokenizer
 from harness.model.gpt import GPT
 from harness.model.init import skip_init
@@ -38,6 +38,8 @@ WEIGHTS = "model.safetensors"
 DESCRIPTION = "checkpoint.json"
 TOKEN_IDS = "vocabulary"  # with data.vocab corpus: the tokenizer's id of each row of the embedding
 _KEYS: Final = {"config", "step", "sha256"}  # of a description, beside its checksum
+_DESCRIPTION_BYTES: Final = 10_000_000  # at most
+_HEADER_BYTES: Final = 100_000_000  # of a weights file beside its tensors, at most: the limit of safetensors
 _SECTIONS: Final = ("data.", "model.", "train.")
 
 logger = logging.getLogger(__name__)
@@ -102,8 +104,13 @@ def load_checkpoint(
         if config.model.tie_embeddings:
             tensors["out_head.weight"] = tensors["tok_emb.weight"]
         model.load_state_dict(tensors, assign=True)
+        infinite = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
     except (SafetensorError, KeyError, RuntimeError) as error:  # RuntimeError: names or shapes differ
         raise CheckpointError(f"{folder / WEIGHTS}: holds no weights that fit {DESCRIPTION}") from error
+    if infinite:
+        raise CheckpointError(
+            f"{folder / WEIGHTS}: found weights that are NaN or infinite, in {infinite[0]}; allowed: finite weights"
+        )
     if config.model.tie_embeddings:
         model.out_head.weight = model.tok_emb.weight
     return model.to(device).eval(), config
@@ -134,16 +141,19 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 def _read(folder: Path) -> tuple[bytes, RunConfig, bool]:
     """The verified bytes of the weights file, the configuration, and whether that is verified too."""
     try:
-        description, verified = read_json_with_checksum(_regular(folder / DESCRIPTION).read_bytes())
+        description, verified = read_json_with_checksum(read_bounded(folder / DESCRIPTION, _DESCRIPTION_BYTES))
         if description.keys() != _KEYS:
             raise DamagedError("cannot be read as a checkpoint's description")
-        weights = _regular(folder / WEIGHTS).read_bytes()
         config = RunConfig.model_validate_json(json.dumps(description["config"]))
+        values = config.parameters + config.vocab_size  # with the ids of the vocabulary, of four bytes each
+        weights = read_bounded(folder / WEIGHTS, 4 * values + _HEADER_BYTES)
         wanted = str(description["sha256"])
     except FileNotFoundError as error:
         raise CheckpointError(f"{folder}: found no {Path(error.filename).name}; a checkpoint has both files") from error
     except OSError as error:  # a file where the folder should be, no right to read
         raise CheckpointError(f"{error.filename}: cannot be read ({error.strerror})") from error
+    except MemoryError as error:
+        raise CheckpointError(f"{folder / WEIGHTS}: is larger than the memory") from error
     except DamagedError as error:
         raise CheckpointError(f"{folder / DESCRIPTION}: {error} (damaged file)") from error
     except (ValidationError, ValueError, TypeError, RecursionError) as error:
@@ -154,13 +164,6 @@ def _read(folder: Path) -> tuple[bytes, RunConfig, bool]:
             f"{folder / WEIGHTS}: found SHA-256 {found[:16]}…, allowed: {wanted[:16]}… (damaged file)"
         )
     return weights, config, verified
-
-
-def _regular(path: Path) -> Path:
-    """The path. An `OSError` if there is a FIFO or a device, which could be read for ever."""
-    if path.exists() and not path.is_file() and not path.is_dir():
-        raise OSError(errno.EINVAL, "no regular file", str(path))
-    return path
 
 
 def _compare(file: Path, config: RunConfig, params: Mapping[str, Any] | None) -> None:

@@ -34,7 +34,8 @@ from harness.tracking import (
 
 if TYPE_CHECKING:
     from harness.report.tables.table import Table
-_FORMULA: Final = re.compile(r"\s*[=@]|\s*[-+](?![\d.,\s±–−e%]*$)")  # the beginning of a text that is a formula
+# The beginning of a text that is a formula, also in the wide characters of East Asian fonts.
+_FORMULA: Final = re.compile(r"\s*[=@\uff1d\uff20]|\s*[-+\uff0b\uff0d](?![\d.,\s±–−e%]*$)")
 _FOLDER_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
@@ -155,7 +156,7 @@ def _frame_csv(frame: pd.DataFrame) -> str:
 
 
 def without_formulas(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with an apostrophe before texts that a spreadsheet would run as a formula, such as `=1+1`.
+    """The frame with an apostrophe before texts that a spreadsheet would run as a formula, such as `=1+1`, in any cell.
 
     Signed numbers (`+0.14 ± 0.05`) stay. Source: OWASP, "CSV Injection".
     """
@@ -166,6 +167,7 @@ def without_formulas(frame: pd.DataFrame) -> pd.DataFrame:
             cells = column.cat.categories if isinstance(kind, pd.CategoricalDtype) else column
             if texts := {cell: f"'{cell}" for cell in cells if _is_formula(cell)}:
                 safe.isetitem(place, column.astype(object).replace(texts))
+    safe.columns = [f"'{name}" if _is_formula(name) else name for name in frame.columns]
     return safe
 
 

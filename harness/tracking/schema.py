@@ -23,7 +23,7 @@ from harness.core.files import (
 )
 from harness.core.outcomes import Phase
 from harness.core.secrets import without_login, without_secrets
-from harness.core.text import fenced
+from harness.core.text import fenced, visible
 from harness.tracking.records import ArmInfo, PlanChange, Sample, SweepInfo, TrialInfo
 
 PREFIX: Final = "harness."
@@ -243,7 +243,7 @@ def samples_page(name: str, prompt: str, samples: list[Sample]) -> str:
     """A run's samples as a Markdown page, in the order of training."""
     parts = [f"# Samples of {name}\n\nPrompt: \n{fenced(prompt)}\n"]
     parts += [f"## Step {sample.step:,} · {sample.tokens:,} tokens\n\n{fenced(sample.text)}\n" for sample in samples]
-    return "\n".join(parts)
+    return visible("\n".join(parts))
 
 
 def summary(reason: str) -> str:

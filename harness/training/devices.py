@@ -6,13 +6,16 @@ import contextlib
 import ctypes
 import gc
 import importlib.util
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Final
 
 import torch
 
 from harness.config.run import RunConfig, TrainConfig
+from harness.data.cache import make_private, others_with_access
 
 # Compiling takes 40 seconds and saves almost half of a step of the 124M preset on an H100, so it does not pay for a run
 # that is shorter than this uncompiled.
@@ -36,6 +39,10 @@ PEAK_FLOPS = {
 
 class DeviceError(ValueError):
     """The device asked for is not available on this machine."""
+
+
+class KernelsError(ValueError):
+    """Others can write to the folder in which torch keeps compiled kernels."""
 
 
 def resolve_device(config: TrainConfig, index: int = 0) -> torch.device:
@@ -91,11 +98,31 @@ def compiled(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tenso
 
     By default torch compiles eight versions of a function and runs later ones uncompiled, with only a line in its log.
     A worker trains models of many sizes and dropout rates.
+
+    Raises:
+        KernelsError: others could have put kernels of their own where torch keeps compiled ones, and runs them.
     """
+    _refuse_shared_kernels()
     from torch import _dynamo
 
     _dynamo.config.recompile_limit = _dynamo.config.accumulated_recompile_limit = COMPILED_VERSIONS
     return torch.compile(function)
+
+
+def _refuse_shared_kernels() -> None:
+    before = os.umask(0o077)
+    try:
+        from torch._inductor.runtime.cache_dir_utils import default_cache_dir  # creates the folder
+    finally:
+        os.umask(before)
+    default = default_cache_dir()  # torch keeps some files there even if another folder is named
+    for folder in map(Path, (default, os.environ.get("TORCHINDUCTOR_CACHE_DIR") or default)):
+        make_private(folder)
+        if who := others_with_access(folder):
+            raise KernelsError(
+                f"found the folder of compiled kernels {str(folder)!r}, which {who}; allowed: a folder that only you "
+                "can write to: remove this one, or name others by TMPDIR and TORCHINDUCTOR_CACHE_DIR"
+            )
 
 
 def set_matmul_precision(device: torch.device, precision: str) -> None:

@@ -193,5 +193,5 @@ class _Cache:
     def dataset(self, config: DataConfig) -> Dataset:
         """The dataset of a config, opened once."""
         if config not in self.datasets:
-            self.datasets[config] = open_dataset(config)
+            self.datasets[config] = open_dataset(config, compare=False)
         return self.datasets[config]

@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 
 from harness.cost import calibration
-from harness.cost.calibration import Calibration, MeasurementError, ModelSpeed, Workload, measure_in_processes
+from harness.cost.calibration import (
+    Calibration,
+    MeasurementError,
+    ModelSpeed,
+    Workload,
+    measure_in_processes,
+    read_json,
+    write_json,
+)
 from harness.cost.history import KEPT_ESTIMATES, Estimates
 from helpers import small_config
 
@@ -109,6 +117,35 @@ def test_a_changed_number_of_a_cache_counts_as_empty(tmp_path: Path, measured: l
         (tmp_path / name).write_text(text.replace(before, after))
     assert Calibration(2, 1, tmp_path).speed(small_config()) is None
     assert Estimates(tmp_path).finished() == []
+
+
+@pytest.mark.parametrize(
+    "speed",
+    [
+        "fast",
+        {"step_seconds": 0.1},
+        {"step_seconds": "0.1", "eval_seconds": 1, "eval_tokens": 1, "sample_seconds": 1},
+        {"step_seconds": 0.1, "eval_seconds": -1, "eval_tokens": 1, "sample_seconds": 1},
+        {"step_seconds": 0.1, "eval_seconds": 1, "eval_tokens": 0, "sample_seconds": 1},
+        {"step_seconds": 10**400, "eval_seconds": 1, "eval_tokens": 1, "sample_seconds": 1},
+    ],
+)
+def test_a_speed_that_was_not_measured_is_left_out(speed: object, tmp_path: Path) -> None:
+    here = Calibration(1, 1, tmp_path)
+    write_json(here.path, {here.key(small_config()): speed})
+    assert Calibration(1, 1, tmp_path).speed(small_config()) is None
+
+
+def test_estimates_of_another_type_are_left_out(tmp_path: Path) -> None:
+    Estimates(tmp_path).add("one", "1d", seconds=100.0, runs=10)
+    Estimates(tmp_path).add_actual("1d", 48.0, 6)
+    path = Estimates(tmp_path).path
+    [good] = read_json(path)["estimates"]
+    bad = ["no estimate", {"name": "two"}, {**good, "name": 3}, {**good, "seconds": "soon"}, {**good, "actual": [1]}]
+    write_json(path, {"estimates": [*bad, good]})
+    assert [one.name for one in Estimates(tmp_path).finished()] == ["one"]
+    write_json(path, {"estimates": "none"})
+    assert Estimates(tmp_path).all() == []
 
 
 def test_estimates_are_compared_per_run(tmp_path: Path) -> None:

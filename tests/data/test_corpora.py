@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from harness.config.run import DataConfig
-from harness.data import BUILTIN, Corpus, CorpusError, cache_folder, load_corpus
+from harness.data import BUILTIN, Corpus, CorpusError, load_corpus
 from paths import ROOT
 
 
@@ -192,6 +192,14 @@ def test_unreadable_files_are_refused() -> None:
     )
 
 
+@pytest.mark.skipif(not Path("/proc/version").is_file(), reason="needs a file with more bytes than its size")
+def test_a_file_that_has_more_bytes_than_its_size_is_refused() -> None:
+    """Some such files of the system never end, nor does a log that is read faster than it is written."""
+    error = error_of(DataConfig(path=("/proc/version",)))
+    assert error.field == "data.path"
+    assert str(error).startswith("found more than the 0 bytes of '/proc/version' while it was read; allowed: ")
+
+
 def test_paths_that_cannot_be_looked_up_are_refused() -> None:
     error = error_of(DataConfig(path=("x" * 5000,)))
     assert error.field == "data.path"
@@ -330,17 +338,7 @@ def test_a_cache_folder_that_cannot_be_created_is_an_error(server: Server, tmp_p
     assert "(Not a directory)" in str(error)
 
 
-# Cache folder and errors
-
-
-def test_the_cache_folder_is_the_argument_else_the_variable_else_the_users(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("GPT_HARNESS_CACHE", str(tmp_path / "named"))
-    assert cache_folder() == tmp_path / "named"
-    assert cache_folder(tmp_path) == tmp_path
-    monkeypatch.delenv("GPT_HARNESS_CACHE")
-    assert cache_folder().name == "gpt-harness"
+# Errors
 
 
 def test_errors_survive_pickling() -> None:

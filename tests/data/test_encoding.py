@@ -146,7 +146,8 @@ def test_a_text_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None
 PEAK = (
     "import re, sys\nfrom pathlib import Path\nfrom harness.config.run import DataConfig\n"
     "from harness.data import open_dataset\n"
-    "data = open_dataset(DataConfig(path=(sys.argv[1],), tokenizer=sys.argv[2], vocab=sys.argv[3]))\n"
+    "config = DataConfig(path=(sys.argv[1],), tokenizer=sys.argv[2], vocab=sys.argv[3])\n"
+    "data = open_dataset(config, compare=False)\n"
     "print(re.search(r'VmHWM:\\s+(\\d+) kB', Path('/proc/self/status').read_text())[1], len(data.train))\n"
 )
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 from urllib.parse import quote
@@ -18,6 +20,7 @@ from sandbox import SPEC, Sandbox
 
 SECRET = "s3cr3t+marker/7f3a"  # with characters that an address encodes
 _FORMS = {SECRET, quote(SECRET), quote(SECRET, safe=""), base64.b64encode(SECRET.encode()).decode()}
+_LARGE = 1 << 30  # bytes: such a file is sparse, and none of ours
 PROMISED = ("mlruns", "reports")  # the folders of a project in which commands write, besides `~/.cache`
 
 
@@ -67,9 +70,8 @@ class Home:
             if process:
                 done = self.sandbox.run(*arguments, module=module)
             else:
-                done = call(
-                    self.sandbox, *arguments, module={"harness.report": "harness.report.__main__"}.get(module, module)
-                )
+                package = module in ("harness.data", "harness.report")
+                done = call(self.sandbox, *arguments, module=f"{module}.__main__" if package else module)
         self.check(before, done.stdout + done.stderr)
         return done
 
@@ -94,7 +96,24 @@ class Home:
                 if path.is_symlink():
                     yield path, str(path.readlink()).encode()
                 elif path.is_file():
-                    yield path, path.read_bytes()
+                    size = path.stat().st_size
+                    yield path, path.read_bytes() if size < _LARGE else str(size).encode()
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError in the block after these seconds: something reads from a pipe or from an endless file."""
+
+    def expired(*_: object) -> None:
+        raise TimeoutError(f"it took longer than {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, expired)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ import torch
 from harness.model.init import build_gpt
 from harness.training.devices import (
     DeviceError,
+    KernelsError,
     autocast,
     compiled,
     describe,
@@ -175,3 +177,21 @@ def test_a_process_compiles_for_every_model_that_it_trains(monkeypatch: pytest.M
     for rate in [*rates, rates[-1]]:  # the last model is compiled already
         compiled(build_gpt(small_config(model={"drop_rate": rate})).loss)(tokens, tokens)
     assert len(built) == 12
+
+
+def test_compiled_kernels_of_others_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch keeps them in the temporary folder, under a name that other users know."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "named"))
+    before = os.umask(0)
+    try:
+        compiled(lambda tokens: tokens)
+    finally:
+        os.umask(before)
+    [default] = tmp_path.glob("torchinductor_*")
+    for folder in (default, tmp_path / "named"):
+        assert folder.stat().st_mode & 0o777 == 0o700
+        folder.chmod(0o777)
+        with pytest.raises(KernelsError, match="which everybody can write to; allowed: a folder that only you can"):
+            compiled(lambda tokens: tokens)
+        folder.chmod(0o700)

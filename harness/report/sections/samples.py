@@ -14,6 +14,7 @@ from harness.core.text import printable
 from harness.report.text.numbers import count
 
 _MOMENTS: Final = 5  # evaluations shown, including the first and the last
+_CHARACTERS: Final = 20_000  # of a text, at most
 
 SamplesOf = Callable[[str], Iterable[tuple[int, int, str]]]
 
@@ -53,7 +54,7 @@ def side_by_side(evidence: Evidence, samples_of: SamplesOf) -> tuple[list[Moment
         texts = []
         for arm, samples in written.items():
             _, tokens, text = samples[round(share * (len(samples) - 1))]
-            shown = _count_line_breaks(printable(text, "\n\t"))
+            shown = _count_line_breaks(printable(_beginning(text), "\n\t"))
             texts.append(Text(arm, arms.index(arm), chosen[arm][0], tokens, shown))
         spent = sorted({one.tokens for one in texts})
         when = " to ".join(dict.fromkeys((count(spent[0]), count(spent[-1]))))
@@ -65,3 +66,8 @@ def side_by_side(evidence: Evidence, samples_of: SamplesOf) -> tuple[list[Moment
 def _count_line_breaks(text: str) -> str:
     """The text with three or more line breaks in a row as `⏎ × 20`, because small models may generate mostly those."""
     return re.sub(r"\n{3,}", lambda found: f" ⏎ × {len(found[0])}\n", text).removesuffix("\n")
+
+
+def _beginning(text: str) -> str:
+    """A text, or its beginning and how long it is."""
+    return text if len(text) <= _CHARACTERS else f"{text[:_CHARACTERS]}… ({len(text):,} characters)"

@@ -18,6 +18,8 @@ from harness.report.text.numbers import number, significant
 LEVELS: Final = (0.0, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0)
 _SHOWN: Final = 8  # tokens in the table of differences
 _BEFORE: Final = 5  # tokens of context in that table
+_TOKENS: Final = 1000  # of the passage, at most: runs store 200
+_CHARACTERS: Final = 200  # of a token, at most: the longest of a tokenizer has 128
 _ARMS: Final = 6  # most arms on the page (two are shown at a time): each takes about 40 kB
 
 Scored = Sequence[tuple[str, float]]  # text of each token, and its probability
@@ -77,10 +79,11 @@ def passage(evidence: Evidence, passage_of: PassageOf) -> Passage | None:
     """
     arms, chosen = evidence.arms, evidence.shown_runs
     wanted = [arm for arm in _furthest_first(evidence.comparison) if arm in chosen][:_ARMS]
-    scored = {arm: list(passage_of(chosen[arm][0])) for arm in wanted}
-    scored = {arm: tokens for arm, tokens in scored.items() if tokens}
-    if not scored:
+    stored = {arm: tokens for arm in wanted if (tokens := passage_of(chosen[arm][0]))}
+    if not stored:
         return None
+    scored = {arm: _beginning(tokens) for arm, tokens in stored.items()}
+    most = max(map(len, stored.values()))
     texts = tuple(
         ArmPassage(
             arm,
@@ -97,8 +100,14 @@ def passage(evidence: Evidence, passage_of: PassageOf) -> Passage | None:
         f"The beginning of the validation split, scored by the last checkpoint{of_seed}. The stronger the colour of a "
         "token, the larger its loss, that is, the lower its probability given the tokens before it in the window. "
         "Point at a token, or move through the text with the arrow keys, to read its probability."
+        + (f" Only the first {_TOKENS:,} of {most:,} stored tokens are shown." if most > _TOKENS else "")
     )
     return Passage(note, texts, _differences(scored))
+
+
+def _beginning(scored: Scored) -> list[tuple[str, float]]:
+    """The first tokens of a passage, none of them long, so that the page stays small whatever a run has stored."""
+    return [(text[:_CHARACTERS], chance) for text, chance in scored[:_TOKENS]]
 
 
 def _furthest_first(comparison: pd.DataFrame) -> list[str]:

@@ -15,6 +15,7 @@ from harness.core.files import json_list_with_checksum
 from harness.core.metrics import Point
 from harness.core.outcomes import Outcome
 from harness.core.secrets import without_secrets
+from harness.core.text import visible
 from harness.tracking import schema
 from harness.tracking.checksums import with_checksums
 from harness.tracking.models import MODEL_FILES, store_checkpoint
@@ -280,7 +281,7 @@ def outcome_tags(outcome: Outcome, reason: str) -> dict[str, str]:
 def log_traceback(experiment: Experiment, run_id: str, reason: str) -> None:
     """Store a reason of several lines as an artifact."""
     if "\n" in reason.strip():
-        experiment.log_contents(run_id, {schema.TRACEBACK_FILE: without_secrets(reason)})
+        experiment.log_contents(run_id, {schema.TRACEBACK_FILE: visible(without_secrets(reason))})
 
 
 def dataset_input(data: Mapping[str, Any]) -> DatasetInput:

@@ -29,3 +29,11 @@ def test_line_breaks_in_a_row_are_counted_and_control_characters_made_visible() 
     moments, _ = side_by_side(evidence, lambda _: [(n, n, text) for n, text in enumerate(written)])
     shown = [moment.texts[0].text for moment in moments]
     assert shown == ["one\n\ntwo", "moves you of the ⏎ × 20", "a ⏎ × 3\nb\\x1b[31m"]
+
+
+def test_a_long_text_is_cut_and_its_length_told() -> None:
+    runs = example.frame(example.confirm_runs({"drop_rate=0.0": {2: 5.2}}))
+    evidence = example.evidence(example.record({"drop_rate=0.0": {}}), runs)
+    [moment], _ = side_by_side(evidence, lambda _: [(1, 1, "word " * 10_000)])
+    text = moment.texts[0].text
+    assert text == f"{('word ' * 10_000)[:20_000]}… (50,000 characters)"

@@ -1,0 +1,194 @@
+"""Encoded texts in the cache: written once, then verified and memory-mapped by every process.
+
+Checksums find damage, but whoever writes other tokens can write their checksums too. So the process that starts runs
+also compares the tokens with the text.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from harness.config.fingerprint import digest_of
+from harness.config.run import DataConfig
+from harness.core.files import sha256_of
+from harness.core.links import read_bounded
+from harness.data.cache import make_private, refuse_shared, unusable_cache
+from harness.data.corpora import Corpus
+from harness.data.encoding import (
+    SPLITS,
+    TOKEN_BYTES,
+    VOCABULARY,
+    blocks,
+    check_splits,
+    encode,
+    id_type,
+    split_pieces,
+    split_points,
+)
+from harness.data.errors import CorpusError, reason
+from harness.data.tokenizer import Ids, get_tokenizer
+
+_META: Final = "meta.json"
+_META_BYTES: Final = 1_000_000  # at most
+_BLOCK: Final = 1 << 14  # characters that are compared at a time
+_ENCODED_AGAIN: Final = 1_000_000  # characters of a text, at random places; shorter texts are encoded as a whole
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class CachedTokens:
+    """The files of an encoded text.
+
+    Attributes:
+        arrays: the names of `SPLITS`, `TOKEN_BYTES` and, with `data.vocab: corpus`, `VOCABULARY` → memory-mapped array.
+        bytes: split → UTF-8 bytes of its text.
+    """
+
+    arrays: Mapping[str, Ids]
+    bytes: Mapping[str, int]
+
+
+class _AlteredError(ValueError):
+    """Cached tokens are not what was written, or not those of the text; the message says where."""
+
+
+def open_tokens(folder: Path, corpus: Corpus, config: DataConfig, compare: bool) -> CachedTokens:
+    """The tokens in a folder of the cache; the text is encoded if they are missing, damaged or not its own.
+
+    Args:
+        folder: of this text, tokenizer and split.
+        corpus: the text.
+        config: the tokenizer, the vocabulary and the split.
+        compare: whether cached tokens are compared with the text. Every token has to stand for its part of the text.
+            Of a text above `_ENCODED_AGAIN` characters, only as many are also encoded again, at random places.
+
+    Raises:
+        CorpusError: the text or the tokenizer cannot be used, or the cache cannot be written or is open to others.
+    """
+    cached = _read(folder, corpus, config, compare)
+    return cached if cached is not None else _write(folder, corpus, config)
+
+
+def _write(folder: Path, corpus: Corpus, config: DataConfig) -> CachedTokens:
+    """Encode a corpus and write it to the cache; returns what `_read` then reads.
+
+    Every file is written to a temporary folder and then renamed into place, the metadata last. The content depends on
+    the fingerprint alone, so processes that build the same folder at once replace files by equal ones.
+    """
+    logger.info("encoding %s (%s characters) with %s", corpus.name, f"{corpus.characters:,}", config.tokenizer)
+    tokenizer = get_tokenizer(config.tokenizer)
+    check_splits(corpus, config, tokenizer)
+    try:
+        make_private(folder)
+        with tempfile.TemporaryDirectory(prefix=".building-", dir=folder.parent) as building:
+            content = encode(corpus, config, tokenizer, Path(building))
+            hashes = {file.name: sha256_of(file) for file in sorted(Path(building).iterdir())}
+            content |= {"tokenizer": config.tokenizer, "corpus": corpus.sha256, "files": hashes}
+            Path(building, _META).write_text(json.dumps({"content": content, "sha256": digest_of(content)}, indent=1))
+            for name in (*hashes, _META):
+                Path(building, name).chmod(0o600)
+                Path(building, name).replace(folder / name)
+    except OSError as error:
+        raise unusable_cache(folder.parent, reason(error)) from None
+    stored = _read(folder, corpus, config, compare=False)
+    if stored is None:
+        raise unusable_cache(folder.parent, "files written to it cannot be read back")
+    return stored
+
+
+def _read(folder: Path, corpus: Corpus, config: DataConfig, compare: bool) -> CachedTokens | None:
+    """The cached tokens; None if they are missing, damaged or not those of the text."""
+    names = (*SPLITS, TOKEN_BYTES) if config.vocab == "full" else (*SPLITS, TOKEN_BYTES, VOCABULARY)
+    files = {name: folder / f"{name}.npy" for name in names}
+    for place in (folder.parent, folder, *files.values()):
+        refuse_shared(place)
+    if not (folder / _META).is_file():  # written last: without it the folder is new or being built
+        return None
+    try:
+        content = _metadata(folder / _META)
+        if (content["tokenizer"], content["corpus"]) != (config.tokenizer, corpus.sha256):
+            raise _AlteredError(f"{_META} is of another text")
+        for file in files.values():
+            if not file.is_file() or sha256_of(file) != content["files"][file.name]:
+                raise _AlteredError(f"{file.name} was altered")
+        arrays = {name: np.load(file, mmap_mode="r") for name, file in files.items()}
+        cached = CachedTokens(arrays, {split: int(content["bytes"][split]) for split in SPLITS})
+        _check_types(cached)
+        if compare:
+            _compare(cached, corpus, config)
+        return cached
+    except CorpusError:
+        raise
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        logger.warning("the cached tokens in %s are damaged (%s); encoding them again", folder, error)
+        return None
+
+
+def _metadata(file: Path) -> dict[str, Any]:
+    meta = json.loads(read_bounded(file, _META_BYTES))
+    content: dict[str, Any] = meta["content"]
+    if digest_of(content) != meta["sha256"]:
+        raise _AlteredError(f"{_META} was altered")
+    return content
+
+
+def _check_types(cached: CachedTokens) -> None:
+    """Raise an error unless the arrays have the types and dimensions that `encode` writes."""
+    types = dict.fromkeys(SPLITS, np.dtype(id_type(len(cached.arrays[TOKEN_BYTES]))))
+    types |= {TOKEN_BYTES: np.dtype(np.int32), VOCABULARY: np.dtype(np.int32)}
+    for name, array in cached.arrays.items():
+        if (array.dtype, array.ndim) != (types[name], 1):
+            raise _AlteredError(f"{name}.npy has another type")
+
+
+def _compare(cached: CachedTokens, corpus: Corpus, config: DataConfig) -> None:
+    """Raise an error unless the tokens are those of the text; see `open_tokens` for what is compared."""
+    tokenizer = get_tokenizer(config.tokenizer)
+    vocabulary = cached.arrays.get(VOCABULARY)
+    pieces = tokenizer.pieces
+    if vocabulary is not None:
+        if not (len(vocabulary) and vocabulary[0] >= 0 and (np.diff(vocabulary) > 0).all()):
+            raise _AlteredError(f"{VOCABULARY}.npy is no set of ids")
+        pieces = [pieces[token] for token in vocabulary.tolist()]
+    lengths = np.fromiter(map(len, pieces), np.int64, count=len(pieces))
+    if not np.array_equal(lengths, cached.arrays[TOKEN_BYTES]):
+        raise _AlteredError(f"{TOKEN_BYTES}.npy is of another tokenizer")
+    share = _ENCODED_AGAIN / max(1, corpus.characters)
+    sizes, counts = dict.fromkeys(SPLITS, 0), dict.fromkeys(SPLITS, 0)
+    seen = np.zeros(len(pieces), bool)
+    for split, parts in groupby(split_pieces(corpus, split_points(corpus, config.split)), itemgetter(0)):
+        for block in blocks(_cut(text for _, text in parts), tokenizer):
+            raw = block.encode()
+            ahead = cached.arrays[split][counts[split] : counts[split] + len(raw)]
+            ids = ahead[: np.searchsorted(np.cumsum(lengths[ahead]), len(raw)) + 1]
+            if not lengths[ids].all() or b"".join([pieces[token] for token in ids.tolist()]) != raw:
+                raise _AlteredError(f"{split}.npy is of another text")
+            if random.SystemRandom().random() < share:
+                whole = ids if vocabulary is None else vocabulary[ids]
+                if not np.array_equal(tokenizer.encode_array(block), whole):
+                    raise _AlteredError(f"{split}.npy is of another tokenizer")
+            seen[ids] = True
+            counts[split] += len(ids)
+            sizes[split] += len(raw)
+    if sizes != cached.bytes or any(len(cached.arrays[split]) != count for split, count in counts.items()):
+        raise _AlteredError("the splits have other sizes than their text")
+    if vocabulary is not None and not seen.all():
+        raise _AlteredError(f"{VOCABULARY}.npy has tokens that do not occur")
+
+
+def _cut(pieces: Iterable[str]) -> Iterator[str]:
+    """The same text in pieces of at most `_BLOCK` characters."""
+    for piece in pieces:
+        yield from (piece[start : start + _BLOCK] for start in range(0, len(piece), _BLOCK))

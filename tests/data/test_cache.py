@@ -1,0 +1,61 @@
+"""The cache folder: whose it is, and with which rights it is made."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from harness.data import CorpusError, cache_folder
+from harness.data.cache import make_private, refuse_shared
+
+
+def test_the_cache_folder_is_the_argument_else_the_variable_else_the_users(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GPT_HARNESS_CACHE", str(tmp_path / "named"))
+    assert cache_folder() == tmp_path / "named"
+    assert cache_folder(tmp_path) == tmp_path
+    monkeypatch.delenv("GPT_HARNESS_CACHE")
+    assert cache_folder().name == "gpt-harness"
+
+
+def test_new_folders_are_private_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        make_private(tmp_path / "a" / "b")
+        make_private(tmp_path / "a" / "b")
+    finally:
+        os.umask(before)
+    for place in (tmp_path / "a", tmp_path / "a" / "b"):
+        assert place.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_folder_of_a_group_of_one_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux distributions with a group for each user set the umask to 002."""
+    tmp_path.chmod(0o770)
+    name = pwd.getpwuid(os.geteuid()).pw_name
+    groups = {
+        "own": SimpleNamespace(gr_name=name, gr_mem=[]),
+        "shared": SimpleNamespace(gr_name=name, gr_mem=[name, "alice"]),
+        "other": SimpleNamespace(gr_name="staff", gr_mem=[]),
+    }
+    monkeypatch.setattr(grp, "getgrgid", lambda _: groups["own"])
+    refuse_shared(tmp_path)
+    for kind in ("shared", "other"):
+        monkeypatch.setattr(grp, "getgrgid", lambda _, kind=kind: groups[kind])
+        with pytest.raises(CorpusError, match=f"the group {groups[kind].gr_name} can write to") as caught:
+            refuse_shared(tmp_path)
+        assert caught.value.field == "GPT_HARNESS_CACHE"
+
+
+def test_the_target_of_a_link_counts(tmp_path: Path) -> None:
+    (tmp_path / "open").mkdir(mode=0o777)
+    (tmp_path / "open").chmod(0o777)
+    (tmp_path / "cache").symlink_to(tmp_path / "open")
+    with pytest.raises(CorpusError, match="everybody can write to"):
+        cache_folder(tmp_path / "cache")
