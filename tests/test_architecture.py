@@ -56,7 +56,7 @@ HOMES: Mapping[str, set[str]] = {
     "threadpoolctl": {"analysis"},
     "pandas": {"analysis", "report", "tracking"},
     "pyarrow": {"report.write"},
-    "pydantic": {"config", "model.weights"},
+    "pydantic": {"config", "model.weights", "tracking.stored_json"},
     "ruamel": {"config"},
     "psutil": {"tracking", "workers"},
     "filelock": {"core.locks", "training.resume"},

@@ -16,21 +16,32 @@ import os
 import re
 import shutil
 import sqlite3
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from html import unescape
 from pathlib import Path
+from typing import Any
+from unittest import mock
 from urllib.parse import quote
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
+from damaged_stores import damage, damages, database
+from fuzzing import examples
 from harness.config.fingerprint import digest_of
 from harness.config.run import DataConfig
 from harness.core.files import json_list_with_checksum, json_with_checksum, read_json_with_checksum
 from harness.data import get_tokenizer, open_dataset
 from harness.model.weights import load_checkpoint, save_checkpoint
+from harness.report import compare, load_curves, load_runs
+from harness.runner import session
+from harness.tracking import TrackingError
 from harness.tracking.outbox.journal import Journal
 from harness.tracking.schema import describe_trial
 from repositories import commit, stage
@@ -162,13 +173,13 @@ def test_names_in_a_store_lead_to_no_other_folder(finished: Home) -> None:
     assert (finished.project / "reports" / "tiny+other" / "other" / "report.html").is_file()
 
     lost = next(run for run in finished.sandbox.runs()[1] if run.data.tags["harness.phase"] == "explore")
-    finished.sandbox.client.delete_run(lost.info.run_id)  # so that it is restored from Optuna
+    finished.sandbox.client.delete_run(lost.info.run_id)  # so that it would be restored from Optuna
     with sqlite3.connect(finished.project / "mlruns" / "optuna.db") as database:
         query = "update trial_user_attributes set value_json = ? where key = 'run_key'"
         assert database.execute(query, [json.dumps("../../../../paper")]).rowcount
     done = finished.run()
     assert done.returncode == 0, done.stderr
-    assert "restored in MLflow from Optuna" in done.stdout
+    assert "trials are left out: found '../../../../paper' as the run key" in done.stdout
 
 
 def test_links_among_the_artifacts_are_not_followed(finished: Home, caplog: pytest.LogCaptureFixture) -> None:
@@ -242,6 +253,133 @@ def test_links_in_a_work_folder_are_not_stored(finished: Home) -> None:
 
 
 # --- content that cannot be read -------------------------------------------------------------------------------------
+
+
+def ends_well(done: subprocess.CompletedProcess[str]) -> str:
+    """Check that a command ended with a result or with printable sentences; returns all that it printed."""
+    printed = done.stdout + done.stderr
+    assert done.returncode in (0, 1, 2, 3), printed
+    assert done.returncode == 0 or done.stderr.strip(), printed
+    assert all(line.isprintable() for line in printed.replace("\t", "").splitlines()), printed
+    return " ".join(printed.split())
+
+
+def test_a_run_that_cannot_be_read_stops_nobody(finished: Home, caplog: pytest.LogCaptureFixture) -> None:
+    """It is left out, named and counted in the sweep's line, in `--status` and as a warning of the report."""
+    confirms = [run for run in finished.sandbox.runs()[1] if run.data.tags["harness.phase"] == "confirm"]
+    trials = [run for run in finished.sandbox.runs()[1] if run.data.tags["harness.phase"] == "explore"]
+    client = finished.sandbox.client
+    changes = (("seed", None), ("seed", "9" * 400), ("outcome", "\x1b[31mgood"), ("config_sha256", None))
+    for run, (name, text) in zip(confirms, changes, strict=True):
+        client.delete_tag(run.info.run_id, "harness.checksums")  # as in a run of an older version
+        client.delete_tag(run.info.run_id, f"harness.{name}")
+        if text is not None:
+            client.set_tag(run.info.run_id, f"harness.{name}", text)
+    client.delete_tag(trials[0].info.run_id, "harness.checksums")
+    client.set_tag(trials[0].info.run_id, "harness.trial_number", "first")
+    client.log_metric(trials[1].info.run_id, "tokens", float("nan"), step=24)  # the last one
+    client.log_metric(trials[2].info.run_id, "tokens", -1.0, step=8)
+
+    status = ends_well(finished.run("tiny.yaml", "--status"))
+    assert "6 runs are left out: " in status and "as the tag harness." in status and "; and 1 more" in status
+    refused = finished.run("tiny", module="harness.report")  # no confirm run is left
+    assert "6 runs are left out: " in ends_well(refused) + (finished.project / "reports/tiny/report.md").read_text()
+    caplog.clear()
+    assert len(load_runs("tiny", finished.sandbox.uri)) == 2
+    assert [message.rpartition("; ")[2] for message in caplog.messages] == [
+        *["the run is left out"] * 6,
+        "the point is left out",
+    ]
+    assert all(message.isprintable() for message in caplog.messages)
+    for module in ("harness.compare", "harness.generate"):
+        pair = [confirms[1].info.run_id, confirms[2].info.run_id][: 2 if module == "harness.compare" else 1]
+        done = finished.run(*pair, module=module)
+        assert done.returncode == 2 and "as the tag harness.seed of the run" in ends_well(done)
+    done = finished.run("tiny.yaml", "--plain")
+    assert "6 runs are left out: " in ends_well(done) and done.returncode == 0  # what was left out is trained again
+    page = unescape((finished.project / "reports/tiny/report.html").read_text())
+    assert "6 runs are left out: " in page and "\x1b" not in page
+
+
+def test_a_sweep_of_the_same_name_that_cannot_be_read_stops_nobody(finished: Home) -> None:
+    client, parent = finished.sandbox.client, finished.sandbox.runs()[0][0]
+    tags = {"harness.role": "sweep", "harness.opened": "\x1b[2J9", "harness.identity": "1" * 64}
+    client.create_run(parent.info.experiment_id, tags=tags, run_name="two\nlines")
+    views = "mlflow.sharedViewState.harness-runs"
+    client.set_experiment_tag(parent.info.experiment_id, views, "[" * 4000)
+    for arguments in (("tiny.yaml", "--status"), ("tiny.yaml", "--plain")):
+        assert "1 sweep is left out: found " in ends_well(finished.run(*arguments))
+    done = finished.run("tiny", module="harness.report")
+    assert done.returncode == 0 and "1 sweep is left out: found" in ends_well(done)
+
+
+def test_artifacts_that_cannot_be_read(finished: Home, caplog: pytest.LogCaptureFixture) -> None:
+    """A damaged file that decides something is refused in one sentence; any other is left out."""
+    folder = finished.project / "mlruns" / "artifacts"
+    deep = json.dumps({"checksum": "0"})[:-1].encode() + b', "arms": ' + b"[" * 5000 + b"]" * 5000 + b"}"
+    [plan], [sweep] = folder.rglob("analysis_plan.json"), folder.glob("*/artifacts/sweep.json")
+    for file, content in ((sweep, deep), (sweep, b"[" * 100_000), (plan, b"[]"), (plan, b'{"looks": "\\u001b"}')):
+        before = file.read_bytes()
+        file.write_bytes(content)
+        done = finished.run("tiny", module="harness.report")
+        assert done.returncode == 2 and "(damaged file); restore it from a backup" in ends_well(done)
+        file.write_bytes(before)
+    lists: dict[str, list[Any]] = {
+        "samples.json": [{"step": "x", "tokens": 1, "text": "a"}],
+        "token_losses.json": [{"text": 1}],
+    }
+    for name, items in lists.items():
+        for file in folder.rglob(name):
+            file.write_text(json_list_with_checksum(items))
+    caplog.clear()
+    done = finished.run("tiny", module="harness.report")
+    assert done.returncode == 0 and ends_well(done)
+    assert any("has another content than expected (damaged file); it is left out" in one for one in caplog.messages)
+
+
+def test_a_trial_of_optuna_that_cannot_be_read(finished: Home) -> None:
+    file = finished.project / "mlruns" / "optuna.db"
+    with database(file) as connection:
+        statement = "update trial_user_attributes set value_json = ? where key = ? and trial_id = ?"
+        for trial, (key, text) in enumerate((("outcome", '"\\u001b[31m"'), ("run_key", '"../../paper"')), 1):
+            connection.execute(statement, (text, key, trial))
+    assert "2 trials are left out: found " in ends_well(finished.run("tiny.yaml", "--status"))
+    done = finished.run("tiny.yaml", "--plain")
+    assert "2 trials are left out: found " in ends_well(done) and done.returncode == 0
+    with database(file) as connection:
+        connection.execute("update trial_user_attributes set value_json = '[' where trial_id = 3")
+    for arguments in (("tiny.yaml", "--status"), ("tiny.yaml",)):
+        done = finished.run(*arguments)
+        assert done.returncode == 1 and "the storage holds a value that cannot be read" in ends_well(done)
+
+
+@given(found=st.lists(damages, min_size=1, max_size=4), data=st.data())
+@examples(2)
+def test_any_damage_ends_in_a_result_or_in_a_sentence(
+    found: list[tuple[Any, ...]], data: st.DataObject, finished: Home, finished_project: Path
+) -> None:
+    """`FUZZ=100 pytest tests/test_trust.py -k damage` tries 100 times as many examples."""
+    shutil.rmtree(finished.project)
+    shutil.copytree(finished_project, finished.project)
+    pair = [run.info.run_id for run in finished.sandbox.runs()[1]]
+    for one in found:
+        damage(finished.project, one)
+    commands = [
+        ("harness.sweep", "tiny.yaml", "--status"),
+        ("harness.report", "tiny"),
+        ("harness.compare", *data.draw(st.permutations(pair))[:2]),
+        ("harness.generate", data.draw(st.sampled_from(pair)), "--max-new-tokens", "2"),
+        ("harness.sweep", "tiny.yaml", "--plain"),
+        ("harness.report", "tiny"),
+    ]
+    with mock.patch.object(session, "DRAIN_PATIENCE", 3.0):
+        for module, *arguments in commands:
+            ends_well(finished.run(*arguments, module=module))
+    with suppress(TrackingError):
+        runs = load_runs("tiny", finished.sandbox.uri)
+        compare(runs)
+        load_curves("tiny", finished.sandbox.uri)
+
 
 # --- ownership and forged results ------------------------------------------------------------------------------------
 

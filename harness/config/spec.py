@@ -26,6 +26,7 @@ from harness.config.run import RunConfig, flatten
 from harness.config.samplers import SAMPLERS, population, startup_trials
 from harness.config.sections import Config, DataConfig
 from harness.config.study import SeedRange, StudyConfig
+from harness.config.yaml import parse_yaml
 from harness.core.text import visible
 
 # The top-level fields of a spec, with their descriptions for the reference.
@@ -261,8 +262,14 @@ class SweepSpec:
 
         Args:
             stored: the other sweep's `to_yaml`, maybe by an older version: fields that it lacks have their defaults.
+
+        Raises:
+            ValueError: the text is no spec.
         """
-        other = YAML(typ="safe", pure=True).load(stored)
+        document = parse_yaml(stored, "spec.yaml")
+        other, sections = document.values, (*RunConfig.model_fields, "study")
+        if document.problems or not all(isinstance(other.get(name), Mapping) for name in sections):
+            raise ValueError("spec.yaml: is no spec")
         with contextlib.suppress(ValidationError):  # it has a field that no longer exists
             other |= _written_out(RunConfig.model_validate({name: other[name] for name in RunConfig.model_fields}))
         theirs, ours = (dict(flatten(_decisive(plain))) for plain in (other, self.plain()))

@@ -19,6 +19,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from harness.core.bounded_json import read_json
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -158,12 +160,10 @@ def read_json_with_checksum(text: str | bytes) -> Checked:
     White space and the order of keys do not count, since they change no content.
 
     Raises:
-        DamagedError: it is no JSON object, or does not match its checksum.
+        DamagedError: it is no JSON object, exceeds the bounds of `harness.core.bounded_json`, or does not match its
+            checksum.
     """
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError):
-        raise DamagedError("is not valid JSON") from None
+    content = _read(text)
     if not isinstance(content, dict):
         raise DamagedError("is not a JSON object")
     if CHECKSUM not in content:
@@ -186,15 +186,19 @@ def read_json_list(text: str | bytes) -> list[Any]:
         DamagedError: it is neither, or does not match its checksum.
     """
     if text[:1] in ("[", b"["):
-        try:
-            bare: list[Any] = json.loads(text)
-        except (ValueError, RecursionError):
-            raise DamagedError("is not valid JSON") from None
+        bare: list[Any] = _read(text)
         return bare
     content, verified = read_json_with_checksum(text)
     if not verified or not isinstance(content.get(_ITEMS), list):
         raise DamagedError("has no checksum")
     return list(content[_ITEMS])
+
+
+def _read(text: str | bytes) -> Any:
+    try:
+        return read_json(text)
+    except ValueError as error:
+        raise DamagedError(str(error)) from None
 
 
 def json_sha256(value: object) -> str:

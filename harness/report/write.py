@@ -95,7 +95,7 @@ def read_sweep(experiment: str, uri: str | None = None, sweep: str | None = None
         raise TrackingError(f"experiment: found {experiment!r}; allowed: letters, digits, - and _")
     record = load_sweep(experiment, uri, sweep)
     runs, curves = load_frames(experiment, uri, record.run_id)
-    record = replace(record, left_out=tuple(runs.attrs.get("left_out", ())))
+    record = replace(record, left_out=(*record.left_out, *runs.attrs.get("left_out", ())))
     runs = in_order(runs, record)
     if runs.empty or metrics.VAL_LOSS not in runs:
         why = "; ".join(record.left_out) or "so there is nothing to report"

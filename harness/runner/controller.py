@@ -25,7 +25,8 @@ from harness.core.text import plural
 from harness.runner.scheduler import Scheduler
 from harness.runner.signals import StopRequest
 from harness.runner.tasks import Running, Task
-from harness.search.study import RUN_ID, RUN_KEY, ArmStudy
+from harness.search.readable import RUN_ID, RUN_KEY
+from harness.search.study import ArmStudy
 from harness.tracking import ARTIFACTS, Outbox, SweepBusy, Tracker, UnfinishedRun
 from harness.tracking.schema import milliseconds
 from harness.workers.messages import Event, Finished, Job, Progress, Started

@@ -100,8 +100,11 @@ def earlier_sweep(spec: SweepSpec, data: Dataset, tracking: str | None) -> str:
 
 def _changes(spec: SweepSpec, data: Dataset, earlier: SweepRecord) -> str:
     """What is different since an earlier sweep."""
-    fields = spec.changed_fields(earlier.spec_text)
-    changed = [f"the spec ({', '.join(fields)})"] if fields else []
+    try:
+        fields = spec.changed_fields(earlier.spec_text)
+        changed = [f"the spec ({', '.join(fields)})"] if fields else []
+    except ValueError:  # the stored one cannot be read
+        fields, changed = [], ["the spec"]
     if data.fingerprint != earlier.data["fingerprint"] and not any(path.startswith("data.") for path in fields):
         changed.append("the text")
     return listed(changed or ["the training code"])

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from harness.config.objective import curve_value
 from harness.config.run import DataConfig
@@ -22,12 +23,15 @@ from harness.core.metrics import Point, sample_metric
 from harness.core.outcomes import Outcome, Phase
 from harness.core.text import plural
 from harness.runner.tasks import objective_value, run_name
-from harness.search.study import OUTCOME, RUN_KEY, ArmStudy, StoredTrial, set_studies_aside
+from harness.search.readable import OUTCOME, RUN_KEY
+from harness.search.storage import set_studies_aside
+from harness.search.study import ArmStudy, StoredTrial
 from harness.tracking import Outbox, Tracker, TrialInfo, TrialRecord, UnfinishedRun
 
 if TYPE_CHECKING:
     from harness.search.study import OptunaStorage
 
+_MOST_LOST: Final = 1000  # trials of a study that may be missing in every record
 RESTORED = "restored from Optuna: of its curves only the validation loss is left"
 
 
@@ -53,7 +57,7 @@ def reconcile(
     Raises:
         TrackingError: MLflow refuses or does not answer.
     """
-    on_disk = outbox.unfinished_runs()
+    on_disk = outbox.unfinished_runs(tracker.left_out.append)
     lost = any(not study.known for study in studies.values())
     in_mlflow = tracker.search_trials(outbox.parent, spec.objective.metric if lost else None)
     restored_trials = sum(_restore_trials(study, spec, in_mlflow, on_disk) for study in studies.values())
@@ -64,7 +68,10 @@ def reconcile(
         outbox.send_unfinished(run)
     outbox.send()
     closed = tracker.close_abandoned_runs(outbox.parent, _outcomes(studies))
-    recorded = {(run.study, run.number) for run in in_mlflow} | {(run.info.study, run.info.number) for run in on_disk}
+    recorded = _Recorded(
+        trials={(run.study, run.number) for run in in_mlflow} | {(run.info.study, run.info.number) for run in on_disk},
+        keys={run.key for run in in_mlflow if run.key},
+    )
     restored_runs = sum(_restore_runs(study, spec, outbox, recorded, data) for study in studies.values())
     outbox.send()
     interrupted = len(on_disk) - len(finished)
@@ -124,11 +131,15 @@ def _tell_studies(studies: Mapping[str, ArmStudy], spec: SweepSpec, finished: Se
 def _restore_trials(
     study: ArmStudy, spec: SweepSpec, in_mlflow: Sequence[TrialRecord], on_disk: Sequence[UnfinishedRun]
 ) -> int:
-    """Fill an empty study from MLflow and from the disk, which is newer; returns the number of trials."""
+    """Fill an empty study from MLflow and from the disk, which is newer; returns the number of trials.
+
+    A trial whose number is far beyond the others is left out: each number before it would become a failed trial.
+    """
     if study.known:
         return 0
-    trials = [_from_mlflow(run, spec) for run in in_mlflow if run.study == study.name and not run.altered]
+    trials = [_from_mlflow(run, spec) for run in in_mlflow if run.study == study.name and not run.left_out]
     trials += [_from_disk(run, spec) for run in on_disk if run.info.study == study.name]
+    trials = [trial for trial in trials if trial.number < len(trials) + spec.trials + _MOST_LOST]
     study.restore(trials)
     return len({trial.number for trial in trials})
 
@@ -136,7 +147,7 @@ def _restore_trials(
 def _from_mlflow(run: TrialRecord, spec: SweepSpec) -> StoredTrial:
     at_start, at_end = run.whole.get(0), run.whole[max(run.whole)] if run.whole else None
     value = at_start if run.outcome is Outcome.DIVERGED else at_end
-    values = {path: run.params[path] for path in spec.tune}
+    values = {path: run.params.get(path) for path in spec.tune}
     curve = {tokens: value for tokens, value in run.curve.items() if tokens}
     return StoredTrial(run.number, values, run.outcome, value, curve, run.reason, run.key)
 
@@ -158,32 +169,46 @@ def _from_disk(run: UnfinishedRun, spec: SweepSpec) -> StoredTrial:
 
 def _outcomes(studies: Mapping[str, ArmStudy]) -> dict[str, Outcome]:
     """Run key → outcome, of the trials that have finished in Optuna."""
-    finished = (trial.user_attrs for study in studies.values() for trial in study.known if trial.state.is_finished())
+    readable = (trial for study in studies.values() for trial in study.readable)
+    finished = (trial.user_attrs for trial in readable if trial.state.is_finished())
     return {attrs[RUN_KEY]: Outcome(attrs[OUTCOME]) for attrs in finished if RUN_KEY in attrs and OUTCOME in attrs}
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """The trials that have a run in MLflow or on disk: by study and number, and the keys of the runs."""
+
+    trials: set[tuple[Any, Any]]
+    keys: set[str]
 
 
 def _restore_runs(
     study: ArmStudy,
     spec: SweepSpec,
     outbox: Outbox,
-    recorded: set[tuple[Any, Any]],
+    recorded: _Recorded,
     data: Mapping[DataConfig, Mapping[str, Any]],
 ) -> int:
     """Record the finished trials of a study that have no run; returns their number."""
     restored = 0
-    for trial in study.known:
-        outcome = trial.user_attrs.get(OUTCOME)
-        if not trial.state.is_finished() or outcome is None or (study.name, trial.number) in recorded:
+    for trial in study.readable:
+        outcome, key = trial.user_attrs.get(OUTCOME), trial.user_attrs.get(RUN_KEY, "")
+        if not trial.state.is_finished() or outcome is None:
+            continue
+        if (study.name, trial.number) in recorded.trials or key in recorded.keys:
             continue
         if not trial.intermediate_values:  # it failed before its first evaluation
             continue
         values, seed = {path: trial.params[path] for path in spec.tune}, spec.base.train.seed
-        config = spec.arm_config(study.arm, values, seed)
+        try:
+            config = spec.arm_config(study.arm, values, seed)
+        except ValueError:  # each value is in its range, but together they make no GPT
+            continue
         name = run_name(study.arm, values, seed, Phase.EXPLORE)
         facts = data[config.data]
         info = TrialInfo(name, study.arm.name, Phase.EXPLORE, seed, config, study.name, trial.number, facts)
         began, ended = (_milliseconds(when) for when in (trial.datetime_start, trial.datetime_complete))
-        key = outbox.start(info, trial.user_attrs.get(RUN_KEY, ""), began)
+        key = outbox.start(info, key, began)
         metric = spec.objective.metric
         sampled = config.samples_validation(facts["tokens"]["val"])
         last = max(trial.intermediate_values)

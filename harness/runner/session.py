@@ -43,7 +43,9 @@ from harness.runner.recovery import reconcile, set_aside
 from harness.runner.signals import Interrupted
 from harness.runner.status import read_status
 from harness.runner.status_table import show_status
-from harness.search.study import ArmStudy, StorageError, explained, open_storage
+from harness.search.readable import StorageError
+from harness.search.storage import explained, open_storage
+from harness.search.study import ArmStudy
 from harness.tracking import (
     Outbox,
     ServerError,
@@ -51,6 +53,7 @@ from harness.tracking import (
     Tracker,
     TrackingError,
     brief_requests,
+    left_out_lines,
     page_address,
     ui_command,
 )
@@ -158,6 +161,9 @@ def _run(spec: SweepSpec, datasets: Datasets, options: Options, pool: WorkerPool
         facts = datasets.facts(spec)
         if recovered := reconcile(spec, studies, tracker, outbox, facts):
             screen.message(f"recovered from an earlier process: {recovered}")
+        trials = [sentence for study in studies.values() for sentence in study.left_out]
+        for line in left_out_lines(sweep=tracker.sweeps.left_out, run=tracker.left_out, trial=trials):
+            screen.message(line)
         run_costs = work_by_arm(spec, datasets.train_tokens(spec))
         overheads = OverheadHistory().typical()
         screen.state.per_run = mean_recording(spec, datasets.splits(spec), overheads)

@@ -11,8 +11,15 @@ from pathlib import Path
 from harness.config.objective import LOSS, Objective
 from harness.config.spec import SweepSpec
 from harness.core.outcomes import Outcome, Phase
-from harness.search.study import read_studies
-from harness.tracking import SweepState, UnfinishedRun, confirm_outcomes, find_sweep, unfinished_runs
+from harness.search.storage import read_studies
+from harness.tracking import (
+    SweepState,
+    UnfinishedRun,
+    confirm_outcomes,
+    find_sweep,
+    left_out_lines,
+    unfinished_runs,
+)
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,7 @@ class Status:
         unsent: finished runs that are not completely stored in MLflow; 0 while a process runs the sweep.
         now: seconds since 1970.
         objective: of the sweep.
+        left_out: one line per kind of thing (sweeps, runs, trials) that cannot be read and is left out.
     """
 
     sweep: SweepState | None
@@ -60,6 +68,7 @@ class Status:
     unsent: int
     now: float
     objective: Objective = LOSS
+    left_out: Sequence[str] = ()
 
 
 def read_status(
@@ -80,15 +89,16 @@ def read_status(
         StorageError: Optuna's storage cannot be read.
     """
     now = time.time() if now is None else now
-    sweep = find_sweep(spec.name, identity, tracking)
+    sweeps, runs, left_trials = list[str](), list[str](), list[str]()  # those that are left out
+    sweep = find_sweep(spec.name, identity, tracking, sweeps.append)
     if sweep is None:
         arms = [_arm_status(arm.name, spec, (), (), (), False) for arm in spec.arms()]
-        return Status(None, arms, [], 0, now, spec.objective)
+        return Status(None, arms, [], 0, now, spec.objective, left_out_lines(sweep=sweeps))
     alive = bool(sweep.owner)
-    trials = read_studies(storage, spec, identity)
-    on_disk = unfinished_runs(folder)
+    trials = read_studies(storage, spec, identity, left_trials.append)
+    on_disk = unfinished_runs(folder, runs.append)
     confirms: dict[str, list[_Confirm]] = {}
-    for arm, outcome, value in confirm_outcomes(sweep.run_id, spec.objective.metric, tracking):
+    for arm, outcome, value in confirm_outcomes(sweep.run_id, spec.objective.metric, tracking, runs.append):
         confirms.setdefault(arm, []).append((outcome, value))
     arms = [
         _arm_status(arm.name, spec, [*trials.get(arm.name, {}).values()], confirms.get(arm.name, ()), on_disk, alive)
@@ -101,6 +111,7 @@ def read_status(
         unsent=sum(run.outcome is not None for run in on_disk) if not alive else 0,
         now=now,
         objective=spec.objective,
+        left_out=left_out_lines(sweep=sweeps, run=runs, trial=left_trials),
     )
 
 

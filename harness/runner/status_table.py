@@ -34,7 +34,7 @@ def arm_cells(arm: ArmStatus) -> tuple[str, ...]:
 def status_lines(status: Status) -> list[str]:
     """The lines below the table."""
     if status.sweep is None:
-        return ["not started"]
+        return ["not started", *status.left_out]
     lines = [_state(status)]
     for run in status.open_runs:
         if not run.points:
@@ -47,7 +47,7 @@ def status_lines(status: Status) -> list[str]:
         lines.append(f"  {run.info.name}  {last.progress:4.0%}  {last.tokens:,} tokens{newest}")
     if status.unsent:
         lines.append(f"{plural(status.unsent, 'finished run')} not completely stored in MLflow yet")
-    return lines
+    return [*lines, *status.left_out]
 
 
 def _state(status: Status) -> str:

@@ -11,7 +11,8 @@ from harness.config.run import RunConfig
 from harness.config.spec import Arm
 from harness.core.metrics import Point
 from harness.core.outcomes import Outcome, Phase
-from harness.search.study import POINT, OptunaTrial
+from harness.search.readable import POINT
+from harness.search.study import OptunaTrial
 from harness.tracking import TrialInfo
 
 

@@ -5,80 +5,32 @@ Arms never share a study, so no arm is pruned against another or searched with m
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import optuna
-from optuna.exceptions import StorageInternalError
-from optuna.storages import BaseStorage, RDBStorage
+from optuna.distributions import BaseDistribution
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
-from sqlalchemy.exc import SQLAlchemyError
 
-from harness.config.fingerprint import SET_ASIDE
 from harness.config.samplers import SAMPLERS
 from harness.config.spec import Arm, SweepSpec
-from harness.core.disk import disk_full
 from harness.core.outcomes import Outcome, Retry
-from harness.core.paths import sqlite_file
-from harness.core.secrets import without_secrets
-from harness.core.text import SAME_COMMAND
-from harness.core.waiting import wait_for_locks
+from harness.search.readable import ARM, IDENTITY, OUTCOME, POINT, REASON, RUN_KEY, decoding, holds, unreadable
 from harness.search.samplers import PrunerScale, SamplerScale, distribution, make_pruner, make_sampler
+from harness.search.storage import find_study
 
 OptunaTrial = Trial  # for annotations elsewhere: Optuna is imported in this package only
 OptunaStorage = BaseStorage
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
-# User attributes of studies and trials, in addition to Optuna's own values and intermediate values.
-IDENTITY = "identity"
-ARM = "arm"
-OUTCOME = "outcome"
-RUN_KEY = "run_key"  # the MLflow run's tag `harness.key`
-RUN_ID = "mlflow_run_id"
-REASON = "reason"
-POINT = "point"  # how a sampler that learns chose the point: RANDOM or MODELLED
 RANDOM = "random"
 MODELLED = "modelled"
 _GENERATION = "cma:generation"  # attribute in which Optuna's CMA-ES stores a trial's generation, from 0
-
-
-class StorageError(ValueError):
-    """Optuna's storage cannot be opened, read or written."""
-
-
-@contextmanager
-def explained(url: str = "") -> Iterator[None]:
-    """Turn the storage's errors, such as a full disk, into a `StorageError` of one sentence.
-
-    Args:
-        url: the storage's address; an SQLite file is named where its disk is full.
-    """
-    try:
-        yield
-    except (StorageInternalError, SQLAlchemyError) as error:
-        first = without_secrets(str(error.__cause__ or error).strip().splitlines()[0])
-        if "disk is full" in first and (file := sqlite_file(url)) is not None:
-            first = disk_full(file)
-        raise StorageError(f"Optuna: {first}; {SAME_COMMAND} once the storage can be used") from error
-
-
-def open_storage(url: str) -> BaseStorage:
-    """Optuna's storage at an SQLAlchemy address; an SQLite file is made where it is missing.
-
-    Raises:
-        StorageError: nothing can be stored there.
-    """
-    wait_for_locks()
-    try:
-        return RDBStorage(url)
-    except (SQLAlchemyError, ImportError, RuntimeError) as error:
-        why = without_secrets(str(error).splitlines()[0])
-        raise StorageError(f"--storage: found {without_secrets(url)!r}, which cannot be opened: {why}") from error
 
 
 @dataclass(frozen=True)
@@ -136,12 +88,14 @@ class ArmStudy:
         self.storage = storage
         pruner = make_pruner(spec.study.pruner, PrunerScale(spec.trials, first_evaluation, budget))
         name, _ = find_study(storage, spec.name, arm.name, identity)
-        self.study = optuna.create_study(
-            storage=storage, study_name=name, direction="minimize", pruner=pruner, load_if_exists=True
-        )
-        self._study_id = storage.get_study_id_from_name(name)
+        with decoding(f"reading the study {name}"):
+            self.study = optuna.create_study(
+                storage=storage, study_name=name, direction="minimize", pruner=pruner, load_if_exists=True
+            )
+            self._study_id = storage.get_study_id_from_name(name)
+            known = storage.get_study_user_attrs(self._study_id)
+            self.study.get_trials(deepcopy=False)
         self._reported: dict[int, set[int]] = {}  # trial number → tokens at which its losses were reported
-        known = storage.get_study_user_attrs(self._study_id)
         for key, value in ((IDENTITY, identity), (ARM, dict(arm.values))):
             if known.get(key) != value:
                 self.study.set_user_attr(key, value)
@@ -153,12 +107,29 @@ class ArmStudy:
 
     @property
     def known(self) -> list[FrozenTrial]:
-        """All trials by number."""
+        """All trials by number, readable or not."""
         return self.study.get_trials(deepcopy=False)
+
+    @property
+    def readable(self) -> list[FrozenTrial]:
+        """The trials whose attributes and values make sense, by number."""
+        return [trial for trial in self.known if not self._mistake(trial)]
+
+    @property
+    def left_out(self) -> list[str]:
+        """A sentence about each other trial."""
+        return list(filter(None, map(self._mistake, self.known)))
+
+    def _mistake(self, trial: FrozenTrial) -> str:
+        return unreadable(self.name, trial, self._distributions)
+
+    @cached_property
+    def _distributions(self) -> dict[str, BaseDistribution]:
+        return {path: distribution(dimension) for path, dimension in self.space.items()}
 
     def missing(self) -> int:
         """How many trials are still to finish; failed and interrupted ones have not finished."""
-        return max(0, self.trials - sum(_counts(trial) for trial in self.known))
+        return max(0, self.trials - sum(_counts(trial) for trial in self.readable))
 
     def ask(self) -> tuple[Trial, dict[str, Any]]:
         """The waiting trial with the lowest number, else a new one, and its tuned values (dotted path → value)."""
@@ -168,7 +139,7 @@ class ArmStudy:
         waiting = next((trial for trial in known if trial.state is TrialState.WAITING), None)
         number = waiting.number if waiting else len(known)
         sampler = make_sampler(self.sampler, self.seed, number, self.space, self.scale)
-        distributions = {path: distribution(dimension) for path, dimension in self.space.items()}
+        distributions = self._distributions
         if waiting is not None and 0 < len(waiting.params) < len(self.space):
             # A process was killed in `ask`, and some values are stored. Draw those again, so that the sampler's random
             # stream is where it was.
@@ -176,7 +147,8 @@ class ArmStudy:
             for path in [path for path in self.space if path in waiting.params and path not in relative]:
                 sampler.sample_independent(self.study, waiting, path, distributions[path])
         self.study.sampler = sampler
-        trial = self.study.ask(distributions)
+        with decoding(f"choosing a trial of {self.name}"):
+            trial = self.study.ask(distributions)
         if waiting is not None:
             self._reported[trial.number] = set(waiting.intermediate_values)
         if SAMPLERS[self.sampler].learns and POINT not in trial.user_attrs:
@@ -194,7 +166,8 @@ class ArmStudy:
         if tokens not in reported:  # else an earlier process reported it
             trial.report(value, step=tokens)
             reported.add(tokens)
-        return trial.should_prune()
+        with decoding(f"deciding whether to prune a trial of {self.name}"):
+            return trial.should_prune()
 
     def tell(self, number: int, outcome: Outcome, value: float | None, reason: str = "") -> None:
         """Record how a trial ended, unless it is recorded already. An interrupted trial becomes WAITING.
@@ -202,8 +175,8 @@ class ArmStudy:
         A diverged trial is recorded with the objective at initialisation (`value`), so that samplers avoid its region.
         A failed one has no value.
         """
-        trial = self.known[number]
-        if trial.state.is_finished():
+        trial = next((trial for trial in self.known if trial.number == number), None)
+        if trial is None or trial.state.is_finished():  # None: the storage was restored from an older backup
             return
         if outcome.retry is Retry.RESUME:
             self.storage.set_trial_state_values(self._id(number), TrialState.WAITING)
@@ -217,23 +190,32 @@ class ArmStudy:
         self.study.tell(number, stored, state)
 
     def recover(self) -> int:
-        """Set the trials that an earlier process left RUNNING to WAITING; returns their number."""
-        left = [trial.number for trial in self.known if trial.state is TrialState.RUNNING]
-        for number in left:
+        """Set the trials that an earlier process left RUNNING to WAITING; returns their number.
+
+        An open trial that cannot be read has failed: no run is found by its key.
+        """
+        open_trials = [trial for trial in self.known if not trial.state.is_finished()]
+        unreadable_trials = [trial.number for trial in open_trials if self._mistake(trial)]
+        for number in unreadable_trials:
+            self.tell(number, Outcome.FAILED, None, "its record in Optuna cannot be read")
+        running = {trial.number for trial in open_trials if trial.state is TrialState.RUNNING}
+        left = running - set(unreadable_trials)
+        for number in sorted(left):
             self.tell(number, Outcome.INTERRUPTED, None)
         return len(left)
 
     def restore(self, trials: Sequence[StoredTrial]) -> None:
         """Fill an empty study, whose storage was lost, with trials from another record.
 
-        Trials keep their numbers; a number that is missing in the record becomes a failed trial.
+        Trials keep their numbers; a number that is missing in the record, or whose values are not in the search space,
+        becomes a failed trial.
         """
         assert not self.known, f"{self.name} is not empty"
-        distributions = {path: distribution(dimension) for path, dimension in self.space.items()}
+        distributions = self._distributions
         by_number = {trial.number: trial for trial in trials}
         for number in range(max(by_number, default=-1) + 1):
             trial = by_number.get(number)
-            if trial is None:
+            if trial is None or not all(holds(one, trial.values.get(path)) for path, one in distributions.items()):
                 self.study.add_trial(create_trial(state=TrialState.FAIL, user_attrs={REASON: "its record was lost"}))
                 continue
             state, value = _state_and_value(trial.outcome, trial.value)
@@ -254,7 +236,7 @@ class ArmStudy:
 
     def best(self) -> Best | None:
         """The finished trial with the lowest value of the objective; None where no trial finished."""
-        finished = [trial for trial in self.known if _finished(trial)]
+        finished = [trial for trial in self.readable if _finished(trial)]
         if not finished:
             return None
         trial = min(finished, key=lambda t: (t.value if t.value is not None else math.inf, t.number))
@@ -279,60 +261,6 @@ class ArmStudy:
 
     def _id(self, number: int) -> int:
         return self.storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
-
-
-def find_study(storage: BaseStorage, sweep: str, arm: str, identity: str) -> tuple[str, int | None]:
-    """The name of an arm's study, and its id; None if it does not exist yet.
-
-    The name is `<sweep>/<arm>`, with `@<identity>` appended where that name belongs to a different or older sweep. Only
-    studies of these names are looked up, so it does not matter what else the storage holds.
-    """
-    name, own = f"{sweep}/{arm}", f"{sweep}/{arm}@{identity[:8]}"
-    for one in itertools.chain([name, own], (f"{own}-{number}" for number in itertools.count(2))):
-        try:
-            study = storage.get_study_id_from_name(one)
-        except KeyError:
-            return one, None
-        if _free_or_own(storage, study, identity):
-            return one, study
-    raise AssertionError("there is always a free name")
-
-
-def _free_or_own(storage: BaseStorage, study: int, identity: str) -> bool:
-    """Whether a sweep can use a study: it is the sweep's own, or a process was killed right after it had created it."""
-    attributes = storage.get_study_user_attrs(study)
-    if not attributes:
-        return storage.get_n_trials(study) == 0
-    return attributes.get(IDENTITY, identity) == identity
-
-
-def read_studies(url: str, spec: SweepSpec, identity: str) -> dict[str, dict[int, tuple[str, float | None]]]:
-    """Arm name → trial number → Optuna's state and value. Creates nothing, not even a file.
-
-    Raises:
-        StorageError: the storage cannot be read.
-    """
-    if (file := sqlite_file(url)) is not None and not file.exists():
-        return {}
-    storage, found = open_storage(url), {}
-    for arm in spec.arms():
-        _, study = find_study(storage, spec.name, arm.name, identity)
-        if study is not None:
-            trials = storage.get_all_trials(study, deepcopy=False)
-            found[arm.name] = {trial.number: (trial.state.name, trial.value) for trial in trials}
-    return found
-
-
-def set_studies_aside(storage: BaseStorage, sweep: str, identity: str) -> list[str]:
-    """Give the studies of a sweep another identity, so that it starts again; returns their names. Deletes nothing."""
-    studies = [
-        study
-        for study in storage.get_all_studies()
-        if study.study_name.startswith(f"{sweep}/") and study.user_attrs.get(IDENTITY) == identity
-    ]
-    for study in studies:
-        storage.set_study_user_attr(study._study_id, IDENTITY, identity + SET_ASIDE)
-    return [study.study_name for study in studies]
 
 
 def _state_and_value(outcome: Outcome, value: float | None) -> tuple[TrialState, float | None]:

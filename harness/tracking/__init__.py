@@ -11,6 +11,7 @@ from harness.core.paths import DEFAULT_URI
 from harness.tracking.outbox.outbox import ARTIFACTS, Outbox
 from harness.tracking.outbox.unfinished import UnfinishedRun, unfinished_runs
 from harness.tracking.ownership import SweepState, find_sweep, last_sweep
+from harness.tracking.readable import left_out_lines
 from harness.tracking.reading.activity import Activity, read_activity
 from harness.tracking.reading.find_run import RunDetails, load_run
 from harness.tracking.reading.results import confirm_outcomes
@@ -72,6 +73,7 @@ __all__ = [
     "default_tracking_uri",
     "find_sweep",
     "last_sweep",
+    "left_out_lines",
     "load_curves",
     "load_frames",
     "load_passage",

@@ -7,13 +7,13 @@ a warning that names it.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from harness.core.bounded_json import read_json
 from harness.core.files import DamagedError, read_json_list
 from harness.core.text import printable
 from harness.tracking import schema
@@ -21,6 +21,7 @@ from harness.tracking.locations import read_file, run_folder
 from harness.tracking.records import PlanChange
 from harness.tracking.server_errors import PAGE
 from harness.tracking.store import RefusedFile, ServerError, TrackingError
+from harness.tracking.stored_json import check_plan
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -53,17 +54,21 @@ def read_bytes(client: MlflowClient, run: Run, path: str) -> bytes | None:
     return content
 
 
-def read_list(client: MlflowClient, run: Run, path: str, parse: Callable[[Any], _T]) -> list[_T]:
+def read_list(
+    client: MlflowClient, run: Run, path: str, check: Callable[[object], None], parse: Callable[[Any], _T]
+) -> list[_T]:
     """The items of a JSON list; none where the artifact is missing, or is damaged or refused, which is logged."""
     try:
         content = read_bytes(client, run, path)
-        return [] if content is None else [parse(one) for one in read_json_list(content)]
+        if content is None:
+            return []
+        items = read_json_list(content)
+        check(items)
+        return [parse(one) for one in items]
     except RefusedFile as error:
         logger.warning(_left_out(run, path, error))
     except DamagedError as error:
         logger.warning(f"{damaged(run, path, str(error))}; it is left out")
-    except (LookupError, TypeError, ValueError):
-        logger.warning(f"{damaged(run, path, 'has another content than expected')}; it is left out")
     return []
 
 
@@ -110,12 +115,13 @@ def stored_plans(client: MlflowClient, run: Run) -> tuple[dict[str, Any], tuple[
     path = schema.PLAN_FILE
     try:
         text = stored[path]
-        first: dict[str, Any] = {} if text is None else json.loads(text)
+        first: dict[str, Any] = {} if text is None else read_json(text)
+        check_plan(first)
         path = schema.PLAN_CHANGES_FILE
         text = stored[path]
         changes = () if text is None else schema.parse_changes(text)
     except DamagedError as error:
         raise TrackingError(f"{damaged(run, path, str(error))}; restore it from a backup") from error
-    except (LookupError, TypeError, ValueError, RecursionError) as error:
+    except (LookupError, TypeError, ValueError) as error:
         raise TrackingError(f"{damaged(run, path, 'is not a stored plan')}; restore it from a backup") from error
     return first, changes

@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
-from harness.core.text import listed
+from harness.core.text import listed, printable
 from harness.tracking import schema
 
 if TYPE_CHECKING:
@@ -26,8 +26,11 @@ _TAGS: Final = frozenset(
     }
 )
 _PARAMS: Final = "parameters"  # all of a run's configuration together
-_PARAM_NAMES: Final = ("data.", "model.", "train.", schema.PARAMETERS, schema.FLOPS_PER_TOKEN)
+# Beginnings of the names of a run's configuration; a person may add other parameters.
+OWN_PARAMS: Final = ("data.", "model.", "train.", schema.PARAMETERS, schema.FLOPS_PER_TOKEN)
 _LENGTH: Final = 8  # hex digits
+_NAMES_SHOWN: Final = 5
+_NAME_SHOWN: Final = 80  # characters
 
 
 def covers(tags: Iterable[str]) -> bool:
@@ -80,9 +83,22 @@ def altered(run: Run) -> str:
     if not names:
         return ""
     kinds = {name: "tag " if name in _TAGS else "metric " for name in names - {_PARAMS}}
-    what = listed(f"{kinds.get(name, '')}{name}" for name in sorted(names))
+    words = [f"{kinds.get(name, '')}{schema.clipped(name, _NAME_SHOWN)}" for name in sorted(names)]
+    rest = len(words) - _NAMES_SHOWN
+    what = listed([*words[:_NAMES_SHOWN], f"{rest} more"] if rest > 0 else words)
     verb = "was" if len(names) == 1 and _PARAMS not in names else "were"
-    return f"the {what} of the run {run.info.run_id} ({run.info.run_name}) {verb} changed after the harness stored it"
+    return printable(f"the {what} of the run {named(run)} {verb} changed after the harness stored it")
+
+
+def stored_identity_was(run: Run, identity: str) -> bool | None:
+    """Whether the harness stored this identity with a sweep's run, whatever its tag says now; None if unknown."""
+    digest = _parse(run.data.tags.get(schema.CHECKSUMS, "")).get(schema.IDENTITY)
+    return None if digest is None else digest == _digest(schema.IDENTITY, identity)
+
+
+def named(run: Run) -> str:
+    """A run in a sentence: its id and its name, as one line."""
+    return printable(f"{run.info.run_id} ({schema.clipped(run.info.run_name or '', _NAME_SHOWN)})")
 
 
 def _parse(text: str) -> dict[str, str]:
@@ -100,4 +116,4 @@ def _digest_params(params: Mapping[str, str]) -> str:
 
 def _own(params: Mapping[str, str]) -> dict[str, str]:
     """Those of a run's configuration; a person may add others."""
-    return {name: value for name, value in params.items() if name.startswith(_PARAM_NAMES)}
+    return {name: value for name, value in params.items() if name.startswith(OWN_PARAMS)}

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Final
 
 from harness.core.paths import configured_uri, sqlite_file
 from harness.tracking import provenance, schema
-from harness.tracking.queries import refuse_altered, sweeps_of
+from harness.tracking.queries import refuse_unreadable, sweeps_of
+from harness.tracking.readable import Tell, whole
 from harness.tracking.store import connect, wrap_errors
 from harness.tracking.trash import refuse_deleted
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
     from mlflow.entities import Run
 
 OWNER_TIMEOUT_SECONDS: Final = 180  # without a heartbeat, a process of another machine counts as dead
@@ -49,24 +51,33 @@ def owner_of(run: Run) -> str | None:
         return None
     if provenance.is_local(owner):
         return owner if provenance.is_running(owner) else None
-    age = time.time() - int(tags.get(schema.HEARTBEAT, 0)) / 1000
+    age = time.time() - (whole(tags.get(schema.HEARTBEAT)) or 0) / 1000
     return owner if age < OWNER_TIMEOUT_SECONDS else None
 
 
 @wrap_errors()
-def find_sweep(experiment: str, identity: str, uri: str | None = None) -> SweepState | None:
+def find_sweep(
+    experiment: str, identity: str, uri: str | None = None, tell: Tell = lambda _: None
+) -> SweepState | None:
     """The sweep of this identity, or None if it has not been started. Creates nothing.
 
+    Args:
+        experiment, identity: of the sweep.
+        uri: MLflow's tracking address; by default the one that sweeps use.
+        tell: gets a sentence about each sweep of the experiment that cannot be read.
+
     Raises:
-        TrackingError: the store does not answer, or the experiment was deleted.
+        TrackingError: the store does not answer, the experiment was deleted, or this sweep cannot be read.
     """
-    sweeps = _sweeps(experiment, uri)
-    for run in reversed(sweeps):
+    found = _experiment(experiment, uri)
+    if found is None:
+        return None
+    for run in reversed(sweeps_of(*found, tell)):
         tags = run.data.tags
         if tags.get(schema.IDENTITY) == identity:
             opened = int(tags[schema.OPENED])
             return SweepState(run.info.run_id, run.info.status, tags.get(schema.OUTCOME), owner_of(run), opened)
-    refuse_altered(sweeps)  # one of them may be this sweep
+    refuse_unreadable(*found, identity)
     return None
 
 
@@ -77,18 +88,20 @@ def last_sweep(experiment: str, uri: str | None = None) -> str:
     Raises:
         TrackingError: as `find_sweep`.
     """
-    found = _sweeps(experiment, uri)
-    return found[-1].info.run_id if found else ""
+    found = _experiment(experiment, uri)
+    sweeps = sweeps_of(*found) if found else []
+    return sweeps[-1].info.run_id if sweeps else ""
 
 
-def _sweeps(experiment: str, uri: str | None) -> list[Run]:
+def _experiment(experiment: str, uri: str | None) -> tuple[MlflowClient, str] | None:
+    """The store's client and the experiment's id; None if there is no such store or experiment."""
     uri = configured_uri(uri)
     file = sqlite_file(uri)
     if file is not None and not file.exists():
-        return []
+        return None
     client = connect(uri)
     found = client.get_experiment_by_name(experiment)
     if found is None:
-        return []
+        return None
     refuse_deleted(found, uri)
-    return sweeps_of(client, found.experiment_id)
+    return client, found.experiment_id

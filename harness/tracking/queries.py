@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from harness.tracking import schema
-from harness.tracking.checksums import altered
+from harness.tracking.checksums import stored_identity_was
+from harness.tracking.readable import REPAIR, Tell, readable_runs, why_left_out, wrong_point
 from harness.tracking.store import TrackingError
 
 if TYPE_CHECKING:
@@ -16,32 +17,40 @@ if TYPE_CHECKING:
 _PAGE_SIZE: Final = 1000  # runs or experiments per request
 
 
-def sweeps_of(client: MlflowClient, experiment_id: str) -> list[Run]:
-    """The parent runs of an experiment, sorted by when they were last started or resumed."""
-    runs = search_runs(client, [experiment_id], f"tags.`{schema.ROLE}` = '{schema.SWEEP}'")
-    return sorted(runs, key=_opened)
+def sweeps_of(client: MlflowClient, experiment_id: str, tell: Tell = lambda _: None) -> list[Run]:
+    """The parent runs of an experiment that can be read, sorted by when they were last started or resumed.
+
+    `tell` gets a sentence about each other one.
+    """
+    runs = readable_runs(_parents(client, experiment_id), tell, schema.SWEEP)
+    return sorted(runs, key=lambda run: int(run.data.tags[schema.OPENED]))
 
 
-def refuse_altered(runs: Iterable[Run]) -> None:
-    """Raise a `TrackingError` for a parent run with a value that was changed after the harness stored it."""
-    for run in runs:
-        if sentence := altered(run):
-            raise TrackingError(f"{sentence}; set it back in MLflow, or delete this run there")
+def refuse_unreadable(client: MlflowClient, experiment_id: str, identity: str | None = None) -> None:
+    """Raise a `TrackingError` if a parent run cannot be read that may be the sweep of this identity; None: any one.
+
+    Otherwise a sweep whose record was changed would begin again.
+    """
+    for run in _parents(client, experiment_id):
+        sentence = why_left_out(run, schema.SWEEP)
+        if sentence and (identity is None or _may_have_been(run, identity)):
+            raise TrackingError(f"{sentence}; {REPAIR}")
 
 
-def _opened(run: Run) -> int:
-    text = run.data.tags.get(schema.OPENED, "")
-    if not text.isdecimal():
-        what = f"the tag {schema.OPENED} of the run {run.info.run_id} ({run.info.run_name})"
-        raise TrackingError(f"found {text!r} as {what}; allowed: milliseconds since 1970, as the harness stored them")
-    return int(text)
+def _parents(client: MlflowClient, experiment_id: str) -> list[Run]:
+    return search_runs(client, [experiment_id], f"tags.`{schema.ROLE}` = '{schema.SWEEP}'")
+
+
+def _may_have_been(run: Run, identity: str) -> bool:
+    was = stored_identity_was(run, identity)
+    return run.data.tags.get(schema.IDENTITY) == identity if was is None else was
 
 
 def trials_of(client: MlflowClient, experiment_id: str, parent: str, condition: str = "") -> list[Run]:
     """The child runs of a sweep, oldest first; only those that meet a condition, if one is given."""
     conditions = [f"tags.`{schema.PARENT_RUN}` = '{parent}'", condition]
     runs = search_runs(client, [experiment_id], " and ".join(filter(None, conditions)))
-    return sorted(runs, key=lambda run: int(run.info.start_time))
+    return sorted(runs, key=lambda run: int(run.info.start_time or 0))
 
 
 def search_runs(client: MlflowClient, experiment_ids: list[str], condition: str, deleted: bool = False) -> list[Run]:
@@ -70,10 +79,16 @@ def pages(search: Callable[..., Any], **arguments: Any) -> Iterator[Any]:
             return
 
 
-def history(client: MlflowClient, run: Run, metric: str) -> list[Metric]:
-    """A metric's points by step. If a step was stored twice, as after a resume, the later point counts."""
+def history(client: MlflowClient, run: Run, metric: str, tell: Tell = lambda _: None) -> list[Metric]:
+    """A metric's points by step. If a step was stored twice, as after a resume, the later point counts.
+
+    Points that cannot be read are left out; `tell` gets a sentence about the first of them.
+    """
     if metric not in run.data.metrics:
         return []
     points = client.get_metric_history(run.info.run_id, metric)
     points = sorted(points, key=lambda point: (point.step, point.timestamp))
-    return list({point.step: point for point in points}.values())
+    wrong = {point.step: wrong_point(run, metric, point.step, point.value) for point in points}
+    for sentence in list(filter(None, wrong.values()))[:1]:
+        tell(sentence)
+    return [point for point in {point.step: point for point in points}.values() if not wrong[point.step]]

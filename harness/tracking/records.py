@@ -91,7 +91,8 @@ class SweepRecord(SweepInfo):
         plan_changes: later plans, oldest first.
         experiment_id: MLflow's, part of its pages' addresses.
         host: the machine of the process that ran it last; empty if unknown.
-        left_out: sentences that name runs which were changed after the harness stored them, and are left out.
+        left_out: lines that name and count the runs, points and other sweeps of the experiment that are left out
+            because they cannot be read or were changed after the harness stored them.
     """
 
     run_id: str
@@ -168,7 +169,7 @@ class TrialRecord(NamedTuple):
         outcome, reason: how it ended; an open run counts as interrupted.
         whole: training tokens → the objective over the whole validation split; empty if it was not read.
         curve: training tokens → the value that the pruner sees (`harness.config.objective.curve_value`).
-        altered: whether something of it was changed after the harness stored it.
+        left_out: whether it cannot be read, or was changed after the harness stored it: it has no values then.
     """
 
     key: str
@@ -179,7 +180,7 @@ class TrialRecord(NamedTuple):
     reason: str
     whole: Mapping[int, float]
     curve: Mapping[int, float]
-    altered: bool = False
+    left_out: bool = False
 
 
 class Sample(NamedTuple):

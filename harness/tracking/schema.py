@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from harness.config.fingerprint import SET_ASIDE as SET_ASIDE_MARK
 from harness.config.run import RunConfig
+from harness.core.bounded_json import read_json
 from harness.core.files import (
     DamagedError,
     json_list_with_checksum,
@@ -25,6 +26,7 @@ from harness.core.outcomes import Phase
 from harness.core.secrets import without_login, without_secrets
 from harness.core.text import fenced, visible
 from harness.tracking.records import ArmInfo, PlanChange, Sample, SweepInfo, TrialInfo
+from harness.tracking.stored_json import check_changes, check_sweep
 
 PREFIX: Final = "harness."
 ROLE: Final = "harness.role"  # SWEEP on the parent, TRIAL on its children
@@ -173,18 +175,31 @@ def trial_params(config: RunConfig) -> dict[str, str]:
 
 def encode_param(value: object) -> str:
     """JSON; a string that is not itself valid JSON stays unquoted, so that MLflow's UI is easy to read."""
-    if isinstance(value, str) and value and value.isprintable() and decode_param(value) == value:
+    if isinstance(value, str) and value and value.isprintable() and not _is_json(value):
         return value
     return json.dumps(value)
 
 
-def decode_param(text: str) -> Any:
-    """The inverse of `encode_param`, with the value's own type; a list becomes a tuple."""
+def _is_json(text: str) -> bool:
     try:
-        value = json.loads(text)
+        json.loads(text)
     except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def decode_param(text: str) -> Any:
+    """The inverse of `encode_param`, with the value's own type; a list becomes a tuple.
+
+    A person may add parameters: a text that is no plain value of this kind stays a text.
+    """
+    try:
+        value = read_json(text, finite=False)
+    except ValueError:
         return text
-    return tuple(value) if isinstance(value, list) else value
+    if isinstance(value, list) and not any(isinstance(one, list | dict) for one in value):
+        return tuple(value)
+    return text if isinstance(value, list | dict) else value
 
 
 def describe(info: SweepInfo) -> str:
@@ -207,6 +222,7 @@ def parse_sweep(text: str | bytes, tags: Mapping[str, str]) -> dict[str, Any]:
     names = {one.name for one in fields(SweepInfo)}
     if not names - {"plan"} <= plain.keys() <= names:
         raise DamagedError("is not a sweep's description")
+    check_sweep(plain)
     own = {IDENTITY: plain["identity"], **({} if verified else data_tags(plain["data"]))}
     for tag, value in own.items():
         if tags.get(tag, value).removesuffix(SET_ASIDE_MARK) != value:
@@ -228,6 +244,7 @@ def parse_changes(text: str | bytes) -> tuple[PlanChange, ...]:
         DamagedError: it is not what was stored.
     """
     found = read_json_list(text)
+    check_changes(found)
     return tuple(PlanChange(**{**one, "when": datetime.fromisoformat(one["when"])}) for one in found)
 
 

@@ -108,7 +108,8 @@ def wrap_errors() -> Iterator[None]:
         from requests import RequestException
         from sqlalchemy.exc import SQLAlchemyError
 
-        if not isinstance(error, MlflowException | RequestException | SQLAlchemyError):
+        known = isinstance(error, MlflowException | RequestException | SQLAlchemyError)
+        if not known and type(error) is not Exception:  # what MLflow raises for rows that miss a value
             raise
         if failure := failure_of(error, _last_uri):
             raise ServerError(f"MLflow: {failure}", failure) from error

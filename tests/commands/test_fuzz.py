@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from broken_specs import changed_bytes, changed_texts, changed_values
+from fuzzing import examples
 from harness import generate, sweep
 from harness.config.load import load_spec
 from harness.cost import calibration
@@ -29,19 +30,6 @@ from harness.model.weights import DESCRIPTION, WEIGHTS, save_checkpoint
 from helpers import lively_gpt, small_config
 
 pytestmark = pytest.mark.slow
-
-MORE = int(os.environ.get("FUZZ", "1"))
-
-
-def examples(count: int) -> Callable[[Any], Any]:
-    """Settings for this many examples. They share the folder of the test; each writes its files again."""
-    return settings(
-        max_examples=count * MORE,
-        derandomize=MORE == 1,
-        database=None,
-        deadline=None,
-        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
-    )
 
 
 def unmeasured(*_: Any, **__: Any) -> Any:

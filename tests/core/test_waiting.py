@@ -16,7 +16,8 @@ import pytest
 from empty_store import copy_empty_store
 from harness.core import waiting
 from harness.core.waiting import WaitingConnection, show_waits, stop_waiting_after, wait_for_locks
-from harness.search.study import StorageError, explained, open_storage
+from harness.search.readable import StorageError
+from harness.search.storage import explained, open_storage
 from harness.tracking import Tracker, TrackingError
 from locks import locked
 

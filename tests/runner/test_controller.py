@@ -16,7 +16,9 @@ from harness.core.metrics import VAL_LOSS, Point
 from harness.core.outcomes import Outcome
 from harness.runner import controller as module
 from harness.runner.controller import SweepController
-from harness.search.study import RUN_ID, ArmStudy, open_storage
+from harness.search.readable import RUN_ID
+from harness.search.storage import open_storage
+from harness.search.study import ArmStudy
 from harness.tracking import Outbox, Tracker, TrialInfo
 from harness.workers.messages import Event, Finished, Job, Progress
 from harness.workers.protocol import WorkerPool

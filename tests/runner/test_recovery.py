@@ -20,7 +20,7 @@ from harness.core.metrics import Point
 from harness.core.outcomes import Outcome, Phase
 from harness.runner.recovery import RESTORED, set_aside
 from harness.runner.tasks import Task, objective_value
-from harness.search.study import RUN_KEY
+from harness.search.readable import RUN_KEY
 from harness.tracking import load_runs, unfinished_runs
 from stored_runs import DATA
 

@@ -15,7 +15,8 @@ from harness.core.metrics import TRAIN_LOSS, VAL_LOSS, Point
 from harness.core.outcomes import Outcome, Phase
 from harness.runner.scheduler import MAX_REPLACEMENTS, Scheduler
 from harness.runner.tasks import Running, Task
-from harness.search.study import ArmStudy, open_storage
+from harness.search.storage import open_storage
+from harness.search.study import ArmStudy
 from harness.tracking import ConfirmResult, TrialInfo, UnfinishedRun
 from screens import console, text
 from specs import GOOD, load

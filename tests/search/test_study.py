@@ -14,8 +14,10 @@ from harness.config.samplers import PRUNERS, SAMPLERS
 from harness.config.spec import Dimension, SweepSpec
 from harness.core.outcomes import Outcome
 from harness.search import samplers
+from harness.search.readable import POINT, StorageError
 from harness.search.samplers import PrunerScale, SamplerScale, make_pruner, make_sampler
-from harness.search.study import MODELLED, POINT, RANDOM, ArmStudy, StorageError, explained, open_storage, read_studies
+from harness.search.storage import explained, open_storage, read_studies
+from harness.search.study import MODELLED, RANDOM, ArmStudy
 from specs import GOOD, load, mistakes
 
 ALL_KINDS = """tune:

@@ -16,7 +16,9 @@ from harness.core.metrics import Point
 from harness.core.outcomes import Phase
 from harness.runner.recovery import reconcile
 from harness.runner.tasks import Task
-from harness.search.study import RUN_KEY, ArmStudy, open_storage
+from harness.search.readable import RUN_KEY
+from harness.search.storage import open_storage
+from harness.search.study import ArmStudy
 from harness.tracking import ArmInfo, Outbox, SweepInfo, Tracker
 from specs import load
 from stored_runs import DATA

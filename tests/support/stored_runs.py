@@ -60,7 +60,7 @@ def sweep_info(name: str, identity: str = "1" * 64) -> SweepInfo:
         baseline="drop_rate=0.1",
         compare=("model.drop_rate",),
         tune={"train.learning_rate": {"log_uniform": [1e-4, 1e-2]}},
-        study={"sampler": "tpe", "pruner": "none", "trials": 4, "seeds": [1, 2]},
+        study={"sampler": "tpe", "pruner": "none", "trials": 4, "seeds": 2},
         command="python -m harness.sweep experiments/x.yaml",
         data=DATA,
         plan=PLAN,

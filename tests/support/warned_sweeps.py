@@ -596,7 +596,5 @@ def seeds_added_after_a_look(record: SweepRecord, runs: pd.DataFrame) -> Planted
 
 @planted(WarningKind.ALTERED)
 def a_run_with_an_edited_tag(record: SweepRecord, runs: pd.DataFrame) -> Planted:
-    sentence = (
-        "the tag harness.seed of the run 4f1c (a run) was changed after the harness stored it; the run is left out"
-    )
-    return replace(record, left_out=(sentence,)), runs, ("The tag harness.seed of the run 4f1c", "left out")
+    line = "1 run is left out: the tag harness.seed of the run 4f1c (a run) was changed after the harness stored it"
+    return replace(record, left_out=(line,)), runs, (line,)

@@ -68,9 +68,9 @@ def test_an_edited_tag_is_named_and_its_run_is_left_out(
     assert sentence(store, run_id) == what
     assert load_runs(sweep, store.uri).empty and caplog.messages == [f"{what}; the run is left out"]
     runs, curves = load_frames(sweep, store.uri)
-    assert runs.empty and curves.empty and runs.attrs["left_out"] == [f"{what}; the run is left out"]
+    assert runs.empty and curves.empty and runs.attrs["left_out"] == [f"1 run is left out: {what}"]
     assert tracker.confirm_results(parent) == [] and tracker.interrupted_runs(parent) == {}
-    assert all(run.altered for run in tracker.search_trials(parent, None))
+    assert all(run.left_out for run in tracker.search_trials(parent, None))
     caplog.clear()
     load_run(run_id, store.uri)  # of which there is no other
     assert caplog.messages == [what]

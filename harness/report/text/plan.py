@@ -36,6 +36,10 @@ _RULES: Final[Mapping[str, str]] = {
     "primary_split": "The split used for the verdicts was",
     "test_split": "The use of the test split was",
 }
+# Fields that the summary of a plan needs.
+_SUMMARY: Final = frozenset(
+    {"method", "looks", "seeds", "trials", "arms", "metric", "test", "baseline", "correction", "alpha", "delta"}
+)
 _NAMED: Final = ("seeds", "looks", "baseline", "trials", "delta", *_RULES)
 
 
@@ -69,6 +73,8 @@ def plan_lines(record: SweepRecord) -> list[tuple[str, str]]:
     if not plan:
         return [("analysis plan", "none was stored before the first run")]
     stored = f"stored {record.started:%Y-%m-%d %H:%M} UTC, before the first run"
+    if _SUMMARY - plan.keys():
+        return [("analysis plan", f"sha256 {short_id(plan_digest(plan))}, of another version; {stored}")]
     changed = f"; changed {plural(len(record.plan_changes), 'time')} since" if record.plan_changes else ""
     return [
         ("analysis plan", f"sha256 {short_id(plan_digest(plan))}, method {plan['method']}, {stored}{changed}"),

@@ -59,11 +59,10 @@ def _replaced(sweep: Evidence) -> Iterator[ReportWarning]:
 
 
 def _altered(sweep: Evidence) -> Iterator[ReportWarning]:
-    for sentence in sweep.record.left_out:
+    for line in sweep.record.left_out:
         yield ReportWarning(
             WarningKind.ALTERED,
-            f"{sentence[:1].upper()}{sentence[1:]}. Set the value back in MLflow, or give the sweep's command again: "
-            "it trains what is missing.",
+            f"{line}. Set the value back in MLflow, or give the sweep's command again: it trains what is missing.",
         )
 
 

@@ -72,7 +72,7 @@ class WarningKind(StrEnum):
     DIRTY = "the code had uncommitted changes"
     DROPPED_ARM = "an arm that was trained is not reported"
     PLAN = "the sweep departs from its plan"
-    ALTERED = "runs were changed after they were stored"
+    ALTERED = "runs cannot be read, or were changed after they were stored"
 
     # Information that does not change the conclusion: `_MINOR` lists these again.
     NEAR_EDGE = "the best trial lies near an end of the range"

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from harness.core.bounded_json import read_json
+from harness.tracking.readable import MAX_TIME
 from harness.tracking.schema import milliseconds
 
 FILE: Final = "journal.jsonl"
@@ -123,7 +125,8 @@ def _entry(line: bytes) -> Entry | None:
     if not line.endswith(b"\n") or checksum != b"%08x" % zlib.crc32(text):
         return None
     try:
-        kind, at, content = json.loads(text)
-    except (ValueError, RecursionError):
+        kind, at, content = read_json(text, finite=False)
+    except (ValueError, TypeError):
         return None
-    return Entry(kind, at, content)
+    intact = isinstance(at, int) and 0 <= at <= MAX_TIME and isinstance(content, dict)
+    return Entry(kind, at, content) if intact else None

@@ -28,7 +28,8 @@ from harness.tracking import schema
 from harness.tracking.outbox import journal
 from harness.tracking.outbox.journal import Entry, Journal
 from harness.tracking.outbox.sending_time import SendingTime
-from harness.tracking.outbox.unfinished import UnfinishedRun, is_key, points_of, unfinished_runs
+from harness.tracking.outbox.unfinished import UnfinishedRun, points_of, unfinished_runs
+from harness.tracking.readable import Tell, is_key
 from harness.tracking.records import TrialInfo
 from harness.tracking.writing.sweeps import NOT_CLOSED
 from harness.tracking.writing.tracker import Tracker
@@ -112,9 +113,9 @@ class Outbox:
 
     # the runs ------------------------------------------------------------------------------------------------
 
-    def unfinished_runs(self) -> list[UnfinishedRun]:
-        """The runs on disk that an earlier process left, oldest first."""
-        return unfinished_runs(self.folder)
+    def unfinished_runs(self, tell: Tell = lambda _: None) -> list[UnfinishedRun]:
+        """The runs on disk that an earlier process left, oldest first; `tell` as for `unfinished_runs`."""
+        return unfinished_runs(self.folder, tell)
 
     def folder_of(self, key: str) -> Path:
         """A run's own folder."""

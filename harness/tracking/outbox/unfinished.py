@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from harness.core.bounded_json import MAX_WHOLE
 from harness.core.links import irregular_in
 from harness.core.metrics import Point
 from harness.core.outcomes import Outcome
+from harness.core.text import printable
 from harness.tracking import schema
 from harness.tracking.outbox import journal
 from harness.tracking.outbox.journal import Entry, Journal
+from harness.tracking.readable import Tell, is_key
 from harness.tracking.records import TrialInfo
 from harness.tracking.store import TrackingError
+from harness.tracking.stored_json import is_data
 
-_KEY: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_NAME: Final = re.compile(r"[\w./ -]{1,240}", re.ASCII)  # of metrics and tags, as MLflow stores them
 
 
 @dataclass(frozen=True)
@@ -39,13 +44,11 @@ class UnfinishedRun:
     reason: str
 
 
-def is_key(text: object) -> bool:
-    """Whether this can be the key of a run: the name of its folder, and part of a search in MLflow."""
-    return isinstance(text, str) and _KEY.fullmatch(text) is not None
+def unfinished_runs(folder: Path, tell: Tell = lambda _: None) -> list[UnfinishedRun]:
+    """The runs whose folders are in `folder`, oldest first.
 
-
-def unfinished_runs(folder: Path) -> list[UnfinishedRun]:
-    """The runs whose folders are in `folder`, oldest first. Folders without a readable journal are skipped.
+    A folder without a journal is skipped. `tell` gets a sentence about each journal that cannot be read; it is left
+    out.
 
     Raises:
         TrackingError: something below the folder, or the folder itself, is a link or no regular file. The harness makes
@@ -53,12 +56,17 @@ def unfinished_runs(folder: Path) -> list[UnfinishedRun]:
     """
     wrong = [(folder, "a link")] if folder.is_symlink() else irregular_in(folder)
     for path, kind in wrong:
-        raise TrackingError(f"{path}: found {kind}; allowed: what a sweep wrote; remove it")
+        raise TrackingError(printable(f"{path}: found {kind}; allowed: what a sweep wrote; remove it"))
     found = []
     for one in sorted(folder.iterdir()) if folder.is_dir() else []:
-        entries = Journal(one).read() if is_key(one.name) else []
-        if entries and (run := _parse(one.name, entries)) is not None:
+        own = Journal(one)
+        entries = own.read()
+        run = _parse(one.name, entries) if entries else None
+        if run is not None:
             found.append((entries[0].at, run))
+        elif own.path.is_file():
+            what = "holds no run that this version of the harness can read; remove its folder if you do not need it"
+            tell(printable(f"{own.path} {what}"))
     return [run for _, run in sorted(found, key=lambda pair: pair[0])]
 
 
@@ -70,10 +78,57 @@ def points_of(entries: Sequence[Entry]) -> tuple[Point, ...]:
 def _parse(key: str, entries: Sequence[Entry]) -> UnfinishedRun | None:
     try:
         info = schema.parse_trial(entries[0].content)
+        info.config.digest()  # fails without the size of the vocabulary
         points = points_of(entries)
         last = entries[-1]
-        if last.kind != journal.END:
-            return UnfinishedRun(key, info, points, None, "")
-        return UnfinishedRun(key, info, points, Outcome(last.content["outcome"]), last.content["reason"])
-    except (ValueError, TypeError, LookupError):  # written by another version of the harness
+        outcome, reason = None, ""
+        if last.kind == journal.END:
+            outcome, reason = Outcome(last.content["outcome"]), last.content["reason"]
+    except (ValueError, TypeError, LookupError, AttributeError):  # written by another version of the harness
         return None
+    intact = is_key(key) and _is_trial(info) and all(_is_content(entry.kind, entry.content) for entry in entries)
+    return UnfinishedRun(key, info, points, outcome, reason) if intact else None
+
+
+def _is_trial(info: TrialInfo) -> bool:
+    """Whether the fields that `RunConfig` does not check have their types."""
+    texts = (info.name, info.arm, info.point, info.study or "")
+    numbers = (info.seed, info.number or 0)
+    return (
+        all(isinstance(one, str) for one in texts)
+        and all(_is_count(one) for one in numbers)
+        and (info.study is None) == (info.number is None)
+        and (info.data is None or is_data(info.data))
+    )
+
+
+def _is_content(kind: str, content: Mapping[str, Any]) -> bool:
+    """Whether an entry of this kind can have this content. That of BEGIN is left to `schema.parse_trial`."""
+    if kind == journal.POINT:
+        return _is_point(content)
+    if kind == journal.TAG:
+        return all(_NAME.fullmatch(name) and isinstance(text, str) for name, text in content.items())
+    if kind in (journal.INTERRUPTED, journal.END):
+        known = kind == journal.INTERRUPTED or content.get("outcome") in [str(outcome) for outcome in Outcome]
+        return known and isinstance(content.get("reason"), str)
+    return kind == journal.BEGIN
+
+
+def _is_point(content: Mapping[str, Any]) -> bool:
+    try:
+        point = Point.from_plain(content)
+        numbers = (point.progress, *point.metrics.values(), *point.by_position)
+        return (
+            _is_count(point.step)
+            and _is_count(point.tokens)
+            and all(isinstance(one, int | float) and math.isfinite(one) for one in numbers)
+            and isinstance(point.seconds, int | float)
+            and isinstance(point.sample, str | None)
+            and all(_NAME.fullmatch(name) for name in (*point.metrics, *point.not_finite))
+        )
+    except (TypeError, AttributeError):
+        return False
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and 0 <= value <= MAX_WHOLE

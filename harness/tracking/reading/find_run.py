@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 from harness.core import metrics
 from harness.core.paths import configured_uri
 from harness.tracking import schema
-from harness.tracking.checksums import altered
+from harness.tracking.checksums import altered, named
 from harness.tracking.queries import every_experiment, history, search_runs
+from harness.tracking.readable import REPAIR, unreadable
 from harness.tracking.store import TrackingError, connect, wrap_errors
 from harness.tracking.trash import refuse_deleted_run
 
@@ -63,15 +64,17 @@ def load_run(run: str, uri: str | None = None, curves: tuple[str, ...] = ()) -> 
         curves: names of the metrics whose points are read.
 
     Raises:
-        TrackingError: no such store or run, or several runs.
+        TrackingError: no such store or run, several runs, or one that cannot be read.
     """
     uri = configured_uri(uri)
     client = connect(uri)
     found = find_run(client, run, uri)
+    if sentence := unreadable(found, found.data.tags.get(schema.ROLE, "")):
+        raise TrackingError(f"{sentence}; {REPAIR}")
     if sentence := altered(found):
         logger.warning(sentence)
     tags, last = found.data.tags, found.data.metrics
-    tokens = {point.step: int(point.value) for point in history(client, found, metrics.TOKENS)}
+    tokens = {point.step: int(point.value) for point in history(client, found, metrics.TOKENS, _log)}
     return RunDetails(
         run_id=found.info.run_id,
         name=found.info.run_name,
@@ -83,10 +86,16 @@ def load_run(run: str, uri: str | None = None, curves: tuple[str, ...] = ()) -> 
         params=schema.decode_params(found.data.params),
         final={name: last[name] for name in sorted(last)},
         curves={
-            name: tuple((tokens.get(point.step, point.step), point.value) for point in history(client, found, name))
+            name: tuple(
+                (tokens.get(point.step, point.step), point.value) for point in history(client, found, name, _log)
+            )
             for name in curves
         },
     )
+
+
+def _log(sentence: str) -> None:
+    logger.warning(f"{sentence}; such points are left out")
 
 
 def find_run(client: MlflowClient, run: str, uri: str) -> Run:
@@ -111,7 +120,7 @@ def find_run(client: MlflowClient, run: str, uri: str) -> Run:
             "or its exact name"
         )
     if len(found) > 1:
-        shown = ", ".join(f"{one.info.run_id} ({one.info.run_name})" for one in found[:_MAX_MATCHES_SHOWN])
+        shown = ", ".join(map(named, found[:_MAX_MATCHES_SHOWN]))
         raise TrackingError(f"found {len(found)} runs for {run!r}; allowed: the id of one of them, such as {shown}")
     return found[0]
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from harness.core import metrics
 from harness.tracking import schema
+from harness.tracking.checksums import OWN_PARAMS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -85,11 +86,16 @@ def _row(run: Run, tokens: dict[int, float], losses: dict[int, float], sampled: 
     """A run's row, from its tokens and its validation losses (of the whole split, of a sample) by ascending step."""
     info, tags = run.info, run.data.tags
     params = schema.decode_params(run.data.params)
+    own = {name: value for name, value in params.items() if name.startswith(OWN_PARAMS)}
     last = {name: run.data.metrics[name] for name in sorted(run.data.metrics)}
     steps = next(reversed(tokens), None)
     if sampled and losses and max(losses) < max(sampled):  # it ended early: its val/ metrics are those of step 0
         last = {name: value for name, value in last.items() if not name.startswith("val/")}
     return {
+        # First what a person may have added: it can have the name of a metric, or of a column below.
+        **{name: value for name, value in params.items() if name not in own and name not in last},
+        **last,
+        **own,
         **_run_facts(run),
         "name": info.run_name,
         "sweep": tags.get(schema.PARENT_RUN),
@@ -109,8 +115,6 @@ def _row(run: Run, tokens: dict[int, float], losses: dict[int, float], sampled: 
         "non_finite": tags.get(schema.NON_FINITE, ""),
         "initial_val_loss": losses.get(0),
         "best_val_loss": min((sampled or losses).values(), default=None),
-        **last,
-        **params,
         "tokens": None if steps is None else int(tokens[steps]),
         "steps": steps,
     }

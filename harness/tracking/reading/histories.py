@@ -11,6 +11,8 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
+from harness.tracking.readable import Tell, may_be_wrong, wrong_point
+
 if TYPE_CHECKING:
     import pandas as pd
     from mlflow import MlflowClient
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 COLUMNS: Final = ("run", "metric", "step", "timestamp", "value")
 _MODEL_COLUMNS: Final = ("run_uuid", "key", "step", "timestamp", "value", "is_nan")  # of MLflow's `SqlMetric`
+_NAMED: Final = ("run", "metric", "step", "value")
 _NO_ROWS: Final = ((), (), (), (), ())
 _RUNS_PER_QUERY: Final = 200  # SQLite takes at least 999 parameters in a statement
 
@@ -53,6 +56,22 @@ def read_points(client: MlflowClient, runs: Sequence[Run], only: Collection[str]
     if len(points):
         last[:-1] = np.any([np.diff(key[order]) != 0 for key in (run, metric, step)], axis=0)
     return points.loc[order[last], list(COLUMNS)].reset_index(drop=True)
+
+
+def read_readable_points(
+    client: MlflowClient, runs: Sequence[Run], only: Collection[str] | None, tell: Tell
+) -> pd.DataFrame:
+    """`read_points` without the points that cannot be read; `tell` gets a sentence about each of these."""
+    points = read_points(client, runs, only)
+    suspicious = points[may_be_wrong(points["step"].to_numpy(), points["value"].to_numpy())]
+    wrong = []
+    for place, run, metric, step, value in zip(
+        suspicious.index, *(suspicious[name].tolist() for name in _NAMED), strict=True
+    ):
+        if sentence := wrong_point(runs[run], metric, step, value):
+            wrong.append(place)
+            tell(sentence)
+    return points.drop(index=wrong).reset_index(drop=True) if wrong else points
 
 
 def _frame(run: Any, metric: Any, step: Any, timestamp: Any, value: Any) -> pd.DataFrame:

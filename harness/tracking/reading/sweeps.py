@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import operator
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,18 +15,21 @@ from harness.core.gc_pause import gc_paused
 from harness.core.outcomes import Outcome
 from harness.core.paths import configured_uri
 from harness.core.secrets import without_secrets
+from harness.core.text import printable
 from harness.tracking import schema
 from harness.tracking.artifacts import damaged, read_bytes, read_list, read_patch, stored_plans
-from harness.tracking.checksums import altered
 from harness.tracking.locations import check_file, run_folder
 from harness.tracking.models import MODEL_FILES, download_folder, model_folder
 from harness.tracking.places import missing_folder
-from harness.tracking.queries import pages, refuse_altered, sweeps_of, trials_of
+from harness.tracking.provenance import UNKNOWN
+from harness.tracking.queries import pages, refuse_unreadable, sweeps_of, trials_of
+from harness.tracking.readable import REPAIR, Tell, left_out_lines, readable_runs
 from harness.tracking.reading.find_run import find_run
 from harness.tracking.reading.frames import POSITION_COLUMNS, ROW_METRICS, curves_of, frame, rows_of, utc
-from harness.tracking.reading.histories import read_points
+from harness.tracking.reading.histories import read_readable_points
 from harness.tracking.records import Sample, SweepRecord
 from harness.tracking.store import TrackingError, connect, wrap_errors
+from harness.tracking.stored_json import check_passage, check_positions, check_samples
 from harness.tracking.trash import refuse_deleted, refuse_deleted_run
 
 if TYPE_CHECKING:
@@ -58,8 +62,8 @@ def load_runs(experiment: str, uri: str | None = None, sweep: str | None = None)
     Raises:
         TrackingError: no such store, experiment or sweep.
     """
-    client, runs = _trials(experiment, uri, sweep)
-    return rows_of(runs, read_points(client, runs, ROW_METRICS))
+    client, runs = _trials(experiment, uri, sweep, _log_run)
+    return rows_of(runs, read_readable_points(client, runs, ROW_METRICS, _log_point))
 
 
 @wrap_errors()
@@ -76,9 +80,9 @@ def load_curves(
         experiment, uri, sweep: as for `load_runs`, which raises the same errors.
         only: names of the metrics to read, which is faster than all of them.
     """
-    client, runs = _trials(experiment, uri, sweep)
     wanted = None if only is None else {*only, metrics.TOKENS, metrics.SECONDS}
-    return curves_of(runs, read_points(client, runs, wanted))
+    client, runs = _trials(experiment, uri, sweep, _log_run)
+    return curves_of(runs, read_readable_points(client, runs, wanted, _log_point))
 
 
 @wrap_errors()
@@ -86,13 +90,13 @@ def load_curves(
 def load_frames(experiment: str, uri: str | None = None, sweep: str | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The frames of `load_runs` and `load_curves`, read at one moment, so that they agree while a sweep runs.
 
-    Sentences about runs that are left out are in `attrs["left_out"]` of the first one, and not logged.
+    Lines about what is left out are in `attrs["left_out"]` of the first one, and not logged.
     """
-    left_out: list[str] = []
-    client, runs = _trials(experiment, uri, sweep, left_out.append)
-    points = read_points(client, runs)
+    left_runs, left_points = list[str](), list[str]()
+    client, runs = _trials(experiment, uri, sweep, left_runs.append)
+    points = read_readable_points(client, runs, None, left_points.append)
     rows = rows_of(runs, points)
-    rows.attrs["left_out"] = left_out
+    rows.attrs["left_out"] = left_out_lines(run=left_runs, point=left_points)
     return rows, curves_of(runs, points)
 
 
@@ -104,7 +108,9 @@ def load_samples(run_id: str, uri: str | None = None) -> list[Sample]:
         TrackingError: no such store or run.
     """
     client = connect(configured_uri(uri))
-    return read_list(client, client.get_run(run_id), schema.SAMPLES_FILE, lambda sample: Sample(**sample))
+    run = client.get_run(run_id)
+    parse = operator.itemgetter("step", "tokens", "text")
+    return read_list(client, run, schema.SAMPLES_FILE, check_samples, lambda one: Sample(*parse(one)))
 
 
 @wrap_errors()
@@ -118,7 +124,8 @@ def load_passage(run_id: str, uri: str | None = None) -> list[tuple[str, float]]
     """
     client = connect(configured_uri(uri))
     run = client.get_run(run_id)
-    return read_list(client, run, schema.PASSAGE_FILE, lambda one: (str(one["text"]), float(one["probability"])))
+    parse = operator.itemgetter("text", "probability")
+    return read_list(client, run, schema.PASSAGE_FILE, check_passage, parse)
 
 
 @wrap_errors()
@@ -152,7 +159,7 @@ def load_positions(experiment: str, uri: str | None = None, sweep: str | None = 
         tags = run.data.tags
         if tags.get(schema.OUTCOME) != Outcome.COMPLETE:
             continue
-        losses = read_list(client, run, schema.POSITIONS_FILE, float)
+        losses = read_list(client, run, schema.POSITIONS_FILE, check_positions, float)
         facts = {"run_id": run.info.run_id, "arm": tags.get(schema.ARM), "phase": tags.get(schema.PHASE)}
         facts |= {"seed": int(tags[schema.SEED])}
         rows += [facts | {"position": i, "loss": loss} for i, loss in enumerate(losses, 1)]
@@ -166,9 +173,9 @@ def load_sweep(experiment: str, uri: str | None = None, sweep: str | None = None
     Raises:
         TrackingError: no such store, experiment or sweep, or the sweep's description is missing or damaged.
     """
-    client, _, parents = parent_runs(experiment, uri, sweep)
+    left_out: list[str] = []
+    client, _, parents = parent_runs(experiment, uri, sweep, left_out.append)
     run = parents[-1]
-    refuse_altered([run])
     tags, prefix = run.data.tags, schema.VERSION_PREFIX
     text = read_bytes(client, run, schema.SWEEP_FILE)
     if text is None:
@@ -187,8 +194,8 @@ def load_sweep(experiment: str, uri: str | None = None, sweep: str | None = None
     return SweepRecord(
         **description,
         run_id=run.info.run_id,
-        commit=tags[schema.COMMIT],
-        dirty=tags[schema.DIRTY] == "true",
+        commit=tags.get(schema.COMMIT, UNKNOWN),
+        dirty=tags.get(schema.DIRTY) == "true",
         versions={name.removeprefix(prefix): tags[name] for name in sorted(tags) if name.startswith(prefix)},
         started=utc(run.info.start_time),
         status=run.info.status,
@@ -198,6 +205,7 @@ def load_sweep(experiment: str, uri: str | None = None, sweep: str | None = None
         plan_changes=plan_changes,
         experiment_id=str(run.info.experiment_id),
         host=tags.get(schema.PROCESS, "").rsplit(":", 2)[0],
+        left_out=tuple(left_out_lines(sweep=left_out)),
     )
 
 
@@ -239,32 +247,41 @@ def _with_advice(client: MlflowClient, run: Run, missing: str) -> str:
     return "; ".join(filter(None, (missing, missing_folder(experiment, client.tracking_uri))))
 
 
-def _trials(
-    experiment: str, uri: str | None, sweep: str | None, tell: Callable[[str], object] = logger.warning
-) -> tuple[MlflowClient, list[Run]]:
-    """The runs of the chosen sweeps; `tell` gets a sentence about each one that was altered, which is left out."""
-    client, experiment_id, parents = parent_runs(experiment, uri, sweep)
+def _log_run(sentence: str) -> None:
+    logger.warning(f"{sentence}; the run is left out")
+
+
+def _log_point(sentence: str) -> None:
+    logger.warning(f"{sentence}; the point is left out")
+
+
+def _trials(experiment: str, uri: str | None, sweep: str | None, tell: Tell) -> tuple[MlflowClient, list[Run]]:
+    """The runs of the chosen sweeps that can be read; `tell` gets a sentence about each other one."""
+    client, experiment_id, parents = parent_runs(experiment, uri, sweep, tell)
     chosen = parents if sweep == "all" else parents[-1:]
-    intact = []
-    for run in (run for parent in chosen for run in trials_of(client, experiment_id, parent.info.run_id)):
-        if sentence := altered(run):
-            tell(f"{sentence}; the run is left out")
-        else:
-            intact.append(run)
-    return client, intact
+    runs = (run for parent in chosen for run in trials_of(client, experiment_id, parent.info.run_id))
+    return client, readable_runs(runs, tell)
 
 
-def parent_runs(experiment: str, uri: str | None, sweep: str | None) -> tuple[MlflowClient, str, list[Run]]:
-    """The client, the experiment's id and the parent runs that `sweep` selects: at least one, the latest last."""
+def parent_runs(
+    experiment: str, uri: str | None, sweep: str | None, tell: Tell = lambda _: None
+) -> tuple[MlflowClient, str, list[Run]]:
+    """The client, the experiment's id and the parent runs that `sweep` selects: at least one, the latest last.
+
+    Where the latest one is asked for, `tell` gets a sentence about each sweep that cannot be read.
+    """
     uri = configured_uri(uri)
     client = connect(uri)
     found = client.get_experiment_by_name(experiment)
     if found is None:
         names = sorted(one.name for one in pages(client.search_experiments) if one.name != "Default")
-        allowed = ", ".join(names) or "none yet, run a sweep first"
+        allowed = printable(", ".join(names)) or "none yet, run a sweep first"
         raise TrackingError(f"found no experiment {experiment!r}; allowed: {allowed}")
     refuse_deleted(found, uri)
-    parents = sweeps_of(client, found.experiment_id)
+    left_out: list[str] = []
+    parents = sweeps_of(client, found.experiment_id, left_out.append)
+    if not parents:
+        refuse_unreadable(client, found.experiment_id)
     if not parents or sweep not in (None, "all", *(run.info.run_id for run in parents)):
         deleted = f"tags.`{schema.ROLE}` = '{schema.SWEEP}'"
         deleted += f" and attributes.run_id = '{sweep}'" if re.fullmatch("[0-9a-f]+", sweep or "") else ""
@@ -272,7 +289,12 @@ def parent_runs(experiment: str, uri: str | None, sweep: str | None) -> tuple[Ml
     if not parents:
         raise TrackingError(f"found no sweep in the experiment {experiment!r}; run one first")
     chosen = parents if sweep in (None, "all") else [run for run in parents if run.info.run_id == sweep]
+    for sentence in left_out if sweep is None else ():
+        tell(sentence)
     if not chosen:
+        for sentence in left_out:
+            if str(sweep) in sentence:
+                raise TrackingError(f"{sentence}; {REPAIR}")
         allowed = ", ".join(run.info.run_id for run in parents)
         raise TrackingError(f"found no sweep {sweep!r} in the experiment {experiment!r}; allowed: {allowed}")
     return client, found.experiment_id, chosen

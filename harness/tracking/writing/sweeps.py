@@ -14,7 +14,8 @@ from harness.tracking import provenance, schema
 from harness.tracking.artifacts import with_patch_line
 from harness.tracking.checksums import with_checksums
 from harness.tracking.ownership import owner_of
-from harness.tracking.queries import history, refuse_altered, sweeps_of, trials_of
+from harness.tracking.queries import history, refuse_unreadable, sweeps_of, trials_of
+from harness.tracking.readable import whole
 from harness.tracking.records import SweepInfo
 from harness.tracking.schema import milliseconds
 from harness.tracking.store import ServerError, SweepBusy, unrepeated_requests, wrap_errors
@@ -40,6 +41,7 @@ class SweepWriter:
 
     Attributes:
         earlier_sweep: when a new sweep is created, the last parent run with another identity; else empty.
+        left_out: sentences about sweeps of the experiment that cannot be read.
     """
 
     def __init__(self, experiment: Experiment, runs: RunWriter) -> None:
@@ -47,6 +49,7 @@ class SweepWriter:
         self._infos: dict[str, SweepInfo] = {}  # by parent run
         self._starts: dict[str, int] = {}  # by parent run, in milliseconds since 1970
         self.earlier_sweep = ""
+        self.left_out: list[str] = []
 
     def info(self, parent: str) -> SweepInfo:
         """A sweep that was opened here."""
@@ -66,16 +69,16 @@ class SweepWriter:
         experiment, client = self._experiment, self._experiment.client
         assert info.name == experiment.name, f"sweep {info.name!r} in experiment {experiment.name!r}"
         self.refuse_if_owned(info.identity)
+        self.left_out.clear()
         run = self._find(info.identity)
         tags = clipped_tags({**shared_tags, **schema.sweep_tags(info), schema.OPENED: str(milliseconds())})
         if run is None:
             earlier = sweeps_of(client, experiment.id)
             self.earlier_sweep = earlier[-1].info.run_id if earlier else ""
-            refuse_altered(earlier)  # one of them may be this sweep
+            refuse_unreadable(client, experiment.id, info.identity)
             run = self._create(info, with_checksums(tags))
             parent = str(run.info.run_id)
         else:
-            refuse_altered([run])
             parent = str(run.info.run_id)
             client.update_run(parent, status="RUNNING")  # first, because its checksums include its outcome
             for name in run.data.tags.keys() & {schema.OUTCOME, schema.REASON}:
@@ -158,7 +161,7 @@ class SweepWriter:
     def _find(self, identity: str) -> Run | None:
         """The parent run of an identity. Other sweeps whose process has died are closed as interrupted."""
         known = None
-        for run in sweeps_of(self._experiment.client, self._experiment.id):
+        for run in sweeps_of(self._experiment.client, self._experiment.id, self.left_out.append):
             if run.data.tags.get(schema.IDENTITY) == identity:
                 known = run
             elif run.info.status == "RUNNING" and owner_of(run) is None:
@@ -233,7 +236,8 @@ class SweepWriter:
         for run in abandoned:
             # Its last point is the best estimate of when it ended; it was found only now.
             last = max((point.timestamp for point in history(self._experiment.client, run, metrics.TOKENS)), default=0)
-            self._close_abandoned(run, (outcomes or {}).get(run.data.tags.get(schema.KEY, "")), last)
+            outcome = (outcomes or {}).get(run.data.tags.get(schema.KEY, ""))
+            self._close_abandoned(run, outcome, min(last, milliseconds()))
         return len(abandoned)
 
     def _close_abandoned_sweep(self, run: Run) -> None:
@@ -243,12 +247,12 @@ class SweepWriter:
         if run.info.status != "RUNNING":
             return
         ends = [child.info.end_time or 0 for child in trials_of(self._experiment.client, self._experiment.id, parent)]
-        self._close_abandoned(run, None, max(int(run.data.tags.get(schema.HEARTBEAT, 0)), *ends, 0))
+        self._close_abandoned(run, None, max(whole(run.data.tags.get(schema.HEARTBEAT)) or 0, *ends, 0))
 
     def _close_abandoned(self, run: Run, outcome: Outcome | None, last: int) -> None:
         """Close a run that a dead process left RUNNING; `last`: when something happened in it, in ms since 1970."""
         reason = "" if outcome else NOT_CLOSED
         outcome = outcome or Outcome.INTERRUPTED
         self._experiment.log(run.info.run_id, {schema.OUTCOME: str(outcome), schema.REASON: reason})
-        end = max(last, run.info.start_time)
+        end = max(last, run.info.start_time or 0)
         self._experiment.client.set_terminated(run.info.run_id, outcome.mlflow_status, end_time=end)

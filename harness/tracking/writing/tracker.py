@@ -37,6 +37,7 @@ class Tracker:
         experiment: tags and artifacts of any run.
         runs: child runs.
         sweeps: parent runs.
+        left_out: sentences about the runs that cannot be read, filled by the methods that read.
 
     Raises:
         TrackingError: the store cannot be used. Every method raises it where the store refuses or does not answer.
@@ -46,6 +47,7 @@ class Tracker:
         self.experiment = Experiment(name, uri, announce)
         self.runs = RunWriter(self.experiment)
         self.sweeps = SweepWriter(self.experiment, self.runs)
+        self.left_out: list[str] = []
         self._code = provenance.CodeVersion()
         self._shared_tags: dict[str, str] = {}  # of all runs that this process writes
 
@@ -177,7 +179,7 @@ class Tracker:
     @wrap_errors()
     def confirm_results(self, parent: str) -> list[ConfirmResult]:
         """The sweep's confirm runs that need not be trained again, oldest first."""
-        return results.confirm_results(self.experiment.client, self.experiment.id, parent)
+        return results.confirm_results(self.experiment.client, self.experiment.id, parent, self.left_out.append)
 
     @wrap_errors()
     def planned_method(self, parent: str) -> str | None:
@@ -193,7 +195,8 @@ class Tracker:
     @wrap_errors()
     def search_trials(self, parent: str, metric: str | None) -> list[TrialRecord]:
         """The sweep's runs that belong to an Optuna study, oldest first; with points of `metric` if one is given."""
-        return results.search_trials(self.experiment.client, self.experiment.id, parent, metric)
+        client, experiment = self.experiment.client, self.experiment.id
+        return results.search_trials(client, experiment, parent, metric, self.left_out.append)
 
 
 def _shown_names(names: list[str]) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from harness.config.objective import search_objective
 from harness.core import metrics
+from harness.core.bounded_json import read_json
 from harness.core.outcomes import Phase
 from harness.tracking.records import SweepInfo
 from harness.tracking.schema import ARM, OUTCOME, PARENT_RUN, PHASE, SEED
@@ -132,7 +133,7 @@ def _charts(parameters: Sequence[str], objective: str = metrics.VAL_LOSS, over_t
 def _state(envelope: str) -> str | None:
     """The state in a stored view, or None if it cannot be parsed."""
     try:
-        found = json.loads(envelope)
+        found = read_json(envelope)
     except ValueError:
         return None
     return found.get("state") if isinstance(found, dict) else None
