@@ -24,7 +24,7 @@ from harness.config.run import DataConfig
 from harness.core.files import sha256_of
 from harness.core.links import read_bounded
 from harness.data.cache import make_private, refuse_shared, unusable_cache
-from harness.data.corpora import Corpus
+from harness.data.corpora import SEPARATOR, Corpus
 from harness.data.encoding import (
     SPLITS,
     TOKEN_BYTES,
@@ -41,6 +41,7 @@ from harness.data.tokenizer import Ids, get_tokenizer
 
 _META: Final = "meta.json"
 _META_BYTES: Final = 1_000_000  # at most
+_OTHER_BYTES: Final = 10_000_000  # of a file that does not grow with the text, at most
 _BLOCK: Final = 1 << 14  # characters that are compared at a time
 _ENCODED_AGAIN: Final = 1_000_000  # characters of a text, at random places; shorter texts are encoded as a whole
 
@@ -120,8 +121,9 @@ def _read(folder: Path, corpus: Corpus, config: DataConfig, compare: bool) -> Ca
         content = _metadata(folder / _META)
         if (content["tokenizer"], content["corpus"]) != (config.tokenizer, corpus.sha256):
             raise _AlteredError(f"{_META} is of another text")
+        largest = _largest(corpus)
         for file in files.values():
-            if not file.is_file() or sha256_of(file) != content["files"][file.name]:
+            if not file.is_file() or file.stat().st_size > largest or sha256_of(file) != content["files"][file.name]:
                 raise _AlteredError(f"{file.name} was altered")
         arrays = {name: np.load(file, mmap_mode="r") for name, file in files.items()}
         cached = CachedTokens(arrays, {split: int(content["bytes"][split]) for split in SPLITS})
@@ -134,6 +136,11 @@ def _read(folder: Path, corpus: Corpus, config: DataConfig, compare: bool) -> Ca
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         logger.warning("the cached tokens in %s are damaged (%s); encoding them again", folder, error)
         return None
+
+
+def _largest(corpus: Corpus) -> int:
+    """Bytes that no file exceeds: a text has at most as many tokens as bytes. A sparse file may have any size."""
+    return _OTHER_BYTES + np.dtype(np.uint32).itemsize * sum(file.size + len(SEPARATOR) for file in corpus.files)
 
 
 def _metadata(file: Path) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+from harness.core.text import visible
 from specs import GOOD, load
 
 
@@ -103,3 +105,12 @@ def test_an_aa_sweep_has_equal_arms_on_seeds_of_their_own(tmp_path: Path) -> Non
     assert not load(tmp_path, GOOD).same_arms
     seeds = [load(tmp_path, GOOD).arm_config(arm, {}, 5).train.seed for arm in load(tmp_path, GOOD).arms()]
     assert seeds == [5, 5]  # arms that differ share theirs
+
+
+def test_hidden_characters_of_a_spec_are_escaped_in_its_yaml(tmp_path: Path) -> None:
+    """A stored spec is shown on terminals, and nothing in it may look like another text."""
+    prompt = "once\u202e upon\x1b[31m\u2066 a 'time': #\u0085 甲"
+    spec = load(tmp_path, GOOD.replace("train:", f"train:\n  sample: {{prompt: {json.dumps(prompt)}}}", 1))
+    stored = spec.to_yaml()
+    assert visible(stored) == stored and "\\u202e" in stored and "甲" in stored
+    assert load(tmp_path, stored).base.train.sample.prompt == prompt

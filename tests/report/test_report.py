@@ -156,8 +156,21 @@ def test_the_same_runs_give_the_same_bytes_in_any_order(standard: ReportFiles, t
     assert contents(tmp_path / "c") == first
 
 
-@pytest.mark.parametrize("text", ["=1+1", "@SUM(A1)", "+cmd|' /C calc'!A0", "-2+3+cmd|' /C calc'!A0", " =A1", "\t=A1"])
+FORMULAS = [
+    "=1+1",
+    "@SUM(A1)",
+    "+cmd|' /C calc'!A0",
+    "-2+3+cmd|' /C calc'!A0",
+    " =A1",
+    "\t=A1",
+    "\uff1d1+1",
+    "\uff0b1+A1",
+]
+
+
+@pytest.mark.parametrize("text", FORMULAS)
 def test_no_cell_of_a_csv_is_a_formula(text: str) -> None:
+    assert list(without_formulas(pd.DataFrame({text: [1.0]})).columns) == [f"'{text}"]
     frame = pd.DataFrame({"name": [text, "plain", "-"], "value": [-1.0, 2.0, 3.0]})
     assert list(without_formulas(frame)["name"]) == [f"'{text}", "plain", "-"]
     assert list(without_formulas(frame)["value"]) == [-1.0, 2.0, 3.0]
