@@ -1,14 +1,14 @@
 """Which files belong to a store: those inside its own root.
 
-MLflow records an address with every experiment, run and model, and reads and writes there without asking. Whoever can
-write to a store can so name any place: a folder of private files to be read, or a place of their own to which all
-weights are sent. So an address is compared with the root of the store before it is used:
+MLflow records an address with every experiment, run and model, and reads and writes there without a check. Anybody who
+can write to a store can make it any address: a folder of private files that are then read, or a place of their own that
+then receives all weights. So an address is used only if it is inside the store's root. The root is
 
-- of a SQLite file: the folder `artifacts` beside it;
-- of a server: what it serves itself (`mlflow-artifacts:/`), and the place where it keeps its experiments;
-- of another database: that place, and MLflow's own default, `mlruns` in the current folder.
+- for an SQLite file: the folder `artifacts` beside it;
+- for a server: what it serves itself (`mlflow-artifacts:/`), and the place where it keeps its experiments;
+- for another database: that place, and MLflow's default, `mlruns` in the current folder.
 
-A user who has made an experiment with a location of its own names it by `--artifacts-at`.
+A user who has made an experiment with another location names that location with `--artifacts-at`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Experiment, LoggedModel, Run
 
 _SERVED: Final = "mlflow-artifacts:/"  # by the tracking server itself
-_DEFAULT_EXPERIMENT: Final = "0"  # MLflow makes it with the store, without asking for a location
+_DEFAULT_EXPERIMENT: Final = "0"  # MLflow creates it with the store, at the store's own place
 _UNKNOWN: Final = ("RESOURCE_DOES_NOT_EXIST", "PERMISSION_DENIED")
 _ARTIFACTS: Final = "artifacts"  # the last part of the address of a run's or a model's files
 _LARGEST: Final = 256 * 2**20  # bytes of an artifact that is read into memory
@@ -63,7 +63,7 @@ def run_folder_to_write(client: MlflowClient, run: Run) -> Path | None:
 
 
 def folder_of_model(client: MlflowClient, model: LoggedModel, write: bool = False) -> Path | None:
-    """The same for a model's files.
+    """The folder of a model's files, to be read or written; None: it is not on this disk.
 
     Raises:
         RefusedFile: they are outside the store's own root.
@@ -78,7 +78,7 @@ def refuse_foreign(client: MlflowClient, experiment: Experiment) -> None:
 
     Args:
         client: of the store.
-        experiment: MLflow's record of it. Somebody else may have made it, with a location of their own.
+        experiment: MLflow's record of it. Somebody else may have created it, at a location of their own.
     """
     address = experiment.artifact_location or ""
     folder = folder_at(address)
@@ -135,12 +135,12 @@ def _own_folder(
         client: of the store.
         address: as MLflow records it.
         folder: where that is on this disk; None if it is not.
-        name: the id of the run or model, which is in the address.
+        name: the id of the run or model; its folder has this name.
         what: the run or model in a message.
-        write: whether files are written there; else a folder that is missing is fine, since nothing is read from it.
+        write: whether files are written there. If not, a missing folder is returned unchecked: nothing is read from it.
 
     Raises:
-        RefusedFile: it does not.
+        RefusedFile: it does not belong to the store.
     """
     if folder is not None and not (write or is_folder(folder)):
         return folder

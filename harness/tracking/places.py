@@ -31,7 +31,7 @@ _LOCK_SECONDS: Final = 60.0  # how long to wait for another process that writes 
 
 
 def artifacts_beside(store: str) -> Path | None:
-    """The folder for the artifacts of a SQLite store; None for any other store, which decides itself."""
+    """The folder for the artifacts of a SQLite store; None for any other store, which has its own place for them."""
     file = sqlite_file(store)
     return file.absolute().parent / _ARTIFACTS if file is not None else None
 
@@ -74,7 +74,7 @@ def missing_folder(experiment: Experiment, store: str) -> str:
         experiment: MLflow's record of it.
         store: MLflow's tracking address.
     """
-    folder = folder_at(experiment.artifact_location)
+    folder = folder_at(experiment.artifact_location or "")
     if folder is None or os.path.exists(folder):  # noqa: PTH110 (as in `is_folder`)
         return ""
     beside = artifacts_beside(store)
@@ -88,7 +88,7 @@ def missing_folder(experiment: Experiment, store: str) -> str:
 
 def refuse_missing(experiment: Experiment, store: str) -> None:
     """Raise a `TrackingError` if an experiment's folder and the one around it are gone: MLflow would create both."""
-    folder = folder_at(experiment.artifact_location)
+    folder = folder_at(experiment.artifact_location or "")
     if folder is not None and not os.path.exists(folder.parent):  # noqa: PTH110 (as in `is_folder`)
         raise TrackingError(missing_folder(experiment, store))
 
@@ -106,7 +106,7 @@ def correct_addresses(client: MlflowClient) -> str:
     beside = artifacts_beside(store)
     if beside is None:
         return ""
-    recorded = {experiment.artifact_location for experiment in every_experiment(client)}
+    recorded = {experiment.artifact_location or "" for experiment in every_experiment(client)}
     others = [address for address in sorted(recorded) if _is_other_place(address, beside)]
     if not others:
         return ""
@@ -126,8 +126,8 @@ def _below_artifacts(folder: Path) -> Path | None:
 
     MLflow's folders are `<root>/<run id>/artifacts` and `<root>/models/<model id>/artifacts`.
     """
-    *above, last = folder.parts
-    if last != _ARTIFACTS or _ARTIFACTS not in above:
+    above = folder.parts[:-1]
+    if folder.name != _ARTIFACTS or _ARTIFACTS not in above:
         return None
     place = len(above) - 1 - above[::-1].index(_ARTIFACTS)
     return Path(*folder.parts[place + 1 :])
@@ -173,7 +173,7 @@ def _is_moved(connection: Connection, address: str, beside: Path) -> bool:
 
 
 def _is_inside(column: Any, address: str) -> Any:
-    """The condition that an address is in another one's folder. (LIKE would ignore the case.)"""
+    """The condition that an address is below another one. (LIKE would ignore the case.)"""
     from sqlalchemy import func
 
     return func.substr(column, 1, len(address) + 1) == f"{address}/"

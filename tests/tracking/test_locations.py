@@ -9,6 +9,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from mlflow import MlflowClient
 from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
@@ -19,7 +21,8 @@ from empty_store import copy_empty_store
 from harness.core.outcomes import Outcome
 from harness.core.paths import ARTIFACTS_VARIABLE
 from harness.tracking import Tracker, TrackingError, checkpoint_folder, load_samples, load_sweep
-from harness.tracking.locations import _default_roots, refuse_foreign, run_folder
+from harness.tracking.locations import _default_roots, refuse_foreign, run_folder, run_folder_to_write
+from harness.tracking.places import is_folder
 from harness.tracking.store import RefusedFile
 from stored_runs import point, sweep_info, trial_info
 
@@ -172,6 +175,47 @@ def test_an_experiment_of_somebody_else_is_named_and_used_only_if_asked_for(
     )
     monkeypatch.setenv(ARTIFACTS_VARIABLE, location)
     assert Tracker("placed", uri(project)).experiment.id
+
+
+def test_experiments_and_runs_without_an_address_stop_nobody(project: Path) -> None:
+    _, _, run = made(project)
+    MlflowClient(uri(project)).create_experiment("other")
+    change(project, "update experiments set artifact_location = null where name = 'other'")
+    change(project, "update runs set artifact_uri = null where run_uuid = ?", run)
+    assert load_sweep("placed", uri(project)).name == "placed"
+    assert load_samples(run, uri(project)) == []
+    assert Tracker("placed", uri(project)).experiment.id
+    with pytest.raises(RefusedFile, match="experiment other are at"):
+        Tracker("other", uri(project))
+
+
+PARTS = ["..", ".", "%2e%2e", "%2F", "artifacts", "abc", "linked", "elsewhere", "project", "mlruns", "", " ", "é", "\0"]
+
+
+@given(
+    scheme=st.sampled_from(["", "/", "file:", "file:/", "file://", "file:///", "FILE:///", "s3://", "runs:/", "\t/"]),
+    whole=st.booleans(),
+    parts=st.lists(st.sampled_from(PARTS) | st.text(max_size=5), max_size=9),
+)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_address_leads_out_of_the_store(scheme: str, whole: bool, parts: list[str], tmp_path: Path) -> None:
+    root = tmp_path / "project" / "mlruns" / "artifacts"
+    root.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "elsewhere" / "abc" / "artifacts").mkdir(parents=True, exist_ok=True)
+    if not (root / "linked").is_symlink():
+        (root / "linked").symlink_to(tmp_path / "elsewhere")
+    client: Any = SimpleNamespace(tracking_uri=uri(tmp_path / "project"))
+    address = scheme + "/".join([str(root).lstrip("/"), *parts] if whole else parts)
+    run: Any = SimpleNamespace(info=SimpleNamespace(run_id="abc", run_name="x", artifact_uri=address))
+    for place_of in (run_folder, run_folder_to_write):
+        try:
+            place = place_of(client, run)
+        except RefusedFile as error:
+            assert "\0" not in str(error) and "\n" not in str(error)
+        else:
+            assert place is not None
+            missing = place_of is run_folder and not is_folder(place)  # nothing is read from it
+            assert missing or place.resolve().is_relative_to(root), place
 
 
 def client_of(store: str, default: str, folder: str = "") -> Any:
