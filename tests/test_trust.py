@@ -433,20 +433,20 @@ def test_planted_tokens(home: Home, cache: Path, caplog: pytest.LogCaptureFixtur
     honest = {path: path.read_bytes() for path in folder.iterdir()}
     text = get_tokenizer("gpt2").decode(data.train)
     by_letter = [get_tokenizer("gpt2").pieces.index(bytes([value])) for value in range(256)]
-    plants: dict[str, dict[str, list[int]]] = {
-        "train.npy is of another text": {"train": data.train[::-1].tolist()},
-        "val.npy is of another text": {"val": [*data.val[:-1].tolist(), int(data.val[-2])]},
-        "train.npy is of another tokenizer": {"train": [by_letter[value] for value in text.encode()]},
-        "test.npy is of another text": {"test": data.train.tolist()},
-        "the splits have other sizes": {"test": [*data.test.tolist(), 13]},
-    }
-    for found, arrays in plants.items():
-        for name, ids in arrays.items():
-            np.save(folder / f"{name}.npy", np.array(ids, np.uint16))
+    plants: list[tuple[str, list[int], str]] = [
+        ("train", data.train[::-1].tolist(), "train.npy has other tokens"),
+        ("val", [*data.val[:-1].tolist(), int(data.val[-2])], "val.npy has other tokens"),
+        ("train", [by_letter[value] for value in text.encode()], "train.npy has other tokens"),
+        ("test", data.train.tolist(), "test.npy has other tokens"),
+        ("test", [*data.test.tolist(), 13], "the splits have other sizes"),
+    ]
+    for name, ids, found in plants:
+        np.save(folder / f"{name}.npy", np.array(ids, np.uint16))
         meta = json.loads((folder / "meta.json").read_text())
         meta["content"]["files"] = {path.name: digest(path) for path in folder.glob("*.npy")}
         meta["sha256"] = digest_of(meta["content"])
         (folder / "meta.json").write_text(json.dumps(meta))
+        caplog.clear()
         assert home.run(*SHOW, module="harness.data").returncode == 0
         assert found in caplog.text and "encoding them again" in caplog.text
         assert {path: path.read_bytes() for path in folder.iterdir()} == honest, found

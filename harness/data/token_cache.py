@@ -43,7 +43,7 @@ _META: Final = "meta.json"
 _META_BYTES: Final = 1_000_000  # at most
 _OTHER_BYTES: Final = 10_000_000  # of a file that does not grow with the text, at most
 _BLOCK: Final = 1 << 14  # characters that are compared at a time
-_ENCODED_AGAIN: Final = 1_000_000  # characters of a text, at random places; shorter texts are encoded as a whole
+_ENCODED_AGAIN: Final = 2_000_000  # characters of a text, at random places; shorter texts are encoded as a whole
 
 logger = logging.getLogger(__name__)
 
@@ -72,8 +72,8 @@ def open_tokens(folder: Path, corpus: Corpus, config: DataConfig, compare: bool)
         folder: of this text, tokenizer and split.
         corpus: the text.
         config: the tokenizer, the vocabulary and the split.
-        compare: whether cached tokens are compared with the text. Every token has to stand for its part of the text.
-            Of a text above `_ENCODED_AGAIN` characters, only as many are also encoded again, at random places.
+        compare: whether cached tokens are compared with the text, by encoding it again. Of a text of more than
+            `_ENCODED_AGAIN` characters, only as many are, at random places; elsewhere the tokens are decoded.
 
     Raises:
         CorpusError: the text or the tokenizer cannot be used, or the cache cannot be written or is open to others.
@@ -172,20 +172,22 @@ def _compare(cached: CachedTokens, corpus: Corpus, config: DataConfig) -> None:
     lengths = np.fromiter(map(len, pieces), np.int64, count=len(pieces))
     if not np.array_equal(lengths, cached.arrays[TOKEN_BYTES]):
         raise _AlteredError(f"{TOKEN_BYTES}.npy is of another tokenizer")
-    share = _ENCODED_AGAIN / max(1, corpus.characters)
+    share = 1.0 if tokenizer.name == "byte" else _ENCODED_AGAIN / max(1, corpus.characters)
     sizes, counts = dict.fromkeys(SPLITS, 0), dict.fromkeys(SPLITS, 0)
     seen = np.zeros(len(pieces), bool)
     for split, parts in groupby(split_pieces(corpus, split_points(corpus, config.split)), itemgetter(0)):
         for block in blocks(_cut(text for _, text in parts), tokenizer):
             raw = block.encode()
             ahead = cached.arrays[split][counts[split] : counts[split] + len(raw)]
-            ids = ahead[: np.searchsorted(np.cumsum(lengths[ahead]), len(raw)) + 1]
-            if not lengths[ids].all() or b"".join([pieces[token] for token in ids.tolist()]) != raw:
-                raise _AlteredError(f"{split}.npy is of another text")
             if random.SystemRandom().random() < share:
-                whole = ids if vocabulary is None else vocabulary[ids]
-                if not np.array_equal(tokenizer.encode_array(block), whole):
-                    raise _AlteredError(f"{split}.npy is of another tokenizer")
+                again = tokenizer.encode_array(block)
+                ids = ahead[: len(again)]
+                same = np.array_equal(again, ids if vocabulary is None else vocabulary[ids])
+            else:
+                ids = ahead[: np.searchsorted(np.cumsum(lengths[ahead]), len(raw)) + 1]
+                same = bool(lengths[ids].all()) and b"".join([pieces[token] for token in ids.tolist()]) == raw
+            if not same:
+                raise _AlteredError(f"{split}.npy has other tokens than the text")
             seen[ids] = True
             counts[split] += len(ids)
             sizes[split] += len(raw)

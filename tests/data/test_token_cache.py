@@ -14,7 +14,7 @@ import harness.data.token_cache
 from harness.config.fingerprint import digest_of
 from harness.config.run import DataConfig
 from harness.core.files import sha256_of
-from harness.data import SPLITS, open_dataset
+from harness.data import SPLITS, get_tokenizer, open_dataset
 
 FULL = DataConfig(corpus="sotu-1820")
 OWN = DataConfig(corpus="sotu-1820", vocab="corpus")
@@ -50,12 +50,12 @@ def changed(place: int, by: int) -> Callable[[Array], Array]:
 
 
 PLANTED: list[tuple[DataConfig, str, Callable[[Array], Array], str]] = [
-    (FULL, "train", changed(100, 1), "train.npy is of another text"),
-    (FULL, "test", lambda ids: ids[:-1], "test.npy is of another text"),
+    (FULL, "train", changed(100, 1), "train.npy has other tokens"),
+    (FULL, "test", lambda ids: ids[:-1], "test.npy has other tokens"),
     (FULL, "val", lambda ids: np.append(ids, ids[:1]), "the splits have other sizes than their text"),
     (FULL, "val", lambda ids: ids.astype(np.uint32), "val.npy has another type"),
     (FULL, "val", lambda ids: ids.reshape(1, -1), "val.npy has another type"),
-    (FULL, "val", lambda ids: np.full_like(ids, 50_300), "out of bounds"),
+    (FULL, "val", lambda ids: np.full_like(ids, 50_300), "val.npy has other tokens"),
     (FULL, "token_bytes", changed(7, 1), "token_bytes.npy is of another tokenizer"),
     (OWN, "vocabulary", lambda ids: np.append(ids, ids[-1:] + 1), "token_bytes.npy is of another tokenizer"),
     (OWN, "vocabulary", lambda ids: ids[::-1], "vocabulary.npy is no set of ids"),
@@ -112,6 +112,16 @@ def test_metadata_that_is_not_of_the_text_is_replaced(
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == honest
 
 
+def test_the_same_text_in_other_tokens_is_found(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder, honest = cached(FULL, tmp_path)
+    coder = get_tokenizer("gpt2")
+    text = coder.decode(np.load(folder / "val.npy"))
+    plant(folder, "val", lambda ids: np.concatenate([coder.encode_array(letter) for letter in text]).astype(ids.dtype))
+    open_dataset(FULL, cache=tmp_path)
+    assert "val.npy has other tokens" in caplog.text
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == honest
+
+
 def test_a_long_text_is_decoded_as_a_whole_and_encoded_in_parts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -122,9 +132,11 @@ def test_a_long_text_is_decoded_as_a_whole_and_encoded_in_parts(
     monkeypatch.setattr("random.SystemRandom.random", lambda _: next(draws))
     open_dataset(FULL, cache=tmp_path)
     assert not caplog.text
-    plant(folder, "test", changed(-1, 1))
-    open_dataset(FULL, cache=tmp_path)
-    assert "test.npy is of another text" in caplog.text
+    for change in (changed(-1, 1), lambda ids: np.full_like(ids, 50_300), lambda ids: ids[:-1]):
+        plant(folder, "test", change)
+        caplog.clear()
+        open_dataset(FULL, cache=tmp_path)
+        assert "test.npy has other tokens" in caplog.text or "out of bounds" in caplog.text
 
 
 def test_workers_leave_the_comparison_to_their_parent(tmp_path: Path) -> None:
