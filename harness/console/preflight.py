@@ -11,6 +11,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from harness.console.output import encodable
+from harness.core.links import special_file
 from harness.core.paths import STORES, broken_link, configured_uri, sqlite_file
 from harness.core.secrets import without_secrets
 from harness.core.text import shown
@@ -85,6 +86,9 @@ def _wrong_database(option: str, url: str) -> Iterator[str]:
         yield f"{option}: found the folder {shown(str(file))}; allowed: a file"
     elif file.is_file():
         yield from _wrong_file(option, file)
+    elif file.exists():
+        kind = special_file(file.stat().st_mode)
+        yield f"{option}: found {shown(str(file))}, which is {kind}; allowed: an SQLite database, or a new file"
     else:
         yield from _wrong_folder(option, file.parent)
 

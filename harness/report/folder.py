@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Final
 
 from harness.core.files import DamagedError, json_with_checksum, read_json_with_checksum, sha256_of, write_text
+from harness.core.links import open_regular, read_regular
 from harness.core.text import visible
 from harness.tracking import TrackingError
 
 LIST: Final = ".report.json"
+_LIST_BYTES: Final = 10_000_000  # at most
 # What versions before this list wrote into a report's folder.
 _EARLIER_FILES: Final = frozenset(
     {"report.html", "report.md", "runs.csv", "curves.csv", "comparison.csv", "comparison.tex"}
@@ -88,7 +90,7 @@ def _written(folder: Path) -> Written:
             f"{folder}: found a {'link' if listed.is_symlink() else 'file'}; allowed: a folder of reports"
         )
     try:
-        content, verified = read_json_with_checksum(listed.read_text("utf-8"))
+        content, verified = read_json_with_checksum(read_regular(folder, LIST, _LIST_BYTES))
         if not (verified and all(map(_is_inside, content["files"]))):
             raise DamagedError
         return {name: [str(one) for one in sums] for name, sums in content["files"].items()}
@@ -112,11 +114,16 @@ def _foreign(folder: Path) -> Iterator[Path]:
     """What is in a folder without a list and was not written by a version before it."""
     entries = sorted(folder.iterdir())
     page = folder / "report.html"
-    ours = page.is_file() and _EARLIER_PAGE in page.read_bytes()[:2000]
+    ours = page.is_file() and _EARLIER_PAGE in _beginning(page)
     for path in entries:
         known = path.name in _EARLIER_FILES or path.name in _EARLIER_FOLDERS
         if not (ours and known) and not (path.is_dir() and _is_report(path)):
             yield path
+
+
+def _beginning(page: Path) -> bytes:
+    with open_regular(page) as stream:
+        return stream.read(2000)
 
 
 def _is_report(folder: Path) -> bool:

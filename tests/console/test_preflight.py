@@ -50,6 +50,7 @@ def test_valid_places_are_accepted_and_left_as_they_are(uri: str | None, folder:
             "found 'text.db', which is not an SQLite database; allowed: an SQLite database, or a new file",
         ),
         ("sqlite:////", "found the folder '/'; allowed: a file"),
+        ("sqlite:////dev/zero", "found '/dev/zero', which is a device; allowed: an SQLite database, or a new file"),
         ("sqlite:///text.db/x.db", "found '{folder}/text.db' (Not a directory); allowed: a folder that can be written"),
         ("postgresql+nodriver://host/x", "found 'postgresql+nodriver://host/x' (Can't load plugin"),
     ],

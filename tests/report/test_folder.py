@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -148,3 +149,14 @@ def test_an_interrupted_report_is_written_again(tmp_path: Path, monkeypatch: pyt
 def test_characters_that_hide_text_are_escaped(tmp_path: Path) -> None:
     write_folder(tmp_path, {"report.md": "a\x1b[31m\u202etxt.exe\u2066\ttab\nline \u00e9\u200d\n"})
     assert (tmp_path / "report.md").read_text("utf-8") == "a\\x1b[31m\\u202etxt.exe\\u2066\ttab\nline \u00e9\u200d\n"
+
+
+def test_a_list_or_page_that_is_no_ordinary_file_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / LIST)
+    with pytest.raises(TrackingError, match="found a damaged list of files"):
+        check_folder(tmp_path)
+    (tmp_path / LIST).unlink()
+    (tmp_path / "report.html").touch()
+    os.truncate(tmp_path / "report.html", 1 << 42)  # sparse
+    with pytest.raises(TrackingError, match=r"found report.html, which no report wrote"):
+        check_folder(tmp_path)
