@@ -108,6 +108,7 @@ def test_tags_that_the_harness_changes_keep_their_checksum(store: Store) -> None
     Tracker("changed", store.uri).open_sweep(sweep_info("changed"))
     Tracker("changed", store.uri).set_aside(IDENTITY)
     assert sentence(store, parent) == ""
+    assert load_sweep("changed", store.uri, parent).identity == f"{IDENTITY} (set aside)"
 
 
 def test_a_resumed_run_matches_its_checksums_at_every_moment(store: Store) -> None:

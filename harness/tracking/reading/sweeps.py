@@ -192,7 +192,7 @@ def load_sweep(experiment: str, uri: str | None = None, sweep: str | None = None
         raise TrackingError(f"{what}; restore it from a backup, or run the sweep's command, which writes it") from error
     first_plan, plan_changes = stored_plans(client, run)
     return SweepRecord(
-        **description,
+        **{**description, "identity": tags.get(schema.IDENTITY, description["identity"])},  # the tag says "set aside"
         run_id=run.info.run_id,
         commit=tags.get(schema.COMMIT, UNKNOWN),
         dirty=tags.get(schema.DIRTY) == "true",
