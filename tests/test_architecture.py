@@ -38,7 +38,7 @@ COMMANDS = {"harness.data.__main__", "harness.report.__main__"}
 # Outside libraries and the only places in which they may be imported.
 HOMES: Mapping[str, set[str]] = {
     "torch": {"core.files", "data", "model", "training", "workers.process", "cost.probe"},
-    "numpy": {"analysis", "core.rng", "cost", "data", "model", "report", "tracking"},
+    "numpy": {"analysis", "core.rng", "cost", "data", "model", "report", "search.cma_es", "tracking"},
     "safetensors": {"model", "training"},
     "tiktoken": {"data"},
     "tiktoken_ext": {"data"},
@@ -49,6 +49,7 @@ HOMES: Mapping[str, set[str]] = {
     "pooch": {"data"},
     "mlflow": {"tracking"},
     "optuna": {"search"},
+    "cmaes": {"search.cma_es"},
     "matplotlib": {"report.figures"},
     "jinja2": {"report.page"},
     "scipy": {"analysis"},
@@ -64,6 +65,7 @@ HOMES: Mapping[str, set[str]] = {
     "rich": {"console"},
 }
 
+PICKLES = {"pickle", "joblib", "dill", "cloudpickle", "shelve", "marshal"}
 STANDARD = sys.stdlib_module_names
 
 
@@ -133,6 +135,13 @@ def test_an_outside_library_has_one_home_and_is_declared(module: str) -> None:
             continue
         assert top in HOMES, f"{module} imports {top}, which has no home"
         assert within(module, HOMES[top]), f"{module} imports {top}; its home: {sorted(HOMES[top])}"
+
+
+def test_no_module_loads_pickles() -> None:
+    calls = ("torch.load(", "allow_pickle", "load_model(", "read_pickle(")
+    for module, path in INSIDE.items():
+        assert not {name.partition(".")[0] for name in imports(path)} & PICKLES, module
+        assert not any(call in path.read_text("utf-8") for call in calls), module
 
 
 def test_every_outside_library_is_a_declared_dependency() -> None:

@@ -27,7 +27,7 @@ from harness.core.hardware import count_gpus, processor_name
 from harness.core.links import read_bounded
 from harness.data import cache_folder
 from harness.data.cache import make_private
-from harness.workers.pool import WORKER_ENVIRONMENT
+from harness.workers.pool import worker_environment
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -102,7 +102,7 @@ def measure_in_processes(
     request = {"runs": runs, "full": full, "deadline": time.time() + 0.7 * patience}
     package = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))
-    environment = {**WORKER_ENVIRONMENT, "OMP_NUM_THREADS": str(threads), **os.environ, "PYTHONPATH": path}
+    environment = {**worker_environment(threads), **os.environ, "PYTHONPATH": path}
     command = [sys.executable, "-m", "harness.cost.probe"]
     pipe = subprocess.PIPE
     started = [

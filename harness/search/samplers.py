@@ -20,7 +20,6 @@ from optuna.distributions import (
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import (
     BaseSampler,
-    CmaEsSampler,
     GPSampler,
     GridSampler,
     QMCSampler,
@@ -32,6 +31,7 @@ from harness.config import samplers as facts
 from harness.config.spec import Dimension
 from harness.core.rng import derive
 from harness.core.text import unknown
+from harness.search.cma_es import ReplayedCmaEs
 
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
@@ -67,9 +67,7 @@ SAMPLERS: Final[Mapping[str, Callable[[int, Mapping[str, Dimension], SamplerScal
     "grid": _grid,
     "qmc": lambda seed, *_: QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False),
     "gp": lambda seed, _, scale: GPSampler(seed=seed, n_startup_trials=scale.startup),
-    "cmaes": lambda seed, _, scale: CmaEsSampler(
-        seed=seed, n_startup_trials=scale.startup, popsize=scale.population, warn_independent_sampling=False
-    ),
+    "cmaes": lambda seed, _, scale: ReplayedCmaEs(seed, scale.startup, scale.population),
 }
 
 

@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from harness.config.samplers import SAMPLERS
 from harness.config.spec import Arm, SweepSpec
 from harness.core.outcomes import Outcome, Retry
+from harness.search.cma_es import GENERATION
 from harness.search.readable import ARM, IDENTITY, OUTCOME, POINT, REASON, RUN_KEY, decoding, holds, unreadable
 from harness.search.samplers import PrunerScale, SamplerScale, distribution, make_pruner, make_sampler
 from harness.search.storage import find_study
@@ -30,7 +31,6 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 RANDOM = "random"
 MODELLED = "modelled"
-_GENERATION = "cma:generation"  # attribute in which Optuna's CMA-ES stores a trial's generation, from 0
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ class ArmStudy:
 
     def _is_modelled(self, trial: Trial) -> bool:
         """Whether earlier results decided the trial's values; the first generation of CMA-ES uses none."""
-        first_generation = self.storage.get_trial(self._id(trial.number)).system_attrs.get(_GENERATION) == 0
+        first_generation = self.storage.get_trial(self._id(trial.number)).system_attrs.get(GENERATION) == 0
         return bool(trial.relative_params) and not first_generation
 
     def report(self, trial: Trial, tokens: int, value: float) -> bool:

@@ -21,6 +21,7 @@ from typing import Final
 
 from harness.core.environment import environment_defaults
 from harness.core.outcomes import Outcome
+from harness.core.paths import cache_folder
 from harness.workers.messages import TERMINAL_SIGNALS, Event, Exiting, Finished, Heartbeat, Job, Stop
 
 # glibc returns every freed 100 MB tensor of logits to the kernel and faults it in again: 40 % of the CPU time of small
@@ -31,9 +32,19 @@ WORKER_ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": "4294967296",
     "THP_MEM_ALLOC_ENABLE": "1",
 }
+COMPILER_CACHE: Final = "TORCHINDUCTOR_CACHE_DIR"
 _STARTUP_SECONDS: Final = 120.0  # minimum patience with a new worker, which imports torch and opens its data
 _SUSPENDED_SECONDS: Final = 5.0  # a longer gap between two checks means that this process was suspended
 _EXIT_SECONDS: Final = 5.0  # wait for a process whose pipe is closed
+
+
+def worker_environment(threads: int) -> dict[str, str]:
+    """The variables that a worker gets where they are not set.
+
+    torch's compiler loads pickles from its cache, which is by default in the temporary folder that all users share.
+    """
+    own = {"OMP_NUM_THREADS": str(threads), COMPILER_CACHE: str(cache_folder() / "torchinductor")}
+    return {**WORKER_ENVIRONMENT, **own}
 
 
 @dataclass
@@ -131,13 +142,13 @@ class LocalPool:
         return None
 
     def _start_worker(self) -> _Worker:
-        from harness.workers.process import run_worker  # not needed for WORKER_ENVIRONMENT alone
+        from harness.workers.process import run_worker  # not needed for the environment alone
 
         index = next(i for i in range(self.size) if i not in self._workers)
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=run_worker, args=(theirs, index, self.threads), daemon=True)
         with (
-            environment_defaults({**WORKER_ENVIRONMENT, "OMP_NUM_THREADS": str(self.threads)}),
+            environment_defaults(worker_environment(self.threads)),
             _terminal_signals_blocked(),
         ):
             process.start()

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import math
+import os
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
 import pytest
-from optuna.storages import RDBStorage
+from optuna.storages import InMemoryStorage, RDBStorage
 from optuna.trial import TrialState, create_trial
 from sqlalchemy import Engine, event
 
@@ -272,6 +274,62 @@ def test_cmaes_draws_choices_at_random_and_is_refused_where_there_is_nothing_els
         "spec.yaml:13: study.sampler: found cmaes, which draws choices at random, and every tuned dimension is one; "
         "allowed: tpe | random | grid | qmc | gp"
     ]
+
+
+def test_cmaes_tries_the_points_of_optunas_own_sampler_and_loads_no_pickle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = spec_of(tmp_path, "{sampler: cmaes, trials: 16, pruner: hyperband}")
+    marker = tmp_path / "marker"
+    planted = pickle.dumps(Planted(str(marker))).hex()
+
+    def opened(storage: InMemoryStorage) -> ArmStudy:
+        return ArmStudy(spec, spec.arms()[0], spec.identity(), storage, 1000, 10_000)
+
+    def searched(name: str, interrupted: bool = False, plant: bool = False) -> list[dict[str, object]]:
+        """The points of a search, in which every fifth trial is pruned."""
+        found: list[dict[str, object]] = []
+        storage = InMemoryStorage()
+        study = opened(storage)
+        while study.missing():
+            trial, values = study.ask()
+            if interrupted and len(found) == trial.number and trial.number % 4 == 1:
+                study.tell(trial.number, Outcome.INTERRUPTED, None)
+                found.append({})
+                study = opened(storage)  # a new process
+                continue
+            if plant:
+                study.storage.set_trial_system_attr(trial._trial_id, "cma:optimizer:0", planted)
+            value = loss(values) + 0.1 * float(values["train.weight_decay"])  # type: ignore[arg-type]
+            study.report(trial, 1000, value)
+            study.tell(trial.number, Outcome.PRUNED if trial.number % 5 == 3 else Outcome.COMPLETE, value)
+            found[trial.number :] = [values]
+        stored = {name for trial in study.known for name in trial.system_attrs}
+        assert ("cma:optimizer:0" in stored) is (name == "optuna" or plant)
+        return found
+
+    undisturbed = searched("ours")
+    assert searched("interrupted", interrupted=True) == undisturbed
+    assert searched("planted", plant=True) == undisturbed
+    assert not marker.exists()
+
+    def original(seed: int, _space: object, scale: SamplerScale) -> optuna.samplers.BaseSampler:
+        return optuna.samplers.CmaEsSampler(
+            seed=seed, n_startup_trials=scale.startup, popsize=scale.population, warn_independent_sampling=False
+        )
+
+    monkeypatch.setattr(samplers, "SAMPLERS", {**samplers.SAMPLERS, "cmaes": original})
+    assert searched("optuna") == undisturbed
+
+
+class Planted:
+    """An object whose pickle makes a folder when it is loaded."""
+
+    def __init__(self, marker: str) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (self.marker,)
 
 
 def test_qmc_spreads_choices_evenly(tmp_path: Path, url: str) -> None:

@@ -19,7 +19,7 @@ from harness.config.run import RunConfig
 from harness.core import metrics
 from harness.core.outcomes import Outcome
 from harness.workers.messages import Event, Finished, Heartbeat, Job, Progress
-from harness.workers.pool import LocalPool
+from harness.workers.pool import COMPILER_CACHE, LocalPool, worker_environment
 from harness.workers.process import _Control
 from jobs import (
     LONG,
@@ -107,6 +107,12 @@ def test_a_worker_is_not_killed_because_its_parent_was_suspended(monkeypatch: py
             pass
         os.kill(pool.pids()[1], signal.SIGCONT)
         assert first_point(pool).step > 0
+
+
+def test_workers_do_not_load_compiled_code_from_the_shared_temporary_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPT_HARNESS_CACHE", "/somewhere")
+    assert worker_environment(3)[COMPILER_CACHE] == "/somewhere/torchinductor"
+    assert worker_environment(3)["OMP_NUM_THREADS"] == "3"
 
 
 def test_the_reason_names_the_signal_that_ended_a_worker() -> None:
