@@ -67,6 +67,9 @@ def main(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Start again from nothing; earlier results are set aside, not deleted.")
     ] = False,
+    take_over: Annotated[
+        bool, typer.Option("--take-over", help="Take the sweep from a process on another machine that no longer runs.")
+    ] = False,
     reports: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the report.")] = Path("reports"),
     plain: Annotated[bool, typer.Option("--plain", help="Print lines instead of a live table.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print failures and the answer only.")] = False,
@@ -92,7 +95,7 @@ def main(
     with gc_paused_for_imports():
         from harness.runner import session
 
-    options = session.Options(tracking, storage, reports, workers, threads, patience, fresh, plain, quiet)
+    options = session.Options(tracking, storage, reports, workers, threads, patience, fresh, plain, quiet, take_over)
     if status:
         session.status(spec, datasets, options)
     else:

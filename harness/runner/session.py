@@ -85,6 +85,7 @@ class Options:
         fresh: start a new sweep and set the earlier one aside.
         plain: print lines in place of a live table.
         quiet: print only failures and the answer.
+        take_over: take the sweep from another process that seems to run it.
     """
 
     tracking: str | None
@@ -96,6 +97,7 @@ class Options:
     fresh: bool
     plain: bool
     quiet: bool
+    take_over: bool = False
 
     @property
     def optuna(self) -> str:
@@ -146,9 +148,11 @@ def _run(spec: SweepSpec, datasets: Datasets, options: Options, pool: WorkerPool
     folder = work_folder(spec, identity)
     with gc_paused_for_imports():  # Optuna and MLflow import their databases' libraries now
         storage = open_storage(options.optuna)
-        tracker = Tracker(spec.name, options.tracking, lambda text: _announce(text, screen, options))
+        tracker = Tracker(spec.name, options.tracking, lambda text: _announce(text, screen, options), options.take_over)
     if tracker.experiment.moved:
         screen.message(tracker.experiment.moved)
+    if options.take_over and (owner := tracker.take_over(identity)):
+        screen.message(f"taking {spec.name} over from {owner}")
     if options.fresh and (aside := set_aside(spec, identity, storage, tracker, folder)):
         screen.message(f"starting a new sweep; set aside: {aside}")
     studies = _open_studies(spec, datasets, identity, storage)

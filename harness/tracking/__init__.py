@@ -10,7 +10,7 @@ from __future__ import annotations
 from harness.core.paths import DEFAULT_URI
 from harness.tracking.outbox.outbox import ARTIFACTS, Outbox
 from harness.tracking.outbox.unfinished import UnfinishedRun, unfinished_runs
-from harness.tracking.ownership import SweepState, find_sweep, last_sweep
+from harness.tracking.ownership import SweepState, find_sweep, last_sweep, sweep_ids
 from harness.tracking.readable import left_out_lines
 from harness.tracking.reading.activity import Activity, read_activity
 from harness.tracking.reading.find_run import RunDetails, load_run
@@ -85,6 +85,7 @@ __all__ = [
     "load_sweep",
     "page_address",
     "read_activity",
+    "sweep_ids",
     "ui_command",
     "unfinished_runs",
 ]

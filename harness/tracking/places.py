@@ -17,7 +17,8 @@ from urllib.request import url2pathname
 
 from harness.core.paths import sqlite_file, sqlite_uri
 from harness.tracking import schema
-from harness.tracking.ownership import owner_of
+from harness.tracking.ownership import advice, named_owner, owner_of
+from harness.tracking.provenance import is_local
 from harness.tracking.queries import every_experiment, search_runs
 from harness.tracking.store import SweepBusy, TrackingError
 
@@ -93,8 +94,12 @@ def refuse_missing(experiment: Experiment, store: str) -> None:
         raise TrackingError(missing_folder(experiment, store))
 
 
-def correct_addresses(client: MlflowClient) -> str:
+def correct_addresses(client: MlflowClient, take_over: bool = False) -> str:
     """Correct the addresses of a SQLite store that was moved or copied with its files; for a process that may write.
+
+    Args:
+        client: of the store.
+        take_over: also if a process of another machine seems to run a sweep of this store.
 
     Returns:
         what was done, in one line; empty if nothing was.
@@ -114,7 +119,7 @@ def correct_addresses(client: MlflowClient) -> str:
         moved = [address for address in others if _is_moved(connection, address, beside)]
         if not moved:
             return ""
-        _refuse_if_in_use(client)
+        _refuse_if_in_use(client, take_over)
         for address in moved:
             _replace(connection, address, beside.as_uri())
     folders = ", ".join(str(Path(str(folder_at(address))).parent) for address in moved)
@@ -179,11 +184,11 @@ def _is_inside(column: Any, address: str) -> Any:
     return func.substr(column, 1, len(address) + 1) == f"{address}/"
 
 
-def _refuse_if_in_use(client: MlflowClient) -> None:
+def _refuse_if_in_use(client: MlflowClient, take_over: bool) -> None:
     every = [experiment.experiment_id for experiment in every_experiment(client)]
     for run in search_runs(client, every, f"tags.`{schema.ROLE}` = '{schema.SWEEP}'"):
-        if owner := owner_of(run):
-            raise SweepBusy(f"process {owner} runs {run.info.run_name} in this store; wait for it or stop it")
+        if (owner := owner_of(run)) and not (take_over and not is_local(owner)):
+            raise SweepBusy(f"{named_owner(run, owner)} runs {run.info.run_name} in this store; {advice(owner)}")
 
 
 def _replace(connection: Connection, old: str, new: str) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Experiment, Metric, Run
 
 _PAGE_SIZE: Final = 1000  # runs or experiments per request
+_FAST_CLOCK: Final = 5 * 60 * 1000  # milliseconds by which the clock of another machine may be fast
 
 
 def sweeps_of(client: MlflowClient, experiment_id: str, tell: Tell = lambda _: None) -> list[Run]:
@@ -23,7 +24,7 @@ def sweeps_of(client: MlflowClient, experiment_id: str, tell: Tell = lambda _: N
     `tell` gets a sentence about each other one.
     """
     runs = readable_runs(_parents(client, experiment_id), tell, schema.SWEEP)
-    return sorted(runs, key=lambda run: int(run.data.tags[schema.OPENED]))
+    return sorted(runs, key=opened_at)
 
 
 def refuse_unreadable(client: MlflowClient, experiment_id: str, identity: str | None = None) -> None:
@@ -44,6 +45,15 @@ def _parents(client: MlflowClient, experiment_id: str) -> list[Run]:
 def _may_have_been(run: Run, identity: str) -> bool:
     was = stored_identity_was(run, identity)
     return run.data.tags.get(schema.IDENTITY) == identity if was is None else was
+
+
+def opened_at(run: Run) -> int:
+    """When a sweep that can be read was last started or resumed, in milliseconds since 1970.
+
+    A time in the future does not count: then it is when the sweep began.
+    """
+    opened = int(run.data.tags[schema.OPENED])
+    return opened if opened < schema.milliseconds() + _FAST_CLOCK else int(run.info.start_time)
 
 
 def trials_of(client: MlflowClient, experiment_id: str, parent: str, condition: str = "") -> list[Run]:

@@ -91,6 +91,8 @@ class SweepRecord(SweepInfo):
         plan_changes: later plans, oldest first.
         experiment_id: MLflow's, part of its pages' addresses.
         host: the machine of the process that ran it last; empty if unknown.
+        others: ids of the other sweeps of this name, the last one first, where none was asked for by its id.
+        opened: when the sweep was last started or resumed, in UTC.
         left_out: lines that name and count the runs, points and other sweeps of the experiment that are left out
             because they cannot be read or were changed after the harness stored them.
     """
@@ -107,6 +109,8 @@ class SweepRecord(SweepInfo):
     plan_changes: tuple[PlanChange, ...] = ()
     experiment_id: str = ""
     host: str = ""
+    others: tuple[str, ...] = ()
+    opened: datetime | None = None
     left_out: tuple[str, ...] = ()
 
 

@@ -22,7 +22,7 @@ from harness.tracking.locations import check_file, run_folder
 from harness.tracking.models import MODEL_FILES, download_folder, model_folder
 from harness.tracking.places import missing_folder
 from harness.tracking.provenance import UNKNOWN
-from harness.tracking.queries import pages, refuse_unreadable, sweeps_of, trials_of
+from harness.tracking.queries import opened_at, pages, refuse_unreadable, sweeps_of, trials_of
 from harness.tracking.readable import REPAIR, Tell, left_out_lines, readable_runs
 from harness.tracking.reading.find_run import find_run
 from harness.tracking.reading.frames import POSITION_COLUMNS, ROW_METRICS, curves_of, frame, rows_of, utc
@@ -206,6 +206,8 @@ def load_sweep(experiment: str, uri: str | None = None, sweep: str | None = None
         experiment_id=str(run.info.experiment_id),
         host=tags.get(schema.PROCESS, "").rsplit(":", 2)[0],
         left_out=tuple(left_out_lines(sweep=left_out)),
+        others=tuple(one.info.run_id for one in reversed(parents[:-1])),
+        opened=utc(opened_at(run)),
     )
 
 

@@ -35,6 +35,7 @@ class Experiment:
         uri: MLflow's tracking address, by default `default_tracking_uri()`. A SQLite file is created where it is
             missing, with artifacts in the folder `artifacts` beside it; a server decides where artifacts go.
         announce: see `connect`.
+        take_over: correct the addresses of a moved store also if a process of another machine seems to use it.
 
     Attributes:
         moved: what was corrected because the store was moved or copied, in one line; empty if nothing was.
@@ -46,12 +47,14 @@ class Experiment:
             it where the store refuses or does not answer.
     """
 
-    def __init__(self, name: str, uri: str | None = None, announce: Announce | None = None) -> None:
+    def __init__(
+        self, name: str, uri: str | None = None, announce: Announce | None = None, take_over: bool = False
+    ) -> None:
         assert _SLUG.fullmatch(name), f"an experiment's name is a slug, found {name!r}"
         self.name = name
         self.uri = uri or default_tracking_uri()
         self.client = connect(self.uri, create=True, announce=announce)
-        self.moved = wrap_errors()(correct_addresses)(self.client)
+        self.moved = wrap_errors()(correct_addresses)(self.client, take_over)
         self.id = self._open()
         self.refused: dict[tuple[str, str], Failure] = {}
         self._tries: Counter[tuple[str, str]] = Counter()

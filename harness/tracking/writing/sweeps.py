@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,12 +11,12 @@ from typing import TYPE_CHECKING, Final
 from harness.config.fingerprint import SET_ASIDE
 from harness.core import metrics
 from harness.core.outcomes import Outcome
+from harness.core.text import listed, printable
 from harness.tracking import provenance, schema
 from harness.tracking.artifacts import with_patch_line
-from harness.tracking.checksums import with_checksums
-from harness.tracking.ownership import owner_of
+from harness.tracking.checksums import altered, with_checksums
+from harness.tracking.ownership import advice, heartbeat_of, named_owner, owner_of, sweep_of
 from harness.tracking.queries import history, refuse_unreadable, sweeps_of, trials_of
-from harness.tracking.readable import whole
 from harness.tracking.records import SweepInfo
 from harness.tracking.schema import milliseconds
 from harness.tracking.store import ServerError, SweepBusy, unrepeated_requests, wrap_errors
@@ -27,6 +28,8 @@ from harness.tracking.writing.runs import RunWriter, dataset_input, log_tracebac
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
+
+logger = logging.getLogger(__name__)
 
 _CREATE_ATTEMPTS: Final = 3
 NOT_CLOSED = "its process ended without closing it"
@@ -48,6 +51,7 @@ class SweepWriter:
         self._experiment, self._runs = experiment, runs
         self._infos: dict[str, SweepInfo] = {}  # by parent run
         self._starts: dict[str, int] = {}  # by parent run, in milliseconds since 1970
+        self._opened: dict[str, str] = {}  # by parent run: the tag `OPENED` that this process stored
         self.earlier_sweep = ""
         self.left_out: list[str] = []
 
@@ -71,7 +75,9 @@ class SweepWriter:
         self.refuse_if_owned(info.identity)
         self.left_out.clear()
         run = self._find(info.identity)
-        tags = clipped_tags({**shared_tags, **schema.sweep_tags(info), schema.OPENED: str(milliseconds())})
+        now = str(milliseconds())
+        opened = {schema.OPENED: now, schema.HEARTBEAT: now}
+        tags = clipped_tags({**shared_tags, **schema.sweep_tags(info), **opened})
         if run is None:
             earlier = sweeps_of(client, experiment.id)
             self.earlier_sweep = earlier[-1].info.run_id if earlier else ""
@@ -85,6 +91,7 @@ class SweepWriter:
                 client.delete_tag(parent, name)
             experiment.log(parent, tags)
         self._infos[parent], self._starts[parent] = info, run.info.start_time
+        self._opened[parent] = now
         return parent
 
     @wrap_errors()
@@ -160,12 +167,19 @@ class SweepWriter:
 
     def _find(self, identity: str) -> Run | None:
         """The parent run of an identity. Other sweeps whose process has died are closed as interrupted."""
-        known = None
-        for run in sweeps_of(self._experiment.client, self._experiment.id, self.left_out.append):
-            if run.data.tags.get(schema.IDENTITY) == identity:
-                known = run
-            elif run.info.status == "RUNNING" and owner_of(run) is None:
+        runs = sweeps_of(self._experiment.client, self._experiment.id, self.left_out.append)
+        for run in runs:
+            other = run.data.tags.get(schema.IDENTITY) != identity
+            if other and run.info.status == "RUNNING" and owner_of(run) is None:
                 self._close_abandoned_sweep(run)
+        known = sweep_of(runs, identity)
+        for run in runs:
+            same = run.data.tags.get(schema.IDENTITY) == identity
+            if same and known is not None and run.info.run_id != known.info.run_id:
+                logger.warning(
+                    f"found two sweeps of this spec, data and code in MLflow: {known.info.run_id}, which is resumed "
+                    f"because it began first, and {run.info.run_id}, which is left as it is"
+                )
         return known
 
     @wrap_errors()
@@ -174,19 +188,44 @@ class SweepWriter:
         for run in self._of_identity(identity):
             if owner := owner_of(run):
                 name = self._experiment.name
-                raise SweepBusy(f"{name} is already being run by process {owner}; wait for it or stop it")
+                raise SweepBusy(f"{name} is already being run by {named_owner(run, owner)}; {advice(owner)}")
+
+    @wrap_errors()
+    def take_over(self, identity: str) -> str:
+        """Make this process the owner of the sweep of this identity; the earlier owner stops at its next heartbeat.
+
+        Returns:
+            the earlier owner and its last heartbeat; empty if no process owned the sweep.
+        """
+        owners = []
+        for run in self._of_identity(identity):
+            if owner := owner_of(run):
+                owners.append(named_owner(run, owner))
+                now = str(milliseconds())
+                tags = {schema.PROCESS: provenance.process_name(), schema.OPENED: now, schema.HEARTBEAT: now}
+                self._experiment.log(run.info.run_id, tags)
+        return listed(owners) if owners else ""
 
     @wrap_errors()
     def heartbeat(self, parent: str) -> str | None:
         """Tell other machines that this process still runs the sweep; to be called about once a minute.
 
+        A process that takes a sweep over also stores when it opened it. If only the name of the owner was edited, this
+        process stays the owner and corrects the name.
+
         Returns:
             the process that has taken the sweep over; None if this process still owns it.
         """
-        owner = self._experiment.client.get_run(parent).data.tags.get(schema.PROCESS)
-        if owner not in (None, provenance.process_name()):
-            return owner
-        self._experiment.log(parent, {schema.HEARTBEAT: str(milliseconds())})
+        run = self._experiment.client.get_run(parent)
+        owner, own = run.data.tags.get(schema.PROCESS), provenance.process_name()
+        tags = {schema.HEARTBEAT: str(milliseconds())}
+        if owner not in (None, own):
+            named = printable(str(owner))
+            if run.data.tags.get(schema.OPENED) != self._opened.get(parent) and not altered(run):
+                return named
+            logger.warning(f"the tag {schema.PROCESS} of the sweep was edited to {named}; this process keeps the sweep")
+            tags |= {schema.PROCESS: own} | ({schema.OPENED: self._opened[parent]} if parent in self._opened else {})
+        self._experiment.log(parent, tags)
         return None
 
     @wrap_errors()
@@ -247,7 +286,7 @@ class SweepWriter:
         if run.info.status != "RUNNING":
             return
         ends = [child.info.end_time or 0 for child in trials_of(self._experiment.client, self._experiment.id, parent)]
-        self._close_abandoned(run, None, max(whole(run.data.tags.get(schema.HEARTBEAT)) or 0, *ends, 0))
+        self._close_abandoned(run, None, max(heartbeat_of(run), *ends, 0))
 
     def _close_abandoned(self, run: Run, outcome: Outcome | None, last: int) -> None:
         """Close a run that a dead process left RUNNING; `last`: when something happened in it, in ms since 1970."""

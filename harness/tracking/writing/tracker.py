@@ -32,6 +32,7 @@ class Tracker:
         name: of the experiment, see `Experiment`.
         uri: MLflow's tracking address.
         announce: called with a line before the store of an older MLflow is converted; None: that is an error.
+        take_over: see `Experiment`.
 
     Attributes:
         experiment: tags and artifacts of any run.
@@ -43,8 +44,10 @@ class Tracker:
         TrackingError: the store cannot be used. Every method raises it where the store refuses or does not answer.
     """
 
-    def __init__(self, name: str, uri: str | None = None, announce: Announce | None = None) -> None:
-        self.experiment = Experiment(name, uri, announce)
+    def __init__(
+        self, name: str, uri: str | None = None, announce: Announce | None = None, take_over: bool = False
+    ) -> None:
+        self.experiment = Experiment(name, uri, announce, take_over)
         self.runs = RunWriter(self.experiment)
         self.sweeps = SweepWriter(self.experiment, self.runs)
         self.left_out: list[str] = []
@@ -95,6 +98,10 @@ class Tracker:
     def refuse_if_owned(self, identity: str) -> None:
         """Raise `SweepBusy` if another process runs the sweep of this identity."""
         self.sweeps.refuse_if_owned(identity)
+
+    def take_over(self, identity: str) -> str:
+        """Take the sweep of this identity from the process that owns it; see `SweepWriter.take_over`."""
+        return self.sweeps.take_over(identity)
 
     def heartbeat(self, parent: str) -> str | None:
         """Record that this process still runs the sweep; returns the process that has taken it over, or None."""

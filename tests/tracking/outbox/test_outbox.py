@@ -471,7 +471,7 @@ def test_the_thread_stops_when_another_process_has_taken_the_sweep_over(
     monkeypatch.setattr("harness.tracking.outbox.outbox._HEARTBEAT_SECONDS", 0.0)
     outbox = place.open()
     outbox.start(trial_info())
-    outbox.tracker.tag(outbox.parent, process="another-machine:17:1.00")
+    outbox.tracker.tag(outbox.parent, process="another-machine:17:1.00", opened="17")
     with outbox:
         until = time.monotonic() + 20
         while not outbox.new_owner:
