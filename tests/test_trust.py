@@ -13,13 +13,16 @@ import http.server
 import json
 import logging
 import os
+import pickle
 import re
 import shutil
 import sqlite3
 import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -27,10 +30,12 @@ from unittest import mock
 from urllib.parse import quote
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from mlflow.entities import Metric, Param, RunTag
 
 from damaged_stores import damage, damages, database
 from fuzzing import examples
@@ -42,8 +47,9 @@ from harness.model.weights import load_checkpoint, save_checkpoint
 from harness.report import compare, load_curves, load_runs
 from harness.runner import session
 from harness.tracking import TrackingError
+from harness.tracking.checksums import with_checksums
 from harness.tracking.outbox.journal import Journal
-from harness.tracking.schema import describe_trial
+from harness.tracking.schema import ANSWER, VERDICT, describe_trial
 from repositories import commit, stage
 from sandbox import SPEC
 from servers import text_server
@@ -155,6 +161,65 @@ def test_secrets_in_uncommitted_changes(finished: Home) -> None:
 
 
 # --- code in a store -------------------------------------------------------------------------------------------------
+
+_unpickled: list[str] = []  # modules and names that pickles were resolved to while `watched_pickles` is active
+_watching = False
+
+
+def _watch(event: str, arguments: tuple[object, ...]) -> None:
+    if _watching and event == "pickle.find_class":
+        _unpickled.append(".".join(map(str, arguments)))
+
+
+@pytest.fixture
+def watched_pickles() -> Iterator[list[str]]:
+    """What this process loads from pickles, as `module.name`. Python keeps an audit hook until the process ends."""
+    global _watching
+    sys.addaudithook(_watch)
+    _unpickled.clear()
+    _watching = True
+    yield _unpickled
+    _watching = False
+
+
+class _Planted:
+    """An object whose pickle makes a folder when it is loaded."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (str(self.marker),)
+
+
+def test_pickles_in_a_store_are_never_loaded(tmp_path: Path, watched_pickles: list[str]) -> None:
+    """Optuna's CMA-ES keeps its state as a pickle in trials, MLflow's models and tools of others as files."""
+    spec = SPEC.replace("compare:\n  model.drop_rate: [0.0, 0.2]\nbaseline: {model.drop_rate: 0.0}\n", "")
+    home = Home(tmp_path / "home", spec.replace("random, trials: 2, seeds: 2", "cmaes, trials: 2, seeds: 1"))
+    assert home.run().returncode == 0
+    marker = home.folder / "marker"
+    planted = pickle.dumps(_Planted(marker))
+    pickles = home.project / "mlruns" / "optuna.db"
+    with closing(sqlite3.connect(pickles)) as database:
+        trials = [trial for (trial,) in database.execute("SELECT trial_id FROM trials")]
+        attributes = [(trial, f"{kind}:optimizer:0", json.dumps(planted.hex())) for trial in trials for kind in KINDS]
+        insert = "INSERT OR REPLACE INTO trial_system_attributes (trial_id, key, value_json) VALUES (?, ?, ?)"
+        database.executemany(insert, attributes)
+        database.commit()
+    for checkpoint in [*home.project.rglob("checkpoint.json"), *home.project.rglob("samples.json")]:
+        for name in ("model.pkl", "python_model.pkl", "model.pt", "state.pickle"):
+            (checkpoint.parent / name).write_bytes(planted)
+        (checkpoint.parent / "MLmodel").write_text("flavors: {python_function: {loader_module: mlflow.sklearn}}\n")
+    assert home.run("tiny.yaml", "--set", "study.trials=4").returncode == 0
+    assert home.run("tiny", module="harness.report").returncode == 0
+    _, runs = home.sandbox.runs()
+    confirmed = [run.info.run_id for run in runs if run.data.tags["harness.phase"] != "explore"]
+    assert home.run(confirmed[0], "--prompt", "a", module="harness.generate").returncode == 0
+    assert not marker.exists()
+    assert {name for name in watched_pickles if not name.startswith("harness.")} == set()  # messages of its own workers
+
+
+KINDS = ("cma", "sepcma", "cmawm")  # of Optuna's CMA-ES
 
 # --- names, links and addresses --------------------------------------------------------------------------------------
 
@@ -382,6 +447,72 @@ def test_any_damage_ends_in_a_result_or_in_a_sentence(
 
 
 # --- ownership and forged results ------------------------------------------------------------------------------------
+
+
+def test_forged_owners_and_opening_times(finished: Home) -> None:
+    """A sweep that seems to run elsewhere for ever can be taken over; of two sweeps of one name both are named."""
+    (parent,), _ = finished.sandbox.runs()
+    client, run_id = finished.sandbox.client, parent.info.run_id
+    future = str(time.time_ns() // 1_000_000 + 10**13)
+    client.update_run(run_id, status="RUNNING")
+    client.set_tag(run_id, "harness.process", "elsewhere\x1b[31m:17:1000.00")
+    client.set_tag(run_id, "harness.beat", future)
+    refused = finished.run()
+    assert refused.returncode == 3 and "in the future" in refused.stdout + refused.stderr
+    assert "--take-over" in refused.stdout + refused.stderr
+    taken = finished.run("tiny.yaml", "--take-over")
+    assert taken.returncode == 0 and "taking tiny over from process elsewhere" in taken.stdout
+    tags = {**client.get_run(run_id).data.tags, "harness.identity": "0" * 64, "harness.opened": future}
+    forged = client.create_run(parent.info.experiment_id, 1, with_checksums(tags), "tiny").info.run_id
+    report = finished.run("tiny", module="harness.report")
+    assert report.returncode == 0 and f"this is {run_id}" in report.stdout and forged in report.stdout
+    tags["harness.opened"] = str(time.time_ns() // 1_000_000)
+    client.log_batch(forged, tags=[RunTag(name, value) for name, value in with_checksums(tags).items()])
+    report = finished.run("tiny", module="harness.report")  # the forged sweep has no description
+    assert report.returncode != 0 and forged in report.stderr and f"--sweep RUN_ID reads {run_id}" in report.stderr
+
+
+def forge_run(home: Home, arm: str, seed: int, loss: float, **params: str) -> str:
+    """Add a copy of a confirm run to the store, with another seed, loss and parameters and with valid checksums."""
+    client, (_, runs) = home.sandbox.client, home.sandbox.runs()
+    one = next(
+        run for run in runs if (run.data.tags["harness.phase"], run.data.tags["harness.arm"]) == ("confirm", arm)
+    )
+    changed = {**one.data.params, "train.seed": str(seed), **params}
+    values = {**one.data.metrics, "val/loss": loss}
+    tags = {name: value for name, value in one.data.tags.items() if name != "mlflow.runName"}
+    tags = with_checksums({**tags, "harness.seed": str(seed)}, params=changed, losses={"val/loss": loss})
+    run_id = str(client.create_run(one.info.experiment_id, tags=tags, run_name="forged").info.run_id)
+    now = time.time_ns() // 1_000_000
+    client.log_batch(
+        run_id,
+        metrics=[Metric(name, value, now, 24) for name, value in values.items()],
+        params=[Param(name, value) for name, value in changed.items()],
+    )
+    client.set_terminated(run_id)
+    return run_id
+
+
+def test_runs_that_no_plan_asked_for_decide_nothing(finished: Home) -> None:
+    """A seed or values outside the plan, a second result of a seed: left out, in report, notebook and MLflow alike."""
+    arm = "drop_rate=0.2"
+    assert finished.run("tiny", module="harness.report").returncode == 0
+    table = finished.project / "reports" / "tiny" / "comparison.csv"
+    before = table.read_text("utf-8"), compare(load_runs("tiny", finished.sandbox.uri))
+    (parent,), _ = finished.sandbox.runs()
+    forged = [forge_run(finished, arm, seed, 0.5) for seed in (2, 50, 51, -1)]
+    forged.append(forge_run(finished, arm, 3, 0.5, **{"train.learning_rate": "0.0123"}))
+    forged.append(forge_run(finished, arm, 3, 0.5, **{"model.drop_rate": "0.0"}))
+    report = finished.run("tiny", module="harness.report")
+    assert report.returncode == 0 and "6 confirm runs are outside the plan" in report.stdout
+    assert table.read_text("utf-8") == before[0]
+    pd.testing.assert_frame_equal(compare(load_runs("tiny", finished.sandbox.uri)), before[1])
+    assert finished.run().returncode == 0
+    tags = finished.sandbox.client.get_run(parent.info.run_id).data.tags
+    assert {name: tags[name] for name in (VERDICT, ANSWER)} == {
+        name: parent.data.tags[name] for name in (VERDICT, ANSWER)
+    }
+
 
 # --- caches ----------------------------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,6 +24,7 @@ from harness.analysis.comparison import (
 from harness.analysis.divergence import counted_runs
 from harness.analysis.factors import FactorEffects, interactions, marginals
 from harness.analysis.grid import grid_of
+from harness.analysis.planned import set_aside, unplanned_runs
 from harness.analysis.rule import Rule, rule_of
 from harness.analysis.search_quality import Floats, crossings_of, expected_best, expected_best_band
 from harness.analysis.seed_noise import Spread, spread_of
@@ -61,12 +62,14 @@ class Evidence:
         record, runs: one sweep, as the tracking readers return it.
         curves: as `load_curves` returns them; None: no figures over training.
         positions: as `load_positions` returns them, for a sweep that compares context lengths.
+        unplanned: run id → why this confirm run is outside the plan; its phase in the frames is `unplanned`.
     """
 
     record: SweepRecord
     runs: pd.DataFrame
     curves: pd.DataFrame | None = None
     positions: pd.DataFrame | None = None
+    unplanned: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def arms(self) -> list[str]:
@@ -371,4 +374,7 @@ def read_evidence(
     positions: pd.DataFrame | None = None,
 ) -> Evidence:
     """The evidence of a sweep, from frames as the tracking readers return them."""
-    return Evidence(record, compact(runs), curves, positions)
+    runs = compact(runs)
+    outside = unplanned_runs(runs, rule_of(record))
+    frames = (None if frame is None else set_aside(frame, outside) for frame in (curves, positions))
+    return Evidence(record, set_aside(runs, outside), *frames, unplanned=outside)

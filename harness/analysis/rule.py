@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 import pandas as pd
 
 from harness.analysis.plan import METHOD_VERSION, known_version
-from harness.config.study import StudyConfig
+from harness.config.spec import stored_first_seed
+from harness.config.study import MAX_SEEDS, StudyConfig
 
 if TYPE_CHECKING:
     from harness.tracking import SweepRecord
@@ -28,6 +29,8 @@ class Rule:
         looks: seeds per arm at each look; empty for one look at all seeds.
         method: version of the test, a key of `harness.analysis.methods.METHODS`.
         tune: dotted path → values of each tuned dimension; a search over tokens decides the metric.
+        seeds: of the confirm runs, of all plans of the sweep; empty if they are not known.
+        values: arm → its compared values, dotted path → value.
     """
 
     arms: tuple[str, ...]
@@ -36,6 +39,8 @@ class Rule:
     looks: tuple[int, ...]
     method: str = METHOD_VERSION
     tune: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    seeds: tuple[int, ...] = ()
+    values: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Rule:
@@ -54,7 +59,18 @@ def rule_of(record: SweepRecord) -> Rule:
         looks=looks if len(looks) > 1 else (),
         method=known_version(record.first_plan.get("method")),
         tune={path: values for path, dimension in record.tune.items() for values in dimension.values()},
+        seeds=_planned_seeds(record),
+        values={arm.name: dict(arm.values) for arm in record.arms},
     )
+
+
+def _planned_seeds(record: SweepRecord) -> tuple[int, ...]:
+    """The seeds of a sweep's plans: `--set study.seeds=…` may have raised or lowered their number."""
+    plans = (record.first_plan, *(change.plan for change in record.plan_changes), record.study)
+    counts = [plan.get("seeds") for plan in plans]
+    count = max((seeds for seeds in counts if isinstance(seeds, int)), default=0)
+    first = stored_first_seed(record.spec_text)
+    return () if first is None else tuple(range(first, first + min(count, MAX_SEEDS)))
 
 
 def attach_rules(runs: pd.DataFrame, rules: Mapping[str, Rule]) -> None:

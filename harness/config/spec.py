@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from harness.config.fields import arm_name, override, value_key
@@ -45,7 +46,7 @@ TOP_FIELDS: Final[Mapping[str, str]] = {
 
 KINDS: Final = ("uniform", "log_uniform", "int_uniform", "choice")
 # Distance between the seeds of two arms with equal values (an A/A sweep); more than any sweep has seeds.
-_COPY_STRIDE: Final = 1_000_000
+COPY_STRIDE: Final = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ class SweepSpec:
         All arms share their seeds, and so initial weights and the order of data, so that they can be compared in
         pairs. Equal arms would then be bit-equal, so the copies of an A/A sweep have seeds of their own.
         """
-        return self.run_config({**arm.values, **values, "train.seed": seed + _COPY_STRIDE * arm.copy})
+        return self.run_config({**arm.values, **values, "train.seed": seed + COPY_STRIDE * arm.copy})
 
     @property
     def baseline_arm(self) -> Arm:
@@ -200,7 +201,7 @@ class SweepSpec:
 
         With a range of seeds, all that may be used.
         """
-        first = self.base.train.seed + (1 if self.tune else 0)
+        first = first_seed(self.base.train.seed, self.tune)
         return tuple(range(first, first + self.looks[-1]))
 
     @property
@@ -302,6 +303,20 @@ def _dumped(plain: Any) -> str:
     stream = io.StringIO()
     yaml.dump(plain, stream)
     return stream.getvalue()
+
+
+def first_seed(train_seed: int, tune: Mapping[str, Any]) -> int:
+    """The first seed of the confirm runs: a search uses `train.seed` itself."""
+    return train_seed + (1 if tune else 0)
+
+
+def stored_first_seed(stored: str) -> int | None:
+    """`first_seed` of the resolved spec of a stored sweep; None if it cannot be read."""
+    try:
+        plain = YAML(typ="safe", pure=True).load(stored)
+        return first_seed(int(plain["train"]["seed"]), plain.get("tune") or {})
+    except (YAMLError, LookupError, TypeError, ValueError, AttributeError, RecursionError):
+        return None
 
 
 def _written_out(config: Config) -> dict[str, Any]:

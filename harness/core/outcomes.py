@@ -16,6 +16,7 @@ class Phase(StrEnum):
     EXPLORE = "explore"
     CONFIRM = "confirm"
     SUPERSEDED = "superseded"  # confirmed a configuration that is no longer its arm's best after more trials
+    UNPLANNED = "unplanned"  # stored as a confirm run that the plan did not ask for; given when runs are read
 
 
 class Retry(StrEnum):

@@ -13,6 +13,7 @@ from harness.console.cli import ArtifactsAt, Command, Tracking, fail, out
 from harness.console.tables import show_answer, show_table
 from harness.core.gc_pause import gc_paused_for_imports
 from harness.core.outcomes import Exit
+from harness.core.text import listed
 
 if TYPE_CHECKING:
     from harness.report import ReportFiles
@@ -68,10 +69,23 @@ def main(
     try:
         files = _watched(names, write, uri, sweep) if watch else write()
     except (TrackingError, OSError) as error:
-        fail(error)
+        fail("\n".join([str(error), *(_other_sweeps(names[0], uri) if len(names) == 1 and not sweep else [])]))
     show_answer(files.lines, files.answer, files.warnings)
+    for note in files.notes:
+        out.print(note, soft_wrap=True)
     for path in (files.html, files.markdown, files.folder):
         out.print(str(path), soft_wrap=True)
+
+
+def _other_sweeps(name: str, uri: str | None) -> list[str]:
+    """A line that names the other sweeps of a name whose last sweep cannot be reported; empty if there are none."""
+    from harness.tracking import TrackingError, sweep_ids
+
+    try:
+        others = sweep_ids(name, uri)[1:]
+    except TrackingError:
+        return []
+    return [f"{name} has other sweeps, too: --sweep RUN_ID reads {listed(others[:3])}"] if others else []
 
 
 def _watched(names: list[str], write: Callable[[], ReportFiles], uri: str | None, sweep: str | None) -> ReportFiles:

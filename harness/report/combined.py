@@ -24,6 +24,7 @@ from harness.report.tables.comparison import seeds_cells, verdict_cells
 from harness.report.tables.differences import same_everywhere
 from harness.report.tables.table import ARM, Cell, Column, Row, Table, formatted, table_with_runs, with_half_widths
 from harness.report.text.numbers import signed, significant
+from harness.report.text.provenance import several_sweeps
 from harness.report.write import ReportFiles, content_of, read_sweep, without_formulas, write_files
 from harness.tracking import TrackingError
 
@@ -131,6 +132,7 @@ def _write(contents: Sequence[Content], folder: Path) -> ReportFiles:
         lines=table.lines(),
         answer=" ".join(f"{content.record.name}: {content.answer.findings}" for content in contents),
         warnings=[f"{content.record.name}: {warning}" for content in contents for warning in content.serious_warnings],
+        notes=[note for content in contents for note in several_sweeps(content.record)],
     )
 
 

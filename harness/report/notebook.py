@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -13,12 +14,17 @@ from harness.analysis import comparison
 from harness.analysis.columns import constant, parameters
 from harness.analysis.comparison import verdict_runs
 from harness.analysis.plan import METHOD_VERSION
+from harness.analysis.planned import set_aside, unplanned_runs
 from harness.analysis.rule import attach_rules, attached_rule, rule_of
 from harness.core import metrics
 from harness.core.text import listed
 from harness.report.page.notebook_table import html_table
 from harness.report.tables.comparison import answer_table
 from harness.report.tables.runs import trials_table
+from harness.report.text.names import unplanned_named
+from harness.report.text.provenance import several_sweeps
+
+logger = logging.getLogger(__name__)
 
 
 class RunsFrame(pd.DataFrame):  # type: ignore[misc]
@@ -38,7 +44,14 @@ def load_runs(experiment: str, uri: str | None = None, sweep: str | None = None)
     rules = {}
     for parent in runs["sweep"].dropna().unique():
         with suppress(tracking.TrackingError):  # its description was never stored
-            rules[parent] = rule_of(tracking.load_sweep(experiment, uri, parent))
+            record = tracking.load_sweep(experiment, uri, sweep if sweep is None else parent)
+            rules[parent] = rule_of(record)
+            for note in several_sweeps(record):
+                logger.warning(note)
+    for parent, rule in rules.items():
+        if outside := unplanned_runs(runs[runs["sweep"] == parent], rule):
+            logger.warning(unplanned_named(runs, outside))
+            runs = RunsFrame(set_aside(runs, outside))
     attach_rules(runs, rules)
     return runs
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import pandas as pd
 
 from harness.analysis.evidence import Evidence, read_evidence
+from harness.analysis.planned import set_aside
 from harness.core import metrics
 from harness.core.files import write_text
 from harness.core.gc_pause import gc_paused
@@ -21,6 +22,7 @@ from harness.report.folder import check_folder, write_folder
 from harness.report.page.content import Content
 from harness.report.page.latex import latex_table
 from harness.report.page.render import render_html, render_markdown
+from harness.report.text.provenance import several_sweeps
 from harness.tracking import (
     TrackingError,
     load_frames,
@@ -51,6 +53,7 @@ class ReportFiles:
         lines: the comparison as a short table of strings, header first.
         answer: the comparison in words.
         warnings: those that may change the answer, each a sentence or two.
+        notes: which sweep of its name each one is, where there are several.
     """
 
     folder: Path
@@ -60,6 +63,7 @@ class ReportFiles:
     lines: list[list[str]]
     answer: str
     warnings: list[str]
+    notes: list[str]
 
 
 def write_report(
@@ -102,7 +106,8 @@ def read_sweep(experiment: str, uri: str | None = None, sweep: str | None = None
         raise TrackingError(f"the sweep {record.run_id} of {experiment!r} has no run with a loss yet, {why}")
     compares_context = "model.context_length" in record.compare
     positions = load_positions(experiment, uri, record.run_id) if compares_context else None
-    return read_evidence(record, runs, curves, positions), curves
+    evidence = read_evidence(record, runs, curves, positions)
+    return evidence, set_aside(curves, evidence.unplanned)
 
 
 @gc_paused()
@@ -140,6 +145,7 @@ def write_files(content: Content, curves: pd.DataFrame, folder: Path) -> ReportF
         lines=content.answer_table.lines(),
         answer=" ".join([str(content.answer), *_noise(content)]),
         warnings=content.serious_warnings,
+        notes=several_sweeps(content.record),
     )
 
 

@@ -175,7 +175,8 @@ class Scheduler:
     def _best_values(self, arm: Arm) -> Mapping[str, Any] | None:
         """The best values of an arm's finished search; None if no trial finished.
 
-        Earlier confirm runs of these values are counted, those of others (the best of fewer trials) are superseded.
+        Earlier confirm runs of these values are counted, those of others (the best of fewer trials) are superseded. Of
+        several with one seed, only the first was planned.
         """
         values: Mapping[str, Any] = {}
         if self.spec.tune:
@@ -186,12 +187,15 @@ class Scheduler:
                 return None
             values = best.values
         for run in self._confirmed[arm.name]:
-            config = self.spec.arm_config(arm, values, run.seed)
-            if run.digest == config.digest():
+            try:
+                config = self.spec.arm_config(arm, values, run.seed)
+            except ValueError:  # somebody added a run whose seed is none
+                continue
+            if run.digest != config.digest():
+                self.supersede(run.run_id)
+            elif run.seed in self.spec.seeds and not self._rounds.has(arm.name, run.seed):  # else it is not planned
                 found = (config, run.outcome, run.validation, run.run_id, run.initial_loss)
                 self._rounds.record(arm.name, run.seed, *found)
-            else:
-                self.supersede(run.run_id)
         return values
 
     def _announce_round(self, arms: Sequence[Arm]) -> None:

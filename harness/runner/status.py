@@ -98,7 +98,8 @@ def read_status(
     trials = read_studies(storage, spec, identity, left_trials.append)
     on_disk = unfinished_runs(folder, runs.append)
     confirms: dict[str, list[_Confirm]] = {}
-    for arm, outcome, value in confirm_outcomes(sweep.run_id, spec.objective.metric, tracking, runs.append):
+    measured = confirm_outcomes(sweep.run_id, spec.objective.metric, tracking, runs.append, spec.seeds)
+    for arm, outcome, value in measured:
         confirms.setdefault(arm, []).append((outcome, value))
     arms = [
         _arm_status(arm.name, spec, [*trials.get(arm.name, {}).values()], confirms.get(arm.name, ()), on_disk, alive)

@@ -168,6 +168,22 @@ def test_earlier_confirm_runs_count_if_they_have_the_best_values(tmp_path: Path,
     assert not superseded("an arm of another spec", Phase.CONFIRM)
 
 
+def test_confirm_runs_that_were_not_planned_do_not_count(tmp_path: Path) -> None:
+    *trials, _ = Sweep(tmp_path).search()
+    spec = Sweep(tmp_path).spec
+    best = next(task for task in trials if task.arm.name == OTHER and number(task) == 1)
+
+    def result(seed: int, loss: float) -> ConfirmResult:
+        digest = spec.arm_config(best.arm, best.values, seed).digest() if seed >= 0 else "none"
+        return ConfirmResult(OTHER, seed, digest, f"run {seed}", Outcome.COMPLETE, {VAL_LOSS: loss})
+
+    sweep = Sweep(tmp_path, confirmed=(result(3, 4.25), result(3, 1.0), result(50, 1.0), result(-1, 1.0)))
+    assert (3, OTHER) not in [(task.seed, task.arm.name) for task in sweep.rest()]
+    kept = sweep.scheduler._rounds._results
+    assert {key: one[VAL_LOSS] for key, one in kept.items()} == {(OTHER, 3): 4.25}
+    assert sweep.superseded == []
+
+
 def test_undecided_arms_get_more_seeds_once_nothing_runs(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, GOOD.replace("seeds: 3", "seeds: {min: 3, max: 6}"))
     *_, first = sweep.search()

@@ -100,6 +100,12 @@ def copied(runs: pd.DataFrame, rows: pd.Index, **changes: Any) -> pd.DataFrame:
     return pd.concat([copies, runs], ignore_index=True)
 
 
+def with_plan(record: SweepRecord) -> SweepRecord:
+    """The record with a spec that says from which seed on arms are confirmed; other plants have no known plan."""
+    tune = "tune: {train.learning_rate: {}}\n" if record.tune else ""
+    return replace(record, spec_text="train: {seed: 1}\n" + tune)
+
+
 def seed_of(runs: pd.DataFrame, row: Any) -> str:
     """A seed as sentences name it."""
     return f"seed {runs.loc[row, 'seed']}"
@@ -347,6 +353,38 @@ def an_arm_on_its_own_seeds(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     arm = other(record)
     runs.loc[confirm(runs, arm)[:2], ["seed", "train.seed"]] += 100
     return record, runs, (arm, "seeds 1, 2, 101 and 102", "4 pairs")
+
+
+@planted(WarningKind.UNPLANNED)
+def a_run_on_a_seed_that_was_not_planned(record: SweepRecord, runs: pd.DataFrame) -> Planted:
+    arm = other(record)
+    extra = {"seed": 40, "train.seed": 40, "val/loss": 0.9, "best_val_loss": 0.9}
+    found = (arm, "seed 40", "the plan does not have this seed")
+    return with_plan(record), copied(runs, confirm(runs, arm)[-1:], **extra), found
+
+
+@planted(WarningKind.UNPLANNED)
+def a_second_result_of_a_seed(record: SweepRecord, runs: pd.DataFrame) -> Planted:
+    arm = other(record)
+    later = copied(runs, confirm(runs, arm)[:1], **{"val/loss": 0.9, "best_val_loss": 0.9})
+    later["started"] = later["started"].where(later["val/loss"] != 0.9, later["started"].max() + timedelta(days=1))
+    return with_plan(record), later, (arm, "seed 1", "the seed has an earlier result")
+
+
+@planted(WarningKind.UNPLANNED, dimensions=1)
+def a_run_with_values_that_were_not_chosen(record: SweepRecord, runs: pd.DataFrame) -> Planted:
+    arm = other(record)
+    extra = {RATE: 1.23e-3, "val/loss": 0.9, "best_val_loss": 0.9}
+    found = (arm, "seed 2", "its tuned values are not the chosen ones")
+    return with_plan(record), copied(runs, confirm(runs, arm)[:1], **extra), found
+
+
+@planted(WarningKind.UNPLANNED)
+def a_run_with_the_settings_of_another_arm(record: SweepRecord, runs: pd.DataFrame) -> Planted:
+    arm = other(record)
+    extra = {"model.drop_rate": 0.77, "val/loss": 0.9, "best_val_loss": 0.9}
+    found = (arm, "seed 1", "its model.drop_rate is not that of the arm")
+    return with_plan(record), copied(runs, confirm(runs, arm)[:1], **extra), found
 
 
 @planted(WarningKind.UNPAIRED)

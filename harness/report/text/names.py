@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from harness.config.fields import short_name
-from harness.core.text import listed, noun
-from harness.report.text.numbers import setting
+from harness.core.text import listed, noun, plural, printable
+from harness.report.text.numbers import setting, short_id
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _SOME: Final = 4  # arms or pairs that a sentence names; the others are counted
 _CHARACTERS: Final = 180  # limit for the names in a sentence
@@ -34,6 +37,25 @@ def seed_numbers(seeds: Iterable[Any]) -> str:
     runs = [[seed for _, seed in group] for _, group in groupby(enumerate(known), lambda pair: pair[1] - pair[0])]
     parts = [[f"{run[0]} to {run[-1]}"] if len(run) > 2 else list(map(str, run)) for run in runs]
     return named([text for part in parts for text in part])
+
+
+def unplanned_named(runs: pd.DataFrame, unplanned: Mapping[str, str]) -> str:
+    """The sentence about confirm runs outside the plan.
+
+    Args:
+        runs: of the sweep.
+        unplanned: run id → why it is outside the plan.
+    """
+    rows = runs.loc[runs["run_id"].isin(list(unplanned)), ["run_id", "arm", "seed"]].itertuples(index=False)
+    found = [
+        f"{printable(str(arm))}, seed {seed}, run {short_id(run_id)} ({unplanned[run_id]})"
+        for run_id, arm, seed in rows
+    ]
+    are = "are outside the plan and are" if len(found) > 1 else "is outside the plan and is"
+    return (
+        f"{plural(len(found), 'confirm run')} {are} left out of the verdicts: {named(found)}. Find out who added "
+        f"{'them' if len(found) > 1 else 'it'} to the store; a run that nobody needs can be deleted in MLflow."
+    )
 
 
 def values_named(values: dict[str, Any]) -> str:

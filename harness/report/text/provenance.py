@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Final
 
 import pandas as pd
 
-from harness.core.text import plural
+from harness.core.text import listed, plural
 from harness.report.text.numbers import count, duration
 from harness.report.text.plan import plan_lines
 
 if TYPE_CHECKING:
     from harness.tracking import SweepRecord
 
+_SWEEPS_SHOWN: Final = 3  # other sweeps that a sentence names; the rest are counted
 _LOCAL: Final = "http://127.0.0.1:5000"  # default address of `mlflow ui`, the command that `ui_command` returns
 
 
@@ -105,3 +106,15 @@ def _search(record: SweepRecord) -> str:
     if not record.tune:
         return ""
     return f"sampler {study['sampler']}, pruner {study['pruner']}, {plural(study['trials'], 'trial')} per arm"
+
+
+def several_sweeps(record: SweepRecord) -> list[str]:
+    """A sentence that names the sweep and the others of its name; empty where it is the only one."""
+    if not record.others or record.opened is None:
+        return []
+    extra = len(record.others) - _SWEEPS_SHOWN
+    shown = [*record.others[:_SWEEPS_SHOWN], *([f"{extra} more"] if extra > 0 else [])]
+    return [
+        f"{record.name} has {len(record.others) + 1} sweeps: this is {record.run_id}, last started or resumed "
+        f"{record.opened:%Y-%m-%d %H:%M} UTC. --sweep RUN_ID reads another: {listed(shown)}."
+    ]

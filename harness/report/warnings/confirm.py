@@ -15,7 +15,7 @@ from harness.analysis.verdicts import Verdict
 from harness.core import metrics
 from harness.core.outcomes import Outcome
 from harness.core.text import listed, plural
-from harness.report.text.names import named, seed_numbers, seeds_named
+from harness.report.text.names import named, seed_numbers, seeds_named, unplanned_named
 from harness.report.text.numbers import count
 from harness.report.warnings.kinds import Detector, ReportWarning, WarningKind
 
@@ -222,6 +222,11 @@ def _short(sweep: Evidence) -> Iterator[ReportWarning]:
         )
 
 
+def _unplanned(sweep: Evidence) -> Iterator[ReportWarning]:
+    if sweep.unplanned:
+        yield ReportWarning(WarningKind.UNPLANNED, unplanned_named(sweep.runs, sweep.unplanned))
+
+
 def tokens_per_step(run: Mapping[Hashable, Any]) -> float:
     """Tokens per optimizer step of a run; 0 if unknown."""
     return _number(run, "train.batch_tokens") or _number(run, "train.batch_size") * _number(run, "model.context_length")
@@ -262,4 +267,5 @@ DETECTORS: Final[tuple[Detector, ...]] = (
     _unpaired,
     _off_look,
     _short,
+    _unplanned,
 )

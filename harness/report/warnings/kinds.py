@@ -46,6 +46,7 @@ class WarningKind(StrEnum):
     UNPAIRED = "arms were confirmed on different seeds"
     OFF_LOOK = "stopped between the planned looks"
     SHORT = "complete runs ended before their budget"
+    UNPLANNED = "runs are outside the plan"
 
     # The results.
     FEW_SEEDS = "too few seeds to detect differences that matter"

@@ -6,7 +6,7 @@ Each function asks MLflow only for the runs that it needs, in one paged search. 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from harness.core import metrics
@@ -31,7 +31,11 @@ _INTERRUPTED: Final = f"tags.`{schema.OUTCOME}` = '{Outcome.INTERRUPTED}'"
 
 @wrap_errors()
 def confirm_outcomes(
-    sweep: str, metric: str, uri: str | None = None, tell: Tell = lambda _: None
+    sweep: str,
+    metric: str,
+    uri: str | None = None,
+    tell: Tell = lambda _: None,
+    seeds: Collection[int] | None = None,
 ) -> list[tuple[str, str | None, float | None]]:
     """Arm, outcome (None while it runs) and last value of a metric of a sweep's confirm runs, oldest first.
 
@@ -40,6 +44,7 @@ def confirm_outcomes(
         metric: its name.
         uri: MLflow's tracking address; by default the one that sweeps use.
         tell: gets a sentence about each run of the sweep that cannot be read, whatever its phase.
+        seeds: of the runs that the sweep plans; None: of all its runs.
 
     Raises:
         TrackingError: no such store or run.
@@ -47,6 +52,8 @@ def confirm_outcomes(
     client = connect(configured_uri(uri))
     runs = readable_runs(trials_of(client, client.get_run(sweep).info.experiment_id, sweep), tell)
     runs = [run for run in runs if run.data.tags[schema.PHASE] == Phase.CONFIRM]
+    if seeds is not None:
+        runs = [run for run in runs if int(run.data.tags[schema.SEED]) in seeds]
     return [
         (run.data.tags[schema.ARM], run.data.tags.get(schema.OUTCOME), run.data.metrics.get(metric)) for run in runs
     ]

@@ -23,6 +23,7 @@ _PURPOSE: Final = {
     Phase.EXPLORE: "a trial of its arm's search",
     Phase.CONFIRM: "its arm's best configuration on a fresh seed; the verdict is computed from runs like this one",
     Phase.SUPERSEDED: "its arm's best configuration until a better one was found; no part of the verdict",
+    Phase.UNPLANNED: "a run that the plan of the sweep did not ask for; no part of the verdict",
 }
 
 
