@@ -376,5 +376,5 @@ def read_evidence(
     """The evidence of a sweep, from frames as the tracking readers return them."""
     runs = compact(runs)
     outside = unplanned_runs(runs, rule_of(record))
-    frames = (None if frame is None else set_aside(frame, outside) for frame in (curves, positions))
-    return Evidence(record, set_aside(runs, outside), *frames, unplanned=outside)
+    curves, positions = (None if frame is None else set_aside(frame, outside) for frame in (curves, positions))
+    return Evidence(record, set_aside(runs, outside), curves, positions, outside)
