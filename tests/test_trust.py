@@ -500,7 +500,7 @@ def test_runs_that_no_plan_asked_for_decide_nothing(finished: Home) -> None:
     table = finished.project / "reports" / "tiny" / "comparison.csv"
     before = table.read_text("utf-8"), compare(load_runs("tiny", finished.sandbox.uri))
     (parent,), _ = finished.sandbox.runs()
-    forged = [forge_run(finished, arm, seed, 0.5) for seed in (2, 50, 51, -1)]
+    forged = [forge_run(finished, arm, seed, 0.5) for seed in (2, 50, 51, 0)]
     forged.append(forge_run(finished, arm, 3, 0.5, **{"train.learning_rate": "0.0123"}))
     forged.append(forge_run(finished, arm, 3, 0.5, **{"model.drop_rate": "0.0"}))
     report = finished.run("tiny", module="harness.report")

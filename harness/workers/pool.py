@@ -21,7 +21,7 @@ from typing import Final
 
 from harness.core.environment import environment_defaults
 from harness.core.outcomes import Outcome
-from harness.core.paths import cache_folder
+from harness.data import cache_folder
 from harness.workers.messages import TERMINAL_SIGNALS, Event, Exiting, Finished, Heartbeat, Job, Stop
 
 # glibc returns every freed 100 MB tensor of logits to the kernel and faults it in again: 40 % of the CPU time of small
