@@ -14,6 +14,7 @@ import pytest
 
 from harness.core.metrics import SECONDS, TOKENS, VAL_LOSS
 from harness.core.outcomes import Outcome, Phase
+from harness.core.text import visible
 from harness.tracking import Tracker, load_curves, load_runs, load_samples
 from stored_runs import DATA, Store, ended, point, sweep_info, trial_info
 
@@ -164,7 +165,7 @@ def test_outcome_status_and_reason(store: Store, outcome: Outcome, reason: str, 
     files = [file.path for file in store.client.list_artifacts(run_id)]
     assert files == (["traceback.txt"] if "\n" in reason.strip() else [])
     if files:
-        assert Path(store.client.download_artifacts(run_id, files[0])).read_text("utf-8") == reason
+        assert Path(store.client.download_artifacts(run_id, files[0])).read_text("utf-8") == visible(reason)
     tracker.close_sweep(parent, outcome, reason)
     assert store.client.get_run(parent).info.status == status
 
