@@ -363,7 +363,7 @@ def a_run_on_a_seed_that_was_not_planned(record: SweepRecord, runs: pd.DataFrame
     return with_plan(record), copied(runs, confirm(runs, arm)[-1:], **extra), found
 
 
-@planted(WarningKind.UNPLANNED)
+@planted(WarningKind.UNPLANNED, WarningKind.NONDETERMINISTIC)
 def a_second_result_of_a_seed(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     arm = other(record)
     later = copied(runs, confirm(runs, arm)[:1], **{"val/loss": 0.9, "best_val_loss": 0.9})
