@@ -45,11 +45,13 @@ def _configured() -> Path:
 def refuse_shared(place: Path) -> None:
     """Raise CorpusError if a file or folder of the cache belongs to another user, or others can write to it."""
     if who := others_with_access(place):
-        mend = f"`chmod -R go-w {shlex.quote(str(place))}`" if "write" in who else "a folder of your own"
+        status = place.stat()
+        ours = status.st_uid == os.geteuid() and not status.st_mode & stat.S_ISVTX  # /tmp is meant to be shared
+        mend = f"`chmod -R go-w {shlex.quote(str(place))}`, or another folder, " if ours else "a folder of your own, "
         raise CorpusError(
             CACHE_VARIABLE,
-            f"found {str(place)!r} in the cache, which {who}; allowed: what only you can write to: {mend}, or another "
-            f"folder, named by {CACHE_VARIABLE}",
+            f"found {str(place)!r} in the cache, which {who}; allowed: what only you can write to: {mend}named by "
+            f"{CACHE_VARIABLE}",
         )
 
 

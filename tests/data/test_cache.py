@@ -59,3 +59,17 @@ def test_the_target_of_a_link_counts(tmp_path: Path) -> None:
     (tmp_path / "cache").symlink_to(tmp_path / "open")
     with pytest.raises(CorpusError, match="everybody can write to"):
         cache_folder(tmp_path / "cache")
+
+
+def test_the_sentence_says_what_to_do(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    with pytest.raises(CorpusError) as caught:
+        cache_folder(tmp_path)
+    assert str(caught.value) == (
+        f"found '{tmp_path}' in the cache, which everybody can write to; allowed: what only you can write to: "
+        f"`chmod -R go-w {tmp_path}`, or another folder, named by GPT_HARNESS_CACHE"
+    )
+    tmp_path.chmod(0o1777)  # as /tmp, whose rights are right
+    with pytest.raises(CorpusError, match="only you can write to: a folder of your own, named by GPT_HARNESS_CACHE"):
+        cache_folder(tmp_path)
+    tmp_path.chmod(0o700)
