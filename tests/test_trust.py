@@ -419,7 +419,7 @@ def test_a_trial_of_optuna_that_cannot_be_read(finished: Home) -> None:
 
 
 @given(found=st.lists(damages, min_size=1, max_size=4), data=st.data())
-@examples(2)
+@examples(2, shrink=False)
 def test_any_damage_ends_in_a_result_or_in_a_sentence(
     found: list[tuple[Any, ...]], data: st.DataObject, finished: Home, finished_project: Path
 ) -> None:

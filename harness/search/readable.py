@@ -92,12 +92,17 @@ def _values(trial: FrozenTrial, space: Mapping[str, BaseDistribution]) -> Iterat
     for name in (REASON, POINT):
         yield name, attributes.get(name), not isinstance(attributes.get(name, ""), str)
     values = trial.values or []
-    yield "value", values, len(values) > 1 or not all(map(math.isfinite, values))
+    yield "value", values, len(values) > 1 or not all(map(_is_finite, values))
     yield "value", values, state is TrialState.COMPLETE and not values
     curve = trial.intermediate_values
-    yield "curve", curve, not all(step >= 0 and math.isfinite(value) for step, value in curve.items())
+    yield "curve", curve, not all(_is_finite(step) and step >= 0 and _is_finite(value) for step, value in curve.items())
     if state in (TrialState.COMPLETE, TrialState.PRUNED) or curve:
         for path, dimension in space.items():
             yield path, trial.params.get(path), path not in trial.params or not holds(dimension, trial.params[path])
     for when in (trial.datetime_start, trial.datetime_complete):
         yield "time", when, isinstance(when, datetime) and when.year < _FIRST_YEAR
+
+
+def _is_finite(value: object) -> bool:
+    """Whether it is a finite number; SQLite keeps a text in a column of numbers."""
+    return isinstance(value, int | float) and math.isfinite(value)

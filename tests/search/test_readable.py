@@ -53,6 +53,8 @@ def test_what_the_harness_stores_can_be_read() -> None:
         ("run key", {"user_attrs": {"run_key": 3}}),
         ("reason", {"user_attrs": {"reason": {}}}),
         ("value", {"value": math.nan}),
+        ("value", {"value": "low"}),
+        ("curve", {"intermediate_values": {640: "low"}}),
         ("value", {"value": None, "values": [1.0, 2.0]}),
         ("value", {"value": None}),
         ("curve", {"intermediate_values": {640: math.inf}}),
