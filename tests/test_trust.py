@@ -411,11 +411,15 @@ def test_a_trial_of_optuna_that_cannot_be_read(finished: Home) -> None:
     assert "2 trials are left out: found " in ends_well(finished.run("tiny.yaml", "--status"))
     done = finished.run("tiny.yaml", "--plain")
     assert "2 trials are left out: found " in ends_well(done) and done.returncode == 0
-    with database(file) as connection:
-        connection.execute("update trial_user_attributes set value_json = '[' where trial_id = 3")
-    for arguments in (("tiny.yaml", "--status"), ("tiny.yaml",)):
-        done = finished.run(*arguments)
-        assert done.returncode == 1 and "the storage holds a value that cannot be read" in ends_well(done)
+    for statement in (
+        "update trial_values set value = null where trial_id = 3",
+        "update trial_user_attributes set value_json = '[' where trial_id = 4",
+    ):
+        with database(file) as connection:
+            connection.execute(statement)
+        for arguments in (("tiny.yaml", "--status"), ("tiny.yaml",)):
+            done = finished.run(*arguments)
+            assert done.returncode == 1 and "the storage holds a value that cannot be read" in ends_well(done)
 
 
 @given(found=st.lists(damages, min_size=1, max_size=4), data=st.data())

@@ -29,6 +29,9 @@ REASON: Final = "reason"
 POINT: Final = "point"  # how a sampler that learns chose the point: RANDOM or MODELLED
 
 _KEY: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")  # it becomes the name of a folder
+# What Optuna raises for a value of another type or range; assertions hold for columns that it fills together.
+_NO_TYPE: Final = (ValueError, TypeError, LookupError, AttributeError)
+_UNDECODABLE: Final = (*_NO_TYPE, ArithmeticError, RecursionError, AssertionError)
 _FIRST_YEAR: Final = 1971
 _SLACK: Final = 1e-9  # samplers may round a value to just outside its range
 
@@ -48,7 +51,7 @@ def decoding(what: str) -> Iterator[None]:
         yield
     except StorageError:
         raise
-    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
+    except _UNDECODABLE as error:
         why = printable(f"{type(error).__name__}: {str(error)[:200]}")
         raise StorageError(
             f"Optuna: {what} failed, because the storage holds a value that cannot be read ({why}); "

@@ -25,6 +25,7 @@ from harness.core.links import NotRegularError, read_regular, refuse_irregular
 from harness.core.paths import ARTIFACTS_VARIABLE, STORES
 from harness.core.secrets import without_secrets
 from harness.core.text import printable
+from harness.tracking.checksums import named
 from harness.tracking.errors import RefusedFile, TrackingError
 from harness.tracking.places import artifacts_beside, folder_at, is_folder, local_folder, missing_folder
 from harness.tracking.server_errors import Failure
@@ -123,7 +124,7 @@ def _refused(path: Path) -> Iterator[None]:
 
 
 def _named(run: Run) -> str:
-    return printable(f"the run {run.info.run_id} ({run.info.run_name})")
+    return f"the run {named(run)}"
 
 
 def _own_folder(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from harness.core.secrets import shell_address
+from harness.tracking.checksums import named
 from harness.tracking.queries import search_runs
 from harness.tracking.store import TrackingError
 
@@ -49,7 +50,7 @@ def refuse_deleted_run(client: MlflowClient, experiments: list[str], condition: 
         return
     run = found[0]
     refuse_deleted(client.get_experiment(run.info.experiment_id), uri)
-    what = f"the run {run.info.run_id} ({run.info.run_name}) was deleted and is in MLflow's trash"
+    what = f"the run {named(run)} was deleted and is in MLflow's trash"
     raise TrackingError(f"{what}; to restore it: {_restore(uri, 'runs')} --run-id {run.info.run_id}")
 
 

@@ -18,6 +18,7 @@ from harness.core.secrets import without_secrets
 from harness.core.text import printable
 from harness.tracking import schema
 from harness.tracking.artifacts import damaged, read_bytes, read_list, read_patch, stored_plans
+from harness.tracking.checksums import named
 from harness.tracking.locations import check_file, run_folder
 from harness.tracking.models import MODEL_FILES, download_folder, model_folder
 from harness.tracking.places import missing_folder
@@ -239,7 +240,7 @@ def checkpoint_folder(run: str, uri: str | None = None) -> Path:
     if local is None and client.list_artifacts(one.info.run_id, schema.CHECKPOINT_FOLDER):
         here = str(download_folder(one.info.run_id))
         return Path(client.download_artifacts(one.info.run_id, schema.CHECKPOINT_FOLDER, here))
-    what = f"found no checkpoint in the run {one.info.run_id} ({one.info.run_name})"
+    what = f"found no checkpoint in the run {named(one)}"
     raise TrackingError(_with_advice(client, one, what))
 
 
