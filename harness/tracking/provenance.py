@@ -99,7 +99,7 @@ def _git(folder: Path | None, *arguments: str) -> bytes | None:
     """Output of a git command, at most a little more than `PATCH_LIMIT` bytes; None if it fails."""
     # Without optional locks it does not disturb a git command that the user runs at the same moment.
     environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
-    command = ["git", *arguments]
+    command = ["git", "-c", "core.fsmonitor=false", *arguments]  # else a command that the repository names would run
     try:
         process = subprocess.Popen(
             command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL

@@ -92,3 +92,14 @@ def test_a_process_is_identified_by_more_than_its_pid() -> None:
         child.communicate(b"\n")
     assert not provenance.is_running(name)
     assert not provenance.is_running("") and not provenance.is_running("a:b:c")
+
+
+def test_no_command_of_a_repository_is_run(tmp_path: Path) -> None:
+    folder = tmp_path / "code"
+    make_repository(folder)
+    marker = tmp_path / "ran"
+    subprocess.run(["git", "config", "core.fsmonitor", f"touch {marker}; false"], cwd=folder, check=True)
+    assert provenance.code_version(folder).dirty is False
+    assert not marker.exists()
+    subprocess.run(["git", "diff", "HEAD"], cwd=folder, check=True)
+    assert marker.exists()  # the attempt works
