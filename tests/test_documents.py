@@ -261,6 +261,16 @@ def test_every_fault_names_its_test() -> None:
             assert re.search(rf"^def {found[2]}\(", source, re.MULTILINE), found[0]
 
 
+def test_every_row_of_the_threat_model_names_its_tests() -> None:
+    text = TEXTS["mlruns/README.md"]
+    rows = text[text.index("| who can write it |") :].splitlines()[2:]
+    there = set(re.findall(r"^def (test_\w+)\(", (ROOT / "tests" / "test_trust.py").read_text("utf-8"), re.MULTILINE))
+    for row in rows:
+        named = re.findall(r"`(test_\w+)`", row.split("|")[-2])
+        assert len(row.split("|")) == 7 and named and set(named) <= there, row
+    assert len(rows) > 8
+
+
 @pytest.mark.parametrize("name", TEXTS)
 def test_python_code_compiles_and_its_imports_are_there(name: str) -> None:
     for code in blocks(TEXTS[name], "python"):
