@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 import sys
 from collections.abc import Iterator
 
@@ -17,6 +18,7 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # `nohup pytest` ignores it, and every process of a test would, too
     torch = sys.modules.get("torch")  # not imported for tests that need none: it takes seconds
     if torch is not None:
         torch.set_num_threads(1)  # some gradients depend on the number of threads

@@ -24,6 +24,7 @@ from harness.report.page.latex import latex_table
 from harness.report.page.render import render_html, render_markdown
 from harness.report.text.provenance import several_sweeps
 from harness.tracking import (
+    NothingToReport,
     TrackingError,
     load_frames,
     load_passage,
@@ -103,7 +104,7 @@ def read_sweep(experiment: str, uri: str | None = None, sweep: str | None = None
     runs = in_order(runs, record)
     if runs.empty or metrics.VAL_LOSS not in runs:
         why = "; ".join(record.left_out) or "so there is nothing to report"
-        raise TrackingError(f"the sweep {record.run_id} of {experiment!r} has no run with a loss yet, {why}")
+        raise NothingToReport(f"the sweep {record.run_id} of {experiment!r} has no run with a loss yet, {why}")
     compares_context = "model.context_length" in record.compare
     positions = load_positions(experiment, uri, record.run_id) if compares_context else None
     evidence = read_evidence(record, runs, curves, positions)

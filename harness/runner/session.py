@@ -47,8 +47,8 @@ from harness.search.readable import StorageError
 from harness.search.storage import explained, open_storage
 from harness.search.study import ArmStudy
 from harness.tracking import (
+    NothingToReport,
     Outbox,
-    ServerError,
     SweepBusy,
     Tracker,
     TrackingError,
@@ -328,11 +328,11 @@ def _report(spec: SweepSpec, tracker: Tracker, parent: str, options: Options) ->
 
     try:
         files = write_report(spec.name, options.tracking, options.reports, parent)
-    except ServerError as error:
-        return [f"the results are stored, but the report cannot be written: {error}"]
-    except TrackingError as error:  # the sweep was stopped before its first run
+    except NothingToReport as error:  # the sweep was stopped before its first run
         out.print(str(error), soft_wrap=True)
         return []
+    except TrackingError as error:
+        return [f"the results are stored, but the report cannot be written: {error}"]
     out.print()
     show_answer(files.lines, files.answer, files.warnings)
     out.print(f"report:     {files.html}", soft_wrap=True)

@@ -37,6 +37,7 @@ from harness.tracking.records import (
     TrialRecord,
 )
 from harness.tracking.store import (
+    NothingToReport,
     ServerError,
     SweepBusy,
     TrackingError,
@@ -53,6 +54,7 @@ __all__ = [
     "Activity",
     "ArmInfo",
     "ConfirmResult",
+    "NothingToReport",
     "Outbox",
     "PlanChange",
     "RunDetails",

@@ -9,6 +9,10 @@ class TrackingError(ValueError):
     """The store cannot be used, or does not have what was asked for; the message names what is allowed."""
 
 
+class NothingToReport(TrackingError):
+    """A sweep has no run with a loss yet."""
+
+
 class SweepBusy(TrackingError):
     """Another process runs this sweep, or writes to this store."""
 

@@ -16,7 +16,8 @@ from harness.core.environment import environment_defaults
 from harness.core.paths import DEFAULT_URI, STORES, configured_uri, sqlite_file, sqlite_uri
 from harness.core.secrets import shell_address, without_login, without_secrets
 from harness.core.waiting import wait_for_locks
-from harness.tracking.errors import RefusedFile as RefusedFile  # so that others may import them from here
+from harness.tracking.errors import NothingToReport as NothingToReport  # so that others may import them from here
+from harness.tracking.errors import RefusedFile as RefusedFile
 from harness.tracking.errors import ServerError as ServerError
 from harness.tracking.errors import SweepBusy as SweepBusy
 from harness.tracking.errors import TrackingError as TrackingError

@@ -97,7 +97,7 @@ class _Token(BaseModel):
 
 def check_sweep(plain: Mapping[str, Any]) -> None:
     """Raise a `DamagedError` if a sweep's description has another content than `SweepInfo`."""
-    _check(_Sweep, plain)
+    _check(_Sweep, {**plain, "data": _as_text(plain.get("data"))})
     check_plan(plain.get("plan", {}))
     names = [arm["name"] for arm in plain["arms"]]
     if len(set(names)) < len(names) or plain["baseline"] not in names or plain["study"]["sampler"] not in SAMPLERS:
@@ -135,7 +135,7 @@ def check_positions(plain: object) -> None:
 def is_data(plain: object) -> bool:
     """Whether these are the facts about a corpus that runs record."""
     try:
-        _check(_Data, plain)
+        _check(_Data, _as_text(plain))
     except DamagedError:
         return False
     return True
@@ -151,6 +151,11 @@ def _is_dimension(plain: Mapping[str, list[Any]]) -> bool:
         return kind == "choice" and bool(values)
     numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
     return len(numbers) == len(values) == 2 and numbers[0] < numbers[1] and (kind != "log_uniform" or numbers[0] > 0)
+
+
+def _as_text(data: object) -> object:
+    """The facts about a corpus with `?` in names of files for bytes that are no text in the locale."""
+    return json.loads(json.dumps(data, ensure_ascii=False).encode("utf-8", "replace"))
 
 
 @cache

@@ -53,6 +53,7 @@ def changed(path: str, value: object) -> dict[str, Any]:
 def test_what_the_harness_stores_is_accepted() -> None:
     stored_json.check_sweep(SWEEP)
     stored_json.check_sweep({name: part for name, part in SWEEP.items() if name != "plan"})
+    stored_json.check_sweep(changed("data/source", "1 file: Gr\udcc3.txt"))  # a name that is no text in its locale
     stored_json.check_plan({})
     assert stored_json.is_data(DATA)
 
