@@ -80,3 +80,11 @@ def noun(number_of: float, word: str) -> str:
 def plural(number_of: int, word: str) -> str:
     """`1 run`, `3 runs`."""
     return f"{number_of} {noun(number_of, word)}"
+
+
+_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+def is_key(text: object) -> bool:
+    """Whether this is the key of a run, which is also the name of its folder."""
+    return isinstance(text, str) and _KEY.fullmatch(text) is not None

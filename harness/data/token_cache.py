@@ -115,7 +115,7 @@ def _read(folder: Path, corpus: Corpus, config: DataConfig, compare: bool) -> Ca
     files = {name: folder / f"{name}.npy" for name in names}
     for place in (folder.parent, folder, *files.values()):
         refuse_shared(place)
-    if not (folder / _META).is_file():  # written last: without it the folder is new or being built
+    if not (folder / _META).is_file():  # written last: the folder is new, or another process fills it
         return None
     try:
         content = _metadata(folder / _META)

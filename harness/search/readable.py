@@ -7,7 +7,6 @@ counted; a storage that Optuna itself cannot decode is a `StorageError` of one s
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -17,7 +16,7 @@ from optuna.distributions import BaseDistribution, FloatDistribution, IntDistrib
 from optuna.trial import FrozenTrial, TrialState
 
 from harness.core.outcomes import Outcome
-from harness.core.text import printable, shown
+from harness.core.text import is_key, printable, shown
 
 # User attributes of studies and trials, in addition to Optuna's own values and intermediate values.
 IDENTITY: Final = "identity"
@@ -28,7 +27,6 @@ RUN_ID: Final = "mlflow_run_id"
 REASON: Final = "reason"
 POINT: Final = "point"  # how a sampler that learns chose the point: RANDOM or MODELLED
 
-_KEY: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")  # it becomes the name of a folder
 # What Optuna raises for a value of another type or range; assertions hold for columns that it fills together.
 _NO_TYPE: Final = (ValueError, TypeError, LookupError, AttributeError)
 _UNDECODABLE: Final = (*_NO_TYPE, ArithmeticError, RecursionError, AssertionError)
@@ -91,7 +89,7 @@ def _values(trial: FrozenTrial, space: Mapping[str, BaseDistribution]) -> Iterat
     attributes, state = trial.user_attrs, trial.state
     outcome, key = attributes.get(OUTCOME), attributes.get(RUN_KEY)
     yield "outcome", outcome, outcome is not None and outcome not in [str(one) for one in Outcome]
-    yield "run key", key, key is not None and not (isinstance(key, str) and _KEY.fullmatch(key))
+    yield "run key", key, key is not None and not is_key(key)
     for name in (REASON, POINT):
         yield name, attributes.get(name), not isinstance(attributes.get(name, ""), str)
     values = trial.values or []

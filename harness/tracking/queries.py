@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Experiment, Metric, Run
 
 _PAGE_SIZE: Final = 1000  # runs or experiments per request
-_FAST_CLOCK: Final = 5 * 60 * 1000  # milliseconds by which the clock of another machine may be fast
+_FAST_CLOCK: Final = 5 * 60 * 1000  # milliseconds by which the clock of another machine may be ahead
 
 
 def sweeps_of(client: MlflowClient, experiment_id: str, tell: Tell = lambda _: None) -> list[Run]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from harness.core import metrics
 from harness.core.bounded_json import MAX_WHOLE
 from harness.core.outcomes import Outcome, Phase
-from harness.core.text import plural, printable, shown
+from harness.core.text import is_key, plural, printable, shown
 from harness.tracking import schema
 from harness.tracking.checksums import altered, named
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 Tell = Callable[[str], object]  # gets a sentence about each run that is left out
 
 REPAIR: Final = "set it back in MLflow, or delete this run there"
-_KEY: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")  # it becomes the name of a folder
 _MAX_SEED: Final = 2**62
 MAX_TIME: Final = 253_402_300_799_999  # the end of the year 9999, in milliseconds since 1970
 _SENTENCES_SHOWN: Final = 5
@@ -74,11 +73,6 @@ def wrong_point(run: Run, metric: str, step: int, value: float) -> str:
 def may_be_wrong(steps: npt.NDArray[np.int64], values: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
     """A mask of the points for which `wrong_point` may have a sentence; it is fast for millions of them."""
     return ~((values >= 0) & (values <= _MOST) & (steps >= 0))
-
-
-def is_key(text: object) -> bool:
-    """Whether this is the key of a run, which is also the name of its folder."""
-    return isinstance(text, str) and _KEY.fullmatch(text) is not None
 
 
 def whole(text: object, high: int = MAX_WHOLE) -> int | None:

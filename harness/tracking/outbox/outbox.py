@@ -24,12 +24,13 @@ from harness.core.files import remove_folder
 from harness.core.metrics import Point
 from harness.core.outcomes import Outcome
 from harness.core.secrets import without_secrets
+from harness.core.text import is_key
 from harness.tracking import schema
 from harness.tracking.outbox import journal
 from harness.tracking.outbox.journal import Entry, Journal
 from harness.tracking.outbox.sending_time import SendingTime
 from harness.tracking.outbox.unfinished import UnfinishedRun, points_of, unfinished_runs
-from harness.tracking.readable import Tell, is_key
+from harness.tracking.readable import Tell
 from harness.tracking.records import TrialInfo
 from harness.tracking.writing.sweeps import NOT_CLOSED
 from harness.tracking.writing.tracker import Tracker

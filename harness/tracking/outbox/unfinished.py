@@ -13,11 +13,11 @@ from harness.core.bounded_json import MAX_WHOLE
 from harness.core.links import irregular_in
 from harness.core.metrics import Point
 from harness.core.outcomes import Outcome
-from harness.core.text import printable
+from harness.core.text import is_key, printable
 from harness.tracking import schema
 from harness.tracking.outbox import journal
 from harness.tracking.outbox.journal import Entry, Journal
-from harness.tracking.readable import Tell, is_key
+from harness.tracking.readable import Tell
 from harness.tracking.records import TrialInfo
 from harness.tracking.store import TrackingError
 from harness.tracking.stored_json import is_data

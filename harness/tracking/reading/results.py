@@ -1,7 +1,7 @@
 """What a resumed sweep reads back of its own runs: results, interrupted runs, trials of its searches.
 
-Each function asks MLflow only for the runs that it needs, in one paged search. A run that cannot be read is left out;
-`tell` gets a sentence about it.
+Each function asks MLflow only for the runs that it needs, with one paginated search. A run that cannot be read is left
+out; `tell` gets a sentence about it.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Final
 from harness.core import metrics
 from harness.core.outcomes import Outcome, Phase
 from harness.core.paths import configured_uri
+from harness.core.text import is_key
 from harness.tracking import schema
 from harness.tracking.queries import trials_of
-from harness.tracking.readable import Tell, is_key, readable_runs, whole, why_left_out
+from harness.tracking.readable import Tell, readable_runs, whole, why_left_out
 from harness.tracking.reading.frames import values_by_run
 from harness.tracking.reading.histories import read_points, read_readable_points
 from harness.tracking.records import ConfirmResult, TrialRecord

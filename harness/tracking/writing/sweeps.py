@@ -51,7 +51,7 @@ class SweepWriter:
         self._experiment, self._runs = experiment, runs
         self._infos: dict[str, SweepInfo] = {}  # by parent run
         self._starts: dict[str, int] = {}  # by parent run, in milliseconds since 1970
-        self._opened: dict[str, str] = {}  # by parent run: the tag `OPENED` that this process stored
+        self._opened: dict[str, str] = {}  # parent run id → the value of the tag `OPENED` that this process set
         self.earlier_sweep = ""
         self.left_out: list[str] = []
 
@@ -168,14 +168,12 @@ class SweepWriter:
     def _find(self, identity: str) -> Run | None:
         """The parent run of an identity. Other sweeps whose process has died are closed as interrupted."""
         runs = sweeps_of(self._experiment.client, self._experiment.id, self.left_out.append)
-        for run in runs:
-            other = run.data.tags.get(schema.IDENTITY) != identity
-            if other and run.info.status == "RUNNING" and owner_of(run) is None:
-                self._close_abandoned_sweep(run)
         known = sweep_of(runs, identity)
         for run in runs:
-            same = run.data.tags.get(schema.IDENTITY) == identity
-            if same and known is not None and run.info.run_id != known.info.run_id:
+            if run.data.tags.get(schema.IDENTITY) != identity:
+                if run.info.status == "RUNNING" and owner_of(run) is None:
+                    self._close_abandoned_sweep(run)
+            elif known is not None and run is not known:
                 logger.warning(
                     f"found two sweeps of this spec, data and code in MLflow: {known.info.run_id}, which is resumed "
                     f"because it began first, and {run.info.run_id}, which is left as it is"

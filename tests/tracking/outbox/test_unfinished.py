@@ -26,7 +26,7 @@ INFO = {**schema.describe_trial(trial_info()), "data": DATA}
 
 
 def read(folder: Path, *entries: tuple[str, Any], key: str = "0a1b") -> tuple[int, list[str]]:
-    """How many runs are read from a folder with one journal, and what is told."""
+    """The number of runs that are read from a folder with one journal, and the sentences about what is left out."""
     journal = Journal(folder / key)
     for kind, content in entries:
         journal.append(kind, content)
