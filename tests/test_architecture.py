@@ -37,7 +37,7 @@ COMMANDS = {"harness.data.__main__", "harness.report.__main__"}
 
 # Outside libraries and the only places in which they may be imported.
 HOMES: Mapping[str, set[str]] = {
-    "torch": {"core.files", "data", "model", "training", "workers.process", "cost.probe"},
+    "torch": {"core.files", "data", "model", "training", "workers.job", "cost.probe"},
     "numpy": {"analysis", "core.rng", "cost", "data", "model", "report", "search.cma_es", "tracking"},
     "safetensors": {"model", "training"},
     "tiktoken": {"data"},
@@ -160,7 +160,7 @@ def test_every_outside_library_is_a_declared_dependency() -> None:
         ("data", {"torch", "optuna", "mlflow", "pandas", "matplotlib"}),
         ("search.study", {"torch", "mlflow", "matplotlib"}),
         ("cost.estimate", {"torch", "optuna", "mlflow", "matplotlib", "pandas"}),
-        ("workers.pool", {"torch", "optuna", "mlflow", "matplotlib"}),
+        ("workers.local_pool", {"torch", "optuna", "mlflow", "matplotlib"}),
         ("tracking", {"torch", "optuna", "mlflow", "matplotlib"}),
         ("report", {"torch", "optuna", "mlflow", "matplotlib", "pandas"}),
     ],

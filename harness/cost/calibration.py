@@ -27,7 +27,7 @@ from harness.core.hardware import count_gpus, processor_name
 from harness.core.links import read_bounded
 from harness.data import cache_folder
 from harness.data.cache import make_private
-from harness.workers.pool import worker_environment
+from harness.workers.environment import worker_environment
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

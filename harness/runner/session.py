@@ -60,7 +60,7 @@ from harness.tracking import (
 from harness.tracking.outbox.sending_time import SendingTime
 from harness.tracking.records import SweepInfo
 from harness.tracking.schema import CURVE_FILE, summary
-from harness.workers.pool import LocalPool
+from harness.workers.local_pool import LocalPool
 from harness.workers.protocol import WorkerPool
 
 if TYPE_CHECKING:

@@ -351,8 +351,8 @@ def growth(quick: bool) -> Figure:
     """
     from ours import config
 
+    from harness.workers.local_pool import LocalPool
     from harness.workers.messages import Finished, Job, Progress
-    from harness.workers.pool import LocalPool
 
     trials = 12 if quick else 100
     some, warm = trials // 5, trials // 10

@@ -47,7 +47,7 @@ from table import OURS, PEERS, PRUNED, read, show  # noqa: E402
 from workload import CORPORA, SHAPES, SWEEPS  # noqa: E402
 
 from harness.core.hardware import count_gpus, processor_name  # noqa: E402
-from harness.workers.pool import WORKER_ENVIRONMENT  # noqa: E402
+from harness.workers.environment import WORKER_ENVIRONMENT  # noqa: E402
 
 PARTS = ("throughput", "sweep", "micro", "gpu")
 # `ours-sampled`: like `ours-pruned`, but evaluates a fixed sample of the validation split, twice as often. Trials that

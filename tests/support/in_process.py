@@ -24,8 +24,8 @@ from typer.testing import CliRunner
 
 import harness.runner.session as session
 from harness.report.figures import registry
+from harness.workers.local_pool import LocalPool
 from harness.workers.messages import Job
-from harness.workers.pool import LocalPool
 from sandbox import Sandbox
 
 _pools: list[SharedPool] = []

@@ -28,7 +28,7 @@ from harness.training.devices import (
     resolve_precision,
     set_matmul_precision,
 )
-from harness.workers.pool import WORKER_ENVIRONMENT
+from harness.workers.environment import WORKER_ENVIRONMENT
 from helpers import small_config
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)

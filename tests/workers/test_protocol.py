@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from harness.core.outcomes import Outcome
+from harness.workers.local_pool import LocalPool
 from harness.workers.messages import Finished, Job, Progress
-from harness.workers.pool import LocalPool
 from harness.workers.protocol import WorkerPool
 from jobs import LONG, config, finished, first_point, numbers, resumable, started, steps, until_finished, until_step
 

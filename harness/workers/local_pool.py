@@ -2,7 +2,7 @@
 
 A worker imports torch once, trains one job at a time and talks only to its parent, over one pipe. The parent never
 blocks on a worker. A worker exits when its parent dies; the parent kills a worker that makes no progress. The code
-inside the process is in `harness.workers.process`. Importing this module imports no torch.
+inside the process is in `harness.workers.local_worker`. Importing this module imports no torch.
 """
 
 from __future__ import annotations
@@ -21,30 +21,12 @@ from typing import Final
 
 from harness.core.environment import environment_defaults
 from harness.core.outcomes import Outcome
-from harness.data import cache_folder
+from harness.workers.environment import worker_environment
 from harness.workers.messages import TERMINAL_SIGNALS, Event, Exiting, Finished, Heartbeat, Job, Stop
 
-# glibc returns every freed 100 MB tensor of logits to the kernel and faults it in again: 40 % of the CPU time of small
-# models. With these settings the losses are bitwise equal and training is 2.4 times faster. glibc reads them when a
-# process starts, so they are set for the workers. Other C libraries ignore them.
-WORKER_ENVIRONMENT = {
-    "MALLOC_MMAP_THRESHOLD_": "4294967296",
-    "MALLOC_TRIM_THRESHOLD_": "4294967296",
-    "THP_MEM_ALLOC_ENABLE": "1",
-}
-COMPILER_CACHE: Final = "TORCHINDUCTOR_CACHE_DIR"
 _STARTUP_SECONDS: Final = 120.0  # minimum patience with a new worker, which imports torch and opens its data
 _SUSPENDED_SECONDS: Final = 5.0  # a longer gap between two checks means that this process was suspended
 _EXIT_SECONDS: Final = 5.0  # wait for a process whose pipe is closed
-
-
-def worker_environment(threads: int) -> dict[str, str]:
-    """The variables that a worker gets where they are not set.
-
-    torch's compiler loads pickles from its cache, which is by default in the temporary folder that all users share.
-    """
-    own = {"OMP_NUM_THREADS": str(threads), COMPILER_CACHE: str(cache_folder() / "torchinductor")}
-    return {**WORKER_ENVIRONMENT, **own}
 
 
 @dataclass
@@ -142,7 +124,7 @@ class LocalPool:
         return None
 
     def _start_worker(self) -> _Worker:
-        from harness.workers.process import run_worker  # not needed for the environment alone
+        from harness.workers.local_worker import run_worker  # not needed for the environment alone
 
         index = next(i for i in range(self.size) if i not in self._workers)
         ours, theirs = self._context.Pipe()

@@ -18,9 +18,10 @@ import pytest
 from harness.config.run import RunConfig
 from harness.core import metrics
 from harness.core.outcomes import Outcome
+from harness.workers.environment import COMPILER_CACHE, worker_environment
+from harness.workers.local_pool import LocalPool
+from harness.workers.local_worker import _PipeChannel
 from harness.workers.messages import Event, Finished, Heartbeat, Job, Progress
-from harness.workers.pool import COMPILER_CACHE, LocalPool, worker_environment
-from harness.workers.process import _Control
 from jobs import (
     LONG,
     config,
@@ -125,13 +126,13 @@ def test_the_reason_names_the_signal_that_ended_a_worker() -> None:
 
 
 def test_asking_whether_to_stop_sends_a_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.workers.process.signal.signal", lambda *_: None)
+    monkeypatch.setattr("harness.workers.local_worker.signal.signal", lambda *_: None)
     ours, theirs = multiprocessing.Pipe()
-    control = _Control(theirs)
-    assert not control.should_stop()
+    channel = _PipeChannel(theirs)
+    assert not channel.should_stop()
     assert not ours.poll()  # not yet due
-    monkeypatch.setattr("harness.workers.process._HEARTBEAT_SECONDS", -1.0)
-    assert not control.should_stop()
+    monkeypatch.setattr("harness.workers.local_worker._HEARTBEAT_SECONDS", -1.0)
+    assert not channel.should_stop()
     assert ours.recv() == Heartbeat()
 
 
@@ -233,7 +234,7 @@ def test_workers_exit_when_their_parent_dies_and_save_the_state(tmp_path: Path) 
         f"sys.path[:0] = [{str(SUPPORT)!r}]\n"
         "from jobs import LONG, config, until_step\n"
         "from harness.workers.messages import Job\n"
-        "from harness.workers.pool import LocalPool\n"
+        "from harness.workers.local_pool import LocalPool\n"
         "if __name__ == '__main__':\n"
         "    pool = LocalPool(1)\n"
         f"    pool.submit(Job(1, config(**LONG), state=Path({str(tmp_path / 'state')!r})))\n"

@@ -1,0 +1,86 @@
+"""A worker process of a local pool: receives jobs over a pipe and sends their events back.
+
+After SIGTERM, which clusters send before they take a machine back, the worker finishes the current step, saves the
+state, reports it and exits. How a job is trained is in `harness.workers.job`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from multiprocessing.connection import Connection
+
+from harness.workers.job import Cache, ParentDied, import_trainer, train_job
+from harness.workers.messages import TERMINAL_SIGNALS, Exiting, Heartbeat, Job, Progress, Started, Stop
+
+_HEARTBEAT_SECONDS = 1.0  # between two heartbeats
+_PIPE_CLOSED = (EOFError, BrokenPipeError, ConnectionResetError)
+
+
+def run_worker(connection: Connection, index: int, threads: int) -> None:
+    """The main function of a worker process: trains job after job until the parent dies or SIGTERM arrives.
+
+    Args:
+        connection: to the parent: receives `Job` and `Stop`, sends events, `Heartbeat` and `Exiting`.
+        index: of the worker, which is also the index of its GPU.
+        threads: CPU threads.
+    """
+    for number in TERMINAL_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, TERMINAL_SIGNALS)  # the pool has blocked them for the start
+    channel = _PipeChannel(connection)
+    import_trainer(threads)
+    cache = Cache()
+    with contextlib.suppress(ParentDied, *_PIPE_CLOSED):
+        while not channel.terminated:
+            message = connection.recv()
+            if isinstance(message, Job):
+                channel.job = message
+                finished = train_job(message, channel, index, cache)
+                if channel.terminated:
+                    connection.send(Exiting())
+                connection.send(finished)
+                channel.job = None
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # the terminal is gone
+            stream.flush()
+    os._exit(0)  # skips the interpreter's shutdown, which takes 1.6 s with torch
+
+
+class _PipeChannel:
+    """The `Channel` of this process: the pipe to its parent, and SIGTERM."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.job: Job | None = None  # the running one
+        self.terminated = False  # whether SIGTERM arrived during a job
+        self._last_heartbeat = time.monotonic()
+        signal.signal(signal.SIGTERM, self._on_sigterm)
+
+    def _on_sigterm(self, _number: int, _frame: object) -> None:
+        if self.job is None:
+            raise SystemExit(128 + signal.SIGTERM)
+        self.terminated = True
+
+    def send(self, event: Started | Progress) -> None:
+        """Send an event."""
+        try:
+            self.connection.send(event)
+        except _PIPE_CLOSED as error:
+            raise ParentDied from error
+
+    def should_stop(self) -> bool:
+        """Whether SIGTERM or a `Stop` for this job has arrived, or the parent has died; sends heartbeats."""
+        try:
+            while not self.terminated and self.connection.poll():
+                if self.job is not None and self.connection.recv() == Stop(self.job.id):
+                    return True
+            if time.monotonic() - self._last_heartbeat > _HEARTBEAT_SECONDS:
+                self.connection.send(Heartbeat())
+                self._last_heartbeat = time.monotonic()
+        except (EOFError, OSError):
+            return True
+        return self.terminated
