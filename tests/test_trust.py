@@ -45,7 +45,7 @@ from harness.core.files import json_list_with_checksum, json_with_checksum, read
 from harness.data import get_tokenizer, open_dataset
 from harness.model.weights import load_checkpoint, save_checkpoint
 from harness.report import compare, load_curves, load_runs
-from harness.runner import session
+from harness.runner import after_training
 from harness.tracking import TrackingError
 from harness.tracking.checksums import with_checksums
 from harness.tracking.outbox.journal import Journal
@@ -441,7 +441,7 @@ def test_any_damage_ends_in_a_result_or_in_a_sentence(
         ("harness.sweep", "tiny.yaml", "--plain"),
         ("harness.report", "tiny"),
     ]
-    with mock.patch.object(session, "DRAIN_PATIENCE", 3.0):
+    with mock.patch.object(after_training, "DRAIN_PATIENCE", 3.0):
         for module, *arguments in commands:
             ends_well(finished.run(*arguments, module=module))
     with suppress(TrackingError):

@@ -1,11 +1,13 @@
-"""The commands that a finished sweep suggests."""
+"""Commands to copy into a shell: that of this process, and those that a finished sweep suggests."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from harness.core.secrets import shell_command
+from harness.core.text import SAME_COMMAND
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,3 +47,14 @@ def _without_setting(command: Sequence[str], path: str) -> list[str]:
         elif not argument.startswith(f"--set={path}="):
             kept.append(argument)
     return kept
+
+
+def command_line() -> str:
+    """The command line of this process, to be copied into a shell; an address with a password is `"$VARIABLE"`."""
+    command = shell_command(["python", "-m", "harness.sweep", *sys.argv[1:]])
+    return command.encode(errors="backslashreplace").decode()  # an argument may have bytes that are not UTF-8
+
+
+def resume_advice() -> str:
+    """How to resume the sweep of this process."""
+    return f"{SAME_COMMAND}: {command_line()}"

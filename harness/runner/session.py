@@ -5,13 +5,12 @@ Importing this module imports Optuna; `harness.sweep` does so once a spec is kno
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from harness.config.spec import SweepSpec
 from harness.console.choose import make_screen
@@ -19,26 +18,25 @@ from harness.console.cli import err, fail, out
 from harness.console.event_log import EventLog
 from harness.console.preflight import wrong_places
 from harness.console.screen import Screen
-from harness.console.tables import show_answer
 from harness.core.disk import disk_error
 from harness.core.gc_pause import gc_paused_for_imports
 from harness.core.hardware import default_workers
 from harness.core.locks import Locked, sweep_lock
-from harness.core.metrics import Point
 from harness.core.outcomes import Exit, Outcome
 from harness.core.paths import DEFAULT_STORAGE, STORES
-from harness.core.secrets import shell_command
-from harness.core.text import SAME_COMMAND, TRIES_AGAIN, plural
+from harness.core.text import plural
 from harness.core.waiting import show_waits
 from harness.cost.estimate import mean_recording, work_by_arm
 from harness.cost.evaluation_share import expected_evaluation_share
 from harness.cost.history import Estimates
-from harness.cost.overheads import OverheadHistory, measured_overheads
+from harness.cost.overheads import OverheadHistory
 from harness.cost.preview import runs_at_most, runs_planned
+from harness.runner.after_training import draw_run, not_stored, store_overheads, wait_for_store, write_and_show_report
 from harness.runner.controller import SweepController, SweepResult
 from harness.runner.datasets import Datasets
 from harness.runner.describe import earlier_sweep, sweep_info, why_new_sweep
-from harness.runner.next_steps import next_steps
+from harness.runner.next_steps import command_line, resume_advice
+from harness.runner.parent_run import parent_run
 from harness.runner.recovery import reconcile, set_aside
 from harness.runner.signals import Interrupted
 from harness.runner.status import read_status
@@ -47,28 +45,18 @@ from harness.search.readable import StorageError
 from harness.search.storage import explained, open_storage
 from harness.search.study import ArmStudy
 from harness.tracking import (
-    NothingToReport,
     Outbox,
     SweepBusy,
     Tracker,
     TrackingError,
     brief_requests,
     left_out_lines,
-    page_address,
-    ui_command,
 )
-from harness.tracking.outbox.sending_time import SendingTime
-from harness.tracking.records import SweepInfo
-from harness.tracking.schema import CURVE_FILE, summary
 from harness.workers.local_pool import LocalPool
 from harness.workers.protocol import WorkerPool
 
 if TYPE_CHECKING:
     from harness.search.study import OptunaStorage
-
-# Seconds to wait for MLflow at the end of a sweep.
-DRAIN_PATIENCE: Final = 300.0  # without progress
-DRAIN_SECONDS_STOPPED: Final = 10.0  # in all, after a signal
 
 
 @dataclass(frozen=True)
@@ -130,7 +118,7 @@ def run(spec: SweepSpec, datasets: Datasets, options: Options) -> None:
             result = _run(spec, datasets, options, pool, screen)
     lines = [f"failed: {line}" for line in result.failed]
     if result.signal:
-        fail("\n".join([*lines, f"stopped; {_resume_advice()}"]), 128 + result.signal)
+        fail("\n".join([*lines, f"stopped; {resume_advice()}"]), 128 + result.signal)
     if lines:
         fail("\n".join(lines), Exit.FAILED)
 
@@ -157,7 +145,7 @@ def _run(spec: SweepSpec, datasets: Datasets, options: Options, pool: WorkerPool
         screen.message(f"starting a new sweep; set aside: {aside}")
     studies = _open_studies(spec, datasets, identity, storage)
     baseline_data = datasets.of_arm(spec, spec.baseline_arm)
-    with _parent_run(tracker, sweep_info(spec, identity, baseline_data, _command())) as parent:
+    with parent_run(tracker, sweep_info(spec, identity, baseline_data, command_line())) as parent:
         earlier = "" if options.fresh else tracker.earlier_sweep
         if earlier and (why := why_new_sweep(spec, baseline_data, options.tracking, earlier)):
             screen.message(why)
@@ -177,22 +165,23 @@ def _run(spec: SweepSpec, datasets: Datasets, options: Options, pool: WorkerPool
                 Interrupted.check()
                 controller = SweepController(spec, studies, tracker, outbox, pool, screen, run_costs, facts)
                 result = controller.run()
-            stored = _wait_for_store(outbox, stopped=bool(result.signal))
+            stored = wait_for_store(outbox, stopped=bool(result.signal))
         if not stored:
             parent.outcome = Outcome.FAILED if result.outcome is Outcome.FAILED else Outcome.INTERRUPTED
             screen.log.write(f"sweep {parent.outcome}: MLflow has not stored everything")
-            return replace(result, failed=[*result.failed, _not_stored(outbox)])
+            return replace(result, failed=[*result.failed, not_stored(outbox)])
         if result.outcome is not Outcome.COMPLETE:
             parent.outcome = result.outcome
         trained = time.monotonic()
-        failed = [*_report(spec, tracker, parent.run_id, options), *tracker.refused_artifacts()]
+        failed = write_and_show_report(spec, tracker, parent.run_id, options.tracking, options.reports)
+        failed += tracker.refused_artifacts()
         reported = time.monotonic()
         parent.outcome = result.outcome
         screen.log.write(f"sweep {result.outcome}")
         if result.outcome is Outcome.COMPLETE:
             Estimates().add_actual(identity, reported - started, screen.state.finished)
             starting = (controller.training_since or started) - started
-            _store_overheads(spec, outbox.sending, screen.state.turnarounds, starting, reported - trained)
+            store_overheads(spec, outbox.sending, screen.state.turnarounds, starting, reported - trained)
         return replace(result, failed=[*result.failed, *failed])
 
 
@@ -233,9 +222,9 @@ def _exit_codes() -> Iterator[None]:
     except (TrackingError, StorageError) as error:  # after a signal: a database that stays locked
         fail(error, 128 + Interrupted.received if Interrupted.received else Exit.FAILED)
     except OSError as error:
-        fail(f"{disk_error(error)}; {_resume_advice()}", Exit.FAILED)
+        fail(f"{disk_error(error)}; {resume_advice()}", Exit.FAILED)
     except KeyboardInterrupt:
-        fail(f"stopped at once; {_resume_advice()}", 128 + Interrupted.received)
+        fail(f"stopped at once; {resume_advice()}", 128 + Interrupted.received)
 
 
 def _open_studies(spec: SweepSpec, datasets: Datasets, identity: str, storage: OptunaStorage) -> Mapping[str, ArmStudy]:
@@ -248,144 +237,6 @@ def _open_studies(spec: SweepSpec, datasets: Datasets, identity: str, storage: O
     return studies
 
 
-@dataclass
-class _ParentRun:
-    """The sweep's own MLflow run, and the outcome that it is closed with."""
-
-    run_id: str
-    outcome: Outcome = Outcome.FAILED
-
-
-@contextmanager
-def _parent_run(tracker: Tracker, info: SweepInfo) -> Iterator[_ParentRun]:
-    """Open the sweep's MLflow run, and close it at the end, unless another process took the sweep over."""
-    parent = _ParentRun(tracker.begin_sweep(info))
-    try:
-        tracker.describe_sweep(parent.run_id)
-        yield parent
-    except SweepBusy:
-        raise  # the other process closes it
-    except KeyboardInterrupt:
-        _close(tracker, parent.run_id, Outcome.INTERRUPTED)
-        raise
-    except BaseException as error:
-        _close(tracker, parent.run_id, parent.outcome, summary(str(error) or type(error).__name__))
-        raise
-    _close(tracker, parent.run_id, parent.outcome)
-
-
-def _close(tracker: Tracker, run_id: str, outcome: Outcome, reason: str = "") -> None:
-    try:
-        tracker.close_sweep(run_id, outcome, reason)
-    except TrackingError as error:
-        err.print(f"{error}; the same command repairs the status of the sweep's MLflow run", soft_wrap=True)
-
-
-def _wait_for_store(outbox: Outbox, stopped: bool) -> bool:
-    """Wait until MLflow has stored everything: as long as it makes progress, but only seconds after a signal.
-
-    Returns:
-        whether it has.
-    """
-    try:
-        if outbox.drain(DRAIN_SECONDS_STOPPED, DRAIN_SECONDS_STOPPED):
-            return True
-        if stopped:
-            return False
-        waits = f"waiting for MLflow to store {plural(outbox.waiting, 'run')} ({outbox.error or 'it is slow'})"
-        out.print(f"{waits}; Ctrl-C to leave it for later", soft_wrap=True)
-        return outbox.drain(DRAIN_PATIENCE)
-    except KeyboardInterrupt:
-        if not outbox.error:  # else runs that have ended would stay RUNNING until the next command
-            outbox.drain(DRAIN_SECONDS_STOPPED, DRAIN_SECONDS_STOPPED)
-        raise
-
-
-def _not_stored(outbox: Outbox) -> str:
-    return (
-        f"the results are safe in {outbox.folder}, but MLflow has not stored them ({outbox.error or 'too slow'}); "
-        f"the same command sends them: {_command()}"
-    )
-
-
-def draw_run(points: Sequence[Point], folder: Path) -> None:
-    """Draw a finished run's loss curve into its folder of artifacts, if it has two evaluations and is not drawn yet."""
-    path = folder / CURVE_FILE
-    if sum(point.evaluated for point in points) > 1 and not path.exists():
-        from harness.report import loss_curve  # matplotlib takes a second to import
-
-        loss_curve(points, path)
-
-
-def _report(spec: SweepSpec, tracker: Tracker, parent: str, options: Options) -> list[str]:
-    """Write the report and store it with the parent run; print the answer, the addresses and the next steps.
-
-    Returns:
-        why the report was not stored; empty if it was.
-    """
-    from harness.report import write_report
-    from harness.report.folder import written_files
-
-    try:
-        files = write_report(spec.name, options.tracking, options.reports, parent)
-    except NothingToReport as error:  # the sweep was stopped before its first run
-        out.print(str(error), soft_wrap=True)
-        return []
-    except TrackingError as error:
-        return [f"the results are stored, but the report cannot be written: {error}"]
-    out.print()
-    show_answer(files.lines, files.answer, files.warnings)
-    out.print(f"report:     {files.html}", soft_wrap=True)
-    verdicts = files.comparison.set_index("arm")["verdict"].dropna().to_dict()
-    failed = []
-    try:
-        tracker.store_report(parent, files.answer, files.folder, written_files(files.folder), verdicts)
-        out.print(f"MLflow UI:  {ui_command(options.tracking)}", soft_wrap=True)
-        out.print(f"its page:   {page_address(parent, options.tracking)}", soft_wrap=True)
-    except (TrackingError, OSError) as error:
-        why = disk_error(error) if isinstance(error, OSError) else error
-        failed = [f"the report is in {files.folder}, but MLflow has not stored it ({why}); {TRIES_AGAIN}: {_command()}"]
-    for step in next_steps(files.comparison, sys.argv[1:], len(spec.looks) > 1):
-        out.print(f"next:       {step}", soft_wrap=True)
-    return failed
-
-
-def _store_overheads(
-    spec: SweepSpec, sending: SendingTime, turnarounds: Sequence[float], starting: float, reporting: float
-) -> None:
-    """Store what this sweep took besides training, for the next plan on this machine.
-
-    Args:
-        spec: the sweep.
-        sending: what was sent to MLflow.
-        turnarounds: seconds of a worker besides steps and evaluations, run by run.
-        starting, reporting: seconds until the first run trained, and of the report.
-    """
-    found = measured_overheads(
-        start=starting,
-        run_seconds=sending.run_seconds,
-        runs=sending.runs,
-        point_seconds=max(0.0, sending.seconds - sending.run_seconds),
-        points=sending.points,
-        turnarounds=turnarounds,
-        report=reporting,
-        arms=len(spec.arms()),
-        reported_runs=runs_at_most(spec),
-    )
-    if found is not None:
-        OverheadHistory().add(found)
-
-
 def work_folder(spec: SweepSpec, identity: str) -> Path:
     """The folder of a sweep's unfinished runs; an edited spec has another one."""
     return STORES / f"{spec.name}.work" / identity[:12]
-
-
-def _command() -> str:
-    """The command line of this process, to be copied into a shell; an address with a password is `"$VARIABLE"`."""
-    command = shell_command(["python", "-m", "harness.sweep", *sys.argv[1:]])
-    return command.encode(errors="backslashreplace").decode()  # an argument may have bytes that are not UTF-8
-
-
-def _resume_advice() -> str:
-    return f"{SAME_COMMAND}: {_command()}"

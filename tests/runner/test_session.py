@@ -9,7 +9,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from harness.runner.session import _parent_run
+from harness.runner.parent_run import parent_run
 from harness.tracking import Tracker
 from stored_runs import Store, experiment_of, store, sweep_info
 
@@ -60,7 +60,7 @@ def test_no_sweep_stays_running_when_opening_it_fails(
         tracker.experiment.client = client  # type: ignore[assignment]
         entered = False
         try:
-            with _parent_run(tracker, sweep_info(name)):
+            with parent_run(tracker, sweep_info(name)):
                 entered = True
         except (ValueError, OSError, KeyboardInterrupt):
             assert client.calls >= number

@@ -15,7 +15,7 @@ import pytest
 
 from harness.core.metrics import Point
 from harness.runner import session
-from harness.runner.session import draw_run
+from harness.runner.after_training import draw_run, write_and_show_report
 from in_process import call
 from sandbox import SPEC, Sandbox
 
@@ -339,7 +339,7 @@ def test_the_log_says_complete_only_after_everything_is_stored_and_reported(
         tmp_path, SPEC.replace("[0.0, 0.2]", "[0.0]").replace("trials: 2, seeds: 2", "trials: 1, seeds: 1")
     )
     log = tmp_path / "mlruns" / "tiny.log"
-    written = session._report
+    written = write_and_show_report
 
     def report(*arguments: Any) -> Any:
         assert "sweep complete" not in log.read_text()
@@ -347,9 +347,9 @@ def test_the_log_says_complete_only_after_everything_is_stored_and_reported(
             raise OSError(errno.ENOSPC, "no space", "report.html")
         return written(*arguments)
 
-    monkeypatch.setattr(session, "_report", report)
+    monkeypatch.setattr(session, "write_and_show_report", report)
     if failing == "store":
-        monkeypatch.setattr(session, "_wait_for_store", lambda *_, **__: False)
+        monkeypatch.setattr(session, "wait_for_store", lambda *_, **__: False)
     done = call(sandbox)
     (parent,), _ = sandbox.runs()
     last = log.read_text().splitlines()[-1]
