@@ -31,7 +31,8 @@ DECIDES_NUMBERS: Final = (
 )
 DECIDES_NO_NUMBER: Final = frozenset(
     {
-        *("data/__main__.py", "data/cache.py", "data/downloads.py", "data/repeated_text.py", "data/token_cache.py"),
+        *("data/__main__.py", "data/cache.py", "data/downloads.py", "data/encoded.py", "data/repeated_text.py"),
+        "data/token_cache.py",
         *("model/generation.py", "model/weights.py", "training/token_losses.py"),
     }
 )

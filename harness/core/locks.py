@@ -43,6 +43,30 @@ def sweep_lock(name: str) -> Iterator[None]:
         lock.release()
 
 
+@contextmanager
+def machine_lock(path: Path, seconds: float) -> Iterator[bool]:
+    """Hold a lock for the processes of this machine, or of all machines that share the folder.
+
+    Args:
+        path: of the lock's file, whose folder is created if it is missing.
+        seconds: how long to wait for another process.
+
+    Yields:
+        whether it is held: not after `seconds`, nor on a file system without locks.
+    """
+    lock = FileLock(path, thread_local=False)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=seconds)
+    except (Timeout, OSError, NotImplementedError):
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
 def _process_in(holder: Path) -> str:
     """The process id in a file; "unknown" if there is none."""
     try:

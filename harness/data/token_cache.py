@@ -82,6 +82,64 @@ def open_tokens(folder: Path, corpus: Corpus, config: DataConfig, compare: bool)
     return cached if cached is not None else _write(folder, corpus, config)
 
 
+def description_sha256(folder: Path) -> str:
+    """SHA-256 of the description of encoded tokens, which has the hashes of all files.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return sha256_of(folder / _META)
+
+
+def open_described(folder: Path, sha256: str, corpus: Corpus, config: DataConfig) -> CachedTokens | None:
+    """The tokens in a folder if they are those whose description has this SHA-256; needs no text and no tokenizer.
+
+    Args:
+        folder: of the cache, on this machine or on one whose files are seen here.
+        sha256: see `description_sha256`.
+        corpus, config: as for `open_tokens`; the files of the corpus are not opened.
+
+    Raises:
+        CorpusError: the folder is open to others.
+    """
+    try:
+        same = description_sha256(folder) == sha256
+    except OSError:
+        return None
+    return _read(folder, corpus, config, compare=False) if same else None
+
+
+def receive_tokens(folder: Path, files: Mapping[str, Iterable[bytes]]) -> None:
+    """Write token files that another machine has encoded into a folder of the cache, the description last.
+
+    Args:
+        folder: of this text, tokenizer and split.
+        files: name → content in pieces; the names of `token_files`, and no others.
+
+    Raises:
+        CorpusError: the cache cannot be written.
+    """
+    allowed = {f"{name}.npy" for name in (*SPLITS, TOKEN_BYTES, VOCABULARY)} | {_META}
+    assert set(files) <= allowed, sorted(files)
+    try:
+        make_private(folder)
+        with tempfile.TemporaryDirectory(prefix=".receiving-", dir=folder.parent) as receiving:
+            for name in sorted(files, key=_META.__eq__):
+                part = Path(receiving, name)
+                with part.open("wb") as stream:
+                    for piece in files[name]:
+                        stream.write(piece)
+                part.chmod(0o600)
+                part.replace(folder / name)
+    except OSError as error:
+        raise unusable_cache(folder.parent, reason(error)) from None
+
+
+def token_files(folder: Path) -> list[Path]:
+    """The files of encoded tokens, with their description."""
+    return sorted(path for path in folder.iterdir() if path.suffix == ".npy" or path.name == _META)
+
+
 def _write(folder: Path, corpus: Corpus, config: DataConfig) -> CachedTokens:
     """Encode a corpus and write it to the cache; returns what `_read` then reads.
 

@@ -29,7 +29,7 @@ from harness.search.readable import RUN_ID, RUN_KEY
 from harness.search.study import ArmStudy
 from harness.tracking import ARTIFACTS, Outbox, SweepBusy, Tracker, UnfinishedRun
 from harness.tracking.schema import milliseconds
-from harness.workers.messages import Event, Finished, Job, Progress, Started
+from harness.workers.messages import Event, Finished, Job, Note, Progress, Started
 from harness.workers.protocol import WorkerPool
 
 MAX_LOST_WORKERS: Final = 3  # in a row, without a point in between; after the next one the run has failed
@@ -187,6 +187,7 @@ class SweepController:
             checkpoint=self._checkpoint_folder(running.key) if confirm else None,
             state=self._state_folder(running.key),
             after=running.points[-1].step if running.points else -1,
+            run=f"{self.outbox.folder.name}/{running.key}",
         )
         self.pool.submit(job)
 
@@ -206,6 +207,8 @@ class SweepController:
             self._on_started(running, event)
         elif isinstance(event, Progress):
             self._on_point(event.job, running, event.point)
+        elif isinstance(event, Note):
+            self.screen.message(f"{running.name}: {event.text}")
         else:
             self._on_finished(running, event)
 

@@ -21,7 +21,8 @@ from harness.core.gc_pause import gc_paused_for_imports
 from harness.core.metrics import Point
 from harness.core.outcomes import Outcome
 from harness.data import Dataset, open_dataset
-from harness.workers.messages import Finished, Job, Progress, Started
+from harness.data.encoded import EncodedData, open_encoded
+from harness.workers.messages import Finished, Job, Note, Progress, Started
 
 if TYPE_CHECKING:
     from harness.training.evaluation import Evaluation
@@ -40,7 +41,7 @@ class Channel(Protocol):
     def terminated(self) -> bool:
         """Whether the worker itself has to end, so that the job goes on elsewhere."""
 
-    def send(self, event: Started | Progress) -> None:
+    def send(self, event: Started | Progress | Note) -> None:
         """Report an event.
 
         Raises:
@@ -57,15 +58,21 @@ class Channel(Protocol):
 
 @dataclass
 class Cache:
-    """Objects that a worker reuses for later jobs: open datasets, and evaluations of untrained models (see `train`)."""
+    """Objects that a worker reuses for later jobs: open datasets, and evaluations of untrained models (see `train`).
 
+    Data sets that are `encoded` are opened without their text, which this machine may not have.
+    """
+
+    encoded: dict[DataConfig, EncodedData] = field(default_factory=dict)
     datasets: dict[DataConfig, Dataset] = field(default_factory=dict)
     step0: dict[str, Evaluation] = field(default_factory=dict)
 
     def dataset(self, config: DataConfig) -> Dataset:
         """The dataset of a config, opened once."""
         if config not in self.datasets:
-            self.datasets[config] = open_dataset(config, compare=False)
+            encoded = self.encoded.get(config)
+            opened = open_dataset(config, compare=False) if encoded is None else open_encoded(encoded)
+            self.datasets[config] = opened
         return self.datasets[config]
 
 

@@ -14,7 +14,8 @@ import time
 from multiprocessing.connection import Connection
 
 from harness.workers.job import Cache, ParentDied, import_trainer, train_job
-from harness.workers.messages import TERMINAL_SIGNALS, Exiting, Heartbeat, Job, Progress, Started, Stop
+from harness.workers.messages import TERMINAL_SIGNALS, Exiting, Heartbeat, Job, Note, Progress, Started, Stop
+from harness.workers.node_job import train_on_node
 
 _HEARTBEAT_SECONDS = 1.0  # between two heartbeats
 _PIPE_CLOSED = (EOFError, BrokenPipeError, ConnectionResetError)
@@ -39,7 +40,8 @@ def run_worker(connection: Connection, index: int, threads: int) -> None:
             message = connection.recv()
             if isinstance(message, Job):
                 channel.job = message
-                finished = train_job(message, channel, index, cache)
+                train = train_job if message.away is None else train_on_node
+                finished = train(message, channel, index, cache)
                 if channel.terminated:
                     connection.send(Exiting())
                 connection.send(finished)
@@ -65,7 +67,7 @@ class _PipeChannel:
             raise SystemExit(128 + signal.SIGTERM)
         self.terminated = True
 
-    def send(self, event: Started | Progress) -> None:
+    def send(self, event: Started | Progress | Note) -> None:
         """Send an event."""
         try:
             self.connection.send(event)

@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 import signal
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from harness.config.run import RunConfig
 from harness.core.metrics import Point
 from harness.core.outcomes import Outcome
+
+if TYPE_CHECKING:
+    from harness.data.encoded import EncodedData
 
 # What a terminal sends to every process in it. Workers ignore it: their parent tells them what to do.
 TERMINAL_SIGNALS: Final = (signal.SIGINT, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
+class Away:
+    """What a job needs on a node that may have another disk than the parent.
+
+    Attributes:
+        data: its data set, which the parent has encoded.
+        shared: folder or address where every node finds the states of runs; None: there is none.
+    """
+
+    data: EncodedData
+    shared: str | None = None
+
+
+@dataclass(frozen=True)
 class Job:
-    """One run to train. All fields but `id` are arguments of `harness.training.trainer.train`.
+    """One run to train. The fields from `config` to `after` are arguments of `harness.training.trainer.train`.
 
     Attributes:
         id: chosen by the caller; every event carries it.
@@ -27,6 +44,8 @@ class Job:
         checkpoint: folder for the final weights; None writes none.
         state: folder for the states that the run resumes from. The caller removes it when the run has finished.
         after: last step whose point is stored already; earlier points are not sent again.
+        run: `SWEEP/RUN`, the same whenever and wherever the run is trained: names its states in other places.
+        away: for a worker on a node of a cluster; None for a worker of this machine.
     """
 
     id: int
@@ -36,6 +55,8 @@ class Job:
     checkpoint: Path | None = None
     state: Path | None = None
     after: int | None = None
+    run: str = ""
+    away: Away | None = None
 
 
 # Events: from a worker to the controller.
@@ -67,6 +88,14 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Note:
+    """A sentence for the user about a job that trains, such as a warning."""
+
+    job: int
+    text: str
+
+
+@dataclass(frozen=True)
 class Finished:
     """A job has stopped training. It is the last event of the job.
 
@@ -76,15 +105,18 @@ class Finished:
         reason: empty for COMPLETE. Of an exception, one short line and then the traceback. Starts with "disk: " if a
             file could not be written because the disk, the quota or the process's limit was full.
         lost: the worker ended, not the run: submit the job again and it resumes.
+        checkpoint: file name → SHA-256, of a checkpoint that is on the worker's node only. The pool brings the files to
+            the job's folder; the controller always finds this empty.
     """
 
     job: int
     outcome: Outcome
     reason: str = ""
     lost: bool = False
+    checkpoint: Mapping[str, str] = field(default_factory=dict)
 
 
-Event = Started | Progress | Finished
+Event = Started | Progress | Note | Finished
 
 
 # Messages of a local pool to its processes and back; the controller does not see them.
