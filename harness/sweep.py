@@ -11,7 +11,20 @@ from typing import Annotated
 
 import typer
 
-from harness.console.cli import ArtifactsAt, Command, Settings, Threads, Tracking, Workers, fail, number, whole
+from harness.console.cli import (
+    ArtifactsAt,
+    Command,
+    CpusPerRun,
+    GpusPerRun,
+    Ray,
+    Settings,
+    Threads,
+    Tracking,
+    Workers,
+    fail,
+    number,
+    whole,
+)
 from harness.core.errors import SpecError
 from harness.core.gc_pause import gc_paused_for_imports
 from harness.core.secrets import STORAGE_VARIABLE
@@ -43,6 +56,9 @@ def main(
         ),
     ] = None,
     workers: Workers = None,
+    ray: Ray = None,
+    cpus_per_run: CpusPerRun = None,
+    gpus_per_run: GpusPerRun = None,
     threads: Threads = 1,
     tracking: Tracking = None,
     artifacts_at: ArtifactsAt = None,
@@ -78,6 +94,9 @@ def main(
 
     The same command resumes an interrupted sweep, and trains only what is missing.
     """
+    for option, value in (("--cpus-per-run", cpus_per_run), ("--gpus-per-run", gpus_per_run)):
+        if value is not None and ray is None:
+            fail(f"{option}: only with --ray")
     datasets = Datasets()
     try:
         spec = datasets.load_spec(spec_file, settings or [], trains_here=not (plan or status))
@@ -90,12 +109,27 @@ def main(
         from harness.cost.preview import show_plan
 
         splits, identity = datasets.splits(spec), datasets.identity(spec)
-        show_plan(spec, splits, identity, workers or default_workers(), threads, datasets.messages)
+        here = (workers if ray is None else None) or default_workers()  # speeds are measured on this machine
+        show_plan(spec, splits, identity, here, threads, datasets.messages)
         return
     with gc_paused_for_imports():
         from harness.runner import session
 
-    options = session.Options(tracking, storage, reports, workers, threads, patience, fresh, plain, quiet, take_over)
+    options = session.Options(
+        tracking,
+        storage,
+        reports,
+        workers,
+        threads,
+        patience,
+        fresh,
+        plain,
+        quiet,
+        take_over,
+        ray,
+        cpus_per_run,
+        gpus_per_run,
+    )
     if status:
         session.status(spec, datasets, options)
     else:

@@ -147,7 +147,27 @@ def number(low: float) -> Callable[[Any], float]:
     return read
 
 
-# Options that several commands have.
+def share(low: float) -> Callable[[Any], float]:
+    """A parser for an option: how many CPUs or GPUs a run gets, a whole number or a fraction of one."""
+
+    def read(text: Any) -> float:
+        value = number(low)(text)
+        if value > 1 and value != int(value):
+            raise typer.BadParameter(f"found {shown(str(text))}; allowed: a whole number, or a fraction below 1")
+        return value
+
+    return read
+
+
+def cluster(text: Any) -> str:
+    """A parser for an option: the address of a Ray cluster."""
+    host, _, port = str(text).rpartition(":")
+    if text not in ("auto", "local") and not (host and "/" not in host and port.isdecimal()):
+        raise typer.BadParameter(f"found {shown(str(text))}; allowed: auto, local, or HOST:PORT, such as 10.0.0.5:6379")
+    return str(text)
+
+
+# Options of the commands.
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="PATH=VALUE", help="Override a field of the spec, e.g. train.seed=2. Repeatable."),
@@ -157,6 +177,26 @@ Workers = Annotated[
     typer.Option(parser=whole(1, 1024), metavar="N", help="Worker processes. Default: one per GPU, else one per core."),
 ]
 Threads = Annotated[int, typer.Option(parser=whole(1, 1024), metavar="N", help="CPU threads per worker.")]
+
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        parser=cluster,
+        metavar="ADDRESS",
+        help="Train on a Ray cluster: the one at HOST:PORT, `auto` for the one this machine is in, or `local` to start "
+        "one here for this sweep. --workers is a maximum then.",
+    ),
+]
+CpusPerRun = Annotated[
+    float | None,
+    typer.Option(parser=share(0.01), metavar="N", help="With --ray: CPUs for each run. Default: as --threads."),
+]
+GpusPerRun = Annotated[
+    float | None,
+    typer.Option(
+        parser=share(0), metavar="N", help="With --ray: GPUs for each run, such as 0.5. Default: 1 where there are any."
+    ),
+]
 
 
 def _allow(location: str | None) -> str | None:

@@ -127,7 +127,8 @@ class SweepController:
 
     def _submit_tasks(self) -> bool:
         """Give tasks to free workers; returns whether tasks wait until MLflow has stored more of the ended runs."""
-        while self.pool.free and not self._delayed:  # a sampler must know every trial that has ended
+        # A sampler must know every trial that has ended. Without a worker, the next task waits in the pool for one.
+        while (self.pool.free or not self.running) and not self._delayed:
             if self.outbox.is_behind:
                 if not self._shown_behind:
                     self.screen.message("runs end faster than MLflow stores them, so new runs wait for it")
@@ -214,7 +215,7 @@ class SweepController:
 
     def _on_started(self, running: Running, event: Started) -> None:
         self.training_since = self.training_since or time.monotonic()
-        self.outbox.tag(running.key, device=event.device)
+        self.outbox.tag(running.key, device=event.device, **({"node": event.node} if event.node else {}))
         if event.resumed_from or event.warning:
             text = "; ".join(filter(None, (f"resumes from step {event.resumed_from}", event.warning)))
             self.outbox.tag(running.key, resumed=text)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,7 +53,7 @@ from harness.tracking import (
     left_out_lines,
 )
 from harness.workers.local_pool import LocalPool
-from harness.workers.protocol import WorkerPool
+from harness.workers.protocol import NoWorkers, WorkerPool
 
 if TYPE_CHECKING:
     from harness.search.study import OptunaStorage
@@ -67,13 +67,15 @@ class Options:
         tracking: MLflow's address; None: the default.
         storage: Optuna's address; None: the default.
         reports: folder of the report.
-        workers: processes that train; None: one per GPU, else one per core.
+        workers: processes that train; None: one per GPU, else one per core. On Ray: at most; None: as many as fit.
         threads: CPU threads of each worker.
         patience: seconds without progress after which a worker is replaced.
         fresh: start a new sweep and set the earlier one aside.
         plain: print lines in place of a live table.
         quiet: print only failures and the answer.
         take_over: take the sweep from another process that seems to run it.
+        ray: the Ray cluster that trains, see `harness.workers.ray_pool.open_ray_pool`; None: processes of this machine.
+        cpus_per_run, gpus_per_run: what a run gets of a node in the cluster; None: the defaults given there.
     """
 
     tracking: str | None
@@ -86,6 +88,9 @@ class Options:
     plain: bool
     quiet: bool
     take_over: bool = False
+    ray: str | None = None
+    cpus_per_run: float | None = None
+    gpus_per_run: float | None = None
 
     @property
     def optuna(self) -> str:
@@ -112,8 +117,13 @@ def run(spec: SweepSpec, datasets: Datasets, options: Options) -> None:
     _check_report_folder(options.reports / spec.name)
     with _exit_codes():
         screen = make_screen(out, EventLog(STORES / f"{spec.name}.log"), plain=options.plain, quiet=options.quiet)
-        pool = LocalPool(options.workers or default_workers(), options.threads, options.patience)
-        with sweep_lock(spec.name), explained(options.optuna), brief_requests(), show_waits(screen.message), pool:
+        with (
+            sweep_lock(spec.name),
+            explained(options.optuna),
+            brief_requests(),
+            show_waits(screen.message),
+            _open_pool(options, screen) as pool,
+        ):
             pool.prestart(len(spec.arms()) * (spec.trials + len(spec.seeds)))  # while the stores are opened
             result = _run(spec, datasets, options, pool, screen)
     lines = [f"failed: {line}" for line in result.failed]
@@ -128,7 +138,7 @@ def _run(spec: SweepSpec, datasets: Datasets, options: Options, pool: WorkerPool
     started = time.monotonic()
     screen.message(spec.title, "bold")
     screen.message(f"{runs_planned(spec)}, {plural(pool.size, 'worker')}")
-    share = expected_evaluation_share(spec, datasets.splits(spec), pool.size, options.threads)
+    share = expected_evaluation_share(spec, datasets.splits(spec), max(1, pool.size), options.threads)
     screen.message(f"evaluation: {share.words}")
     for sentence in datasets.messages:
         screen.message(sentence)
@@ -178,7 +188,7 @@ def _run(spec: SweepSpec, datasets: Datasets, options: Options, pool: WorkerPool
         reported = time.monotonic()
         parent.outcome = result.outcome
         screen.log.write(f"sweep {result.outcome}")
-        if result.outcome is Outcome.COMPLETE:
+        if result.outcome is Outcome.COMPLETE and options.ray is None:  # the next plan on this machine uses it
             Estimates().add_actual(identity, reported - started, screen.state.finished)
             starting = (controller.training_since or started) - started
             store_overheads(spec, outbox.sending, screen.state.turnarounds, starting, reported - trained)
@@ -193,6 +203,16 @@ def _announce(text: str, screen: Screen, options: Options) -> None:
 
 
 # Its steps ---------------------------------------------------------------------------------------------------
+
+
+def _open_pool(options: Options, screen: Screen) -> AbstractContextManager[WorkerPool]:
+    """The pool that the options ask for."""
+    if options.ray is None:
+        return LocalPool(options.workers or default_workers(), options.threads, options.patience)
+    from harness.workers.ray_pool import open_ray_pool
+
+    room = (options.cpus_per_run, options.gpus_per_run)
+    return open_ray_pool(options.ray, *room, options.workers, options.threads, options.patience, screen.message)
 
 
 def _check_places(spec: SweepSpec, options: Options) -> None:
@@ -219,6 +239,8 @@ def _exit_codes() -> Iterator[None]:
         yield
     except (Locked, SweepBusy) as error:
         fail(error, Exit.BUSY)
+    except NoWorkers as error:
+        fail(error, Exit.FAILED)
     except (TrackingError, StorageError) as error:  # after a signal: a database that stays locked
         fail(error, 128 + Interrupted.received if Interrupted.received else Exit.FAILED)
     except OSError as error:

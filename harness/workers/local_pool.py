@@ -12,17 +12,15 @@ import math
 import multiprocessing
 import signal
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Final
 
 from harness.core.environment import environment_defaults
 from harness.core.outcomes import Outcome
-from harness.workers.environment import worker_environment
-from harness.workers.messages import TERMINAL_SIGNALS, Event, Exiting, Finished, Heartbeat, Job, Stop
+from harness.workers.environment import terminal_signals_blocked, worker_environment
+from harness.workers.messages import Event, Exiting, Finished, Heartbeat, Job, Stop
 
 _STARTUP_SECONDS: Final = 120.0  # minimum patience with a new worker, which imports torch and opens its data
 _SUSPENDED_SECONDS: Final = 5.0  # a longer gap between two checks means that this process was suspended
@@ -131,7 +129,7 @@ class LocalPool:
         process = self._context.Process(target=run_worker, args=(theirs, index, self.threads), daemon=True)
         with (
             environment_defaults(worker_environment(self.threads)),
-            _terminal_signals_blocked(),
+            terminal_signals_blocked(),
         ):
             process.start()
         theirs.close()  # only the worker holds this end now, so its death closes the pipe
@@ -183,18 +181,3 @@ class LocalPool:
         how = f"by signal {signal.Signals(-code).name}" if code is not None and code < 0 else f"with exit code {code}"
         reason = reason or f"worker process {worker.process.pid} ended {how}"
         return [Finished(worker.job.id, Outcome.FAILED, reason, lost=True)]
-
-
-@contextlib.contextmanager
-def _terminal_signals_blocked() -> Iterator[None]:
-    """Block `TERMINAL_SIGNALS` for processes started inside; this process gets them afterwards.
-
-    A worker ignores them itself once Python runs in it.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
-    try:
-        resource_tracker.ensure_running()  # its start unblocks SIGINT
-        signal.pthread_sigmask(signal.SIG_BLOCK, TERMINAL_SIGNALS)
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -71,12 +71,14 @@ class Started:
         device: what it trains on, in words.
         resumed_from: step of the state that the run resumes from; 0 if it starts from the beginning.
         warning: why the resumed run may differ, such as a damaged state or another number of threads; may be empty.
+        node: name of the machine that the worker is on; empty for this one.
     """
 
     job: int
     device: str
     resumed_from: int = 0
     warning: str = ""
+    node: str = ""
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,12 @@ from typing import Protocol, Self
 from harness.workers.messages import Event, Job
 
 
+class NoWorkers(Exception):
+    """No worker can be had. `str()` is one sentence that says why and what to do."""
+
+
 class WorkerPool(Protocol):
-    """A fixed number of workers that train one job each.
+    """Workers that train one job each. Their number may change while a sweep runs.
 
     The events of a job come in this order: `Started`, any number of `Progress`, `Finished`. `Finished` comes exactly
     once for every submitted job, whatever happens to its worker; `Started` may be missing if the worker died early.
@@ -28,8 +32,9 @@ class WorkerPool(Protocol):
         """Start the workers for this many jobs ahead of time. Returns at once; optional for the caller."""
 
     def submit(self, job: Job) -> None:
-        """Give a job to a free worker and return at once. Requires `free > 0`.
+        """Give a job to a free worker and return at once.
 
+        Where `free` is 0, because the place of a lost job has gone or there is no worker yet, the job waits for one.
         A job with a `state` folder resumes from the newest state in it, on any worker.
         """
 
@@ -44,6 +49,9 @@ class WorkerPool(Protocol):
 
         If a worker dies or makes no progress for too long, its job is reported as `Finished` with FAILED and
         `lost=True`; other jobs are not affected.
+
+        Raises:
+            NoWorkers: none is left and none will come.
         """
 
     def close(self) -> None:

@@ -1,10 +1,9 @@
-"""The controller's event loop, with a fake pool and a fake tracker."""
+"""The controller's event loop, with a scripted pool and a fake tracker."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,7 +11,6 @@ import optuna
 import pytest
 
 from harness.console.choose import make_screen
-from harness.core.metrics import VAL_LOSS, Point
 from harness.core.outcomes import Outcome
 from harness.runner import controller as module
 from harness.runner.controller import SweepController
@@ -20,49 +18,11 @@ from harness.search.readable import RUN_ID
 from harness.search.storage import open_storage
 from harness.search.study import ArmStudy
 from harness.tracking import Outbox, Tracker, TrialInfo
-from harness.workers.messages import Event, Finished, Job, Progress
-from harness.workers.protocol import WorkerPool
+from harness.workers.messages import Event
 from screens import console
+from scripted_pool import ScriptedPool
 from specs import GOOD, load
 from stored_runs import DATA
-
-
-class FakePool:
-    """Finishes every job at once, except `slow`; `log` has what happened, in order."""
-
-    def __init__(self, size: int, slow: int | None = None) -> None:
-        self.size, self.slow, self.busy = size, slow, 0
-        self.waiting: deque[Event] = deque()
-        self.log: list[tuple[str, int]] = []
-        self.late: list[Event] = []
-
-    @property
-    def free(self) -> int:
-        return self.size - self.busy
-
-    def submit(self, job: Job) -> None:
-        self.busy += 1
-        self.log.append(("submit", job.id))
-        point = Point(job.config.train.budget.tokens or 1, 400_000, 1.0, 1.0, {VAL_LOSS: 4.0 + job.id / 10})
-        events: list[Event] = [Progress(job.id, point), Finished(job.id, Outcome.COMPLETE)]
-        if job.id == self.slow:
-            self.late = [*events]
-        else:
-            self.waiting.extend(events)
-
-    def stop(self, job: int) -> None:
-        raise AssertionError("no trial should be stopped")
-
-    def events(self, timeout: float) -> list[Event]:
-        if not self.waiting:
-            time.sleep(min(timeout, 0.01))
-        found = [*self.waiting] or self.late[:1]
-        self.waiting.clear()
-        self.late = self.late[1:] if found == self.late[:1] else self.late
-        for event in found:
-            self.log.append((type(event).__name__.lower(), event.job))
-            self.busy -= isinstance(event, Finished)
-        return found
 
 
 class FakeTracker:
@@ -91,7 +51,7 @@ class FakeTracker:
 
 
 def controller(
-    folder: Path, pool: FakePool, tracker: FakeTracker, runs: str = "trials: 2, seeds: 2"
+    folder: Path, pool: ScriptedPool, tracker: FakeTracker, runs: str = "trials: 2, seeds: 2"
 ) -> tuple[SweepController, Outbox]:
     spec = load(folder, GOOD.replace("trials: 4, seeds: 3", f"{runs}, pruner: none"))
     storage = open_storage(f"sqlite:///{folder}/optuna.db")
@@ -99,16 +59,14 @@ def controller(
     outbox = Outbox(cast(Tracker, tracker), "parent", folder / "runs")
     costs = {arm.name: 1.0 for arm in spec.arms()}
     data = {spec.base.data: DATA}
-    made = SweepController(
-        spec, studies, cast(Tracker, tracker), outbox, cast(WorkerPool, pool), make_screen(console()), costs, data
-    )
+    made = SweepController(spec, studies, cast(Tracker, tracker), outbox, pool, make_screen(console()), costs, data)
     return made, outbox
 
 
 class BusyTracker(FakeTracker):
     """Stores runs more slowly than they train; `most` is the largest number of submitted runs not stored."""
 
-    def __init__(self, pool: FakePool) -> None:
+    def __init__(self, pool: ScriptedPool) -> None:
         super().__init__()
         self.answers.set()
         self.pool, self.stored, self.most = pool, 0, 0
@@ -129,7 +87,7 @@ def trials(folder: Path) -> list[optuna.trial.FrozenTrial]:
 
 
 def test_every_trial_that_ended_has_its_mlflow_run_id(tmp_path: Path) -> None:
-    tracker, pool = FakeTracker(), FakePool(2)
+    tracker, pool = FakeTracker(), ScriptedPool(2)
     tracker.answers.set()
     sweep, outbox = controller(tmp_path, pool, tracker)
     with outbox:
@@ -142,7 +100,7 @@ def test_every_trial_that_ended_has_its_mlflow_run_id(tmp_path: Path) -> None:
 
 def test_the_end_of_a_trial_waits_for_its_run_id_while_the_loop_handles_other_runs(tmp_path: Path) -> None:
     """MLflow creates no run at first: another trial's events are handled, but no study is asked for more trials."""
-    tracker, pool = FakeTracker(), FakePool(2, slow=2)
+    tracker, pool = FakeTracker(), ScriptedPool(2, points={2: 3})
     sweep, outbox = controller(tmp_path, pool, tracker)
     seen: list[tuple[str, int]] = []
 
@@ -172,7 +130,7 @@ def test_no_run_starts_while_mlflow_stores_more_slowly_than_runs_train(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: str
 ) -> None:
     monkeypatch.setattr("harness.tracking.outbox.outbox._MAX_BACKLOG", 3)
-    pool = FakePool(2)
+    pool = ScriptedPool(2)
     tracker = BusyTracker(pool)
     sweep, outbox = controller(tmp_path, pool, tracker, runs)
     with outbox:
@@ -185,7 +143,7 @@ def test_no_run_starts_while_mlflow_stores_more_slowly_than_runs_train(
 
 @pytest.mark.parametrize("why", ["time", "error"])
 def test_the_end_of_a_trial_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str) -> None:
-    tracker, pool = FakeTracker(), FakePool(1)
+    tracker, pool = FakeTracker(), ScriptedPool(1)
     sweep, outbox = controller(tmp_path, pool, tracker)
     if why == "time":
         monkeypatch.setattr(module, "RUN_ID_SECONDS", 0.0)
@@ -201,7 +159,7 @@ def test_the_end_of_a_trial_does_not_wait_for_ever(tmp_path: Path, monkeypatch: 
 def test_the_end_of_a_trial_that_still_waits_is_recorded_when_the_loop_breaks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pool = FakePool(1)
+    pool = ScriptedPool(1)
     sweep, _ = controller(tmp_path, pool, FakeTracker())
     events = pool.events
 

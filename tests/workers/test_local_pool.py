@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -77,24 +76,6 @@ def test_prestarted_workers_get_the_jobs() -> None:
         pool.submit(Job(2, config(seed=2)))
         assert set(pool.pids().values()) == both
         assert {finished(events).outcome for events in until_finished(pool, 2).values()} == {Outcome.COMPLETE}
-
-
-def test_a_worker_without_progress_is_killed_and_its_job_resumes(tmp_path: Path) -> None:
-    whole, job = resumable(), Job(1, resumable(), state=tmp_path)
-    with LocalPool(1, patience=2.0) as pool:
-        pool.submit(job)
-        events = until_step(pool, 100)
-        os.kill(pid := pool.pids()[1], signal.SIGSTOP)
-        events += until_finished(pool, 1)[1]
-        end = events.pop()
-        assert isinstance(end, Finished)
-        assert (end.outcome, end.lost) == (Outcome.FAILED, True)
-        assert re.fullmatch(r"no progress for [2-9] s", end.reason)
-        assert not psutil.pid_exists(pid)
-        pool.submit(replace(job, after=steps(events)[-1]))
-        rest = until_finished(pool, 1)[1]
-        pool.submit(Job(2, whole))
-        assert numbers(events) + numbers(rest) == numbers(until_finished(pool, 1)[2])
 
 
 def test_a_worker_is_not_killed_because_its_parent_was_suspended(monkeypatch: pytest.MonkeyPatch) -> None:

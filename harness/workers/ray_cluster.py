@@ -1,0 +1,115 @@
+"""The connection to a Ray cluster, and what its nodes have room for. Ray is imported when a cluster is asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import math
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from harness.core.environment import environment_defaults
+from harness.workers.environment import terminal_signals_blocked
+from harness.workers.protocol import NoWorkers
+
+LOCAL: Final = "local"  # start Ray on this machine
+AUTO: Final = "auto"  # the cluster that this machine belongs to
+
+# Ray takes the loopback as this machine's address with it, so that none of its ports can be reached from outside.
+_LOOPBACK: Final = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(frozen=True)
+class Room:
+    """What a run needs of a node. Both numbers may be fractions."""
+
+    cpus: float
+    gpus: float
+
+    def on(self, resources: Mapping[str, float]) -> int:
+        """Runs that fit into a node with these resources."""
+        needs = {"CPU": self.cpus, "GPU": self.gpus}
+        fits = (resources.get(name, 0.0) / need + 1e-9 for name, need in needs.items() if need)
+        return math.floor(min(fits))
+
+    def __str__(self) -> str:
+        cpus = f"{self.cpus:g} CPU{'s' * (self.cpus != 1)}"
+        return f"{cpus} and {self.gpus:g} GPU{'s' * (self.gpus != 1)}" if self.gpus else cpus
+
+
+@contextlib.contextmanager
+def connected(address: str) -> Iterator[None]:
+    """Join the cluster at an address, or start one on this machine with `LOCAL`, which ends with the context.
+
+    A cluster of our own listens on the loopback only, asks for Ray's token and has no dashboard.
+
+    Raises:
+        NoWorkers: Ray is not installed, or there is no cluster that takes this process.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise NoWorkers('--ray needs Ray: pip install -e ".[ray]"')
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_own_signal_handlers())
+        options: dict[str, Any] = {}
+        if address == LOCAL:
+            stack.enter_context(environment_defaults(_LOOPBACK))
+            stack.enter_context(terminal_signals_blocked())
+            options["include_dashboard"] = False
+        try:
+            import ray
+            from ray._private import worker
+
+            worker.print_to_stdstream = _print_nothing  # no option silences what Ray says about its nodes
+            ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, **options)
+        except Exception as error:
+            raise NoWorkers(_why_not(address, error)) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def _own_signal_handlers() -> Iterator[None]:
+    """Keep this process's handlers of signals, although Ray sets one for SIGTERM, which raises `SystemExit`."""
+    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+    terminated = False
+    try:
+        yield
+    except SystemExit:
+        terminated = True
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    if terminated:
+        signal.raise_signal(signal.SIGTERM)
+
+
+def _print_nothing(*_: object, **__: object) -> None:
+    pass
+
+
+def _why_not(address: str, error: Exception) -> str:
+    """One sentence about a failed connection."""
+    if isinstance(error, ConnectionError):
+        where = "on this machine" if address == AUTO else f"at {address}"
+        return f"--ray {address}: no Ray cluster answers {where}; start one with `ray start --head`, or use --ray local"
+    text = " ".join(str(error).split()) or type(error).__name__
+    return f"--ray {address}: {text}"
+
+
+def default_gpus() -> float:
+    """GPUs of a run where the user names no number: one if the cluster has any."""
+    return 1.0 if any(node["Resources"].get("GPU") for node in living_nodes()) else 0.0
+
+
+def living_nodes() -> Sequence[Mapping[str, Any]]:
+    """The nodes of the cluster now; see `ray.nodes`."""
+    import ray
+
+    nodes: Callable[[], Sequence[Mapping[str, Any]]] = ray.nodes
+    return [node for node in nodes() if node["Alive"]]

@@ -1,0 +1,104 @@
+"""A worker on a node of a Ray cluster: an actor with one local worker process of its own.
+
+The actor only passes messages on. So a run trains in the same kind of process as on one machine, with the same
+numbers, and neither Ray nor a slow parent holds up a step. When the actor dies, its process notices the closed pipe,
+saves the state and ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import queue
+import sys
+import threading
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.workers.local_pool import LocalPool
+from harness.workers.messages import Job
+from harness.workers.numbered import Numbered, Outgoing
+from harness.workers.software import software
+
+_TICK_SECONDS = 0.05  # how long a job or a stop waits at most until it is passed on
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a worker answers to `take`.
+
+    Attributes:
+        submission: number of the last submission that it has.
+        events: those that were asked for.
+    """
+
+    submission: int
+    events: Sequence[Numbered]
+
+
+class RayWorker:
+    """The actor. Calls are repeated after a network failure, so all of them may come twice.
+
+    Args:
+        folder: working directory of the parent, for relative paths in a spec; used where it exists.
+        threads, patience: see `LocalPool`.
+    """
+
+    def __init__(self, folder: str, threads: int, patience: float) -> None:
+        with contextlib.suppress(OSError):
+            os.chdir(folder)
+        sys.modules["__main__"].__file__ = None  # else the new process would run Ray's own script first
+        self._pool = LocalPool(1, threads, patience)
+        self._outgoing = Outgoing()
+        self._orders: queue.SimpleQueue[Job | int | None] = queue.SimpleQueue()  # a job, one to stop, or the end
+        self._submission = 0
+        self._relay = threading.Thread(target=self._run, daemon=True)
+        self._relay.start()
+
+    def hello(self) -> Mapping[str, str]:
+        """The software on this node, to be compared with the parent's, and where this is."""
+        import ray
+
+        context = ray.get_runtime_context()
+        return {**software(), "node_id": context.get_node_id(), "node": platform.node(), "pid": str(os.getpid())}
+
+    def submit(self, submission: int, job: Job) -> None:
+        """Train a job. The numbers of submissions rise; one that is known already is ignored."""
+        if submission > self._submission:
+            self._submission = submission
+            self._orders.put(job)
+
+    def stop(self, job: int) -> None:
+        """Stop a job after its current step."""
+        self._orders.put(job)
+
+    def take(self, after: int, limit: int, wait: float) -> Answer:
+        """Events with numbers above `after`; see `Outgoing.take`."""
+        events = self._outgoing.take(after, limit, wait)
+        return Answer(self._submission, events)
+
+    def close(self) -> None:
+        """End the process; a running job saves its state."""
+        self._orders.put(None)
+        self._relay.join()
+
+    def _run(self) -> None:
+        """Pass orders and events on. The pool belongs to this thread. An error ends the actor: its job is lost."""
+        try:
+            self._pool.prestart(1)
+            while True:
+                for event in self._pool.events(_TICK_SECONDS):
+                    self._outgoing.add(event)
+                while not self._orders.empty():
+                    order = self._orders.get()
+                    if order is None:
+                        return self._pool.close()
+                    if isinstance(order, Job):
+                        self._pool.submit(order)
+                    else:
+                        self._pool.stop(order)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
