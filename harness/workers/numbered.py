@@ -17,12 +17,12 @@ from typing import Any, Final
 
 from harness.core.metrics import Point
 from harness.core.outcomes import Outcome
-from harness.workers.messages import Event, Finished, Progress, Started
+from harness.workers.messages import Event, Finished, Note, Progress, Started
 
 Numbered = tuple[int, str]  # an event's number, from 1, and the event as JSON
 
 IN_MEMORY: Final = 1_000  # events that a sender keeps in memory; further ones go to a file
-_KINDS: Final = {kind.__name__: kind for kind in (Started, Progress, Finished)}
+_KINDS: Final = {kind.__name__: kind for kind in (Started, Progress, Note, Finished)}
 
 
 def event_to_json(event: Event) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from harness.core.metrics import VAL_LOSS, Point
 from harness.core.outcomes import Outcome
-from harness.workers.messages import Event, Finished, Progress, Started
+from harness.workers.messages import Event, Finished, Note, Progress, Started
 from harness.workers.numbered import Incoming, Outgoing, event_from_json, event_to_json
 
 
@@ -30,6 +30,7 @@ def filled(events: int, in_memory: int = 3) -> Outgoing:
     [
         Started(1, "cuda", 7, 'a "warning"\n', "node-1"),
         Progress(2, Point(3, 4, 0.1 + 0.2, float("inf"), {VAL_LOSS: 5e-324}, "ü\u2028", (1.5, 1 / 3), ("a", "b"))),
+        Note(1, "a sentence"),
         Finished(3, Outcome.OOM, "why", lost=True),
     ],
 )
