@@ -46,19 +46,28 @@ def training_order(windows: int, seed: int, start: int = 0) -> Iterator[int]:
 
 def take_windows(tokens: Tokens, starts: list[int], length: int) -> tuple[Tensor, Tensor]:
     """Inputs and targets of the windows that begin at `starts`, each of shape (len(starts), length), int64."""
-    rows = np.stack([tokens[start : start + length + 1] for start in starts]).astype(np.int64)
-    both = torch.from_numpy(rows)
+    rows = [tokens[start : start + length + 1] for start in starts]
+    both = torch.from_numpy(np.stack(rows).astype(np.int64) if rows else np.empty((0, length + 1), np.int64))
     return both[:, :-1].contiguous(), both[:, 1:].contiguous()
 
 
 def training_batches(
-    tokens: Tokens, context_length: int, sequences: int, seed: int, start: int = 0
+    tokens: Tokens, context_length: int, sequences: int, seed: int, start: int = 0, rows: slice = slice(None)
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless batches of (inputs, targets), each of shape (sequences, context_length), from batch `start` on."""
+    """Endless batches of (inputs, targets), each of shape (sequences, context_length), from batch `start` on.
+
+    Args:
+        tokens: the training split.
+        context_length: of the model.
+        sequences: rows of a batch.
+        seed: of the run.
+        start: number of the first batch.
+        rows: of each batch that are taken; by default all.
+    """
     order = training_order(count_windows(len(tokens), context_length), seed, start * sequences)
     while True:
         starts = [next(order) * context_length for _ in range(sequences)]
-        yield take_windows(tokens, starts, context_length)
+        yield take_windows(tokens, starts[rows], context_length)
 
 
 def prefetch(batches: Iterator[tuple[Tensor, Tensor]], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:

@@ -4,11 +4,18 @@ torch draws one float per element, which took a sixth of the time of a small GPT
 four elements, so a rate is rounded to a multiple of 2⁻¹⁶ (0.1 becomes 0.100006, and the scale follows the rounded
 rate). Other devices use torch's own kernels. All random numbers come from torch's global generator, which the trainer
 seeds at every step.
+
+A process that trains on some rows of a batch draws the bits of the whole batch and uses those of its rows
+(`rows_of_batch`). Its masks are then those of a process that trains on the whole batch. torch's kernels cannot do so.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Final
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +24,19 @@ from torch import Tensor
 from harness.model.dispatch import use_cpu_kernels
 
 _LEVELS = 1 << 16  # of a rate: 16 bits decide on each element
+
+_WHOLE: Final = (slice(0, 1), 1)  # one part of one
+_rows: ContextVar[tuple[slice, int]] = ContextVar("rows", default=_WHOLE)
+
+
+@contextlib.contextmanager
+def rows_of_batch(rows: slice, of: int) -> Iterator[None]:
+    """Inside, the inputs are these rows of a batch of `of` rows; `dropout_mask` gives their part of its masks."""
+    token = _rows.set((rows, of))
+    try:
+        yield
+    finally:
+        _rows.reset(token)
 
 
 def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
@@ -31,8 +51,10 @@ def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
 def dropout_mask(like: Tensor, rate: float) -> Tensor:
     """A float32 tensor of the shape of `like`: 0 with probability `rate`, else 1 / (1 - rate)."""
     threshold = min(round(rate * _LEVELS), _LEVELS - 1)
-    count = like.numel()
-    bits = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)[:count]
+    rows, of = _rows.get()
+    each = like.numel() // (rows.stop - rows.start)  # elements per row of the batch
+    drawn = torch.empty((each * of + 3) // 4, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
+    bits = drawn[each * rows.start : each * rows.stop]
     return (bits >= threshold - _LEVELS // 2).to(torch.float32).mul_(_LEVELS / (_LEVELS - threshold)).view(like.shape)
 
 

@@ -12,16 +12,19 @@ from harness.config.run import RunConfig
 from harness.core import metrics
 from harness.core.metrics import Point
 from harness.training.devices import synchronize
+from harness.training.distributed import ALONE, Ranks
 
 
 class Clock:
     """Measures how much of the budget is spent, and the training speed.
 
-    Only training steps count: evaluation, sampling and the caller's time do not.
+    Only training steps count: evaluation, sampling and the caller's time do not. If the budget is in seconds, all ranks
+    go by the clock of rank 0.
 
     Args:
         config: of the run, resolved.
         train_windows: windows in an epoch; see `RunConfig.total_steps`.
+        ranks: the processes that train the run.
 
     Attributes:
         total_steps: steps of the whole budget; None for a budget in seconds.
@@ -31,8 +34,9 @@ class Clock:
         last_step: seconds of the last step.
     """
 
-    def __init__(self, config: RunConfig, train_windows: int) -> None:
+    def __init__(self, config: RunConfig, train_windows: int, ranks: Ranks = ALONE) -> None:
         self.config = config
+        self._ranks = ranks
         self.total_steps = config.total_steps(train_windows)
         self.eval_steps = config.eval_steps(train_windows)
         self.log_steps = config.log_steps(train_windows)
@@ -45,6 +49,7 @@ class Clock:
 
     def start_step(self) -> None:
         """A training step begins."""
+        self._agree()  # rank 0 may have waited for queued steps
         self._step_began = time.perf_counter()
 
     def end_step(self) -> None:
@@ -52,13 +57,18 @@ class Clock:
         self.last_step = time.perf_counter() - self._step_began
         self.training += self.last_step
         self._steps += 1
+        self._agree()
+
+    def _agree(self) -> None:
+        if self.total_steps is None:
+            self.training, self.last_step = self._ranks.agree(self.training, self.last_step)
 
     def finish_queued_steps(self, device: torch.device) -> None:
         """Wait for the steps that a GPU has queued, and count the time."""
         if device.type != "cpu":
-            self.start_step()
+            began = time.perf_counter()
             synchronize(device)
-            self.training += time.perf_counter() - self._step_began
+            self.training += time.perf_counter() - began
 
     def state(self) -> dict[str, float]:
         """What `restore` needs to continue as if the run had not been interrupted."""

@@ -45,12 +45,13 @@ class KernelsError(ValueError):
     """Others can write to the folder in which torch keeps compiled kernels."""
 
 
-def resolve_device(config: TrainConfig, index: int = 0) -> torch.device:
+def resolve_device(config: TrainConfig, index: int = 0, ranks: int = 1) -> torch.device:
     """The device of a run: `train.device`, or for `auto` the first available of cuda, mps, cpu.
 
     Args:
         config: names the device.
         index: which CUDA device, if there are several; counted modulo their number.
+        ranks: processes that train the run, each on a device of its own.
 
     Raises:
         DeviceError: the device asked for is not available.
@@ -60,7 +61,14 @@ def resolve_device(config: TrainConfig, index: int = 0) -> torch.device:
     if not available[name]:
         names = ", ".join(name for name, found in available.items() if found)
         raise DeviceError(f"train.device: found {name}; allowed on this machine: auto, {names}")
-    return torch.device(name, index % torch.cuda.device_count()) if name == "cuda" else torch.device(name)
+    if ranks > 1 and name == "mps":
+        raise DeviceError(f"train.device: found mps for a run of {ranks} ranks; allowed: auto, cpu, cuda")
+    if name != "cuda":
+        return torch.device(name)
+    devices = torch.cuda.device_count()
+    if ranks > devices:
+        raise DeviceError(f"found a run of {ranks} ranks; allowed on this machine: at most {devices}, one for each GPU")
+    return torch.device(name, index % devices)
 
 
 def resolve_precision(config: TrainConfig, device: torch.device) -> str:
@@ -70,7 +78,7 @@ def resolve_precision(config: TrainConfig, device: torch.device) -> str:
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
 
 
-def resolve_compile(config: RunConfig, device: torch.device, train_windows: int) -> bool:
+def resolve_compile(config: RunConfig, device: torch.device, train_windows: int, ranks: int = 1) -> bool:
     """Whether the loss is compiled: `train.compile`, or for `auto` on a CUDA device if the run is long enough.
 
     On the CPU compiled steps were 0 to 16 % faster, after 40 s of compiling, since they cannot use this project's CPU
@@ -80,6 +88,7 @@ def resolve_compile(config: RunConfig, device: torch.device, train_windows: int)
         config: of the run, resolved.
         device: of the run.
         train_windows: windows in an epoch; see `RunConfig.total_steps`.
+        ranks: processes that train the run, each on a device of its own.
     """
     wanted = config.train.compile
     if wanted != "auto":
@@ -89,7 +98,9 @@ def resolve_compile(config: RunConfig, device: torch.device, train_windows: int)
     seconds = config.train.budget.seconds
     if seconds is None:
         tokens = (config.total_steps(train_windows) or 0) * config.tokens_per_step
-        seconds = tokens * config.flops_per_token / (_UNCOMPILED_MFU * (peak_flops(device) or _DEFAULT_PEAK))
+        seconds = (
+            tokens * config.flops_per_token / (_UNCOMPILED_MFU * (peak_flops(device, ranks) or ranks * _DEFAULT_PEAK))
+        )
     return seconds >= COMPILE_FROM_SECONDS
 
 
@@ -138,12 +149,12 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Non
     return torch.autocast(device.type, torch.bfloat16)
 
 
-def peak_flops(device: torch.device) -> float | None:
-    """The device's peak in FLOP/s (dense bf16), or None if it is not known."""
+def peak_flops(device: torch.device, count: int = 1) -> float | None:
+    """The peak in FLOP/s (dense bf16) of this many such devices, or None if it is not known."""
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)
-    return next((peak for part, peak in PEAK_FLOPS.items() if part in name), None)
+    return next((count * peak for part, peak in PEAK_FLOPS.items() if part in name), None)
 
 
 def synchronize(device: torch.device) -> None:

@@ -25,6 +25,7 @@ from harness.data.batches import fixed_sample, scoring_batches, strided_batches,
 from harness.model.generation import continue_text
 from harness.model.gpt import GPT
 from harness.training.devices import autocast
+from harness.training.distributed import ALONE, Ranks
 from harness.training.errors import Stopped, check_finite
 
 # Fields that change nothing before the first step: runs that differ only in them share their evaluation at step 0.
@@ -158,8 +159,9 @@ class Evaluator:
         read_test: score the test split too, in the last evaluation.
         common_context: tokens before each target of `common_context_loss`, in the last evaluation; None: it is not
             measured.
-        stop: called before every batch; true stops the evaluation.
+        stop: called before every batch (with several ranks: before every one of rank 0); true stops the evaluation.
         step0_cache: evaluations at step 0 by their key, shared with other runs of the process.
+        ranks: the processes that share the batches of an evaluation; rank 0 generates the text.
     """
 
     config: RunConfig
@@ -171,6 +173,7 @@ class Evaluator:
     common_context: int | None = None
     stop: Callable[[], bool] = lambda: False
     step0_cache: dict[str, Evaluation] = field(default_factory=dict)
+    ranks: Ranks = ALONE
 
     @property
     def rows(self) -> int:
@@ -191,9 +194,9 @@ class Evaluator:
         if step > 0:
             return self._evaluate(step, last)
         key = self.step0_key()
-        if key not in self.step0_cache:
+        if not self.ranks.decide(key in self.step0_cache):
             self.step0_cache[key] = self._evaluate(step, last)
-        return self.step0_cache[key]
+        return self.step0_cache.get(key, Evaluation({}, None))  # another rank than 0 may have been replaced
 
     def _evaluate(self, step: int, last: bool) -> Evaluation:
         evaluation = Pass(self, step, last)
@@ -247,19 +250,22 @@ class Evaluator:
         nats = torch.zeros(length, dtype=torch.float64, device=where)
         counts = torch.zeros(length, dtype=torch.int64)
         self.model.eval()
-        for tokens, targets, first in batches:
-            if self.stop():
+        for number, (tokens, targets, first) in enumerate(batches):
+            turn = number % self.ranks.size
+            if turn == 0 and self.stop():
                 raise Stopped("stopped during an evaluation")
+            if turn != self.ranks.rank:
+                continue
             with autocast(self.device, self.precision):
                 losses = self.model.token_losses(tokens.to(self.device), targets.to(self.device), first)
             nats[first : tokens.shape[1]] += losses.to(where).double().sum(0)
             counts[first : tokens.shape[1]] += len(tokens)
         self.model.train()
-        return Scores(nats.cpu(), counts)
+        return Scores(self.ranks.sum(nats.cpu()), self.ranks.sum(counts))
 
     def sample(self) -> str | None:
         """A text that the model generates, with the same random numbers at every evaluation; None if not wanted."""
         wanted = self.config.train.sample
-        if wanted.max_new_tokens == 0:
+        if wanted.max_new_tokens == 0 or self.ranks.rank > 0:
             return None
         return continue_text(self.model, self.data.codec, wanted, self.config.train.seed)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from harness.config.run import RunConfig
 from harness.core import metrics
 from harness.core.metrics import Point
+from harness.core.rng import derive
 from harness.data import CorpusError, Dataset, open_dataset
 from harness.data.batches import count_windows, prefetch, training_batches
 from harness.model.init import build_gpt
@@ -22,6 +24,7 @@ from harness.training.devices import (
     resolve_precision,
     set_matmul_precision,
 )
+from harness.training.distributed import ALONE, Ranks
 from harness.training.environment import Environment
 from harness.training.evaluation import Evaluation
 from harness.training.model_optimizer import ModelOptimizer
@@ -37,10 +40,11 @@ class Run:
         config: the whole run.
         data: its tokens; opened here if None.
         device_index: which CUDA device, if there are several.
+        ranks: the processes that train the run.
 
     Attributes:
         config: resolved.
-        data, device, precision, model, optimizer, clock: of the run.
+        data, device, precision, model, optimizer, clock, ranks: of the run.
         train_step: see `harness.training.step`.
         step: optimizer steps done.
         pending: metrics of the last step until its point is made; None if it has been made or there is none.
@@ -51,7 +55,8 @@ class Run:
         CorpusError: the training split is shorter than one window.
     """
 
-    def __init__(self, config: RunConfig, data: Dataset | None, device_index: int) -> None:
+    def __init__(self, config: RunConfig, data: Dataset | None, device_index: int, ranks: Ranks = ALONE) -> None:
+        self.ranks = ranks
         self.data = data or open_dataset(config.data)
         self.config = config = self.data.resolve(config)
         self.windows = count_windows(len(self.data.train), config.model.context_length)
@@ -61,16 +66,17 @@ class Run:
                 f"found a context of {config.model.context_length} tokens; "
                 f"allowed: under {len(self.data.train)}, the tokens of the train split",
             )
-        self.device = resolve_device(config.train, device_index)
+        self.device = resolve_device(config.train, device_index, ranks.size)
         self.precision = resolve_precision(config.train, self.device)
         set_matmul_precision(self.device, self.precision)
         self.model = build_gpt(config, self.device, self.data.vocabulary, self.data.trained)
         self.optimizer = ModelOptimizer(self.model, config.train)
-        compile_it = resolve_compile(config, self.device, self.windows)
+        compile_it = resolve_compile(config, self.device, self.windows, ranks.size)
         self.train_step = training_step(
-            self.model, self.optimizer, config.train, self.device, self.precision, compile_it
+            self.model, self.optimizer, config, self.device, self.precision, compile_it, ranks
         )
-        self.clock = Clock(config, self.windows)
+        self._own_masks = self.device.type == "cpu" and self.precision == "fp32" and not compile_it
+        self.clock = Clock(config, self.windows, ranks)
         self.step = 0
         self.pending: Mapping[str, float] | None = {}
         self.points: list[Point] = []
@@ -78,7 +84,7 @@ class Run:
     @property
     def environment(self) -> Environment:
         """What the numbers depend on besides configuration, data and code."""
-        return Environment.here(self.device, self.precision)
+        return Environment.here(self.device, self.precision, self.ranks.size)
 
     @property
     def finished(self) -> bool:
@@ -88,8 +94,18 @@ class Run:
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Training batches (inputs, targets) on the device, from the current step on, without end."""
         context, sequences = self.config.model.context_length, self.config.sequences_per_step
-        batches = training_batches(self.data.train, context, sequences, self.config.train.seed, self.step)
+        rows = self.ranks.share(sequences)
+        batches = training_batches(self.data.train, context, sequences, self.config.train.seed, self.step, rows)
         return prefetch(batches, self.device)
+
+    def seed_dropout(self) -> None:
+        """Seed torch's global generator for the next step; only dropout uses it.
+
+        This project's CPU kernels draw the masks of the whole batch, from one stream for all ranks. torch's kernels
+        draw those of the rank's rows, so each rank has a stream of its own.
+        """
+        own = () if self._own_masks or self.ranks.rank == 0 else (self.ranks.rank,)
+        torch.manual_seed(derive(self.config.train.seed, "dropout", self.step, *own))
 
     def resume(self, states: States) -> str:
         """Continue from the newest valid state, if there is one; returns warnings, empty if there are none."""
@@ -98,7 +114,23 @@ class Run:
             self.step, self.pending, self.points = found.step, found.pending, list(found.points)
             load_tensors(found.tensors, self.model, self.optimizer, self.device)
             self.clock.restore(found.clock)
+        if self.ranks.size > 1:
+            self._follow_rank_0()
         return warning
+
+    def _follow_rank_0(self) -> None:
+        """Continue from the step at which rank 0 is, with its weights and moments."""
+        clock = self.clock.state()
+        step, is_pending, *times = self.ranks.agree(self.step, self.pending is not None, *clock.values())
+        if self.ranks.rank > 0:
+            self.step, self.pending = int(step), {} if is_pending else None
+            self.clock.restore(dict(zip(clock, times, strict=True)))
+            if self.step:
+                empty = {name: torch.empty(shape) for name, shape in self.optimizer.state_shapes().items()}
+                self.optimizer.load_state_tensors(empty)
+        tensors = state_tensors(self.model, self.optimizer, self.device)
+        self.ranks.broadcast(tensors.values())
+        load_tensors(tensors, self.model, self.optimizer, self.device)
 
     def state(self) -> State:
         """The state to save now."""
@@ -113,7 +145,7 @@ class Run:
             metrics.LEARNING_RATE: rate,
             metrics.GRAD_NORM: grad_norm.item(),
             metrics.EPOCHS: self.step * self.config.sequences_per_step / self.windows,
-            **self.clock.speed(peak_flops(self.device)),
+            **self.clock.speed(peak_flops(self.device, self.ranks.size)),
         }
 
     def make_point(self, evaluation: Evaluation | None) -> Point:

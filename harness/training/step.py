@@ -14,9 +14,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from harness.config.run import TrainConfig
+from harness.config.run import RunConfig
+from harness.model.dropout import rows_of_batch
 from harness.model.gpt import GPT
 from harness.training.devices import autocast, compiled
+from harness.training.distributed import ALONE, Ranks
 from harness.training.model_optimizer import ModelOptimizer
 
 CAPTURE_AFTER = 3  # eager steps first: they choose kernels and create the optimizer's state, which must not be captured
@@ -27,30 +29,52 @@ logger = logging.getLogger(__name__)
 
 
 def training_step(
-    model: GPT, optimizer: ModelOptimizer, config: TrainConfig, device: torch.device, precision: str, compile_it: bool
+    model: GPT,
+    optimizer: ModelOptimizer,
+    config: RunConfig,
+    device: torch.device,
+    precision: str,
+    compile_it: bool,
+    ranks: Ranks = ALONE,
 ) -> Step:
     """The step function of one run: (inputs, targets), both (B, T) on `device` → loss and gradient norm.
 
     The next step may overwrite the two tensors. The caller sets the learning rate and seeds torch's global generator,
-    which dropout uses.
+    which dropout uses. With several ranks, inputs and targets are this rank's rows of the batch; loss and gradient are
+    those of the whole batch.
 
     Args:
         model: the GPT to train.
         optimizer: of the model.
-        config: has the clipping norm.
+        config: has the clipping norm and the rows of a batch.
         device: of the model.
         precision: `fp32` or `bf16`.
         compile_it: compile the loss with `torch.compile`.
+        ranks: the processes that share every batch.
     """
+    grad_clip, sequences = config.train.grad_clip, config.sequences_per_step
     loss_of = compiled(model.loss) if compile_it else model.loss
 
     def update(tokens: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         with autocast(device, precision):
             loss = loss_of(tokens, targets)
         loss.backward()
-        return loss, optimizer.clipped_step(config.grad_clip)
+        return loss, optimizer.clipped_step(grad_clip)
 
-    launch = CapturedStep(update, optimizer, device) if optimizer.capturable else update
+    def update_together(tokens: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        share = torch.zeros((), device=device)  # of the batch's loss
+        if len(tokens):
+            with autocast(device, precision), rows_of_batch(ranks.share(sequences), sequences):
+                share = loss_of(tokens, targets) * (len(tokens) / sequences)
+            share.backward()
+        loss = ranks.sum_gradients(model.parameters(), share)
+        return loss, optimizer.clipped_step(grad_clip)
+
+    launch: Step
+    if ranks.size > 1:  # not captured: a batch that needs several GPUs keeps each busy for longer than Python needs
+        launch = update_together
+    else:
+        launch = CapturedStep(update, optimizer, device) if optimizer.capturable else update
 
     def step(tokens: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         loss, norm = launch(tokens, targets)

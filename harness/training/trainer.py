@@ -10,12 +10,10 @@ import logging
 from collections.abc import Callable, Generator
 from pathlib import Path
 
-import torch
-
 from harness.config.run import RunConfig
 from harness.core.metrics import Point
-from harness.core.rng import derive
 from harness.data import Dataset
+from harness.training.distributed import ALONE, Ranks
 from harness.training.errors import Stopped, check_finite
 from harness.training.evaluation import Evaluation, Evaluator
 from harness.training.resume import States
@@ -38,6 +36,7 @@ def train(
     on_start: Callable[[int, str], None] | None = None,
     stop: Callable[[], bool] = lambda: False,
     step0_cache: dict[str, Evaluation] | None = None,
+    ranks: Ranks = ALONE,
 ) -> Generator[Point, None, None]:
     """Train the GPT that `config` describes and yield the points of its curves.
 
@@ -67,6 +66,8 @@ def train(
         stop: called before every step and during evaluations; true stops the training.
         step0_cache: evaluations of untrained models. Pass the same dictionary to several runs: those that start from
             the same weights, as all trials of a search do, then evaluate them once.
+        ranks: the processes that train this run together; by default this one alone. Each calls `train` with the same
+            run. Only rank 0 has `checkpoint`, `state` and `stop`, and only its points are whole.
 
     Raises:
         Diverged: with the step and the value that is not finite.
@@ -75,12 +76,17 @@ def train(
         CorpusError: the training split is shorter than one window.
         FolderInUse: another process trains on the same states.
         OSError: a state or the checkpoint cannot be written; earlier states are intact.
+        RankLost: another rank has ended.
     """
-    run = Run(config, data, device_index)
+    run = Run(config, data, device_index, ranks)
     config, clock = run.config, run.clock
     cache = {} if step0_cache is None else step0_cache
+
+    def stopped() -> bool:
+        return ranks.decide(stop())
+
     evaluator = Evaluator(
-        config, run.data, run.model, run.device, run.precision, read_test, common_context, stop, cache
+        config, run.data, run.model, run.device, run.precision, read_test, common_context, stopped, cache, ranks
     )
 
     with States(state, config, run.data, run.environment) as states:
@@ -105,7 +111,7 @@ def train(
                         return
                     if states.due(clock.training):
                         states.save(run.state())
-                if stop():
+                if stopped():
                     raise Stopped(f"stopped at step {run.step}")
 
                 # set the learning rate for this step
@@ -114,8 +120,8 @@ def train(
                 factor = learning_rate_factor(clock.progress_after(run.step), config.train)
                 rate = run.optimizer.set_learning_rate(factor)
 
-                # forward, backward, clip, update; only dropout uses the global generator
-                torch.manual_seed(derive(config.train.seed, "dropout", run.step))
+                # forward, backward, clip, update
+                run.seed_dropout()
                 loss, grad_norm = run.train_step(tokens, targets)
                 run.step += 1
                 if run.device.type == "cpu" or clock.reads_loss(run.step):  # a CPU-GPU synchronization

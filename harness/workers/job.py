@@ -25,6 +25,7 @@ from harness.data.encoded import EncodedData, open_encoded
 from harness.workers.messages import Finished, Job, Note, Progress, Started
 
 if TYPE_CHECKING:
+    from harness.training.distributed import Ranks
     from harness.training.evaluation import Evaluation
 
 _DISK_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)  # no space on the disk, the process's limit, the user's quota
@@ -86,7 +87,7 @@ def import_trainer(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def train_job(job: Job, channel: Channel, index: int, cache: Cache) -> Finished:
+def train_job(job: Job, channel: Channel, index: int, cache: Cache, ranks: Ranks | None = None) -> Finished:
     """Train one job and send its events, without the last one, which is returned. Every exception becomes an outcome.
 
     Args:
@@ -94,6 +95,8 @@ def train_job(job: Job, channel: Channel, index: int, cache: Cache) -> Finished:
         channel: to the parent.
         index: of the GPU among those that this process sees.
         cache: the worker's.
+        ranks: the processes that train the job together; None: this one alone. Others than rank 0 write no state and
+            no checkpoint.
 
     Raises:
         ParentDied: by `channel.send`. The state is saved.
@@ -101,30 +104,33 @@ def train_job(job: Job, channel: Channel, index: int, cache: Cache) -> Finished:
     import torch
 
     from harness.training.devices import describe, release_memory, resolve_device
+    from harness.training.distributed import ALONE
     from harness.training.trainer import train
 
+    ranks = ranks or ALONE
     process = psutil.Process()
     process.cpu_percent()  # the first call starts the measurement
     try:
-        device = resolve_device(job.config.train, index)
+        device = resolve_device(job.config.train, index, ranks.size)
         if device.type == "cuda":
             torch.cuda.set_device(device)  # memory statistics and release_memory() use the current device
 
         def on_start(step: int, warning: str) -> None:
-            channel.send(Started(job.id, describe(device), step, warning))
+            channel.send(Started(job.id, describe(device), step, warning, ranks.size))
 
         points = train(
             job.config,
             cache.dataset(job.config.data),
             read_test=job.read_test,
             common_context=job.common_context,
-            checkpoint=job.checkpoint,
+            checkpoint=job.checkpoint if ranks.rank == 0 else None,
             device_index=index,
-            state=job.state,
+            state=job.state if ranks.rank == 0 else None,
             after=job.after,
             on_start=on_start,
             stop=channel.should_stop,
             step0_cache=cache.step0,
+            ranks=ranks,
         )
         with contextlib.closing(points):  # saves the state if the parent has died and send() raises
             for point in points:
@@ -142,8 +148,11 @@ def _finished_with(error: Exception, job: Job, channel: Channel) -> Finished:
     """The outcome and reason of a job that ended with an exception."""
     import torch
 
+    from harness.training.distributed import RankLost
     from harness.training.errors import Diverged, Stopped
 
+    if isinstance(error, RankLost):
+        return Finished(job.id, Outcome.FAILED, str(error), lost=True)
     if isinstance(error, Stopped):
         reason = "stopped by SIGTERM" if channel.terminated else "stopped by the sweep"
         return Finished(job.id, Outcome.INTERRUPTED, reason, lost=channel.terminated)

@@ -46,12 +46,15 @@ class LocalPool:
         threads: CPU threads per process. One by default: two processes with one thread each did 1.2 times the work of
             one process with two, and results do not depend on the number of cores.
         patience: seconds without a step or a batch of an evaluation after which a worker is killed.
+        ranks: processes that train each run together, each on a GPU of its own if the run uses GPUs. A worker starts
+            and ends those beside itself.
     """
 
-    def __init__(self, workers: int, threads: int = 1, patience: float = math.inf) -> None:
+    def __init__(self, workers: int, threads: int = 1, patience: float = math.inf, ranks: int = 1) -> None:
         self.size = workers
         self.threads = threads
         self.patience = patience
+        self.ranks = ranks
         self._workers: dict[int, _Worker] = {}  # by index
         self._context = multiprocessing.get_context("spawn")
         self._last_check = time.monotonic()
@@ -126,7 +129,7 @@ class LocalPool:
 
         index = next(i for i in range(self.size) if i not in self._workers)
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=run_worker, args=(theirs, index, self.threads), daemon=True)
+        process = self._context.Process(target=run_worker, args=(theirs, index, self.threads, self.ranks), daemon=True)
         with (
             environment_defaults(worker_environment(self.threads)),
             terminal_signals_blocked(),

@@ -13,36 +13,37 @@ import sys
 import time
 from multiprocessing.connection import Connection
 
-from harness.workers.job import Cache, ParentDied, import_trainer, train_job
+from harness.workers.job import ParentDied
 from harness.workers.messages import TERMINAL_SIGNALS, Exiting, Heartbeat, Job, Note, Progress, Started, Stop
-from harness.workers.node_job import train_on_node
+from harness.workers.ranks import WorkerRanks
 
 _HEARTBEAT_SECONDS = 1.0  # between two heartbeats
 _PIPE_CLOSED = (EOFError, BrokenPipeError, ConnectionResetError)
 
 
-def run_worker(connection: Connection, index: int, threads: int) -> None:
-    """The main function of a worker process: trains job after job until the parent dies or SIGTERM arrives.
+def run_worker(connection: Connection, index: int, threads: int, ranks: int) -> None:
+    """The main function of a worker process: trains job after job.
+
+    It ends when the parent dies, SIGTERM arrives or another rank fails.
 
     Args:
         connection: to the parent: receives `Job` and `Stop`, sends events, `Heartbeat` and `Exiting`.
-        index: of the worker, which is also the index of its GPU.
-        threads: CPU threads.
+        index: of the worker, which decides on its GPUs.
+        threads: CPU threads of each rank.
+        ranks: processes that train each job together, this one among them.
     """
     for number in TERMINAL_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, TERMINAL_SIGNALS)  # the pool has blocked them for the start
     channel = _PipeChannel(connection)
-    import_trainer(threads)
-    cache = Cache()
+    worker = WorkerRanks(ranks, index, threads)
     with contextlib.suppress(ParentDied, *_PIPE_CLOSED):
-        while not channel.terminated:
+        while not channel.terminated and not worker.broken:
             message = connection.recv()
             if isinstance(message, Job):
                 channel.job = message
-                train = train_job if message.away is None else train_on_node
-                finished = train(message, channel, index, cache)
-                if channel.terminated:
+                finished = worker.train(message, channel)
+                if channel.terminated or worker.broken:
                     connection.send(Exiting())
                 connection.send(finished)
                 channel.job = None

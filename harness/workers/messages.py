@@ -72,6 +72,7 @@ class Started:
         resumed_from: step of the state that the run resumes from; 0 if it starts from the beginning.
         warning: why the resumed run may differ, such as a damaged state or another number of threads; may be empty.
         node: name of the machine that the worker is on; empty for this one.
+        ranks: processes that train the run together.
     """
 
     job: int
@@ -79,6 +80,7 @@ class Started:
     resumed_from: int = 0
     warning: str = ""
     node: str = ""
+    ranks: int = 1
 
 
 @dataclass(frozen=True)

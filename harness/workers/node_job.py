@@ -15,7 +15,7 @@ import time
 import uuid
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from harness.core.locks import machine_lock
 from harness.core.outcomes import Outcome
@@ -27,6 +27,9 @@ from harness.workers.job import Cache, Channel, ParentDied, train_job
 from harness.workers.messages import Finished, Job, Note, Progress, Started
 from harness.workers.shared import Copier, SharedStates, adopt, brief, saved_step
 
+if TYPE_CHECKING:
+    from harness.training.distributed import Ranks
+
 STATES: Final = "states"  # folder in the node's cache
 FETCH_PATIENCE: Final = 60.0  # seconds without a new byte after which the shared place counts as down
 LAST_COPY_SECONDS: Final = 60.0  # how long a stopped run may take to copy its last state
@@ -37,11 +40,11 @@ _BEGINS_ANEW: Final = (
 )
 
 
-def train_on_node(job: Job, channel: Channel, index: int, cache: Cache) -> Finished:
+def train_on_node(job: Job, channel: Channel, index: int, cache: Cache, ranks: Ranks | None = None) -> Finished:
     """Train one job as `train_job` does.
 
     Args:
-        job, channel, index, cache: as for `train_job`. The job has `away`, and its paths are absolute.
+        job, channel, index, cache, ranks: as for `train_job`. The job has `away`, and its paths are absolute.
 
     Returns:
         its last event. The files of a checkpoint that it names are in the `RunFolder` of the job.
@@ -63,7 +66,8 @@ def train_on_node(job: Job, channel: Channel, index: int, cache: Cache) -> Finis
     with copier or contextlib.nullcontext():
         to_parent.copier = copier
         try:
-            finished = train_job(replace(job, state=state, checkpoint=ours.checkpoint), to_parent, index, cache)
+            here = replace(job, state=state, checkpoint=ours.checkpoint)
+            finished = train_job(here, to_parent, index, cache, ranks)
         except ParentDied:
             if copier is not None:
                 copier.finish(LAST_COPY_SECONDS)

@@ -70,12 +70,16 @@ def finished(events: list[Event]) -> Finished:
     return last
 
 
+def points(events: list[Event]) -> list[Point]:
+    """The points in the order in which they came."""
+    return [event.point for event in events if isinstance(event, Progress)]
+
+
 def steps(events: list[Event]) -> list[int]:
     """The step of every point."""
-    return [event.point.step for event in events if isinstance(event, Progress)]
+    return [point.step for point in points(events)]
 
 
 def numbers(events: list[Event]) -> list[dict[str, float]]:
     """The metrics of every point, without those that depend on the clock and the process."""
-    points = [event.point for event in events if isinstance(event, Progress)]
-    return [{k: v for k, v in p.metrics.items() if not k.startswith(("perf/", "system/"))} for p in points]
+    return [{k: v for k, v in p.metrics.items() if not k.startswith(("perf/", "system/"))} for p in points(events)]
