@@ -140,4 +140,4 @@ class Heartbeat:
 
 @dataclass(frozen=True)
 class Exiting:
-    """From a worker: it has received SIGTERM and exits after its job."""
+    """From a worker: it exits after its job, since it has received SIGTERM or lost another rank."""
