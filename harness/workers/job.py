@@ -116,7 +116,7 @@ def train_job(job: Job, channel: Channel, index: int, cache: Cache, ranks: Ranks
             torch.cuda.set_device(device)  # memory statistics and release_memory() use the current device
 
         def on_start(step: int, warning: str) -> None:
-            channel.send(Started(job.id, describe(device), step, warning, ranks.size))
+            channel.send(Started(job.id, describe(device), step, warning, ranks=ranks.size))
 
         points = train(
             job.config,
