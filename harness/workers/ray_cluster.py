@@ -7,6 +7,9 @@ import importlib.util
 import logging
 import math
 import signal
+import socket
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -20,6 +23,9 @@ AUTO: Final = "auto"  # the cluster that this machine belongs to
 
 # Ray takes the loopback as this machine's address with it, so that none of its ports can be reached from outside.
 _LOOPBACK: Final = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+_NO_SURPRISE: Final = {"RAY_ENABLE_AUTO_CONNECT": "0"}  # else a call after the end would start a cluster
+_NODES_SECONDS: Final = 1.0  # between two questions about the nodes
+_SILENT_SECONDS: Final = 5.0
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -54,6 +60,7 @@ def connected(address: str) -> Iterator[None]:
         raise NoWorkers('--ray needs Ray: pip install -e ".[ray]"')
     with contextlib.ExitStack() as stack:
         stack.enter_context(_own_signal_handlers())
+        stack.enter_context(environment_defaults(_NO_SURPRISE))
         options: dict[str, Any] = {}
         if address == LOCAL:
             stack.enter_context(environment_defaults(_LOOPBACK))
@@ -61,9 +68,11 @@ def connected(address: str) -> Iterator[None]:
             options["include_dashboard"] = False
         try:
             import ray
-            from ray._private import worker
+            from ray._private import services, worker
 
             worker.print_to_stdstream = _print_nothing  # no option silences what Ray says about its nodes
+            if address != LOCAL:
+                _check_reachable(services.canonicalize_bootstrap_address(address))
             ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, **options)
         except Exception as error:
             raise NoWorkers(_why_not(address, error)) from error
@@ -89,6 +98,15 @@ def _own_signal_handlers() -> Iterator[None]:
         signal.raise_signal(signal.SIGTERM)
 
 
+def _check_reachable(address: str | None) -> None:
+    """Raise `ConnectionError` at once where nothing listens: Ray tries for two minutes and prints what it tries."""
+    host, _, port = (address or "").rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except (OSError, ValueError) as error:
+        raise ConnectionError(str(error)) from error
+
+
 def _print_nothing(*_: object, **__: object) -> None:
     pass
 
@@ -102,13 +120,46 @@ def _why_not(address: str, error: Exception) -> str:
     return f"--ray {address}: {text}"
 
 
-def default_gpus() -> float:
-    """GPUs of a run where the user names no number: one if the cluster has any."""
-    return 1.0 if any(node["Resources"].get("GPU") for node in living_nodes()) else 0.0
+class ClusterView:
+    """The living nodes of the cluster, as its head names them.
+
+    A thread asks, because the question waits a minute for a head that has gone, and then Ray ends the process.
+
+    Attributes:
+        nodes: see `ray.nodes`.
+        answered: when the head last answered, on `time.monotonic`.
+    """
+
+    def __init__(self) -> None:
+        self.nodes = _living_nodes()
+        self.answered = time.monotonic()
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    @property
+    def silence(self) -> float:
+        """Seconds since the head last answered."""
+        return time.monotonic() - self.answered
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether calls that need the head would wait."""
+        return self.silence > _SILENT_SECONDS
+
+    def close(self) -> None:
+        """Ask no more."""
+        self._closed.set()
+        self._thread.join(_NODES_SECONDS)
+
+    def _watch(self) -> None:
+        while not self._closed.wait(_NODES_SECONDS):
+            with contextlib.suppress(Exception):  # whatever it is: `answered` shows how long it lasts
+                self.nodes = _living_nodes()
+                self.answered = time.monotonic()
 
 
-def living_nodes() -> Sequence[Mapping[str, Any]]:
-    """The nodes of the cluster now; see `ray.nodes`."""
+def _living_nodes() -> Sequence[Mapping[str, Any]]:
     import ray
 
     nodes: Callable[[], Sequence[Mapping[str, Any]]] = ray.nodes

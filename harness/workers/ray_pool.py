@@ -19,19 +19,21 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness.core.outcomes import Outcome
+from harness.core.text import SAME_COMMAND
 from harness.workers.environment import COMPILER_CACHE, worker_environment
 from harness.workers.messages import Event, Finished, Job, Started
 from harness.workers.numbered import Incoming
 from harness.workers.protocol import NoWorkers
-from harness.workers.ray_cluster import LOCAL, Room, connected, default_gpus, living_nodes
+from harness.workers.ray_cluster import LOCAL, ClusterView, Room, connected
 from harness.workers.ray_worker import Answer, RayWorker
 from harness.workers.software import differences
 
 TAKE: Final = "take"  # the concurrency group of the call that waits for events
-_NODES_SECONDS: Final = 1.0  # between two looks at the nodes of the cluster
+_HEAD_SECONDS: Final = 40.0  # without an answer from the cluster's head; after 60 Ray ends the process
 _TAKE_SECONDS: Final = 2.0  # how long a worker waits for an event before it answers
 _TAKE_EVENTS: Final = 500  # in one answer
 _RETRY_SECONDS: Final = 0.5  # until an unavailable worker is asked again
+_GO_ON: Final = f"{SAME_COMMAND} when it runs again"
 _SUSPENDED_SECONDS: Final = 5.0  # a longer gap between two checks means that this process was suspended
 _STARTS_THAT_FAIL: Final = 3  # in a row, after which the sweep stops
 _PENDING: Final = 4  # workers beyond the present room that are asked for: what an autoscaler sees as demand
@@ -76,19 +78,18 @@ def open_ray_pool(
     Raises:
         NoWorkers: there is no cluster, or none of its own with room for a run.
     """
-    with connected(address):
-        room = Room(threads if cpus is None else cpus, default_gpus() if gpus is None else gpus)
-        with RayPool(room, most, threads, patience, say) as pool:
-            if address == LOCAL and not pool.size:
-                raise NoWorkers(f"--ray local: this machine has no {room} for a run")
-            yield pool
+    with connected(address), RayPool(cpus or threads, gpus, most, threads, patience, say) as pool:
+        if address == LOCAL and not pool.size:
+            raise NoWorkers(f"--ray local: this machine has no {pool.room} for a run")
+        yield pool
 
 
 class RayPool:
     """A `WorkerPool` on the cluster that this process is connected to.
 
     Args:
-        room: what a run needs of a node.
+        cpus: of a run.
+        gpus: of a run; None: one if the cluster has any, else none.
         most: workers at most; None: as many as fit.
         threads: CPU threads of a worker.
         patience: seconds without a step after which a worker is replaced, or without an answer from its node.
@@ -96,13 +97,24 @@ class RayPool:
     """
 
     def __init__(
-        self, room: Room, most: int | None, threads: int, patience: float, say: Callable[[str], None] = lambda _: None
+        self,
+        cpus: float,
+        gpus: float | None,
+        most: int | None,
+        threads: int,
+        patience: float,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
         import ray
 
         self._ray: Any = ray
-        self._room, self._most, self._say = room, most or math.inf, say
+        self._cluster = ClusterView()
+        if gpus is None:
+            gpus = 1.0 if any(node["Resources"].get("GPU") for node in self._cluster.nodes) else 0.0
+        self.room = Room(cpus, gpus)
+        self._most, self._say = most or math.inf, say
         self._threads, self._patience = threads, patience
+        self._actor = self._actor_class()
         self._workers: list[_Worker] = []
         self._waiting: deque[Job] = deque()  # submitted, and given to no worker yet
         self._events: deque[Event] = deque()  # made here, not by a worker
@@ -111,7 +123,6 @@ class RayPool:
         self._refused: dict[str, str] = {}  # node id → why it gets no run
         self._starts_failed = 0
         self._room_now = 0
-        self._looked_at_nodes = -math.inf
         self._last_check = time.monotonic()
         self._said_no_room = self._closed = False
         self._look_at_nodes()
@@ -162,6 +173,7 @@ class RayPool:
         """
         if self._closed:
             return []
+        self._notice_suspension()
         self._look_at_nodes()
         self._adjust_workers()
         self._ask_again()
@@ -183,6 +195,7 @@ class RayPool:
             self._ray.wait(closing, num_returns=len(closing), timeout=_CLOSE_SECONDS) if closing else None
         for worker in list(self._workers):
             self._remove(worker)
+        self._cluster.close()
         self._waiting.clear()
         self._events.clear()
         self._closed = True
@@ -191,19 +204,21 @@ class RayPool:
 
     def _look_at_nodes(self) -> None:
         """Learn what the cluster has room for now."""
-        if time.monotonic() - self._looked_at_nodes < _NODES_SECONDS:
-            return
-        self._looked_at_nodes = time.monotonic()
-        fitting = {node["NodeID"]: fits for node in living_nodes() if (fits := self._room.on(node["Resources"]))}
+        if self._cluster.silence > _HEAD_SECONDS:
+            raise NoWorkers(f"the head of the Ray cluster has not answered for {_HEAD_SECONDS:.0f} s; {_GO_ON}")
+        nodes = self._cluster.nodes
+        fitting = {node["NodeID"]: fits for node in nodes if (fits := self.room.on(node["Resources"]))}
         self._room_now = sum(fits for node_id, fits in fitting.items() if node_id not in self._refused)
         if fitting and not self._room_now:
             raise NoWorkers(f"no node is left to train on: {self._refused[next(iter(fitting))]}")
         if not fitting and not self._said_no_room:
-            self._say(f"no node of the cluster has {self._room} for a run; runs wait for one")
+            self._say(f"no node of the cluster has {self.room} for a run; runs wait for one")
         self._said_no_room = not fitting
 
     def _adjust_workers(self) -> None:
         """Start the workers that are missing, and end idle ones for which there is nothing left to do."""
+        if self._cluster.is_silent:
+            return
         to_do = max(self._jobs_left, sum(worker.job is not None for worker in self._workers) + len(self._waiting), 1)
         wanted = int(min(to_do, self._most, self._room_now + _PENDING))
         for _ in range(len(self._workers), wanted):
@@ -214,22 +229,25 @@ class RayPool:
 
     def _start_worker(self) -> None:
         """Ask Ray for a worker. It is there at once, or when a node has room for it."""
+        others = {"ray.io/node-id": f"!in({','.join(self._refused)})"} if self._refused else None
+        actor = self._actor.options(label_selector=others).remote(str(Path.cwd()), self._threads, self._patience)
+        self._workers.append(_Worker(actor, actor.hello.remote()))
+
+    def _actor_class(self) -> Any:
+        """The worker's class for Ray, with what a worker needs of a node and the environment of its process."""
         variables = {name: os.environ.get(name, value) for name, value in worker_environment(self._threads).items()}
         del variables[COMPILER_CACHE]  # each node has its own
         variables |= _LEAVE_PROCESS
-        if not self._room.gpus:
+        if not self.room.gpus:
             variables["CUDA_VISIBLE_DEVICES"] = ""  # Ray hides no GPU from a worker that asked for none
-        others = {"ray.io/node-id": f"!in({','.join(self._refused)})"} if self._refused else None
-        actor = self._ray.remote(
-            num_cpus=self._room.cpus,
-            num_gpus=self._room.gpus,
+        return self._ray.remote(
+            num_cpus=self.room.cpus,
+            num_gpus=self.room.gpus,
             max_restarts=0,
             max_task_retries=0,
             concurrency_groups={TAKE: 1},
             runtime_env={"env_vars": variables},
-            label_selector=others,
-        )(RayWorker).remote(str(Path.cwd()), self._threads, self._patience)
-        self._workers.append(_Worker(actor, actor.hello.remote()))
+        )(RayWorker)
 
     def _refuse(self, node_ids: Iterable[str], why: str) -> None:
         """Start no worker on these nodes again, and say so once."""
@@ -237,10 +255,11 @@ class RayPool:
         self._refused |= dict.fromkeys(new, why)
         if new:
             self._say(why)
-        self._looked_at_nodes = -math.inf
 
     def _remove(self, worker: _Worker) -> None:
         self._workers.remove(worker)
+        if self._cluster.is_silent:  # the call would wait for it
+            return
         with contextlib.suppress(self._ray.exceptions.RayError):
             self._ray.kill(worker.actor)
 
@@ -299,10 +318,11 @@ class RayPool:
         self._remove(worker)
         address = getattr(error, "ip", None)
         if "ImportError" in str(error) or "ModuleNotFoundError" in str(error):
-            there = [node["NodeID"] for node in living_nodes() if node["NodeManagerAddress"] == address]
+            there = [node["NodeID"] for node in self._cluster.nodes if node["NodeManagerAddress"] == address]
             self._refuse(there, f"node {address} gets no run, as the harness is not installed there; install it")
             return []
-        self._starts_failed += 1
+        if isinstance(error, self._ray.exceptions.RayTaskError) or "worker process has died" in str(error):
+            self._starts_failed += 1  # others were never started, as their node has left
         if self._starts_failed >= _STARTS_THAT_FAIL:
             raise NoWorkers(f"no worker starts on the cluster: {str(error).strip().splitlines()[-1]}")
         return []
@@ -336,17 +356,21 @@ class RayPool:
 
     def _give_up_frozen(self) -> list[Event]:
         """Remove the workers that have not answered for longer than `patience`."""
-        now = time.monotonic()
-        suspended = now - self._last_check > max(_SUSPENDED_SECONDS, self._patience / 2)
-        self._last_check = now
         events: list[Event] = []
         for worker in [worker for worker in self._workers if worker.ready]:
-            if suspended:  # perhaps the workers were too: give them time again
-                worker.answered = now
-            silence = now - worker.answered
+            silence = time.monotonic() - worker.answered
             if silence > self._patience + _TAKE_SECONDS:
                 events += self._lose(worker, f"no answer from node {worker.node} for {silence:.0f} s")
         return events
+
+    def _notice_suspension(self) -> None:
+        """If this process was suspended, perhaps the others were too: give all of them time again."""
+        now = time.monotonic()
+        if now - self._last_check > _SUSPENDED_SECONDS:
+            self._cluster.answered = now
+            for worker in self._workers:
+                worker.answered = now
+        self._last_check = now
 
     def _lose(self, worker: _Worker, reason: str) -> list[Event]:
         """Remove a worker; its job, if it has one, is lost."""
@@ -354,7 +378,7 @@ class RayPool:
         return [Finished(worker.job.id, Outcome.FAILED, reason, lost=True)] if worker.job is not None else []
 
     def _how_it_died(self, worker: _Worker) -> str:
-        alive = any(node["NodeID"] == worker.node_id for node in living_nodes())
+        alive = any(node["NodeID"] == worker.node_id for node in self._cluster.nodes)
         return (
             f"worker process {worker.pid} on node {worker.node} ended"
             if alive

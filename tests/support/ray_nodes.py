@@ -32,6 +32,15 @@ class Nodes:
         self.cluster.remove_node(self._others.pop(0), allow_graceful=False)
         self._others.append(self.cluster.add_node(num_cpus=1, wait=False))
 
+    @contextmanager
+    def another(self, **options: Any) -> Iterator[None]:
+        """One more node, with options of `ray.cluster_utils.Cluster.add_node`, until the context ends."""
+        node = self.cluster.add_node(**options)
+        try:
+            yield
+        finally:
+            self.cluster.remove_node(node)
+
     def actors(self) -> list[psutil.Process]:
         """The workers on all nodes."""
         return [process for process in self._processes() if _command(process).startswith("ray::RayWorker")]

@@ -15,7 +15,6 @@ from harness.core.outcomes import Outcome
 from harness.workers.local_pool import LocalPool
 from harness.workers.messages import Finished, Job, Progress
 from harness.workers.protocol import WorkerPool
-from harness.workers.ray_cluster import Room
 from harness.workers.ray_pool import RayPool
 from jobs import LONG, config, finished, first_point, numbers, resumable, started, steps, until_finished, until_step
 from ray_nodes import training_process
@@ -61,7 +60,7 @@ PLACES = {
     "scripted": Place(lambda: ScriptedPool(2), scripted_worker),
     "local": Place(lambda: LocalPool(2, patience=PATIENCE), process, process),
     "ray": Place(
-        lambda: RayPool(Room(cpus=1, gpus=0), most=2, threads=1, patience=PATIENCE),
+        lambda: RayPool(cpus=1, gpus=0, most=2, threads=1, patience=PATIENCE),
         process,
         lambda pool, job: training_process(process(pool, job)),
     ),
