@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import warm_start
 from harness.bench import cells
 from harness.cost.estimate import points_of
 from harness.runner.benchmark import ArmSpeed
@@ -31,8 +31,7 @@ compare:
 
 def bench(folder: Path, spec: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     (folder / "tiny.yaml").write_text(spec, "utf-8")
-    command = [sys.executable, "-m", "harness.bench", "tiny.yaml", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=500)
+    return warm_start.run(["-m", "harness.bench", "tiny.yaml", *arguments], folder)
 
 
 @pytest.mark.slow

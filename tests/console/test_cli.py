@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ from typer.testing import CliRunner
 
 import harness.data.__main__ as data
 import harness.report.__main__ as report
+import warm_start
 from harness import generate, sweep
 from harness.console.cli import out
 
@@ -114,8 +113,7 @@ def test_a_group_without_a_command_shows_its_help() -> None:
     ],
 )
 def test_as_a_process(module: str, arguments: list[str], message: str, folder: Path) -> None:
-    command = [sys.executable, "-m", f"harness.{module}", *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    done = warm_start.run(["-m", f"harness.{module}", *arguments], folder)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(message) and done.stderr.count("\n") == 1
     assert sorted(path.name for path in folder.iterdir()) == ["dangling.yaml", "folder", "tiny.yaml"]

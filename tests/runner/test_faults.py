@@ -468,7 +468,7 @@ def failing(tmp_path_factory: pytest.TempPathFactory) -> Failing:
         "from harness.runner import devices; devices.available_devices = lambda: ('cuda', 'cpu');"
         "from harness.sweep import app; app()"
     )
-    command = [sys.executable, "-c", script, "tiny.yaml", "--workers", "1"]
+    command = ["-c", script, "tiny.yaml", "--workers", "1"]
     with Command(command, sandbox.folder, {**os.environ, "CUDA_VISIBLE_DEVICES": ""}) as sweep:
         sweep.ended()
     return sandbox, sweep
@@ -557,7 +557,7 @@ runpy.run_module("harness.sweep", run_name="__main__")
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_10_a_signal_that_python_drops(name: str, tmp_path: Path) -> None:
     sandbox = Sandbox(tmp_path)
-    command = [sys.executable, "-c", DROPPED.format(name=name), "tiny.yaml"]
+    command = ["-c", DROPPED.format(name=name), "tiny.yaml"]
     with Command(command, sandbox.folder) as sweep:
         assert sweep.ended() == 128 + getattr(signal, name)
     assert "Exception ignored" in sweep.said

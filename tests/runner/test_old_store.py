@@ -7,8 +7,6 @@ printed; artifact addresses in the database begin with `/made/here`.
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from typer.testing import CliRunner
 import harness.generate
 import harness.report.__main__
 import harness.sweep
+import warm_start
 from harness.compare import app as compare_command
 from harness.runner.datasets import Datasets
 from harness.tracking import load_runs
@@ -114,9 +113,9 @@ def test_an_edited_text_or_spec_is_named(store: Path) -> None:
 def test_the_same_command_says_why_it_starts_a_new_sweep_and_changes_nothing_stored(tmp_path: Path) -> None:
     uri = f"sqlite:///{unpack(tmp_path)}/mlruns/mlflow.db"
     before = load_runs("old", uri, SWEEP)
-    command = [sys.executable, "-m", "harness.sweep", "old.yaml", "--workers", "1"]
+    command = ["-m", "harness.sweep", "old.yaml", "--workers", "1"]
     fewer = ["--set", "study.trials=1", "--set", "study.seeds=1"]
-    done = subprocess.run([*command, *fewer], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    done = warm_start.run([*command, *fewer], tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert NEW_CODE in done.stdout
     assert f"this store was made in {MADE_IN}/mlruns and is now in {tmp_path}/mlruns" in done.stdout

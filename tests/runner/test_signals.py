@@ -8,6 +8,7 @@ import os
 import select
 import signal
 import subprocess
+import sys
 import termios
 import threading
 import time
@@ -173,7 +174,7 @@ class Terminal:
 @pytest.mark.parametrize("nohup", [False, True])
 def test_a_terminal_that_is_closed(nohup: bool, tmp_path: Path) -> None:
     sandbox = Sandbox(tmp_path, LONG)
-    command = [*(["nohup"] if nohup else []), *sandbox.command("tiny.yaml", "--workers", "2")]
+    command = [*(["nohup"] if nohup else []), sys.executable, *sandbox.command("tiny.yaml", "--workers", "2")]
     terminal = Terminal(command, sandbox.folder)
     process = psutil.Process(terminal.process.pid)
     try:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,10 @@ import psutil
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+import warm_start
 from empty_store import copy_empty_store
 from harness.tracking import UnfinishedRun, load_curves, load_runs, unfinished_runs
+from warm_start import PATIENCE
 
 SPEC = """\
 name: tiny
@@ -37,24 +38,21 @@ tune:
   train.learning_rate: {log_uniform: [1e-3, 1e-2]}
 study: {sampler: random, trials: 2, seeds: 2}
 """
-PATIENCE = 300.0  # seconds to wait for any condition
 
 
 class Command:
     """A running command. Leaving the `with` block ends it and its workers, also when a test fails.
 
     Args:
-        arguments: the program and its arguments.
+        arguments: of the interpreter, beginning with `-m` and a module, or with `-c` and code.
         folder: where it runs; its output goes into the file `output-N.txt` there.
         environment: of the process; by default that of this process.
     """
 
-    def __init__(self, arguments: list[str], folder: Path, environment: dict[str, str] | None = None) -> None:
+    def __init__(self, arguments: Sequence[str], folder: Path, environment: dict[str, str] | None = None) -> None:
         self._file = folder / f"output-{len(list(folder.glob('output-*.txt')))}.txt"
         with self._file.open("w", encoding="utf-8") as output:
-            self.process = subprocess.Popen(
-                arguments, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-            )
+            self.process = warm_start.start(arguments, folder, output, output, environment)
 
     def __enter__(self) -> Command:
         return self
@@ -107,12 +105,11 @@ class Sandbox:
             copy_empty_store(folder / "mlruns" / "mlflow.db")
 
     def command(self, *arguments: str, module: str = "harness.sweep") -> list[str]:
-        return [sys.executable, "-m", module, *(arguments or ("tiny.yaml",))]
+        """The arguments of the interpreter."""
+        return ["-m", module, *(arguments or ("tiny.yaml",))]
 
     def run(self, *arguments: str, module: str = "harness.sweep") -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self.command(*arguments, module=module), cwd=self.folder, capture_output=True, text=True, timeout=PATIENCE
-        )
+        return warm_start.run(self.command(*arguments, module=module), self.folder)
 
     def start(self, *arguments: str, environment: dict[str, str] | None = None) -> Command:
         return Command(self.command(*arguments), self.folder, environment)

@@ -6,7 +6,6 @@ import base64
 import http.client
 import os
 import socket
-import sys
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -37,7 +36,7 @@ def mlflow_server(folder: Path, port: int) -> Iterator[None]:
         f"{folder}/artifacts",
     ]
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with Command([sys.executable, "-m", "mlflow", "server", *options], folder, environment) as server:
+    with Command(["-m", "mlflow", "server", *options], folder, environment) as server:
 
         def answers() -> bool:
             try:
