@@ -13,11 +13,14 @@ import pytest
 if TYPE_CHECKING:
     from ray_nodes import Nodes
 
+gc.disable()  # until everything is imported
+
 
 def pytest_collection_finish() -> None:
     """Keep what the imports made out of garbage collections: each would walk millions of objects."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -23,6 +23,7 @@ FIELDS = {  # field → the field that a rule connects it with
 }
 
 
+@pytest.mark.slow
 @given(
     field=st.sampled_from(list(FIELDS)),
     other=st.sampled_from([2, 4, 8, 16]),

@@ -103,6 +103,7 @@ def test_a_group_without_a_command_shows_its_help() -> None:
     assert "Usage" in CliRunner().invoke(data.app, []).output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "arguments", "message"),
     [

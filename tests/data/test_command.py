@@ -24,6 +24,7 @@ def run(cache: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
 
 
+@pytest.mark.slow
 def test_list(cache: Path) -> None:
     done = run(cache, "list")
     assert (done.returncode, done.stderr) == (0, "")

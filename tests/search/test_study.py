@@ -373,6 +373,7 @@ def statements() -> Iterator[list[str]]:
     event.remove(Engine, "before_cursor_execute", record)
 
 
+@pytest.mark.slow
 def test_the_studies_of_others_cost_a_sweep_nothing(tmp_path: Path, url: str, statements: list[str]) -> None:
     spec = spec_of(tmp_path, "{sampler: random, trials: 2}")
 

@@ -391,6 +391,7 @@ def test_points_have_the_right_metrics() -> None:
     assert points[0].seconds > 0
 
 
+@pytest.mark.slow
 def test_a_long_run_has_points_at_every_hundredth(monkeypatch: pytest.MonkeyPatch) -> None:
     every = [point.step for point in run(small_config(budget={"steps": 350}))]
     assert every == [*range(0, 350, 3), 350]  # a hundredth of the run, rounded down

@@ -81,6 +81,7 @@ def test_a_run_as_mlflow_shows_it(store: Store) -> None:
     assert page.index("Every üffort") < page.index("Step 20")
 
 
+@pytest.mark.slow
 def test_points_are_sent_in_batches_and_all_arrive_in_order(store: Store) -> None:
     tracker = Tracker("many", store.uri)
     run_id = tracker.start_run(tracker.open_sweep(sweep_info("many")), trial_info())
