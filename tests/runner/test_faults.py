@@ -60,8 +60,9 @@ from harness.tracking.outbox.journal import TAG, Journal
 from harness.training.trainer import train
 from in_process import call
 from paths import SUPPORT
-from sandbox import PATIENCE, SPEC, Command, Sandbox, exact_curves, saved
+from sandbox import SPEC, Command, Sandbox, exact_curves, saved
 from servers import mlflow_server
+from warm_start import PATIENCE
 
 pytestmark = pytest.mark.slow
 

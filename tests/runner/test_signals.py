@@ -21,7 +21,8 @@ import pytest
 
 from harness.runner.signals import Interrupted, StopRequest, stop_signals
 from in_process import call
-from sandbox import PATIENCE, SPEC, Sandbox, saved
+from sandbox import SPEC, Sandbox, saved
+from warm_start import PATIENCE
 
 SMALL = SPEC.replace("6_144", "2_048").replace("tokens: 2_048}\n  train_eval", "tokens: 1_024}\n  train_eval")
 LONG = SPEC.replace("6_144", "40_000_000").replace("trials: 2, seeds: 2", "trials: 1, seeds: 1")
