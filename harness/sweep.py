@@ -16,6 +16,7 @@ from harness.console.cli import (
     Command,
     CpusPerRun,
     GpusPerRun,
+    RanksPerRun,
     Ray,
     Settings,
     Threads,
@@ -40,6 +41,18 @@ def _seeds(text: str) -> int:
     return whole(2, MAX_SEEDS)(text)
 
 
+def _check_gpus(wanted: float) -> None:
+    """Exit if a run cannot have this many GPUs of this machine."""
+    from harness.core.hardware import count_gpus
+
+    found = count_gpus()
+    if wanted < 1:
+        fail(f"--gpus-per-run: found {wanted:g}; allowed without --ray: a whole number of at least 1")
+    if wanted > found:
+        instead = "" if found else "; on CPUs, --ranks-per-run does the same"
+        fail(f"--gpus-per-run: found {wanted:g}; allowed: at most the {found} of this machine{instead}")
+
+
 @app.command(cls=Command)
 def main(
     spec_file: Annotated[Path, typer.Argument(metavar="SPEC", help="The spec of the experiment, a YAML file.")],
@@ -59,6 +72,7 @@ def main(
     ray: Ray = None,
     cpus_per_run: CpusPerRun = None,
     gpus_per_run: GpusPerRun = None,
+    ranks_per_run: RanksPerRun = None,
     threads: Threads = 1,
     tracking: Tracking = None,
     artifacts_at: ArtifactsAt = None,
@@ -94,9 +108,13 @@ def main(
 
     The same command resumes an interrupted sweep, and trains only what is missing.
     """
-    for option, value in (("--cpus-per-run", cpus_per_run), ("--gpus-per-run", gpus_per_run)):
-        if value is not None and ray is None:
-            fail(f"{option}: only with --ray")
+    if cpus_per_run is not None and ray is None:
+        fail("--cpus-per-run: only with --ray")
+    if gpus_per_run is not None and ray is None:
+        _check_gpus(gpus_per_run)
+    ranks = max(1, int(gpus_per_run or ranks_per_run or 1))
+    if ranks_per_run not in (None, ranks):
+        fail(f"--ranks-per-run: found {ranks_per_run} with --gpus-per-run {gpus_per_run:g}; allowed: {ranks}")
     datasets = Datasets()
     try:
         spec = datasets.load_spec(spec_file, settings or [], trains_here=not (plan or status))
@@ -109,8 +127,8 @@ def main(
         from harness.cost.preview import show_plan
 
         splits, identity = datasets.splits(spec), datasets.identity(spec)
-        here = (workers if ray is None else None) or default_workers()  # speeds are measured on this machine
-        show_plan(spec, splits, identity, here, threads, datasets.messages)
+        here = (workers if ray is None else None) or default_workers(ranks)  # speeds are measured on this machine
+        show_plan(spec, splits, identity, here, threads, datasets.messages, ranks)
         return
     with gc_paused_for_imports():
         from harness.runner import session
@@ -129,6 +147,7 @@ def main(
         ray,
         cpus_per_run,
         gpus_per_run,
+        ranks,
     )
     if status:
         session.status(spec, datasets, options)

@@ -194,7 +194,18 @@ CpusPerRun = Annotated[
 GpusPerRun = Annotated[
     float | None,
     typer.Option(
-        parser=share(0), metavar="N", help="With --ray: GPUs for each run, such as 0.5. Default: 1 where there are any."
+        parser=share(0),
+        metavar="N",
+        help="GPUs for each run; several train it together. With --ray also a fraction, such as 0.5. Default: 1 where "
+        "there are any.",
+    ),
+]
+RanksPerRun = Annotated[
+    int | None,
+    typer.Option(
+        parser=whole(1, 1024),
+        metavar="N",
+        help="Processes that train each run together, each with --threads CPU threads. Default: one per GPU of a run.",
     ),
 ]
 

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeGuard
@@ -55,6 +55,10 @@ class ModelSpeed:
     eval_seconds: float
     eval_tokens: int
     sample_seconds: float
+
+    def on(self, ranks: int) -> ModelSpeed:
+        """The speed of a worker of several ranks: they divide the work, but for the generated text."""
+        return replace(self, step_seconds=self.step_seconds / ranks, eval_seconds=self.eval_seconds / ranks)
 
     def evaluation(self, tokens: int) -> float:
         """Seconds of an evaluation of `tokens` tokens."""

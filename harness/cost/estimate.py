@@ -37,7 +37,7 @@ class RunCost:
     tokens: int | None
     flops: float | None
     seconds: float | None  # of the budget, if it is in seconds
-    memory: float  # approximate bytes
+    memory: float  # approximate bytes of each process
 
 
 @dataclass(frozen=True)
@@ -55,17 +55,16 @@ class ArmPlan:
         return self.trials + self.seeds
 
 
-def plan_arms(spec: SweepSpec, train_tokens: Mapping[str, int]) -> list[ArmPlan]:
+def plan_arms(spec: SweepSpec, train_tokens: Mapping[str, int], ranks: int = 1) -> list[ArmPlan]:
     """The plan of every arm.
 
     Args:
         spec: the sweep.
         train_tokens: arm name → tokens of its training split.
+        ranks: processes that train each run together.
     """
-    return [
-        ArmPlan(arm.name, spec.trials, len(spec.seeds), run_cost(spec.run_config(arm.values), train_tokens[arm.name]))
-        for arm in spec.arms()
-    ]
+    costs = {arm.name: run_cost(spec.run_config(arm.values), train_tokens[arm.name], ranks) for arm in spec.arms()}
+    return [ArmPlan(name, spec.trials, len(spec.seeds), cost) for name, cost in costs.items()]
 
 
 def work_by_arm(spec: SweepSpec, train_tokens: Mapping[str, int]) -> dict[str, float]:
@@ -74,20 +73,20 @@ def work_by_arm(spec: SweepSpec, train_tokens: Mapping[str, int]) -> dict[str, f
     return {name: cost.flops or cost.seconds or 1.0 for name, cost in costs.items()}
 
 
-def run_cost(config: RunConfig, train_tokens: int) -> RunCost:
+def run_cost(config: RunConfig, train_tokens: int, ranks: int = 1) -> RunCost:
     """The cost of one run of `config` on a training split of `train_tokens` tokens."""
     _, tokens = config.rhythm(train_tokens)
     flops = None if tokens is None else tokens * config.flops_per_token
-    return RunCost(config.parameters, tokens, flops, config.train.budget.seconds, memory(config))
+    return RunCost(config.parameters, tokens, flops, config.train.budget.seconds, memory(config, ranks))
 
 
-def memory(config: RunConfig) -> float:
-    """Approximate bytes of a training process.
+def memory(config: RunConfig, ranks: int = 1) -> float:
+    """Approximate bytes of a training process, of which `ranks` share each batch.
 
     Weights, gradients and optimizer state in float32 (of the algorithm that stores most per weight), the activations
     that the backward pass needs, the logits held at once, and 0.5 GB for Python and torch.
     """
-    model, rows = config.model, config.tokens_per_step
+    model, rows = config.model, -(-config.sequences_per_step // ranks) * config.model.context_length
     attention = (
         3 * model.n_heads * model.context_length if model.drop_rate > 0 else 0
     )  # attention weights kept for dropout
@@ -135,14 +134,17 @@ class TimeEstimate:
     flops_per_second: float
 
 
-def estimate_time(spec: SweepSpec, splits: Mapping[str, Mapping[str, int]], workers: int, threads: int) -> TimeEstimate:
+def estimate_time(
+    spec: SweepSpec, splits: Mapping[str, Mapping[str, int]], workers: int, threads: int, ranks: int = 1
+) -> TimeEstimate:
     """Estimate the time of a sweep from short measurements of its models, and from FLOPs for models too large for that.
 
     Args:
         spec: the sweep.
         splits: arm name → tokens of each split.
         workers: number that train at once.
-        threads: CPU threads of each.
+        threads: CPU threads of each, or of each of its ranks.
+        ranks: processes that train each run together. They are assumed to divide its work without loss.
     """
     configs = {arm.name: spec.run_config(arm.values) for arm in spec.arms()}
     rate = expected_rate(threads)
@@ -153,12 +155,15 @@ def estimate_time(spec: SweepSpec, splits: Mapping[str, Mapping[str, int]], work
         if step <= LONGEST_STEP and calibration.speed(config) is None and not calibration.covered(config, workloads):
             workloads.append(Workload(config, int(CALIBRATED_SECONDS / step), EVAL_TOKENS))
     calibration.measure(workloads[:MAX_MODELS])
-    measured = {name: found for name, config in configs.items() if (found := calibration.speed(config)) is not None}
+    rate *= ranks
+    speeds = {name: calibration.speed(config) for name, config in configs.items()}
+    measured = {name: speed.on(ranks) for name, speed in speeds.items() if speed is not None}
     if measured:  # models that were not measured are assumed to reach the same FLOP/s
         rate = sum(_step_flops(configs[name]) / it.step_seconds for name, it in measured.items()) / len(measured)
     overheads = OverheadHistory().typical()
     least, most = (
-        sweep_seconds(spec, splits, workers, measured, rate, overheads, spec.looks[look], threads) for look in (0, -1)
+        sweep_seconds(spec, splits, workers, measured, rate, overheads, spec.looks[look], threads * ranks)
+        for look in (0, -1)
     )
     return TimeEstimate(most, least, measured, rate)
 
@@ -185,7 +190,7 @@ def sweep_seconds(
         rate: FLOP/s of one worker's training, for the other arms.
         overheads: of sweeps on this machine.
         seeds: seeds per arm; None for the most that the sweep may use.
-        threads: CPU threads of a worker.
+        threads: CPU threads of a worker, with all of its ranks.
     """
     seeds, training, recording, arms = len(spec.seeds) if seeds is None else seeds, 0.0, 0.0, spec.arms()
     for arm in arms:

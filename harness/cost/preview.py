@@ -66,6 +66,7 @@ def show_plan(
     workers: int,
     threads: int,
     messages: Sequence[str] = (),
+    ranks: int = 1,
 ) -> None:
     """Print arms, runs, cost and the estimated time.
 
@@ -75,10 +76,11 @@ def show_plan(
         identity: of the sweep, under which the estimate is stored.
         workers, threads: of the sweep.
         messages: sentences about the text.
+        ranks: processes that train each run together.
     """
     from harness.cost.estimate import plan_arms
 
-    arms = plan_arms(spec, {name: sizes["train"] for name, sizes in splits.items()})
+    arms = plan_arms(spec, {name: sizes["train"] for name, sizes in splits.items()}, ranks)
     headings = ["arm", "trials", "seeds", "parameters", "tokens/run", "FLOPs/run", "memory"]
     rows = [
         [
@@ -110,7 +112,9 @@ def show_plan(
     total = sum((arm.cost.flops or 0) * arm.runs for arm in arms)
     tuned = any(not path.startswith("train.") or "budget" in path or "batch" in path for path in spec.tune)
     _print_line("cost", f"{total:.2e} FLOPs" + (" with the values as written; tuned values change it" if tuned else ""))
-    _show_time(spec, splits, identity, workers, threads)
+    if ranks > 1:
+        _print_line("ranks", f"{ranks} processes share the batches of each run; the memory is of each of them")
+    _show_time(spec, splits, identity, workers, threads, ranks)
     for sentence in messages:
         out.print(sentence, soft_wrap=True)
 
@@ -120,7 +124,7 @@ def _print_line(label: str, words: str) -> None:
 
 
 def _show_time(
-    spec: SweepSpec, splits: Mapping[str, Mapping[str, int]], identity: str, workers: int, threads: int
+    spec: SweepSpec, splits: Mapping[str, Mapping[str, int]], identity: str, workers: int, threads: int, ranks: int
 ) -> None:
     """Print the estimated time, how it was obtained, and the errors of earlier estimates."""
     from harness.console.text import clock
@@ -129,7 +133,7 @@ def _show_time(
     from harness.cost.evaluation_share import evaluation_share
     from harness.cost.history import Estimates
 
-    found = estimate_time(spec, splits, workers, threads)
+    found = estimate_time(spec, splits, workers, threads, ranks)
     place = "GPU" if count_gpus() else "CPU"
     arms, known = len(spec.arms()), len(found.measured)
     if known:
@@ -140,6 +144,8 @@ def _show_time(
         )
     else:
         how = "from FLOPs: the models are too large for a short measurement, or it failed"
+    if ranks > 1:
+        how += f"; with {ranks} ranks assumed to be {ranks} times as fast as one"
     span = f"{clock(found.least)} to {clock(found.seconds)}" if len(spec.looks) > 1 else clock(found.seconds)
     _print_line("time", f"about {span}, with {plural(workers, 'worker')} on this {place} ({how})")
     _print_line("evaluation", evaluation_share(spec, splits, workers, found.measured, found.flops_per_second).words)

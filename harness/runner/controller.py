@@ -215,7 +215,8 @@ class SweepController:
 
     def _on_started(self, running: Running, event: Started) -> None:
         self.training_since = self.training_since or time.monotonic()
-        self.outbox.tag(running.key, device=event.device, **({"node": event.node} if event.node else {}))
+        node = {"node": event.node} if event.node else {}
+        self.outbox.tag(running.key, device=event.device, ranks=str(event.ranks), **node)
         if event.resumed_from or event.warning:
             text = "; ".join(filter(None, (f"resumes from step {event.resumed_from}", event.warning)))
             self.outbox.tag(running.key, resumed=text)

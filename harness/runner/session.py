@@ -76,6 +76,7 @@ class Options:
         take_over: take the sweep from another process that seems to run it.
         ray: the Ray cluster that trains, see `harness.workers.ray_pool.open_ray_pool`; None: processes of this machine.
         cpus_per_run, gpus_per_run: what a run gets of a node in the cluster; None: the defaults given there.
+        ranks: processes that train each run together.
     """
 
     tracking: str | None
@@ -91,6 +92,7 @@ class Options:
     ray: str | None = None
     cpus_per_run: float | None = None
     gpus_per_run: float | None = None
+    ranks: int = 1
 
     @property
     def optuna(self) -> str:
@@ -137,7 +139,8 @@ def _run(spec: SweepSpec, datasets: Datasets, options: Options, pool: WorkerPool
     """The steps of a sweep in their order."""
     started = time.monotonic()
     screen.message(spec.title, "bold")
-    screen.message(f"{runs_planned(spec)}, {plural(pool.size, 'worker')}")
+    ranks = f" of {options.ranks} ranks" if options.ranks > 1 else ""
+    screen.message(f"{runs_planned(spec)}, {plural(pool.size, 'worker')}{ranks}")
     share = expected_evaluation_share(spec, datasets.splits(spec), max(1, pool.size), options.threads)
     screen.message(f"evaluation: {share.words}")
     for sentence in datasets.messages:
@@ -208,11 +211,14 @@ def _announce(text: str, screen: Screen, options: Options) -> None:
 def _open_pool(options: Options, screen: Screen) -> AbstractContextManager[WorkerPool]:
     """The pool that the options ask for."""
     if options.ray is None:
-        return LocalPool(options.workers or default_workers(), options.threads, options.patience)
+        workers = options.workers or default_workers(options.ranks)
+        return LocalPool(workers, options.threads, options.patience, options.ranks)
     from harness.workers.ray_pool import open_ray_pool
 
     room = (options.cpus_per_run, options.gpus_per_run)
-    return open_ray_pool(options.ray, *room, options.workers, options.threads, options.patience, screen.message)
+    return open_ray_pool(
+        options.ray, *room, options.workers, options.threads, options.patience, options.ranks, screen.message
+    )
 
 
 def _check_places(spec: SweepSpec, options: Options) -> None:

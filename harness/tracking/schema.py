@@ -68,6 +68,7 @@ POINT: Final = "harness.point"  # how the sampler chose a trial's values: random
 CONFIG_SHA256: Final = "harness.config_sha256"
 DEVICE: Final = "harness.device"
 NODE: Final = "harness.node"  # name of the machine in a Ray cluster that trained the run, the last one if several did
+RANKS: Final = "harness.ranks"  # processes that trained the run together, one per GPU; the last number if it changed
 RESUMED: Final = "harness.resumed"  # how a run was last resumed: from which step, and what was different
 SECONDS: Final = "harness.seconds"  # of training and evaluation, without the time between interruption and resume
 NON_FINITE: Final = "harness.non_finite"  # metrics that were NaN or infinite; such values are not stored

@@ -65,20 +65,21 @@ def open_ray_pool(
     most: int | None,
     threads: int,
     patience: float,
+    ranks: int,
     say: Callable[[str], None],
 ) -> Iterator[RayPool]:
     """Connect to a cluster and open a pool on it; see `connected` and `RayPool`.
 
     Args:
         address: of the cluster, or `LOCAL` or `AUTO`.
-        cpus: of a run; None: one for each thread.
-        gpus: of a run; None: one if the cluster has any, else none.
-        most, threads, patience, say: see `RayPool`.
+        cpus: of a run; None: one for each thread of each rank.
+        gpus: of a run; None: see `RayPool`.
+        most, threads, patience, ranks, say: see `RayPool`.
 
     Raises:
         NoWorkers: there is no cluster, or none of its own with room for a run.
     """
-    with connected(address), RayPool(cpus or threads, gpus, most, threads, patience, say) as pool:
+    with connected(address), RayPool(cpus or threads * ranks, gpus, most, threads, patience, ranks, say) as pool:
         if address == LOCAL and not pool.size:
             raise NoWorkers(f"--ray local: this machine has no {pool.room} for a run")
         yield pool
@@ -89,10 +90,11 @@ class RayPool:
 
     Args:
         cpus: of a run.
-        gpus: of a run; None: one if the cluster has any, else none.
+        gpus: of a run; None: one for each rank if the cluster has any, else none.
         most: workers at most; None: as many as fit.
         threads: CPU threads of a worker.
         patience: seconds without a step after which a worker is replaced, or without an answer from its node.
+        ranks: processes of a worker, which train each run together.
         say: shows a sentence to the user.
     """
 
@@ -103,6 +105,7 @@ class RayPool:
         most: int | None,
         threads: int,
         patience: float,
+        ranks: int = 1,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         import ray
@@ -110,10 +113,10 @@ class RayPool:
         self._ray: Any = ray
         self._cluster = ClusterView()
         if gpus is None:
-            gpus = 1.0 if any(node["Resources"].get("GPU") for node in self._cluster.nodes) else 0.0
+            gpus = ranks if any(node["Resources"].get("GPU") for node in self._cluster.nodes) else 0.0
         self.room = Room(cpus, gpus)
         self._most, self._say = most or math.inf, say
-        self._threads, self._patience = threads, patience
+        self._threads, self._patience, self._ranks = threads, patience, ranks
         self._actor = self._actor_class()
         self._workers: list[_Worker] = []
         self._waiting: deque[Job] = deque()  # submitted, and given to no worker yet
@@ -230,7 +233,8 @@ class RayPool:
     def _start_worker(self) -> None:
         """Ask Ray for a worker. It is there at once, or when a node has room for it."""
         others = {"ray.io/node-id": f"!in({','.join(self._refused)})"} if self._refused else None
-        actor = self._actor.options(label_selector=others).remote(str(Path.cwd()), self._threads, self._patience)
+        worker = self._actor.options(label_selector=others)
+        actor = worker.remote(str(Path.cwd()), self._threads, self._patience, self._ranks)
         self._workers.append(_Worker(actor, actor.hello.remote()))
 
     def _actor_class(self) -> Any:

@@ -43,14 +43,14 @@ class RayWorker:
 
     Args:
         folder: working directory of the parent, for relative paths in a spec; used where it exists.
-        threads, patience: see `LocalPool`.
+        threads, patience, ranks: see `LocalPool`.
     """
 
-    def __init__(self, folder: str, threads: int, patience: float) -> None:
+    def __init__(self, folder: str, threads: int, patience: float, ranks: int) -> None:
         with contextlib.suppress(OSError):
             os.chdir(folder)
         sys.modules["__main__"].__file__ = None  # else the new process would run Ray's own script first
-        self._pool = LocalPool(1, threads, patience)
+        self._pool = LocalPool(1, threads, patience, ranks)
         self._outgoing = Outgoing()
         self._orders: queue.SimpleQueue[Job | int | None] = queue.SimpleQueue()  # a job, one to stop, or the end
         self._submission = 0

@@ -45,7 +45,7 @@ def test_gpus_are_counted_without_torch(monkeypatch: pytest.MonkeyPatch, tmp_pat
     for visible, count in [("", 0), ("-1", 0), ("0", 1), ("0,3", 2)]:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
         assert count_gpus() == count
-    assert default_workers() == 2
+    assert [default_workers(ranks) for ranks in (1, 2, 3)] == [2, 1, 1]
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     tool = tmp_path / "nvidia-smi"
     calls = tmp_path / "calls"

@@ -141,6 +141,15 @@ def test_the_time_of_a_sweep_is_divided_by_its_busy_workers(tmp_path: Path, monk
     assert sweep_seconds(spec, splits, 8, measured, 1.0, none, threads=4) == pytest.approx(alone / 4)  # 16 CPUs
 
 
+def test_ranks_divide_the_rows_of_a_batch_and_the_work_of_a_run(tmp_path: Path) -> None:
+    config = load(tmp_path, GOOD, "train.batch_tokens=4096").base
+    assert config.sequences_per_step == 128
+    more = {ranks: memory(config, ranks) - memory(config, 4) for ranks in (1, 2, 3)}  # than with 32 windows
+    assert more[1] / 96 == pytest.approx(more[2] / 32) == pytest.approx(more[3] / 11)
+    speed = ModelSpeed(step_seconds=0.5, eval_seconds=2.0, eval_tokens=100, sample_seconds=3.0)
+    assert speed.on(2) == ModelSpeed(0.25, 1.0, 100, 3.0)
+
+
 def test_the_time_of_a_sweep_of_short_runs_is_that_of_their_records(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

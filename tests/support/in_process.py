@@ -46,12 +46,14 @@ class SharedPool(LocalPool):
         super().submit(dataclasses.replace(job, **{name: place and place.absolute() for name, place in places.items()}))
 
 
-def shared_pool(workers: int, threads: int, patience: float) -> SharedPool:
-    """The pool of this process, as large as is asked for; workers beyond that stay idle.
+def shared_pool(workers: int, threads: int, patience: float, ranks: int) -> LocalPool:
+    """The pool of this process, as large as is asked for; workers beyond that stay idle. Several ranks get a new pool.
 
     Raises:
         AssertionError: workers with other threads are asked for; those need a process of their own.
     """
+    if ranks > 1:
+        return LocalPool(workers, threads, patience, ranks)
     if not _pools:
         _pools.append(SharedPool(workers, threads, patience))
         atexit.register(_pools[0].close)

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from torch import Tensor
@@ -24,10 +25,14 @@ import harness.training.step
 from harness.config.run import RunConfig
 from harness.core import metrics
 from harness.core.metrics import Point
+from harness.core.outcomes import Outcome
 from harness.training.errors import Stopped
 from harness.training.optimizers import OPTIMIZERS
 from harness.training.trainer import train
+from harness.workers.local_pool import LocalPool
+from harness.workers.messages import Finished, Job
 from helpers import lively_gpt, numbers, random_tokens, run, small_config
+from jobs import finished, first_point, points, until_finished
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 
@@ -209,3 +214,18 @@ def test_a_sweep_trains_on_the_gpu(tmp_path: Path) -> None:
     name = torch.cuda.get_device_name()
     assert any(name in str(value) for one in runs for value in one.values()), runs[0]
     assert all(one[metrics.VAL_LOSS] < 5.6 for one in runs)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_two_gpus_give_the_losses_of_one_and_a_dead_rank_is_noticed(tmp_path: Path) -> None:
+    config = on_gpu(budget={"steps": 20}, batch_size=5, precision="fp32", optimizer="muon")
+    with LocalPool(1, ranks=2) as pool:
+        pool.submit(Job(1, config))
+        events = until_finished(pool, 1)[1]
+        assert finished(events) == Finished(1, Outcome.COMPLETE)
+        assert_near(points(events), run(config), rel=1e-4)
+        pool.submit(Job(2, on_gpu(budget={"steps": 10**7}), state=tmp_path))
+        first_point(pool)
+        (rank,) = psutil.Process(pool.pids()[2]).children()
+        rank.kill()
+        assert finished(until_finished(pool, 1)[2]).lost
