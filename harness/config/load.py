@@ -27,6 +27,7 @@ from harness.config.fields import (
 from harness.config.fingerprint import WITHOUT_EFFECT
 from harness.config.messages import explain, fitting_kinds
 from harness.config.objective import TEXTS
+from harness.config.other_names import did_you_mean
 from harness.config.run import RunConfig
 from harness.config.samplers import SAMPLERS
 from harness.config.sections import PRESETS, DataConfig
@@ -89,7 +90,9 @@ class _Loader:
         self.values = without_secret_addresses(self.values)
         for section in self.values:
             if section not in TOP_FIELDS:
-                self.report(section, unknown(section, TOP_FIELDS, "section"))
+                known = [*field_paths(), *(f"study.{name}" for name in StudyConfig.model_fields)]
+                found = did_you_mean(section, known, "section")
+                self.report(section, found or unknown(section, TOP_FIELDS, "section"))
         name, question = self.name(), self.question()
         written: dict[str, Any] = {k: self.values[k] for k in ("data", "model", "train") if k in self.values}
         self.drop_unknown_preset(written)
@@ -226,12 +229,8 @@ class _Loader:
 
     @staticmethod
     def _unknown_path(path: str, known: Sequence[str]) -> str:
-        same_leaf = [other for other in known if other.rpartition(".")[2] == path.rpartition(".")[2]]
-        below = [other for other in known if other.startswith(path + ".")]
-        if same_leaf or below:
-            return f"unknown field {shown(path)}; did you mean {' or '.join(below or same_leaf)}?"
         section = [other for other in known if other.split(".")[0] == path.split(".")[0]]
-        return unknown(path, section or known)
+        return did_you_mean(path, known) or unknown(path, section or known)
 
     def compare(self) -> dict[str, tuple[Any, ...]]:
         compare: dict[str, tuple[Any, ...]] = {}

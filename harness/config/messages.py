@@ -10,7 +10,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from harness.config.fields import field_paths, format_value
+from harness.config.other_names import did_you_mean
 from harness.config.run import RunConfig
+from harness.config.study import StudyConfig
 from harness.core.text import shown, unknown
 
 _WORDS: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
@@ -61,10 +63,8 @@ def _own_message(path: list[str], message: str) -> tuple[str, str]:
 def _unknown_field(path: list[str], model: type[BaseModel]) -> str:
     owner = _model_at(path[:-1], model)
     names = [*owner.model_fields, "preset"] if owner.__name__ == "ModelConfig" else list(owner.model_fields)
-    elsewhere = [other for other in field_paths() if other.rpartition(".")[2] == path[-1]]
-    if elsewhere:
-        return f"unknown field {shown(path[-1])}; did you mean {' or '.join(elsewhere)}?"
-    return unknown(path[-1], names)
+    known = [*field_paths(), *(f"study.{name}" for name in StudyConfig.model_fields)]
+    return did_you_mean(path[-1], known) or unknown(path[-1], names)
 
 
 def _model_at(path: list[str], model: type[BaseModel]) -> type[BaseModel]:

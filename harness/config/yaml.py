@@ -6,6 +6,7 @@ their lines; duplicate keys are therefore reported with all other mistakes and n
 
 from __future__ import annotations
 
+import difflib
 import re
 import warnings
 from collections.abc import Mapping
@@ -20,7 +21,7 @@ from ruamel.yaml.scanner import Scanner
 
 from harness.core.errors import Problem, SpecError
 from harness.core.links import open_regular
-from harness.core.text import shown
+from harness.core.text import printable, shown
 
 # A spec has some dozens of values. The bound stops nested aliases ("billion laughs") and endless recursion.
 MAX_VALUES = 5000
@@ -176,7 +177,9 @@ def read_yaml(path: Path) -> Document:
         with open_regular(path) as stream:
             raw = stream.read(MAX_BYTES + 1)
     except OSError as error:
-        raise SpecError([Problem(file, 0, "", f"cannot be read: {error.strerror or error}")]) from error
+        near = _similar_file(path) if isinstance(error, FileNotFoundError) else ""
+        hint = f"; did you mean {near}?" if near else ""
+        raise SpecError([Problem(file, 0, "", f"cannot be read: {error.strerror or error}{hint}")]) from error
     if len(raw) > MAX_BYTES:
         raise SpecError([Problem(file, 0, "", f"is larger than {MAX_BYTES:,} bytes; a spec is a page of YAML")])
     try:
@@ -185,6 +188,17 @@ def read_yaml(path: Path) -> Document:
         line = raw[: error.start].count(b"\n") + 1
         raise SpecError([Problem(file, line, "", f"byte {error.start} is not UTF-8")]) from error
     return parse_yaml(text, file)
+
+
+def _similar_file(path: Path) -> str:
+    """A YAML file with a similar name, in the folder that is named or in `experiments`; empty if there is none."""
+    try:
+        files = [file for folder in (path.parent, Path("experiments")) for file in sorted(folder.glob("*.yaml"))]
+    except OSError:
+        return ""
+    by_stem = {file.stem: file for file in reversed(files)}
+    near = difflib.get_close_matches(path.stem, by_stem, n=1, cutoff=0.6)
+    return printable(str(by_stem[near[0]])) if near else ""
 
 
 def parse_yaml(text: str, file: str) -> Document:

@@ -228,3 +228,23 @@ def test_the_letters_of_a_value_are_kept_or_it_is_refused(text: str) -> None:
 def test_a_star_without_an_anchor_says_that_it_needs_quotes() -> None:
     with pytest.raises(SpecError, match=r"f:1: .*; a text that begins with \* needs quotes"):
         parse_yaml("a: *.txt", "f")
+
+
+def test_a_misspelled_file_is_answered_with_the_nearest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("experiments/dropout.yaml", "experiments/context_length.yaml", "mine.yaml", "dropout.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+
+    def message(name: str) -> str:
+        with pytest.raises(SpecError) as error:
+            read_yaml(Path(name))
+        return str(error.value)
+
+    wrong = "cannot be read: No such file or directory"
+    assert message("experiments/dropot.yaml") == (
+        f"experiments/dropot.yaml: {wrong}; did you mean experiments/dropout.yaml?"
+    )
+    assert message("dropout") == f"dropout: {wrong}; did you mean experiments/dropout.yaml?"
+    assert message("min.yml") == f"min.yml: {wrong}; did you mean mine.yaml?"
+    assert message("nowhere/nothing.yaml") == f"nowhere/nothing.yaml: {wrong}"
