@@ -44,7 +44,7 @@ HOMES: Mapping[str, set[str]] = {
     "tiktoken_ext": {"data"},
     "requests": {"data", "tracking"},
     "alembic": {"tracking.migration"},
-    "sqlalchemy": {"console.preflight", "core.waiting", "search", "tracking"},
+    "sqlalchemy": {"console.preflight", "core.database_servers", "core.waiting", "search", "tracking"},
     "markupsafe": {"report.page"},
     "pooch": {"data"},
     "mlflow": {"tracking"},

@@ -11,8 +11,9 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from harness.console.output import encodable
+from harness.core.database_servers import is_postgresql
 from harness.core.links import special_file
-from harness.core.paths import STORES, broken_link, configured_uri, sqlite_file
+from harness.core.paths import STORES, broken_link, configured_uri, sqlite_file, with_driver
 from harness.core.secrets import without_secrets
 from harness.core.text import shown
 
@@ -35,7 +36,20 @@ def wrong_places(tracking: str | None, storage: str, reports: Path, work: Path |
     """
     if work is not None and (wrong := list(_wrong_folder(str(STORES), work))):
         return wrong  # the default stores are in the same folder
-    return [*wrong_tracking(tracking), *_wrong_database("--storage", storage), *wrong_reports(reports)]
+    wrong = [*wrong_tracking(tracking), *_wrong_database("--storage", storage)]
+    return [*wrong, *([] if wrong else _same_database(configured_uri(tracking), storage)), *wrong_reports(reports)]
+
+
+def _same_database(tracking: str, storage: str) -> Iterator[str]:
+    """A mistake if MLflow and Optuna would share a database: both keep the version of their tables in one table."""
+    from sqlalchemy.engine import make_url
+
+    if is_postgresql(tracking) and is_postgresql(with_driver(storage)):
+        one, other = make_url(tracking), make_url(storage)
+        place = ("host", "port", "database", "query")
+        if all(getattr(one, part) == getattr(other, part) for part in place):
+            found = f"found the database {shown(str(one.database))}, which --tracking names too"
+            yield f"--storage: {found}; allowed: a database of its own, because MLflow and Optuna cannot share one"
 
 
 def wrong_reports(folder: Path) -> list[str]:
@@ -68,7 +82,7 @@ def _wrong_database(option: str, url: str) -> Iterator[str]:
 
     address = shown(without_secrets(url))
     try:
-        make_url(url).get_dialect().import_dbapi()
+        make_url(with_driver(url)).get_dialect().import_dbapi()
     except ModuleNotFoundError as error:
         package = _DRIVERS.get(error.name or "", error.name)
         yield f"{option}: found {address}, whose driver {error.name} is not installed; run: pip install {package}"

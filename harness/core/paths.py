@@ -1,14 +1,17 @@
-"""Paths of stores, and the addresses of SQLite files."""
+"""Paths of stores, and the addresses of databases."""
 
 from __future__ import annotations
 
 import os
+import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
 ARTIFACTS_VARIABLE: Final = "GPT_HARNESS_ARTIFACTS_AT"  # a place outside the store's own root that the user allows
 STORES: Final = Path("mlruns")  # the folder of a sweep's stores, state, lock and log, in the current folder
 _SQLITE: Final = "sqlite:///"
+_POSTGRESQL: Final = re.compile("^postgres(ql)?://")  # without a driver
 
 
 def broken_link(path: Path) -> str:
@@ -30,10 +33,18 @@ def sqlite_file(uri: str) -> Path | None:
     return Path(uri.removeprefix(_SQLITE).partition("?")[0]) if uri.startswith(_SQLITE) else None
 
 
+def with_driver(address: str) -> str:
+    """A database's address. A PostgreSQL address without a driver gets the installed one: psycopg2, else psycopg 3.
+
+    SQLAlchemy would look for psycopg2 only.
+    """
+    return _POSTGRESQL.sub("postgresql+psycopg://" if find_spec("psycopg2") is None else "postgresql://", address)
+
+
 DEFAULT_URI: Final = sqlite_uri(STORES / "mlflow.db")  # of MLflow
 DEFAULT_STORAGE: Final = sqlite_uri(STORES / "optuna.db")  # of Optuna
 
 
 def configured_uri(uri: str | None = None) -> str:
     """MLflow's tracking address: `uri`, else the environment's, else the default; creates nothing."""
-    return uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+    return with_driver(uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI)

@@ -1,7 +1,8 @@
-"""One rule for SQLite databases that another process has locked, MLflow's and Optuna's alike: wait, and show it.
+"""One rule for databases that cannot be used for a while, MLflow's and Optuna's alike: wait, and show it.
 
-Only the main thread waits here, and signals interrupt it. In other threads a locked database is an error; the outbox,
-which has a thread of its own, tries again by itself.
+Here are the rule and the SQLite files that another process has locked; database servers are in
+`harness.core.database_servers`. Only the main thread waits, and signals interrupt it. In other threads such a database
+is an error; the outbox, which has a thread of its own, tries again by itself.
 """
 
 from __future__ import annotations
@@ -17,14 +18,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-LOCK_SECONDS = 300.0  # how long to wait for a locked database
+LOCK_SECONDS = 300.0  # how long to wait for a database
 NOTE_SECONDS = 2.0  # a longer wait is shown
 _BUSY_SECONDS: Final = 1.0  # of one try; SQLite itself sleeps meanwhile, and signals have to wait for it
 _BUSY_TIMEOUT: Final = "pragma busy_timeout"
 
-_ANOTHER_WAIT_SECONDS: Final = 10.0  # a lock that is seen so long after the last one begins another wait
+_LOCKED: Final = "another process has locked it"
+_ANOTHER_WAIT_SECONDS: Final = 10.0  # a failure that is seen so long after the last one begins another wait
 
-_waits: Final[dict[str, tuple[float, float]]] = {}  # database → when its last wait began, when it was last locked
+_waits: Final[dict[str, tuple[float, float]]] = {}  # database → when its last wait began, when it failed last
 _stop_at = math.inf  # no wait lasts longer than until then, see `stop_waiting_after`
 
 
@@ -50,7 +52,7 @@ def show_waits(show: Callable[[str], None]) -> Iterator[None]:
 
 
 def stop_waiting_after(seconds: float) -> None:
-    """From now on wait for locked databases this long at most, all waits together; `math.inf`: no such limit."""
+    """From now on wait for databases this long at most, all waits together; `math.inf`: no such limit."""
     global _stop_at
     _stop_at = time.monotonic() + seconds
 
@@ -108,46 +110,72 @@ def _repeat_while_locked(connection: WaitingConnection, step: Callable[[], _Resu
     Raises:
         sqlite3.OperationalError: the database has been locked for too long, or some rows were written before it was.
     """
-    changes, shown = connection.total_changes, False
+    changes = connection.total_changes
+
+    def why(error: Exception) -> str:
+        return _LOCKED if _is_lock(error) and connection.total_changes == changes else ""
+
+    return repeat_while(step, why, connection.file)
+
+
+def repeat_while(
+    step: Callable[[], _Result], why: Callable[[Exception], str], database: str, pause: float = 0
+) -> _Result:
+    """The result of `step`, which the main thread repeats while a database cannot be used.
+
+    Args:
+        step: may be done several times.
+        why: why the database cannot be used for a while, from an error of `step`; empty: the error is raised.
+        database: its file or name.
+        pause: seconds between two tries.
+
+    Raises:
+        Exception: what `step` raises, in another thread or after too long a wait.
+    """
+    since, shown = math.inf, False
     while True:
         try:
             result = step()
-        except sqlite3.OperationalError as error:
-            if not (_is_lock(error) and connection.total_changes == changes and _in_main_thread()):
+        except Exception as error:
+            reason = why(error) if _in_main_thread() else ""
+            if not reason:
                 raise
-            since = _locked_since(connection.file)
+            since = min(since, _failing_since(database))
             now = time.monotonic()
             if now >= min(since + LOCK_SECONDS, _stop_at):
                 raise
             if not shown and now >= since + NOTE_SECONDS:
                 shown = True
-                _show(f"waiting for {_name(connection)}: another process has locked it (at most {LOCK_SECONDS:.0f} s)")
+                _show(f"waiting for {_name(database)}: {reason} (at most {LOCK_SECONDS:.0f} s)")
+            time.sleep(pause)
+            _waits[database] = since, time.monotonic()
             continue
         if shown:
-            waited = time.monotonic() - _locked_since(connection.file)
-            _show(f"{_name(connection)} can be used again, after {waited:.0f} s")
+            _show(f"{_name(database)} can be used again, after {time.monotonic() - since:.0f} s")
         return result
 
 
-def _is_lock(error: sqlite3.OperationalError) -> bool:
+def _is_lock(error: Exception) -> bool:
     """Whether another process holds a lock. (One that has written since we have read does not give way.)"""
+    if not isinstance(error, sqlite3.OperationalError):
+        return False
     code = error.sqlite_errorcode
     return code & 0xFF == sqlite3.SQLITE_BUSY and code != sqlite3.SQLITE_BUSY_SNAPSHOT
 
 
-def _locked_since(file: str) -> float:
-    """When the wait for a database began that is locked now. Waits in quick succession are one wait: callers retry."""
+def _failing_since(database: str) -> float:
+    """When the wait for a database began that fails now. Waits in quick succession are one wait: callers retry."""
     now = time.monotonic()
-    since, last = _waits.get(file, (0.0, -math.inf))
+    since, last = _waits.get(database, (0.0, -math.inf))
     if now - last > _ANOTHER_WAIT_SECONDS:
         since = now - _BUSY_SECONDS
-    _waits[file] = since, now
+    _waits[database] = since, now
     return since
 
 
-def _name(connection: WaitingConnection) -> str:
-    file = Path(connection.file)
-    return str(file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file)
+def _name(database: str) -> str:
+    """A database in a message: a file relative to the current folder, if it is inside."""
+    return str(Path(database).relative_to(Path.cwd())) if Path(database).is_relative_to(Path.cwd()) else database
 
 
 def _in_main_thread() -> bool:

@@ -106,7 +106,7 @@ class Options:
 def status(spec: SweepSpec, datasets: Datasets, options: Options) -> None:
     """Print the progress of a sweep; changes nothing."""
     _check_places(spec, options)
-    with _exit_codes():
+    with _exit_codes(), explained(options.optuna):
         identity = datasets.identity(spec)
         found = read_status(spec, identity, options.tracking, options.optuna, work_folder(spec, identity))
         data = datasets.of_arm(spec, spec.baseline_arm)

@@ -12,13 +12,22 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from harness.config.fingerprint import SET_ASIDE
 from harness.config.spec import SweepSpec
+from harness.core.database_servers import (
+    bound_requests,
+    is_postgresql,
+    one_at_a_time,
+    server_name,
+    unavailable,
+    until_available,
+)
 from harness.core.disk import disk_full
-from harness.core.paths import sqlite_file
+from harness.core.paths import sqlite_file, with_driver
 from harness.core.secrets import without_secrets
 from harness.core.text import SAME_COMMAND
 from harness.core.waiting import wait_for_locks
 from harness.search.readable import IDENTITY, StorageError, decoding, unreadable
 from harness.search.samplers import distribution
+from harness.search.server_storage import ServerStorage
 
 
 @contextmanager
@@ -26,28 +35,35 @@ def explained(url: str = "") -> Iterator[None]:
     """Turn the storage's errors, such as a full disk, into a `StorageError` of one sentence.
 
     Args:
-        url: the storage's address; an SQLite file is named where its disk is full.
+        url: the storage's address, which is named where its disk is full or its server cannot be used.
     """
     try:
         yield
     except (StorageInternalError, SQLAlchemyError) as error:
-        first = without_secrets(str(error.__cause__ or error).strip().splitlines()[0])
+        if reason := unavailable(error):
+            first = f"{server_name(url)} cannot be used: {reason}"
+        else:
+            first = without_secrets(str(error.__cause__ or error).strip().splitlines()[0])
         if "disk is full" in first and (file := sqlite_file(url)) is not None:
             first = disk_full(file)
         raise StorageError(f"Optuna: {first}; {SAME_COMMAND} once the storage can be used") from error
 
 
 def open_storage(url: str) -> BaseStorage:
-    """Optuna's storage at an SQLAlchemy address; an SQLite file is made where it is missing.
+    """Optuna's storage at an SQLAlchemy address; an SQLite file, or the tables of a server, are made if missing.
 
     Raises:
         StorageError: nothing can be stored there.
     """
     wait_for_locks()
+    bound_requests()
+    address = with_driver(url)
     try:
-        return RDBStorage(url)
-    except (SQLAlchemyError, ImportError, RuntimeError) as error:
-        why = without_secrets(str(error).splitlines()[0])
+        with one_at_a_time(address, "create the tables of Optuna"):
+            kind = ServerStorage if is_postgresql(address) else RDBStorage
+            return until_available(lambda: kind(address), address)
+    except (SQLAlchemyError, StorageInternalError, ImportError, RuntimeError) as error:
+        why = without_secrets(str(error.__cause__ or error).splitlines()[0])
         raise StorageError(f"--storage: found {without_secrets(url)!r}, which cannot be opened: {why}") from error
 
 

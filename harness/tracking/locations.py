@@ -6,9 +6,9 @@ then receives all weights. So an address is used only if it is inside the store'
 
 - for an SQLite file: the folder `artifacts` beside it;
 - for a server: what it serves itself (`mlflow-artifacts:/`), and the place where it keeps its experiments;
-- for another database: that place, and MLflow's default, `mlruns` in the current folder.
+- for another database: that place, and `mlruns` in the current folder; new experiments get `mlruns/artifacts` there.
 
-A user who has made an experiment with another location names that location with `--artifacts-at`.
+Another location is named with `--artifacts-at`. With a database that is no SQLite file, new experiments get it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from harness.tracking.checksums import named
 from harness.tracking.errors import RefusedFile, TrackingError
 from harness.tracking.places import artifacts_beside, folder_at, is_folder, local_folder, missing_folder
 from harness.tracking.server_errors import Failure
-from harness.tracking.store import is_server
+from harness.tracking.store import is_database, is_server
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -41,6 +41,18 @@ _UNKNOWN: Final = ("RESOURCE_DOES_NOT_EXIST", "PERMISSION_DENIED")
 _ARTIFACTS: Final = "artifacts"  # the last part of the address of a run's or a model's files
 _LARGEST: Final = 256 * 2**20  # bytes of an artifact that is read into memory
 _default_roots: dict[str, str] = {}  # tracking address → the place of the default experiment without its id, or ""
+
+
+def place_of_new_files(store: str) -> str | None:
+    """The address for the files of a new experiment; None: a server decides.
+
+    Args:
+        store: MLflow's tracking address.
+    """
+    beside = artifacts_beside(store)
+    if beside is None and is_database(store):
+        return _allowed() or (STORES / _ARTIFACTS).absolute().as_uri()
+    return beside.as_uri() if beside is not None else None
 
 
 def run_folder(client: MlflowClient, run: Run) -> Path | None:
@@ -174,8 +186,8 @@ def _foreign(client: MlflowClient, address: str, what: str, allow: str) -> Refus
 
 def _roots(client: MlflowClient) -> Iterator[str]:
     """The addresses below which a store keeps its files, and the one that the user allows."""
-    if allowed := os.environ.get(ARTIFACTS_VARIABLE):
-        yield allowed if _split(allowed).scheme else Path(allowed).absolute().as_uri()
+    if allowed := _allowed():
+        yield allowed
     store = str(client.tracking_uri)
     beside = artifacts_beside(store)
     if beside is not None:
@@ -184,6 +196,12 @@ def _roots(client: MlflowClient) -> Iterator[str]:
     yield _SERVED if is_server(store) else STORES.absolute().as_uri()
     if default := _default_root(client):  # last, because it takes a request
         yield default
+
+
+def _allowed() -> str:
+    """The address that the user allows; empty if there is none."""
+    allowed = os.environ.get(ARTIFACTS_VARIABLE, "")
+    return allowed if not allowed or _split(allowed).scheme else Path(allowed).absolute().as_uri()
 
 
 def _default_root(client: MlflowClient) -> str:

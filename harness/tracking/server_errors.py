@@ -1,4 +1,4 @@
-"""Explains why a request to an MLflow server failed: what answered, or that nothing did, and what to do about it.
+"""Explains why a request to an MLflow server or to its database failed: what answered, and what to do about it.
 
 MLflow raises its own exceptions for API requests and those of `requests` for artifacts, which are `OSError`s. The HTTP
 status is in the message of the first, and in the response of the second.
@@ -16,6 +16,7 @@ from http import HTTPStatus
 from typing import Final
 from urllib.parse import urlsplit
 
+from harness.core.database_servers import server_name, unavailable
 from harness.core.secrets import without_secrets
 
 _USER: Final = "MLFLOW_TRACKING_USERNAME"
@@ -68,10 +69,12 @@ PAGE: Final = Failure(
 
 
 def failure_of(error: BaseException, uri: str) -> Failure | None:
-    """Why a request to the server at `uri` failed; None if the error is none of a connection or of a refused request.
+    """Why a request to the server or database at `uri` failed; None for an error of another kind.
 
     MLflow's own answers, such as a missing run, are no failure in this sense.
     """
+    if reason := unavailable(error):
+        return Failure(f"{server_name(uri)} cannot be used: {reason}", "its log says more", silent=True)
     chain = list(_chain(error))
     return _from_proxy(chain, uri) or _from_answer(chain, uri) or _from_silence(chain, uri)
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from harness.core.database_servers import bound_requests, is_postgresql, one_at_a_time, until_available
 from harness.core.disk import disk_full
 from harness.core.environment import environment_defaults
-from harness.core.paths import DEFAULT_URI, STORES, configured_uri, sqlite_file, sqlite_uri
+from harness.core.paths import DEFAULT_URI, STORES, configured_uri, sqlite_file, sqlite_uri, with_driver
 from harness.core.secrets import shell_address, without_login, without_secrets
 from harness.core.waiting import wait_for_locks
 from harness.tracking.errors import NothingToReport as NothingToReport  # so that others may import them from here
@@ -145,6 +146,8 @@ def connect(uri: str, create: bool = False, announce: Announce | None = None) ->
     from mlflow import MlflowClient
 
     wait_for_locks()
+    bound_requests()
+    uri = with_driver(uri)
     global _last_uri
     _last_uri = uri
     file = sqlite_file(uri)
@@ -157,11 +160,23 @@ def connect(uri: str, create: bool = False, announce: Announce | None = None) ->
         check_schema(sqlite_uri(file), announce)
         return MlflowClient(tracking_uri=sqlite_uri(file))
     if is_database(uri):
-        check_schema(uri, announce)
+        return _database_client(uri, announce)
     client = MlflowClient(tracking_uri=uri)
     if is_server(uri):
         _check_server(client, uri)
     return client
+
+
+def _database_client(uri: str, announce: Announce | None) -> MlflowClient:
+    """A client of a database other than SQLite. MLflow creates its tables, which one process at a time can do."""
+    from mlflow import MlflowClient
+
+    from harness.tracking.database_client import DatabaseClient
+
+    kind = DatabaseClient if is_postgresql(uri) else MlflowClient
+    with one_at_a_time(uri, "create the tables of MLflow"):
+        until_available(lambda: check_schema(uri, announce), uri)
+        return until_available(lambda: kind(tracking_uri=uri), uri)
 
 
 @wrap_errors()

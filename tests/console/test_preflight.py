@@ -83,6 +83,16 @@ def test_a_driver_that_is_missing_is_named_with_its_package(
     assert wrong_places(None, url, Path("reports")) == [f"--storage: {found}; run: pip install {package}"]
 
 
+def test_a_database_for_both_stores_is_refused() -> None:
+    """Both would keep the version of their tables in the table `alembic_version`."""
+    tracking = "postgresql://me:hunter2@host/one"
+    [line] = wrong_places(tracking, "postgresql+psycopg://other@host/one", Path("reports"))
+    assert line.startswith(
+        "--storage: found the database 'one', which --tracking names too; allowed: a database of its"
+    )
+    assert wrong_places(tracking, "postgresql+psycopg://me@host/two", Path("reports")) == []
+
+
 @pytest.mark.parametrize("link", ["mlruns", "mlruns/tiny.work", "reports", "reports/tiny"])
 def test_a_link_that_leads_nowhere(link: str, folder: Path) -> None:
     """A disk that is not mounted, for example. One line says which link, and what to do."""

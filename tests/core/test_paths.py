@@ -4,7 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from harness.core.paths import DEFAULT_STORAGE, DEFAULT_URI, broken_link, configured_uri, sqlite_file, sqlite_uri
+from harness.core import paths
+from harness.core.paths import (
+    DEFAULT_STORAGE,
+    DEFAULT_URI,
+    broken_link,
+    configured_uri,
+    sqlite_file,
+    sqlite_uri,
+    with_driver,
+)
 
 
 def test_sqlite_addresses_and_their_files() -> None:
@@ -34,3 +43,14 @@ def test_a_link_that_leads_nowhere_is_found_anywhere_in_a_path(tmp_path: Path, m
     assert broken_link(Path("gone")) == broken_link(tmp_path / "there" / "gone" / "a").replace("/there", "") == expected
     assert broken_link(Path("circle")).startswith(f"the link {tmp_path}/circle, which leads to circle, ")
     assert broken_link(Path("there/new")) == broken_link(Path("new/folder")) == ""
+
+
+@pytest.mark.parametrize("missing", [True, False])
+def test_a_postgresql_address_gets_the_installed_driver(missing: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "find_spec", lambda name: None if missing else name)
+    driver = "postgresql+psycopg" if missing else "postgresql"
+    assert with_driver("postgresql://me:x@host/db") == f"{driver}://me:x@host/db"
+    assert with_driver("postgres://host/db") == f"{driver}://host/db"
+    for same in ("postgresql+psycopg://host/db", "sqlite:///a.db", "http://host:5000", "a/postgresql://b"):
+        assert with_driver(same) == same
+    assert configured_uri("postgresql://host/db") == f"{driver}://host/db"

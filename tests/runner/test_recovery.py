@@ -6,7 +6,7 @@ import itertools
 import math
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +18,38 @@ from crashed_sweep import CrashedSweep, measure
 from harness.core import metrics
 from harness.core.metrics import Point
 from harness.core.outcomes import Outcome, Phase
+from harness.core.paths import ARTIFACTS_VARIABLE
 from harness.runner.recovery import RESTORED, set_aside
 from harness.runner.tasks import Task, objective_value
 from harness.search.readable import RUN_KEY
 from harness.tracking import load_runs, unfinished_runs
+from postgres import postgres
 from stored_runs import DATA
+
+__all__ = ["postgres"]
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def crashed(tmp_path_factory: pytest.TempPathFactory) -> CrashedSweep:
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def crashed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CrashedSweep]:
     """The stores that a killed process left behind: one case of each.
 
     Trial 0 is complete everywhere. Trial 1 finished, and neither Optuna nor MLflow knows. Trial 2 was training, and
     MLflow has only its first point. Trial 3 was training, and its folder is gone. Trial 4 had just been asked for. A
     confirm run was training.
     """
-    crashed = CrashedSweep(tmp_path_factory.mktemp("crashed"))
+    server = request.getfixturevalue("postgres") if request.param == "postgresql" else None
+    folder = tmp_path_factory.mktemp("crashed")
+    crashed = CrashedSweep(folder, server=server)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(ARTIFACTS_VARIABLE, str(folder / "artifacts"))
+        crash(crashed)
+        yield crashed
+
+
+def crash(crashed: CrashedSweep) -> None:
+    """Leave every store in another state."""
     study, _, outbox = crashed.open()
     key, task = crashed.start_trial(study, outbox, 5.0, 4.0, 3.0)
     outbox.end(key, Outcome.COMPLETE, "")
@@ -52,7 +66,6 @@ def crashed(tmp_path_factory: pytest.TempPathFactory) -> CrashedSweep:
     study.ask()
     confirm = outbox.start(Task(crashed.arm, Phase.CONFIRM, task.values, 2, task.config).info(DATA))
     measure(outbox, confirm, task.config, 5.0)
-    return crashed
 
 
 @pytest.fixture
@@ -60,12 +73,7 @@ def copied(crashed: CrashedSweep, tmp_path: Path) -> Callable[[], CrashedSweep]:
     """Copies the stores of the crashed sweep."""
     numbers = itertools.count()
 
-    def copy() -> CrashedSweep:
-        target = tmp_path / f"copy{next(numbers)}"
-        shutil.copytree(crashed.folder, target)
-        return CrashedSweep(target)
-
-    return copy
+    return lambda: crashed.copy(tmp_path / f"copy{next(numbers)}")
 
 
 def test_the_stores_agree_afterwards(copied: Callable[[], CrashedSweep]) -> None:
@@ -132,7 +140,7 @@ def test_recovery_killed_at_any_write_ends_the_same(
         (os, "truncate"),
         (shutil, "rmtree"),
     ]
-    for kill_at in itertools.count(1, 2):  # every second write: each takes a second
+    for kill_at in itertools.count(1, 15 if whole.server else 2):  # not at each write, because that takes a second
         crashed = copied()
         calls = itertools.count(1)
         with monkeypatch.context() as patch:

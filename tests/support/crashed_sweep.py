@@ -14,12 +14,14 @@ from harness.config.spec import SweepSpec
 from harness.core import metrics
 from harness.core.metrics import Point
 from harness.core.outcomes import Phase
+from harness.core.paths import with_driver
 from harness.runner.recovery import reconcile
 from harness.runner.tasks import Task
 from harness.search.readable import RUN_KEY
 from harness.search.storage import open_storage
 from harness.search.study import ArmStudy
 from harness.tracking import ArmInfo, Outbox, SweepInfo, Tracker
+from postgres import Server, Stores
 from specs import load
 from stored_runs import DATA
 
@@ -37,22 +39,33 @@ study: {sampler: random, trials: 6, seeds: 2}
 
 
 class CrashedSweep:
-    """The stores of a sweep of one arm; `open` opens them as a new process does."""
+    """The stores of a sweep of one arm; `open` opens them as a new process does.
 
-    def __init__(self, folder: Path, *settings: str) -> None:
-        self.folder, self.settings = folder, settings
+    Args:
+        folder: of the unfinished runs and of SQLite files.
+        settings: of the spec.
+        server: a server with the databases, in place of SQLite files.
+        stores: the addresses of these; None: new ones.
+    """
+
+    def __init__(
+        self, folder: Path, *settings: str, server: Server | None = None, stores: Stores | None = None
+    ) -> None:
+        self.folder, self.settings, self.server = folder, settings, server
+        files = Stores(f"sqlite:///{folder}/mlflow.db", f"sqlite:///{folder}/optuna.db")
+        self.addresses = stores or (server.stores() if server else files)
         folder.mkdir(exist_ok=True)
         self.spec: SweepSpec = load(folder, SPEC, *settings)
         [self.arm] = self.spec.arms()
 
     @property
     def client(self) -> MlflowClient:
-        return MlflowClient(f"sqlite:///{self.folder}/mlflow.db")
+        return MlflowClient(with_driver(self.addresses.tracking))
 
     def open(self) -> tuple[ArmStudy, Tracker, Outbox]:
-        storage = open_storage(f"sqlite:///{self.folder}/optuna.db")
+        storage = open_storage(self.addresses.storage)
         study = ArmStudy(self.spec, self.arm, self.spec.identity(), storage, 640, 2560)
-        tracker = Tracker("crashed", f"sqlite:///{self.folder}/mlflow.db")
+        tracker = Tracker("crashed", self.addresses.tracking)
         info = SweepInfo(
             name="crashed",
             question="",
@@ -84,15 +97,23 @@ class CrashedSweep:
             study.report(trial, 640 * number, loss)
         return key, task
 
-    def without(self, lost: str) -> CrashedSweep:
-        """A copy without one file. (A process that has the file open could still use it.)"""
-        target = self.folder.with_name(f"{self.folder.name}-without-{lost}")
+    def copy(self, target: Path, lost: str = "") -> CrashedSweep:
+        """A copy, in which `mlflow.db` or `optuna.db` may be lost."""
         shutil.copytree(self.folder, target, ignore=shutil.ignore_patterns(lost))
-        return CrashedSweep(target, *self.settings)
+        if self.server is None:
+            return CrashedSweep(target, *self.settings)
+        copies, new = self.server.copy(self.addresses), self.server.stores()
+        tracking = new.tracking if lost == "mlflow.db" else copies.tracking
+        storage = new.storage if lost == "optuna.db" else copies.storage
+        return CrashedSweep(target, *self.settings, server=self.server, stores=Stores(tracking, storage))
+
+    def without(self, lost: str) -> CrashedSweep:
+        """A copy without one database. (A process that has a file open could still use it.)"""
+        return self.copy(self.folder.with_name(f"{self.folder.name}-without-{lost}"), lost)
 
     def stores(self) -> tuple[Any, ...]:
         """Everything in Optuna, in MLflow and on disk, except times and random ids."""
-        storage = f"sqlite:///{self.folder}/optuna.db"
+        storage = with_driver(self.addresses.storage)
         trials = [
             (name, t.number, t.state.name, t.value, t.params, t.intermediate_values, t.user_attrs.get("outcome"))
             for name in sorted(optuna.get_all_study_names(storage))

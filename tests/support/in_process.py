@@ -11,11 +11,11 @@ import atexit
 import contextlib
 import dataclasses
 import importlib
+import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -64,7 +64,7 @@ def shared_pool(workers: int, threads: int, patience: float, ranks: int) -> Loca
 
 
 @contextlib.contextmanager
-def _as_a_command(folder: Path, arguments: list[str], figures: bool) -> Iterator[None]:
+def _as_a_command(sandbox: Sandbox, arguments: list[str], figures: bool) -> Iterator[None]:
     """This process as a new one would be: its folder, its arguments, its caches; its signal handlers are restored."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     handlers = [signal.getsignal(number) for number in numbers]
@@ -73,7 +73,8 @@ def _as_a_command(folder: Path, arguments: list[str], figures: bool) -> Iterator
     utils._artifact_repos_cache.clear()  # the addresses of runs that this process has used, maybe in another folder
     try:
         with contextlib.ExitStack() as stack:
-            stack.enter_context(contextlib.chdir(folder))
+            stack.enter_context(contextlib.chdir(sandbox.folder))
+            stack.enter_context(mock.patch.dict(os.environ, sandbox.environment))
             stack.enter_context(mock.patch.object(session, "LocalPool", shared_pool))
             if not figures:
                 stack.enter_context(mock.patch.multiple(registry, FIGURES={}, AXES=()))
@@ -98,7 +99,7 @@ def call(
     """
     command = list(arguments or ("tiny.yaml",))
     app: Any = importlib.import_module(module).app
-    with _as_a_command(sandbox.folder, command, figures):
+    with _as_a_command(sandbox, command, figures):
         done = CliRunner(encoding).invoke(app, command)
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 import pandas as pd
@@ -17,8 +18,12 @@ from mlflow.entities import Run
 
 import warm_start
 from empty_store import copy_empty_store
+from harness.core.paths import with_driver
 from harness.tracking import UnfinishedRun, load_curves, load_runs, unfinished_runs
 from warm_start import PATIENCE
+
+if TYPE_CHECKING:
+    from postgres import Stores
 
 SPEC = """\
 name: tiny
@@ -95,13 +100,15 @@ class Sandbox:
         folder: created if it is missing.
         spec: written to `tiny.yaml`.
         store: whether there is an empty MLflow store, which saves MLflow's migrations.
+        stores: databases of a server, which commands use in place of SQLite files.
     """
 
-    def __init__(self, folder: Path, spec: str = SPEC, store: bool = True) -> None:
+    def __init__(self, folder: Path, spec: str = SPEC, store: bool = True, stores: Stores | None = None) -> None:
         self.folder = folder
+        self.stores = stores
         folder.mkdir(exist_ok=True)
         (folder / "tiny.yaml").write_text(spec, "utf-8")
-        if store:
+        if store and stores is None:
             copy_empty_store(folder / "mlruns" / "mlflow.db")
 
     def command(self, *arguments: str, module: str = "harness.sweep") -> list[str]:
@@ -109,18 +116,23 @@ class Sandbox:
         return ["-m", module, *(arguments or ("tiny.yaml",))]
 
     def run(self, *arguments: str, module: str = "harness.sweep") -> subprocess.CompletedProcess[str]:
-        return warm_start.run(self.command(*arguments, module=module), self.folder)
+        return warm_start.run(self.command(*arguments, module=module), self.folder, os.environ | self.environment)
 
     def start(self, *arguments: str, environment: dict[str, str] | None = None) -> Command:
-        return Command(self.command(*arguments), self.folder, environment)
+        return Command(self.command(*arguments), self.folder, (environment or os.environ) | self.environment)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that name the databases of a server to a command."""
+        return self.stores.environment if self.stores else {}
 
     @property
     def uri(self) -> str:
-        return f"sqlite:///{self.folder}/mlruns/mlflow.db"
+        return self.stores.tracking if self.stores else f"sqlite:///{self.folder}/mlruns/mlflow.db"
 
     @property
     def client(self) -> MlflowClient:
-        return MlflowClient(self.uri)
+        return MlflowClient(with_driver(self.uri))
 
     def runs(self) -> tuple[list[Run], list[Run]]:
         """The parent run and its children."""
@@ -132,7 +144,7 @@ class Sandbox:
         return parents, [run for run in runs if "mlflow.parentRunId" in run.data.tags]
 
     def studies(self) -> dict[str, optuna.Study]:
-        url = f"sqlite:///{self.folder}/mlruns/optuna.db"
+        url = with_driver(self.stores.storage) if self.stores else f"sqlite:///{self.folder}/mlruns/optuna.db"
         return {name: optuna.load_study(study_name=name, storage=url) for name in optuna.get_all_study_names(url)}
 
     def trials(self) -> Counter[str]:

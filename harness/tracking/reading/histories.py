@@ -8,16 +8,18 @@ Servers are read through the client. Both ways give the same frame.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
+from harness.core.database_servers import until_available
 from harness.tracking.readable import Tell, may_be_wrong, wrong_point
 
 if TYPE_CHECKING:
     import pandas as pd
     from mlflow import MlflowClient
     from mlflow.entities import Run
-    from sqlalchemy import Engine
+    from sqlalchemy import Engine, Select
 
 COLUMNS: Final = ("run", "metric", "step", "timestamp", "value")
 _MODEL_COLUMNS: Final = ("run_uuid", "key", "step", "timestamp", "value", "is_nan")  # of MLflow's `SqlMetric`
@@ -100,22 +102,26 @@ def _from_database(engine: Engine, runs: Sequence[Run], only: Collection[str] | 
     from sqlalchemy import select
 
     try:
-        with engine.connect() as connection:
-            for first in range(0, len(runs), _RUNS_PER_QUERY):
-                index = {run.info.run_id: first + n for n, run in enumerate(runs[first : first + _RUNS_PER_QUERY])}
-                query = select(*(getattr(SqlMetric, name) for name in _MODEL_COLUMNS))
-                query = query.where(SqlMetric.run_uuid.in_(list(index)))
-                if only is not None:
-                    query = query.where(SqlMetric.key.in_(sorted(only)))
-                # The driver's rows: SQLAlchemy's row objects would cost more than the query for millions of points.
-                rows = connection.execute(query).cursor.fetchall()
-                ids, names, steps, stamps, values, nans = zip(*rows, strict=True) if rows else (*_NO_ROWS, ())
-                codes, unique = pd.factorize(np.array(ids, dtype=object))
-                run = np.array([index[run_id] for run_id in unique], dtype=np.int64)[codes]
-                value = np.where(np.array(nans, dtype=bool), np.nan, np.array(values, dtype=np.float64))
-                yield _frame(run, names, steps, stamps, value)
+        for first in range(0, len(runs), _RUNS_PER_QUERY):
+            index = {run.info.run_id: first + n for n, run in enumerate(runs[first : first + _RUNS_PER_QUERY])}
+            query = select(*(getattr(SqlMetric, name) for name in _MODEL_COLUMNS))
+            query = query.where(SqlMetric.run_uuid.in_(list(index)))
+            if only is not None:
+                query = query.where(SqlMetric.key.in_(sorted(only)))
+            rows = until_available(partial(_rows, engine, query), str(engine.url))
+            ids, names, steps, stamps, values, nans = zip(*rows, strict=True) if rows else (*_NO_ROWS, ())
+            codes, unique = pd.factorize(np.array(ids, dtype=object))
+            run = np.array([index[run_id] for run_id in unique], dtype=np.int64)[codes]
+            value = np.where(np.array(nans, dtype=bool), np.nan, np.array(values, dtype=np.float64))
+            yield _frame(run, names, steps, stamps, value)
     finally:
         engine.dispose()
+
+
+def _rows(engine: Engine, query: Select[Any]) -> Sequence[Any]:
+    """The driver's rows: SQLAlchemy's row objects would cost more than the query for millions of points."""
+    with engine.connect() as connection:
+        return connection.execute(query).cursor.fetchall()
 
 
 def _database(client: MlflowClient) -> Engine | None:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Final
 from harness.core.links import regular_files
 from harness.tracking import schema
 from harness.tracking.checksums import covers, with_checksums
-from harness.tracking.locations import check_file, refuse_foreign, run_folder_to_write
+from harness.tracking.locations import check_file, place_of_new_files, refuse_foreign, run_folder_to_write
 from harness.tracking.migration import Announce
-from harness.tracking.places import artifacts_beside, correct_addresses, refuse_missing
+from harness.tracking.places import correct_addresses, refuse_missing
 from harness.tracking.server_errors import PAGE, Failure
 from harness.tracking.store import RefusedFile, ServerError, connect, default_tracking_uri, is_server, wrap_errors
 from harness.tracking.trash import refuse_deleted
@@ -33,7 +33,7 @@ class Experiment:
     Args:
         name: the experiment's name, a slug; created where it is missing.
         uri: MLflow's tracking address, by default `default_tracking_uri()`. A SQLite file is created where it is
-            missing, with artifacts in the folder `artifacts` beside it; a server decides where artifacts go.
+            missing. Where artifacts go: `place_of_new_files`.
         announce: see `connect`.
         take_over: correct the addresses of a moved store also if a process of another machine seems to use it.
 
@@ -69,9 +69,7 @@ class Experiment:
         if found is None:
             tags = {schema.EXPERIMENT_KIND: schema.MODEL_TRAINING}
             try:
-                beside = artifacts_beside(self.uri)
-                location = beside.as_uri() if beside is not None else None
-                return str(self.client.create_experiment(self.name, location, tags=tags))
+                return str(self.client.create_experiment(self.name, place_of_new_files(self.uri), tags=tags))
             except MlflowException:  # another process created it meanwhile, or the store refuses
                 found = self.client.get_experiment_by_name(self.name)
                 if found is None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from harness.config.fingerprint import SET_ASIDE
 from harness.core import metrics
+from harness.core.database_servers import one_at_a_time
 from harness.core.outcomes import Outcome
 from harness.core.text import listed, printable
 from harness.tracking import provenance, schema
@@ -70,6 +71,10 @@ class SweepWriter:
         Returns:
             the parent run's id.
         """
+        with one_at_a_time(str(self._experiment.client.tracking_uri), f"open the sweep {info.identity}"):
+            return self._begin(info, shared_tags)
+
+    def _begin(self, info: SweepInfo, shared_tags: Mapping[str, str]) -> str:
         experiment, client = self._experiment, self._experiment.client
         assert info.name == experiment.name, f"sweep {info.name!r} in experiment {experiment.name!r}"
         self.refuse_if_owned(info.identity)
