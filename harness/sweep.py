@@ -19,6 +19,7 @@ from harness.console.cli import (
     RanksPerRun,
     Ray,
     Settings,
+    Shared,
     Threads,
     Tracking,
     Workers,
@@ -73,6 +74,7 @@ def main(
     cpus_per_run: CpusPerRun = None,
     gpus_per_run: GpusPerRun = None,
     ranks_per_run: RanksPerRun = None,
+    shared: Shared = None,
     threads: Threads = 1,
     tracking: Tracking = None,
     artifacts_at: ArtifactsAt = None,
@@ -108,8 +110,9 @@ def main(
 
     The same command resumes an interrupted sweep, and trains only what is missing.
     """
-    if cpus_per_run is not None and ray is None:
-        fail("--cpus-per-run: only with --ray")
+    for option, value in (("--cpus-per-run", cpus_per_run), ("--shared", shared)):
+        if value is not None and ray is None:
+            fail(f"{option}: only with --ray")
     if gpus_per_run is not None and ray is None:
         _check_gpus(gpus_per_run)
     ranks = max(1, int(gpus_per_run or ranks_per_run or 1))
@@ -148,6 +151,7 @@ def main(
         cpus_per_run,
         gpus_per_run,
         ranks,
+        shared,
     )
     if status:
         session.status(spec, datasets, options)

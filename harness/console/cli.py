@@ -167,6 +167,14 @@ def cluster(text: Any) -> str:
     return str(text)
 
 
+def place(text: Any) -> str:
+    """A parser for an option: an address, or a folder, whose path is made absolute."""
+    found = str(text).strip()
+    if not found:
+        raise typer.BadParameter("found nothing; allowed: a folder or an address, or leave the option out")
+    return found if "://" in found else os.path.abspath(found)  # noqa: PTH100 (links are not to be resolved)
+
+
 # Options of the commands.
 Settings = Annotated[
     list[str] | None,
@@ -206,6 +214,15 @@ RanksPerRun = Annotated[
         parser=whole(1, 1024),
         metavar="N",
         help="Processes that train each run together, each with --threads CPU threads. Default: one per GPU of a run.",
+    ),
+]
+Shared = Annotated[
+    str | None,
+    typer.Option(
+        parser=place,
+        metavar="DIR|URL",
+        help="With --ray: a folder that all nodes see, or an address such as s3://BUCKET/states. States are copied "
+        "there, so that another node can resume a run.",
     ),
 ]
 

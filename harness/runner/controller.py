@@ -173,6 +173,10 @@ class SweepController:
     def _checkpoint_folder(self, key: str) -> Path:
         return self.outbox.folder_of(key) / ARTIFACTS / "checkpoint"
 
+    def _name_of(self, key: str) -> str:
+        """The name of a run outside of this sweep's own folder; see `Job.run`."""
+        return f"{self.outbox.folder.name}/{key}"
+
     def _submit(self, running: Running) -> None:
         """Give a run to a worker, which resumes it from its last state and sends the points that are new."""
         task, confirm = running.task, running.task.phase is Phase.CONFIRM
@@ -188,7 +192,7 @@ class SweepController:
             checkpoint=self._checkpoint_folder(running.key) if confirm else None,
             state=self._state_folder(running.key),
             after=running.points[-1].step if running.points else -1,
-            run=f"{self.outbox.folder.name}/{running.key}",
+            run=self._name_of(running.key),
         )
         self.pool.submit(job)
 
@@ -283,6 +287,7 @@ class SweepController:
             if outcome is not Outcome.COMPLETE:  # its checkpoint is not the one of a finished run
                 remove_folder(self._checkpoint_folder(running.key), self.outbox.folder)
             self.outbox.end(running.key, outcome, reason, running.ended)
+            self.pool.remove_states(self._name_of(running.key))
         self.scheduler.ended(running, outcome, reason)
         self.screen.run_finished(event.job, outcome, reason)
 
@@ -312,8 +317,11 @@ class SweepController:
 
     def _drop_superseded(self) -> None:
         """Delete interrupted confirm runs whose values are no longer their arm's best."""
-        for run in filter(self.scheduler.is_superseded, self._unfinished.values()):
+        superseded = [run for run in self._unfinished.values() if self.scheduler.is_superseded(run)]
+        for run in superseded:
             self.outbox.discard(run)
+        if len(superseded) == len(self._unfinished):  # no run is left to resume
+            self.pool.remove_states(self.outbox.folder.name)
 
     def _interrupt_runs(self) -> None:
         """Record the runs that the loop has left as interrupted, so that they can be resumed."""

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from harness.config.run import DataConfig
     from harness.config.spec import Arm, SweepSpec
     from harness.data import Dataset, Tokenizer
+    from harness.data.encoded import EncodedData
 
 
 class Datasets:
@@ -73,6 +74,12 @@ class Datasets:
     def split_sizes(self, config: DataConfig) -> Mapping[str, int]:
         """Tokens of each split."""
         return split_sizes(self[config])
+
+    def encoded(self, config: DataConfig) -> EncodedData:
+        """What a process without the text needs to open a corpus."""
+        from harness.data.encoded import describe_encoded
+
+        return describe_encoded(self[config], config)
 
     def codec(self, config: DataConfig) -> Tokenizer:
         """The tokenizer of a corpus, with the corpus's own vocabulary where it has one."""

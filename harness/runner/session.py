@@ -24,7 +24,7 @@ from harness.core.hardware import default_workers
 from harness.core.locks import Locked, sweep_lock
 from harness.core.outcomes import Exit, Outcome
 from harness.core.paths import DEFAULT_STORAGE, STORES
-from harness.core.text import plural
+from harness.core.text import plural, shown
 from harness.core.waiting import show_waits
 from harness.cost.estimate import mean_recording, work_by_arm
 from harness.cost.evaluation_share import expected_evaluation_share
@@ -77,6 +77,7 @@ class Options:
         ray: the Ray cluster that trains, see `harness.workers.ray_pool.open_ray_pool`; None: processes of this machine.
         cpus_per_run, gpus_per_run: what a run gets of a node in the cluster; None: the defaults given there.
         ranks: processes that train each run together.
+        shared: where copies of states are kept for all nodes of the cluster; None: nowhere.
     """
 
     tracking: str | None
@@ -93,6 +94,7 @@ class Options:
     cpus_per_run: float | None = None
     gpus_per_run: float | None = None
     ranks: int = 1
+    shared: str | None = None
 
     @property
     def optuna(self) -> str:
@@ -124,7 +126,7 @@ def run(spec: SweepSpec, datasets: Datasets, options: Options) -> None:
             explained(options.optuna),
             brief_requests(),
             show_waits(screen.message),
-            _open_pool(options, screen) as pool,
+            _open_pool(datasets, options, screen) as pool,
         ):
             pool.prestart(len(spec.arms()) * (spec.trials + len(spec.seeds)))  # while the stores are opened
             result = _run(spec, datasets, options, pool, screen)
@@ -208,16 +210,19 @@ def _announce(text: str, screen: Screen, options: Options) -> None:
 # Its steps ---------------------------------------------------------------------------------------------------
 
 
-def _open_pool(options: Options, screen: Screen) -> AbstractContextManager[WorkerPool]:
+def _open_pool(datasets: Datasets, options: Options, screen: Screen) -> AbstractContextManager[WorkerPool]:
     """The pool that the options ask for."""
     if options.ray is None:
         workers = options.workers or default_workers(options.ranks)
         return LocalPool(workers, options.threads, options.patience, options.ranks)
+    from harness.workers.node_files import NodeFiles
     from harness.workers.ray_pool import open_ray_pool
 
     room = (options.cpus_per_run, options.gpus_per_run)
+    workers_at_most, say = options.workers, screen.message
+    files = NodeFiles(options.shared, datasets.encoded, say)
     return open_ray_pool(
-        options.ray, *room, options.workers, options.threads, options.patience, options.ranks, screen.message
+        options.ray, *room, workers_at_most, options.threads, options.patience, options.ranks, say, files
     )
 
 
@@ -225,6 +230,11 @@ def _check_places(spec: SweepSpec, options: Options) -> None:
     work = STORES / f"{spec.name}.work"
     if wrong := wrong_places(options.tracking, options.optuna, options.reports / spec.name, work):
         fail("\n".join(wrong))
+    if options.shared is not None:
+        from harness.workers.shared import check_place
+
+        if why := check_place(options.shared):
+            fail(f"--shared: found {shown(options.shared)} ({why}); allowed: a folder, or an address for fsspec")
 
 
 def _check_report_folder(folder: Path) -> None:

@@ -103,6 +103,9 @@ class LocalPool:
         """Job id → process id, for running jobs."""
         return {w.job.id: w.process.pid or 0 for w in self._workers.values() if w.job is not None}
 
+    def remove_states(self, run: str) -> None:
+        """Nothing to do: the states are in the folders of the jobs only."""
+
     def close(self, grace: float = 2.0) -> None:
         """End all workers. Busy ones get SIGTERM; those that still run after `grace` seconds are killed."""
         for worker in self._workers.values():

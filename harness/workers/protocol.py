@@ -54,6 +54,12 @@ class WorkerPool(Protocol):
             NoWorkers: none is left and none will come.
         """
 
+    def remove_states(self, run: str) -> None:
+        """Remove what other places than `Job.state` have of the states of a run (`Job.run`) and return at once.
+
+        The caller has recorded the end of the run. The name of a sweep stands for all its runs.
+        """
+
     def close(self) -> None:
         """End all workers and wait for them. Running jobs save their state if they can; no event follows."""
 

@@ -22,8 +22,10 @@ from harness.core.outcomes import Outcome
 from harness.core.text import SAME_COMMAND
 from harness.workers.environment import COMPILER_CACHE, worker_environment
 from harness.workers.messages import Event, Finished, Job, Started
+from harness.workers.node_files import NodeFiles
 from harness.workers.numbered import Incoming
 from harness.workers.protocol import NoWorkers
+from harness.workers.ray_checkpoint import CheckpointFetch
 from harness.workers.ray_cluster import LOCAL, ClusterView, Room, connected
 from harness.workers.ray_worker import Answer, RayWorker
 from harness.workers.software import differences
@@ -55,6 +57,7 @@ class _Worker:
     incoming: Incoming = field(default_factory=Incoming)
     answered: float = 0.0  # when it last answered, on `time.monotonic`
     ask_at: float = 0.0
+    fetch: CheckpointFetch | None = None  # of the checkpoint of its job, which has finished
 
 
 @contextlib.contextmanager
@@ -67,6 +70,7 @@ def open_ray_pool(
     patience: float,
     ranks: int,
     say: Callable[[str], None],
+    files: NodeFiles,
 ) -> Iterator[RayPool]:
     """Connect to a cluster and open a pool on it; see `connected` and `RayPool`.
 
@@ -74,12 +78,12 @@ def open_ray_pool(
         address: of the cluster, or `LOCAL` or `AUTO`.
         cpus: of a run; None: one for each thread of each rank.
         gpus: of a run; None: see `RayPool`.
-        most, threads, patience, ranks, say: see `RayPool`.
+        most, threads, patience, ranks, say, files: see `RayPool`.
 
     Raises:
         NoWorkers: there is no cluster, or none of its own with room for a run.
     """
-    with connected(address), RayPool(cpus or threads * ranks, gpus, most, threads, patience, ranks, say) as pool:
+    with connected(address), RayPool(cpus or threads * ranks, gpus, most, threads, patience, ranks, say, files) as pool:
         if address == LOCAL and not pool.size:
             raise NoWorkers(f"--ray local: this machine has no {pool.room} for a run")
         yield pool
@@ -96,6 +100,7 @@ class RayPool:
         patience: seconds without a step after which a worker is replaced, or without an answer from its node.
         ranks: processes of a worker, which train each run together.
         say: shows a sentence to the user.
+        files: what jobs need on nodes with another disk; the pool closes it.
     """
 
     def __init__(
@@ -107,6 +112,7 @@ class RayPool:
         patience: float,
         ranks: int = 1,
         say: Callable[[str], None] = lambda _: None,
+        files: NodeFiles | None = None,
     ) -> None:
         import ray
 
@@ -118,6 +124,8 @@ class RayPool:
         self._most, self._say = most or math.inf, say
         self._threads, self._patience, self._ranks = threads, patience, ranks
         self._actor = self._actor_class()
+        self._files = files or NodeFiles()
+        self._here = ray.get_runtime_context().get_node_id()
         self._workers: list[_Worker] = []
         self._waiting: deque[Job] = deque()  # submitted, and given to no worker yet
         self._events: deque[Event] = deque()  # made here, not by a worker
@@ -154,8 +162,7 @@ class RayPool:
 
     def submit(self, job: Job) -> None:
         """Give a job to an idle worker, or to the first that is ready. Relative paths become the parent's."""
-        state, checkpoint = (place and place.absolute() for place in (job.state, job.checkpoint))
-        self._waiting.append(dataclasses.replace(job, state=state, checkpoint=checkpoint))
+        self._waiting.append(self._files.prepared(job))
         self._hand_out()
 
     def stop(self, job: int) -> None:
@@ -185,7 +192,14 @@ class RayPool:
         self._events.clear()
         for worker in self._answered(0.0 if events else timeout):
             events += self._receive(worker)
+        for worker in self._workers:
+            if worker.fetch is not None and (end := worker.fetch.receive()) is not None:
+                events.append(self._end(worker, end))
         return events + self._give_up_frozen()
+
+    def remove_states(self, run: str) -> None:
+        """Remove the shared states of a run, or of all runs of a sweep, in a thread."""
+        self._files.remove_states(run)
 
     def pids(self) -> dict[int, int]:
         """Job id → process id of its worker on its node, for running jobs."""
@@ -199,6 +213,7 @@ class RayPool:
         for worker in list(self._workers):
             self._remove(worker)
         self._cluster.close()
+        self._files.close()
         self._waiting.clear()
         self._events.clear()
         self._closed = True
@@ -276,7 +291,13 @@ class RayPool:
             if self._waiting and worker.ready and worker.job is None and worker.answered > recently:
                 worker.job, worker.stopping = self._waiting.popleft(), False
                 worker.submission = next(self._submissions)
-                worker.actor.submit.remote(worker.submission, worker.job)
+                self._send_job(worker)
+
+    def _send_job(self, worker: _Worker) -> None:
+        """Send a worker its job. On the parent's own node, the data is there already."""
+        assert worker.job is not None
+        tokens = {} if worker.node_id == self._here else self._files.tokens(worker.job)
+        worker.actor.submit.remote(worker.submission, worker.job, tokens)
 
     def _answered(self, timeout: float) -> list[_Worker]:
         """The workers whose answers have arrived, waiting up to `timeout` seconds for the first."""
@@ -284,7 +305,9 @@ class RayPool:
         if not by_call:
             time.sleep(min(timeout, _RETRY_SECONDS))
             return []
-        found, _ = self._ray.wait(list(by_call), timeout=timeout)
+        fetches = [worker.fetch for worker in self._workers if worker.fetch is not None]
+        pieces = [fetch.call for fetch in fetches if fetch.call is not None]
+        found, _ = self._ray.wait([*by_call, *pieces], timeout=timeout)
         if found:
             found, _ = self._ray.wait(list(by_call), num_returns=len(by_call), timeout=0)
         return [by_call[call] for call in found]
@@ -334,18 +357,27 @@ class RayPool:
     def _take(self, worker: _Worker, answer: Answer) -> list[Event]:
         """The events of an answer; what the worker has not heard of is sent again."""
         if worker.job is not None and answer.submission < worker.submission:
-            worker.actor.submit.remote(worker.submission, worker.job)
+            self._send_job(worker)
         if worker.job is not None and worker.stopping:
             worker.actor.stop.remote(worker.job.id)
         events = worker.incoming.accept(answer.events)
         for number, event in enumerate(events):
             if isinstance(event, Started):
                 events[number] = dataclasses.replace(event, node=worker.node)
+            elif isinstance(event, Finished) and event.checkpoint:  # the last event
+                assert worker.job is not None
+                worker.fetch = CheckpointFetch(worker.actor, worker.job, event)
+                events.remove(event)
             elif isinstance(event, Finished):
-                worker.job = None
-                self._jobs_left -= not event.lost
+                self._end(worker, event)
         self._ask(worker)
         return events
+
+    def _end(self, worker: _Worker, end: Finished) -> Finished:
+        """The job of a worker has ended."""
+        worker.job = worker.fetch = None
+        self._jobs_left -= not end.lost
+        return end
 
     def _ask(self, worker: _Worker) -> None:
         """Ask a worker for its next events."""
@@ -379,6 +411,8 @@ class RayPool:
     def _lose(self, worker: _Worker, reason: str) -> list[Event]:
         """Remove a worker; its job, if it has one, is lost."""
         self._remove(worker)
+        if worker.fetch is not None:
+            worker.fetch.discard()
         return [Finished(worker.job.id, Outcome.FAILED, reason, lost=True)] if worker.job is not None else []
 
     def _how_it_died(self, worker: _Worker) -> str:

@@ -17,12 +17,24 @@ import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from harness.core.outcomes import Outcome
+from harness.data import CorpusError
+from harness.data.encoded import receive_encoded
+from harness.workers.checkpoints import read_piece
 from harness.workers.local_pool import LocalPool
-from harness.workers.messages import Job
+from harness.workers.messages import Finished, Job
+from harness.workers.node_files import Tokens, read_tokens
+from harness.workers.node_job import LAST_COPY_SECONDS, RunFolder
 from harness.workers.numbered import Numbered, Outgoing
 from harness.workers.software import software
 
 _TICK_SECONDS = 0.05  # how long a job or a stop waits at most until it is passed on
+
+
+@dataclass(frozen=True)
+class _Order:
+    job: Job
+    tokens: Tokens
 
 
 @dataclass(frozen=True)
@@ -52,7 +64,8 @@ class RayWorker:
         sys.modules["__main__"].__file__ = None  # else the new process would run Ray's own script first
         self._pool = LocalPool(1, threads, patience, ranks)
         self._outgoing = Outgoing()
-        self._orders: queue.SimpleQueue[Job | int | None] = queue.SimpleQueue()  # a job, one to stop, or the end
+        self._orders: queue.SimpleQueue[_Order | int | None] = queue.SimpleQueue()  # a job, one to stop, or the end
+        self._folder: RunFolder | None = None  # of the last job
         self._submission = 0
         self._relay = threading.Thread(target=self._run, daemon=True)
         self._relay.start()
@@ -64,11 +77,17 @@ class RayWorker:
         context = ray.get_runtime_context()
         return {**software(), "node_id": context.get_node_id(), "node": platform.node(), "pid": str(os.getpid())}
 
-    def submit(self, submission: int, job: Job) -> None:
-        """Train a job. The numbers of submissions rise; one that is known already is ignored."""
+    def submit(self, submission: int, job: Job, tokens: Tokens) -> None:
+        """Train a job. The numbers of submissions rise; one that is known already is ignored.
+
+        Args:
+            submission: its number.
+            job: with what this node needs for it.
+            tokens: references to the token files of its data set.
+        """
         if submission > self._submission:
             self._submission = submission
-            self._orders.put(job)
+            self._orders.put(_Order(job, tokens))
 
     def stop(self, job: int) -> None:
         """Stop a job after its current step."""
@@ -78,6 +97,16 @@ class RayWorker:
         """Events with numbers above `after`; see `Outgoing.take`."""
         events = self._outgoing.take(after, limit, wait)
         return Answer(self._submission, events)
+
+    def read_checkpoint(self, name: str, start: int) -> bytes:
+        """A piece of a file of the checkpoint that the last job has left on this node; see `read_piece`."""
+        assert self._folder is not None and self._folder.checkpoint is not None
+        return read_piece(self._folder.checkpoint, name, start)
+
+    def remove_files(self) -> None:
+        """Remove what the last job has left on this node: the parent has it."""
+        if self._folder is not None:
+            self._folder.remove()
 
     def close(self) -> None:
         """End the process; a running job saves its state."""
@@ -94,11 +123,23 @@ class RayWorker:
                 while not self._orders.empty():
                     order = self._orders.get()
                     if order is None:
-                        return self._pool.close()
-                    if isinstance(order, Job):
-                        self._pool.submit(order)
+                        return self._pool.close(LAST_COPY_SECONDS)
+                    if isinstance(order, _Order):
+                        self._start(order)
                     else:
                         self._pool.stop(order)
         except BaseException:
             traceback.print_exc()
             os._exit(1)
+
+    def _start(self, order: _Order) -> None:
+        """Give a job to the process, once its data is on this node."""
+        job = order.job
+        assert job.away is not None
+        try:
+            receive_encoded(job.away.data, lambda: read_tokens(order.tokens))
+            self._folder = RunFolder(job)
+        except (CorpusError, OSError) as error:
+            self._outgoing.add(Finished(job.id, Outcome.FAILED, f"{type(error).__name__}: {error}"))
+        else:
+            self._pool.submit(job)

@@ -126,11 +126,6 @@ class SharedStates:
             return _step(name), "; ".join(skipped)
         return None, "; ".join(skipped)
 
-    def remove(self) -> None:
-        """Remove all copies of the run."""
-        if self._files.exists(self._folder):
-            self._files.rm(self._folder, recursive=True)
-
     def _names(self) -> list[str]:
         """The names of all copies, whole or not, oldest first."""
         with contextlib.suppress(FileNotFoundError):
@@ -241,7 +236,7 @@ class Copier:
         began = time.monotonic()
         try:
             saved = _newest(self._folder)
-            if saved is None or saved.step <= self._copied:
+            if saved is None or saved.step <= max(0, self._copied):
                 return
             self._copied = max(self._copied, self._states.save(self._folder) or -1)
             self._failing = False
@@ -263,10 +258,10 @@ def check_place(place: str) -> str:
     return ""
 
 
-def remove_sweep(place: str, sweep: str) -> None:
-    """Remove the copies of all runs of a sweep."""
+def remove_states(place: str, name: str) -> None:
+    """Remove the copies of `SWEEP/RUN`, or of all runs of a `SWEEP`."""
     files, root = _open(place)
-    folder = _below(root, sweep)
+    folder = _below(root, name)
     if files.exists(folder):
         files.rm(folder, recursive=True)
 

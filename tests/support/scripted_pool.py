@@ -35,11 +35,13 @@ class ScriptedPool:
 
     Attributes:
         log: what happened, in order: ("submit", job), and each event by its lower-case name.
+        removed: runs whose states were removed.
     """
 
     def __init__(self, size: int, points: Mapping[int, int] | None = None) -> None:
         self.size, self.points = size, points or {}
         self.log: list[tuple[str, int]] = []
+        self.removed: list[str] = []
         self._running: dict[int, Iterator[Event]] = {}
 
     def __enter__(self) -> ScriptedPool:
@@ -76,6 +78,9 @@ class ScriptedPool:
             if isinstance(event, Finished):
                 del self._running[event.job]
         return found
+
+    def remove_states(self, run: str) -> None:
+        self.removed.append(run)
 
     def close(self) -> None:
         self._running.clear()

@@ -12,7 +12,7 @@ import pytest
 
 from harness.core.files import json_with_checksum, read_json_with_checksum
 from harness.training.trainer import train
-from harness.workers.shared import Copier, SharedStates, adopt, check_place, remove_sweep, saved_step
+from harness.workers.shared import Copier, SharedStates, adopt, check_place, remove_states, saved_step
 from helpers import numbers, run, small_config
 
 CONFIG = small_config(budget={"steps": 30}, eval_every={"steps": 5}, checkpoint_every=0.0001)
@@ -74,9 +74,9 @@ def test_the_last_two_copies_are_kept(place: str, tmp_path: Path) -> None:
     assert [int(name.partition("-")[0]) for name in sorted(copies)] == [15, 20]
     assert all(path.startswith("sweep/run/") for path in paths(place))
     SharedStates(place, "sweep/other").save(tmp_path / "one")
-    states.remove()
+    remove_states(place, "sweep/run")
     assert {path.split("/")[1] for path in paths(place)} == {"other"}
-    remove_sweep(place, "sweep")
+    remove_states(place, "sweep")
     assert paths(place) == []
 
 
