@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import importlib.util
 import logging
 import math
+import queue
 import signal
 import socket
 import threading
@@ -25,8 +27,12 @@ AUTO: Final = "auto"  # the cluster that this machine belongs to
 _LOOPBACK: Final = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 _NO_SURPRISE: Final = {"RAY_ENABLE_AUTO_CONNECT": "0"}  # else a call after the end would start a cluster
 _NODES_SECONDS: Final = 1.0  # between two questions about the nodes
-_SILENT_SECONDS: Final = 5.0
+_CLOSE_SECONDS: Final = 5.0
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class HeadLost(NoWorkers):
+    """The head of the cluster does not answer any more."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +84,13 @@ def connected(address: str) -> Iterator[None]:
             raise NoWorkers(_why_not(address, error)) from error
     try:
         yield
-    finally:
+    except HeadLost:
+        atexit.unregister(ray.shutdown)  # it would wait for the head until Ray ends the process
+        raise
+    except BaseException:
         ray.shutdown()
+        raise
+    ray.shutdown()
 
 
 @contextlib.contextmanager
@@ -120,21 +131,21 @@ def _why_not(address: str, error: Exception) -> str:
     return f"--ray {address}: {text}"
 
 
-class ClusterView:
-    """The living nodes of the cluster, as its head names them.
+class Head:
+    """What this process asks the head of the cluster: which nodes live, to start a worker, to kill one.
 
-    A thread asks, because the question waits a minute for a head that has gone, and then Ray ends the process.
+    A thread asks, in order. Each question waits a minute for a head that has gone, and then Ray ends the process.
 
     Attributes:
-        nodes: see `ray.nodes`.
+        nodes: the living nodes, see `ray.nodes`.
         answered: when the head last answered, on `time.monotonic`.
     """
 
     def __init__(self) -> None:
         self.nodes = _living_nodes()
         self.answered = time.monotonic()
-        self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._questions: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._ask, daemon=True)
         self._thread.start()
 
     @property
@@ -142,21 +153,28 @@ class ClusterView:
         """Seconds since the head last answered."""
         return time.monotonic() - self.answered
 
-    @property
-    def is_silent(self) -> bool:
-        """Whether calls that need the head would wait."""
-        return self.silence > _SILENT_SECONDS
+    def ask(self, question: Callable[[], object]) -> None:
+        """Have the thread call this, and return at once."""
+        self._questions.put(question)
 
     def close(self) -> None:
-        """Ask no more."""
-        self._closed.set()
-        self._thread.join(_NODES_SECONDS)
+        """Wait for the questions asked so far, unless the head is gone."""
+        self._questions.put(None)
+        self._thread.join(_CLOSE_SECONDS)
 
-    def _watch(self) -> None:
-        while not self._closed.wait(_NODES_SECONDS):
-            with contextlib.suppress(Exception):  # whatever it is: `answered` shows how long it lasts
-                self.nodes = _living_nodes()
-                self.answered = time.monotonic()
+    def _ask(self) -> None:
+        looked = time.monotonic()
+        while True:
+            with contextlib.suppress(queue.Empty):
+                question = self._questions.get(timeout=max(0.0, looked + _NODES_SECONDS - time.monotonic()))
+                if question is None:
+                    return
+                question()
+            if time.monotonic() > looked + _NODES_SECONDS:
+                looked = time.monotonic()
+                with contextlib.suppress(Exception):  # whatever it is: `answered` shows how long it lasts
+                    self.nodes = _living_nodes()
+                    self.answered = time.monotonic()
 
 
 def _living_nodes() -> Sequence[Mapping[str, Any]]:

@@ -26,7 +26,7 @@ from harness.workers.node_files import NodeFiles
 from harness.workers.numbered import Incoming
 from harness.workers.protocol import NoWorkers
 from harness.workers.ray_checkpoint import CheckpointFetch
-from harness.workers.ray_cluster import LOCAL, ClusterView, Room, connected
+from harness.workers.ray_cluster import LOCAL, Head, HeadLost, Room, connected
 from harness.workers.ray_worker import Answer, RayWorker
 from harness.workers.software import differences
 
@@ -45,8 +45,8 @@ _CLOSE_SECONDS: Final = 4.0  # for running jobs to save their states
 
 @dataclass(eq=False)
 class _Worker:
-    actor: Any
-    call: Any  # the answer that is on its way; None after a failure, until `ask_at`
+    actor: Any = None  # None until Ray has been asked for it
+    call: Any = None  # the answer that is on its way; None after a failure, until `ask_at`
     node: str = ""  # name of its node
     node_id: str = ""
     pid: int = 0  # on its node
@@ -117,9 +117,9 @@ class RayPool:
         import ray
 
         self._ray: Any = ray
-        self._cluster = ClusterView()
+        self._head = Head()
         if gpus is None:
-            gpus = ranks if any(node["Resources"].get("GPU") for node in self._cluster.nodes) else 0.0
+            gpus = ranks if any(node["Resources"].get("GPU") for node in self._head.nodes) else 0.0
         self.room = Room(cpus, gpus)
         self._most, self._say = most or math.inf, say
         self._threads, self._patience, self._ranks = threads, patience, ranks
@@ -212,7 +212,7 @@ class RayPool:
             self._ray.wait(closing, num_returns=len(closing), timeout=_CLOSE_SECONDS) if closing else None
         for worker in list(self._workers):
             self._remove(worker)
-        self._cluster.close()
+        self._head.close()
         self._files.close()
         self._waiting.clear()
         self._events.clear()
@@ -222,9 +222,9 @@ class RayPool:
 
     def _look_at_nodes(self) -> None:
         """Learn what the cluster has room for now."""
-        if self._cluster.silence > _HEAD_SECONDS:
-            raise NoWorkers(f"the head of the Ray cluster has not answered for {_HEAD_SECONDS:.0f} s; {_GO_ON}")
-        nodes = self._cluster.nodes
+        if self._head.silence > _HEAD_SECONDS:
+            raise HeadLost(f"the head of the Ray cluster has not answered for {_HEAD_SECONDS:.0f} s; {_GO_ON}")
+        nodes = self._head.nodes
         fitting = {node["NodeID"]: fits for node in nodes if (fits := self.room.on(node["Resources"]))}
         self._room_now = sum(fits for node_id, fits in fitting.items() if node_id not in self._refused)
         if fitting and not self._room_now:
@@ -235,8 +235,6 @@ class RayPool:
 
     def _adjust_workers(self) -> None:
         """Start the workers that are missing, and end idle ones for which there is nothing left to do."""
-        if self._cluster.is_silent:
-            return
         to_do = max(self._jobs_left, sum(worker.job is not None for worker in self._workers) + len(self._waiting), 1)
         wanted = int(min(to_do, self._most, self._room_now + _PENDING))
         for _ in range(len(self._workers), wanted):
@@ -248,9 +246,14 @@ class RayPool:
     def _start_worker(self) -> None:
         """Ask Ray for a worker. It is there at once, or when a node has room for it."""
         others = {"ray.io/node-id": f"!in({','.join(self._refused)})"} if self._refused else None
-        worker = self._actor.options(label_selector=others)
-        actor = worker.remote(str(Path.cwd()), self._threads, self._patience, self._ranks)
-        self._workers.append(_Worker(actor, actor.hello.remote()))
+        worker = _Worker()
+        self._workers.append(worker)
+
+        def start() -> None:
+            made = self._actor.options(label_selector=others)
+            worker.actor = made.remote(str(Path.cwd()), self._threads, self._patience, self._ranks)
+
+        self._head.ask(start)
 
     def _actor_class(self) -> Any:
         """The worker's class for Ray, with what a worker needs of a node and the environment of its process."""
@@ -277,10 +280,12 @@ class RayPool:
 
     def _remove(self, worker: _Worker) -> None:
         self._workers.remove(worker)
-        if self._cluster.is_silent:  # the call would wait for it
-            return
-        with contextlib.suppress(self._ray.exceptions.RayError):
-            self._ray.kill(worker.actor)
+
+        def kill() -> None:
+            with contextlib.suppress(self._ray.exceptions.RayError):
+                self._ray.kill(worker.actor)
+
+        self._head.ask(kill)
 
     # its workers ---------------------------------------------------------------------------------------------
 
@@ -345,7 +350,7 @@ class RayPool:
         self._remove(worker)
         address = getattr(error, "ip", None)
         if "ImportError" in str(error) or "ModuleNotFoundError" in str(error):
-            there = [node["NodeID"] for node in self._cluster.nodes if node["NodeManagerAddress"] == address]
+            there = [node["NodeID"] for node in self._head.nodes if node["NodeManagerAddress"] == address]
             self._refuse(there, f"node {address} gets no run, as the harness is not installed there; install it")
             return []
         if isinstance(error, self._ray.exceptions.RayTaskError) or "worker process has died" in str(error):
@@ -385,9 +390,9 @@ class RayPool:
         worker.call = ask.remote(worker.incoming.last, _TAKE_EVENTS, _TAKE_SECONDS) if worker.ready else ask.remote()
 
     def _ask_again(self) -> None:
-        """Ask the workers again that were unavailable."""
+        """Ask the workers that have just been started, and again those that were unavailable."""
         for worker in self._workers:
-            if worker.call is None and time.monotonic() > worker.ask_at:
+            if worker.actor is not None and worker.call is None and time.monotonic() > worker.ask_at:
                 self._ask(worker)
 
     def _give_up_frozen(self) -> list[Event]:
@@ -403,7 +408,7 @@ class RayPool:
         """If this process was suspended, perhaps the others were too: give all of them time again."""
         now = time.monotonic()
         if now - self._last_check > _SUSPENDED_SECONDS:
-            self._cluster.answered = now
+            self._head.answered = now
             for worker in self._workers:
                 worker.answered = now
         self._last_check = now
@@ -416,7 +421,7 @@ class RayPool:
         return [Finished(worker.job.id, Outcome.FAILED, reason, lost=True)] if worker.job is not None else []
 
     def _how_it_died(self, worker: _Worker) -> str:
-        alive = any(node["NodeID"] == worker.node_id for node in self._cluster.nodes)
+        alive = any(node["NodeID"] == worker.node_id for node in self._head.nodes)
         return (
             f"worker process {worker.pid} on node {worker.node} ended"
             if alive

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,9 @@ class Nodes:
     """A head and two more nodes, with one CPU each."""
 
     def __init__(self) -> None:
+        self._start()
+
+    def _start(self) -> None:
         self.cluster: Any = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
         self._others = [self.cluster.add_node(num_cpus=1, wait=False) for _ in range(2)]
         self.cluster.wait_for_nodes()
@@ -41,6 +45,12 @@ class Nodes:
         finally:
             self.cluster.remove_node(node)
 
+    def restart(self) -> None:
+        """Kill the head and all nodes, and start another cluster, at another address."""
+        for node in self.cluster.list_all_nodes():
+            node.kill_all_processes(check_alive=False, allow_graceful=False)
+        self._start()
+
     def actors(self) -> list[psutil.Process]:
         """The workers on all nodes."""
         return [process for process in self._processes() if _command(process).startswith("ray::RayWorker")]
@@ -56,7 +66,11 @@ class Nodes:
 
 
 def training_process(actor: psutil.Process) -> psutil.Process:
-    """The process in which a worker's runs train."""
+    """The process in which a worker's runs train.
+
+    Raises:
+        psutil.NoSuchProcess: the worker has ended.
+    """
     found = until(lambda: [child for child in actor.children() if "spawn_main" in _command(child)])
     return found[0]
 
@@ -66,12 +80,13 @@ def frozen(process: psutil.Process) -> Iterator[None]:
     """A worker and its training process are stopped, as when their node freezes."""
     both = [process, *process.children(recursive=True)]
     for one in both:
-        one.send_signal(signal.SIGSTOP)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.send_signal(signal.SIGSTOP)
     try:
         yield
     finally:
         for one in both:
-            if one.is_running():
+            with contextlib.suppress(psutil.NoSuchProcess):
                 one.send_signal(signal.SIGCONT)
 
 

@@ -1,11 +1,16 @@
 """Kill a sweep again and again until it finishes, then check that nothing is lost, duplicated or wrong.
 
     python tests/support/storm.py --kills 100
+    python tests/support/storm.py --kills 100 --ray
 
 A sweep of small trials with two workers gets SIGKILL, SIGTERM, Ctrl-C or the SIGHUP of a closed terminal at random
 moments, in the parent or a worker, sometimes twice. Another process locks one of its databases for some seconds,
 also while it is killed or starts. When the parent has ended, the same command is started again. A sweep that finishes
 before all kills are used gets more seeds. At the end its stores are compared with those of an undisturbed sweep.
+
+With --ray the sweep trains on a Ray cluster of three nodes on this machine. There a worker or its training process is
+killed, a node dies and another one joins, a node freezes for some seconds, and the whole cluster with its head is
+replaced. The undisturbed sweep trains on local workers.
 """
 
 from __future__ import annotations
@@ -26,10 +31,12 @@ from pathlib import Path
 
 import optuna
 import pandas as pd
+import psutil
 from mlflow import MlflowClient
 
 from harness.tracking import load_curves, load_runs
 from locks import lock_for
+from ray_nodes import Nodes, frozen, training_process
 from sandbox import exact_curves, workers_of
 
 TRIALS = 2
@@ -58,6 +65,9 @@ ENDS = (0, 129, 130, 143, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -sig
 # starting worker prints whose parent has been killed.
 _LOST = re.compile(r"Exception ignored in.*\nTraceback \(most recent call last\):\n(?:  .*\n)+\n*\S*Interrupt.*\n")
 _UNBORN = re.compile(r"Traceback \(most recent call last\):\n(?:  .*\n)+EOFError: .*\n")
+# Printed before the command ends with 1, or by Ray itself, which ends any process a minute after the head has gone.
+_NO_HEAD = ("the head of the Ray cluster has not answered", "Failed to connect to GCS")
+LONGEST_FREEZE = 10.0  # seconds
 LONGEST_LOCK = 6.0  # seconds; a command that is stopped waits ten
 GIVE_UP = 300.0  # seconds to wait for the end of a stopped process, or of the undisturbed sweep
 
@@ -84,12 +94,14 @@ class Storm:
         )
 
 
-def command(seeds: int) -> list[str]:
-    """The command; only the number of seeds changes."""
-    return [sys.executable, "-m", "harness.sweep", "storm.yaml", "--workers", "2", "--set", f"study.seeds={seeds}"]
+def command(seeds: int, ray: str = "") -> list[str]:
+    """The command; only the number of seeds and the address of the cluster change."""
+    place = ["--ray", ray] if ray else []
+    sweep = [sys.executable, "-m", "harness.sweep", "storm.yaml", "--workers", "2"]
+    return [*sweep, *place, "--set", f"study.seeds={seeds}"]
 
 
-def storm(folder: Path, kills: int, seed: int, longest: float = 12.0) -> Storm:
+def storm(folder: Path, kills: int, seed: int, longest: float = 12.0, nodes: Nodes | None = None) -> Storm:
     """Run the storm in `folder`.
 
     Args:
@@ -97,6 +109,7 @@ def storm(folder: Path, kills: int, seed: int, longest: float = 12.0) -> Storm:
         kills: how many.
         seed: of the random moments and processes; the exact moments depend on the machine.
         longest: greatest number of seconds between two kills.
+        nodes: the Ray cluster that trains; None: local workers.
     """
     chance, found = random.Random(seed), Storm()
     stormy, calm = folder / "stormy", folder / "calm"
@@ -105,15 +118,16 @@ def storm(folder: Path, kills: int, seed: int, longest: float = 12.0) -> Storm:
         (place / "storm.yaml").write_text(SPEC, "utf-8")
     began = time.monotonic()
     while True:
-        process = _start(stormy, found)
+        process = _start(stormy, found, nodes)
         while process.poll() is None and sum(found.kills.values()) < kills:
             if not _wait(process, chance.uniform(0.2, longest)):
-                found.kills[_hit(process, found, stormy, chance)] += 1
+                found.kills[_hit(process, found, stormy, chance, nodes)] += 1
         code = process.wait(GIVE_UP)
         output = (stormy / "output.txt").read_text("utf-8")
         if code == -signal.SIGINT:  # with a traceback of Python's own
             output = ""
-        if "Traceback" in _LOST.sub("", _UNBORN.sub("", output)) or code not in ENDS:
+        without_head = code == 1 and any(words in output for words in _NO_HEAD)
+        if "Traceback" in _LOST.sub("", _UNBORN.sub("", output)) or not (code in ENDS or without_head):
             found.errors.append(f"the command ended with {code} and printed:\n{output}")
         if code == 0 and sum(found.kills.values()) < kills:
             found.seeds += 2  # it has finished: give it more to do
@@ -129,11 +143,12 @@ def storm(folder: Path, kills: int, seed: int, longest: float = 12.0) -> Storm:
     return found
 
 
-def _start(folder: Path, found: Storm) -> subprocess.Popen[str]:
+def _start(folder: Path, found: Storm, nodes: Nodes | None) -> subprocess.Popen[str]:
     found.commands += 1
+    words = command(found.seeds, nodes.address if nodes else "")
     with (folder / "output.txt").open("w", encoding="utf-8") as output:
         return subprocess.Popen(
-            command(found.seeds), cwd=folder, stdout=output, stderr=subprocess.STDOUT, text=True, start_new_session=True
+            words, cwd=folder, stdout=output, stderr=subprocess.STDOUT, text=True, start_new_session=True
         )
 
 
@@ -146,13 +161,15 @@ def _wait(process: subprocess.Popen[str], seconds: float) -> bool:
     return True
 
 
-def _hit(process: subprocess.Popen[str], found: Storm, folder: Path, chance: random.Random) -> str:
-    """Lock a database, or send a signal to the parent or a worker; wait for the parent's end if that should end it."""
+def _hit(process: subprocess.Popen[str], found: Storm, folder: Path, chance: random.Random, nodes: Nodes | None) -> str:
+    """Lock a database, or harm the parent, a worker or a node; wait for the parent's end if that should end it."""
     file = folder / "mlruns" / chance.choice(["mlflow.db", "optuna.db"])
     if file.exists() and chance.random() < 0.2:
         kind, seconds = chance.choice(["exclusive", "immediate"]), chance.uniform(0.1, LONGEST_LOCK)
         found.locks.append(lock_for(file, kind, seconds))
         return f"{kind} lock of {file.name}"
+    if nodes is not None and chance.random() < 0.6:
+        return _hit_cluster(process, chance, nodes)
     workers = workers_of(process.pid)
     if workers and chance.random() < 0.5:
         number = chance.choice([signal.SIGKILL, signal.SIGTERM])
@@ -168,6 +185,29 @@ def _hit(process: subprocess.Popen[str], found: Storm, folder: Path, chance: ran
         time.sleep(0.2 if again else 0)
     process.wait(GIVE_UP)
     return f"parent {number.name}{' twice' if again else ''}"
+
+
+def _hit_cluster(process: subprocess.Popen[str], chance: random.Random, nodes: Nodes) -> str:
+    """Harm a worker, a node or the whole cluster."""
+    if chance.random() < 0.04:
+        nodes.restart()
+        process.wait(GIVE_UP)
+        return "cluster replaced"
+    workers = nodes.actors()
+    if not workers or chance.random() < 0.3:
+        nodes.replace_one()
+        return "node replaced"
+    worker, kind = chance.choice(workers), chance.choice(["killed", "frozen", "training killed", "training SIGTERM"])
+    with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+        if kind == "killed":
+            worker.kill()
+        elif kind == "frozen":
+            with frozen(worker):
+                time.sleep(chance.uniform(0.5, LONGEST_FREEZE))
+        else:
+            number = signal.SIGTERM if "SIGTERM" in kind else signal.SIGKILL
+            training_process(worker).send_signal(number)
+    return f"worker {kind}"
 
 
 def _send(pid: int, number: signal.Signals) -> None:
@@ -215,9 +255,15 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--longest", type=float, default=12.0, help="seconds between two kills at most")
+    parser.add_argument("--ray", action="store_true", help="train on a Ray cluster of three nodes on this machine")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        found = storm(Path(folder), options.kills, options.seed, options.longest)
+    nodes = Nodes() if options.ray else None
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            found = storm(Path(folder), options.kills, options.seed, options.longest, nodes)
+    finally:
+        if nodes is not None:
+            nodes.close()
     print(found)
     sys.exit(bool(found.errors))
 
