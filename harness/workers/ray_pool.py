@@ -282,8 +282,9 @@ class RayPool:
         self._workers.remove(worker)
 
         def kill() -> None:
-            with contextlib.suppress(self._ray.exceptions.RayError):
-                self._ray.kill(worker.actor)
+            if worker.actor is not None:
+                with contextlib.suppress(self._ray.exceptions.RayError):
+                    self._ray.kill(worker.actor)
 
         self._head.ask(kill)
 
