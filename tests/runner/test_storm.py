@@ -8,6 +8,7 @@ import pytest
 
 import storm
 from in_process import call
+from ray_nodes import Nodes
 from sandbox import Sandbox
 
 
@@ -18,6 +19,15 @@ def test_nothing_is_lost_in_a_storm_of_four_kills(tmp_path: Path) -> None:
     assert sum(found.kills.values()) == 4
     assert found.runs == 2 * (storm.TRIALS + found.seeds)
     assert found.points > 20 * found.runs
+
+
+@pytest.mark.slow
+def test_nothing_is_lost_in_a_storm_of_three_kills_on_ray(tmp_path: Path, ray_nodes: Nodes) -> None:
+    """The undisturbed sweep trains on local workers, so the losses are those of one machine too."""
+    found = storm.storm(tmp_path, kills=3, seed=2, longest=6.0, nodes=ray_nodes)
+    assert found.errors == []
+    assert sum(found.kills.values()) == 3
+    assert found.runs == 2 * (storm.TRIALS + found.seeds)
 
 
 @pytest.mark.slow
