@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import signal
@@ -48,6 +49,10 @@ def test_a_run_whose_rank_is_killed_resumes_bit_equal_and_no_process_is_left(tmp
         pool.submit(replace(job, after=steps(first)[-1]))
         second = until_step(pool, steps(first)[-1] + 1)
         worker, rank = processes(pool)
+        listening = [
+            one.laddr.ip for ranks in (worker, rank) for one in ranks.net_connections() if one.status == "LISTEN"
+        ]
+        assert set(listening) == {"127.0.0.1"}
         rank.kill()
         second += until_finished(pool, 1)[1]
         reason = f"rank 1, process {rank.pid}, ended by signal SIGKILL"
@@ -70,15 +75,17 @@ def test_a_run_whose_rank_is_killed_resumes_bit_equal_and_no_process_is_left(tmp
 
 
 def test_a_rank_that_hangs_or_fails_and_a_worker_that_is_killed_leave_no_process() -> None:
-    with LocalPool(1, patience=5.0, ranks=2) as pool:
+    with LocalPool(1, ranks=2) as pool:
         pool.submit(Job(1, config(**LONG)))
         first_point(pool)
         worker, rank = processes(pool)
         rank.suspend()
+        pool.patience = 3.0
         end = finished(until_finished(pool, 1)[1])
         assert (end.outcome, end.lost) == (Outcome.FAILED, True)
         assert re.fullmatch(r"no progress for \d+ s", end.reason)
         assert_ended(worker, rank)  # the rank was still stopped
+        pool.patience = math.inf
 
         pool.submit(Job(2, config(**LONG)))
         first_point(pool)
