@@ -9,10 +9,12 @@ import contextlib
 import functools
 import os
 import pwd
+import random
 import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -149,6 +151,28 @@ class Server:
         names = ", ".join(f"'{name}'" for name in databases)
         self.sql(f"select pg_terminate_backend(pid) from pg_stat_activity where datname in ({names})")
 
+    def disturb(self, stores: Stores, chance: random.Random) -> str:
+        """Restart or crash the server, end the connections of two stores, or lock one for some seconds; says which."""
+        databases = [name_of(stores.tracking), name_of(stores.storage)]
+        kind = chance.choice(["restart", "crash", "end of connections", "lock"])
+        if kind == "lock":
+            place, seconds = chance.choice([*zip(databases, ("runs", "trials"), strict=True)]), chance.uniform(0.1, 6.0)
+            threading.Thread(target=self._lock, args=(*place, seconds), daemon=True).start()
+        elif kind == "end of connections":
+            self.terminate(*databases)
+        else:
+            self.restart(signal.SIGQUIT if kind == "crash" else signal.SIGINT)
+        return f"server: {kind}"
+
+    def _lock(self, database: str, table: str, seconds: float) -> None:
+        with (
+            contextlib.suppress(psycopg.Error),
+            self.administrator(database) as holder,
+        ):  # the server may stop meanwhile
+            holder.execute("begin")
+            holder.execute(f"lock table {table} in access exclusive mode".encode())
+            time.sleep(seconds)
+
     def address(self, database: str) -> str:
         """A database's address."""
         return f"postgresql://{ROLE}:{PASSWORD}@127.0.0.1:{self.port}/{database}"
@@ -197,14 +221,22 @@ def programs() -> Path | None:
     return Path(found).parent if found else None
 
 
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Server]:
-    """One server for all tests of this process."""
+@contextlib.contextmanager
+def running() -> Iterator[Server]:
+    """A server, which is removed afterwards."""
     folder = programs()
-    if folder is None:
-        pytest.skip(MISSING)
+    assert folder is not None, MISSING
     server = Server(folder)
     try:
         yield server
     finally:
         server.remove()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """One server for all tests of this process."""
+    if programs() is None:
+        pytest.skip(MISSING)
+    with running() as server:
+        yield server

@@ -2,11 +2,13 @@
 
     python tests/support/storm.py --kills 100
     python tests/support/storm.py --kills 100 --ray
+    python tests/support/storm.py --kills 100 --postgres
 
 A sweep of small trials with two workers gets SIGKILL, SIGTERM, Ctrl-C or the SIGHUP of a closed terminal at random
-moments, in the parent or a worker, sometimes twice. Another process locks one of its databases for some seconds,
-also while it is killed or starts. When the parent has ended, the same command is started again. A sweep that finishes
-before all kills are used gets more seeds. At the end its stores are compared with those of an undisturbed sweep.
+moments, in the parent or a worker, sometimes twice. Another process locks one of its databases for some seconds, also
+while it is killed or starts; with --postgres their server also restarts, crashes or ends all connections. When the
+parent has ended, the same command is started again. A sweep that finishes before all kills are used gets more seeds. At
+the end its stores are compared with those of an undisturbed sweep.
 
 With --ray the sweep trains on a Ray cluster of three nodes on this machine. There a worker or its training process is
 killed, a node dies and another one joins, a node freezes for some seconds, and the whole cluster with its head is
@@ -34,8 +36,10 @@ import pandas as pd
 import psutil
 from mlflow import MlflowClient
 
+from harness.core.paths import sqlite_file, with_driver
 from harness.tracking import load_curves, load_runs
 from locks import lock_for
+from postgres import Server, Stores, running
 from ray_nodes import Nodes, frozen, training_process
 from sandbox import exact_curves, workers_of
 
@@ -101,7 +105,14 @@ def command(seeds: int, ray: str = "") -> list[str]:
     return [*sweep, *place, "--set", f"study.seeds={seeds}"]
 
 
-def storm(folder: Path, kills: int, seed: int, longest: float = 12.0, nodes: Nodes | None = None) -> Storm:
+def storm(
+    folder: Path,
+    kills: int,
+    seed: int,
+    longest: float = 12.0,
+    nodes: Nodes | None = None,
+    server: Server | None = None,
+) -> Storm:
     """Run the storm in `folder`.
 
     Args:
@@ -110,18 +121,21 @@ def storm(folder: Path, kills: int, seed: int, longest: float = 12.0, nodes: Nod
         seed: of the random moments and processes; the exact moments depend on the machine.
         longest: greatest number of seconds between two kills.
         nodes: the Ray cluster that trains; None: local workers.
+        server: a PostgreSQL server for the stores of the stormy sweep; None: SQLite files.
     """
     chance, found = random.Random(seed), Storm()
     stormy, calm = folder / "stormy", folder / "calm"
     for place in (stormy, calm):
         place.mkdir()
         (place / "storm.yaml").write_text(SPEC, "utf-8")
+    stores = server.stores() if server else files_of(stormy)
+    environment = {**os.environ, **(stores.environment if server else {})}
     began = time.monotonic()
     while True:
-        process = _start(stormy, found, nodes)
+        process = _start(stormy, found, nodes, environment)
         while process.poll() is None and sum(found.kills.values()) < kills:
             if not _wait(process, chance.uniform(0.2, longest)):
-                found.kills[_hit(process, found, stormy, chance, nodes)] += 1
+                found.kills[_hit(process, found, stores, chance, nodes, server)] += 1
         code = process.wait(GIVE_UP)
         output = (stormy / "output.txt").read_text("utf-8")
         if code == -signal.SIGINT:  # with a traceback of Python's own
@@ -139,16 +153,27 @@ def storm(folder: Path, kills: int, seed: int, longest: float = 12.0, nodes: Nod
     done = subprocess.run(command(found.seeds), cwd=calm, capture_output=True, text=True, timeout=3600)
     if done.returncode:
         found.errors.append(f"the undisturbed sweep failed: {done.stderr}")
-    _compare(stormy, calm, found)
+    _compare(stormy, calm, found, stores)
     return found
 
 
-def _start(folder: Path, found: Storm, nodes: Nodes | None) -> subprocess.Popen[str]:
+def files_of(folder: Path) -> Stores:
+    """The SQLite files of a sweep in a folder."""
+    return Stores(*(f"sqlite:///{folder}/mlruns/{name}.db" for name in ("mlflow", "optuna")))
+
+
+def _start(folder: Path, found: Storm, nodes: Nodes | None, environment: dict[str, str]) -> subprocess.Popen[str]:
     found.commands += 1
     words = command(found.seeds, nodes.address if nodes else "")
     with (folder / "output.txt").open("w", encoding="utf-8") as output:
         return subprocess.Popen(
-            words, cwd=folder, stdout=output, stderr=subprocess.STDOUT, text=True, start_new_session=True
+            words,
+            cwd=folder,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
         )
 
 
@@ -161,10 +186,19 @@ def _wait(process: subprocess.Popen[str], seconds: float) -> bool:
     return True
 
 
-def _hit(process: subprocess.Popen[str], found: Storm, folder: Path, chance: random.Random, nodes: Nodes | None) -> str:
-    """Lock a database, or harm the parent, a worker or a node; wait for the parent's end if that should end it."""
-    file = folder / "mlruns" / chance.choice(["mlflow.db", "optuna.db"])
-    if file.exists() and chance.random() < 0.2:
+def _hit(
+    process: subprocess.Popen[str],
+    found: Storm,
+    stores: Stores,
+    chance: random.Random,
+    nodes: Nodes | None,
+    server: Server | None,
+) -> str:
+    """Lock a database, or harm its server, the parent, a worker or a node; wait for the parent to end if it should."""
+    if server and chance.random() < 0.3:
+        return server.disturb(stores, chance)
+    file = sqlite_file(chance.choice([stores.tracking, stores.storage]))
+    if file and file.exists() and chance.random() < 0.2:
         kind, seconds = chance.choice(["exclusive", "immediate"]), chance.uniform(0.1, LONGEST_LOCK)
         found.locks.append(lock_for(file, kind, seconds))
         return f"{kind} lock of {file.name}"
@@ -215,10 +249,10 @@ def _send(pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)
 
 
-def _compare(stormy: Path, calm: Path, found: Storm) -> None:
+def _compare(stormy: Path, calm: Path, found: Storm, stores: Stores) -> None:
     """Check the stores of the killed sweep; adds to the errors."""
     errors = found.errors
-    uri = f"sqlite:///{stormy}/mlruns/mlflow.db"
+    uri, storage = with_driver(stores.tracking), with_driver(stores.storage)
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name("storm")
     assert experiment is not None
@@ -226,12 +260,11 @@ def _compare(stormy: Path, calm: Path, found: Storm) -> None:
     planned = 2 * (TRIALS + found.seeds)
     if states != {"FINISHED": planned + 1}:
         errors.append(f"MLflow has runs {dict(states)}, planned were {planned} and their parent")
-    storage = f"sqlite:///{stormy}/mlruns/optuna.db"
     for name in optuna.get_all_study_names(storage):
         trials = Counter(trial.state.name for trial in optuna.load_study(study_name=name, storage=storage).trials)
         if trials != {"COMPLETE": TRIALS}:
             errors.append(f"Optuna has trials {dict(trials)} in {name}, planned were {TRIALS}")
-    where = [f"sqlite:///{place}/mlruns/mlflow.db" for place in (stormy, calm)]
+    where = [uri, files_of(calm).tracking]
     runs, curves = load_runs("storm", uri), load_curves("storm", uri)
     found.runs, found.points = len(runs), len(curves.drop_duplicates(["run_id", "step"]))
     for run in runs["run_id"]:
@@ -256,14 +289,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--longest", type=float, default=12.0, help="seconds between two kills at most")
     parser.add_argument("--ray", action="store_true", help="train on a Ray cluster of three nodes on this machine")
+    parser.add_argument("--postgres", action="store_true", help="the stores are databases of a PostgreSQL server")
     options = parser.parse_args()
-    nodes = Nodes() if options.ray else None
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            found = storm(Path(folder), options.kills, options.seed, options.longest, nodes)
-    finally:
-        if nodes is not None:
-            nodes.close()
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        nodes = stack.enter_context(contextlib.closing(Nodes())) if options.ray else None
+        server = stack.enter_context(running()) if options.postgres else None
+        found = storm(Path(folder), options.kills, options.seed, options.longest, nodes, server)
     print(found)
     sys.exit(bool(found.errors))
 
