@@ -27,7 +27,22 @@ from harness.config.study import StudyConfig
 from paths import ROOT
 
 # Tools whose own options are not checked here.
-TOOLS = {"git", "pip", "pip-audit", "python3", "uv", "pre-commit", "mypy", "ruff", ".", "psql", "pg_dump", "export"}
+TOOLS = {
+    "git",
+    "pip",
+    "pip-audit",
+    "python3",
+    "uv",
+    "pre-commit",
+    "mypy",
+    "ruff",
+    ".",
+    "psql",
+    "pg_dump",
+    "export",
+    "ray",
+    "sbatch",
+}
 PYTEST_OPTIONS = {"-n", "-q", "-m", "-k", "-x", "--dist", "--durations", "--lf"}
 # Files that a reader of the tutorial makes.
 TUTORIAL = {"my.txt", "experiments/my.yaml"}

@@ -59,6 +59,8 @@ def test_a_command_of_the_documents_runs(command: str, project: Sandbox) -> None
     first, second = runs_with_a_checkpoint(project)[:2]
     given = {**PLACEHOLDERS, "RUN": first, "RUN_A": first, "RUN_B": second}
     arguments = [given.get(word, word) for word in arguments]
+    if "--ray" in arguments:
+        pytest.skip("needs a cluster: tests/runner/test_cluster.py runs it")
     if module == "harness.sweep":
         mine = Path(arguments[0]).name == "my.yaml"
         # Workers run in another folder, so the text needs its whole path. The tutorial's model would take minutes.
