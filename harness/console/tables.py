@@ -41,8 +41,10 @@ def show_facts(facts: Sequence[tuple[str, str]]) -> None:
     out.print(table)
 
 
-def show_answer(lines: Sequence[Sequence[str]], answer: str, warnings: Sequence[str]) -> None:
-    """Print a comparison: its table, the answer in words, and the first warnings."""
+def show_answer(headline: str, lines: Sequence[Sequence[str]], answer: str, warnings: Sequence[str]) -> None:
+    """Print a comparison: the answer in one line, its table, the answer in words, and the first warnings."""
+    if headline:
+        out.print(f"{headline}\n", style="bold")
     show_table(lines)
     out.print(f"\n{answer}\n")
     for warning in warnings[:_WARNINGS_SHOWN]:

@@ -130,6 +130,7 @@ def _write(contents: Sequence[Content], folder: Path) -> ReportFiles:
         markdown=folder / "report.md",
         comparison=comparison,
         lines=table.lines(),
+        headline="",
         answer=" ".join(f"{content.record.name}: {content.answer.findings}" for content in contents),
         warnings=[f"{content.record.name}: {warning}" for content in contents for warning in content.serious_warnings],
         notes=[note for content in contents for note in several_sweeps(content.record)],

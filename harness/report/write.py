@@ -52,6 +52,7 @@ class ReportFiles:
         markdown: the same as Markdown, with links to `figures/`.
         comparison: as `compare` returns it.
         lines: the comparison as a short table of strings, header first.
+        headline: the answer in one line; empty where no arm has a verdict.
         answer: the comparison in words.
         warnings: those that may change the answer, each a sentence or two.
         notes: which sweep of its name each one is, where there are several.
@@ -62,6 +63,7 @@ class ReportFiles:
     markdown: Path
     comparison: pd.DataFrame
     lines: list[list[str]]
+    headline: str
     answer: str
     warnings: list[str]
     notes: list[str]
@@ -144,6 +146,7 @@ def write_files(content: Content, curves: pd.DataFrame, folder: Path) -> ReportF
         markdown=folder / "report.md",
         comparison=content.comparison,
         lines=content.answer_table.lines(),
+        headline=str(content.headline or ""),
         answer=" ".join([str(content.answer), *_noise(content)]),
         warnings=content.serious_warnings,
         notes=several_sweeps(content.record),

@@ -81,12 +81,14 @@ def write_and_show_report(
     except TrackingError as error:
         return [f"the results are stored, but the report cannot be written: {error}"]
     out.print()
-    show_answer(files.lines, files.answer, files.warnings)
+    show_answer(files.headline, files.lines, files.answer, files.warnings)
     out.print(f"report:     {files.html}", soft_wrap=True)
     verdicts = files.comparison.set_index("arm")["verdict"].dropna().to_dict()
     failed = []
     try:
-        tracker.store_report(parent, files.answer, files.folder, written_files(files.folder), verdicts)
+        tracker.store_report(
+            parent, f"{files.headline} {files.answer}".strip(), files.folder, written_files(files.folder), verdicts
+        )
         out.print(f"MLflow UI:  {ui_command(tracking)}", soft_wrap=True)
         out.print(f"its page:   {page_address(parent, tracking)}", soft_wrap=True)
     except (TrackingError, OSError) as error:

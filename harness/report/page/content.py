@@ -19,6 +19,7 @@ from harness.report.tables.differences import arm_differences
 from harness.report.tables.runs import trials_table
 from harness.report.tables.table import Table
 from harness.report.text.answer import Answer, answer
+from harness.report.text.headline import Headline, headline
 from harness.report.text.provenance import MlflowPages
 from harness.report.warnings.collect import report_warnings
 from harness.report.warnings.kinds import ReportWarning
@@ -126,6 +127,11 @@ class Content:
     def serious_warnings(self) -> list[str]:
         """The texts of the warnings that may change the conclusion."""
         return [warning.text for warning in self.warnings if warning.changes_conclusion]
+
+    @cached_property
+    def headline(self) -> Headline | None:
+        """The answer in one line, where arms have verdicts."""
+        return headline(self.comparison, self.evidence.comparability)
 
     @cached_property
     def answer(self) -> Answer:

@@ -137,6 +137,7 @@ def _parts(content: Content) -> dict[str, Any]:
     has_result = bool(content.comparison["seeds"].sum())
     return {
         "name": record.name,
+        "headline": content.headline,
         "answer": content.answer,
         "answer_table": content.answer_table if has_result else None,
         "answer_note": _note(content),
