@@ -32,6 +32,7 @@ LOOPBACK: Final = "127.0.0.1"
 BUCKET_NUMBERS: Final = 1 << 24  # numbers in a bucket of gradients: 64 MB
 # How long a rank waits for another one. A pool of workers replaces a worker that hangs long before.
 _TIMEOUT: Final = timedelta(hours=2)
+_JOIN_TIMEOUT: Final = timedelta(minutes=10)  # how long ranks may take to start
 
 
 class RankLost(RuntimeError):
@@ -134,7 +135,7 @@ def join(rank: int, size: int, port: int, listener: socket.socket | None = None)
         os.environ[variable] = loopback
     handle = None if listener is None else listener.detach()
     store = dist.TCPStore(  # type: ignore[attr-defined]
-        LOOPBACK, port, size, rank == 0, _TIMEOUT, wait_for_workers=False, master_listen_fd=handle
+        LOOPBACK, port, size, rank == 0, _JOIN_TIMEOUT, wait_for_workers=False, master_listen_fd=handle
     )
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_TIMEOUT)

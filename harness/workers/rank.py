@@ -30,17 +30,18 @@ class _Silent:
         return False
 
 
-def run_rank(connection: Connection, rank: int, size: int, port: int, threads: int) -> None:
+def run_rank(connection: Connection, worker: int, rank: int, size: int, port: int, threads: int) -> None:
     """Train job after job together with the other ranks, until the worker ends or a job fails.
 
     Args:
         connection: to the worker: receives jobs, each with the index of a GPU, and sends how they ended.
+        worker: its process id.
         rank, size, port: see `harness.training.distributed.join`.
         threads: CPU threads.
     """
     for number in (*TERMINAL_SIGNALS, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    _end_with_parent()
+    _end_with(worker)
     import_trainer(threads)
     from harness.training.distributed import join
 
@@ -57,13 +58,15 @@ def run_rank(connection: Connection, rank: int, size: int, port: int, threads: i
         outcome = finished.outcome
 
 
-def _end_with_parent() -> None:
+def _end_with(parent: int) -> None:
     """Let Linux kill this process when its parent ends, also while it is stopped or waits for a GPU.
 
     Elsewhere the closed pipe ends it, or the next operation with the other ranks.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it has ended before
+        raise EOFError
 
 
 if __name__ == "__main__":

@@ -93,7 +93,7 @@ class _Rank:
         package = str(Path(__file__).resolve().parents[2])
         path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))
         self._connection, theirs = Pipe()
-        numbers = map(str, (theirs.fileno(), number, size, port, threads))
+        numbers = map(str, (theirs.fileno(), os.getpid(), number, size, port, threads))
         self._process = subprocess.Popen(
             [sys.executable, "-m", "harness.workers.rank", *numbers],
             env={**os.environ, "PYTHONPATH": path},

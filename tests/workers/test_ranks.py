@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 import os
 import re
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from harness.core.outcomes import Outcome
 from harness.workers.local_pool import LocalPool
 from harness.workers.messages import Finished, Job
 from jobs import LONG, config, finished, first_point, numbers, resumable, started, steps, until_finished, until_step
+from paths import ROOT
 
 pytestmark = pytest.mark.slow
 
@@ -72,6 +76,14 @@ def test_a_run_whose_rank_is_killed_resumes_bit_equal_and_no_process_is_left(tmp
         ranks = processes(pool)
     assert_ended(*ranks)
     assert list((tmp_path / "long").glob("state-*.json"))  # saved on the way out
+
+
+def test_a_rank_whose_worker_has_ended_before_it_starts_ends_too() -> None:
+    ours, theirs = multiprocessing.Pipe()
+    numbers = map(str, (theirs.fileno(), os.getpid() + 1, 1, 2, 1, 1))  # another parent than this process
+    command = [sys.executable, "-m", "harness.workers.rank", *numbers]
+    assert subprocess.run(command, pass_fds=[theirs.fileno()], cwd=ROOT, timeout=120).returncode == 0
+    assert not ours.poll()
 
 
 def test_a_rank_that_hangs_or_fails_and_a_worker_that_is_killed_leave_no_process() -> None:
