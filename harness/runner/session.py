@@ -218,11 +218,16 @@ def _open_pool(datasets: Datasets, options: Options, screen: Screen) -> Abstract
     from harness.workers.node_files import NodeFiles
     from harness.workers.ray_pool import open_ray_pool
 
-    room = (options.cpus_per_run, options.gpus_per_run)
-    workers_at_most, say = options.workers, screen.message
-    files = NodeFiles(options.shared, datasets.encoded, say)
     return open_ray_pool(
-        options.ray, *room, workers_at_most, options.threads, options.patience, options.ranks, say, files
+        options.ray,
+        options.cpus_per_run,
+        options.gpus_per_run,
+        options.workers,
+        options.threads,
+        options.patience,
+        options.ranks,
+        screen.message,
+        NodeFiles(options.shared, datasets.encoded, screen.message),
     )
 
 

@@ -98,6 +98,17 @@ def test_every_trial_that_ended_has_its_mlflow_run_id(tmp_path: Path) -> None:
     assert [trial.user_attrs[RUN_ID] for trial in found] == [f"id of {one.user_attrs['run_key']}" for one in found]
 
 
+def test_the_states_of_runs_that_have_ended_are_removed_everywhere(tmp_path: Path) -> None:
+    tracker, pool = FakeTracker(), ScriptedPool(2)
+    tracker.answers.set()
+    sweep, outbox = controller(tmp_path, pool, tracker)
+    with outbox:
+        sweep.run()
+    keys = {f"runs/{trial.user_attrs['run_key']}" for trial in trials(tmp_path)}
+    assert keys < set(pool.removed) and len(pool.removed) == 8 + 1
+    assert pool.removed[-1] == "runs"  # the whole sweep
+
+
 def test_the_end_of_a_trial_waits_for_its_run_id_while_the_loop_handles_other_runs(tmp_path: Path) -> None:
     """MLflow creates no run at first: another trial's events are handled, but no study is asked for more trials."""
     tracker, pool = FakeTracker(), ScriptedPool(2, points={2: 3})
