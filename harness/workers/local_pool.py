@@ -48,13 +48,22 @@ class LocalPool:
         patience: seconds without a step or a batch of an evaluation after which a worker is killed.
         ranks: processes that train each run together, each on a GPU of its own if the run uses GPUs. A worker starts
             and ends those beside itself.
+        own_group: give each worker a process group of its own, so that signals to the group of this process pass it by.
     """
 
-    def __init__(self, workers: int, threads: int = 1, patience: float = math.inf, ranks: int = 1) -> None:
+    def __init__(
+        self,
+        workers: int,
+        threads: int = 1,
+        patience: float = math.inf,
+        ranks: int = 1,
+        own_group: bool = False,
+    ) -> None:
         self.size = workers
         self.threads = threads
         self.patience = patience
         self.ranks = ranks
+        self._own_group = own_group
         self._workers: dict[int, _Worker] = {}  # by index
         self._context = multiprocessing.get_context("spawn")
         self._last_check = time.monotonic()
@@ -132,7 +141,8 @@ class LocalPool:
 
         index = next(i for i in range(self.size) if i not in self._workers)
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=run_worker, args=(theirs, index, self.threads, self.ranks), daemon=True)
+        arguments = (theirs, index, self.threads, self.ranks, self._own_group)
+        process = self._context.Process(target=run_worker, args=arguments, daemon=True)
         with (
             environment_defaults(worker_environment(self.threads)),
             terminal_signals_blocked(),

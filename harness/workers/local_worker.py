@@ -21,7 +21,7 @@ _HEARTBEAT_SECONDS = 1.0  # between two heartbeats
 _PIPE_CLOSED = (EOFError, BrokenPipeError, ConnectionResetError)
 
 
-def run_worker(connection: Connection, index: int, threads: int, ranks: int) -> None:
+def run_worker(connection: Connection, index: int, threads: int, ranks: int, own_group: bool) -> None:
     """The main function of a worker process: trains job after job.
 
     It ends when the parent dies, SIGTERM arrives or another rank fails.
@@ -31,7 +31,10 @@ def run_worker(connection: Connection, index: int, threads: int, ranks: int) -> 
         index: of the worker, which decides on its GPUs.
         threads: CPU threads of each rank.
         ranks: processes that train each job together, this one among them.
+        own_group: leave the process group of the parent.
     """
+    if own_group:
+        os.setpgid(0, 0)
     for number in TERMINAL_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, TERMINAL_SIGNALS)  # the pool has blocked them for the start

@@ -62,7 +62,8 @@ class RayWorker:
         with contextlib.suppress(OSError):
             os.chdir(folder)
         sys.modules["__main__"].__file__ = None  # else the new process would run Ray's own script first
-        self._pool = LocalPool(1, threads, patience, ranks)
+        # Ray kills the process group of an actor that has ended; the worker still has to save its state then.
+        self._pool = LocalPool(1, threads, patience, ranks, own_group=True)
         self._outgoing = Outgoing()
         self._orders: queue.SimpleQueue[_Order | int | None] = queue.SimpleQueue()  # a job, one to stop, or the end
         self._folder: RunFolder | None = None  # of the last job

@@ -68,6 +68,23 @@ def test_a_parent_that_does_not_listen_holds_up_no_step(pool: RayPool, tmp_path:
 
 
 @pytest.mark.slow
+def test_a_run_saves_its_state_after_its_node_has_left(ray_connection: None, ray_nodes: Nodes, tmp_path: Path) -> None:
+    with RayPool(cpus=2, gpus=0, most=None, threads=1, patience=600, say=SAID.append) as pool:
+        with ray_nodes.another(num_cpus=2):
+            answer(pool, lambda: pool.size == 1)
+            pool.submit(Job(1, config(**LONG), state=tmp_path / "state"))
+            until_step(pool, 1)
+            actor = psutil.Process(pool.pids()[1])
+            [worker] = [child for child in actor.children() if "spawn_main" in " ".join(child.cmdline())]
+            worker.suspend()  # so that it notices last, after Ray has cleaned up
+        assert finished(until_finished(pool, 1)[1]).lost
+        actor.wait(60)
+    worker.resume()
+    worker.wait(60)
+    assert list((tmp_path / "state").glob("state-*.json"))
+
+
+@pytest.mark.slow
 def test_a_node_that_freezes_for_a_while_loses_nothing(pool: RayPool, tmp_path: Path) -> None:
     pool.submit(Job(1, resumable(), state=tmp_path))
     events = until_step(pool, 100)
