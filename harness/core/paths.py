@@ -1,4 +1,4 @@
-"""Paths of stores, and the addresses of databases."""
+"""Paths of stores, the addresses of databases, and the names of the files in a checkpoint's folder."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from typing import Final
 
 ARTIFACTS_VARIABLE: Final = "GPT_HARNESS_ARTIFACTS_AT"  # a place outside the store's own root that the user allows
 STORES: Final = Path("mlruns")  # the folder of a sweep's stores, state, lock and log, in the current folder
+WEIGHTS: Final = "model.safetensors"  # of a checkpoint
+DESCRIPTION: Final = "checkpoint.json"  # makes a checkpoint complete, so it is written last
+TOKEN_LOSSES: Final = "token_losses.json"  # of a checkpoint, for the first tokens of the validation split
 _SQLITE: Final = "sqlite:///"
 _POSTGRESQL: Final = re.compile("^postgres(ql)?://")  # without a driver
 

@@ -30,12 +30,11 @@ from harness.core.files import (
     write_atomic,
 )
 from harness.core.links import read_bounded
+from harness.core.paths import DESCRIPTION, WEIGHTS
 from harness.data import Tokenizer, get_tokenizer
 from harness.model.gpt import GPT
 from harness.model.init import skip_init
 
-WEIGHTS = "model.safetensors"
-DESCRIPTION = "checkpoint.json"
 TOKEN_IDS = "vocabulary"  # with data.vocab corpus: the tokenizer's id of each row of the embedding
 _KEYS: Final = {"config", "step", "sha256"}  # of a description, beside its checksum
 _DESCRIPTION_BYTES: Final = 10_000_000  # at most

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from harness.core.links import regular_files
+from harness.core.paths import DESCRIPTION, WEIGHTS
 from harness.tracking.locations import check_file, folder_of_model
 from harness.tracking.queries import pages
 from harness.tracking.server_errors import PAGE
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from mlflow.entities import LoggedModel, Metric, Run
 
 MODEL_TYPE: Final = "GPT"
-MODEL_FILES: Final = ("model.safetensors", "checkpoint.json")  # required to load a checkpoint
+MODEL_FILES: Final = (WEIGHTS, DESCRIPTION)  # required to load a checkpoint
 _REFUSED: Final = str.maketrans({"/": "-", ":": "-", ".": ",", "%": "-", '"': "-", "'": "-"})
 
 

@@ -23,6 +23,7 @@ from harness.core.files import (
     read_json_with_checksum,
 )
 from harness.core.outcomes import Phase
+from harness.core.paths import TOKEN_LOSSES
 from harness.core.secrets import without_login, without_secrets
 from harness.core.text import fenced, visible
 from harness.tracking.records import ArmInfo, PlanChange, Sample, SweepInfo, TrialInfo
@@ -99,7 +100,7 @@ POSITIONS_FILE: Final = "val_loss_by_position.json"
 CURVE_FILE: Final = "loss_curve.svg"
 TRACEBACK_FILE: Final = "traceback.txt"
 CHECKPOINT_FOLDER: Final = "checkpoint"  # among a run's files; stored as a model (`harness.tracking.models`)
-PASSAGE_FILE: Final = "checkpoint/token_losses.json"
+PASSAGE_FILE: Final = f"checkpoint/{TOKEN_LOSSES}"
 REPORT_FOLDER: Final = "report"
 
 # MLflow's limits, in characters. Postgres keeps run names in 250; servers before 2.3 keep tags in 5,000.

@@ -9,12 +9,12 @@ from typing import Final
 import torch
 
 from harness.core.files import json_list_with_checksum, write_atomic
+from harness.core.paths import TOKEN_LOSSES
 from harness.data import Tokenizer
 from harness.data.batches import Tokens, scoring_batches
 from harness.model.gpt import GPT
 from harness.training.devices import autocast
 
-FILE: Final = "token_losses.json"  # in a checkpoint's folder
 LENGTH: Final = 200  # tokens
 
 
@@ -43,4 +43,4 @@ def save_token_losses(
         for token, loss in zip(targets.flatten().tolist(), losses.flatten().tolist(), strict=True):
             scored.append({"text": tokenizer.decode([token]), "probability": float(f"{math.exp(-loss):.6g}")})
     model.train(was_training)
-    write_atomic(folder / FILE, [json_list_with_checksum(scored).encode()])
+    write_atomic(folder / TOKEN_LOSSES, [json_list_with_checksum(scored).encode()])

@@ -14,13 +14,13 @@ from typing import IO, TYPE_CHECKING, Final
 
 from harness.core.files import sha256_of
 from harness.core.links import refuse_irregular, regular_files
+from harness.core.paths import DESCRIPTION, TOKEN_LOSSES, WEIGHTS
 
 if TYPE_CHECKING:
     from hashlib import _Hash
 
 PIECE_BYTES: Final = 1 << 23
-DESCRIPTION: Final = "checkpoint.json"  # makes a checkpoint complete, so it gets its name last
-FILES: Final = ("model.safetensors", "token_losses.json", DESCRIPTION)
+FILES: Final = (WEIGHTS, TOKEN_LOSSES, DESCRIPTION)
 
 
 def checksums(folder: Path) -> dict[str, str]:
@@ -45,7 +45,7 @@ def read_piece(folder: Path, name: str, start: int) -> bytes:
 
 
 class IncompleteError(ValueError):
-    """A checkpoint that did not arrive as it was written; the message says what is wrong."""
+    """The files received are not those that the worker wrote; the message says which differ."""
 
 
 class Download:

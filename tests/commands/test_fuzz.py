@@ -24,9 +24,10 @@ from broken_specs import changed_bytes, changed_texts, changed_values
 from fuzzing import examples
 from harness import generate, sweep
 from harness.config.load import load_spec
+from harness.core.paths import DESCRIPTION, WEIGHTS
 from harness.cost import calibration
 from harness.cost import estimate as plan
-from harness.model.weights import DESCRIPTION, WEIGHTS, save_checkpoint
+from harness.model.weights import save_checkpoint
 from helpers import lively_gpt, small_config
 
 pytestmark = pytest.mark.slow

@@ -18,10 +18,9 @@ from safetensors.torch import load_file, save
 
 from damage import Trap, describe, vouch_for, without_checksum
 from harness.config.run import DataConfig, RunConfig
+from harness.core.paths import DESCRIPTION, WEIGHTS
 from harness.data import get_tokenizer, load_corpus, open_dataset
 from harness.model.weights import (
-    DESCRIPTION,
-    WEIGHTS,
     CheckpointError,
     load_checkpoint,
     load_tokenizer,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.files import json_with_checksum, read_json_with_checksum
-from harness.model.weights import DESCRIPTION, WEIGHTS
+from harness.core.paths import DESCRIPTION, WEIGHTS
 
 
 def vouch_for(folder: Path, weights: bytes) -> None:

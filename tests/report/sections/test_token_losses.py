@@ -8,14 +8,15 @@ import torch
 
 from harness.core import metrics
 from harness.core.files import read_json_list
+from harness.core.paths import TOKEN_LOSSES
 from harness.data import get_tokenizer, open_dataset
 from harness.model.weights import load_checkpoint
-from harness.training.token_losses import FILE, LENGTH, save_token_losses
+from harness.training.token_losses import LENGTH, save_token_losses
 from helpers import counted_data, run, small_config
 
 
 def scored(folder: Path) -> list[tuple[str, float]]:
-    return [(one["text"], one["probability"]) for one in read_json_list((folder / FILE).read_text("utf-8"))]
+    return [(one["text"], one["probability"]) for one in read_json_list((folder / TOKEN_LOSSES).read_text("utf-8"))]
 
 
 def test_a_passage_of_the_whole_split_has_the_loss_of_the_split(tmp_path: Path) -> None:
