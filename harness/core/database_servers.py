@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
@@ -76,6 +76,26 @@ def until_available(call: Callable[[], _Result], address: str) -> _Result:
         Exception: as `repeat_while`.
     """
     return repeat_while(call, unavailable, server_name(address), _PAUSE_SECONDS) if is_postgresql(address) else call()
+
+
+def make_calls_wait(kind: type, calls: Iterable[str], address: str) -> None:
+    """Give a class methods that call those of its base class by `until_available`.
+
+    Args:
+        kind: the class.
+        calls: names of methods that may be repeated.
+        address: name of the attribute with the address of the database.
+    """
+
+    def waiting(name: str) -> Callable[..., Any]:
+        def until_done(self: Any, *arguments: Any, **options: Any) -> Any:
+            call = getattr(super(kind, self), name)
+            return until_available(lambda: call(*arguments, **options), str(getattr(self, address)))
+
+        return until_done
+
+    for name in calls:
+        setattr(kind, name, waiting(name))
 
 
 def unavailable(error: BaseException) -> str:

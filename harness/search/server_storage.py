@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 from optuna.storages import RDBStorage
 from optuna.storages._rdb.models import TrialModel
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.orm import Session
 
-from harness.core.database_servers import until_available
+from harness.core.database_servers import make_calls_wait, until_available
 
 # The calls that may be repeated as they are, those with an underscore from Optuna's cache before the storage.
 _CALLS: Final = (
@@ -54,13 +54,4 @@ class ServerStorage(RDBStorage):
         return until_available(step, self.url)
 
 
-def _repeated(name: str) -> Callable[..., Any]:
-    def until_done(self: ServerStorage, *arguments: Any, **options: Any) -> Any:
-        call = getattr(super(ServerStorage, self), name)
-        return until_available(lambda: call(*arguments, **options), self.url)
-
-    return until_done
-
-
-for _name in _CALLS:
-    setattr(ServerStorage, _name, _repeated(_name))
+make_calls_wait(ServerStorage, _CALLS, "url")

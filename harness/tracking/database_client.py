@@ -5,12 +5,11 @@ Importing this module imports MLflow.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from mlflow import MlflowClient
 
-from harness.core.database_servers import until_available
+from harness.core.database_servers import make_calls_wait
 
 # Calls that have the same effect if they are repeated. MLflow stores a metric's point once, also if it is sent twice.
 # `create_run` and `create_logged_model` are not among them: their callers look whether the first call had its effect.
@@ -26,13 +25,4 @@ class DatabaseClient(MlflowClient):
     """An `MlflowClient` whose calls wait in the main thread, see `harness.core.database_servers`."""
 
 
-def _repeated(name: str) -> Callable[..., Any]:
-    def until_done(self: DatabaseClient, *arguments: Any, **options: Any) -> Any:
-        call = getattr(super(DatabaseClient, self), name)
-        return until_available(lambda: call(*arguments, **options), str(self.tracking_uri))
-
-    return until_done
-
-
-for _name in _CALLS:
-    setattr(DatabaseClient, _name, _repeated(_name))
+make_calls_wait(DatabaseClient, _CALLS, "tracking_uri")
