@@ -17,7 +17,7 @@ from harness.data.cache import TOKENS, cache_folder
 from harness.data.corpora import Corpus, load_corpus
 from harness.data.encoding import TOKEN_BYTES, VOCABULARY
 from harness.data.errors import CorpusError
-from harness.data.token_cache import open_tokens
+from harness.data.token_cache import CachedTokens, open_tokens
 from harness.data.tokenizer import Ids, Tokenizer, check_tokenizer, get_tokenizer
 
 FORMAT: Final = 1  # of the cached files and of `split_points`; raise it when either changes
@@ -156,9 +156,14 @@ def open_dataset(
     }
     fingerprint = digest_of(content if config.vocab == "full" else {**content, "vocab": config.vocab})
     cached = open_tokens(store / TOKENS / fingerprint, corpus, config, compare)
+    return dataset_of(cached, corpus, config.tokenizer, fingerprint)
+
+
+def dataset_of(cached: CachedTokens, corpus: Corpus, tokenizer: str, fingerprint: str) -> Dataset:
+    """The data set whose tokens are in these files."""
     return Dataset(
         corpus=corpus,
-        tokenizer=config.tokenizer,
+        tokenizer=tokenizer,
         fingerprint=fingerprint,
         train=cached.arrays["train"],
         val=cached.arrays["val"],

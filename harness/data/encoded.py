@@ -12,14 +12,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from harness.config.run import DataConfig
 from harness.core.locks import machine_lock
 from harness.data.cache import TOKENS, cache_folder
 from harness.data.corpora import Corpus
-from harness.data.dataset import Dataset
-from harness.data.encoding import TOKEN_BYTES, VOCABULARY
+from harness.data.dataset import Dataset, dataset_of
 from harness.data.errors import CorpusError
 from harness.data.token_cache import CachedTokens, description_sha256, open_described, receive_tokens, token_files
 
@@ -101,17 +98,7 @@ def open_encoded(encoded: EncodedData, cache: Path | None = None) -> Dataset:
     if cached is None:
         found = f"found no tokens of {encoded.corpus.name!r} on this machine that are those of the sweep"
         raise CorpusError(encoded.corpus.field, f"{found}; allowed: the same tokens on every node")
-    return Dataset(
-        corpus=encoded.corpus,
-        tokenizer=encoded.config.tokenizer,
-        fingerprint=encoded.fingerprint,
-        train=cached.arrays["train"],
-        val=cached.arrays["val"],
-        test=cached.arrays["test"],
-        bytes=cached.bytes,
-        token_bytes=cached.arrays[TOKEN_BYTES].astype(np.int32, copy=False),
-        vocabulary=cached.arrays.get(VOCABULARY),
-    )
+    return dataset_of(cached, encoded.corpus, encoded.config.tokenizer, encoded.fingerprint)
 
 
 def _find(encoded: EncodedData, cache: Path | None) -> CachedTokens | None:
