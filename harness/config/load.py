@@ -25,7 +25,7 @@ from harness.config.fields import (
     without_secret_addresses,
 )
 from harness.config.fingerprint import WITHOUT_EFFECT
-from harness.config.messages import explain, fitting_kinds
+from harness.config.messages import explain, fitting_kinds, spec_paths
 from harness.config.objective import TEXTS
 from harness.config.other_names import did_you_mean
 from harness.config.run import RunConfig
@@ -90,8 +90,7 @@ class _Loader:
         self.values = without_secret_addresses(self.values)
         for section in self.values:
             if section not in TOP_FIELDS:
-                known = [*field_paths(), *(f"study.{name}" for name in StudyConfig.model_fields)]
-                found = did_you_mean(section, known, "section")
+                found = did_you_mean(section, spec_paths(), "section")
                 self.report(section, found or unknown(section, TOP_FIELDS, "section"))
         name, question = self.name(), self.question()
         written: dict[str, Any] = {k: self.values[k] for k in ("data", "model", "train") if k in self.values}

@@ -52,6 +52,11 @@ def fitting_kinds(path: str) -> tuple[str, ...]:
     return ("uniform", "log_uniform", "choice") if kinds == [_WORDS[float]] else ("choice",)
 
 
+def spec_paths() -> list[str]:
+    """The dotted paths of all fields of a run and of the study."""
+    return [*field_paths(), *(f"study.{name}" for name in StudyConfig.model_fields)]
+
+
 def _own_message(path: list[str], message: str) -> tuple[str, str]:
     """Move the field that a validator's message may begin with (`emb_dim: found …`) into the path."""
     head, colon, rest = message.partition(": ")
@@ -63,8 +68,7 @@ def _own_message(path: list[str], message: str) -> tuple[str, str]:
 def _unknown_field(path: list[str], model: type[BaseModel]) -> str:
     owner = _model_at(path[:-1], model)
     names = [*owner.model_fields, "preset"] if owner.__name__ == "ModelConfig" else list(owner.model_fields)
-    known = [*field_paths(), *(f"study.{name}" for name in StudyConfig.model_fields)]
-    return did_you_mean(path[-1], known) or unknown(path[-1], names)
+    return did_you_mean(path[-1], spec_paths()) or unknown(path[-1], names)
 
 
 def _model_at(path: list[str], model: type[BaseModel]) -> type[BaseModel]:

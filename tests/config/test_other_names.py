@@ -6,11 +6,11 @@ import pytest
 
 from harness.config.fields import field_paths
 from harness.config.load import load_spec
+from harness.config.messages import spec_paths
 from harness.config.other_names import _FIELDS, _OF_FIELD, did_you_mean
-from harness.config.study import StudyConfig
 from harness.core.errors import SpecError
 
-KNOWN = [*field_paths(), *(f"study.{name}" for name in StudyConfig.model_fields)]
+KNOWN = spec_paths()
 
 NANOGPT = """\
 name: mine
