@@ -1,4 +1,4 @@
-"""The parent's side of files on the nodes of a Ray cluster: tokens go there, states of ended runs are removed."""
+"""What the parent does for the nodes of a Ray cluster: it sends tokens and deletes the states of finished runs."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class NodeFiles:
         return self._tokens[data.fingerprint]
 
     def remove_states(self, run: str) -> None:
-        """Remove the shared states of `SWEEP/RUN`, or of a whole `SWEEP`, in a thread."""
+        """Delete shared copies of states in the background: of `SWEEP/RUN`, or of all runs of a `SWEEP`."""
         if self._shared is None:
             return
         if self._remover is None:

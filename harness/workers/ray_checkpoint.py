@@ -11,7 +11,7 @@ from harness.core.outcomes import Outcome
 from harness.workers.checkpoints import Download, IncompleteError
 from harness.workers.messages import Finished, Job
 
-_RETRY_SECONDS: Final = 0.5  # until an unavailable worker is asked again
+RETRY_SECONDS: Final = 0.5  # until an unavailable worker is asked again
 
 
 class CheckpointFetch:
@@ -50,7 +50,7 @@ class CheckpointFetch:
             try:
                 piece = ray.get(call)
             except ray.exceptions.ActorUnavailableError:
-                self._ask_at = time.monotonic() + _RETRY_SECONDS
+                self._ask_at = time.monotonic() + RETRY_SECONDS
             except ray.exceptions.RayTaskError as error:
                 self._failed = str(error).strip().splitlines()[-1]
             except ray.exceptions.RayError:  # the worker is dead, which the pool notices

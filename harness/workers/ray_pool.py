@@ -25,7 +25,7 @@ from harness.workers.messages import Event, Finished, Job, Started
 from harness.workers.node_files import NodeFiles
 from harness.workers.numbered import Incoming
 from harness.workers.protocol import NoWorkers
-from harness.workers.ray_checkpoint import CheckpointFetch
+from harness.workers.ray_checkpoint import RETRY_SECONDS, CheckpointFetch
 from harness.workers.ray_cluster import LOCAL, Head, HeadLost, Room, connected
 from harness.workers.ray_worker import Answer, RayWorker
 from harness.workers.software import differences
@@ -34,8 +34,6 @@ TAKE: Final = "take"  # the concurrency group of the call that waits for events
 _HEAD_SECONDS: Final = 40.0  # without an answer from the cluster's head; after 60 Ray ends the process
 _TAKE_SECONDS: Final = 2.0  # how long a worker waits for an event before it answers
 _TAKE_EVENTS: Final = 500  # in one answer
-_RETRY_SECONDS: Final = 0.5  # until an unavailable worker is asked again
-_GO_ON: Final = f"{SAME_COMMAND} when it runs again"
 _SUSPENDED_SECONDS: Final = 5.0  # a longer gap between two checks means that this process was suspended
 _STARTS_THAT_FAIL: Final = 3  # in a row, after which the sweep stops
 _PENDING: Final = 4  # workers beyond the present room that are asked for: what an autoscaler sees as demand
@@ -198,7 +196,7 @@ class RayPool:
         return events + self._give_up_frozen()
 
     def remove_states(self, run: str) -> None:
-        """Remove the shared states of a run, or of all runs of a sweep, in a thread."""
+        """Delete the shared copies of the states of a run, or of all runs of a sweep, in the background."""
         self._files.remove_states(run)
 
     def pids(self) -> dict[int, int]:
@@ -223,7 +221,8 @@ class RayPool:
     def _look_at_nodes(self) -> None:
         """Learn what the cluster has room for now."""
         if self._head.silence > _HEAD_SECONDS:
-            raise HeadLost(f"the head of the Ray cluster has not answered for {_HEAD_SECONDS:.0f} s; {_GO_ON}")
+            resume = f"{SAME_COMMAND} when it runs again"
+            raise HeadLost(f"the head of the Ray cluster has not answered for {_HEAD_SECONDS:.0f} s; {resume}")
         nodes = self._head.nodes
         fitting = {node["NodeID"]: fits for node in nodes if (fits := self.room.on(node["Resources"]))}
         self._room_now = sum(fits for node_id, fits in fitting.items() if node_id not in self._refused)
@@ -309,7 +308,7 @@ class RayPool:
         """The workers whose answers have arrived, waiting up to `timeout` seconds for the first."""
         by_call = {worker.call: worker for worker in self._workers if worker.call is not None}
         if not by_call:
-            time.sleep(min(timeout, _RETRY_SECONDS))
+            time.sleep(min(timeout, RETRY_SECONDS))
             return []
         fetches = [worker.fetch for worker in self._workers if worker.fetch is not None]
         pieces = [fetch.call for fetch in fetches if fetch.call is not None]
@@ -324,7 +323,7 @@ class RayPool:
         try:
             answer = self._ray.get(worker.call)
         except errors.ActorUnavailableError:  # its node is frozen, or the network is: ask again until patience ends
-            worker.call, worker.ask_at = None, time.monotonic() + _RETRY_SECONDS
+            worker.call, worker.ask_at = None, time.monotonic() + RETRY_SECONDS
             return []
         except errors.RayError as error:
             return self._lose(worker, self._how_it_died(worker)) if worker.ready else self._start_failed(worker, error)
@@ -386,9 +385,12 @@ class RayPool:
         return end
 
     def _ask(self, worker: _Worker) -> None:
-        """Ask a worker for its next events."""
-        ask = worker.actor.take.options(concurrency_group=TAKE) if worker.ready else worker.actor.hello
-        worker.call = ask.remote(worker.incoming.last, _TAKE_EVENTS, _TAKE_SECONDS) if worker.ready else ask.remote()
+        """Ask a worker for its next events, or for its versions if it is new."""
+        if worker.ready:
+            take = worker.actor.take.options(concurrency_group=TAKE)
+            worker.call = take.remote(worker.incoming.last, _TAKE_EVENTS, _TAKE_SECONDS)
+        else:
+            worker.call = worker.actor.hello.remote()
 
     def _ask_again(self) -> None:
         """Ask the workers that have just been started, and again those that were unavailable."""

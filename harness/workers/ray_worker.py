@@ -61,7 +61,7 @@ class RayWorker:
     def __init__(self, folder: str, threads: int, patience: float, ranks: int) -> None:
         with contextlib.suppress(OSError):
             os.chdir(folder)
-        sys.modules["__main__"].__file__ = None  # else the new process would run Ray's own script first
+        sys.modules["__main__"].__file__ = None  # else multiprocessing runs Ray's worker script in the new process
         # Ray kills the process group of an actor that has ended; the worker still has to save its state then.
         self._pool = LocalPool(1, threads, patience, ranks, own_group=True)
         self._outgoing = Outgoing()

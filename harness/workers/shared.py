@@ -208,7 +208,7 @@ class Copier:
         self._finishing.set()
 
     def finish(self, seconds: float) -> None:
-        """Copy the last state now, for at most this long."""
+        """Copy the last state now; wait at most `seconds` for it."""
         self._finishing.set()
         self._thread.join(seconds)
         if self._thread.is_alive():

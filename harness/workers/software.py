@@ -1,4 +1,4 @@
-"""The software that a worker on another node must share with its parent, so that numbers and messages are the same."""
+"""The versions that a worker on another node must have, so that its numbers and messages are those of the parent."""
 
 from __future__ import annotations
 

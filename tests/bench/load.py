@@ -80,7 +80,7 @@ class Load:
         )
 
 
-class ScriptedPool:
+class PacedPool:
     """A `WorkerPool` whose workers send the points of a curve on time.
 
     Args:
@@ -98,7 +98,7 @@ class ScriptedPool:
         self._jobs: set[int] = set()
         self._now: list[Event] = []
 
-    def __enter__(self) -> ScriptedPool:
+    def __enter__(self) -> PacedPool:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -165,7 +165,7 @@ def measure(folder: Path, workers: int, rate: float, seconds: float, environment
     from harness.report.figures import registry
     from harness.sweep import app
 
-    pool = ScriptedPool(workers, rate, max(10, round(seconds * rate)))
+    pool = PacedPool(workers, rate, max(10, round(seconds * rate)))
     (folder / "load.yaml").write_text(SPEC + f"study: {{sampler: random, trials: {workers // 2}, seeds: 2}}\n", "utf-8")
     with contextlib.ExitStack() as stack:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

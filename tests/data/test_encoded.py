@@ -67,7 +67,7 @@ def test_the_tokens_are_read_where_the_parent_has_them(encoded: EncodedData, who
 
 
 def away(encoded: EncodedData) -> EncodedData:
-    """As a machine with another disk sees it."""
+    """The same data on a machine that does not see the parent's folder."""
     return replace(encoded, folder=Path("/nowhere/tokens"))
 
 

@@ -82,7 +82,7 @@ ELSEWHERE = "import socket; socket.gethostname = lambda: 'elsewhere'; from harne
 
 
 def get(address: str) -> str:
-    """What a server answers; empty while it does not."""
+    """The body of a server's response; empty while it does not respond."""
     try:
         with urllib.request.urlopen(address, timeout=30) as answer:
             return str(answer.read().decode())

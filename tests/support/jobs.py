@@ -71,7 +71,7 @@ def finished(events: list[Event]) -> Finished:
 
 
 def points(events: list[Event]) -> list[Point]:
-    """The points in the order in which they came."""
+    """The points, in order of arrival."""
     return [event.point for event in events if isinstance(event, Progress)]
 
 

@@ -1,4 +1,4 @@
-"""A pool that trains nothing: it makes the events of a run up, and tests decide what becomes of its workers."""
+"""A pool that trains nothing: it invents the events of a run, and tests decide how its workers end."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ScriptedWorker:
 
 
 class ScriptedPool:
-    """A `WorkerPool` that gives one event of every running job with each call of `events`.
+    """A `WorkerPool` whose `events` returns one event of each running job per call.
 
     A job with a budget in steps has a point at every step. Another has its last point only, and before it as many as
     `points` says.

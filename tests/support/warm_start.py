@@ -115,7 +115,7 @@ class WarmProcess:
         self.pid = int(self._connection.recv(100))
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait for its end; returns the exit code, -N after signal N.
+        """Wait until it ends; returns its exit code, or -N if signal N ended it.
 
         Raises:
             subprocess.TimeoutExpired: it still runs after `timeout` seconds.
