@@ -1,4 +1,4 @@
-"""The connection to a Ray cluster, and what its nodes have room for. Ray is imported when a cluster is asked for."""
+"""The connection to a Ray cluster, and what is asked of its head. Ray is imported when a cluster is asked for."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ import atexit
 import contextlib
 import importlib.util
 import logging
-import math
 import queue
 import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from harness.core.environment import environment_defaults
@@ -33,24 +31,6 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 class HeadLost(NoWorkers):
     """The head of the cluster does not answer any more."""
-
-
-@dataclass(frozen=True)
-class Room:
-    """What a run needs of a node. Both numbers may be fractions."""
-
-    cpus: float
-    gpus: float
-
-    def on(self, resources: Mapping[str, float]) -> int:
-        """Runs that fit into a node with these resources."""
-        needs = {"CPU": self.cpus, "GPU": self.gpus}
-        fits = (resources.get(name, 0.0) / need + 1e-9 for name, need in needs.items() if need)
-        return math.floor(min(fits))
-
-    def __str__(self) -> str:
-        cpus = f"{self.cpus:g} CPU{'s' * (self.cpus != 1)}"
-        return f"{cpus} and {self.gpus:g} GPU{'s' * (self.gpus != 1)}" if self.gpus else cpus
 
 
 @contextlib.contextmanager

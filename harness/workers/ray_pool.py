@@ -10,52 +10,25 @@ import contextlib
 import dataclasses
 import itertools
 import math
-import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from harness.core.outcomes import Outcome
-from harness.core.text import SAME_COMMAND
-from harness.workers.environment import COMPILER_CACHE, worker_environment
 from harness.workers.messages import Event, Finished, Job, Started
 from harness.workers.node_files import NodeFiles
-from harness.workers.numbered import Incoming
 from harness.workers.protocol import NoWorkers
 from harness.workers.ray_checkpoint import RETRY_SECONDS, CheckpointFetch
-from harness.workers.ray_cluster import LOCAL, Head, HeadLost, Room, connected
-from harness.workers.ray_worker import Answer, RayWorker
-from harness.workers.software import differences
+from harness.workers.ray_cluster import LOCAL, connected
+from harness.workers.ray_nodes import ClusterNodes, Room
+from harness.workers.ray_remote import TAKE_SECONDS, Remote, actor_class
+from harness.workers.ray_worker import Answer
 
-TAKE: Final = "take"  # the concurrency group of the call that waits for events
-_HEAD_SECONDS: Final = 40.0  # without an answer from the cluster's head; after 60 Ray ends the process
-_TAKE_SECONDS: Final = 2.0  # how long a worker waits for an event before it answers
-_TAKE_EVENTS: Final = 500  # in one answer
 _SUSPENDED_SECONDS: Final = 5.0  # a longer gap between two checks means that this process was suspended
-_STARTS_THAT_FAIL: Final = 3  # in a row, after which the sweep stops
 _PENDING: Final = 4  # workers beyond the present room that are asked for: what an autoscaler sees as demand
-_LEAVE_PROCESS: Final = {"RAY_kill_child_processes_on_worker_exit": "0"}  # it ends itself, after it has saved its state
 _CLOSE_SECONDS: Final = 4.0  # for running jobs to save their states
-
-
-@dataclass(eq=False)
-class _Worker:
-    actor: Any = None  # None until Ray has been asked for it
-    call: Any = None  # the answer that is on its way; None after a failure, until `ask_at`
-    node: str = ""  # name of its node
-    node_id: str = ""
-    pid: int = 0  # on its node
-    ready: bool = False  # whether it has said hello with the right versions
-    job: Job | None = None
-    submission: int = 0  # number of the last job that it was given
-    stopping: bool = False
-    incoming: Incoming = field(default_factory=Incoming)
-    answered: float = 0.0  # when it last answered, on `time.monotonic`
-    ask_at: float = 0.0
-    fetch: CheckpointFetch | None = None  # of the checkpoint of its job, which has finished
 
 
 @contextlib.contextmanager
@@ -115,26 +88,19 @@ class RayPool:
         import ray
 
         self._ray: Any = ray
-        self._head = Head()
-        if gpus is None:
-            gpus = ranks if any(node["Resources"].get("GPU") for node in self._head.nodes) else 0.0
-        self.room = Room(cpus, gpus)
-        self._most, self._say = most or math.inf, say
+        self._nodes = ClusterNodes(cpus, gpus, ranks, say)
+        self._most = most or math.inf
         self._threads, self._patience, self._ranks = threads, patience, ranks
-        self._actor = self._actor_class()
+        self._actor = actor_class(self._nodes.room, threads)
         self._files = files or NodeFiles()
         self._here = ray.get_runtime_context().get_node_id()
-        self._workers: list[_Worker] = []
+        self._workers: list[Remote] = []
         self._waiting: deque[Job] = deque()  # submitted, and given to no worker yet
         self._events: deque[Event] = deque()  # made here, not by a worker
         self._jobs_left = math.inf  # that `prestart` has announced and that have not finished
         self._submissions = itertools.count(1)
-        self._refused: dict[str, str] = {}  # node id → why it gets no run
-        self._starts_failed = 0
-        self._room_now = 0
         self._last_check = time.monotonic()
-        self._said_no_room = self._closed = False
-        self._look_at_nodes()
+        self._closed = False
 
     def __enter__(self) -> RayPool:
         return self
@@ -143,9 +109,14 @@ class RayPool:
         self.close()
 
     @property
+    def room(self) -> Room:
+        """What a run needs of a node."""
+        return self._nodes.room
+
+    @property
     def size(self) -> int:
         """Jobs that can train at the same time on the nodes that are there now."""
-        return int(min(self._room_now, self._most))
+        return int(min(self._nodes.fit, self._most))
 
     @property
     def free(self) -> int:
@@ -182,7 +153,7 @@ class RayPool:
         if self._closed:
             return []
         self._notice_suspension()
-        self._look_at_nodes()
+        self._nodes.look()
         self._adjust_workers()
         self._ask_again()
         self._hand_out()
@@ -210,32 +181,18 @@ class RayPool:
             self._ray.wait(closing, num_returns=len(closing), timeout=_CLOSE_SECONDS) if closing else None
         for worker in list(self._workers):
             self._remove(worker)
-        self._head.close()
+        self._nodes.close()
         self._files.close()
         self._waiting.clear()
         self._events.clear()
         self._closed = True
 
-    # the cluster ---------------------------------------------------------------------------------------------
-
-    def _look_at_nodes(self) -> None:
-        """Learn what the cluster has room for now."""
-        if self._head.silence > _HEAD_SECONDS:
-            resume = f"{SAME_COMMAND} when it runs again"
-            raise HeadLost(f"the head of the Ray cluster has not answered for {_HEAD_SECONDS:.0f} s; {resume}")
-        nodes = self._head.nodes
-        fitting = {node["NodeID"]: fits for node in nodes if (fits := self.room.on(node["Resources"]))}
-        self._room_now = sum(fits for node_id, fits in fitting.items() if node_id not in self._refused)
-        if fitting and not self._room_now:
-            raise NoWorkers(f"no node is left to train on: {self._refused[next(iter(fitting))]}")
-        if not fitting and not self._said_no_room:
-            self._say(f"no node of the cluster has {self.room} for a run; runs wait for one")
-        self._said_no_room = not fitting
+    # starting and ending workers -----------------------------------------------------------------------------
 
     def _adjust_workers(self) -> None:
         """Start the workers that are missing, and end idle ones for which there is nothing left to do."""
         to_do = max(self._jobs_left, sum(worker.job is not None for worker in self._workers) + len(self._waiting), 1)
-        wanted = int(min(to_do, self._most, self._room_now + _PENDING))
+        wanted = int(min(to_do, self._most, self._nodes.fit + _PENDING))
         for _ in range(len(self._workers), wanted):
             self._start_worker()
         idle = [worker for worker in self._workers if worker.job is None]
@@ -244,40 +201,17 @@ class RayPool:
 
     def _start_worker(self) -> None:
         """Ask Ray for a worker. It is there at once, or when a node has room for it."""
-        others = {"ray.io/node-id": f"!in({','.join(self._refused)})"} if self._refused else None
-        worker = _Worker()
+        labels = self._nodes.labels
+        worker = Remote()
         self._workers.append(worker)
 
         def start() -> None:
-            made = self._actor.options(label_selector=others)
+            made = self._actor.options(label_selector=labels)
             worker.actor = made.remote(str(Path.cwd()), self._threads, self._patience, self._ranks)
 
-        self._head.ask(start)
+        self._nodes.ask(start)
 
-    def _actor_class(self) -> Any:
-        """The worker's class for Ray, with what a worker needs of a node and the environment of its process."""
-        variables = {name: os.environ.get(name, value) for name, value in worker_environment(self._threads).items()}
-        del variables[COMPILER_CACHE]  # each node has its own
-        variables |= _LEAVE_PROCESS
-        if not self.room.gpus:
-            variables["CUDA_VISIBLE_DEVICES"] = ""  # Ray hides no GPU from a worker that asked for none
-        return self._ray.remote(
-            num_cpus=self.room.cpus,
-            num_gpus=self.room.gpus,
-            max_restarts=0,
-            max_task_retries=0,
-            concurrency_groups={TAKE: 1},
-            runtime_env={"env_vars": variables},
-        )(RayWorker)
-
-    def _refuse(self, node_ids: Iterable[str], why: str) -> None:
-        """Start no worker on these nodes again, and say so once."""
-        new = set(node_ids) - set(self._refused)
-        self._refused |= dict.fromkeys(new, why)
-        if new:
-            self._say(why)
-
-    def _remove(self, worker: _Worker) -> None:
+    def _remove(self, worker: Remote) -> None:
         self._workers.remove(worker)
 
         def kill() -> None:
@@ -285,26 +219,26 @@ class RayPool:
                 with contextlib.suppress(self._ray.exceptions.RayError):
                     self._ray.kill(worker.actor)
 
-        self._head.ask(kill)
+        self._nodes.ask(kill)
 
     # its workers ---------------------------------------------------------------------------------------------
 
     def _hand_out(self) -> None:
         """Give waiting jobs to idle workers that answer."""
-        recently = time.monotonic() - 2 * _TAKE_SECONDS
+        recently = time.monotonic() - 2 * TAKE_SECONDS
         for worker in self._workers:
             if self._waiting and worker.ready and worker.job is None and worker.answered > recently:
                 worker.job, worker.stopping = self._waiting.popleft(), False
                 worker.submission = next(self._submissions)
                 self._send_job(worker)
 
-    def _send_job(self, worker: _Worker) -> None:
+    def _send_job(self, worker: Remote) -> None:
         """Send a worker its job. On the parent's own node, the data is there already."""
         assert worker.job is not None
         tokens = {} if worker.node_id == self._here else self._files.tokens(worker.job)
         worker.actor.submit.remote(worker.submission, worker.job, tokens)
 
-    def _answered(self, timeout: float) -> list[_Worker]:
+    def _answered(self, timeout: float) -> list[Remote]:
         """The workers whose answers have arrived, waiting up to `timeout` seconds for the first."""
         by_call = {worker.call: worker for worker in self._workers if worker.call is not None}
         if not by_call:
@@ -317,7 +251,7 @@ class RayPool:
             found, _ = self._ray.wait(list(by_call), num_returns=len(by_call), timeout=0)
         return [by_call[call] for call in found]
 
-    def _receive(self, worker: _Worker) -> list[Event]:
+    def _receive(self, worker: Remote) -> list[Event]:
         """Handle the answer of a worker; an error instead of one may be its end."""
         errors = self._ray.exceptions
         try:
@@ -326,40 +260,27 @@ class RayPool:
             worker.call, worker.ask_at = None, time.monotonic() + RETRY_SECONDS
             return []
         except errors.RayError as error:
-            return self._lose(worker, self._how_it_died(worker)) if worker.ready else self._start_failed(worker, error)
+            if worker.ready:
+                return self._lose(worker, self._how_it_died(worker))
+            self._remove(worker)
+            self._nodes.start_failed(error)
+            return []
         worker.answered = time.monotonic()
         if isinstance(answer, Answer):
             return self._take(worker, answer)
         self._welcome(worker, answer)
         return []
 
-    def _welcome(self, worker: _Worker, hello: Mapping[str, str]) -> None:
-        """Compare the versions of a new worker."""
+    def _welcome(self, worker: Remote, hello: Mapping[str, str]) -> None:
+        """Let a new worker take jobs, if its node is admitted."""
         worker.node, worker.node_id, worker.pid = hello["node"], hello["node_id"], int(hello["pid"])
-        if different := differences(hello):
-            self._refuse(
-                [worker.node_id], f"node {worker.node} gets no run, as it has {different}; install the same there"
-            )
+        if self._nodes.admits(hello):
+            worker.ready = True
+            worker.ask()
+        else:
             self._remove(worker)
-            return
-        self._starts_failed, worker.ready = 0, True
-        self._ask(worker)
 
-    def _start_failed(self, worker: _Worker, error: Exception) -> list[Event]:
-        """Remove a worker that did not come up; one that cannot import the harness rules out its node."""
-        self._remove(worker)
-        address = getattr(error, "ip", None)
-        if "ImportError" in str(error) or "ModuleNotFoundError" in str(error):
-            there = [node["NodeID"] for node in self._head.nodes if node["NodeManagerAddress"] == address]
-            self._refuse(there, f"node {address} gets no run, as the harness is not installed there; install it")
-            return []
-        if isinstance(error, self._ray.exceptions.RayTaskError) or "worker process has died" in str(error):
-            self._starts_failed += 1  # others were never started, as their node has left
-        if self._starts_failed >= _STARTS_THAT_FAIL:
-            raise NoWorkers(f"no worker starts on the cluster: {str(error).strip().splitlines()[-1]}")
-        return []
-
-    def _take(self, worker: _Worker, answer: Answer) -> list[Event]:
+    def _take(self, worker: Remote, answer: Answer) -> list[Event]:
         """The events of an answer; what the worker has not heard of is sent again."""
         if worker.job is not None and answer.submission < worker.submission:
             self._send_job(worker)
@@ -375,35 +296,27 @@ class RayPool:
                 events.remove(event)
             elif isinstance(event, Finished):
                 self._end(worker, event)
-        self._ask(worker)
+        worker.ask()
         return events
 
-    def _end(self, worker: _Worker, end: Finished) -> Finished:
+    def _end(self, worker: Remote, end: Finished) -> Finished:
         """The job of a worker has ended."""
         worker.job = worker.fetch = None
         self._jobs_left -= not end.lost
         return end
 
-    def _ask(self, worker: _Worker) -> None:
-        """Ask a worker for its next events, or for its versions if it is new."""
-        if worker.ready:
-            take = worker.actor.take.options(concurrency_group=TAKE)
-            worker.call = take.remote(worker.incoming.last, _TAKE_EVENTS, _TAKE_SECONDS)
-        else:
-            worker.call = worker.actor.hello.remote()
-
     def _ask_again(self) -> None:
         """Ask the workers that have just been started, and again those that were unavailable."""
         for worker in self._workers:
             if worker.actor is not None and worker.call is None and time.monotonic() > worker.ask_at:
-                self._ask(worker)
+                worker.ask()
 
     def _give_up_frozen(self) -> list[Event]:
         """Remove the workers that have not answered for longer than `patience`."""
         events: list[Event] = []
         for worker in [worker for worker in self._workers if worker.ready]:
             silence = time.monotonic() - worker.answered
-            if silence > self._patience + _TAKE_SECONDS:
+            if silence > self._patience + TAKE_SECONDS:
                 events += self._lose(worker, f"no answer from node {worker.node} for {silence:.0f} s")
         return events
 
@@ -411,22 +324,21 @@ class RayPool:
         """If this process was suspended, perhaps the others were too: give all of them time again."""
         now = time.monotonic()
         if now - self._last_check > _SUSPENDED_SECONDS:
-            self._head.answered = now
+            self._nodes.was_suspended()
             for worker in self._workers:
                 worker.answered = now
         self._last_check = now
 
-    def _lose(self, worker: _Worker, reason: str) -> list[Event]:
+    def _lose(self, worker: Remote, reason: str) -> list[Event]:
         """Remove a worker; its job, if it has one, is lost."""
         self._remove(worker)
         if worker.fetch is not None:
             worker.fetch.discard()
         return [Finished(worker.job.id, Outcome.FAILED, reason, lost=True)] if worker.job is not None else []
 
-    def _how_it_died(self, worker: _Worker) -> str:
-        alive = any(node["NodeID"] == worker.node_id for node in self._head.nodes)
+    def _how_it_died(self, worker: Remote) -> str:
         return (
             f"worker process {worker.pid} on node {worker.node} ended"
-            if alive
+            if self._nodes.has(worker.node_id)
             else f"node {worker.node} has left the cluster"
         )

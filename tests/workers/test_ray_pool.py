@@ -16,7 +16,8 @@ from harness.core.outcomes import Outcome
 from harness.workers.local_pool import LocalPool
 from harness.workers.messages import Event, Job
 from harness.workers.protocol import NoWorkers
-from harness.workers.ray_cluster import Room, connected
+from harness.workers.ray_cluster import connected
+from harness.workers.ray_nodes import Room
 from harness.workers.ray_pool import RayPool
 from harness.workers.software import differences, software
 from jobs import LONG, config, finished, numbers, resumable, started, steps, until_finished, until_step
