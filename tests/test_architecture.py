@@ -28,7 +28,7 @@ ROWS = [
     {"workers"},
     {"cost"},
     {"runner"},
-    {"bench", "compare", "generate", "sweep"},
+    {"bench", "compare", "generate", "replay", "sweep"},
 ]
 ROW = {name: number for number, names in enumerate(ROWS) for name in names}
 
@@ -63,7 +63,7 @@ HOMES: Mapping[str, set[str]] = {
     "ray": {"workers"},
     "filelock": {"core.locks", "training.resume"},
     "fsspec": {"workers.shared"},
-    "typer": {"console", "sweep", "bench", "compare", "generate", "data.__main__", "report.__main__"},
+    "typer": {"console", "sweep", "bench", "compare", "generate", "replay", "data.__main__", "report.__main__"},
     "rich": {"console"},
 }
 

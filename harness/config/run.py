@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, get_args
 
-from pydantic import model_validator
+from pydantic import BaseModel, model_validator
 
 from harness.config.fingerprint import decisive, digest_of
 from harness.config.sections import (
@@ -202,6 +202,18 @@ class RunConfig(Config):
         """The resolved configuration as `section.field` → value, fields that are None left out."""
         return dict(flatten(self.resolved()))
 
+    @classmethod
+    def from_flat(cls, values: Mapping[str, Any]) -> RunConfig:
+        """The inverse of `flat`: a field that is missing was None, or did not exist when the values were stored.
+
+        Args:
+            values: `section.field` → value; other names are ignored.
+
+        Raises:
+            pydantic.ValidationError: they are not those of a run.
+        """
+        return cls.model_validate(_nested(cls, values, ""))
+
     def digest(self) -> str:
         """SHA-256 of the resolved configuration, without the fields in `WITHOUT_EFFECT`."""
         return digest_of(decisive(self.resolved()))
@@ -215,3 +227,19 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield from flatten(value, f"{path}.")
         elif value is not None:
             yield path, value
+
+
+def _nested(section: type[BaseModel], values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """The values of a section's fields; a missing one is None where its field allows that, else left to its default."""
+    found: dict[str, Any] = {}
+    for name, field in section.model_fields.items():
+        kinds = get_args(field.annotation) or (field.annotation,)
+        inner = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+        path = f"{prefix}{name}"
+        if inner is not None and any(key.startswith(f"{path}.") for key in values):
+            found[name] = _nested(inner, values, f"{path}.")
+        elif path in values:
+            found[name] = values[path]
+        elif type(None) in kinds:
+            found[name] = None
+    return found

@@ -370,3 +370,23 @@ def test_a_preset_takes_the_vocabulary_size_from_the_data() -> None:
     assert preset().vocab_size == 50257
     small = RunConfig.model_validate({**plain(data__vocab="corpus"), "model": {"preset": "gpt2-124m"}})
     assert small.with_vocabulary(4000).vocab_size == 4000
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        {"train.grad_clip": None},
+        {"train.checkpoint_every": None, "train.eval_tokens": 64},
+        {"model.qkv_bias": True},
+    ],
+)
+def test_a_configuration_is_made_again_from_its_flat_values(changed: dict[str, Any]) -> None:
+    plain = small_config().model_dump(mode="json")
+    for path, value in changed.items():
+        section, name = path.split(".")
+        plain[section][name] = value
+    config = RunConfig.model_validate(plain)
+    again = RunConfig.from_flat({**config.flat(), "parameters": 7})
+    assert again.digest() == config.digest()
+    assert again.resolved() == config.resolved()

@@ -22,7 +22,7 @@ LIMITS = {
 
 TEXTS = {name: (ROOT / name).read_text("utf-8") for name in (*LIMITS, "tests/bench/RECORDS.md")}
 
-COMMANDS = ("sweep", "report", "compare", "generate", "bench", "data")
+COMMANDS = ("sweep", "report", "compare", "generate", "replay", "bench", "data")
 
 # Placeholders of commands, and a value that each may have.
 PLACEHOLDERS = {
