@@ -6,6 +6,7 @@ import dataclasses
 import shutil
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,7 +91,7 @@ def test_a_wrong_argument_is_one_sentence(given: list[str], words: str, sweep: S
     assert words in done.stderr and len(done.stderr.splitlines()) == 1
 
 
-def stored_run(outcome: Outcome = Outcome.FAILED, **train_fields: object) -> StoredRun:
+def stored_run(outcome: Outcome = Outcome.FAILED, **train_fields: Any) -> StoredRun:
     """A run whose points are those of a training in this process."""
     config = small_config(**train_fields)
     found = {}
@@ -133,7 +134,7 @@ def test_an_interrupted_run_goes_on_from_its_saved_state(tmp_path: Path) -> None
 def test_a_point_that_is_not_made_again_is_a_difference() -> None:
     run = stored_run(budget={"steps": 200})  # a point at every second step
     other = {3: {metrics.TRAIN_LOSS: 1.0}, 900: {metrics.TRAIN_LOSS: 1.0}}
-    found = replay(dataclasses.replace(run, points=run.points | other), open_dataset(run.config.data))
+    found = replay(dataclasses.replace(run, points={**run.points, **other}), open_dataset(run.config.data))
     assert [(one.step, one.name, one.now) for one in found.differences] == [
         (3, "point", "none"),
         (900, "point", "none"),
