@@ -46,6 +46,7 @@ from harness.search.storage import explained, open_storage
 from harness.search.study import ArmStudy
 from harness.tracking import (
     Outbox,
+    PlaceRequests,
     SweepBusy,
     Tracker,
     TrackingError,
@@ -121,15 +122,16 @@ def run(spec: SweepSpec, datasets: Datasets, options: Options) -> None:
     _check_report_folder(options.reports / spec.name)
     with _exit_codes():
         screen = make_screen(out, EventLog(STORES / f"{spec.name}.log"), plain=options.plain, quiet=options.quiet)
+        places = PlaceRequests()
         with (
             sweep_lock(spec.name),
             explained(options.optuna),
             brief_requests(),
             show_waits(screen.message),
-            _open_pool(datasets, options, screen) as pool,
+            _open_pool(datasets, options, screen, places) as pool,
         ):
             pool.prestart(len(spec.arms()) * (spec.trials + len(spec.seeds)))  # while the stores are opened
-            result = _run(spec, datasets, options, pool, screen)
+            result = _run(spec, datasets, options, pool, screen, places)
     lines = [f"failed: {line}" for line in result.failed]
     if result.signal:
         fail("\n".join([*lines, f"stopped; {resume_advice()}"]), 128 + result.signal)
@@ -137,7 +139,9 @@ def run(spec: SweepSpec, datasets: Datasets, options: Options) -> None:
         fail("\n".join(lines), Exit.FAILED)
 
 
-def _run(spec: SweepSpec, datasets: Datasets, options: Options, pool: WorkerPool, screen: Screen) -> SweepResult:
+def _run(
+    spec: SweepSpec, datasets: Datasets, options: Options, pool: WorkerPool, screen: Screen, places: PlaceRequests
+) -> SweepResult:
     """The steps of a sweep in their order."""
     started = time.monotonic()
     screen.message(spec.title, "bold")
@@ -164,7 +168,7 @@ def _run(spec: SweepSpec, datasets: Datasets, options: Options, pool: WorkerPool
         earlier = "" if options.fresh else tracker.earlier_sweep
         if earlier and (why := why_new_sweep(spec, baseline_data, options.tracking, earlier)):
             screen.message(why)
-        outbox = Outbox(tracker, parent.run_id, folder, draw_run)
+        outbox = Outbox(tracker, parent.run_id, folder, draw_run, places=places)
         facts = datasets.facts(spec)
         if recovered := reconcile(spec, studies, tracker, outbox, facts):
             screen.message(f"recovered from an earlier process: {recovered}")
@@ -210,7 +214,9 @@ def _announce(text: str, screen: Screen, options: Options) -> None:
 # Its steps ---------------------------------------------------------------------------------------------------
 
 
-def _open_pool(datasets: Datasets, options: Options, screen: Screen) -> AbstractContextManager[WorkerPool]:
+def _open_pool(
+    datasets: Datasets, options: Options, screen: Screen, places: PlaceRequests
+) -> AbstractContextManager[WorkerPool]:
     """The pool that the options ask for."""
     if options.ray is None:
         workers = options.workers or default_workers(options.ranks)
@@ -227,7 +233,7 @@ def _open_pool(datasets: Datasets, options: Options, screen: Screen) -> Abstract
         options.patience,
         options.ranks,
         screen.message,
-        NodeFiles(options.shared, datasets.encoded, screen.message),
+        NodeFiles(options.shared, datasets.encoded, screen.message, places),
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from harness.core.paths import DEFAULT_URI
 from harness.tracking.outbox.outbox import ARTIFACTS, Outbox
+from harness.tracking.outbox.places import PlaceRequests
 from harness.tracking.outbox.unfinished import UnfinishedRun, unfinished_runs
 from harness.tracking.ownership import SweepState, find_sweep, last_sweep, sweep_ids
 from harness.tracking.readable import left_out_lines
@@ -56,6 +57,7 @@ __all__ = [
     "ConfirmResult",
     "NothingToReport",
     "Outbox",
+    "PlaceRequests",
     "PlanChange",
     "RunDetails",
     "Sample",

@@ -109,8 +109,9 @@ class Finished:
         reason: empty for COMPLETE. Of an exception, one short line and then the traceback. Starts with "disk: " if a
             file could not be written because the disk, the quota or the process's limit was full.
         lost: the worker ended, not the run: submit the job again and it resumes.
-        checkpoint: file name → SHA-256, of a checkpoint that is on the worker's node only. The pool brings the files to
-            the job's folder; the controller always finds this empty.
+        checkpoint: file name → SHA-256, of a checkpoint on a node of a cluster. The pool stores it or brings it to the
+            job's folder; the controller always finds this empty.
+        arrived: whether its files are in the job's folder already.
     """
 
     job: int
@@ -118,6 +119,7 @@ class Finished:
     reason: str = ""
     lost: bool = False
     checkpoint: Mapping[str, str] = field(default_factory=dict)
+    arrived: bool = False
 
 
 Event = Started | Progress | Note | Finished

@@ -12,6 +12,7 @@ from typing import Any, Final
 from harness.config.run import DataConfig
 from harness.data import open_dataset
 from harness.data.encoded import EncodedData, describe_encoded
+from harness.tracking.outbox.places import PlaceRequests
 from harness.workers.messages import Away, Job
 from harness.workers.shared import brief, remove_states
 
@@ -32,6 +33,7 @@ class NodeFiles:
         shared: folder or address for copies of states; None: there is none.
         data: gives the description of a data set that this process has encoded.
         say: shows a sentence to the user.
+        places: gives places in the artifact store, where nodes store weights; None: weights come to this process.
     """
 
     def __init__(
@@ -39,7 +41,9 @@ class NodeFiles:
         shared: str | None = None,
         data: Callable[[DataConfig], EncodedData] = _encoded,
         say: Callable[[str], None] = lambda _: None,
+        places: PlaceRequests | None = None,
     ) -> None:
+        self.places = places
         self._shared, self._data, self._say = shared, data, say
         self._encoded: dict[DataConfig, EncodedData] = {}
         self._tokens: dict[str, Tokens] = {}  # by fingerprint; holding the references keeps the objects

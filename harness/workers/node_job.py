@@ -2,8 +2,8 @@
 
 Where the node sees the folder of the run that the parent has made, states and the checkpoint are written there, as by a
 local worker. Elsewhere they are written into a folder on the node: states are copied to the shared place, if there is
-one (`harness.workers.shared`), and the pool takes the files of the checkpoint from there
-(`harness.workers.checkpoints`).
+one (`harness.workers.shared`), and the files of the checkpoint stay there until the pool has decided about them
+(`harness.workers.ray_transfer`).
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ def train_on_node(job: Job, channel: Channel, index: int, cache: Cache, ranks: R
         if copier is not None:
             copier.finish(LAST_COPY_SECONDS) if finished.outcome is Outcome.INTERRUPTED else copier.abandon()
     to_parent.tell()
-    if finished.outcome is Outcome.COMPLETE and ours.is_own and ours.checkpoint is not None:
-        return replace(finished, checkpoint=checksums(ours.checkpoint))
+    if finished.outcome is Outcome.COMPLETE and ours.checkpoint is not None:
+        return replace(finished, checkpoint=checksums(ours.checkpoint), arrived=not ours.is_own)
     if finished.outcome is not Outcome.INTERRUPTED:
         ours.remove()
     return finished

@@ -20,10 +20,11 @@ from harness.core.outcomes import Outcome
 from harness.workers.messages import Event, Finished, Job, Started
 from harness.workers.node_files import NodeFiles
 from harness.workers.protocol import NoWorkers
-from harness.workers.ray_checkpoint import RETRY_SECONDS, CheckpointFetch
+from harness.workers.ray_checkpoint import RETRY_SECONDS
 from harness.workers.ray_cluster import LOCAL, connected
 from harness.workers.ray_nodes import ClusterNodes, Room
 from harness.workers.ray_remote import TAKE_SECONDS, Remote, actor_class
+from harness.workers.ray_transfer import CheckpointTransfer, DirectStorage
 from harness.workers.ray_worker import Answer
 
 _SUSPENDED_SECONDS: Final = 5.0  # a longer gap between two checks means that this process was suspended
@@ -93,6 +94,8 @@ class RayPool:
         self._threads, self._patience, self._ranks = threads, patience, ranks
         self._actor = actor_class(self._nodes.room, threads)
         self._files = files or NodeFiles()
+        places = self._files.places
+        self._direct = None if places is None else DirectStorage(places, say, patience)
         self._here = ray.get_runtime_context().get_node_id()
         self._workers: list[Remote] = []
         self._waiting: deque[Job] = deque()  # submitted, and given to no worker yet
@@ -162,7 +165,7 @@ class RayPool:
         for worker in self._answered(0.0 if events else timeout):
             events += self._receive(worker)
         for worker in self._workers:
-            if worker.fetch is not None and (end := worker.fetch.receive()) is not None:
+            if worker.transfer is not None and (end := worker.transfer.receive()) is not None:
                 events.append(self._end(worker, end))
         return events + self._give_up_frozen()
 
@@ -244,9 +247,9 @@ class RayPool:
         if not by_call:
             time.sleep(min(timeout, RETRY_SECONDS))
             return []
-        fetches = [worker.fetch for worker in self._workers if worker.fetch is not None]
-        pieces = [fetch.call for fetch in fetches if fetch.call is not None]
-        found, _ = self._ray.wait([*by_call, *pieces], timeout=timeout)
+        transfers = [worker.transfer for worker in self._workers if worker.transfer is not None]
+        parts = [transfer.call for transfer in transfers if transfer.call is not None]
+        found, _ = self._ray.wait([*by_call, *parts], timeout=timeout)
         if found:
             found, _ = self._ray.wait(list(by_call), num_returns=len(by_call), timeout=0)
         return [by_call[call] for call in found]
@@ -292,7 +295,9 @@ class RayPool:
                 events[number] = dataclasses.replace(event, node=worker.node)
             elif isinstance(event, Finished) and event.checkpoint:  # the last event
                 assert worker.job is not None
-                worker.fetch = CheckpointFetch(worker.actor, worker.job, event)
+                node, there = (worker.node, worker.node_id), worker.node_id != self._here
+                direct = self._direct if there else None
+                worker.transfer = CheckpointTransfer(worker.actor, worker.job, event, *node, direct)
                 events.remove(event)
             elif isinstance(event, Finished):
                 self._end(worker, event)
@@ -301,7 +306,7 @@ class RayPool:
 
     def _end(self, worker: Remote, end: Finished) -> Finished:
         """The job of a worker has ended."""
-        worker.job = worker.fetch = None
+        worker.job = worker.transfer = None
         self._jobs_left -= not end.lost
         return end
 
@@ -332,8 +337,8 @@ class RayPool:
     def _lose(self, worker: Remote, reason: str) -> list[Event]:
         """Remove a worker; its job, if it has one, is lost."""
         self._remove(worker)
-        if worker.fetch is not None:
-            worker.fetch.discard()
+        if worker.transfer is not None:
+            worker.transfer.discard()
         return [Finished(worker.job.id, Outcome.FAILED, reason, lost=True)] if worker.job is not None else []
 
     def _how_it_died(self, worker: Remote) -> str:

@@ -9,8 +9,8 @@ from typing import Any, Final
 from harness.workers.environment import COMPILER_CACHE, worker_environment
 from harness.workers.messages import Job
 from harness.workers.numbered import Incoming
-from harness.workers.ray_checkpoint import CheckpointFetch
 from harness.workers.ray_nodes import Room
+from harness.workers.ray_transfer import STORE, CheckpointTransfer
 from harness.workers.ray_worker import RayWorker
 
 TAKE_SECONDS: Final = 2.0  # how long a worker waits for an event before it answers
@@ -38,7 +38,7 @@ def actor_class(room: Room, threads: int) -> Any:
         "num_gpus": room.gpus,
         "max_restarts": 0,
         "max_task_retries": 0,
-        "concurrency_groups": {_TAKE: 1},
+        "concurrency_groups": {_TAKE: 1, STORE: 1},
         "runtime_env": {"env_vars": variables},
     }
     return ray.remote(**options)(RayWorker)
@@ -59,7 +59,7 @@ class Remote:
         stopping: whether its job is to stop.
         incoming: its events.
         answered: when it last answered, on `time.monotonic`.
-        fetch: of the checkpoint of its job, which has finished.
+        transfer: of the checkpoint of its job, which has finished.
     """
 
     actor: Any = None
@@ -74,7 +74,7 @@ class Remote:
     incoming: Incoming = field(default_factory=Incoming)
     answered: float = 0.0
     ask_at: float = 0.0
-    fetch: CheckpointFetch | None = None
+    transfer: CheckpointTransfer | None = None
 
     def ask(self) -> None:
         """Ask for its next events, or for its versions if it is new."""

@@ -16,8 +16,10 @@ import threading
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from harness.core.outcomes import Outcome
+from harness.core.paths import WEIGHTS
 from harness.data import CorpusError
 from harness.data.encoded import receive_encoded
 from harness.workers.checkpoints import read_piece
@@ -26,7 +28,11 @@ from harness.workers.messages import Finished, Job
 from harness.workers.node_files import Tokens, read_tokens
 from harness.workers.node_job import LAST_COPY_SECONDS, RunFolder
 from harness.workers.numbered import Numbered, Outgoing
+from harness.workers.shared import brief
 from harness.workers.software import software
+
+if TYPE_CHECKING:
+    from harness.tracking.direct import Place, Stored
 
 _TICK_SECONDS = 0.05  # how long a job or a stop waits at most until it is passed on
 
@@ -103,6 +109,16 @@ class RayWorker:
         """A piece of a file of the checkpoint that the last job has left on this node; see `read_piece`."""
         assert self._folder is not None and self._folder.checkpoint is not None
         return read_piece(self._folder.checkpoint, name, start)
+
+    def store_weights(self, place: Place) -> Stored | str:
+        """Store the weights of that checkpoint at a place; returns why not if this node cannot."""
+        from harness.tracking.direct import store_weights
+
+        assert self._folder is not None and self._folder.checkpoint is not None
+        try:
+            return store_weights(place, self._folder.checkpoint / WEIGHTS)
+        except Exception as error:  # whatever the library of the place raises
+            return brief(error)
 
     def remove_files(self) -> None:
         """Remove what the last job has left on this node: the parent has it."""

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +14,6 @@ from harness.core.outcomes import Outcome, Phase
 from harness.tracking import Tracker, checkpoint_folder, page_address
 from harness.tracking.models import model_name
 from paths import ROOT
-from servers import mlflow_server
 from stored_runs import Store, experiment_of, point, sweep_info, trial_info
 
 README = ROOT / "mlruns" / "README.md"
@@ -118,32 +116,28 @@ def test_a_model_that_is_incomplete_is_completed_and_not_created_twice(
 
 
 @pytest.mark.slow
-def test_a_servers_model_is_downloaded(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with mlflow_server(tmp_path, port):
-        uri = f"http://127.0.0.1:{port}"
-        tracker = Tracker("remote", uri)
-        sweep = tracker.open_sweep(sweep_info("remote"))
-        run = tracker.start_run(sweep, trial_info())
-        files = made(tmp_path / "made")
-        (files / "checkpoint" / "token_losses.json").write_text("[]", "utf-8")
-        tracker.store_files(run, files)
-        tracker.end_run(run, Outcome.COMPLETE)
-        folder = checkpoint_folder(run, uri)
-        assert (folder / "model.safetensors").read_bytes() == b"weights"
-        assert not folder.is_relative_to(tmp_path / "artifacts")
-        assert checkpoint_folder(run, uri) == folder  # the earlier download is removed
-        (tmp_path / "temporary").mkdir()
-        code = f"from harness.tracking import checkpoint_folder; print(checkpoint_folder({run!r}, {uri!r}))"
-        environment = {**os.environ, "TMPDIR": str(tmp_path / "temporary")}
-        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-        assert done.stdout.startswith(str(tmp_path / "temporary"))
-        assert not list((tmp_path / "temporary").iterdir())
-        listed = MlflowClient(tracking_uri=uri).list_artifacts(run, "checkpoint")
-        assert [file.path for file in listed] == ["checkpoint/token_losses.json"]  # what a page reads
-        assert page_address(run, uri).startswith(f"{uri}/#/experiments/")
+def test_a_servers_model_is_downloaded(server_port: int, tmp_path: Path) -> None:
+    uri = f"http://127.0.0.1:{server_port}"
+    tracker = Tracker("remote", uri)
+    sweep = tracker.open_sweep(sweep_info("remote"))
+    run = tracker.start_run(sweep, trial_info())
+    files = made(tmp_path / "made")
+    (files / "checkpoint" / "token_losses.json").write_text("[]", "utf-8")
+    tracker.store_files(run, files)
+    tracker.end_run(run, Outcome.COMPLETE)
+    folder = checkpoint_folder(run, uri)
+    assert (folder / "model.safetensors").read_bytes() == b"weights"
+    assert any(above.name.startswith("gpt-harness-") for above in folder.parents)
+    assert checkpoint_folder(run, uri) == folder  # the earlier download is removed
+    (tmp_path / "temporary").mkdir()
+    code = f"from harness.tracking import checkpoint_folder; print(checkpoint_folder({run!r}, {uri!r}))"
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "temporary")}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(str(tmp_path / "temporary"))
+    assert not list((tmp_path / "temporary").iterdir())
+    listed = MlflowClient(tracking_uri=uri).list_artifacts(run, "checkpoint")
+    assert [file.path for file in listed] == ["checkpoint/token_losses.json"]  # what a page reads
+    assert page_address(run, uri).startswith(f"{uri}/#/experiments/")
 
 
 def test_the_documented_searches_find_the_runs_that_they_describe(tracker: Tracker, client: MlflowClient) -> None:

@@ -13,6 +13,8 @@ import pytest
 from far_node import FarNode, why_not
 from harness.config.run import DataConfig
 from harness.core.outcomes import Outcome
+from harness.tracking import PlaceRequests
+from harness.tracking.direct import place_in_folder
 from harness.workers.checkpoints import checksums
 from harness.workers.local_pool import LocalPool
 from harness.workers.messages import Finished, Job
@@ -50,10 +52,15 @@ def test_a_run_survives_the_loss_of_a_node_with_another_disk(
         local.submit(replace(job, state=None, checkpoint=tmp_path / "local"))
         whole = until_finished(local, 1)[1]
 
+    said: list[str] = []
+    places = PlaceRequests()  # in a folder that the node does not see
+    artifacts = tmp_path / "model" / "artifacts"
+    places.wake = lambda: places.serve(lambda key: place_in_folder(key, str(artifacts), artifacts))
+    files = NodeFiles(str(shared), say=said.append, places=places)
     with contextlib.ExitStack() as stack:
         first = FarNode(ray_nodes.address, covered, CPUS)
         stack.callback(first.kill)
-        pool = stack.enter_context(RayPool(CPUS, 0, 1, 1, 60.0, files=NodeFiles(str(shared))))
+        pool = stack.enter_context(RayPool(CPUS, 0, 1, 1, 60.0, say=said.append, files=files))
         pool.submit(job)
         events = until_step(pool, 20)
         until(lambda: list(shared.rglob("copy.json")))
@@ -71,5 +78,6 @@ def test_a_run_survives_the_loss_of_a_node_with_another_disk(
         assert numbers(events) + numbers(rest) == numbers(whole)
         assert checksums(folder / "checkpoint") == checksums(tmp_path / "local")
         assert not (folder / "state").exists()
+        assert said[-1].endswith("go through this process: it does not see the folder of the artifacts")
         pool.remove_states("sweep/run")
         until(lambda: not list(shared.rglob("*.json")))

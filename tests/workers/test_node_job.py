@@ -132,8 +132,9 @@ def test_nothing_is_left_on_the_node_of_a_run_that_has_ended(node: Callable[[str
 
 def test_where_the_disk_is_the_parents_its_folder_is_used(node: Callable[[str], Path], tmp_path: Path) -> None:
     own = Job(1, config(), state=tmp_path / "state", checkpoint=tmp_path / "checkpoint", run="sweep/run")
-    assert finished(train(own)) == Finished(1, Outcome.COMPLETE)
-    assert (tmp_path / "checkpoint" / "model.safetensors").is_file()
+    end = finished(train(own))
+    assert end == Finished(1, Outcome.COMPLETE, checkpoint=checksums(tmp_path / "checkpoint"), arrived=True)
+    assert "model.safetensors" in end.checkpoint
     assert not (tmp_path / "one" / STATES).exists()
 
 

@@ -26,8 +26,10 @@ from harness.core.outcomes import Outcome
 from harness.core.secrets import without_secrets
 from harness.core.text import is_key
 from harness.tracking import schema
+from harness.tracking.direct import Place
 from harness.tracking.outbox import journal
 from harness.tracking.outbox.journal import Entry, Journal
+from harness.tracking.outbox.places import PlaceRequests
 from harness.tracking.outbox.sending_time import SendingTime
 from harness.tracking.outbox.unfinished import UnfinishedRun, points_of, unfinished_runs
 from harness.tracking.readable import Tell
@@ -70,6 +72,7 @@ class Outbox:
         folder: of the runs' folders.
         draw: makes files from the points of a run that has ended, in the given folder; they are stored with the run. It
             is called in the thread, so that no worker waits for it, and not while many ended runs wait.
+        places: questions for places in the artifact store, which the thread answers.
 
     Attributes:
         error: why the last attempt to send failed; empty if it did not.
@@ -83,6 +86,8 @@ class Outbox:
         parent: str,
         folder: Path,
         draw: Callable[[Sequence[Point], Path], None] = lambda _points, _folder: None,
+        *,
+        places: PlaceRequests | None = None,
     ) -> None:
         self.tracker, self.parent, self.folder, self.draw = tracker, parent, folder, draw
         self.error = ""
@@ -93,6 +98,8 @@ class Outbox:
         self._run_ids: deque[tuple[str, str]] = deque()  # filled by the thread, see `new_run_ids`
         self._lock = threading.Lock()  # of `_runs`, their entries, `_tags` and `_idle`
         self._wake = threading.Event()
+        self._places = places or PlaceRequests()
+        self._places.wake = self._wake.set
         self._idle = threading.Event()  # set while everything is sent
         self._last_sent = time.monotonic()
         self._closing = threading.Event()
@@ -279,6 +286,7 @@ class Outbox:
                 failures = min(failures + 1, 10)
                 text = disk_error(error) if isinstance(error, OSError) else str(error).strip()
                 self.error = without_secrets((text or type(error).__name__).splitlines()[0])
+                self._places.refuse(self.error)
 
     def send(self) -> None:
         """Send all waiting entries. Only the thread calls this once it runs.
@@ -295,6 +303,7 @@ class Outbox:
             runs = list(self._runs.values())
         for run in runs:
             self._create_new_runs()  # first: a trial waits for its id, and a run that has ended takes longer
+            self._places.serve(self._offer_place)
             self._try(self._send, run)
         self.tracker.flush()
         self._last_sent = time.monotonic()
@@ -308,6 +317,10 @@ class Outbox:
             new = [run for run in self._runs.values() if run.run_id is None and not run.reopen]
         for run in new:
             self._try(self._create, run)
+
+    def _offer_place(self, key: str) -> Place | None:
+        run = self._runs[key]
+        return self.tracker.offer_place(run.run_id or self._create(run))
 
     def _try(self, step: Callable[[_Run], object], run: _Run) -> None:
         """Do a step for a run. If it fails, the other runs come first next time."""

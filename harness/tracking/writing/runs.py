@@ -8,7 +8,7 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 from harness.core import metrics
 from harness.core.files import json_list_with_checksum
@@ -18,7 +18,8 @@ from harness.core.secrets import without_secrets
 from harness.core.text import visible
 from harness.tracking import schema
 from harness.tracking.checksums import with_checksums
-from harness.tracking.models import MODEL_FILES, store_checkpoint
+from harness.tracking.direct import NOTE, Place
+from harness.tracking.models import MODEL_FILES, offer_place, store_checkpoint, withdraw_place
 from harness.tracking.queries import search_runs
 from harness.tracking.records import Sample, TrialInfo
 from harness.tracking.store import RefusedFile, unrepeated_requests, wrap_errors
@@ -37,6 +38,12 @@ _DATASET_NAME_LIMIT: Final = 500  # characters
 _DATASET_DIGEST_LIMIT: Final = 36  # characters
 
 
+class _Model(TypedDict):
+    name: str
+    params: Mapping[str, str]
+    tags: Mapping[str, str]
+
+
 @dataclass
 class _OpenRun:
     """A run that this process writes: metrics to be sent, and what is stored when it ends."""
@@ -52,6 +59,7 @@ class _OpenRun:
     files: set[str] = field(default_factory=set)  # artifacts that are stored
     non_finite: set[str] = field(default_factory=set)
     stored: dict[tuple[str, int], Metric] = field(default_factory=dict)  # by name and step: what MLflow has already
+    offered: bool = False  # a place for its weights
     uncertain: bool = False  # the last request failed, so part of it may have been stored
 
 
@@ -201,19 +209,18 @@ class RunWriter:
                 run.files.add(path.name)
                 continue
             for file in sorted(path.glob("*.json")):
-                if file.name not in MODEL_FILES:  # the reports read it from the run's artifacts
+                if file.name not in (*MODEL_FILES, NOTE):  # the reports read it from the run's artifacts
                     experiment.log_artifact(run_id, file, path.name)
             with experiment.optional(run_id, path.name):
-                store_checkpoint(
-                    experiment.client,
-                    experiment.id,
-                    run_id,
-                    path,
-                    name=f"{run.info.arm} seed {run.info.seed}",
-                    params=schema.trial_params(run.info.config),
-                    tags={schema.ARM: run.info.arm, schema.SEED: str(run.info.seed)},
-                    losses=run.last.values(),
-                )
+                losses = run.last.values()
+                store_checkpoint(experiment.client, experiment.id, run_id, path, losses=losses, **_model_of(run.info))
+
+    @wrap_errors()
+    def offer_place(self, run_id: str) -> Place | None:
+        """A place where another machine can store the weights of an open run; see `harness.tracking.models`."""
+        experiment, run = self._experiment, self._open[run_id]
+        run.offered = True
+        return offer_place(experiment.client, experiment.id, run_id, **_model_of(run.info))
 
     @wrap_errors()
     def end(self, run_id: str, outcome: Outcome, reason: str = "", at: int | None = None) -> None:
@@ -243,6 +250,8 @@ class RunWriter:
         tags |= description_tags(description, stored)
         tags = with_checksums(clipped_tags(tags), stored.get(schema.CHECKSUMS, ""), losses=last)
         log_traceback(experiment, run_id, reason)
+        if run.offered and outcome is not Outcome.COMPLETE:
+            withdraw_place(experiment.client, experiment.id, run_id)
         experiment.check_uploads(run_id)
         self._send(run_id, run, tags)
         experiment.client.set_terminated(run_id, outcome.mlflow_status, end_time=self._happened(run, at))
@@ -265,6 +274,15 @@ class RunWriter:
         self._experiment.log(run_id, {**named, **tags}, run.waiting)
         run.waiting.clear()
         run.uncertain = False
+
+
+def _model_of(info: TrialInfo) -> _Model:
+    """How a run's model is called in MLflow, with its parameters and tags."""
+    return {
+        "name": f"{info.arm} seed {info.seed}",
+        "params": schema.trial_params(info.config),
+        "tags": {schema.ARM: info.arm, schema.SEED: str(info.seed)},
+    }
 
 
 def _rank(metric: tuple[str, float]) -> int:

@@ -13,6 +13,7 @@ from harness.core.secrets import without_secrets
 from harness.core.text import TRIES_AGAIN, listed
 from harness.tracking import provenance, schema
 from harness.tracking.artifacts import stored_plans
+from harness.tracking.direct import Place
 from harness.tracking.migration import Announce
 from harness.tracking.reading import results
 from harness.tracking.records import ConfirmResult, SweepInfo, TrialInfo, TrialRecord
@@ -169,6 +170,10 @@ class Tracker:
     def store_files(self, run_id: str, folder: Path) -> None:
         """Store a run's files: its checkpoint as a model, everything else as artifacts."""
         self.runs.store_files(run_id, folder)
+
+    def offer_place(self, run_id: str) -> Place | None:
+        """A place where another machine can store the weights of an open run; None: it needs none."""
+        return self.runs.offer_place(run_id)
 
     def end_run(self, run_id: str, outcome: Outcome, reason: str = "", at: int | None = None) -> None:
         """End a run; see `RunWriter.end`."""
