@@ -2,10 +2,12 @@
 
 In a notebook:
 
-    from harness import compare, load_curves, load_runs, pivot
+    from harness import best_config, compare, load_curves, load_model, load_runs, plot_curves
 
-    runs = load_runs("dropout")
-    compare(runs)
+    compare(load_runs("dropout"))
+    plot_curves(load_curves("dropout"))
+    model, tokenizer = load_model("0a1b2c")
+    print(best_config("dropout").to_yaml())
 
 Names are imported at their first use: torch, pandas and MLflow take seconds to import.
 """
@@ -22,20 +24,39 @@ TYPE_CHECKING = False  # importing it from typing takes longer than everything e
 if TYPE_CHECKING:
     from typing import Any
 
+    from harness.config.load import load_spec
     from harness.config.run import RunConfig
-    from harness.report import compare, load_curves, load_runs, pivot
+    from harness.report import best_config, compare, load_curves, load_runs, pivot, plot_comparison, plot_curves
+    from harness.training.trained_model import load_model
     from harness.training.trainer import train
 
 __version__ = VERSION
 
-__all__ = ["RunConfig", "compare", "load_curves", "load_runs", "pivot", "train"]
+__all__ = [
+    "RunConfig",
+    "best_config",
+    "compare",
+    "load_curves",
+    "load_model",
+    "load_runs",
+    "load_spec",
+    "pivot",
+    "plot_comparison",
+    "plot_curves",
+    "train",
+]
 
 _HOMES = {
     "RunConfig": "harness.config.run",
+    "best_config": "harness.report",
     "compare": "harness.report",
     "load_curves": "harness.report",
+    "load_model": "harness.training.trained_model",
     "load_runs": "harness.report",
+    "load_spec": "harness.config.load",
     "pivot": "harness.report",
+    "plot_comparison": "harness.report",
+    "plot_curves": "harness.report",
     "train": "harness.training.trainer",
 }
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -38,26 +36,19 @@ def main(
     if prompt != prompt.encode(errors="replace").decode():  # the command line had bytes that are not UTF-8
         fail(f"--prompt: found {shown(prompt)}; allowed: a text in UTF-8")
     from harness.console.preflight import wrong_tracking
-    from harness.tracking import TrackingError, checkpoint_folder, load_run
 
     if wrong := wrong_tracking(tracking):
         fail("\n".join(wrong))
-    try:
-        # Path.is_dir raises for a name that is longer than a file's can be
-        is_folder = os.path.isdir(run)  # noqa: PTH112
-        folder = Path(run) if is_folder else checkpoint_folder(run, tracking)
-        params = None if is_folder else load_run(run, tracking).params
-    except TrackingError as error:
-        fail(error)
     from harness.config.run import SampleConfig
     from harness.data import CorpusError
     from harness.model.generation import continue_text
-    from harness.model.weights import CheckpointError, load_checkpoint, load_tokenizer
+    from harness.model.weights import CheckpointError
+    from harness.tracking import TrackingError
+    from harness.training.trained_model import load_model
 
     try:
-        model, _ = load_checkpoint(folder, params=params)
-        tokenizer = load_tokenizer(folder)
-    except (CheckpointError, CorpusError) as error:
+        model, tokenizer = load_model(run, tracking)
+    except (TrackingError, CheckpointError, CorpusError) as error:
         fail(error)
     try:
         tokenizer.encode(prompt)

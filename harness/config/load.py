@@ -47,7 +47,7 @@ _ANYWHERE = ("auto", "cpu")  # devices of every machine
 
 
 def load_spec(
-    path: Path,
+    path: str | Path,
     settings: Sequence[str] = (),
     split_sizes: SplitSizes | None = None,
     codec_of: Callable[[DataConfig], Codec] | None = None,
@@ -69,7 +69,7 @@ def load_spec(
     Raises:
         SpecError: with every mistake that was found.
     """
-    return _Loader(read_yaml(path)).load(settings, split_sizes, codec_of, devices)
+    return _Loader(read_yaml(Path(path))).load(settings, split_sizes, codec_of, devices)
 
 
 class _Loader:

@@ -26,6 +26,7 @@ from harness.config.sections import (
     Split,
     TrainConfig,
 )
+from harness.config.writing import as_yaml, written_out
 
 __all__ = [
     "PRESETS",
@@ -213,6 +214,14 @@ class RunConfig(Config):
             pydantic.ValidationError: they are not those of a run.
         """
         return cls.model_validate(_nested(cls, values, ""))
+
+    def to_yaml(self, name: str = "run") -> str:
+        """A spec that trains this run once.
+
+        Args:
+            name: of the spec: 1 to 64 of a-z, 0-9, `-` and `_`.
+        """
+        return as_yaml({"name": name, **written_out(self), "study": {"seeds": 1}})
 
     def digest(self) -> str:
         """SHA-256 of the resolved configuration, without the fields in `WITHOUT_EFFECT`."""

@@ -7,7 +7,6 @@ of `Arm`s (every combination of the compared values) and, inside each arm, a spa
 from __future__ import annotations
 
 import contextlib
-import io
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -18,17 +17,16 @@ from typing import Any, Final
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
-from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from harness.config.fields import arm_name, override, value_key
 from harness.config.fingerprint import decisive, digest_of, training_code
 from harness.config.objective import LOSS, Objective, search_objective
 from harness.config.run import RunConfig, flatten
 from harness.config.samplers import SAMPLERS, population, startup_trials
-from harness.config.sections import Config, DataConfig
+from harness.config.sections import DataConfig
 from harness.config.study import SeedRange, StudyConfig
+from harness.config.writing import as_yaml, written_out
 from harness.config.yaml import parse_yaml
-from harness.core.text import visible
 
 # The top-level fields of a spec, with their descriptions for the reference.
 TOP_FIELDS: Final[Mapping[str, str]] = {
@@ -272,14 +270,14 @@ class SweepSpec:
         if document.problems or not all(isinstance(other.get(name), Mapping) for name in sections):
             raise ValueError("spec.yaml: is no spec")
         with contextlib.suppress(ValidationError):  # it has a field that no longer exists
-            other |= _written_out(RunConfig.model_validate({name: other[name] for name in RunConfig.model_fields}))
+            other |= written_out(RunConfig.model_validate({name: other[name] for name in RunConfig.model_fields}))
         theirs, ours = (dict(flatten(_decisive(plain))) for plain in (other, self.plain()))
         return [path for path in {**ours, **theirs} if ours.get(path) != theirs.get(path)]
 
     def plain(self) -> dict[str, Any]:
         """The resolved spec as plain values, every default written out; loading it again gives the same sweep."""
-        sections = _written_out(self.base)
-        study = _written_out(self.study)
+        sections = written_out(self.base)
+        study = written_out(self.study)
         study["trials"] = self.trials or self.study.trials
         if not isinstance(self.study.seeds, SeedRange):
             study["seeds"] = len(self.seeds)
@@ -293,16 +291,7 @@ class SweepSpec:
 
     def to_yaml(self) -> str:
         """The resolved spec as YAML text, with control characters and marks of the writing direction escaped."""
-        text = _dumped(self.plain())
-        return text if visible(text) == text else visible(_dumped(_quoted(self.plain())))
-
-
-def _dumped(plain: Any) -> str:
-    yaml = YAML()
-    yaml.width = 120
-    stream = io.StringIO()
-    yaml.dump(plain, stream)
-    return stream.getvalue()
+        return as_yaml(self.plain())
 
 
 def first_seed(train_seed: int, tune: Mapping[str, Any]) -> int:
@@ -317,27 +306,6 @@ def stored_first_seed(stored: str) -> int | None:
         return first_seed(int(plain["train"]["seed"]), plain.get("tune") or {})
     except (YAMLError, LookupError, TypeError, ValueError, AttributeError, RecursionError):
         return None
-
-
-def _written_out(config: Config) -> dict[str, Any]:
-    """Every field as a plain value; those that are None by default are left out."""
-    plain: dict[str, Any] = {}
-    for name, info in type(config).model_fields.items():
-        value = getattr(config, name)
-        if isinstance(value, Config):
-            plain[name] = _written_out(value)
-        elif value is not None or info.default is not None:
-            plain[name] = list(value) if isinstance(value, tuple) else value
-    return plain
-
-
-def _quoted(value: Any) -> Any:
-    """A plain value; texts in which `visible` escapes something are marked to be written in double quotes."""
-    if isinstance(value, dict):
-        return {key: _quoted(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_quoted(part) for part in value]
-    return DoubleQuotedScalarString(value) if isinstance(value, str) and visible(value) != value else value
 
 
 def _decisive(plain: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from harness.report.combined import write_reports
-    from harness.report.notebook import compare, load_runs, pivot
+    from harness.report.figures.notebook import plot_comparison, plot_curves
+    from harness.report.notebook import best_config, compare, load_runs, pivot
     from harness.report.tables.comparison import comparison_lines
     from harness.report.write import ReportFiles, loss_curve, write_report
     from harness.tracking import TrackingError, load_curves
@@ -24,12 +25,15 @@ if TYPE_CHECKING:
 _HOMES = {
     "ReportFiles": "harness.report.write",
     "TrackingError": "harness.tracking",
+    "best_config": "harness.report.notebook",
     "compare": "harness.report.notebook",
     "comparison_lines": "harness.report.tables.comparison",
     "load_curves": "harness.tracking",
     "load_runs": "harness.report.notebook",
     "loss_curve": "harness.report.write",
     "pivot": "harness.report.notebook",
+    "plot_comparison": "harness.report.figures.notebook",
+    "plot_curves": "harness.report.figures.notebook",
     "write_report": "harness.report.write",
     "write_reports": "harness.report.combined",
 }
@@ -37,12 +41,15 @@ _HOMES = {
 __all__ = [
     "ReportFiles",
     "TrackingError",
+    "best_config",
     "compare",
     "comparison_lines",
     "load_curves",
     "load_runs",
     "loss_curve",
     "pivot",
+    "plot_comparison",
+    "plot_curves",
     "write_report",
     "write_reports",
 ]

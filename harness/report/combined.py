@@ -28,6 +28,7 @@ from harness.report.text.provenance import several_sweeps
 from harness.report.write import ReportFiles, content_of, read_sweep, without_formulas, write_files
 from harness.tracking import TrackingError
 
+_GROUND: Final = ("data.vocab", "data.split.val", "data.split.test")  # parameters that decide the validation targets
 _LONGEST_NAME: Final = 120  # characters of a folder's name
 _SEPARATE: Final = (
     "Each sweep has its own baseline, seeds and correction. Arms of different sweeps are shown side by side but not "
@@ -79,7 +80,7 @@ def _obstacles(sweeps: Sequence[Evidence]) -> Iterator[str]:
     for evidence in sweeps:
         if evidence.metric != metrics.VAL_LOSS or not evidence.ranked:
             yield f"{evidence.record.name} compares tokenizers or texts, so its arms have no common loss"
-    for other in others:
+    for other, evidence in zip(others, sweeps[1:], strict=True):
         facts = (
             ("texts", "sha256", lambda value: str(value)[:8]),
             ("tokenizers", "tokenizer", str),
@@ -90,10 +91,18 @@ def _obstacles(sweeps: Sequence[Evidence]) -> Iterator[str]:
             for what, key, to_text in facts
             if to_text(first.data[key]) != to_text(other.data[key])
         ]
+        used = [(name, _used(sweeps[0], name), _used(evidence, name)) for name in _GROUND]
+        different += [f"{name} ({ours} and {theirs})" for name, ours, theirs in used if ours != theirs]
         if different:
             yield f"{first.name} and {other.name} have different {listed(different)}"
         elif first.data["fingerprint"] != other.data["fingerprint"]:
             yield f"{first.name} and {other.name} were scored on different tokens of the same text (different splits)"
+
+
+def _used(evidence: Evidence, name: str) -> str:
+    """The values of a parameter in a sweep's runs."""
+    values = evidence.runs[name].dropna().unique() if name in evidence.runs else []
+    return listed(sorted(map(str, values))) if len(values) else "unknown"
 
 
 def _write(contents: Sequence[Content], folder: Path) -> ReportFiles:

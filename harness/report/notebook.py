@@ -1,4 +1,4 @@
-"""Sweeps in a notebook: data frames that display as short tables, and `pivot` for one value per arm and seed."""
+"""Sweeps in a notebook: frames that display as short tables, one value per arm and seed, the best configuration."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from harness.analysis.comparison import verdict_runs
 from harness.analysis.plan import METHOD_VERSION
 from harness.analysis.planned import set_aside, unplanned_runs
 from harness.analysis.rule import attach_rules, attached_rule, rule_of
+from harness.config.run import RunConfig
 from harness.core import metrics
 from harness.core.text import listed
 from harness.report.page.notebook_table import html_table
@@ -23,6 +24,7 @@ from harness.report.tables.comparison import answer_table
 from harness.report.tables.runs import trials_table
 from harness.report.text.names import unplanned_named
 from harness.report.text.provenance import several_sweeps
+from harness.tracking.reading.stored_run import load_stored_run
 
 logger = logging.getLogger(__name__)
 
@@ -35,11 +37,30 @@ class RunsFrame(pd.DataFrame):  # type: ignore[misc]
         return html_table(trials_table(self, varying))
 
 
-def load_runs(experiment: str, uri: str | None = None, sweep: str | None = None) -> RunsFrame:
+def load_runs(experiment: str | Sequence[str], uri: str | None = None, sweep: str | None = None) -> RunsFrame:
     """One row per trial of a sweep, oldest first; columns and arguments are those of `harness.tracking.load_runs`.
 
-    The frame also has the sweep's rule for verdicts in its `attrs`, where `compare` finds it.
+    The frame also has the sweep's rule for verdicts in its `attrs`, where `compare` finds it. Of several sweeps, the
+    runs follow each other, and arms are named `sweep: arm`; no plan says how these are compared, so `compare` gives
+    their means, and differences only to a baseline that is named.
     """
+    if isinstance(experiment, str):
+        return _load_sweep(experiment, uri, sweep)
+    names = list(experiment)
+    if sweep is not None or len(names) < 2 or len(set(names)) < len(names):
+        raise ValueError(f"experiment: found {names!r}; allowed: a name, or several different ones without a sweep")
+    frames = [_load_sweep(name, uri) for name in names]
+    together = " + ".join(names)  # one group for `compare`, which refuses runs of other texts itself
+    named = [
+        runs.assign(arm=f"{name}: " + runs["arm"].astype(str), sweep=together)
+        for name, runs in zip(names, frames, strict=True)
+    ]
+    for runs in named:
+        runs.attrs = {}  # the rules of the single sweeps, which name their arms otherwise
+    return RunsFrame(pd.concat(named, ignore_index=True))
+
+
+def _load_sweep(experiment: str, uri: str | None = None, sweep: str | None = None) -> RunsFrame:
     runs = RunsFrame(tracking.load_runs(experiment, uri, sweep))
     rules = {}
     for parent in runs["sweep"].dropna().unique():
@@ -132,3 +153,33 @@ def compare(
         method = rule.method if method is None else method
     metric = metrics.VAL_LOSS if metric is None else metric
     return ComparisonFrame(comparison.compare(runs, baseline, metric, arms, delta, looks, method or METHOD_VERSION))
+
+
+def best_config(experiment: str, uri: str | None = None, sweep: str | None = None) -> RunConfig:
+    """The configuration of a sweep's best arm, with what its search found; `.to_yaml()` makes it a spec to run.
+
+    Best is the lowest mean of the metric that the sweep compares, over the confirm runs of arms without a diverged
+    run. A sweep without confirm runs: the complete trial with the lowest value.
+
+    Args:
+        experiment, uri, sweep: as for `load_runs`.
+
+    Raises:
+        TrackingError: no such store or sweep, or a run whose parameters were changed.
+        ValueError: the sweep has no complete run, or its arms cannot be compared.
+    """
+    runs = _load_sweep(experiment, uri, sweep)
+    rule = attached_rule(runs)
+    basis = comparison.comparability(runs, tune=rule.tune if rule else {})
+    if not basis.ranked:
+        raise ValueError(f"experiment: found {experiment!r}. {basis.reason}")
+    chosen = verdict_runs(runs)
+    if chosen.empty:
+        chosen = runs[runs["outcome"] == "complete"].dropna(subset=[basis.metric])
+        chosen = chosen.nsmallest(1, basis.metric)
+    else:
+        means = compare(runs).query("seeds > 0 and diverged == 0").sort_values("mean")
+        chosen = chosen[chosen["arm"].isin(means["arm"][:1])]
+    if chosen.empty:
+        raise ValueError(f"experiment: found {experiment!r} without a complete run; allowed: a sweep that has one")
+    return load_stored_run(str(chosen["run_id"].iloc[0]), uri).config

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from pydantic import ValidationError
 from torch.utils.flop_counter import FlopCounterMode
 
 from harness.config.fingerprint import decisive, digest_of
+from harness.config.load import load_spec
 from harness.config.run import PRESETS, ModelConfig, RunConfig, flatten
 from harness.model.gpt import GPT
 from harness.model.init import build_gpt
@@ -390,3 +392,13 @@ def test_a_configuration_is_made_again_from_its_flat_values(changed: dict[str, A
     again = RunConfig.from_flat({**config.flat(), "parameters": 7})
     assert again.digest() == config.digest()
     assert again.resolved() == config.resolved()
+
+
+def test_a_run_as_a_spec_is_that_run(tmp_path: Path) -> None:
+    config = small_config(learning_rate=0.0123, seed=7)
+    file = tmp_path / "again.yaml"
+    file.write_text(config.to_yaml("again"), "utf-8")
+    spec = load_spec(file)
+    [arm] = spec.arms()
+    assert (spec.name, spec.seeds) == ("again", (7,))
+    assert spec.arm_config(arm, {}, 7).digest() == config.digest()

@@ -165,3 +165,21 @@ def test_stored_runs_bring_the_rule_of_each_sweep(tmp_path: Path) -> None:
         rule = attached_rule(every[every["sweep"] == parent])
         assert rule is not None and (rule.delta, rule.looks, rule.baseline) == (delta, (2, 4), "drop_rate=0.1")
     assert attached_rule(every) is None and attached_rule(load_runs("rules", uri)) == rule
+    tracker = Tracker("more", uri)
+    parent = tracker.open_sweep(sweep_info("more", "3" * 64))
+    tracker.end_run(tracker.start_run(parent, trial_info(seed=12)), Outcome.COMPLETE)
+    both = load_runs(["rules", "more"], uri)
+    assert list(both["arm"]) == ["rules: drop_rate=0.0", "more: drop_rate=0.0"]
+    assert list(compare(both)["arm"]) == ["rules: drop_rate=0.0", "more: drop_rate=0.0"]
+    with pytest.raises(ValueError, match=r"^experiment: found \['rules', 'rules'\]; allowed: a name, or several"):
+        load_runs(["rules", "rules"], uri)
+
+
+def test_sweeps_are_compared_with_a_baseline_that_is_named() -> None:
+    frames = [example.frame(example.confirm_runs({"x": losses})) for losses in ({2: 5.0, 3: 5.2}, {2: 5.1, 3: 5.3})]
+    both = pd.concat([runs.assign(arm=name, sweep="a + b") for name, runs in zip("ab", frames, strict=True)])
+    row = compare(both, baseline="a").set_index("arm").loc["b"]
+    assert (row["pairs"], row["difference"]) == (2, pytest.approx(0.1))
+    both.loc[both["arm"] == "b", "data.corpus"] = "sotu-early"
+    with pytest.raises(ValueError, match="scored on different texts"):
+        compare(both, baseline="a")

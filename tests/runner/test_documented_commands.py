@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import shlex
 from pathlib import Path
+from typing import Any
 
+import matplotlib
 import pytest
+import torch
 
 from documents import ALL, PLACEHOLDERS, TEXTS, blocks, commands_of
+from harness.config.load import load_spec
 from in_process import call
 from sandbox import SPEC, Sandbox
 
@@ -72,3 +77,20 @@ def test_a_command_of_the_documents_runs(command: str, project: Sandbox) -> None
     done = call(project, *arguments, module=f"{module}.__main__" if in_a_package else module)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.strip()
+
+
+def test_the_notebook_code_of_the_documents_runs(project: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    [code] = [body for body in blocks(TEXTS["reports/README.md"], "python") if "load_model" in body]
+    monkeypatch.chdir(project.folder)
+    matplotlib.use("agg")
+    names: dict[str, Any] = {}
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        exec(code.replace('"RUN"', repr(runs_with_a_checkpoint(project)[0])), names)
+    spec = Path("best.yaml")
+    spec.write_text(printed.getvalue(), "utf-8")
+    best = load_spec(spec)
+    table = names["compare"](names["runs"]).set_index("arm")
+    assert {best.base.model.drop_rate} == {float(str(table["mean"].idxmin()).partition("=")[2])}
+    assert best.seeds == (best.base.train.seed,)
+    model, ids = names["model"], names["tokenizer"].encode("Every effort")
+    assert model(torch.tensor([ids])).shape == (1, len(ids), 256) and not model.training

@@ -17,6 +17,7 @@ from harness.core import metrics
 from harness.report.figures.drawing import arm_gid, arm_style, label
 
 WIDTH: Final = 9.4  # inches, the width of the page's column
+_MOST_POINTS: Final = 200  # points of a line: more cannot be seen
 Matrix = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 
 
@@ -30,6 +31,23 @@ def validation_side(curves: pd.DataFrame, metric: str) -> tuple[str, str]:
     sampled = metrics.sample_metric(metric)
     title = metric_name(metric).capitalize()
     return (sampled, f"{title} on a sample") if (curves["metric"] == sampled).any() else (metric, title)
+
+
+def on_one_grid(points: pd.DataFrame) -> Matrix:
+    """One metric of an arm's runs on a common grid: x, shape (points,), and losses, shape (runs, points).
+
+    Runs evaluated at different points (a budget in seconds) are interpolated linearly up to the end of the shortest, so
+    that the mean is over the same runs everywhere.
+    """
+    at, value = (points[name].to_numpy(float) for name in ("at", "value"))
+    _, run = np.unique(points["run_id"].to_numpy(object), return_inverse=True)
+    order = np.lexsort((at, run))
+    lines = np.split(np.column_stack([at, value])[order], np.flatnonzero(np.diff(run[order])) + 1)
+    grid = np.unique(np.concatenate([line[:, 0] for line in lines]))
+    grid = grid[(grid >= max(line[0, 0] for line in lines)) & (grid <= min(line[-1, 0] for line in lines))]
+    if len(grid) > _MOST_POINTS:
+        grid = grid[np.unique(np.linspace(0, len(grid) - 1, _MOST_POINTS).round().astype(int))]
+    return grid, np.stack([np.interp(grid, line[:, 0], line[:, 1]) for line in lines])
 
 
 def mean_and_range(ax: Axes, matrix: Matrix, arm: str, index: int) -> None:

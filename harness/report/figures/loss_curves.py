@@ -17,13 +17,20 @@ from harness.analysis.comparison import unit
 from harness.analysis.evidence import Evidence
 from harness.core import metrics
 from harness.core.outcomes import Outcome, Phase
-from harness.report.figures.axes import WIDTH, Matrix, legend, legend_rows, loss_sides, mean_and_range, validation_side
+from harness.report.figures.axes import (
+    WIDTH,
+    legend,
+    legend_rows,
+    loss_sides,
+    mean_and_range,
+    on_one_grid,
+    validation_side,
+)
 from harness.report.figures.drawing import Drawing, arm_gid, arm_style, drawing, style
 from harness.report.text.numbers import number, significant
 
 _SKIP: Final = 0.2  # first share of the x axis whose losses may be cut off: the fall from ln(vocabulary) hides the rest
 _FEW_POINTS: Final = 4  # up to this many evaluations nothing is cut off
-_MOST_POINTS: Final = 200  # points of a line: more cannot be seen
 _GAP: Final = "gap"
 _HIGHEST_LOSS_WITH_PERPLEXITY: Final = 16.0  # exp(16) is nine million; the loss at initialisation is near 10.8
 
@@ -154,7 +161,7 @@ def _means(ax: Axes, complete: pd.DataFrame, metric: str, arms: Sequence[str]) -
     points_of = dict(iter(complete[complete["metric"] == metric].groupby("arm", sort=False)))
     for index, arm in enumerate(arms):
         if arm in points_of:
-            mean_and_range(ax, _matrix(points_of[arm]), arm, index)
+            mean_and_range(ax, on_one_grid(points_of[arm]), arm, index)
 
 
 def _draw_all_ended_early(ax: Axes, ended_early: pd.DataFrame, metric: str, arms: Sequence[str]) -> None:
@@ -164,23 +171,6 @@ def _draw_all_ended_early(ax: Axes, ended_early: pd.DataFrame, metric: str, arms
     shown = ended_early[(ended_early["metric"] == metric) & ended_early["arm"].isin(list(arms))]
     for _, run in shown.groupby("run_id", sort=True):
         draw_ended_early(ax, run.sort_values("at"), list(arms).index(run["arm"].iloc[0]), top)
-
-
-def _matrix(points: pd.DataFrame) -> Matrix:
-    """One metric of an arm's runs on a common grid: x, shape (points,), and losses, shape (runs, points).
-
-    Runs evaluated at different points (a budget in seconds) are interpolated linearly up to the end of the shortest, so
-    that the mean is over the same runs everywhere.
-    """
-    at, value = (points[name].to_numpy(float) for name in ("at", "value"))
-    _, run = np.unique(points["run_id"].to_numpy(object), return_inverse=True)
-    order = np.lexsort((at, run))
-    lines = np.split(np.column_stack([at, value])[order], np.flatnonzero(np.diff(run[order])) + 1)
-    grid = np.unique(np.concatenate([line[:, 0] for line in lines]))
-    grid = grid[(grid >= max(line[0, 0] for line in lines)) & (grid <= min(line[-1, 0] for line in lines))]
-    if len(grid) > _MOST_POINTS:
-        grid = grid[np.unique(np.linspace(0, len(grid) - 1, _MOST_POINTS).round().astype(int))]
-    return grid, np.stack([np.interp(grid, line[:, 0], line[:, 1]) for line in lines])
 
 
 def draw_ended_early(ax: Axes, run: pd.DataFrame, index: int, top: float) -> None:

@@ -16,11 +16,11 @@ from harness.analysis.comparison import Comparability
 from harness.core import metrics
 from harness.core.metrics import Point
 from harness.report import compare, loss_curve
-from harness.report.figures.axes import Matrix
+from harness.report.figures.axes import Matrix, on_one_grid
 from harness.report.figures.drawing import PALETTE, Drawing, arm_style, label
 from harness.report.figures.final_losses import final_losses
 from harness.report.figures.forest import forest
-from harness.report.figures.loss_curves import AXES, Axis, _gaps, _matrix, loss_curves, with_x_columns
+from harness.report.figures.loss_curves import AXES, Axis, _gaps, loss_curves, with_x_columns
 from harness.report.figures.run_curve import run_curve
 
 pytestmark = pytest.mark.slow
@@ -130,7 +130,7 @@ def test_arms_with_different_tokenizers_are_drawn_in_bits_per_byte() -> None:
 def test_the_mean_is_over_the_same_runs_everywhere() -> None:
     # One run at 0, 10, 20 tokens with losses 4, 2, 0; the other at 0, 5, 10 with 8, 6, 4. They share 0 to 10.
     rows = [("a", 0, 4.0), ("a", 10, 2.0), ("a", 20, 0.0), ("b", 0, 8.0), ("b", 5, 6.0), ("b", 10, 4.0)]
-    tokens, losses = _matrix(pd.DataFrame(rows, columns=["run_id", "at", "value"]))
+    tokens, losses = on_one_grid(pd.DataFrame(rows, columns=["run_id", "at", "value"]))
     assert tokens.tolist() == [0, 5, 10]
     np.testing.assert_allclose(losses.mean(axis=0), [6, 4.5, 3])
 
@@ -142,9 +142,9 @@ def test_a_panel_reads_each_point_once_however_many_arms_there_are(monkeypatch: 
 
     def counted(points: pd.DataFrame) -> Matrix:
         read.append(len(points))
-        return _matrix(points)
+        return on_one_grid(points)
 
-    monkeypatch.setattr("harness.report.figures.loss_curves._matrix", counted)
+    monkeypatch.setattr("harness.report.figures.loss_curves.on_one_grid", counted)
     assert curves_drawn(runs, curves)
     chosen = curves[(curves["phase"] == "confirm") & (curves["outcome"] == "complete")]
     sides = [(chosen["metric"] == name).sum() for name in (metrics.TRAIN_LOSS, metrics.VAL_LOSS)]
@@ -246,9 +246,9 @@ def test_curves_on_a_sample_are_drawn_and_labelled_so() -> None:
     assert "Validation loss on a sample" in texts(drawing) and "Validation loss" not in texts(drawing)
     assert "Validation minus training loss" in texts(drawing)
     of_arm = both[both["arm"] == ARM].assign(at=both["tokens"])
-    grid, losses = _matrix(of_arm[of_arm["metric"] == metrics.VAL_SAMPLE_LOSS])
+    grid, losses = on_one_grid(of_arm[of_arm["metric"] == metrics.VAL_SAMPLE_LOSS])
     of_arm = curves[curves["arm"] == ARM].assign(at=curves["tokens"])
-    expected = _matrix(of_arm[of_arm["metric"] == metrics.VAL_LOSS])
+    expected = on_one_grid(of_arm[of_arm["metric"] == metrics.VAL_LOSS])
     assert np.array_equal(grid, expected[0]) and np.allclose(losses, expected[1] + 0.25)
     one = both[both["run_id"] == both["run_id"].iloc[0]]
     assert "Validation loss on a sample" in texts(run_curve(one))
