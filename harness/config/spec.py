@@ -20,6 +20,7 @@ from ruamel.yaml.error import YAMLError
 
 from harness.config.fields import arm_name, override, value_key
 from harness.config.fingerprint import decisive, digest_of, training_code
+from harness.config.labels import ArmLabels, arm_labels
 from harness.config.objective import LOSS, Objective, search_objective
 from harness.config.run import RunConfig, flatten
 from harness.config.samplers import SAMPLERS, population, startup_trials
@@ -115,6 +116,11 @@ class SweepSpec:
             return tuple(Arm(arm_name(values), values) for values in every)
         names = [f" ({copy + 1})" if copy else "" for copy in range(len(every))]
         return tuple(Arm(arm_name(values) + names[copy], values, copy) for copy, values in enumerate(every))
+
+    @cached_property
+    def labels(self) -> ArmLabels:
+        """Short names of the arms, for people."""
+        return arm_labels({arm.name: arm.values for arm in self.arms()})
 
     @property
     def same_arms(self) -> bool:

@@ -26,6 +26,7 @@ from harness.core.outcomes import Outcome
 
 _FRAME_SECONDS: Final = 0.25  # least time between two frames
 _MIN_NAME: Final = 12  # cells; columns are dropped before a name gets shorter than this
+_LEAST_COLUMNS: Final = 3  # the name among them; further columns are dropped before a name is shortened
 _GAP: Final = "  "
 
 
@@ -78,14 +79,23 @@ class LiveTable:
 
     def _frame(self, width: int, height: int) -> Iterator[Text]:
         state, encoding = self.state, self.console.encoding
-        arms = [replace(arm, name=encodable(arm.name, encoding)) for arm in state.arms.values()]
+        labels = {arm.name: encodable(arm.label or arm.name, encoding) for arm in state.arms.values()}
+        codes = {arm.name: arm.code for arm in state.arms.values() if arm.code}
+        coded = bool(codes) and not labels_fit([*state.arms.values()], labels.values(), width, state.objective)
+        of = codes if coded else labels
+        arms = [replace(arm, name=of[arm.name]) for arm in state.arms.values()]
         runs = [
-            replace(run, name=encodable(run.name, encoding), arm=encodable(run.arm, encoding))
+            replace(run, name=encodable(replace(run, label=of.get(run.arm, run.label)).shown, encoding), label="")
             for run in state.runs.values()
         ]
+        runs = [replace(run, arm=of.get(run.arm, run.arm)) for run in runs]
         yield Text()
         free = height - len(runs) - 4  # minus a blank line, the headings, the sweep's line, the cursor's line
-        yield from arm_lines(arms, runs, width, max(2, free), state.objective)
+        table = arm_lines(arms, runs, width, max(2, free), state.objective)
+        yield from table
+        if coded and free - len(table) >= len(of):
+            for name, code in of.items():
+                yield Text(shortened(f"{code} is {labels[name]}", width), style="dim", no_wrap=True)
         for run in runs:
             yield run_line(run, width, state.now())
         yield sweep_line(state, width)
@@ -165,16 +175,11 @@ def arm_lines(
     if len(arms) > height - 1:
         busy = sorted(arms, key=lambda arm: arm.name not in training)[: max(1, height - 2)]
         shown = [arm for arm in arms if arm in busy]
-    columns = [("arm", [arm.name for arm in shown])]
-    if any(arm.trials for arm in arms):
-        columns.append(("explored", [f"{arm.explored}/{arm.trials}" for arm in shown]))
-        columns.append(("best trial", [_value(arm.best) for arm in shown]))
-    columns.append(("confirmed", [f"{arm.confirmed}/{arm.seeds}" for arm in shown]))
-    columns.append((f"mean val {objective.unit}", [_value(arm.mean_result) for arm in shown]))
-    columns.append(("running", [str(training.count(arm.name) or "–") for arm in shown]))
+    columns = [("arm", [arm.name for arm in shown]), *_columns(shown, training, objective)]
     widths = [max(map(cell_len, (heading, *cells))) for heading, cells in columns]
-    least = min(widths[0], _MIN_NAME)
-    while len(columns) > 2 and least + sum(len(_GAP) + one for one in widths[1:]) > width:
+    while len(columns) > 2 and widths[0] + (others := sum(len(_GAP) + one for one in widths[1:])) > width:
+        if len(columns) <= _LEAST_COLUMNS and min(widths[0], _MIN_NAME) + others <= width:
+            break
         columns.pop()
         widths.pop()
     widths[0] = min(widths[0], max(1, width - sum(len(_GAP) + one for one in widths[1:])))
@@ -186,6 +191,27 @@ def arm_lines(
     if len(shown) < len(arms):
         lines.append(Text(shortened(f"and {len(arms) - len(shown)} more arms", width), style="dim"))
     return lines
+
+
+def labels_fit(arms: Sequence[ArmTally], labels: Iterable[str], width: int, objective: Objective) -> bool:
+    """Whether the labels have room beside the first columns of the table."""
+    first = _columns(arms, [], objective)[: _LEAST_COLUMNS - 1]
+    taken = sum(len(_GAP) + max(map(cell_len, (heading, *cells))) for heading, cells in first)
+    return max(map(cell_len, labels), default=0) <= width - taken
+
+
+def _columns(
+    arms: Sequence[ArmTally], training: Sequence[str], objective: Objective
+) -> list[tuple[str, Sequence[str]]]:
+    """Heading and cells of the columns after the names."""
+    columns: list[tuple[str, Sequence[str]]] = []
+    if any(arm.trials for arm in arms):
+        columns.append(("explored", [f"{arm.explored}/{arm.trials}" for arm in arms]))
+        columns.append(("best trial", [_value(arm.best) for arm in arms]))
+    columns.append(("confirmed", [f"{arm.confirmed}/{arm.seeds}" for arm in arms]))
+    columns.append((f"mean val {objective.unit}", [_value(arm.mean_result) for arm in arms]))
+    columns.append(("running", [str(training.count(arm.name) or "–") for arm in arms]))
+    return columns
 
 
 def _row(cells: Sequence[str], widths: Sequence[int], style: str) -> Text:

@@ -47,7 +47,7 @@ class PlainLines:
         assert run.last is not None
         left = left_in_words(self.state.time_left())
         rest = f"  {run.progress:4.0%}  {run.last.tokens:,} tokens  {losses(run)}  (sweep: {left})"
-        self._line(Text("  "), run.name, rest)
+        self._line(Text("  "), run.shown, rest)
 
     def run_finished(self, name: str, outcome: Outcome, summary: str) -> None:
         """Write how a run ended."""

@@ -101,7 +101,7 @@ class Screen:
             why += f": {printable(reason.splitlines()[0])}"
         summary = "  ".join(filter(None, (loss, clock(seconds), why)))
         self.log.write(f"finished {outcome} {run.name}  {summary}")
-        self.view.run_finished(run.name, outcome, summary)
+        self.view.run_finished(run.shown, outcome, summary)
         self.view.refresh(at_once=True)
 
     def run_lost(self, key: int) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from harness.config.labels import labelled
 from harness.config.objective import LOSS, Objective, curve_value
 from harness.console.eta import TimeLeft, time_left
 from harness.core import metrics
@@ -26,6 +27,7 @@ class ArmTally:
         explored, confirmed: those that are done.
         best: lowest final value of a trial, in the metric of the sweep's objective; None before there is one.
         results: final values of the confirm runs, in the same metric.
+        label, code: short names of the arm for people; empty: its name is short enough.
     """
 
     name: str
@@ -35,6 +37,8 @@ class ArmTally:
     confirmed: int = 0
     best: float | None = None
     results: list[float] = field(default_factory=list)
+    label: str = ""
+    code: str = ""
 
     @property
     def mean_result(self) -> float | None:
@@ -68,6 +72,7 @@ class RunProgress:
         value: the newest value of the objective on validation text.
         sampled: whether `value` was measured on a sample of the split.
         resumed_from: share of the budget that was spent before this process trained it.
+        label: of the arm; empty: its name.
     """
 
     name: str
@@ -82,6 +87,12 @@ class RunProgress:
     sampled: bool = False
     resumed_from: float = 0.0
     objective: Objective = LOSS
+    label: str = ""
+
+    @property
+    def shown(self) -> str:
+        """Its name with the arm's label, for people."""
+        return labelled(self.name, self.arm, self.label) if self.label else self.name
 
     @property
     def val_name(self) -> str:
@@ -165,9 +176,9 @@ class SweepState:
 
     def run_started(self, key: int, name: str, work: float, arm: str, phase: Phase) -> None:
         """A run has been submitted to a worker."""
-        self.runs[key] = RunProgress(
-            name, arm, phase, work, self.now(), warm=self.finished > 0, objective=self.objective
-        )
+        label = self.arms[arm].label if arm in self.arms else ""
+        warm = self.finished > 0
+        self.runs[key] = RunProgress(name, arm, phase, work, self.now(), warm, objective=self.objective, label=label)
         self._waiting_work = max(0.0, self._waiting_work - work)
         self._parallel = max(self._parallel, len(self.runs))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from typing import Final
 
@@ -10,9 +10,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.config.labels import ArmLabels
 from harness.console.cli import out
 
 _WARNINGS_SHOWN: Final = 5
+_LEAST_LABEL: Final = 12  # characters of labels that are always shown
 _SIDE_BY_SIDE: Final = 72  # minimum width of a terminal, in cells, to show two texts side by side
 
 
@@ -33,6 +35,32 @@ def show_table(lines: Sequence[Sequence[str]]) -> None:
     Console(width=max(out.width, needed), highlight=False).print(table)
 
 
+def show_arms(lines: Sequence[Sequence[str]], labels: ArmLabels, marks: Mapping[str, str] | None = None) -> None:
+    """Print a table with one row per arm under its headings: the first cell is the arm's name, shown as its label.
+
+    Labels that do not fit beside the other columns are replaced by codes, with a key below the table.
+
+    Args:
+        lines: cells, the headings first.
+        labels: of the arms.
+        marks: arm → what is written after its label.
+    """
+    headings, *rows = lines
+    marks = marks or {}
+    taken = sum(max(len(line[place]) for line in lines) + 2 for place in range(1, len(headings)))
+    of = labels.fitting(max(_LEAST_LABEL, out.width - taken - max(map(len, marks.values()), default=0)))
+    show_table([headings, *((of[row[0]] + marks.get(row[0], ""), *row[1:]) for row in rows)])
+    show_key(labels.key or ([] if of == labels.of else [(of[name], labels.of[name]) for name in labels.names]))
+
+
+def show_key(key: Sequence[tuple[str, str]]) -> None:
+    """Print the settings behind the labels of arms, one line for each."""
+    if key:
+        out.print()
+    for label, settings in key:
+        out.print(f"{label} is {out.shown(settings, '')}", soft_wrap=True)
+
+
 def show_facts(facts: Sequence[tuple[str, str]]) -> None:
     """Print labels and values in two columns; long values are wrapped."""
     table = Table.grid(padding=(0, 2))
@@ -41,11 +69,18 @@ def show_facts(facts: Sequence[tuple[str, str]]) -> None:
     out.print(table)
 
 
-def show_answer(headline: str, lines: Sequence[Sequence[str]], answer: str, warnings: Sequence[str]) -> None:
-    """Print a comparison: the answer in one line, its table, the answer in words, and the first warnings."""
+def show_answer(
+    headline: str,
+    lines: Sequence[Sequence[str]],
+    answer: str,
+    warnings: Sequence[str],
+    key: Sequence[tuple[str, str]] = (),
+) -> None:
+    """Print a comparison: the answer in one line, its table with a key, the answer in words, and the first warnings."""
     if headline:
         out.print(f"{headline}\n", style="bold")
     show_table(lines)
+    show_key(key)
     out.print(f"\n{answer}\n")
     for warning in warnings[:_WARNINGS_SHOWN]:
         out.print(f"warning: {warning}")

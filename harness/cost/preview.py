@@ -8,7 +8,7 @@ from harness.config.objective import LOSS
 from harness.config.samplers import SAMPLERS, startup_trials
 from harness.config.spec import SweepSpec
 from harness.console.cli import out
-from harness.console.tables import show_table
+from harness.console.tables import show_arms
 from harness.core.text import plural
 
 
@@ -84,7 +84,7 @@ def show_plan(
     headings = ["arm", "trials", "seeds", "parameters", "tokens/run", "FLOPs/run", "memory"]
     rows = [
         [
-            arm.name + (" *" if spec.compare and arm.name == spec.baseline_arm.name else ""),
+            arm.name,
             str(arm.trials),
             f"{spec.looks[0]}–{arm.seeds}" if len(spec.looks) > 1 else str(arm.seeds),
             f"{arm.cost.parameters:,}",
@@ -96,7 +96,7 @@ def show_plan(
     ]
     out.print(spec.title, style="bold", soft_wrap=True)
     out.print(f"{runs_planned(spec)}\n")
-    show_table([headings, *rows])
+    show_arms([headings, *rows], spec.labels, {spec.baseline_arm.name: " *"} if spec.compare else {})
     if spec.compare:
         out.print("* the baseline")
     out.print()

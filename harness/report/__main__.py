@@ -70,7 +70,7 @@ def main(
         files = _watched(names, write, uri, sweep) if watch else write()
     except (TrackingError, OSError) as error:
         fail("\n".join([str(error), *(_other_sweeps(names[0], uri) if len(names) == 1 and not sweep else [])]))
-    show_answer(files.headline, files.lines, files.answer, files.warnings)
+    show_answer(files.headline, files.lines, files.answer, files.warnings, files.key)
     for note in files.notes:
         out.print(note, soft_wrap=True)
     for path in (files.html, files.markdown, files.folder):

@@ -8,6 +8,7 @@ from typing import Final
 import pandas as pd
 
 from harness.analysis.evidence import Evidence
+from harness.config.labels import ArmLabels
 from harness.core.outcomes import Phase
 from harness.report.figures.registry import draw, draw_curves
 from harness.report.page.content import Content
@@ -52,6 +53,7 @@ def assemble(
     command: str,
     passage_of: PassageOf = lambda _: (),
     patch: str = "",
+    labels: ArmLabels | None = None,
 ) -> Content:
     """Draw the figures, write the sections and choose the samples.
 
@@ -61,6 +63,7 @@ def assemble(
         command: the shell command that shows all runs.
         passage_of: run id → the scored tokens of a passage of the validation text.
         patch: uncommitted changes as a patch.
+        labels: of the arms, if the evidence has labels for their names.
     """
     moments, sample_seed = side_by_side(evidence, samples_of)
     sections = [section(evidence) for section in SECTIONS]
@@ -76,4 +79,5 @@ def assemble(
         passage=passage(evidence, passage_of),
         mlflow_pages=MlflowPages(command, evidence.record.experiment_id),
         patch=patch,
+        labels=labels,
     )

@@ -25,7 +25,7 @@ from harness.report.tables.differences import same_everywhere
 from harness.report.tables.table import ARM, Cell, Column, Row, Table, formatted, table_with_runs, with_half_widths
 from harness.report.text.numbers import signed, significant
 from harness.report.text.provenance import several_sweeps
-from harness.report.write import ReportFiles, content_of, read_sweep, without_formulas, write_files
+from harness.report.write import ReportFiles, content_of, read_sweep, with_names, without_formulas, write_files
 from harness.tracking import TrackingError
 
 _GROUND: Final = ("data.vocab", "data.split.val", "data.split.test")  # parameters that decide the validation targets
@@ -109,9 +109,11 @@ def _write(contents: Sequence[Content], folder: Path) -> ReportFiles:
     from harness.report.figures.forest import forest  # matplotlib: not before something is drawn
 
     names = [content.record.name for content in contents]
-    comparison = pd.concat([_named(content) for content in contents], ignore_index=True)
-    drawn = forest(comparison.assign(arm=comparison["sweep"] + ": " + comparison["arm"]))
-    table = arms_table(comparison)
+    shown = pd.concat([_named(content, content.comparison) for content in contents], ignore_index=True)
+    drawn = forest(shown.assign(arm=shown["sweep"] + ": " + shown["arm"]))
+    table = arms_table(shown)
+    by_name = [_named(content, with_names(content.comparison, content)) for content in contents]
+    comparison = pd.concat(by_name, ignore_index=True)
     title = f"{listed(names)}: {plural(len(names), 'sweep')} side by side"
     byline = [f"{len(contents)} sweeps", plural(len(comparison), "arm"), "the same validation text"]
     byline = [*preliminary(content.runs for content in contents), *byline]
@@ -138,6 +140,7 @@ def _write(contents: Sequence[Content], folder: Path) -> ReportFiles:
         html=folder / "report.html",
         markdown=folder / "report.md",
         comparison=comparison,
+        key=list(_key(contents)),
         lines=table.lines(),
         headline="",
         answer=" ".join(f"{content.record.name}: {content.answer.findings}" for content in contents),
@@ -146,8 +149,15 @@ def _write(contents: Sequence[Content], folder: Path) -> ReportFiles:
     )
 
 
-def _named(content: Content) -> pd.DataFrame:
-    return content.comparison.assign(sweep=content.record.name)
+def _named(content: Content, comparison: pd.DataFrame) -> pd.DataFrame:
+    return comparison.assign(sweep=content.record.name)
+
+
+def _key(contents: Sequence[Content]) -> Iterator[tuple[str, str]]:
+    """Sweep and label, and name, of the arms whose label does not give all settings."""
+    for content in contents:
+        for label, name in content.labels.key if content.labels else ():
+            yield f"{content.record.name}: {label}", name
 
 
 def arms_table(comparison: pd.DataFrame) -> Table:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import pandas as pd
 
 from harness.analysis.evidence import Evidence, read_evidence
+from harness.analysis.labelled import renamed_arms, with_labels
 from harness.analysis.planned import set_aside
 from harness.core import metrics
 from harness.core.files import write_text
@@ -50,7 +51,8 @@ class ReportFiles:
         folder: the folder with all files of the report.
         html: the page, one self-contained file.
         markdown: the same as Markdown, with links to `figures/`.
-        comparison: as `compare` returns it.
+        comparison: as `compare` returns it; its last column, `label`, has the names that the page gives to arms.
+        key: label and name of each arm, where labels do not give all settings.
         lines: the comparison as a short table of strings, header first.
         headline: the answer in one line; empty where no arm has a verdict.
         answer: the comparison in words.
@@ -62,6 +64,7 @@ class ReportFiles:
     html: Path
     markdown: Path
     comparison: pd.DataFrame
+    key: list[tuple[str, str]]
     lines: list[list[str]]
     headline: str
     answer: str
@@ -117,22 +120,25 @@ def read_sweep(experiment: str, uri: str | None = None, sweep: str | None = None
 def content_of(evidence: Evidence, uri: str | None = None, patch: bool = False) -> Content:
     """The content of a sweep's report, with its figures. Arguments are those of `write_report`."""
     record = evidence.record
+    shown, labels = with_labels(evidence)
     return assemble(
-        evidence,
+        shown,
         lambda run_id: load_samples(run_id, uri),
         ui_command(uri),
         lambda run_id: load_passage(run_id, uri),
         load_patch(record.run_id, uri) if record.dirty and patch else "",
+        labels,
     )
 
 
 @gc_paused()
 def write_files(content: Content, curves: pd.DataFrame, folder: Path) -> ReportFiles:
     """Write all files of a report, each replaced atomically; errors as for `harness.report.folder.write_folder`."""
+    comparison = with_names(content.comparison, content)
     files = {
-        "runs.csv": _frame_csv(content.runs),
+        "runs.csv": _frame_csv(with_names(content.runs, content)),
         "curves.csv": _long_csv(curves),
-        "comparison.csv": _frame_csv(content.comparison),
+        "comparison.csv": _frame_csv(comparison),
         "comparison.tex": latex_table(content.answer_table, content.record.question or content.record.name),
         **{f"figures/{drawing.filename}": drawing.file for drawing in content.figures},
         **{f"tables/{name}.csv": _csv(one) for name, one in content.tables.items()},
@@ -144,13 +150,21 @@ def write_files(content: Content, curves: pd.DataFrame, folder: Path) -> ReportF
         folder=folder,
         html=folder / "report.html",
         markdown=folder / "report.md",
-        comparison=content.comparison,
+        comparison=comparison,
+        key=content.labels.key if content.labels else [],
         lines=content.answer_table.lines(),
         headline=str(content.headline or ""),
         answer=" ".join([str(content.answer), *_noise(content)]),
         warnings=content.serious_warnings,
         notes=several_sweeps(content.record),
     )
+
+
+def with_names(frame: pd.DataFrame, content: Content) -> pd.DataFrame:
+    """A frame with the names of arms in place of their labels, and the labels in the last column."""
+    if content.labels is None:
+        return frame
+    return renamed_arms(frame, content.labels.of_arms).assign(label=frame["arm"])
 
 
 def _csv(table: Table) -> str:

@@ -81,7 +81,7 @@ def write_and_show_report(
     except TrackingError as error:
         return [f"the results are stored, but the report cannot be written: {error}"]
     out.print()
-    show_answer(files.headline, files.lines, files.answer, files.warnings)
+    show_answer(files.headline, files.lines, files.answer, files.warnings, files.key)
     out.print(f"report:     {files.html}", soft_wrap=True)
     verdicts = files.comparison.set_index("arm")["verdict"].dropna().to_dict()
     failed = []

@@ -130,7 +130,7 @@ class Scheduler:
             config = self.spec.arm_config(arm, values, seed)
         except ValueError as error:  # each value is in its range, but together they make no GPT
             message = first_mistake(error)
-            self._replace(arm, f"{arm.name} with {arm_name(values)}: {message}")
+            self._replace(arm, f"{self._label(arm)} with {arm_name(values)}: {message}")
             study.tell(trial.number, Outcome.FAILED, None, message)
             return None
         return Task(arm, Phase.EXPLORE, values, seed, config, study.name, trial)
@@ -182,7 +182,7 @@ class Scheduler:
         if self.spec.tune:
             best = self.studies[arm.name].best()
             if best is None:
-                self.failed.append(f"{arm.name}: no trial finished, so there is nothing to confirm")
+                self.failed.append(f"{self._label(arm)}: no trial finished, so there is nothing to confirm")
                 self.screen.message(self.failed[-1])
                 return None
             values = best.values
@@ -204,10 +204,13 @@ class Scheduler:
             cost = sum(self.run_costs[task.arm.name] for task in self._confirm_queue)
             self.screen.runs_added(len(self._confirm_queue), cost, {arm.name: self._rounds.after for arm in arms})
             baseline = self.spec.baseline_arm
-            names = ", ".join(arm.name for arm in arms if arm != baseline)
+            names = ", ".join(self._label(arm) for arm in arms if arm != baseline)
             self.screen.message(
                 f"undecided after {self._rounds.before} seeds: {names}; up to {self._rounds.after} seeds"
             )
+
+    def _label(self, arm: Arm) -> str:
+        return self.spec.labels.of[arm.name]
 
     # progress ------------------------------------------------------------------------------------------------
 
@@ -221,6 +224,7 @@ class Scheduler:
         best = self.studies[arm.name].best()
         explored = self.spec.trials - self._trials_left[arm.name]
         tally = ArmTally(arm.name, self.spec.trials, self._rounds.after, explored)
+        tally.label, tally.code = self._label(arm), self.spec.labels.codes[arm.name]
         tally.best = best.value if best else None
         for run in self._confirmed[arm.name]:
             tally.add(Phase.CONFIRM, run.outcome, run.validation.get(self.spec.objective.metric))

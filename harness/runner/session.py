@@ -113,7 +113,8 @@ def status(spec: SweepSpec, datasets: Datasets, options: Options) -> None:
         identity = datasets.identity(spec)
         found = read_status(spec, identity, options.tracking, options.optuna, work_folder(spec, identity))
         data = datasets.of_arm(spec, spec.baseline_arm)
-        show_status(spec.title, found, "" if found.sweep else earlier_sweep(spec, data, options.tracking))
+        earlier = "" if found.sweep else earlier_sweep(spec, data, options.tracking)
+        show_status(spec.title, found, spec.labels, earlier)
 
 
 def run(spec: SweepSpec, datasets: Datasets, options: Options) -> None:

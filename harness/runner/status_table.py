@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
+from harness.config.labels import ArmLabels, labelled
 from harness.config.objective import curve_value
 from harness.console.cli import out
-from harness.console.tables import show_table
+from harness.console.tables import show_arms
 from harness.console.text import clock
 from harness.core.outcomes import Outcome
 from harness.core.text import SAME_COMMAND, plural
@@ -15,12 +17,12 @@ from harness.runner.status import ArmStatus, Status
 HEADINGS: Final = ("Arm", "Explored", "Confirmed", "Running", "Interrupted", "Failed", "Left")
 
 
-def show_status(title: str, status: Status, earlier_sweep: str = "") -> None:
+def show_status(title: str, status: Status, labels: ArmLabels, earlier_sweep: str = "") -> None:
     """Print a sweep's status under its title; `earlier_sweep`: a line about the last sweep of its name, if any."""
     out.print(title, style="bold", soft_wrap=True)
     if status.sweep is not None:
-        show_table([(*HEADINGS, f"Best val {status.objective.unit}"), *map(arm_cells, status.arms)])
-    for line in filter(None, [*status_lines(status), earlier_sweep]):
+        show_arms([(*HEADINGS, f"Best val {status.objective.unit}"), *map(arm_cells, status.arms)], labels)
+    for line in filter(None, [*status_lines(status, labels.of), earlier_sweep]):
         out.print(line, soft_wrap=True)
 
 
@@ -31,20 +33,22 @@ def arm_cells(arm: ArmStatus) -> tuple[str, ...]:
     return (arm.arm, *finished, *map(str, counts), "–" if arm.best is None else f"{arm.best:.4f}")
 
 
-def status_lines(status: Status) -> list[str]:
-    """The lines below the table."""
+def status_lines(status: Status, labels: Mapping[str, str] | None = None) -> list[str]:
+    """The lines below the table; `labels`: arm → its label, if it has another than its name."""
+    labels = labels or {}
     if status.sweep is None:
         return ["not started", *status.left_out]
     lines = [_state(status)]
     for run in status.open_runs:
+        name = labelled(run.info.name, run.info.arm, labels.get(run.info.arm, run.info.arm))
         if not run.points:
-            lines.append(f"  {run.info.name}  no measurements yet")
+            lines.append(f"  {name}  no measurements yet")
             continue
         last = run.points[-1]
         values = [curve_value(point, status.objective.metric) for point in run.points]
         known = [value for value in values if value is not None]
         newest = f"  val {status.objective.unit} {known[-1]:.4f}" if known else ""
-        lines.append(f"  {run.info.name}  {last.progress:4.0%}  {last.tokens:,} tokens{newest}")
+        lines.append(f"  {name}  {last.progress:4.0%}  {last.tokens:,} tokens{newest}")
     if status.unsent:
         lines.append(f"{plural(status.unsent, 'finished run')} not completely stored in MLflow yet")
     return [*lines, *status.left_out]

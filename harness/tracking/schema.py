@@ -56,11 +56,13 @@ COMMAND: Final = "harness.command"
 VERDICT: Final = "harness.verdict"  # of the last report: "arm: verdict; …", or "none"
 ANSWER: Final = "harness.answer"  # of the last report, in words
 REPORT: Final = "harness.report"  # folder of the last report
+LABELS: Final = "harness.labels"  # set if every child has the tag LABEL; stores of older versions do not have it
 PLAN_SHA256: Final = "harness.plan_sha256"  # of the analysis plan, stored before the first trial
 
 # On the children only.
 KEY: Final = "harness.key"  # identifies a run before it has an MLflow id
 ARM: Final = "harness.arm"
+LABEL: Final = "harness.label"  # the arm's short name, by which MLflow's pages group: `A3 · drop 0.2`
 PHASE: Final = "harness.phase"
 SEED: Final = "harness.seed"
 STUDY: Final = "harness.study"

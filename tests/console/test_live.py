@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from harness.config.labels import arm_labels
 from harness.config.objective import Objective
 from harness.console.choose import make_screen
 from harness.console.live import LiveTable, arm_lines, bar, run_line
@@ -92,6 +94,41 @@ def test_with_too_many_arms_those_that_train_are_shown() -> None:
     assert "and 36 more arms" in lines
 
 
+def twelve(width: int, height: int = 40) -> list[str]:
+    """Twelve arms of two factors, one of which trains."""
+    labels = arm_labels(
+        {
+            f"drop_rate=0.{drop}, learning_rate={rate}": {"model.drop_rate": drop / 10, "train.learning_rate": rate}
+            for drop in range(4)
+            for rate in (3e-4, 1e-3, 3e-3)
+        }
+    )
+    table = table_of(width, height, arms=0)
+    tallies = [ArmTally(name, 3, 2, label=labels.of[name], code=labels.codes[name]) for name in labels.names]
+    table.state.sweep_started(60, 1.0, tallies)
+    first = labels.names[0]
+    table.state.runs.clear()
+    table.state.run_started(0, f"{first} · seed 2", 1.0, first, Phase.CONFIRM)
+    return [line.rstrip() for line in drawn(table)]
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_twelve_arms_can_be_told_apart_at_any_width(width: int) -> None:
+    lines = twelve(width)
+    names = [re.split(" {2,}", line)[0] for line in lines[2:14]]
+    assert len(set(names)) == 12 and not any("…" in name for name in names)
+    assert names[:2] == ["drop 0.0 · lr 3e-4", "drop 0.0 · lr 1e-3"]
+    assert any(line.startswith("drop 0.0 · lr 3e-4 · seed 2") for line in lines)
+
+
+def test_a_very_narrow_window_shows_codes_with_a_key_if_there_is_room() -> None:
+    lines = twelve(30)
+    assert [line.split()[0] for line in lines[2:14]] == [f"A{number}" for number in range(1, 13)]
+    assert lines[14:16] == ["A1 is drop 0.0 · lr 3e-4", "A2 is drop 0.0 · lr 1e-3"]
+    assert lines[26].startswith("A1 · seed 2")
+    assert not any(" is " in line for line in twelve(30, 20))
+
+
 def test_a_bar_has_the_requested_width() -> None:
     assert (bar(0.5, 10).plain, bar(2.0, 4).plain, bar(0.5, 3).plain) == ("━━━━━─────", "━━━━", "")
     fresh = RunProgress("a", "a", Phase.EXPLORE, 1.0, 0.0)
@@ -127,6 +164,7 @@ from rich.console import Console
 sys.path.insert(0, {tests!r})
 from screens import NAMES, point
 from harness.core.outcomes import Outcome
+from harness.config.labels import arm_labels
 from harness.config.objective import Objective
 from harness.console.choose import make_screen
 from harness.console.state import ArmTally

@@ -59,10 +59,10 @@ def test_two_sweeps_side_by_side(uri: str, tmp_path: Path) -> None:
     assert table.set_index("arm").loc["qkv_bias=false", "difference"] == pytest.approx(-(0.4 + 0.3) / 2)
     assert table.set_index("arm").loc["drop_rate=0.0", "difference"] == pytest.approx((0.1 + 0.3 + 0.3) / 3)
     assert [line[1] for line in files.lines[1:]] == [
-        "qkv_bias=false",
-        "drop_rate=0.1",
-        "drop_rate=0.0",
-        "qkv_bias=true",
+        "bias off",
+        "drop 0.1",
+        "drop 0.0",
+        "bias on",
     ]
     html = files.html.read_text("utf-8")
     page = Page(html)
@@ -114,7 +114,7 @@ def test_the_folder_of_many_long_names_fits_into_a_file_system() -> None:
 def test_the_command_takes_several_names(uri: str, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["dropout", "qkv_bias", "--tracking", uri, "--reports", str(tmp_path)])
     assert done.exit_code == 0, done.output
-    assert (tmp_path / "dropout+qkv_bias" / "report.html").is_file() and "qkv_bias=true" in done.output
+    assert (tmp_path / "dropout+qkv_bias" / "report.html").is_file() and "bias on" in done.output
     refused = CliRunner().invoke(app, ["dropout", "qkv_bias", "--sweep", "a", "--tracking", uri])
     assert refused.exit_code == 2 and "--sweep: found with 2 names" in refused.stderr
 

@@ -598,9 +598,9 @@ def test_13_two_parents_on_one_sweep(stopped: Stopped) -> None:
     assert stopped.second.returncode == 3
     assert stopped.second.stderr == f"tiny is already being run by process {stopped.pid}; wait for it or stop it\n"
     assert re.search(rf"^running for \S+ s?, by process \S+:{stopped.pid}:", stopped.running, re.MULTILINE)
-    assert len(re.findall(r"^drop_rate=0.\d +0/1 +0/1 +1 +0 +0 +1 ", stopped.running, re.MULTILINE)) == 2
+    assert len(re.findall(r"^drop 0.\d +0/1 +0/1 +1 +0 +0 +1 ", stopped.running, re.MULTILINE)) == 2
     assert "not running: interrupted; the same command resumes it" in stopped.between
-    assert len(re.findall(r"^drop_rate=0.\d +0/1 +0/1 +0 +1 +0 +1 ", stopped.between, re.MULTILINE)) == 2
+    assert len(re.findall(r"^drop 0.\d +0/1 +0/1 +0 +1 +0 +1 ", stopped.between, re.MULTILINE)) == 2
 
 
 def test_14_an_interrupted_search_repeats_no_values(crashed: Crashed, undisturbed: Sandbox) -> None:
@@ -621,7 +621,7 @@ def test_15_a_command_that_is_repeated(undisturbed: Sandbox) -> None:
     assert undisturbed.trials() == {"COMPLETE": 4}
     status = call(undisturbed, "tiny.yaml", "--status").stdout
     assert status.splitlines()[-1] == "complete"
-    assert len(re.findall(r"^drop_rate=0.\d +2/2 +1/1 +0 +0 +0 +0 ", status, re.MULTILINE)) == 2
+    assert len(re.findall(r"^drop 0.\d +2/2 +1/1 +0 +0 +0 +0 ", status, re.MULTILINE)) == 2
 
 
 def test_16_a_tracking_server_that_is_down_for_a_while(undisturbed: Sandbox, tmp_path: Path) -> None:

@@ -109,7 +109,10 @@ def test_failed_trials_are_replaced_a_few_times_and_an_arm_without_a_result_is_n
     assert trials == 4 + MAX_REPLACEMENTS
     assert task.arm.name == BASE
     assert len(sweep.scheduler.failed) == trials + 1
-    assert sweep.scheduler.failed[-1] == f"{OTHER}: no trial finished, so there is nothing to confirm"
+    assert (
+        sweep.scheduler.failed[-1]
+        == f"{sweep.spec.labels.of[OTHER]}: no trial finished, so there is nothing to confirm"
+    )
     assert all(failure.endswith("made up: it failed") for failure in sweep.scheduler.failed[:-1])
     sweep.end(task, 5.0, Outcome.FAILED)  # a failed confirm run is not replaced: another would have the same seed
     assert len(sweep.scheduler.failed) == trials + 2
@@ -194,4 +197,4 @@ def test_undecided_arms_get_more_seeds_once_nothing_runs(tmp_path: Path) -> None
         task = sweep.scheduler.next([Running(last, "key")])
     more = [sweep.next() for _ in range(6)]
     assert [(task.seed, task.arm.name) for task in more] == [(s, arm) for s in (5, 6, 7) for arm in (OTHER, BASE)]
-    assert f"undecided after 3 seeds: {OTHER}; up to 6 seeds" in text(sweep.console)
+    assert f"undecided after 3 seeds: {sweep.spec.labels.of[OTHER]}; up to 6 seeds" in text(sweep.console)

@@ -35,9 +35,9 @@ def test_the_command_prints_the_table_the_report_and_how_to_open_the_ui(swept: S
     _, done = swept
     assert done.returncode == 0, done.stderr
     assert "2 arms × (2 trials + 2 seeds) = 8 runs" in done.stdout
-    assert len(re.findall(r"✓ \d/8  drop_rate=0.\d · learning_rate=\S+ · seed 1", done.stdout)) == 4
-    assert len(re.findall(r"✓ \d/8  drop_rate=0.\d · seed [23]", done.stdout)) == 4
-    assert re.search(r"^drop_rate=0.2 +2 +\d", done.stdout, re.MULTILINE)
+    assert len(re.findall(r"✓ \d/8  drop 0.\d · learning_rate=\S+ · seed 1", done.stdout)) == 4
+    assert len(re.findall(r"✓ \d/8  drop 0.\d · seed [23]", done.stdout)) == 4
+    assert re.search(r"^drop 0.2 +2 +\d", done.stdout, re.MULTILINE)
     assert "report:     reports/tiny/report.html" in done.stdout
     assert re.search(r"MLflow UI:  .*mlflow ui .*--backend-store-uri sqlite:///mlruns/mlflow.db", done.stdout)
     assert "Traceback" not in done.stderr
@@ -136,7 +136,7 @@ def test_the_report_agrees_with_the_frames(swept: Swept) -> None:
     assert len(runs) == 8
     assert set(curves["run_id"]) == set(runs["run_id"])
     assert (folder / "report.html").read_text("utf-8").count("Does dropout help a tiny GPT?") >= 1
-    assert "drop_rate=0.2" in (folder / "report.md").read_text("utf-8").replace("\\", "")
+    assert "drop 0.2" in (folder / "report.md").read_text("utf-8").replace("\\", "")
     assert list((folder / "figures").glob("*.svg"))
 
 

@@ -160,7 +160,7 @@ def test_the_saved_views_draw_the_arms_and_the_tuned_values(pages: Pages) -> Non
     pages.until(lambda: links.update(pages.links()) or "All runs" in links)
     pages.driver.get("about:blank")
     pages.driver.get(links["Verdict: confirm runs by arm"])
-    pages.shows("Verdict: confirm runs by arm", "4 matching runs", "drop_rate=0.2 (val/loss)")
+    pages.shows("Verdict: confirm runs by arm", "4 matching runs", "A2 · drop 0.2 (val/loss)")
     sections = [line for line in pages.text.splitlines() if line.split(" (")[0] in ("val", "train", "optim")]
     assert [line.split(" (")[0] for line in sections][:2] == ["val", "train"]  # losses first
     pages.until(lambda: pages.all(".js-plotly-plot .scatterlayer .trace"))
@@ -171,7 +171,7 @@ def test_the_saved_views_draw_the_arms_and_the_tuned_values(pages: Pages) -> Non
     pages.until(lambda: "learning_rate" in pages.text or pages.all(".parcoords text, svg text"))
     pages.driver.get("about:blank")
     pages.driver.get(links["All runs"])
-    pages.shows("8 matching runs", "harness.arm", "val/loss")
+    pages.shows("8 matching runs", "harness.label", "val/loss")
 
 
 def test_the_models_page_lists_the_checkpoints_with_their_data(pages: Pages) -> None:

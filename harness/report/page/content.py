@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from harness.analysis.evidence import Evidence
+from harness.config.labels import ArmLabels
 from harness.report.figures.drawing import Drawing
 from harness.report.sections.samples import Moment
 from harness.report.sections.section import Section
 from harness.report.sections.token_losses import Passage
-from harness.report.tables.comparison import answer_table, evidence_table, metrics_table
+from harness.report.tables.comparison import answer_table, evidence_table, key_table, metrics_table
 from harness.report.tables.differences import arm_differences
 from harness.report.tables.runs import trials_table
 from harness.report.tables.table import Table
@@ -44,6 +45,7 @@ class Content:
         passage: a validation text coloured by loss; None if no run has one.
         mlflow_pages: how to open a run in MLflow.
         patch: uncommitted changes as a patch; empty if there were none.
+        labels: of the arms, if `evidence` has labels for their names.
     """
 
     evidence: Evidence
@@ -57,6 +59,7 @@ class Content:
     passage: Passage | None
     mlflow_pages: MlflowPages
     patch: str = ""
+    labels: ArmLabels | None = None
 
     @property
     def record(self) -> SweepRecord:
@@ -86,6 +89,11 @@ class Content:
         return answer_table(self.comparison)
 
     @cached_property
+    def key(self) -> Table | None:
+        """All settings of each arm, where its label does not give them."""
+        return key_table(self.labels.key) if self.labels and self.labels.key else None
+
+    @cached_property
     def metrics_table(self) -> Table | None:
         """One row per arm: means of further metrics."""
         return metrics_table(self.evidence)
@@ -104,6 +112,8 @@ class Content:
     def tables(self) -> dict[str, Table]:
         """All tables by file name, without the wide ones of runs and curves."""
         found = {"answer": self.answer_table}
+        if self.key is not None:
+            found["arms"] = self.key
         if self.metrics_table is not None:
             found["metrics"] = self.metrics_table
         if self.evidence_table is not None:

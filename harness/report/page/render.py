@@ -141,6 +141,7 @@ def _parts(content: Content) -> dict[str, Any]:
         "answer": content.answer,
         "answer_table": content.answer_table if has_result else None,
         "answer_note": _note(content),
+        "key": content.key,
         "metrics_table": content.metrics_table,
         "answer_figures": content.answer_figures,
         "loss_curves": content.loss_curves,
@@ -190,6 +191,8 @@ def _note(content: Content) -> str:
     """The note below the answer table."""
     comparison = content.comparison
     words = ["Each row is an arm: one combination of the compared settings."] if len(comparison) > 1 else []
+    if content.labels is not None and len(comparison) > 1:
+        words += [content.labels.explained] if content.labels.explained else []
     if content.record.tune:
         words.append(
             "Explore trials search each arm's hyperparameters; confirm runs train its best configuration again on new "

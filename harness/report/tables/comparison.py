@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from harness.analysis.comparison import intervals, value_name
@@ -11,6 +13,7 @@ from harness.report.tables.table import (
     ARM,
     Cell,
     Column,
+    Row,
     Table,
     formatted,
     seeds_text,
@@ -85,6 +88,12 @@ def evidence_table(comparison: pd.DataFrame) -> Table | None:
         (Column(f"Seeds for {delta}"), formatted(compared["seeds_needed"], seeds_text)),
     ]
     return table_with_runs(compared["run_ids"], columns)
+
+
+def key_table(key: Sequence[tuple[str, str]]) -> Table:
+    """Label and settings of each arm."""
+    rows = tuple(Row((Cell(label), Cell(name))) for label, name in key)
+    return Table((Column(ARM, numeric=False), Column("Settings", numeric=False, long=True)), rows)
 
 
 def metrics_table(evidence: Evidence) -> Table | None:

@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Collection, Mapping
 from typing import Final
 
+from harness.config.labels import arm_labels
 from harness.core import metrics
 from harness.core.outcomes import Outcome, Phase
 from harness.tracking.records import SweepInfo, TrialInfo
@@ -67,7 +68,12 @@ def sweep_description(info: SweepInfo, experiment: str, parent: str, answer: str
         answer: the verdict in words; empty before there is one.
         report: the report's folder on the machine that wrote it; empty before there is one.
     """
-    arms = [f"- {arm.name}" + (" (baseline)" if arm.name == info.baseline else "") for arm in info.arms[:_MAX_ARMS]]
+    labels = arm_labels({arm.name: arm.values for arm in info.arms}).numbered
+    arms = [
+        f"- {labels[arm.name]}{' (baseline)' if arm.name == info.baseline else ''}"
+        + (f": {arm.name}" if labels[arm.name] != arm.name else "")
+        for arm in info.arms[:_MAX_ARMS]
+    ]
     if len(info.arms) > _MAX_ARMS:
         arms.append(f"- and {len(info.arms) - _MAX_ARMS} more")
     compared, tuned = (", ".join(paths) or "nothing" for paths in (info.compare, info.tune))

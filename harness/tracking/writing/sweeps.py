@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from harness.config.fingerprint import SET_ASIDE
+from harness.config.labels import ArmLabels, arm_labels
 from harness.core import metrics
 from harness.core.database_servers import one_at_a_time
 from harness.core.outcomes import Outcome
@@ -51,6 +52,7 @@ class SweepWriter:
     def __init__(self, experiment: Experiment, runs: RunWriter) -> None:
         self._experiment, self._runs = experiment, runs
         self._infos: dict[str, SweepInfo] = {}  # by parent run
+        self._labels: dict[str, ArmLabels] = {}  # by parent run
         self._starts: dict[str, int] = {}  # by parent run, in milliseconds since 1970
         self._opened: dict[str, str] = {}  # parent run id → the value of the tag `OPENED` that this process set
         self.earlier_sweep = ""
@@ -59,6 +61,10 @@ class SweepWriter:
     def info(self, parent: str) -> SweepInfo:
         """A sweep that was opened here."""
         return self._infos[parent]
+
+    def label(self, parent: str, arm: str) -> str:
+        """The tag `LABEL` of the runs of an arm."""
+        return self._labels[parent].numbered.get(arm, arm)
 
     @wrap_errors()
     def begin(self, info: SweepInfo, shared_tags: Mapping[str, str]) -> str:
@@ -87,7 +93,7 @@ class SweepWriter:
             earlier = sweeps_of(client, experiment.id)
             self.earlier_sweep = earlier[-1].info.run_id if earlier else ""
             refuse_unreadable(client, experiment.id, info.identity)
-            run = self._create(info, with_checksums(tags))
+            run = self._create(info, with_checksums({**tags, schema.LABELS: "true"}))
             parent = str(run.info.run_id)
         else:
             parent = str(run.info.run_id)
@@ -96,6 +102,7 @@ class SweepWriter:
                 client.delete_tag(parent, name)
             experiment.log(parent, tags)
         self._infos[parent], self._starts[parent] = info, run.info.start_time
+        self._labels[parent] = arm_labels({arm.name: arm.values for arm in info.arms})
         self._opened[parent] = now
         return parent
 
@@ -165,7 +172,8 @@ class SweepWriter:
         experiment.log(parent, description_tags(text, tags))
         stored = experiment.client.get_experiment(experiment.id).tags
         text = experiment_description(info, experiment.id, parent, answer)
-        new = description_tags(text, stored) | views.view_tags(info, parent, stored, milliseconds())
+        by = schema.LABEL if schema.LABELS in tags else schema.ARM
+        new = description_tags(text, stored) | views.view_tags(info, parent, stored, milliseconds(), by)
         for name, value in new.items():
             if stored.get(name) != value:
                 experiment.client.set_experiment_tag(experiment.id, name, value)

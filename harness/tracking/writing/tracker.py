@@ -155,6 +155,7 @@ class Tracker:
         """
         data = info.data or self.sweeps.info(parent).data
         tags = {**self._shared_tags, **schema.data_tags(data), **schema.trial_tags(parent, info)}
+        tags[schema.LABEL] = self.sweeps.label(parent, info.arm)
         if key:
             tags[schema.KEY] = key
         return self.runs.start(info, tags, data, key, reopen, at)

@@ -15,7 +15,7 @@ from harness.core import metrics
 from harness.core.bounded_json import read_json
 from harness.core.outcomes import Phase
 from harness.tracking.records import SweepInfo
-from harness.tracking.schema import ARM, OUTCOME, PARENT_RUN, PHASE, SEED
+from harness.tracking.schema import LABEL, OUTCOME, PARENT_RUN, PHASE, SEED
 
 PREFIX: Final = "mlflow.sharedViewState."
 _SECTIONS: Final = ("val", "train", "test", "optim", "perf", "Model metrics", "System metrics")
@@ -26,7 +26,7 @@ _RUNS: Final = "harness-runs"
 _NAMES: Final = {_VERDICT: "Verdict: confirm runs by arm", _SEARCH: "Search: tuned values", _RUNS: "All runs"}
 
 
-def view_tags(info: SweepInfo, parent: str, stored: Mapping[str, str], now: int) -> dict[str, str]:
+def view_tags(info: SweepInfo, parent: str, stored: Mapping[str, str], now: int, by: str = LABEL) -> dict[str, str]:
     """The experiment's tags for the views of a sweep that differ from the stored ones.
 
     Args:
@@ -34,9 +34,10 @@ def view_tags(info: SweepInfo, parent: str, stored: Mapping[str, str], now: int)
         parent: its run; the views show its children.
         stored: the experiment's current tags.
         now: milliseconds since 1970.
+        by: the tag that names the arm of each run.
     """
     tags = {}
-    for place, (key, state) in enumerate(reversed(list(_states(info, parent)))):  # the UI lists the newest first
+    for place, (key, state) in enumerate(reversed(list(_states(info, parent, by)))):  # the UI lists the newest first
         text = json.dumps(state)
         envelope = {"name": _NAMES[key], "createdAt": now + place, "updatedAt": now + place, "state": text}
         if _state(stored.get(PREFIX + key, "")) != text:
@@ -50,11 +51,11 @@ def links(info: SweepInfo, experiment: str) -> list[tuple[str, str]]:
     modes = {_RUNS: "TABLE"}
     return [
         (_NAMES[key], f"{page}&compareRunsMode={modes.get(key, 'CHART')}&viewStateShareKey={key}")
-        for key, _ in _states(info, "")
+        for key, _ in _states(info, "", LABEL)
     ]
 
 
-def _states(info: SweepInfo, parent: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _states(info: SweepInfo, parent: str, by: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Key and state of each view; a sweep without a search has no view of one."""
     of_sweep = f"tags.`{PARENT_RUN}` = '{parent}'"
     finals = [f"metrics.`{name}`" for name in (metrics.VAL_LOSS, metrics.TEST_LOSS, metrics.VAL_BITS_PER_BYTE)]
@@ -62,11 +63,11 @@ def _states(info: SweepInfo, parent: str) -> Iterator[tuple[str, dict[str, Any]]
     objective = search_objective((arm.values for arm in info.arms), tune).metric
     compared, tuned = ([f"params.`{path}`" for path in paths] for paths in (info.compare, info.tune))
     confirm = f"{of_sweep} and tags.`{PHASE}` = '{Phase.CONFIRM}'"
-    grouped = {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": ARM}]}
+    grouped = {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": by}]}
     yield (
         _VERDICT,
         {
-            **_table(objective, confirm, [f"tags.`{ARM}`", f"tags.`{SEED}`", *finals, *tuned]),
+            **_table(objective, confirm, [f"tags.`{by}`", f"tags.`{SEED}`", *finals, *tuned]),
             **_charts([], over_tokens=False),  # in a group, MLflow averages tokens and losses over different points
             "groupBy": grouped,
             "runsHiddenMode": "SHOW_ALL",
@@ -74,9 +75,9 @@ def _states(info: SweepInfo, parent: str) -> Iterator[tuple[str, dict[str, Any]]
     )
     if info.tune:
         explore = f"{of_sweep} and tags.`{PHASE}` = '{Phase.EXPLORE}'"
-        columns = [*tuned, f"metrics.`{objective}`", f"tags.`{ARM}`", f"tags.`{OUTCOME}`"]
+        columns = [*tuned, f"metrics.`{objective}`", f"tags.`{by}`", f"tags.`{OUTCOME}`"]
         yield _SEARCH, {**_table(objective, explore, columns), **_charts([*info.compare, *info.tune], objective)}
-    outcome = [f"tags.`{name}`" for name in (ARM, PHASE, SEED, OUTCOME)]
+    outcome = [f"tags.`{name}`" for name in (by, PHASE, SEED, OUTCOME)]
     yield _RUNS, {**_table(objective, of_sweep, [*outcome, *finals, *compared, *tuned]), **_charts([])}
 
 

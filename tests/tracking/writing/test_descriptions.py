@@ -26,7 +26,7 @@ def test_a_sweeps_description_has_the_question_the_answer_and_the_commands() -> 
     assert "[Report](#/experiments/3/runs/abc/artifactPath/report/report.html), written to `reports/dropout`." in after
     assert "viewStateShareKey=harness-verdict" in after
     assert "Compared: model.drop_rate; tuned in each arm: train.learning_rate." in after
-    assert "- drop_rate=0.0\n- drop_rate=0.1 (baseline)" in after
+    assert "- A1 · drop 0.0: drop_rate=0.0\n- A2 · drop 0.1 (baseline): drop_rate=0.1" in after
     assert f"```sh\n{info.command}\npython -m harness.report dropout\n```" in after
 
 
@@ -40,7 +40,7 @@ def test_a_sweep_without_a_question_shows_its_name_and_at_most_50_arms() -> None
     arms = tuple(ArmInfo(f"arm{number}", {}) for number in range(60))
     text = sweep_description(replace(sweep_info("many"), question="", arms=arms, compare=(), tune={}), "1", "r")
     assert text.startswith("**many**")
-    assert "- arm49\n- and 10 more" in text
+    assert "- A50 · all (50): arm49\n- and 10 more" in text
     assert "Compared: nothing; tuned in each arm: nothing." in text
 
 

@@ -31,7 +31,10 @@ def test_the_same_identity_resumes_the_same_parent_run(store: Store) -> None:
     assert run.info.status == "RUNNING"
     assert not {"harness.outcome", "harness.reason"} & set(run.data.tags)
     assert "And now?" in run.data.tags["mlflow.note.content"]
-    assert "- drop_rate=0.1 (baseline)\n- drop_rate=0.2" in run.data.tags["mlflow.note.content"]
+    assert (
+        "- A2 · drop 0.1 (baseline): drop_rate=0.1\n- A3 · drop 0.2: drop_rate=0.2"
+        in run.data.tags["mlflow.note.content"]
+    )
     latest = load_sweep("again", store.uri)  # resumed last, although the other was created later
     assert (latest.run_id, len(latest.arms), latest.outcome) == (parent, 3, None)
 

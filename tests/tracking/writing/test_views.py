@@ -21,7 +21,7 @@ def test_views_show_the_sweeps_runs_sorted_by_validation_loss() -> None:
         assert str(state["searchFilter"]).startswith("tags.`mlflow.parentRunId` = 'abc'")
         assert (state["orderByKey"], state["orderByAsc"]) == ("metrics.`val/loss`", True)
     assert "`harness.phase` = 'confirm'" in str(found["harness-verdict"]["searchFilter"])
-    grouped = {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": "harness.arm"}]}
+    grouped = {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": "harness.label"}]}
     assert found["harness-verdict"]["groupBy"] == grouped
 
 
@@ -56,3 +56,10 @@ def test_views_are_written_once_and_the_verdict_is_listed_first() -> None:
     newest = max(tags, key=lambda name: json.loads(tags[name])["createdAt"])
     assert newest == PREFIX + "harness-verdict"
     assert all(len(text) < 20_000 for text in tags.values())  # what MLflow stores in a tag of an experiment
+
+
+def test_runs_of_an_older_store_are_grouped_by_the_tag_that_they_have() -> None:
+    tags = view_tags(sweep_info("x"), "abc", {}, 1000, "harness.arm")
+    state = json.loads(json.loads(tags[PREFIX + "harness-verdict"])["state"])
+    assert state["groupBy"]["groupByKeys"] == [{"mode": "tag", "groupByData": "harness.arm"}]
+    assert state["selectedColumns"][0] == "tags.`harness.arm`"
