@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,30 +11,40 @@ import pytest
 import storm
 from in_process import call
 from postgres import postgres
-from ray_nodes import Nodes
 from sandbox import Sandbox
 
 __all__ = ["postgres"]
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+    """Returns the folder of the undisturbed sweep of a number of seeds, which is run once."""
+
+    @functools.cache
+    def run(seeds: int) -> Path:
+        folder = tmp_path_factory.mktemp(f"seeds{seeds}")
+        (folder / "storm.yaml").write_text(storm.SPEC, "utf-8")
+        done = call(Sandbox(folder), "storm.yaml", "--workers", "2", "--set", f"study.seeds={seeds}")
+        assert done.returncode == 0, done.stdout + done.stderr
+        return folder
+
+    return run
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("store", ["sqlite", "postgresql"])
-def test_nothing_is_lost_in_a_storm_of_four_kills(store: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    server = request.getfixturevalue("postgres") if store == "postgresql" else None
-    found = storm.storm(tmp_path, kills=4, seed=1, longest=6.0, server=server)
+@pytest.mark.parametrize("place", ["local processes and SQLite", "Ray and PostgreSQL"])
+def test_nothing_is_lost_in_a_storm_of_three_kills(
+    place: str, undisturbed: Callable[[int], Path], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """The undisturbed sweep trains on local workers, so the losses on Ray are those of one machine too."""
+    far = "Ray" in place
+    nodes = request.getfixturevalue("ray_nodes") if far else None
+    server = request.getfixturevalue("postgres") if far else None
+    found = storm.storm(tmp_path, kills=3, seed=1, longest=4.0, nodes=nodes, server=server, undisturbed=undisturbed)
     assert found.errors == []
-    assert sum(found.kills.values()) == 4
+    assert sum(found.kills.values()) == 3
     assert found.runs == 2 * (storm.TRIALS + found.seeds)
     assert found.points > 20 * found.runs
-
-
-@pytest.mark.slow
-def test_nothing_is_lost_in_a_storm_of_two_kills_on_ray(tmp_path: Path, ray_nodes: Nodes) -> None:
-    """The undisturbed sweep trains on local workers, so the losses are those of one machine too."""
-    found = storm.storm(tmp_path, kills=2, seed=3, longest=5.0, nodes=ray_nodes)
-    assert found.errors == []
-    assert sum(found.kills.values()) == 2
-    assert found.runs == 2 * (storm.TRIALS + found.seeds)
 
 
 @pytest.mark.slow

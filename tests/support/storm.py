@@ -29,6 +29,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import optuna
@@ -112,6 +113,8 @@ def storm(
     longest: float = 12.0,
     nodes: Nodes | None = None,
     server: Server | None = None,
+    undisturbed: Callable[[int], Path] | None = None,
+    told: Callable[[Storm], object] = lambda _: None,
 ) -> Storm:
     """Run the storm in `folder`.
 
@@ -122,12 +125,11 @@ def storm(
         longest: greatest number of seconds between two kills.
         nodes: the Ray cluster that trains; None: local workers.
         server: a PostgreSQL server for the stores of the stormy sweep; None: SQLite files.
+        undisturbed: returns the folder with the undisturbed sweep of this many seeds; None: one is run at the end.
+        told: called after each kill or lock.
     """
     chance, found = random.Random(seed), Storm()
-    stormy, calm = folder / "stormy", folder / "calm"
-    for place in (stormy, calm):
-        place.mkdir()
-        (place / "storm.yaml").write_text(SPEC, "utf-8")
+    stormy = _folder(folder / "stormy")
     stores = server.stores() if server else files_of(stormy)
     environment = {**os.environ, **(stores.environment if server else {})}
     began = time.monotonic()
@@ -136,6 +138,7 @@ def storm(
         while process.poll() is None and sum(found.kills.values()) < kills:
             if not _wait(process, chance.uniform(0.2, longest)):
                 found.kills[_hit(process, found, stores, chance, nodes, server)] += 1
+                told(found)
         code = process.wait(GIVE_UP)
         output = (stormy / "output.txt").read_text("utf-8")
         if code == -signal.SIGINT:  # with a traceback of Python's own
@@ -150,11 +153,25 @@ def storm(
     found.seconds = time.monotonic() - began
     for holder in found.locks:
         holder.communicate()
-    done = subprocess.run(command(found.seeds), cwd=calm, capture_output=True, text=True, timeout=3600)
-    if done.returncode:
-        found.errors.append(f"the undisturbed sweep failed: {done.stderr}")
-    _compare(stormy, calm, found, stores)
+    try:
+        calm = undisturbed(found.seeds) if undisturbed else _undisturbed(folder, found.seeds)
+    except subprocess.CalledProcessError as error:
+        found.errors.append(f"the undisturbed sweep failed: {error.stderr}")
+    else:
+        _compare(stormy, calm, found, stores)
     return found
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir()
+    (path / "storm.yaml").write_text(SPEC, "utf-8")
+    return path
+
+
+def _undisturbed(folder: Path, seeds: int) -> Path:
+    calm = _folder(folder / "calm")
+    subprocess.run(command(seeds), cwd=calm, capture_output=True, text=True, timeout=3600, check=True)
+    return calm
 
 
 def files_of(folder: Path) -> Stores:
@@ -282,6 +299,11 @@ def _compare(stormy: Path, calm: Path, found: Storm, stores: Stores) -> None:
         errors.append(f"left on disk: {left}")
 
 
+def _tell(found: Storm) -> None:
+    if (count := sum(found.kills.values())) % 10 == 0:
+        print(f"{count} kills in {found.commands} commands", file=sys.stderr, flush=True)
+
+
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -294,7 +316,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         nodes = stack.enter_context(contextlib.closing(Nodes())) if options.ray else None
         server = stack.enter_context(running()) if options.postgres else None
-        found = storm(Path(folder), options.kills, options.seed, options.longest, nodes, server)
+        found = storm(Path(folder), options.kills, options.seed, options.longest, nodes, server, told=_tell)
     print(found)
     sys.exit(bool(found.errors))
 
