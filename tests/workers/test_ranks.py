@@ -1,4 +1,4 @@
-"""Workers of two ranks: whatever happens to one of them, the run is resumed and no process is left."""
+"""Workers of two and of three ranks: whatever happens to one of them, the run is resumed and no process is left."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ from pathlib import Path
 import psutil
 import pytest
 
+from harness.core.metrics import VAL_LOSS
 from harness.core.outcomes import Outcome
 from harness.workers.local_pool import LocalPool
 from harness.workers.messages import Finished, Job
+from helpers import run
 from jobs import LONG, config, finished, first_point, numbers, resumable, started, steps, until_finished, until_step
 from paths import ROOT
 
 pytestmark = pytest.mark.slow
 
 
-def processes(pool: LocalPool) -> tuple[psutil.Process, psutil.Process]:
-    """Rank 0, which is the worker, and rank 1 of the only running job."""
+def processes(pool: LocalPool) -> list[psutil.Process]:
+    """Rank 0, which is the worker, and the other ranks of the only running job."""
     (pid,) = pool.pids().values()
     worker = psutil.Process(pid)
-    (rank,) = worker.children()
-    return worker, rank
+    return [worker, *sorted(worker.children(), key=lambda rank: rank.pid)]
 
 
 def assert_ended(*ranks: psutil.Process) -> None:
@@ -40,9 +41,12 @@ def assert_ended(*ranks: psutil.Process) -> None:
 def test_a_run_whose_rank_is_killed_resumes_bit_equal_and_no_process_is_left(tmp_path: Path) -> None:
     whole = Job(0, resumable(batch_size=3, budget={"steps": 300}), checkpoint=tmp_path / "whole")
     job = replace(whole, id=1, checkpoint=tmp_path / "parts", state=tmp_path / "state")
-    with LocalPool(1, ranks=2) as pool:
+    with LocalPool(1, ranks=3) as pool:
         pool.submit(whole)
         undisturbed = until_finished(pool, 1)[0]
+        losses = [one[VAL_LOSS] for one in numbers(undisturbed) if VAL_LOSS in one]
+        alone = [point.metrics[VAL_LOSS] for point in run(whole.config) if VAL_LOSS in point.metrics]
+        assert losses == pytest.approx(alone, abs=1e-5)
 
         pool.submit(job)
         first = until_step(pool, 30)
@@ -52,16 +56,16 @@ def test_a_run_whose_rank_is_killed_resumes_bit_equal_and_no_process_is_left(tmp
 
         pool.submit(replace(job, after=steps(first)[-1]))
         second = until_step(pool, steps(first)[-1] + 1)
-        worker, rank = processes(pool)
+        worker, rank, last = processes(pool)
         listening = [
-            one.laddr.ip for ranks in (worker, rank) for one in ranks.net_connections() if one.status == "LISTEN"
+            one.laddr.ip for ranks in (worker, rank, last) for one in ranks.net_connections() if one.status == "LISTEN"
         ]
         assert set(listening) == {"127.0.0.1"}
         rank.kill()
         second += until_finished(pool, 1)[1]
         reason = f"rank 1, process {rank.pid}, ended by signal SIGKILL"
         assert second[-1] == Finished(1, Outcome.FAILED, reason, lost=True)
-        assert_ended(worker, rank)
+        assert_ended(worker, rank, last)
 
         pool.submit(replace(job, after=steps(second)[-1]))
         third = until_finished(pool, 1)[1]
