@@ -146,8 +146,7 @@ def _run(
     """The steps of a sweep in their order."""
     started = time.monotonic()
     screen.message(spec.title, "bold")
-    ranks = f" of {options.ranks} ranks" if options.ranks > 1 else ""
-    screen.message(f"{runs_planned(spec)}, {plural(pool.size, 'worker')}{ranks}")
+    screen.message(f"{runs_planned(spec)}, {workers_now(pool.size, options.ranks)}")
     share = expected_evaluation_share(spec, datasets.splits(spec), max(1, pool.size), options.threads)
     screen.message(f"evaluation: {share.words}")
     for sentence in datasets.messages:
@@ -203,6 +202,13 @@ def _run(
             starting = (controller.training_since or started) - started
             store_overheads(spec, outbox.sending, screen.state.turnarounds, starting, reported - trained)
         return replace(result, failed=[*result.failed, *failed])
+
+
+def workers_now(size: int, ranks: int) -> str:
+    """How many workers there are; a cluster may have none yet."""
+    if not size:
+        return "no worker yet: waiting for a node"
+    return plural(size, "worker") + (f" of {ranks} ranks" if ranks > 1 else "")
 
 
 def _announce(text: str, screen: Screen, options: Options) -> None:

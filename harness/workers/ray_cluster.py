@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import importlib.util
 import logging
+import math
 import queue
 import signal
 import socket
@@ -24,6 +25,10 @@ AUTO: Final = "auto"  # the cluster that this machine belongs to
 # Ray takes the loopback as this machine's address with it, so that none of its ports can be reached from outside.
 _LOOPBACK: Final = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 _NO_SURPRISE: Final = {"RAY_ENABLE_AUTO_CONNECT": "0"}  # else a call after the end would start a cluster
+# Ray would end a process that has lost the head for 60 s; it ends by itself, with a sentence, after `HEAD_SECONDS`.
+_STAY: Final = {"RAY_gcs_rpc_server_reconnect_timeout_s": "600"}
+HEAD_SECONDS: Final = 40.0  # without an answer from the cluster's head
+_SHUTDOWN_SECONDS: Final = 20.0  # how long to wait for Ray at the end
 _NODES_SECONDS: Final = 1.0  # between two questions about the nodes
 _CLOSE_SECONDS: Final = 5.0
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -52,25 +57,31 @@ def connected(address: str) -> Iterator[None]:
             stack.enter_context(environment_defaults(_LOOPBACK))
             stack.enter_context(terminal_signals_blocked())
             options["include_dashboard"] = False
+        else:
+            stack.enter_context(environment_defaults(_STAY))
         try:
             import ray
-            from ray._private import services, worker
 
-            worker.print_to_stdstream = _print_nothing  # no option silences what Ray says about its nodes
-            if address != LOCAL:
-                _check_reachable(services.canonicalize_bootstrap_address(address))
+            with contextlib.suppress(ImportError, AttributeError):  # private names: a later Ray may not have them
+                _prepare(address)
             ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, **options)
         except Exception as error:
             raise NoWorkers(_why_not(address, error)) from error
     try:
         yield
-    except HeadLost:
-        atexit.unregister(ray.shutdown)  # it would wait for the head until Ray ends the process
-        raise
-    except BaseException:
-        ray.shutdown()
-        raise
-    ray.shutdown()
+    finally:
+        _shut_down()
+
+
+def _shut_down() -> None:
+    """End the connection; without its head, Ray would wait for it."""
+    import ray
+
+    thread = threading.Thread(target=ray.shutdown, daemon=True)
+    thread.start()
+    thread.join(_SHUTDOWN_SECONDS)
+    if thread.is_alive():
+        atexit.unregister(ray.shutdown)
 
 
 @contextlib.contextmanager
@@ -87,6 +98,19 @@ def _own_signal_handlers() -> Iterator[None]:
             signal.signal(number, handler)
     if terminated:
         signal.raise_signal(signal.SIGTERM)
+
+
+def _prepare(address: str) -> None:
+    """What no public name of Ray's does: silence it, and find out which cluster `AUTO` and `localhost` mean.
+
+    Raises:
+        ConnectionError: nothing listens there.
+    """
+    from ray._private import services, worker
+
+    worker.print_to_stdstream = _print_nothing  # what Ray says about its nodes, also with `log_to_driver=False`
+    if address != LOCAL:
+        _check_reachable(services.canonicalize_bootstrap_address(address))
 
 
 def _check_reachable(address: str | None) -> None:
@@ -114,7 +138,7 @@ def _why_not(address: str, error: Exception) -> str:
 class Head:
     """What this process asks the head of the cluster: which nodes live, to start a worker, to kill one.
 
-    A thread asks, in order. Each question waits a minute for a head that has gone, and then Ray ends the process.
+    A thread asks, in order. A question waits for a head that has gone, for longer than anybody should.
 
     Attributes:
         nodes: the living nodes, see `ray.nodes`.
@@ -122,11 +146,13 @@ class Head:
     """
 
     def __init__(self) -> None:
-        self.nodes = _living_nodes()
+        self.nodes: Sequence[Mapping[str, Any]] = []
         self.answered = time.monotonic()
         self._questions: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
+        self._looked = threading.Event()
         self._thread = threading.Thread(target=self._ask, daemon=True)
         self._thread.start()
+        self._looked.wait(HEAD_SECONDS)
 
     @property
     def silence(self) -> float:
@@ -143,7 +169,7 @@ class Head:
         self._thread.join(_CLOSE_SECONDS)
 
     def _ask(self) -> None:
-        looked = time.monotonic()
+        looked = -math.inf
         while True:
             with contextlib.suppress(queue.Empty):
                 question = self._questions.get(timeout=max(0.0, looked + _NODES_SECONDS - time.monotonic()))
@@ -155,6 +181,7 @@ class Head:
                 with contextlib.suppress(Exception):  # whatever it is: `answered` shows how long it lasts
                     self.nodes = _living_nodes()
                     self.answered = time.monotonic()
+                    self._looked.set()
 
 
 def _living_nodes() -> Sequence[Mapping[str, Any]]:

@@ -13,10 +13,9 @@ from typing import Final
 
 from harness.core.text import SAME_COMMAND
 from harness.workers.protocol import NoWorkers
-from harness.workers.ray_cluster import Head, HeadLost
+from harness.workers.ray_cluster import HEAD_SECONDS, Head, HeadLost
 from harness.workers.software import differences
 
-_HEAD_SECONDS: Final = 40.0  # without an answer from the cluster's head; after 60 Ray ends the process
 _STARTS_THAT_FAIL: Final = 3  # in a row, after which the sweep stops
 
 
@@ -69,9 +68,9 @@ class ClusterNodes:
         Raises:
             NoWorkers: the head does not answer, or no node is left that can train.
         """
-        if self._head.silence > _HEAD_SECONDS:
+        if self._head.silence >= HEAD_SECONDS:
             resume = f"{SAME_COMMAND} when it runs again"
-            raise HeadLost(f"the head of the Ray cluster has not answered for {_HEAD_SECONDS:.0f} s; {resume}")
+            raise HeadLost(f"the head of the Ray cluster has not answered for {HEAD_SECONDS:.0f} s; {resume}")
         nodes = self._head.nodes
         fitting = {node["NodeID"]: fits for node in nodes if (fits := self.room.on(node["Resources"]))}
         self.fit = sum(fits for node_id, fits in fitting.items() if node_id not in self._refused)

@@ -1,4 +1,4 @@
-"""The sweep's own MLflow run is closed, whatever fails after it was created."""
+"""The sweep's own MLflow run is closed, whatever fails after it was created; what its first line says."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from harness.runner.parent_run import parent_run
+from harness.runner.session import workers_now
 from harness.tracking import Tracker
 from stored_runs import Store, experiment_of, store, sweep_info
 
@@ -73,3 +74,8 @@ def test_no_sweep_stays_running_when_opening_it_fails(
             assert (run.info.status, tags["harness.outcome"], tags.get("harness.reason")) == (status, outcome, reason)
             closed += 1
     assert closed >= 5
+
+
+def test_the_first_line_says_how_many_workers_there_are() -> None:
+    assert [workers_now(1, 1), workers_now(4, 2)] == ["1 worker", "4 workers of 2 ranks"]
+    assert workers_now(0, 2) == "no worker yet: waiting for a node"
