@@ -36,6 +36,7 @@ MAX_LOST_WORKERS: Final = 3  # in a row, without a point in between; after the n
 EVENT_SECONDS: Final = 0.5  # how long to wait for an event
 RUN_ID_SECONDS = 10.0  # how long the end of a trial waits until MLflow has created its run
 EVENT_SECONDS_DELAYED: Final = 0.05  # how long to wait for an event meanwhile
+BUSY_SECONDS = 1.0  # how long to ask for trials, or to record ends, before events are handled again
 GRACE_SECONDS: Final = 10.0  # how long runs may take to stop after a signal
 
 
@@ -90,8 +91,10 @@ class SweepController:
         method = tracker.planned_method(outbox.parent)
         self.scheduler = Scheduler(spec, studies, confirmed, self._mark_superseded, screen, run_costs, method)
         self.running: dict[int, Running] = {}  # by job
-        self._delayed: dict[int, tuple[Finished, float]] = {}  # job → its end, and when it stops waiting for a run id
+        self._by_key: dict[str, Running] = {}  # the same by the key of the run
+        self._ends: dict[int, tuple[Finished, float]] = {}  # job → its end, and when it stops waiting for a run id
         self._held_back = self._shown_behind = False  # whether tasks wait for MLflow, and the screen has said so
+        self._busy = False  # whether tasks or ends are left only since events were due
         self.training_since: float | None = None  # when the first run started, on `time.monotonic`
         self._stop = StopRequest()
         self._jobs = 0
@@ -126,9 +129,13 @@ class SweepController:
     # submitting ----------------------------------------------------------------------------------------------
 
     def _submit_tasks(self) -> bool:
-        """Give tasks to free workers; returns whether tasks wait until MLflow has stored more of the ended runs."""
+        """Give tasks to free workers; returns whether tasks wait until MLflow has stored more of the ended runs.
+
+        A thousand free workers take a while: points must not wait for all of them.
+        """
+        until = time.monotonic() + BUSY_SECONDS
         # A sampler must know every trial that has ended. Without a worker, the next task waits in the pool for one.
-        while (self.pool.free or not self.running) and not self._delayed:
+        while (self.pool.free or not self.running) and not self._ends:
             if self.outbox.is_behind:
                 if not self._shown_behind:
                     self.screen.message("runs end faster than MLflow stores them, so new runs wait for it")
@@ -143,6 +150,9 @@ class SweepController:
                 for point in running.evaluated[1:]:  # an earlier process may not have reported all of them
                     self._report_to_study(running, point)
             self._submit(running)
+            if time.monotonic() >= until:
+                self._busy = True
+                break
         return False
 
     def _open_record(self, task: Task) -> Running:
@@ -182,7 +192,7 @@ class SweepController:
         task, confirm = running.task, running.task.phase is Phase.CONFIRM
         running.ended = None
         self._jobs += 1
-        self.running[self._jobs] = running
+        self.running[self._jobs] = self._by_key[running.key] = running
         self.screen.run_started(self._jobs, running.name, self.run_costs[task.arm.name], task.arm.name, task.phase)
         job = Job(
             id=self._jobs,
@@ -199,15 +209,24 @@ class SweepController:
     # events --------------------------------------------------------------------------------------------------
 
     def _handle_events(self) -> None:
-        waits_for_store = self._delayed or self._held_back
-        for event in self.pool.events(EVENT_SECONDS_DELAYED if waits_for_store else EVENT_SECONDS):
-            self._handle(event)
+        waits_for_store = self._ends or self._held_back
+        patience = 0.0 if self._busy else EVENT_SECONDS_DELAYED if waits_for_store else EVENT_SECONDS
+        self._busy = False
+        by_job: dict[int, list[Event]] = {}
+        for event in self.pool.events(patience):
+            by_job.setdefault(event.job, []).append(event)
+        for job, events in by_job.items():
+            running, points = self.running[job], [event.point for event in events if isinstance(event, Progress)]
+            if points:  # first of all they are on disk
+                self.outbox.log_points(running.key, points)
+            for event in events:
+                self._handle(running, event)
         self._store_run_ids()
+        self._record_ends()
         self._check_outbox()
         self.screen.refresh()
 
-    def _handle(self, event: Event) -> None:
-        running = self.running[event.job]
+    def _handle(self, running: Running, event: Event) -> None:
         if isinstance(event, Started):
             self._on_started(running, event)
         elif isinstance(event, Progress):
@@ -227,9 +246,8 @@ class SweepController:
             self.screen.message(f"{running.name}: {text}")
 
     def _on_point(self, job: int, running: Running, point: Point) -> None:
-        running.points.append(point)
+        running.add(point)
         running.lost_workers = 0
-        self.outbox.log_point(running.key, point)
         self.screen.run_point(job, point)
         if point.step and not running.pruned and self._report_to_study(running, point) and point.progress < 1:
             running.pruned = True
@@ -243,7 +261,7 @@ class SweepController:
         return self.studies[running.task.arm.name].report(trial, point.tokens, value)
 
     def _on_finished(self, running: Running, event: Finished) -> None:
-        """Submit a run again if its worker was lost; record the end of any other."""
+        """Submit a run again if its worker was lost; note the end of any other."""
         running.ended = milliseconds()
         stopped = running.pruned or self._stop.signal
         if event.lost and not stopped and running.lost_workers < MAX_LOST_WORKERS:
@@ -252,30 +270,35 @@ class SweepController:
             self.screen.message(f"{running.name}: {event.reason}; another worker resumes it")
             self.screen.run_lost(event.job)
             self._submit(running)
-        elif self._needs_run_id(running):
-            self._delayed[event.job] = event, time.monotonic() + RUN_ID_SECONDS
         else:
-            self._record_end(running, event)
+            self._ends[event.job] = event, time.monotonic() + RUN_ID_SECONDS
 
     def _needs_run_id(self, running: Running) -> bool:
         """Whether Optuna should get a trial's MLflow run id first: a finished trial takes no attributes."""
         return running.task.trial is not None and running.run_id is None and not self.outbox.error
 
     def _store_run_ids(self) -> None:
-        """Store new MLflow run ids with their trials, and record the ends that waited for them."""
-        by_key = {running.key: running for running in self.running.values()}
+        """Store new MLflow run ids with their trials."""
         for key, run_id in self.outbox.new_run_ids():
-            running = by_key.get(key)
+            running = self._by_key.get(key)
             if running is not None and running.task.trial is not None:
                 running.run_id = run_id
                 running.task.trial.set_user_attr(RUN_ID, run_id)
-        for job, (event, until) in list(self._delayed.items()):
-            if not self._needs_run_id(self.running[job]) or time.monotonic() > until:
-                del self._delayed[job]
-                self._record_end(self.running[job], event)
+
+    def _record_ends(self) -> None:
+        """Record the ends that do not wait for a run id, as long as no event has to wait for that."""
+        busy_until = time.monotonic() + BUSY_SECONDS
+        for job, (event, until) in list(self._ends.items()):
+            if self._needs_run_id(self.running[job]) and time.monotonic() <= until:
+                continue
+            del self._ends[job]
+            self._record_end(self.running[job], event)
+            if time.monotonic() >= busy_until:
+                self._busy = True
+                break
 
     def _record_end(self, running: Running, event: Finished) -> None:
-        del self.running[event.job]
+        del self.running[event.job], self._by_key[running.key]
         outcome, reason = event.outcome, event.reason
         if running.pruned and (outcome is Outcome.INTERRUPTED or event.lost):
             outcome, reason = Outcome.PRUNED, f"stopped by the pruner after {running.points[-1].tokens:,} tokens"
@@ -328,7 +351,7 @@ class SweepController:
         errors = []
         for job, running in list(self.running.items()):
             stopped = Finished(job, Outcome.INTERRUPTED, "the sweep ended while this run was training")
-            event, _ = self._delayed.pop(job, (stopped, 0.0))
+            event, _ = self._ends.pop(job, (stopped, 0.0))
             try:
                 self._record_end(running, event)
             except Exception as error:  # record the others first

@@ -56,7 +56,8 @@ class Running:
     Attributes:
         task: what is trained.
         key: of the run's folder, and of its MLflow run (tag `harness.key`).
-        points: all points so far, those of earlier processes too.
+        points: the newest point and all earlier ones with a validation loss, those of earlier processes too. The
+            others are on disk: a thousand runs of a few hours have ten million.
         pruned: whether the pruner has asked to stop it.
         lost_workers: workers in a row that died or hung before they sent a point.
         run_id: an explore trial's MLflow run id, once it is known.
@@ -71,10 +72,21 @@ class Running:
     run_id: str | None = None
     ended: int | None = None
 
+    def __post_init__(self) -> None:
+        points, self.points = self.points, []
+        for point in points:
+            self.add(point)
+
     @property
     def name(self) -> str:
         """See `run_name`."""
         return self.task.name
+
+    def add(self, point: Point) -> None:
+        """Note a new point."""
+        if self.points and not self.points[-1].evaluated:
+            self.points.pop()
+        self.points.append(point)
 
     @property
     def evaluated(self) -> list[Point]:

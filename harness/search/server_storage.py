@@ -18,7 +18,7 @@ _CALLS: Final = (
     *("create_new_study", "get_all_studies", "get_study_id_from_name", "get_study_name_from_id"),
     *("get_study_directions", "get_study_user_attrs", "get_study_system_attrs"),
     *("set_study_user_attr", "set_study_system_attr"),
-    *("get_trial", "get_all_trials", "_get_trials", "get_n_trials", "get_trial_id_from_study_id_trial_number"),
+    *("get_trial", "get_all_trials", "_get_trials", "get_trial_id_from_study_id_trial_number"),
     *("_set_trial_param", "set_trial_intermediate_value", "set_trial_user_attr", "set_trial_system_attr"),
 )
 
@@ -31,6 +31,17 @@ class ServerStorage(RDBStorage):
     """
 
     _next = 0  # number of the trial that is being created
+
+    def get_n_trials(self, study_id: int, state: tuple[TrialState, ...] | TrialState | None = None) -> int:
+        """How many trials a study has. Optuna would read all of them."""
+        if state is not None:
+            return super().get_n_trials(study_id, state)
+
+        def count() -> int:
+            with self.scoped_session() as session:
+                return int(session.query(TrialModel).filter_by(study_id=study_id).count())
+
+        return until_available(count, self.url)
 
     def _create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> FrozenTrial:
         self._next = self.get_n_trials(study_id)

@@ -25,6 +25,7 @@ from harness.core.paths import sqlite_file, with_driver
 from harness.core.secrets import without_secrets
 from harness.core.text import SAME_COMMAND
 from harness.core.waiting import wait_for_locks
+from harness.search.own_storage import OwnStorage
 from harness.search.readable import IDENTITY, StorageError, decoding, unreadable
 from harness.search.samplers import distribution
 from harness.search.server_storage import ServerStorage
@@ -49,7 +50,7 @@ def explained(url: str = "") -> Iterator[None]:
         raise StorageError(f"Optuna: {first}; {SAME_COMMAND} once the storage can be used") from error
 
 
-def open_storage(url: str) -> BaseStorage:
+def open_storage(url: str) -> OwnStorage:
     """Optuna's storage at an SQLAlchemy address; an SQLite file, or the tables of a server, are made if missing.
 
     Raises:
@@ -61,7 +62,7 @@ def open_storage(url: str) -> BaseStorage:
     try:
         with one_at_a_time(address, "create the tables of Optuna"):
             kind = ServerStorage if is_postgresql(address) else RDBStorage
-            return until_available(lambda: kind(address), address)
+            return OwnStorage(until_available(lambda: kind(address), address))
     except (SQLAlchemyError, StorageInternalError, ImportError, RuntimeError) as error:
         why = without_secrets(str(error.__cause__ or error).splitlines()[0])
         raise StorageError(f"--storage: found {without_secrets(url)!r}, which cannot be opened: {why}") from error

@@ -97,6 +97,7 @@ class PacedPool:
         self._due: list[tuple[float, int, int]] = []  # a heap: when a job sends its next point, the job, the point
         self._jobs: set[int] = set()
         self._now: list[Event] = []
+        self._handed: list[float] = []  # when the points of the last call were due
 
     def __enter__(self) -> PacedPool:
         return self
@@ -122,15 +123,17 @@ class PacedPool:
             self._now.append(Finished(job, Outcome.INTERRUPTED))
 
     def events(self, timeout: float) -> list[Event]:
-        if self._due and not self._now:
-            time.sleep(min(timeout, max(0.0, self._due[0][0] - time.monotonic())))
+        self._count_handled()
+        if not self._now:
+            due = self._due[0][0] - time.monotonic() if self._due else timeout
+            time.sleep(min(timeout, max(0.0, due)))
         now, found, self._now = time.monotonic(), self._now, []
         while self._due and self._due[0][0] <= now:
             at, job, number = heapq.heappop(self._due)
             if job not in self._jobs:
                 continue
             found.append(Progress(job, self._point(number)))
-            self._count(now - at)
+            self._handed.append(at)
             if number + 1 < len(self._curve):
                 heapq.heappush(self._due, (at + 1 / self.rate, job, number + 1))
             else:
@@ -142,16 +145,21 @@ class PacedPool:
         pass
 
     def close(self) -> None:
+        self._count_handled()
         self._jobs.clear()
 
     def _point(self, number: int) -> Point:
         return self._curve[number]
 
-    def _count(self, lag: float) -> None:
-        if not self.lags:
-            self.first, self.cpu_at_first, self.loop_at_first = _clocks()
-        self.lags.append(lag)
-        self.last, self.cpu_at_last, self.loop_at_last = _clocks()
+    def _count_handled(self) -> None:
+        """Count the points of the last call, which the controller has handled by now."""
+        if self._handed:
+            clocks = _clocks()
+            if not self.lags:
+                self.first, self.cpu_at_first, self.loop_at_first = clocks
+            self.lags += [clocks[0] - at for at in self._handed]
+            self.last, self.cpu_at_last, self.loop_at_last = clocks
+            self._handed.clear()
 
 
 def _clocks() -> tuple[float, float, float]:

@@ -94,6 +94,7 @@ def fill(folder: Path, trials: int, seeds: int, points: int) -> int:
 
     from harness.core.outcomes import Outcome
     from harness.tracking import schema
+    from harness.tracking.checksums import with_checksums
 
     tracker, parent, infos = sweep_store(folder, trials, seeds)
     written: dict[str, str] = {}
@@ -109,7 +110,7 @@ def fill(folder: Path, trials: int, seeds: int, points: int) -> int:
     columns = "name, source_type, source_name, entry_point_name, user_id, status, start_time, end_time, deleted_time"
     columns += ", source_version, lifecycle_stage, artifact_uri, experiment_id"
     own_tags = ("arm", "phase", "seed", "study", "trial_number", "config_sha256")
-    kept = "(" + ", ".join(f"'harness.{tag}'" for tag in own_tags) + ")"
+    kept = "(" + ", ".join(f"'harness.{tag}'" for tag in (*own_tags, "checksums")) + ")"
     with sqlite3.connect(folder / "mlflow.db") as db:
         for number, info in enumerate(copies, 1):
             old, new = written[info.arm], f"{number:032x}"
@@ -124,8 +125,15 @@ def fill(folder: Path, trials: int, seeds: int, points: int) -> int:
                 db.execute(f"INSERT INTO {table} (run_uuid, {names}) {copied}", pair)
             rows = "SELECT key, value, :new FROM tags WHERE run_uuid = :old AND key NOT IN " + kept
             db.execute(f"INSERT INTO tags (key, value, run_uuid) {rows}", pair)
-            own = {k: v for k, v in schema.trial_tags(parent, info).items() if f"'{k}'" in kept}
-            db.executemany("INSERT INTO tags VALUES (?, ?, ?)", [(k, v, new) for k, v in own.items()])
             params = schema.trial_params(info.config)
+            own = {k: v for k, v in schema.trial_tags(parent, info).items() if f"'{k}'" in kept}
+            known = db.execute(f"SELECT value FROM tags {of_old} AND key = '{schema.CHECKSUMS}'", pair).fetchone()[0]
+            losses = dict(db.execute("SELECT key, value FROM latest_metrics WHERE run_uuid = :new", pair))
+            losses = {name: value for name, value in losses.items() if f"{name}=" in known}
+            known = " ".join(
+                one for one in known.split() if one.partition("=")[0] not in (schema.STUDY, schema.TRIAL_NUMBER)
+            )
+            own = with_checksums(own, known, params, losses)
+            db.executemany("INSERT INTO tags VALUES (?, ?, ?)", [(k, v, new) for k, v in own.items()])
             db.executemany("INSERT INTO params VALUES (?, ?, ?)", [(k, v, new) for k, v in params.items()])
     return len(written) + len(copies)

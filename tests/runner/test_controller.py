@@ -18,7 +18,7 @@ from harness.search.readable import RUN_ID
 from harness.search.storage import open_storage
 from harness.search.study import ArmStudy
 from harness.tracking import Outbox, Tracker, TrialInfo
-from harness.workers.messages import Event
+from harness.workers.messages import Event, Finished
 from screens import console
 from scripted_pool import ScriptedPool
 from specs import GOOD, load
@@ -135,6 +135,58 @@ def test_the_end_of_a_trial_waits_for_its_run_id_while_the_loop_handles_other_ru
     assert all(RUN_ID in trial.user_attrs for trial in trials(tmp_path))
 
 
+@pytest.mark.parametrize("seconds", [0.0, 60.0])
+def test_events_are_handled_between_trials_that_take_long_to_ask_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    """Six workers are free at once, and the first has points while the others wait for trials."""
+    assert module.BUSY_SECONDS < 10  # the longest that a point waits is not much longer than this
+    monkeypatch.setattr(module, "BUSY_SECONDS", seconds)
+    tracker, pool = FakeTracker(), ScriptedPool(6, points={1: 3})
+    tracker.answers.set()
+    sweep, outbox = controller(tmp_path, pool, tracker, "trials: 3, seeds: 0")
+    with outbox:
+        assert sweep.run().outcome is Outcome.COMPLETE
+    submits = [place for place, (what, _) in enumerate(pool.log) if what == "submit"]
+    first_point = pool.log.index(("progress", 1))
+    if seconds:
+        assert submits == list(range(6)) and first_point > 5
+    else:
+        assert pool.log[:3] == [("submit", 1), ("started", 1), ("submit", 2)] and first_point < submits[2]
+
+
+@pytest.mark.parametrize("seconds", [0.0, 60.0])
+def test_events_are_handled_between_ends_that_take_long_to_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    """Three runs end at once while a fourth has points."""
+    pool = ScriptedPool(4, points={4: 8})
+    sweep, outbox = controller(tmp_path, pool, FakeTracker(), "trials: 2, seeds: 0")
+    outbox.error = "the server is down"  # no end waits for a run id
+    events, tell = pool.events, ArmStudy.tell
+
+    def slow_from_the_first_end(timeout: float) -> list[Event]:
+        found = events(timeout)
+        if any(isinstance(event, Finished) for event in found):
+            monkeypatch.setattr(module, "BUSY_SECONDS", seconds)
+        return found
+
+    def told(study: ArmStudy, *arguments: Any) -> None:
+        pool.log.append(("told", 0))
+        tell(study, *arguments)
+
+    monkeypatch.setattr(module, "BUSY_SECONDS", 60.0)  # all start at once
+    monkeypatch.setattr(pool, "events", slow_from_the_first_end)
+    monkeypatch.setattr(ArmStudy, "tell", told)
+    assert sweep.run().outcome is Outcome.COMPLETE
+    first = pool.log.index(("told", 0))
+    assert pool.log[first - 4 : first] == [*(("finished", job) for job in (1, 2, 3)), ("progress", 4)]
+    tells, point = [("told", 0)] * 3, ("progress", 4)
+    assert pool.log[first : first + 5] == (
+        [*tells, point, point] if seconds else [tells[0], point, tells[0], point, tells[0]]
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("runs", ["trials: 12, seeds: 0", "trials: 1, seeds: 12"])
 def test_no_run_starts_while_mlflow_stores_more_slowly_than_runs_train(
@@ -175,7 +227,7 @@ def test_the_end_of_a_trial_that_still_waits_is_recorded_when_the_loop_breaks(
     events = pool.events
 
     def interrupted(timeout: float) -> list[Event]:
-        if sweep._delayed:
+        if sweep._ends:
             raise KeyboardInterrupt
         return events(timeout)
 

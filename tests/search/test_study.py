@@ -8,7 +8,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from optuna.storages import InMemoryStorage, RDBStorage
+from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState, create_trial
 from sqlalchemy import Engine, event
 
@@ -419,9 +419,10 @@ def test_a_loss_is_reported_without_reading_the_trial_first(tmp_path: Path, url:
 def test_a_full_disk_names_the_storage(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/optuna.db"
     storage = open_storage(url)
-    assert isinstance(storage, RDBStorage)
-    storage.engine.dispose()
-    event.listen(storage.engine, "connect", lambda connection, _: connection.execute("pragma max_page_count = 1"))
+    storage.database.engine.dispose()
+    event.listen(
+        storage.database.engine, "connect", lambda connection, _: connection.execute("pragma max_page_count = 1")
+    )
     full = rf"^Optuna: disk: No space left on device: {tmp_path}/optuna.db \(on the file system /.*\); the same command"
     with pytest.raises(StorageError, match=full), explained(url):
         for number in range(200):

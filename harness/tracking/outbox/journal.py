@@ -63,12 +63,16 @@ class Journal:
         Raises:
             OSError: it cannot be written; the earlier entries are intact.
         """
-        entry = Entry(kind, milliseconds() if at is None else at, dict(content))
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        return self.append_all(kind, [content], at)[0]
+
+    def append_all(self, kind: str, contents: Iterable[Mapping[str, Any]], at: int | None = None) -> list[Entry]:
+        """Append entries of one kind and time, all of them or none; see `append`."""
+        when = milliseconds() if at is None else at
+        entries = [Entry(kind, when, dict(content)) for content in contents]
+        descriptor = self._open()
         try:
             length = os.fstat(descriptor).st_size
-            view = memoryview(_line(entry))
+            view = memoryview(b"".join(map(_line, entries)))
             try:
                 while view:
                     view = view[os.write(descriptor, view) :]
@@ -77,7 +81,15 @@ class Journal:
                 raise OSError(error.errno, error.strerror, str(self.path)) from error
         finally:
             os.close(descriptor)
-        return entry
+        return entries
+
+    def _open(self) -> int:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+        try:
+            return os.open(self.path, flags, 0o666)
+        except FileNotFoundError:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            return os.open(self.path, flags, 0o666)
 
     def read(self, repair: bool = False) -> list[Entry]:
         """All entries before the first damaged line, oldest first; none if there is no file.

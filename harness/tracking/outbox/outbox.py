@@ -14,7 +14,7 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -39,11 +39,14 @@ from harness.tracking.writing.tracker import Tracker
 
 ARTIFACTS: Final = "artifacts"  # folder in a run's folder: the files that are stored with the run when it ends
 _FLUSH_SECONDS: Final = 4.0  # flush interval: one batch costs as much as one point
+_MAX_FLUSH_SECONDS: Final = 30.0  # where a flush takes longer than the interval, the next one waits as long as it took
 _JOIN_SECONDS: Final = 2.0  # how long to wait at exit for a thread that is waiting for a server
 _MAX_RETRY_SECONDS: Final = 10.0  # longest delay between two attempts to reach a server that does not answer
 _HEARTBEAT_SECONDS: Final = 45.0
 _MAX_BACKLOG: Final = 20  # ended runs that MLflow has not stored yet; with more, no run should start
 _DRAWING_BACKLOG: Final = 10  # with more ended runs, figures of runs are left out until MLflow has caught up
+_DRAWING_RUNS: Final = 100  # with more runs at once, their figures would take as much time as their points
+_LAST: Final = (journal.INTERRUPTED, journal.END)  # no entry of this process follows them
 _STALLED_SECONDS: Final = 10.0  # a store that has accepted nothing for so long counts as down
 
 
@@ -58,7 +61,6 @@ class _Run:
     waiting: deque[Entry] = field(default_factory=deque)
     run_id: str | None = None
     reopen: bool = False  # whether MLflow may have it already
-    ended: bool = False
 
 
 class Outbox:
@@ -96,7 +98,12 @@ class Outbox:
         self._runs: dict[str, _Run] = {}
         self._tags: deque[tuple[str, Mapping[str, str]]] = deque()  # of runs that are only in MLflow, by run id
         self._run_ids: deque[tuple[str, str]] = deque()  # filled by the thread, see `new_run_ids`
-        self._lock = threading.Lock()  # of `_runs`, their entries, `_tags` and `_idle`
+        self._new: deque[str] = deque()  # keys of runs that MLflow has to create or reopen
+        self._complete: deque[str] = deque()  # of runs that have ended or were interrupted
+        self._backlog: set[str] = set()  # of runs that have ended and are not completely in MLflow
+        self._points_at = 0.0  # when the points of all runs are sent next, on `time.monotonic`
+        self._draining = False  # whether they are sent at once
+        self._lock = threading.Lock()  # of the runs, their entries, `_tags` and `_idle`
         self._wake = threading.Event()
         self._places = places or PlaceRequests()
         self._places.wake = self._wake.set
@@ -171,11 +178,16 @@ class Outbox:
 
     def log_point(self, key: str, point: Point, at: int | None = None) -> None:
         """Record a point of a run, measured at `at` (milliseconds since 1970; None: now)."""
-        self._append(key, journal.POINT, {**vars(point), "metrics": dict(point.metrics)}, at)
+        self.log_points(key, [point], at)
+
+    def log_points(self, key: str, points: Iterable[Point], at: int | None = None) -> None:
+        """Record points of a run in one write."""
+        contents = [{**vars(point), "metrics": dict(point.metrics)} for point in points]
+        self._append(key, journal.POINT, contents, at)
 
     def tag(self, key: str, **tags: str) -> None:
         """Tag a run, by names after `harness.`."""
-        self._append(key, journal.TAG, tags)
+        self._append(key, journal.TAG, [tags])
 
     def tag_stored(self, run_id: str, **tags: str) -> None:
         """Tag a run that is in MLflow already. A tag that cannot be sent is lost with this process."""
@@ -186,14 +198,14 @@ class Outbox:
 
     def interrupt(self, key: str, reason: str) -> None:
         """Record that a run was interrupted: its folder stays, so that another process can resume it."""
-        self._append(key, journal.INTERRUPTED, {"reason": reason})
+        self._append(key, journal.INTERRUPTED, [{"reason": reason}])
 
     def end(self, key: str, outcome: Outcome, reason: str, at: int | None = None) -> None:
         """Record how a run ended, and when (milliseconds since 1970; None: now).
 
         Its folder is deleted once MLflow has everything, the artifacts included.
         """
-        self._append(key, journal.END, {"outcome": str(outcome), "reason": reason}, at)
+        self._append(key, journal.END, [{"outcome": str(outcome), "reason": reason}], at)
 
     def _reopened(self, unfinished: UnfinishedRun) -> _Run:
         return _Run(unfinished.key, unfinished.info, Journal(self.folder_of(unfinished.key)), reopen=True)
@@ -201,21 +213,29 @@ class Outbox:
     def _add(self, run: _Run, entries: list[Entry]) -> None:
         run.started = entries[0].at
         run.waiting.extend(entries[1:])
-        run.ended = entries[-1].kind == journal.END
         with self._lock:
             self._runs[run.key] = run
+            self._new.append(run.key)
+            self._note_last(run.key, entries[-1].kind)
             self._idle.clear()
         self._wake.set()
 
-    def _append(self, key: str, kind: str, content: Mapping[str, Any], at: int | None = None) -> None:
+    def _append(self, key: str, kind: str, contents: Sequence[Mapping[str, Any]], at: int | None = None) -> None:
         run = self._runs[key]
-        entry = run.journal.append(kind, content, at)
+        entries = run.journal.append_all(kind, contents, at)
         with self._lock:
-            run.waiting.append(entry)
-            run.ended = kind == journal.END
+            run.waiting.extend(entries)
+            self._note_last(key, kind)
             self._idle.clear()
-        if kind in (journal.INTERRUPTED, journal.END):
+        if kind in _LAST:
             self._wake.set()
+
+    def _note_last(self, key: str, kind: str) -> None:
+        """Note the kind of a run's last entry."""
+        if kind in _LAST:
+            self._complete.append(key)
+        if kind == journal.END:
+            self._backlog.add(key)
 
     # sending --------------------------------------------------------------------------------------------
 
@@ -233,13 +253,7 @@ class Outbox:
         """
         if self.error or time.monotonic() - self._last_sent > _STALLED_SECONDS:
             return False
-        return self._backlog > _MAX_BACKLOG
-
-    @property
-    def _backlog(self) -> int:
-        """How many runs have ended and are not completely in MLflow."""
-        with self._lock:
-            return sum(run.ended for run in self._runs.values())
+        return len(self._backlog) > _MAX_BACKLOG
 
     def new_run_ids(self) -> list[tuple[str, str]]:
         """Key and MLflow run id of the runs that MLflow has created or reopened since the last call."""
@@ -256,14 +270,18 @@ class Outbox:
             whether everything is sent.
         """
         began = time.monotonic()
+        self._draining = True
         self._wake.set()
-        while self._thread.is_alive():
-            if self._idle.wait(0.1):
-                return True
-            now = time.monotonic()
-            if now - began > limit or now - max(began, self._last_sent) > patience:
-                return False
-        return False
+        try:
+            while self._thread.is_alive():
+                if self._idle.wait(0.1):
+                    return True
+                now = time.monotonic()
+                if now - began > limit or now - max(began, self._last_sent) > patience:
+                    return False
+            return False
+        finally:
+            self._draining = False
 
     def _send_until_closed(self) -> None:
         """The main function of the thread."""
@@ -272,11 +290,16 @@ class Outbox:
             if failures:
                 self._closing.wait(min(_MAX_RETRY_SECONDS, 0.5 * 2**failures))
             else:
-                self._wake.wait(_FLUSH_SECONDS)
+                self._wake.wait(max(0.0, self._points_at - time.monotonic()))
             self._wake.clear()
             began = time.monotonic()
             try:
-                self.send()
+                if failures or self._draining or began >= self._points_at:
+                    self.send()
+                    now = time.monotonic()
+                    self._points_at = now + min(_MAX_FLUSH_SECONDS, max(_FLUSH_SECONDS, now - began))
+                else:
+                    self._send_complete_runs()
                 self.sending.seconds += time.monotonic() - began
                 failures, self.error = 0, ""
                 with self._lock:
@@ -302,9 +325,10 @@ class Outbox:
         with self._lock:
             runs = list(self._runs.values())
         for run in runs:
-            self._create_new_runs()  # first: a trial waits for its id, and a run that has ended takes longer
-            self._places.serve(self._offer_place)
-            self._try(self._send, run)
+            self._send_complete_runs()
+            if run.waiting or run.run_id is None:
+                self._try(self._send, run)
+        self._send_complete_runs()
         self.tracker.flush()
         self._last_sent = time.monotonic()
         while self._tags:
@@ -312,11 +336,22 @@ class Outbox:
             self.tracker.tag(run_id, tags)
             self._tags.popleft()
 
-    def _create_new_runs(self) -> None:
-        with self._lock:
-            new = [run for run in self._runs.values() if run.run_id is None and not run.reopen]
-        for run in new:
-            self._try(self._create, run)
+    def _send_complete_runs(self) -> None:
+        """Create the new runs and send those that have ended. Workers wait for them, so they wait for no points.
+
+        New ones come first: a trial waits for its id, and a run that has ended takes longer.
+        """
+        while True:
+            self._places.serve(self._offer_place)
+            if self._new:
+                run = self._runs.get(self._new.popleft())
+                if run is not None and run.run_id is None:
+                    self._try(self._create, run)
+            elif self._complete:
+                if (run := self._runs.get(self._complete.popleft())) is not None:
+                    self._try(self._send, run)
+            else:
+                return
 
     def _offer_place(self, key: str) -> Place | None:
         run = self._runs[key]
@@ -366,10 +401,11 @@ class Outbox:
             if entry.kind == journal.END or (entry.kind == journal.INTERRUPTED and not run.waiting):
                 with self._lock:
                     del self._runs[run.key]
+                    self._backlog.discard(run.key)
 
     def _end(self, run: _Run, run_id: str, entry: Entry) -> None:
         artifacts = self.folder_of(run.key) / ARTIFACTS
-        if self._backlog <= _DRAWING_BACKLOG:
+        if len(self._backlog) <= _DRAWING_BACKLOG and len(self._runs) <= _DRAWING_RUNS:
             self.draw(points_of(run.journal.read()), artifacts)
         if artifacts.is_dir():
             self.tracker.store_files(run_id, artifacts)

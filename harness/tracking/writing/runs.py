@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import math
@@ -25,6 +26,7 @@ from harness.tracking.records import Sample, TrialInfo
 from harness.tracking.store import RefusedFile, unrepeated_requests, wrap_errors
 from harness.tracking.writing.descriptions import description_tags, trial_description
 from harness.tracking.writing.experiment import Experiment, clipped_tags
+from harness.tracking.writing.points import PointTables
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput, Metric, Run
@@ -33,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 _ORDER: Final = ("val/", "test/", "train/", "tokens", "epochs", "optim/", "perf/")
 _LOSSES: Final = ("val/", "test/", "train/loss")  # metrics that a run's model is listed with
-_BATCH_SIZE: Final = 500  # queued metrics; when so many wait, they are sent without a flush
+_BATCH_SIZE: Final = 500  # queued metrics of a run; when so many wait, they are sent without a flush
 _DATASET_NAME_LIMIT: Final = 500  # characters
 _DATASET_DIGEST_LIMIT: Final = 36  # characters
 
@@ -79,6 +81,7 @@ class RunWriter:
     def __init__(self, experiment: Experiment) -> None:
         self._experiment = experiment
         self._open: dict[str, _OpenRun] = {}  # by run id
+        self._tables = PointTables(experiment.client)
         self.latest = 0
 
     @property
@@ -110,22 +113,22 @@ class RunWriter:
 
         client, params = self._experiment.client, schema.trial_params(info.config)
         tags = with_checksums(clipped_tags(tags), params=params)
+        description = trial_description(info, self._experiment.id, tags.get(schema.PARENT_RUN, ""))
         run = self._find(key) if reopen else None
         if run is None:
-            name = schema.clipped(info.name, schema.NAME_LIMIT)
+            name, created = schema.clipped(info.name, schema.NAME_LIMIT), schema.milliseconds() if at is None else at
+            described = tags | clipped_tags(description_tags(description, {}))
             with unrepeated_requests():  # after an error, the caller looks for the run by its key
-                run = client.create_run(self._experiment.id, schema.milliseconds() if at is None else at, tags, name)
+                run = client.create_run(self._experiment.id, created, described, name)
             run_id = str(run.info.run_id)
             self._experiment.admit(run)
         else:
             run_id = str(run.info.run_id)
-            self._reopen(run, tags)
+            self._reopen(run, tags | description_tags(description, run.data.tags))
         latest = max(run.info.start_time, run.info.end_time or 0)  # the end of an interrupted run
         opened = _OpenRun(info, tags.get(schema.PARENT_RUN, ""), latest, stored=self._stored_points(run))
         by_step = sorted(opened.stored.values(), key=lambda point: point.step)
         opened.last = {point.key: point for point in by_step if point.key.startswith(_LOSSES)}
-        description = trial_description(info, self._experiment.id, opened.parent)
-        self._experiment.log(run_id, description_tags(description, run.data.tags))
         client.log_batch(run_id, params=[Param(name, value) for name, value in params.items()])
         if not (run.inputs and run.inputs.dataset_inputs):
             client.log_inputs(run_id, datasets=[dataset_input(data)])
@@ -159,7 +162,7 @@ class RunWriter:
         return {(point.key, point.step): point for point in points}
 
     def log_point(self, run_id: str, point: Point, at: int | None = None) -> None:
-        """Queue a point of an open run; it is sent when 500 metrics wait, by `flush`, or when the run ends.
+        """Queue a point of an open run; it is sent when 500 of its metrics wait, by `flush`, or when the run ends.
 
         NaN and infinite values are not stored, because MLflow would show them as 0 or 1.8e308: a tag names the metric.
 
@@ -176,7 +179,8 @@ class RunWriter:
         measured = {**point.metrics, metrics.TOKENS: float(point.tokens)}
         if math.isfinite(point.seconds):
             run.seconds = measured[metrics.SECONDS] = point.seconds
-        for name, value in sorted(measured.items(), key=_rank):  # MLflow lists metrics in the order of their arrival
+        for name in sorted(measured, key=_rank):  # MLflow lists metrics in the order of their arrival
+            value = measured[name]
             if not math.isfinite(value):
                 run.non_finite.add(name)
                 continue
@@ -189,14 +193,24 @@ class RunWriter:
         if point.sample is not None:
             run.samples.append(Sample(point.step, point.tokens, point.sample))
         run.by_position = point.by_position or run.by_position
-        if sum(len(one.waiting) for one in self._open.values()) >= _BATCH_SIZE:
-            self.flush()
+        if len(run.waiting) >= _BATCH_SIZE:
+            self._send(run_id, run, {})
 
     def flush(self) -> None:
         """Send the queued metrics of every open run."""
-        for run_id, run in self._open.items():
-            if run.waiting:
+        waiting = {run_id: run for run_id, run in self._open.items() if run.waiting}
+        if self._tables.usable:
+            self._store_points(waiting)
+        for run_id, run in waiting.items():
+            if run.waiting or run.non_finite:
                 self._send(run_id, run, {})
+
+    @wrap_errors()
+    def _store_points(self, runs: Mapping[str, _OpenRun]) -> None:
+        """Store the queued metrics of runs in the database's tables."""
+        self._tables.store({run_id: run.waiting for run_id, run in runs.items()})
+        for run in runs.values():
+            run.waiting.clear()
 
     @wrap_errors()
     def store_files(self, run_id: str, folder: Path) -> None:
@@ -266,6 +280,8 @@ class RunWriter:
     @wrap_errors()
     def _send(self, run_id: str, run: _OpenRun, tags: Mapping[str, str]) -> None:
         """Store tags and queued metrics. A metric leaves the queue only once it is stored."""
+        if self._tables.usable and run.waiting:
+            self._store_points({run_id: run})
         if run.uncertain:
             run.stored |= self._stored_points(self._experiment.client.get_run(run_id))
             run.waiting = [metric for metric in run.waiting if (metric.key, metric.step) not in run.stored]
@@ -285,9 +301,10 @@ def _model_of(info: TrialInfo) -> _Model:
     }
 
 
-def _rank(metric: tuple[str, float]) -> int:
+@functools.cache
+def _rank(metric: str) -> int:
     """Position of a metric among those of its point: losses first."""
-    return next((place for place, prefix in enumerate(_ORDER) if metric[0].startswith(prefix)), len(_ORDER))
+    return next((place for place, prefix in enumerate(_ORDER) if metric.startswith(prefix)), len(_ORDER))
 
 
 def outcome_tags(outcome: Outcome, reason: str) -> dict[str, str]:
