@@ -36,6 +36,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         _ = harness.nothing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "imports",
     [

@@ -162,6 +162,7 @@ def shell(folder: Path, script: str, **environment: str) -> subprocess.Completed
     return subprocess.run(["sh", "-c", command], cwd=folder, capture_output=True, env=environment, timeout=120)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "code", "said"),
     [

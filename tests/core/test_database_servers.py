@@ -139,6 +139,7 @@ FAULTS: dict[str, tuple[Fault, str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", FAULTS)
 def test_both_stores_wait_for_a_server(kind: str, opened: Opened, postgres: Server) -> None:
     fault, reason = FAULTS[kind]
@@ -170,6 +171,7 @@ def test_connections_that_were_ended_are_replaced(opened: Opened, postgres: Serv
     opened.check(2)
 
 
+@pytest.mark.slow
 def test_a_call_whose_answer_was_lost_has_its_effect_once(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each commit in turn is carried out, and its answer does not arrive."""
     commit, commits = psycopg.Connection.commit, Counter[str]()
@@ -192,6 +194,7 @@ def test_a_call_whose_answer_was_lost_has_its_effect_once(opened: Opened, monkey
     opened.check(times)
 
 
+@pytest.mark.slow
 def test_a_server_that_stays_away_is_one_sentence(
     opened: Opened, postgres: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

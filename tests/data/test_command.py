@@ -68,6 +68,7 @@ def test_show_a_file(cache: Path, tmp_path: Path) -> None:
     assert lines[-1].endswith("…")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

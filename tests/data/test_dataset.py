@@ -293,6 +293,7 @@ def test_an_open_dataset_outlives_damage_and_repair(cache: Path) -> None:
     assert contents(early) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damaged", [False, True])
 def test_processes_that_build_the_same_dataset_at_once_succeed(damaged: bool, tmp_path: Path) -> None:
     cache, go = tmp_path / "cache", tmp_path / "go"
@@ -417,6 +418,7 @@ def test_a_run_gets_the_size_of_its_corpus_vocabulary() -> None:
 # The cost of encoding
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak memory is read from /proc")
 def test_twelve_megabytes_are_encoded_within_500_megabytes(tmp_path: Path) -> None:
     """The whole process, with its libraries; the speeches joined are 12.2 MB."""

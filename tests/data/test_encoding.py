@@ -71,6 +71,7 @@ def test_the_tokens_of_the_blocks_are_those_of_the_text(tokenizer: Tokenizer, te
     assert [token for block in found for token in tokenizer.encode(block)] == tokenizer.encode(text)
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(before=texts, after=texts)
 def test_a_cut_between_two_texts_changes_no_token(tokenizer: Tokenizer, before: str, after: str) -> None:

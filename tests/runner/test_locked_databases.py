@@ -22,7 +22,7 @@ from sandbox import SPEC, Sandbox
 pytestmark = pytest.mark.slow
 
 SMALL = SPEC.replace("6_144", "2_048").replace("trials: 2", "trials: 1")
-SECONDS = 2.0
+SECONDS = 1.0
 
 
 def lock_at_first_call(
@@ -54,7 +54,6 @@ def lock_at_first_call(
     ("name", "place", "function"),
     [
         ("optuna.db", ArmStudy, "ask"),  # between two runs
-        ("optuna.db", ArmStudy, "tell"),
         ("mlflow.db", Tracker, "begin_sweep"),
         ("mlflow.db", Tracker, "store_report"),
     ],
@@ -64,7 +63,7 @@ def test_a_sweep_waits_for_a_locked_database(
 ) -> None:
     sandbox = Sandbox(tmp_path, SMALL)
     holders = lock_at_first_call(monkeypatch, place, function, tmp_path / "mlruns" / name, "exclusive", SECONDS)
-    monkeypatch.setattr(waiting, "NOTE_SECONDS", 0.5)
+    monkeypatch.setattr(waiting, "NOTE_SECONDS", 0.3)
     done = call(sandbox, "tiny.yaml", "--workers", "1")
     holders[0].communicate()
     assert done.returncode == 0, done.stderr

@@ -55,6 +55,7 @@ def test_gpus_and_ranks_that_do_not_fit_are_refused(tmp_path: Path, monkeypatch:
     assert "allowed: a whole number from 1 to 1024" in refused("--ranks-per-run", "0")
 
 
+@pytest.mark.slow
 def test_a_plan_says_what_ranks_are_assumed_to_do(tmp_path: Path) -> None:
     sandbox = Sandbox(tmp_path, store=False)
     done = call(sandbox, "tiny.yaml", "--plan", "--ranks-per-run", "2")

@@ -15,6 +15,7 @@ import pytest
 from mlflow import MlflowClient
 
 from crashed_sweep import CrashedSweep, measure
+from fuzzing import MORE
 from harness.core import metrics
 from harness.core.metrics import Point
 from harness.core.outcomes import Outcome, Phase
@@ -140,7 +141,8 @@ def test_recovery_killed_at_any_write_ends_the_same(
         (os, "truncate"),
         (shutil, "rmtree"),
     ]
-    for kill_at in itertools.count(1, 15 if whole.server else 2):  # not at each write, because that takes a second
+    every = max(1, (15 if whole.server else 5) // MORE)  # one takes a second; with FUZZ at each write
+    for kill_at in itertools.count(1, every):
         crashed = copied()
         calls = itertools.count(1)
         with monkeypatch.context() as patch:

@@ -54,7 +54,8 @@ def test_no_sweep_stays_running_when_opening_it_fails(
     store: Store, error: str, status: str, outcome: str, reason: str | None
 ) -> None:
     closed = 0
-    for number in range(1, 100):
+    # each call is refused once; the other errors come from every fourth
+    for number in range(1, 100, 1 if error == "refused" else 4):
         name = f"opening-{error}-{number}"
         tracker = Tracker(name, store.uri)
         client = FailsOnce(tracker.experiment.client, number, ERRORS[error])
@@ -73,7 +74,7 @@ def test_no_sweep_stays_running_when_opening_it_fails(
             tags = run.data.tags
             assert (run.info.status, tags["harness.outcome"], tags.get("harness.reason")) == (status, outcome, reason)
             closed += 1
-    assert closed >= 5
+    assert closed >= (5 if error == "refused" else 2)
 
 
 def test_the_first_line_says_how_many_workers_there_are() -> None:

@@ -339,6 +339,7 @@ def test_qmc_spreads_choices_evenly(tmp_path: Path, url: str) -> None:
     assert drawn[1:].count(1) == 4  # of eight; Optuna draws the first point at random
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", "gp", "cmaes"])
 def test_short_searches_of_one_dimension_work_with_every_sampler(tmp_path: Path, url: str, sampler: str) -> None:
     spec = spec_of(tmp_path, f"{{sampler: {sampler}, trials: 3, startup_trials: 1}}", RATE)

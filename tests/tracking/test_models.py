@@ -78,6 +78,7 @@ def test_a_checkpoint_is_stored_once_as_a_model_with_its_losses(
     assert "Ended as **complete**. Last: val/loss 3.2500" in stored.data.tags["mlflow.note.content"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("call", ["log_model_artifact", "log_outputs", "log_batch", "finalize_logged_model"])
 def test_a_model_that_is_incomplete_is_completed_and_not_created_twice(

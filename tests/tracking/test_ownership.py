@@ -18,6 +18,7 @@ from harness.tracking.store import SweepBusy
 from stored_runs import Store, sweep_info
 
 
+@pytest.mark.slow
 def test_one_process_at_a_time_owns_a_sweep(store: Store) -> None:
     tracker = Tracker("owned", store.uri)
     parent = tracker.open_sweep(sweep_info("owned"))

@@ -65,6 +65,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 def test_two_ranks_give_the_numbers_of_one(name: str, pool: LocalPool, tmp_path: Path) -> None:
     config = small_config(**{"budget": {"steps": 20}, "learning_rate": 5e-3, **CONFIGS[name]})
@@ -87,6 +88,7 @@ def test_two_ranks_give_the_numbers_of_one(name: str, pool: LocalPool, tmp_path:
     assert (tmp_path / "two" / "model.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_a_run_stopped_on_two_ranks_resumes_bit_equal_and_says_if_their_number_changes(
     pool: LocalPool, tmp_path: Path
 ) -> None:

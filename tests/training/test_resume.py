@@ -199,6 +199,7 @@ def flips(path: Path, count: int) -> list[int]:
     return [0, 1, 7, 8, 9, size - 2, size - 1, *random.Random(0).sample(range(size), count)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "count"), [("state-000002.json", 120), ("state-000002.safetensors", 80), ("points-000002.jsonl", 80)]
 )

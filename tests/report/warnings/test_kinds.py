@@ -20,6 +20,7 @@ from statsmodels.stats.outliers_influence import OLSInfluence
 
 import example_sweep as example
 from clean_sweeps import clean_sweep
+from fuzzing import MORE
 from harness.analysis.significance import outlier_p
 from harness.report.assemble import assemble
 from harness.report.page.render import render_html, render_markdown
@@ -77,7 +78,7 @@ def test_every_kind_that_changes_a_conclusion_has_a_planted_case() -> None:
     assert set(RENDERED) <= {plant.name for plant in PLANTS}
 
 
-@pytest.mark.parametrize("tens", range(20))
+@pytest.mark.parametrize("tens", range(6 * MORE))
 def test_clean_sweeps_give_no_warning(tens: int) -> None:
     special: dict[int, dict[str, Any]] = {0: {"looks": (3, 6, 12)}, 5: {"equal": True}}
     for number in range(100 + 10 * tens, 110 + 10 * tens):

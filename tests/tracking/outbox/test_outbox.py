@@ -147,6 +147,7 @@ class Unreliable:
         return call
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_after_any_failed_call_everything_arrives_once_in_order(place: Place, after: bool) -> None:
     outbox = place.open()
@@ -381,6 +382,7 @@ def test_a_new_run_is_created_while_many_ended_runs_are_stored(tmp_path: Path) -
         tracker.may_end.release(4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", [0, 2, 4])
 def test_another_process_sends_waiting_entries_and_resumes_the_run(place: Place, sent: int) -> None:
     first = place.open()
