@@ -16,6 +16,7 @@ from harness.core.gc_pause import gc_paused, gc_paused_for_imports
 
 @pytest.fixture(autouse=True)
 def restored_collector() -> Iterator[None]:
+    gc.unfreeze()  # what the session froze after its imports
     yield
     gc.unfreeze()
     gc.enable()
