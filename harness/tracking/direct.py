@@ -20,9 +20,10 @@ from typing import Any, Final
 from harness.core.files import DamagedError, json_with_checksum, read_json_with_checksum, sha256_of, write_atomic
 from harness.core.links import NotRegularError, read_regular, refuse_irregular
 from harness.core.paths import WEIGHTS
+from harness.tracking.schema import PREFIX
 
 NOTE: Final = "stored.json"  # in a checkpoint's folder, in place of the weights
-OFFERED: Final = "harness.offered"  # tag of a model whose place was offered
+STORED_BY: Final = f"{PREFIX}stored_by"  # tag of a model whose place was offered
 _PROOF: Final = "seen-"  # beginning of the name of a file beside a model's folder
 _PROOF_BYTES: Final = 64
 _NOTE_BYTES: Final = 10_000  # at most

@@ -18,7 +18,7 @@ from harness.core.links import regular_files
 from harness.core.paths import DESCRIPTION, WEIGHTS
 from harness.core.secrets import without_login
 from harness.tracking import direct
-from harness.tracking.direct import NOTE, OFFERED, NotStored, Place, Stored
+from harness.tracking.direct import NOTE, STORED_BY, NotStored, Place, Stored
 from harness.tracking.locations import check_file, folder_of_model
 from harness.tracking.queries import pages
 from harness.tracking.server_errors import PAGE, Failure
@@ -60,7 +60,7 @@ def offer_place(
         return None
     if model is not None:
         _delete(client, model)
-    model = _create(client, experiment, run, name, params, {**tags, OFFERED: "true"})
+    model = _create(client, experiment, run, name, params, {**tags, STORED_BY: "node"})
     address, uri = model.artifact_location, str(client.tracking_uri)
     folder = folder_of_model(client, model, write=True)
     if folder is not None:
@@ -75,7 +75,7 @@ def withdraw_place(client: MlflowClient, experiment: str, run: str) -> None:
     from mlflow.entities import LoggedModelStatus
 
     model = find_model(client, experiment, run)
-    if model is not None and model.status != LoggedModelStatus.READY and OFFERED in model.tags:
+    if model is not None and model.status != LoggedModelStatus.READY and STORED_BY in model.tags:
         _delete(client, model)
 
 
@@ -116,7 +116,7 @@ def store_checkpoint(
     note = direct.read_note(folder)
     if note is not None and (model is None or model.model_id != note.model):
         raise _no_weights("their model was deleted")
-    if model is not None and note is None and OFFERED in model.tags:
+    if model is not None and note is None and STORED_BY in model.tags:
         _delete(client, model)
         model = None
     if model is None:

@@ -36,9 +36,11 @@ import optuna
 import pandas as pd
 import psutil
 from mlflow import MlflowClient
+from mlflow.entities import LoggedModelStatus
 
-from harness.core.paths import sqlite_file, with_driver
-from harness.tracking import load_curves, load_runs
+from harness.core.paths import WEIGHTS, sqlite_file, with_driver
+from harness.model.weights import load_checkpoint
+from harness.tracking import checkpoint_folder, load_curves, load_runs
 from locks import lock_for
 from postgres import Server, Stores, running
 from ray_nodes import Nodes, frozen, training_process
@@ -295,8 +297,27 @@ def _compare(stormy: Path, calm: Path, found: Storm, stores: Stores) -> None:
         pd.testing.assert_frame_equal(*(exact_curves(one, "storm") for one in where), check_exact=True)
     except AssertionError as error:
         errors.append(f"its curves are not those of the undisturbed sweep: {error}")
+    if (ours := _checkpoints(uri, errors)) != _checkpoints(where[1], errors):
+        errors.append(f"its checkpoints are not those of the undisturbed sweep: {sorted(ours)}")
     if left := [path.name for path in (stormy / "mlruns").glob("*.work")]:
         errors.append(f"left on disk: {left}")
+
+
+def _checkpoints(uri: str, errors: list[str]) -> dict[tuple[str, int], bytes]:
+    """Arm and seed → weights of every confirm run, each of which has one model, which is complete."""
+    client, found = MlflowClient(uri), {}
+    experiment = client.get_experiment_by_name("storm")
+    assert experiment is not None
+    models = client.search_logged_models([experiment.experiment_id], max_results=1000)
+    states = {(model.source_run_id, model.status) for model in models}
+    runs = load_runs("storm", uri).query("phase == 'confirm'")
+    if len(models) != len(runs) or states != {(run, LoggedModelStatus.READY) for run in runs["run_id"]}:
+        errors.append(f"found the models {states} of {len(runs)} confirm runs")
+    for run in runs.itertuples():
+        folder = checkpoint_folder(str(run.run_id), uri)
+        load_checkpoint(folder)  # which checks its SHA-256
+        found[str(run.arm), int(str(run.seed))] = (folder / WEIGHTS).read_bytes()
+    return found
 
 
 def _tell(found: Storm) -> None:
