@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -203,8 +203,11 @@ class _Loader:
                 self.report(f"study.{path}".rstrip("."), message)
             return None
 
-    def mapping(self, section: str) -> dict[str, Any]:
-        """A section whose keys are dotted paths of fields. Nested fields are a mistake, whose message has the path."""
+    def mapping(self, section: str, known_mistakes: Collection[str] = ()) -> dict[str, Any]:
+        """A section whose keys are dotted paths of fields. Nested fields are a mistake, whose message has the path.
+
+        Paths in `known_mistakes` have a message in another section; they are left out.
+        """
         part = self.values.get(section)
         if part is None and section not in self.values:
             return {}
@@ -222,7 +225,7 @@ class _Loader:
                 self.report(f"{section}.{path}", message)
             elif path in known:
                 good[path] = value
-            else:
+            elif path not in known_mistakes:
                 self.report(f"{section}.{path}", self._unknown_path(path, known))
         return good
 
@@ -262,7 +265,11 @@ class _Loader:
                 self.report(f"{section}.{path}", f"found together with {varied[0]}; allowed: one of the two")
 
     def baseline(self, compare: Mapping[str, tuple[Any, ...]]) -> dict[str, Any]:
-        written = self.mapping("baseline")
+        compared = self.values.get("compare")
+        mistaken = set(compared) - set(compare) if isinstance(compared, dict) else set()  # they have a message
+        written = self.mapping("baseline", mistaken)
+        if mistaken:
+            return written
         for path, value in written.items():
             if path not in compare:
                 self.report(f"baseline.{path}", "is not compared; allowed: the paths under compare")

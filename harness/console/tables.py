@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from typing import Final
@@ -12,6 +13,7 @@ from rich.text import Text
 
 from harness.config.labels import ArmLabels
 from harness.console.cli import out
+from harness.core.text import unbroken
 
 _WARNINGS_SHOWN: Final = 5
 _LEAST_LABEL: Final = 12  # characters of labels that are always shown
@@ -81,13 +83,21 @@ def show_answer(
         out.print(f"{headline}\n", style="bold")
     show_table(lines)
     show_key(key)
-    out.print(f"\n{answer}\n")
+    out.print()
+    _print_text(answer)
+    out.print()
     for warning in warnings[:_WARNINGS_SHOWN]:
-        out.print(f"warning: {warning}")
+        _print_text(f"warning: {warning}")
     if len(warnings) > _WARNINGS_SHOWN:
         out.print(f"and {len(warnings) - _WARNINGS_SHOWN} more in the report")
     if warnings:
         out.print()
+
+
+def _print_text(text: str) -> None:
+    """Print a text in lines that fit the terminal; no line ends inside `p = 0.003`."""
+    for line in textwrap.wrap(unbroken(text), max(20, out.width), break_on_hyphens=False) or [""]:
+        out.print(line.replace("\N{NO-BREAK SPACE}", " "), soft_wrap=True)
 
 
 def show_texts(a: Sequence[tuple[str, str]], b: Sequence[tuple[str, str]]) -> None:

@@ -72,6 +72,14 @@ def fenced(text: str) -> str:
     return f"{fence}text\n{text}\n{fence}"
 
 
+_TOGETHER = re.compile(r"(?<=\d) (?=%)|(?<=\b[pδ]) (?=[=<≤] ?\d)|(?<=[=<≤]) (?=[−\d])|(?<=±) (?=\d)")
+
+
+def unbroken(text: str) -> str:
+    """The text with no-break spaces where no line may end: in `15 %` and `p = 0.003`."""
+    return _TOGETHER.sub("\N{NO-BREAK SPACE}", text)
+
+
 def noun(number_of: float, word: str) -> str:
     """The word for this many: `run` for 1, else `runs`."""
     return word if number_of == 1 else f"{word}s"

@@ -73,7 +73,9 @@ def assemble(
         loss_curves=draw_curves(evidence),
         curve_figures=draw("curves", evidence),
         evidence_figures=draw("evidence", evidence),
-        sections=[section for section in sections if section is not None],
+        sections=[
+            section.without_arms if len(evidence.arms) == 1 else section for section in sections if section is not None
+        ],
         moments=moments,
         sample_seed=sample_seed,
         passage=passage(evidence, passage_of),

@@ -167,13 +167,13 @@ def arms_table(comparison: pd.DataFrame) -> Table:
     columns = [
         (Column("Sweep", numeric=False), [Cell(str(name)) for name in ordered["sweep"]]),
         (Column(ARM, numeric=False), [Cell(str(arm)) for arm in ordered["arm"]]),
+        (Column("Verdict", numeric=False), verdict_cells(ordered, baseline=True)),
         (Column("Seeds"), seeds_cells(ordered)),
         (Column("Val loss"), with_half_widths(intervals(ordered))),
         (
             Column("Δ to its baseline"),
-            with_half_widths(found, signed, ordered["is_baseline"], ordered["difference_se"]),
+            with_half_widths(found, signed, errors=ordered["difference_se"]),
         ),
-        (Column("Verdict", numeric=False), verdict_cells(ordered)),
         (Column("Test loss"), with_half_widths(intervals(ordered, "test"))),
         (Column("Perplexity", minor=True), formatted(ordered["perplexity"], significant)),
     ]

@@ -187,6 +187,15 @@ def test_a_sweep_without_runs_is_a_mistake(tmp_path: Path) -> None:
     assert load(tmp_path, GOOD.replace("seeds: 3", "seeds: 0")).seeds == ()  # a search without confirmation
 
 
+def test_a_misspelled_compared_field_gives_one_message(tmp_path: Path) -> None:
+    for text in (
+        GOOD.replace("model.drop_rate: [", "model.drop_rat: ["),
+        GOOD.replace("model.drop_rate: ", "model.drop_rat: "),
+    ):
+        (found,) = mistakes(tmp_path, text)
+        assert "compare.model.drop_rat: " in found and "baseline" not in found
+
+
 def test_all_mistakes_are_reported_together(tmp_path: Path) -> None:
     text = GOOD
     for old, new in [("emb_dim: 16", "emb_dim: x"), ("400_000", "-1"), ("3e-4, 3e-3", "3e-3, 3e-4"), ("seeds", "seed")]:

@@ -44,7 +44,7 @@ def _texts(folder: Path, losses: Losses, delta: float | None) -> dict[str, str]:
     files = report(folder, example_sweep.confirm_runs(losses), record)
     terminal = io.StringIO()
     with contextlib.redirect_stdout(terminal):
-        tables.show_answer(files.headline, files.lines, files.answer, files.warnings)
+        tables.show_answer(files.headline, files.lines, files.answer, files.warnings, files.key)
     steps = next_steps(files.comparison, ["spec.yaml"], adaptive=False)
     page = Page(files.html.read_text("utf-8")).text
     return {"terminal": terminal.getvalue(), "page": page, "next": "\n".join(steps)}

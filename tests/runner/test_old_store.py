@@ -70,7 +70,8 @@ def printed(store: Path, command: str) -> str:
 def test_its_report_has_the_same_numbers(store: Path) -> None:
     now, then = said(harness.report.__main__.app, "old"), printed(store, "report")
     answer, answer_then = (" ".join(text[text.index("Arm ") :].split("warning:")[0].split()) for text in (now, then))
-    assert numbers(answer) == numbers(answer_then)
+    answer = re.sub(r"Next: .* worker\. ", "", answer)  # later versions say what to do next, and order arms by loss
+    assert sorted(numbers(answer)) == sorted(numbers(answer_then))
     assert "undecided" in answer
     stored = pd.read_csv(store / "mlruns" / "artifacts" / SWEEP / "artifacts" / "report" / "comparison.csv")
     written = pd.read_csv(store / "reports" / "old" / "comparison.csv")

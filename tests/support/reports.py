@@ -41,7 +41,7 @@ class Page(HTMLParser):
         self.tags.append((tag, dict(attrs)))
 
     def handle_data(self, data: str) -> None:
-        self.text += data
+        self.text += data.replace("\N{NO-BREAK SPACE}", " ").replace("\N{WORD JOINER}", "")
 
     def values(self, attribute: str) -> list[str]:
         return [value or "" for _, attributes in self.tags for name, value in attributes.items() if name == attribute]

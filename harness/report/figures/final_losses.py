@@ -17,12 +17,14 @@ from harness.analysis.evidence import Evidence
 from harness.analysis.statistics import Interval
 from harness.report.figures.axes import WIDTH
 from harness.report.figures.drawing import INK, Drawing, arm_style, as_arm, drawing, label, style
+from harness.report.tables.comparison import by_loss
 
 
 def final_losses(evidence: Evidence) -> Drawing | None:
     """The final value of every seed with mean and interval, next to the paired differences to the baseline."""
-    comparison, chosen = evidence.comparison, evidence.chosen
-    metric, arms = evidence.metric, evidence.arms
+    comparison, chosen = by_loss(evidence.comparison.reset_index(drop=True)), evidence.chosen
+    metric, arms = evidence.metric, list(comparison["arm"])
+    indices = list(comparison.index)  # of the arms in the spec, which decide colours and marks
     if metric not in chosen or chosen[metric].count() < 2:  # a single dot shows no more than the table
         return None
     paired = bool(comparison["pairs"].sum())
@@ -31,7 +33,7 @@ def final_losses(evidence: Evidence) -> Drawing | None:
         axes = figure.subplots(1, 1 + paired, sharey=True, squeeze=False)[0]
         seeds = {arm: chosen[chosen["arm"] == arm].set_index("seed")[metric].dropna() for arm in arms}
         lost = comparison["diverged"] > 0
-        _dots(axes[0], [seeds[arm].to_numpy(float) for arm in arms], _of_trained(intervals(comparison), lost))
+        _dots(axes[0], [seeds[arm].to_numpy(float) for arm in arms], _of_trained(intervals(comparison), lost), indices)
         name = unit(metric)
         axes[0].set_title(f"Final {metric_name(metric)}")
         axes[0].set_xlabel(name)
@@ -45,6 +47,7 @@ def final_losses(evidence: Evidence) -> Drawing | None:
                 axes[1],
                 [x[:0] if own else x for x, own in zip(apart, where, strict=True)],
                 _of_trained(intervals(comparison, "difference"), lost | lost[where].any()),
+                indices,
             )
             axes[1].axvline(0, color=INK, linewidth=0.8, linestyle="--")
             axes[1].set_title("Paired difference to the baseline")
@@ -69,20 +72,22 @@ def _paired(own: pd.Series, base: pd.Series) -> npt.NDArray[np.float64]:
     return difference
 
 
-def _dots(ax: Axes, values: Sequence[npt.NDArray[np.float64]], found: Sequence[Interval]) -> None:
+def _dots(
+    ax: Axes, values: Sequence[npt.NDArray[np.float64]], found: Sequence[Interval], indices: Sequence[int]
+) -> None:
     """One row per arm: dots for its runs and, slightly above, mean and interval."""
-    for index, (dots, interval) in enumerate(zip(values, found, strict=True)):
+    for place, (index, dots, interval) in enumerate(zip(indices, values, found, strict=True)):
         colour, _, marker = arm_style(index)
         with as_arm(ax, index):
             ax.plot(
-                dots, np.full(len(dots), index + 0.12), marker, color=colour, markersize=5, alpha=0.6, markeredgewidth=0
+                dots, np.full(len(dots), place + 0.12), marker, color=colour, markersize=5, alpha=0.6, markeredgewidth=0
             )
             if not math.isnan(interval.low):
                 ax.plot(
-                    [interval.low, interval.high], [index - 0.16] * 2, color=colour, linewidth=2, solid_capstyle="butt"
+                    [interval.low, interval.high], [place - 0.16] * 2, color=colour, linewidth=2, solid_capstyle="butt"
                 )
             if len(dots) and not math.isnan(interval.mean):
-                ax.plot(interval.mean, index - 0.16, "|", color=INK, markersize=9, markeredgewidth=1.4)
+                ax.plot(interval.mean, place - 0.16, "|", color=INK, markersize=9, markeredgewidth=1.4)
     ax.grid(axis="y", visible=False)
     ax.tick_params(axis="y", length=0)
     ax.xaxis.set_major_locator(MaxNLocator(5))

@@ -14,6 +14,7 @@ from harness.analysis.comparison import intervals, metric_name, unit
 from harness.analysis.statistics import Interval
 from harness.report.figures.axes import WIDTH
 from harness.report.figures.drawing import INK, Drawing, arm_gid, arm_style, drawing, label, style
+from harness.report.tables.comparison import by_loss
 from harness.report.text.numbers import NOTHING, chance, decimals_of_error, number, rounded, signed
 
 _ROW: Final = 0.3  # inches
@@ -31,6 +32,7 @@ def forest(comparison: pd.DataFrame) -> Drawing | None:
     """
     if not comparison["pairs"].sum():
         return None
+    comparison = by_loss(comparison.reset_index(drop=True))
     arms, metric = list(comparison["arm"]), str(comparison["metric"].iloc[0])
     bases = list(comparison.loc[comparison["is_baseline"], "arm"])
     base = bases[0] if len(bases) == 1 else "of its sweep"
@@ -60,7 +62,8 @@ def forest(comparison: pd.DataFrame) -> Drawing | None:
 
 
 def _row(ax: Axes, place: int, row: pd.Series, interval: Interval) -> None:
-    colour, _, marker = arm_style(place)
+    index = int(str(row.name))  # of the arm in the spec, which decides its colour and mark
+    colour, _, marker = arm_style(index)
     text = "baseline" if row["is_baseline"] else _figures(row, interval)
     ax.text(1.015, place, text, transform=ax.get_yaxis_transform(), va="center", clip_on=False)
     if row["is_baseline"]:
@@ -74,7 +77,7 @@ def _row(ax: Axes, place: int, row: pd.Series, interval: Interval) -> None:
                 [interval.low, interval.high], [place] * 2, color=colour, linewidth=2, solid_capstyle="butt"
             )
     for artist in drawn:
-        artist.set_gid(arm_gid(place))
+        artist.set_gid(arm_gid(index))
 
 
 def _figures(row: pd.Series, interval: Interval) -> str:

@@ -117,7 +117,8 @@ def loss_curves(evidence: Evidence, axis: Axis = AXES[0]) -> Drawing | None:
         legend(figure, axes[len(sides) - 1], drawn)
         titles = " and ".join(title.lower() for _, title in sides)
         caption = _caption(titles, axis, complete, ended_early, cut, both, scaled)
-        return drawing(figure, name, f"{titles.capitalize()} per arm over {axis.title}", caption)
+        each = " per arm" if len(arms) > 1 else ""
+        return drawing(figure, name, f"{titles.capitalize()}{each} over {axis.title}", caption)
 
 
 def _caption(
@@ -133,7 +134,10 @@ def _caption(
     words = [f"{titles.capitalize()} over {axis.label.removesuffix(', s')}, confirm runs."]
     if scaled:
         words.append("The scale on the right of each panel is perplexity, exp(loss).")
-    words.append("Line: mean over seeds; band: lowest to highest seed." if several else "One seed per arm, so no band.")
+    if several:
+        words.append("Line: mean over seeds; band: lowest to highest seed.")
+    else:
+        words.append(f"One seed{' per arm' if complete['arm'].nunique() > 1 else ''}, so no band.")
     if len(ended_early):
         who = "ended early or are still training" if ended_early["outcome"].isna().any() else "ended early"
         words.append(

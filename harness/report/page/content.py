@@ -21,8 +21,9 @@ from harness.report.tables.runs import trials_table
 from harness.report.tables.table import Table
 from harness.report.text.answer import Answer, answer
 from harness.report.text.headline import Headline, headline
+from harness.report.text.next_step import next_step
 from harness.report.text.provenance import MlflowPages
-from harness.report.warnings.collect import report_warnings
+from harness.report.warnings.collect import grouped, report_warnings
 from harness.report.warnings.kinds import ReportWarning
 
 if TYPE_CHECKING:
@@ -125,13 +126,15 @@ class Content:
         if self.passage is not None and self.passage.table is not None:
             found["passage"] = self.passage.table
         found["trials"] = trials_table(self.runs, list(self.record.tune), metric=self.evidence.metric)
+        if self.one_arm:
+            found["trials"] = found["trials"].without_arms
         found["differences"] = self.differences
         return found
 
     @cached_property
     def warnings(self) -> list[ReportWarning]:
-        """What limits the comparison; what may change the conclusion comes first."""
-        return report_warnings(self.evidence)
+        """What limits the comparison; what may change the conclusion comes first, equal ones are grouped."""
+        return grouped(report_warnings(self.evidence), self.evidence.arms)
 
     @property
     def serious_warnings(self) -> list[str]:
@@ -143,7 +146,13 @@ class Content:
         """The answer in one line, where arms have verdicts."""
         return headline(self.comparison, self.evidence.comparability)
 
+    @property
+    def one_arm(self) -> bool:
+        """Whether the sweep has a single configuration, or a single search, so that nothing is called an arm."""
+        return len(self.record.arms) == 1
+
     @cached_property
     def answer(self) -> Answer:
         """The comparison in words."""
-        return answer(self.comparison, self.evidence.comparability)
+        searched = bool(self.record.tune)
+        return answer(self.comparison, self.evidence.comparability, searched, next_step(self.evidence))

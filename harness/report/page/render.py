@@ -17,13 +17,15 @@ from markupsafe import Markup
 from harness.analysis.significance import ALPHA, EXACT_UP_TO, RANDOM_FLIPS, look_levels
 from harness.core import metrics
 from harness.core.outcomes import Phase
-from harness.core.text import listed, plural
+from harness.core.text import listed, plural, unbroken
 from harness.report.figures.drawing import Drawing, renamed
 from harness.report.page import markdown
 from harness.report.page.content import Content
+from harness.report.sections.factors import FACTORS
 from harness.report.tables.differences import run_values
 from harness.report.tables.runs import trials_table
 from harness.report.tables.table import Row, Table
+from harness.report.text.names import p_heading, p_word
 from harness.report.text.numbers import count, rounded, short_id, significant
 from harness.report.text.provenance import provenance
 from harness.report.warnings.collect import fixed_settings
@@ -31,6 +33,7 @@ from harness.report.warnings.collect import fixed_settings
 if TYPE_CHECKING:
     from harness.tracking import SweepRecord
 
+_EXPONENT = re.compile(r"(\de-)(?=\d)")
 _TEMPLATES = Path(__file__).parent / "templates"
 _PATCH_SHOWN = 100_000  # characters
 _LARGEST_DELTA = 10.0  # nats; more is not shown as a percentage of perplexity
@@ -108,8 +111,8 @@ def _inline(drawing: Drawing, prefix: str) -> Markup:
 
 
 def _unbroken(text: str) -> str:
-    """A text with no-break spaces before per cent signs."""
-    return text.replace(" %", "\N{NO-BREAK SPACE}%")
+    """`harness.core.text.unbroken`, and numbers such as 3e-4 that do not break after their hyphen."""
+    return _EXPONENT.sub("\\1\N{WORD JOINER}", unbroken(text))
 
 
 def render_markdown(content: Content) -> str:
@@ -135,6 +138,7 @@ def _environment(**options: Any) -> jinja2.Environment:
 def _parts(content: Content) -> dict[str, Any]:
     record, runs = content.record, content.runs
     has_result = bool(content.comparison["seeds"].sum())
+    trials = trials_table(runs, list(record.tune), content.mlflow_pages.address, content.evidence.metric)
     return {
         "name": record.name,
         "headline": content.headline,
@@ -149,7 +153,9 @@ def _parts(content: Content) -> dict[str, Any]:
         "evidence": content.evidence_table,
         "evidence_figures": content.evidence_figures,
         "evidence_note": _evidence_note(content.comparison, record.study.get("looks", ())),
-        "sections": content.sections,
+        "factors": next((part for part in content.sections if part.anchor == FACTORS), None),
+        "sections": [part for part in content.sections if part.anchor != FACTORS],
+        "one_arm": content.one_arm,
         "passage": content.passage,
         "samples": content.moments,
         "sample_seed": content.sample_seed,
@@ -158,7 +164,7 @@ def _parts(content: Content) -> dict[str, Any]:
         "warned": plural(len(content.serious_warnings), "warning") if content.serious_warnings else "",
         "fixed": fixed_settings(runs),
         "mlflow_pages": content.mlflow_pages.instructions,
-        "trials": trials_table(runs, list(record.tune), content.mlflow_pages.address, content.evidence.metric),
+        "trials": trials.without_arms if content.one_arm else trials,
         "differences": content.differences,
         "pair_json": run_values(runs),
         "provenance": provenance(record, runs, content.mlflow_pages.command),
@@ -183,8 +189,9 @@ def preliminary(runs: Iterable[pd.DataFrame]) -> list[str]:
 def _byline(record: SweepRecord, runs: pd.DataFrame) -> list[str]:
     counts = {phase: int((runs["phase"] == phase).sum()) for phase in Phase}
     sizes = [plural(size, f"{phase} run") for phase, size in counts.items() if size]
-    name = [f"experiment {record.name}", f"sweep {short_id(record.run_id)}", plural(len(record.arms), "arm")]
-    return [*preliminary([runs]), *name, *sizes]
+    name = [f"experiment {record.name}", f"sweep {short_id(record.run_id)}"]
+    arms = [plural(len(record.arms), "arm")] if len(record.arms) > 1 else []
+    return [*preliminary([runs]), *name, *arms, *sizes]
 
 
 def _note(content: Content) -> str:
@@ -195,10 +202,12 @@ def _note(content: Content) -> str:
         words += [content.labels.explained] if content.labels.explained else []
     if content.record.tune:
         words.append(
-            "Explore trials search each arm's hyperparameters; confirm runs train its best configuration again on new "
+            f"Explore trials search the hyperparameters{'' if content.one_arm else ' of each arm'}; confirm runs train "
+            f"{'the' if content.one_arm else 'its'} best configuration again on new "
             "seeds, and only they are compared."
         )
-    words.append("± is the half-width of the 95 % t interval over seeds; one seed has none (–).")
+    if comparison["low"].notna().any():
+        words.append("± is the half-width of the 95 % t interval over seeds; one seed has none (–).")
     if content.evidence.metric == metrics.VAL_LOSS:
         words.append(
             "Losses are of the last checkpoint, in nats per token (natural logarithm), over every token of the split."
@@ -241,7 +250,7 @@ def _evidence_note(comparison: pd.DataFrame, looks: Sequence[int]) -> str:
         f"{drawn}. d_z: Cohen's effect size, Δ over the standard deviation of the paired differences. P(better): share "
         "of seeds on which the arm beats the baseline. Detectable: the true difference found in 80 % of sweeps with "
         f"this many pairs. Seeds for {delta}: the number of seeds that find a true difference of that size in 80 % of "
-        "sweeps." + _looks_note(looks)
+        "sweeps." + _looks_note(looks, p_heading(p_word(comparison)))
     )
 
 
@@ -252,7 +261,7 @@ def _skew_note(comparison: pd.DataFrame) -> str:
     return ", adjusted for skewness (Hall 1992) where the differences look skewed; p is without the adjustment"
 
 
-def _looks_note(looks: Sequence[int]) -> str:
+def _looks_note(looks: Sequence[int], heading: str) -> str:
     """How several looks at the verdicts keep the error rate; empty for one look."""
     if len(looks) < 2:
         return ""
@@ -260,7 +269,7 @@ def _looks_note(looks: Sequence[int]) -> str:
     return (
         f" Verdicts were read after {listed(map(str, looks))} seeds, and only arms that were still undecided got more "
         "seeds: an arm's verdict is its first that is not undecided. Each of these looks has its own level "
-        f"({levels}, together {ALPHA}; Kim and DeMets 1987) instead of {ALPHA}. p (Holm) is scaled so that {ALPHA} is "
+        f"({levels}, together {ALPHA}; Kim and DeMets 1987) instead of {ALPHA}. {heading} is scaled so that {ALPHA} is "
         "the bound at every look, and the interval of Δ is widened so that it contains the true difference in 95 % of "
         "sweeps, whichever look was the last."
     )

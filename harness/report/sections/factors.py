@@ -25,6 +25,7 @@ from harness.report.text.numbers import NOTHING, chance, decimals_for, number, r
 if TYPE_CHECKING:
     from harness.tracking import SweepRecord
 
+FACTORS: Final = "factors"  # anchor of the section
 _NAMED_IN_FULL: Final = 3  # more levels of a factor than this are grouped by verdict; the table has all numbers
 
 
@@ -42,7 +43,7 @@ def factor_section(evidence: Evidence) -> Section | None:
     missing = " ".join(_missing(found))
     if not (main_effects["pairs"].sum() or contrasts["seeds"].sum()):
         words = "No seed is complete in all arms that an average needs, so there are no results."
-        return Section("factors", heading, (f"{words} {missing}".strip(),))
+        return Section(FACTORS, heading, (f"{words} {missing}".strip(),))
     text = (
         " ".join(_interaction_words(contrasts)),
         " ".join(_main_effect_words(main_effects, contrasts)),
@@ -52,7 +53,7 @@ def factor_section(evidence: Evidence) -> Section | None:
     )
     by_factor = [rows for _, rows in main_effects.groupby("factor", sort=False)]
     return Section(
-        anchor="factors",
+        anchor=FACTORS,
         heading=heading,
         text=tuple(paragraph for paragraph in text if paragraph),
         drawings=draw("factors", evidence),

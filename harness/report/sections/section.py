@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.report.figures.drawing import Drawing
 from harness.report.tables.table import Table
@@ -25,3 +25,8 @@ class Section:
     text: tuple[str, ...] = ()
     drawings: tuple[Drawing, ...] = ()
     tables: tuple[tuple[Table, str], ...] = ()
+
+    @property
+    def without_arms(self) -> Section:
+        """The section of a sweep of one arm: tables have no column of arms."""
+        return replace(self, tables=tuple((table.without_arms, note) for table, note in self.tables))

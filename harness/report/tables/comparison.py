@@ -21,6 +21,7 @@ from harness.report.tables.table import (
     with_half_widths,
 )
 from harness.report.text.answer import verdict_text
+from harness.report.text.names import p_heading, p_word
 from harness.report.text.numbers import (
     NOTHING,
     count,
@@ -38,25 +39,29 @@ def comparison_lines(comparison: pd.DataFrame) -> list[list[str]]:
 
 
 def answer_table(comparison: pd.DataFrame) -> Table:
-    """One row per arm: the results of `compare`, means with the half-width of their 95 % t interval."""
+    """One row per arm, lowest loss first: the results of `compare`, means ± half-width of their 95 % t interval.
+
+    The only arm of a sweep needs no column for its name.
+    """
     metric = comparison["metric"].iloc[0]
     tested = comparison["test_seeds"].sum() > 0
     differs = comparison["pairs"].sum() > 0
     name = value_name(metric)
-    columns: list[tuple[Column, list[Cell]]] = [
-        (Column(ARM, numeric=False), [Cell(str(arm)) for arm in comparison["arm"]]),
+    comparison = by_loss(comparison)
+    columns: list[tuple[Column, list[Cell]]] = []
+    if len(comparison) > 1:
+        columns.append((Column(ARM, numeric=False), [Cell(str(arm)) for arm in comparison["arm"]]))
+    if differs:
+        columns.append((Column("Verdict", numeric=False), verdict_cells(comparison, baseline=True)))
+    columns += [
         (Column("Seeds"), seeds_cells(comparison)),
         (Column(f"Val {name}"), with_half_widths(intervals(comparison))),
     ]
     if differs:
         found = intervals(comparison, "difference")
         columns += [
-            (
-                Column("Δ to baseline"),
-                with_half_widths(found, signed, comparison["is_baseline"], comparison["difference_se"]),
-            ),
-            (Column("p (Holm)"), formatted(comparison["p_holm"], probability)),
-            (Column("Verdict", numeric=False), verdict_cells(comparison)),
+            (Column("Δ to baseline"), with_half_widths(found, signed, errors=comparison["difference_se"])),
+            (Column(p_heading(p_word(comparison))), formatted(comparison["p_holm"], probability)),
         ]
     if comparison["common_context_mean"].notna().any():
         columns.append((Column("Common context"), with_half_widths(intervals(comparison, "common_context"))))
@@ -72,15 +77,16 @@ def answer_table(comparison: pd.DataFrame) -> Table:
 
 def evidence_table(comparison: pd.DataFrame) -> Table | None:
     """One row per arm except the baseline: the statistics behind its verdict. None if there is nothing to compare."""
-    compared = comparison[comparison["pairs"] > 0]
+    compared = by_loss(comparison[comparison["pairs"] > 0])
     if compared.empty:
         return None
+    word = p_word(comparison)
     delta = rounded(compared["delta"].iloc[0])
     columns = [
         (Column(ARM, numeric=False), [Cell(str(arm)) for arm in compared["arm"]]),
         (Column("Pairs"), formatted(compared["pairs"], count)),
         (Column("p"), formatted(compared["p"], probability)),
-        (Column("p (Holm)"), formatted(compared["p_holm"], probability)),
+        *([(Column(p_heading(word)), formatted(compared["p_holm"], probability))] if word else []),
         (Column("Sign-flip p"), formatted(compared["sign_flip_p"], probability)),
         (Column("d_z"), formatted(compared["d_z"], lambda value: number(value, 2))),
         (Column("P(better)"), formatted(compared["probability_better"], lambda value: number(value, 2))),
@@ -108,13 +114,20 @@ def metrics_table(evidence: Evidence) -> Table | None:
     return table_with_runs([" ".join(own) for own in runs], columns)
 
 
+def by_loss(comparison: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a comparison, lowest mean first, if arms are compared; arms without a result come last."""
+    judged = comparison["verdict"].notna().any()
+    return comparison.sort_values("mean", kind="stable") if judged else comparison
+
+
 def seeds_cells(comparison: pd.DataFrame) -> list[Cell]:
     """The number of seeds of each arm: `4`, or `3 + 1 diverged`."""
     counts = zip(comparison["seeds"], comparison["diverged"], strict=True)
     return [Cell(f"{seeds} + {lost} diverged" if lost else str(seeds), seeds) for seeds, lost in counts]
 
 
-def verdict_cells(compared: pd.DataFrame) -> list[Cell]:
-    """The verdicts of rows with `verdict` and `delta`; a dash where there is no verdict."""
-    words = zip(compared["verdict"], compared["delta"], strict=True)
-    return [Cell(verdict_text(word, delta) or NOTHING) for word, delta in words]
+def verdict_cells(compared: pd.DataFrame, baseline: bool = False) -> list[Cell]:
+    """The verdicts of rows with `verdict` and `delta`; `baseline`: mark that of the rows, else it has a dash."""
+    marks = compared["is_baseline"] if baseline else [False] * len(compared)
+    words = zip(compared["verdict"], compared["delta"], marks, strict=True)
+    return [Cell(verdict_text(word, delta) or ("baseline" if base else NOTHING)) for word, delta, base in words]

@@ -12,6 +12,7 @@ from harness.config.fields import short_name
 from harness.core.text import listed
 from harness.report.tables.comparison import verdict_cells
 from harness.report.tables.table import Cell, Column, Table, formatted, seeds_text, table_with_runs, with_half_widths
+from harness.report.text.names import p_heading
 from harness.report.text.numbers import count, decimals_for, number, probability, rounded, signed, significant
 
 _END: Final = (
@@ -70,7 +71,7 @@ def interaction_table(rows: pd.DataFrame) -> Table:
             (Column("Effect before"), formatted(rows["effect_at_baseline"], lambda value: signed(value, decimals))),
             (Column("Effect after"), formatted(rows["effect_at_level"], lambda value: signed(value, decimals))),
             (Column("Interaction"), with_half_widths(intervals(rows, "interaction"), signed)),
-            (Column("p (Holm)"), formatted(rows["p_holm"], probability)),
+            (Column(_p_of(rows)), formatted(rows["p_holm"], probability)),
             (Column("Verdict", numeric=False), verdict_cells(rows)),
             *_evidence(rows, rounded(rows["delta"].iloc[0])),
         ],
@@ -112,10 +113,17 @@ def interaction_note(contrasts: pd.DataFrame, factors: int) -> str:
     return (
         f"Effect before, effect after: what the first change adds to the {metric} before and after the other change. "
         "Interaction: effect after minus effect before, one number per seed, ± the half-width of its 95 % t interval; "
-        f"0 if the effects are additive{further}. p (Holm): the t test over seeds{corrected}. Interact: p ≤ {ALPHA}. "
-        f"No interaction larger than {delta}: the test does not reject, and the interval at the corrected level lies "
-        f"between −{delta} and {delta}. Undecided: neither. {_END}"
+        f"0 if the effects are additive{further}. {_p_of(contrasts)}: the t test over seeds{corrected}. Interact: "
+        f"p ≤ {ALPHA}. No interaction larger than {delta}: the test does not reject, and the interval at the corrected "
+        f"level lies between −{delta} and {delta}. Undecided: neither. {_END}"
     )
+
+
+def _p_of(contrasts: pd.DataFrame) -> str:
+    """The heading of the p-values of contrasts; a single one needs no correction for others."""
+    if len(contrasts) > 1:
+        return p_heading("Holm")
+    return p_heading("adjusted" if (contrasts["p_holm"] > contrasts["p"] * (1 + 1e-9)).any() else "")
 
 
 def _evidence(rows: pd.DataFrame, delta: str) -> list[tuple[Column, list[Cell]]]:

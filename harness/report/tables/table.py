@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from harness.analysis.statistics import Interval
@@ -67,6 +67,15 @@ class Table:
         names = [column.label for column in self.columns]
         return row.cells[names.index(ARM)].text if ARM in names else ""
 
+    @property
+    def without_arms(self) -> Table:
+        """The table without its column of arms, for a sweep of one arm."""
+        kept = [index for index, column in enumerate(self.columns) if column.label != ARM]
+        if len(kept) == len(self.columns):
+            return self
+        rows = (replace(row, cells=tuple(row.cells[index] for index in kept)) for row in self.rows)
+        return Table(tuple(self.columns[index] for index in kept), tuple(rows))
+
     def lines(self) -> list[list[str]]:
         """The header and the rows as strings, without minor columns."""
         kept = [index for index, column in enumerate(self.columns) if not column.minor]
@@ -104,7 +113,7 @@ def with_half_widths(
     baseline: Iterable[bool] | None = None,
     errors: Iterable[float] | None = None,
 ) -> list[Cell]:
-    """Means ± half-widths, `5.310 ± 0.050`; `± –` for a mean without an interval.
+    """Means ± half-widths, `5.310 ± 0.050`; `± –` for a mean without an interval, or nothing if no mean has one.
 
     Args:
         found: one interval per row; NaN gives a dash.
@@ -113,11 +122,13 @@ def with_half_widths(
         errors: standard errors. The smallest gets two significant digits; None: the narrowest half-width does.
     """
     widths = [interval.half_width for interval in found]
+    any_width = any(math.isfinite(width) for width in widths)
     decimals = decimals_for(widths) if errors is None else decimals_of_error(errors)
     marked = [False] * len(found) if baseline is None else list(baseline)
     cells = []
     for interval, is_baseline in zip(found, marked, strict=True):
         mean = to_text(interval.mean, decimals)
-        text = mean if mean == NOTHING else f"{mean} ± {number(interval.half_width, decimals)}"
+        half = f" ± {number(interval.half_width, decimals)}" if any_width else ""
+        text = mean if mean == NOTHING else f"{mean}{half}"
         cells.append(Cell("baseline") if is_baseline else sortable(interval.mean, text))
     return cells

@@ -15,6 +15,7 @@ from harness.analysis.significance import ALPHA, holm, sign_flip_seeds
 from harness.analysis.statistics import Interval
 from harness.analysis.verdicts import DIFFERENT, Verdict
 from harness.core.text import listed, plural
+from harness.report.text.names import some
 from harness.report.text.numbers import chance, decimals_for, decimals_of_error, number, rounded, signed, significant
 
 _NAMED_IN_FULL: Final = 3  # more arms than this are grouped by verdict; the table has all numbers
@@ -22,36 +23,47 @@ _NAMED_IN_FULL: Final = 3  # more arms than this are grouped by verdict; the tab
 
 @dataclass(frozen=True)
 class Answer:
-    """A comparison in words: the findings, and their limits."""
+    """A comparison in words: the findings, what to do next, and the limits of the findings."""
 
     findings: str
     limits: str
+    next_step: str = ""
 
     def __str__(self) -> str:
-        return f"{self.findings} {self.limits}".strip()
+        step = f"Next: {self.next_step}" if self.next_step else ""
+        return " ".join(filter(None, (self.findings, step, self.limits)))
 
 
-def answer(comparison: pd.DataFrame, basis: Comparability) -> Answer:
-    """Put a comparison, as `compare` returns it, into words."""
+def answer(comparison: pd.DataFrame, basis: Comparability, searched: bool = True, next_step: str = "") -> Answer:
+    """Put a comparison, as `compare` returns it, into words.
+
+    Args:
+        comparison: of the arms.
+        basis: by which metric, and whether arms are ranked.
+        searched: whether there were explore trials.
+        next_step: what to do next.
+    """
     if not comparison["seeds"].sum():
+        unused = "Explore trials are not compared, because they were selected by the same validation loss. "
+        lost = " ".join(_diverged(comparison)) if comparison["diverged"].sum() else ""
         return Answer(
-            "No confirm run is complete, so nothing is ranked.",
-            "Explore trials are not compared, because they were selected by the same validation loss. Runs that ended "
-            "early have no result.",
+            f"No confirm run is complete, so nothing is ranked. {lost}".strip(),
+            f"{unused if searched else ''}Runs that ended early have no result.",
+            next_step,
         )
     parts = [basis.reason] if basis.reason else []
     limits = ""
     if len(comparison) == 1:
         parts.append(_level(comparison.iloc[0]))
-        limits = "There is only one arm, so nothing is compared."
+        limits = "" if comparison["seeds"].sum() < 2 else "Nothing is compared."
     elif basis.ranked:
         finding, limits = _differences(comparison)
         parts.append(finding)
     parts += _diverged(comparison)
     missing = comparison.loc[comparison["seeds"] + comparison["diverged"] == 0, "arm"]
     if len(missing):
-        parts.append(f"{listed(missing)}: no complete confirm run, so no result.")
-    return Answer(" ".join(parts), limits)
+        parts.append(f"{some(list(missing), 'arms')}: no complete confirm run, so no result.")
+    return Answer(" ".join(parts), limits, next_step)
 
 
 def verdict_text(verdict: object, delta: float) -> str:
@@ -78,13 +90,13 @@ def _diverged(comparison: pd.DataFrame) -> Iterator[str]:
     columns = zip(lost["arm"], lost["diverged"], lost["seeds"], strict=True)
     parts = [f"{count} of {count + complete} runs of {arm}" for arm, count, complete in columns]
     yield (
-        f"{listed(parts)} diverged. A diverged run is the worst result of its arm: it counts with its loss before the "
-        "first step."
+        f"{some(parts, 'arms')} diverged. A diverged run is the worst result of its arm: it counts with its loss "
+        "before the first step."
     )
     if comparison["pairs"].sum():
         arms, base = lost.loc[~lost["is_baseline"], "arm"], lost["is_baseline"].any()
         if len(arms):
-            yield f"So {listed(arms)} can only be worse or undecided."
+            yield f"So {some(list(arms), 'arms')} can only be worse or undecided."
         if base:
             yield "Against a baseline with diverged runs, an arm can only be better or undecided."
 
@@ -102,9 +114,6 @@ def _differences(comparison: pd.DataFrame) -> tuple[str, str]:
         return "No other arm shares a seed with the baseline, so there are no paired differences.", ""
     shown = compared if len(compared) <= _NAMED_IN_FULL else _largest(compared)
     sentences = [_sentence(row, interval, str(base["arm"]), len(others)) for row, interval in _rows(shown)]
-    if len(shown) < len(compared):
-        name = f"by {metric_name(base['metric'])}"
-        sentences = [f"Against the baseline {base['arm']}, {name}: {_grouped(compared)}.", *sentences]
     return " ".join(sentences), " ".join(_limits(compared, len(others)))
 
 
@@ -114,7 +123,10 @@ def _rows(compared: pd.DataFrame) -> Iterator[tuple[pd.Series, Interval]]:
 
 
 def _largest(compared: pd.DataFrame) -> pd.DataFrame:
-    """The arm with the largest difference to the baseline, among those found better or worse if there are any."""
+    """The best arm of those found better; else, of those found worse or of all, that with the largest difference."""
+    better = compared[compared["verdict"] == Verdict.BETTER]
+    if len(better):
+        return better.loc[[better["mean"].idxmin()]]
     found = compared[compared["verdict"].isin(DIFFERENT)]
     among = found if len(found) else compared
     return among.loc[[among["difference"].abs().idxmax()]]
@@ -149,8 +161,9 @@ def _sentence(row: pd.Series, interval: Interval, base: str, comparisons: int) -
         between = f"{signed(low, decimals)} to {signed(high, decimals)}"
     over = f" over {comparisons} comparisons" if comparisons > 1 else ""
     pairs = f"{row['pairs']} paired seeds"
+    corrected = "Holm p" if comparisons > 1 else "adjusted p" if row["alpha"] < ALPHA else "p"  # for several looks
     test = "skewness-adjusted t test" if row["tested_p"] > row["p"] else "paired t test"
-    grounds = f"(95 % CI {between}, {pairs}, {test}, Holm p {chance(row['p_holm'])}{over})"
+    grounds = f"(95 % CI {between}, {pairs}, {test}, {corrected} {chance(row['p_holm'])}{over})"
     small = verdict in DIFFERENT and abs(mean) < row["delta"]
     aside = f", smaller than δ = {rounded(row['delta'])}, the smallest difference that matters" if small else ""
     return f"{said} {grounds}{aside}."
@@ -167,12 +180,6 @@ def _size(difference: float, decimals: int, in_unit: str = "") -> str:
     if float(size) == 0:
         size = f"less than {10.0**-decimals:.{decimals}f}"
     return f"{size}{in_unit} {'higher' if difference > 0 else 'lower'}"
-
-
-def _grouped(compared: pd.DataFrame) -> str:
-    delta = compared["delta"].iloc[0]
-    groups = [(verdict, list(compared.loc[compared["verdict"] == verdict, "arm"])) for verdict in Verdict]
-    return "; ".join(f"{listed(arms)} {predicate(word, delta, len(arms) > 1)}" for word, arms in groups if arms)
 
 
 def _limits(compared: pd.DataFrame, comparisons: int) -> Iterator[str]:
@@ -194,8 +201,8 @@ def _skewed(judged: pd.DataFrame) -> Iterator[str]:
     for verdict, rows in held.groupby("t_verdict", sort=True):
         arms, one = list(rows["arm"]), len(rows) == 1
         yield (
-            f"By the paired t test alone {listed(arms)} would be {verdict}. But the differences look skewed, and with "
-            f"skewed noise that test is wrong too often on this side; the skewness-adjusted test does not confirm "
+            f"By the paired t test alone {some(arms, 'arms')} would be {verdict}. But the differences look skewed, and "
+            f"with skewed noise that test is wrong too often on this side; the skewness-adjusted test does not confirm "
             f"{'it' if one else 'them'}. More seeds would decide."
         )
 
@@ -222,11 +229,14 @@ def _checks(judged: pd.DataFrame, comparisons: int) -> Iterator[str]:
             & ((checked["sign_flip_holm"] <= ALPHA) == found)
         ]
         if len(disagree):
-            arms = listed(f"{row['arm']} (p {chance(row['sign_flip_holm'])})" for _, row in disagree.iterrows())
+            parts = [f"{row['arm']} (p {chance(row['sign_flip_holm'])})" for _, row in disagree.iterrows()]
+            arms = some(parts, "arms")
             yield f"{words} {arms}."
 
 
 def _verdict_on(arms: Sequence[str]) -> str:
+    if len(arms) > _NAMED_IN_FULL:
+        return f"The verdicts on {len(arms)} arms rest"
     return f"The verdict on {listed(arms)} rests" if len(arms) == 1 else f"The verdicts on {listed(arms)} rest"
 
 
@@ -248,11 +258,11 @@ def _undecided(undecided: pd.DataFrame) -> Iterator[str]:
     if len(short):
         needed = short["seeds_needed"].max()
         seeds = "more than a million" if math.isinf(needed) else f"about {float(f'{needed:.2g}'):,.0f}"
-        whose = "" if len(short) == len(undecided) else f" for {listed(short['arm'])}"
+        whose = "" if len(short) == len(undecided) else f" for {some(list(short['arm']), 'arms')}"
         yield f"It takes {seeds} seeds per arm{whose} to find a difference of {delta} in 80 % of sweeps."
     enough = undecided.loc[undecided["seeds_needed"] <= undecided["pairs"], "arm"]
     if len(enough):
         yield (
-            f"{listed(enough)} had enough seeds to find a difference of {delta} in 80 % of sweeps; "
+            f"{some(list(enough), 'arms')} had enough seeds to find a difference of {delta} in 80 % of sweeps; "
             "deciding about a smaller one takes more."
         )

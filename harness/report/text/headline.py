@@ -70,7 +70,8 @@ def _of_one(row: pd.Series, base: str) -> str:
 
 def _of_several(judged: pd.DataFrame, base: str) -> Headline:
     counts = judged["verdict"].value_counts()
-    found = [f"{counts[verdict]} {_WORDS[verdict].lower()}" for verdict in Verdict if verdict in counts]
+    words = {**_WORDS, Verdict.NO_DIFFERENCE: f"equal within {rounded(judged['delta'].iloc[0])}"}
+    found = [f"{counts[verdict]} {words[verdict].lower()}" for verdict in Verdict if verdict in counts]
     better = judged[judged["verdict"] == Verdict.BETTER]
     if len(better):
         best = better.loc[better["mean"].idxmin()]

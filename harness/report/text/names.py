@@ -63,6 +63,19 @@ def values_named(values: dict[str, Any]) -> str:
     return ", ".join(f"{short_name(path)}={setting(value)}" for path, value in values.items())
 
 
+def p_word(rows: pd.DataFrame) -> str:
+    """How the p-values of compared rows are corrected: `Holm`, `adjusted` (for looks or skewness only), or empty."""
+    compared = rows[rows["pairs"] > 0]
+    if len(rows) - int(rows["is_baseline"].sum()) > 1:
+        return "Holm"
+    return "adjusted" if (compared["p_holm"] > compared["p"] * (1 + 1e-9)).any() else ""
+
+
+def p_heading(word: str) -> str:
+    """`p (Holm)`, `p (adjusted)`, `p`."""
+    return f"p ({word})" if word else "p"
+
+
 def some(names: Sequence[str], what: str) -> str:
     """`a, b and c`; a long list is shortened to `a, b and 3 more arms`."""
     kept = [

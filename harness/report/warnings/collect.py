@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import pandas as pd
 
 from harness.analysis.columns import constant, parameters
 from harness.analysis.evidence import Evidence
+from harness.report.text.names import some
 from harness.report.text.numbers import setting
 from harness.report.warnings import confirm, general, parity, results, search
-from harness.report.warnings.kinds import Detector, ReportWarning
+from harness.report.warnings.kinds import Detector, ReportWarning, WarningKind
 
 DETECTORS: Final[tuple[Detector, ...]] = (
     *confirm.DETECTORS,
@@ -20,11 +22,43 @@ DETECTORS: Final[tuple[Detector, ...]] = (
     *general.DETECTORS,
 )
 
+_GROUPED: Final = 3  # from so many arms on, equal warnings are one
+
 
 def report_warnings(sweep: Evidence) -> list[ReportWarning]:
     """All warnings about a sweep; those that may change its conclusion come first."""
     found = [warning for detector in DETECTORS for warning in detector(sweep)]
     return sorted(found, key=lambda warning: not warning.changes_conclusion)
+
+
+def grouped(found: Sequence[ReportWarning], arms: Sequence[str]) -> list[ReportWarning]:
+    """Warnings of one kind about several arms joined into one, at the place of the first.
+
+    Args:
+        found: as `report_warnings` returns them.
+        arms: names of the sweep's arms.
+    """
+    about: dict[WarningKind, dict[str, list[str]]] = {}
+    for warning in found:
+        if arm := _subject(warning.text, arms):
+            about.setdefault(warning.kind, {}).setdefault(arm, []).append(warning.text)
+    joined, result = set(), []
+    for warning in found:
+        own = about.get(warning.kind, {})
+        if len(own) < _GROUPED or not _subject(warning.text, arms):
+            result.append(warning)
+        elif warning.kind not in joined:
+            joined.add(warning.kind)
+            each = tuple(text for texts in own.values() for text in texts)
+            text = f"{len(own)} arms: {warning.kind} ({some(list(own), 'arms')})."
+            result.append(ReportWarning(warning.kind, text, each))
+    return result
+
+
+def _subject(text: str, arms: Sequence[str]) -> str:
+    """The arm that a text is about: the one that it begins with; empty if it does not begin with one."""
+    begins = (arm for arm in arms if text.startswith(arm) and not text[len(arm) : len(arm) + 1].isalnum())
+    return max(begins, key=len, default="")
 
 
 def fixed_settings(runs: pd.DataFrame) -> list[tuple[str, str]]:

@@ -128,10 +128,12 @@ class ReportWarning:
     Attributes:
         kind: its kind.
         text: the problem, where it occurs, its consequence and what to do, in one to three sentences.
+        each: the texts about each arm, where `text` groups them.
     """
 
     kind: WarningKind
     text: str
+    each: tuple[str, ...] = ()
 
     @property
     def changes_conclusion(self) -> bool:

@@ -11,7 +11,7 @@ import pytest
 import example_sweep as example
 from clean_sweeps import clean_sweep
 from harness.analysis.plan import METHOD_VERSION
-from harness.report.warnings.collect import fixed_settings, report_warnings
+from harness.report.warnings.collect import fixed_settings, grouped, report_warnings
 from harness.report.warnings.kinds import ReportWarning, WarningKind
 from harness.tracking import PlanChange, SweepRecord
 from warned_sweeps import RATE, confirm, copied, end, other, trials
@@ -370,3 +370,22 @@ def test_a_sweep_where_every_run_diverged() -> None:
     found = kinds(record, runs)
     assert {WarningKind.DIVERGED_ARM, WarningKind.DIVERGED_TRIALS} <= found
     assert np.isnan(runs["val/loss"]).all()
+
+
+def test_equal_warnings_about_many_arms_are_one_with_each_behind_it() -> None:
+    arms = [f"lr 1e-{power}" for power in range(1, 13)]
+    each = [
+        ReportWarning(WarningKind.FEW_SEEDS, f"{arm}: {place} pairs are too few.") for place, arm in enumerate(arms)
+    ]
+    others = [
+        ReportWarning(WarningKind.RUNNING, "1 run had not ended."),
+        ReportWarning(WarningKind.EDGE, "lr 1e-1: the best beta lies at the low end."),
+    ]
+    found = grouped([others[0], *each, others[1]], arms)
+    assert [one.kind for one in found] == [WarningKind.RUNNING, WarningKind.FEW_SEEDS, WarningKind.EDGE]
+    assert found[1].text == (
+        "12 arms: too few seeds to detect differences that matter (lr 1e-1, lr 1e-2, lr 1e-3, lr 1e-4 and 8 more arms)."
+    )
+    assert found[1].each == tuple(one.text for one in each)
+    assert [found[0], found[2]] == others
+    assert grouped(each[:2], arms) == each[:2]

@@ -54,16 +54,16 @@ function filtering(table) {
 
 function arms(sweep) {
   const places = new Map();
-  for (const row of sweep.querySelectorAll("section[id$=answer] tr[data-arm]"))
+  for (const row of sweep.querySelectorAll(":is(section[id$=answer], section[id$=arms]) tr[data-arm]"))
     places.set(row.dataset.arm, row.cells[0].querySelector(".swatch").nextSibling.textContent.trim());
   if (places.size < 2) return;
   const box = make("fieldset", { className: "switch arms" }, make("legend", {}, "Show"));
-  for (const [place, name] of places) {
+  for (const [place, name] of [...places].sort(([a], [b]) => a - b)) {
     const tick = make("input", { type: "checkbox", checked: true, value: place });
     tick.addEventListener("change", () => {
       for (const node of sweep.querySelectorAll(`[data-arm="${place}"]`)) node.classList.toggle("off", !tick.checked);
     });
-    box.append(make("label", {}, tick, make("span", { className: `swatch c${place % 6}` }), name));
+    box.append(make("label", {}, tick, make("span", { className: `swatch c${place % 6} s${Math.floor(place / 6) % 4}` }), name));
   }
   sweep.querySelector("section[id$=curves]")?.querySelector("h2,h3").after(box);
 }
