@@ -62,7 +62,14 @@ train: {budget: {tokens: 20_000_000}, batch_size: 16, eval_every: {tokens: 2_000
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
-@app.command(cls=Command)
+_EPILOG = """
+Examples:
+  python -m harness.bench
+  python -m harness.bench experiments/dropout.yaml --seconds 2
+"""
+
+
+@app.command(cls=Command, epilog=_EPILOG)
 def main(
     spec_file: Annotated[
         Path | None, typer.Argument(metavar="[SPEC]", help="The spec whose models are measured. Default: a small GPT.")

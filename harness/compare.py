@@ -31,7 +31,14 @@ _ORDER: Final = ("val/", "test/", "train/", "tokens", "epochs", "optim/", "perf/
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
-@app.command(cls=Command)
+_EPILOG = """
+Examples:
+  python -m harness.compare 0a1b2c 3d4e5f
+  python -m harness.compare "drop_rate=0.0 · seed 2" 3d4e5f --samples 0
+"""
+
+
+@app.command(cls=Command, epilog=_EPILOG)
 def main(
     run_a: Annotated[str, typer.Argument(metavar="RUN_A", help="A run's id, the start of it, or the run's name.")],
     run_b: Annotated[str, typer.Argument(metavar="RUN_B", help="The run to compare with; differences are B minus A.")],

@@ -12,9 +12,18 @@ from harness.core.text import shown
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
-@app.command(cls=Command)
+_EPILOG = """
+Examples:
+  python -m harness.generate 0a1b2c --prompt "Every effort"
+  python -m harness.generate 0a1b2c --temperature 0.8 --top-k 40 --seed 7
+"""
+
+
+@app.command(cls=Command, epilog=_EPILOG)
 def main(
-    run: Annotated[str, typer.Argument(help="A run's id, the start of it, the run's name, or a checkpoint folder.")],
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run's id, the start of it, the run's name, or a checkpoint folder.")
+    ],
     prompt: Annotated[str, typer.Option(help="The text to continue.")] = "Every effort moves you",
     max_new_tokens: Annotated[
         int, typer.Option(parser=whole(1), metavar="N", help="Number of tokens to generate.")

@@ -33,9 +33,16 @@ def _range(text: Any) -> tuple[int, int | None]:
     return first or 0, last
 
 
-@app.command(cls=Command)
+_EPILOG = """
+Examples:
+  python -m harness.replay 0a1b2c
+  python -m harness.replay 0a1b2c --steps 100:200
+"""
+
+
+@app.command(cls=Command, epilog=_EPILOG)
 def main(
-    run: Annotated[str, typer.Argument(help="A run's id, the start of it, or the run's name.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's id, the start of it, or the run's name.")],
     steps: Annotated[
         Any,
         typer.Option(parser=_range, metavar="A:B", help="Compare these steps only, and stop after the last of them."),

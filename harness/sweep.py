@@ -12,6 +12,11 @@ from typing import Annotated
 import typer
 
 from harness.console.cli import (
+    OUTPUT,
+    PLACE,
+    SHOW,
+    STORES,
+    SWEEP,
     ArtifactsAt,
     Command,
     CpusPerRun,
@@ -54,12 +59,27 @@ def _check_gpus(wanted: float) -> None:
         fail(f"--gpus-per-run: found {wanted:g}; allowed: at most the {found} of this machine{instead}")
 
 
-@app.command(cls=Command)
+_EPILOG = """
+Examples:
+  python -m harness.sweep experiments/dropout.yaml --plan
+  python -m harness.sweep experiments/dropout.yaml --set study.seeds=8
+
+Environment:
+  MLFLOW_TRACKING_URI  MLflow store
+  GPT_HARNESS_STORAGE  Optuna storage
+  GPT_HARNESS_CACHE    folder for encoded texts, downloads, measured speeds
+"""
+
+
+@app.command(cls=Command, epilog=_EPILOG)
 def main(
     spec_file: Annotated[Path, typer.Argument(metavar="SPEC", help="The spec of the experiment, a YAML file.")],
     settings: Settings = None,
     plan: Annotated[
-        bool, typer.Option("--plan", help="Show what would run and what it would cost, without training.")
+        bool,
+        typer.Option(
+            "--plan", help="Show what would run and what it would cost, without training.", rich_help_panel=SHOW
+        ),
     ] = False,
     noise_floor: Annotated[
         int | None,
@@ -67,6 +87,7 @@ def main(
             parser=_seeds,
             metavar="N",
             help="Train only the baseline, on N seeds, to measure the noise between seeds.",
+            rich_help_panel=SWEEP,
         ),
     ] = None,
     workers: Workers = None,
@@ -85,26 +106,51 @@ def main(
             envvar=STORAGE_VARIABLE,
             show_envvar=False,
             help="Optuna storage. Default: $GPT_HARNESS_STORAGE or mlruns/optuna.db.",
+            rich_help_panel=STORES,
         ),
     ] = None,
     patience: Annotated[
         float,
         typer.Option(
-            parser=number(1), metavar="SECONDS", help="Replace a worker that makes no progress for this long."
+            parser=number(1),
+            metavar="SECONDS",
+            help="Replace a worker that makes no progress for this long.",
+            rich_help_panel=PLACE,
         ),
     ] = 600.0,
     status: Annotated[
-        bool, typer.Option("--status", help="Show what is done, running, failed and left, without changing anything.")
+        bool,
+        typer.Option(
+            "--status",
+            help="Show what is done, running, failed and left, without changing anything.",
+            rich_help_panel=SHOW,
+        ),
     ] = False,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Start again from nothing; earlier results are set aside, not deleted.")
+        bool,
+        typer.Option(
+            "--fresh",
+            help="Start again from nothing; earlier results are set aside, not deleted.",
+            rich_help_panel=SWEEP,
+        ),
     ] = False,
     take_over: Annotated[
-        bool, typer.Option("--take-over", help="Take the sweep from a process on another machine that no longer runs.")
+        bool,
+        typer.Option(
+            "--take-over",
+            help="Take the sweep from a process on another machine that no longer runs.",
+            rich_help_panel=SWEEP,
+        ),
     ] = False,
-    reports: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the report.")] = Path("reports"),
-    plain: Annotated[bool, typer.Option("--plain", help="Print lines instead of a live table.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print failures and the answer only.")] = False,
+    reports: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the report.", rich_help_panel=STORES)] = Path(
+        "reports"
+    ),
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Print lines instead of a live table.", rich_help_panel=OUTPUT)
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="Print failures and the answer only.", rich_help_panel=OUTPUT)
+    ] = False,
 ) -> None:
     """Run the sweep of a spec: tune every arm, train its best configuration on fresh seeds, write the report.
 

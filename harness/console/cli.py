@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import inspect
 import math
 import os
 from collections.abc import Callable
@@ -64,7 +65,8 @@ def busy(text: str) -> AbstractContextManager[object]:
 class Command(TyperCommand):
     """A command that reports a wrong option or argument in one line with exit code 2, as it does a wrong spec.
 
-    Nothing that it prints can end it.
+    Nothing that it prints can end it. Its help has the options in groups (`rich_help_panel`), and the lines of its
+    epilog as they are.
     """
 
     def main(self, *args: Any, **options: Any) -> Any:
@@ -78,6 +80,29 @@ class Command(TyperCommand):
             return super().parse_args(ctx, args)
         except Exception as error:
             _fail_in_one_line(error)
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """The arguments as the help and the documents name them, without braces."""
+        return [piece.replace("{", "").replace("}", "") for piece in super().collect_usage_pieces(ctx)]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the arguments, then the options by group."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            title = "Arguments" if param.param_type_name == "argument" else getattr(param, "rich_help_panel", None)
+            if (record := param.get_help_record(ctx)) is not None:
+                groups.setdefault(title or "Options", []).append(record)
+        if "Options" in groups:
+            groups["Options"] = groups.pop("Options")  # the last ones: --help, and what belongs to no group
+        for title, records in groups.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Write examples and environment variables, each on a line of its own."""
+        if self.epilog:
+            formatter.write_paragraph()
+            formatter.write("\n".join(inspect.cleandoc(self.epilog).splitlines()) + "\n")
 
 
 class Group(TyperGroup):
@@ -175,16 +200,36 @@ def place(text: Any) -> str:
     return found if "://" in found else os.path.abspath(found)  # noqa: PTH100 (links are not to be resolved)
 
 
+# Groups of options in the help.
+SHOW = "Show, and train nothing"
+SWEEP = "What is trained"
+PLACE = "Where runs train"
+STORES = "Stores and files"
+OUTPUT = "What is printed"
+
 # Options of the commands.
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="PATH=VALUE", help="Override a field of the spec, e.g. train.seed=2. Repeatable."),
+    typer.Option(
+        "--set",
+        metavar="PATH=VALUE",
+        help="Override a field of the spec, e.g. train.seed=2. Repeatable.",
+        rich_help_panel=SWEEP,
+    ),
 ]
 Workers = Annotated[
     int | None,
-    typer.Option(parser=whole(1, 1024), metavar="N", help="Worker processes. Default: one per GPU, else one per core."),
+    typer.Option(
+        parser=whole(1, 1024),
+        metavar="N",
+        help="Worker processes. Default: one per GPU, else one per core.",
+        rich_help_panel=PLACE,
+    ),
 ]
-Threads = Annotated[int, typer.Option(parser=whole(1, 1024), metavar="N", help="CPU threads per worker.")]
+Threads = Annotated[
+    int,
+    typer.Option(parser=whole(1, 1024), metavar="N", help="CPU threads per worker.", rich_help_panel=PLACE),
+]
 
 Ray = Annotated[
     str | None,
@@ -193,11 +238,17 @@ Ray = Annotated[
         metavar="ADDRESS",
         help="Train on a Ray cluster: the one at HOST:PORT, `auto` for the one this machine is in, or `local` to start "
         "one here for this sweep. --workers is a maximum then.",
+        rich_help_panel=PLACE,
     ),
 ]
 CpusPerRun = Annotated[
     float | None,
-    typer.Option(parser=share(0.01), metavar="N", help="With --ray: CPUs for each run. Default: as --threads."),
+    typer.Option(
+        parser=share(0.01),
+        metavar="N",
+        help="With --ray: CPUs for each run. Default: as --threads.",
+        rich_help_panel=PLACE,
+    ),
 ]
 GpusPerRun = Annotated[
     float | None,
@@ -206,6 +257,7 @@ GpusPerRun = Annotated[
         metavar="N",
         help="GPUs for each run; several train it together. With --ray also a fraction, such as 0.5. Default: 1 where "
         "there are any.",
+        rich_help_panel=PLACE,
     ),
 ]
 RanksPerRun = Annotated[
@@ -214,6 +266,7 @@ RanksPerRun = Annotated[
         parser=whole(1, 1024),
         metavar="N",
         help="Processes that train each run together, each with --threads CPU threads. Default: one per GPU of a run.",
+        rich_help_panel=PLACE,
     ),
 ]
 Shared = Annotated[
@@ -223,6 +276,7 @@ Shared = Annotated[
         metavar="DIR|URL",
         help="With --ray: a folder that all nodes see, or an address such as s3://BUCKET/states. States are copied "
         "there, so that another node can resume a run.",
+        rich_help_panel=PLACE,
     ),
 ]
 
@@ -241,9 +295,15 @@ ArtifactsAt = Annotated[
         metavar="LOCATION",
         callback=_allow,
         help=f"A folder or address outside the store where its files may be too. Default: ${ARTIFACTS_VARIABLE}.",
+        rich_help_panel=STORES,
     ),
 ]
 Tracking = Annotated[
     str | None,
-    typer.Option("--tracking", metavar="URI", help="MLflow store. Default: $MLFLOW_TRACKING_URI or mlruns/mlflow.db."),
+    typer.Option(
+        "--tracking",
+        metavar="URI",
+        help="MLflow store. Default: $MLFLOW_TRACKING_URI or mlruns/mlflow.db.",
+        rich_help_panel=STORES,
+    ),
 ]

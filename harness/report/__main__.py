@@ -2,28 +2,50 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.console.cli import ArtifactsAt, Command, Tracking, fail, out
+from harness.console.cli import ArtifactsAt, Command, Tracking, err, fail, out
 from harness.console.tables import show_answer, show_table
 from harness.core.gc_pause import gc_paused_for_imports
 from harness.core.outcomes import Exit
-from harness.core.text import listed
+from harness.core.text import listed, plural
 
 if TYPE_CHECKING:
     from harness.report import ReportFiles
 
+_NAME = "python -m harness.report"
 AUDIT = "audit"  # reserved: a sweep with this name cannot be reported
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+_audit_app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
-@app.command(cls=Command)
+_EPILOG = """
+Examples:
+  python -m harness.report dropout
+  python -m harness.report dropout qkv_bias --out reports/both
+  python -m harness.report audit
+"""
+
+
+class _Report(Command):
+    """The command; `audit` in place of a sweep's name is a command of its own."""
+
+    def main(self, args: Any = None, *more: Any, **options: Any) -> Any:
+        """Run the command; exits."""
+        words = list(sys.argv[1:] if args is None else args)
+        if words[:1] != [AUDIT]:
+            return super().main(words, *more, **options)
+        return typer.main.get_command(_audit_app).main(words[1:], **{**options, "prog_name": f"{_NAME} {AUDIT}"})
+
+
+@app.command(cls=_Report, epilog=_EPILOG)
 def main(
     names: Annotated[
         list[str],
@@ -48,9 +70,6 @@ def main(
     ] = False,
 ) -> None:
     """Write the report of one sweep, or one report of several, and print the comparison."""
-    if names == [AUDIT]:
-        _audit()
-        return
     if sweep and len(names) > 1:
         fail(f"--sweep: found with {len(names)} names; allowed: with one name, since it is the run of one sweep")
     from harness.console.preflight import wrong_reports, wrong_tracking
@@ -107,11 +126,20 @@ def _watched(names: list[str], write: Callable[[], ReportFiles], uri: str | None
     return last
 
 
-def _audit() -> None:
+@_audit_app.command(cls=Command)
+def check_verdicts() -> None:
+    """Check the verdicts on simulated sweeps whose truth is known: false alarms, power, coverage of the intervals.
+
+    Each line has what was found and its bound. Exits with 1 if a bound is broken.
+    """
     from harness.analysis.simulation import SWEEPS, audit, audit_lines
 
     out.print(f"{SWEEPS:,} simulated sweeps per check: this takes a few minutes.")
-    checks = list(audit())
+    checks = []
+    with err.status("simulating") as shown:
+        for check in audit():
+            checks.append(check)
+            shown.update(f"simulating: {plural(len(checks), 'check')} done")
     show_table(audit_lines(checks))
     broken = sum(not check.passed for check in checks)
     if broken:

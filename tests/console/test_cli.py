@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 import harness.data.__main__ as data
 import harness.report.__main__ as report
 import warm_start
-from harness import generate, sweep
+from harness import bench, generate, replay, sweep
+from harness.compare import app as compare_app
 from harness.console.cli import out
 
 SPEC = """\
@@ -92,11 +93,30 @@ def test_a_wrong_option_gives_one_line(app: typer.Typer, arguments: list[str], m
     assert sorted(path.name for path in folder.iterdir()) == ["dangling.yaml", "folder", "tiny.yaml"]
 
 
-@pytest.mark.parametrize("app", [sweep.app, generate.app, report.app, data.app])
-def test_help_is_shown(app: Any) -> None:
+@pytest.mark.parametrize("app", [sweep.app, generate.app, report.app, replay.app, compare_app, bench.app])
+def test_help_has_two_examples_in_80_columns(app: Any) -> None:
     result = CliRunner().invoke(app, ["--help"])
     assert (result.exit_code, result.stderr) == (0, "")
-    assert "Usage" in result.stdout and len(result.stdout.splitlines()) > 5
+    assert result.stdout.startswith("Usage: ") and "{" not in result.stdout
+    assert result.stdout.count("\n  python -m harness.") >= 2
+    assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+def test_the_options_of_a_sweep_are_in_groups() -> None:
+    said = CliRunner().invoke(sweep.app, ["--help"]).stdout
+    groups = [line for line in said.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    assert groups == [
+        *("Arguments:", "What is trained:", "Show, and train nothing:", "Where runs train:", "Stores and files:"),
+        *("What is printed:", "Options:", "Examples:", "Environment:"),
+    ]
+    assert said.index("Where runs train:") < said.index("--ray ADDRESS") < said.index("Stores and files:")
+
+
+def test_the_audit_has_a_help_of_its_own() -> None:
+    said = CliRunner().invoke(report.app, ["audit", "--help"])
+    assert said.exit_code == 0 and "simulated sweeps whose truth is known" in said.stdout
+    wrong = CliRunner().invoke(report.app, ["audit", "dropout"])
+    assert (wrong.exit_code, wrong.stdout, len(wrong.stderr.splitlines())) == (2, "", 1)
 
 
 def test_a_group_without_a_command_shows_its_help() -> None:

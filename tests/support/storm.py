@@ -70,7 +70,7 @@ study: {sampler: random, trials: 2, seeds: 2}
 ENDS = (0, 129, 130, 143, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP)
 # What Python prints if a signal arrives during a callback of its own (the command ends a little later), and what a
 # starting worker prints whose parent has been killed.
-_LOST = re.compile(r"Exception ignored in.*\nTraceback \(most recent call last\):\n(?:  .*\n)+\n*\S*Interrupt.*\n")
+_LOST = re.compile(r"Exception ignored in.*\nTraceback \(most recent call last\):\n(?:(?:  .*)?\n)+\S*Interrupt.*\n")
 _UNBORN = re.compile(r"Traceback \(most recent call last\):\n(?:  .*\n)+EOFError: .*\n")
 # Printed before the command ends with 1, or by Ray itself, which ends any process a minute after the head has gone.
 _NO_HEAD = ("the head of the Ray cluster has not answered", "Failed to connect to GCS")
