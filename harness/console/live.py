@@ -25,6 +25,7 @@ from harness.core import metrics
 from harness.core.outcomes import Outcome
 
 _FRAME_SECONDS: Final = 0.25  # least time between two frames
+_MANY_RUNS: Final = 50  # with more, no frame is drawn for the start or end of a single one
 _MIN_NAME: Final = 12  # cells; columns are dropped before a name gets shorter than this
 _LEAST_COLUMNS: Final = 3  # the name among them; further columns are dropped before a name is shortened
 _GAP: Final = "  "
@@ -67,6 +68,7 @@ class LiveTable:
     def refresh(self, at_once: bool = False) -> None:
         """Draw a frame, unless the last one was drawn a moment ago and `at_once` is False."""
         now = time.monotonic()
+        at_once = at_once and len(self.state.runs) <= _MANY_RUNS
         if at_once or now - self._last_frame >= _FRAME_SECONDS:
             self._last_frame = now
             self._live.refresh()
@@ -84,20 +86,27 @@ class LiveTable:
         coded = bool(codes) and not labels_fit([*state.arms.values()], labels.values(), width, state.objective)
         of = codes if coded else labels
         arms = [replace(arm, name=of[arm.name]) for arm in state.arms.values()]
-        runs = [
+        shown = list(state.runs.values())
+        hidden = max(0, len(shown) - max(1, height - 5 - min(len(arms), height // 3)))  # these lines stay for arms
+        shown = shown[: len(shown) - hidden - bool(hidden)]  # one line says how many are hidden
+        named = [
             replace(run, name=encodable(replace(run, label=of.get(run.arm, run.label)).shown, encoding), label="")
-            for run in state.runs.values()
+            for run in shown
         ]
-        runs = [replace(run, arm=of.get(run.arm, run.arm)) for run in runs]
+        runs = [replace(run, arm=of.get(run.arm, run.arm)) for run in state.runs.values()]
         yield Text()
-        free = height - len(runs) - 4  # minus a blank line, the headings, the sweep's line, the cursor's line
+        free = (
+            height - len(shown) - bool(hidden) - 4
+        )  # minus a blank line, the headings, the sweep's line, the cursor's line
         table = arm_lines(arms, runs, width, max(2, free), state.objective)
         yield from table
         if coded and free - len(table) >= len(of):
             for name, code in of.items():
                 yield Text(shortened(f"{code} is {labels[name]}", width), style="dim", no_wrap=True)
-        for run in runs:
+        for run in named:
             yield run_line(run, width, state.now())
+        if hidden:
+            yield Text(shortened(f"and {len(runs) - len(named)} more runs", width), style="dim", no_wrap=True)
         yield sweep_line(state, width)
 
 

@@ -11,6 +11,7 @@ JSON that the harness reads back has a checksum inside, so that a changed byte i
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -103,6 +104,27 @@ def write_text(path: Path, text: str) -> None:
         part.unlink(missing_ok=True)
         part.write_text(text, encoding="utf-8", errors="replace", newline="\n")
         part.replace(path)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def part_of(path: Path, texts: Iterable[str]) -> Iterator[Path]:
+    """A new file beside `path` with these texts, in UTF-8, to be moved into its place; else it is removed at the end.
+
+    Raises:
+        OSError: with the file's name.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        part.unlink(missing_ok=True)  # of a process that was killed, or a link
+        with part.open("x", encoding="utf-8", errors="replace", newline="\n") as file:
+            file.writelines(texts)
+        yield part
     except OSError as error:
         if error.errno is None:
             raise

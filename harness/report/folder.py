@@ -6,12 +6,13 @@ that a report that was interrupted is recognised too.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from harness.core.files import DamagedError, json_with_checksum, read_json_with_checksum, sha256_of, write_text
+from harness.core.files import DamagedError, json_with_checksum, part_of, read_json_with_checksum, sha256_of, write_text
 from harness.core.links import open_regular, read_regular
 from harness.core.text import visible
 from harness.tracking import TrackingError
@@ -38,7 +39,7 @@ def check_folder(folder: Path) -> None:
     _written(folder)
 
 
-def write_folder(folder: Path, files: Mapping[str, str]) -> None:
+def write_folder(folder: Path, files: Mapping[str, str | Iterable[str]]) -> None:
     """Replace the report in a folder by these files, and remove files of the earlier report that are not among them.
 
     A file that was changed since it was written is kept beside the new one: `report.md` as `report.edited.md`. Other
@@ -46,13 +47,12 @@ def write_folder(folder: Path, files: Mapping[str, str]) -> None:
 
     Args:
         folder: created if missing.
-        files: path inside the folder, with `/` → text, in which control characters are escaped.
+        files: path inside the folder, with `/` → text, in which control characters are escaped; a long one in parts.
 
     Raises:
         TrackingError: the folder has files of somebody else and no report, or a file or link of theirs is in the way.
         OSError: a file cannot be written.
     """
-    files = {name: visible(text) for name, text in files.items()}
     written = _written(folder)
     for name in {*files, *written}:
         _refuse_links(folder, name)
@@ -61,7 +61,27 @@ def write_folder(folder: Path, files: Mapping[str, str]) -> None:
             raise TrackingError(
                 f"{folder / name}: found a file that no report wrote; allowed: move it away, or another folder"
             )
-    new = {name: hashlib.sha256(text.encode("utf-8", "replace")).hexdigest() for name, text in files.items()}
+    texts = {name: visible(text) for name, text in files.items() if isinstance(text, str)}
+    new = {name: hashlib.sha256(text.encode("utf-8", "replace")).hexdigest() for name, text in texts.items()}
+    long = {name: text for name, text in files.items() if not isinstance(text, str)}
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        parts = {name: stack.enter_context(part_of(folder / name, map(visible, text))) for name, text in long.items()}
+        new |= {name: sha256_of(part) for name, part in parts.items()}
+        _replace(folder, written, texts, parts, new)
+
+
+def _replace(
+    folder: Path, written: Written, texts: Mapping[str, str], parts: Mapping[str, Path], new: Mapping[str, str]
+) -> None:
+    """Replace the files of an earlier report.
+
+    Args:
+        folder: of the report.
+        written: what earlier reports wrote into it.
+        texts, parts: its new files: a text, or the file to move into place.
+        new: checksums of these.
+    """
     either = {name: [*written.get(name, ()), *new.get(name, "").split()] for name in {*written, *new}}
     _write_list(folder, either)
     for name, sums in written.items():
@@ -70,10 +90,12 @@ def write_folder(folder: Path, files: Mapping[str, str]) -> None:
             continue
         if path.is_file() and sha256_of(path) not in sums:
             path.rename(_free_name(path))
-        elif name not in files:
+        elif name not in new:
             path.unlink(missing_ok=True)
-    for name, text in files.items():
+    for name, text in texts.items():
         write_text(folder / name, text)
+    for name, part in parts.items():
+        part.replace(folder / name)
     _write_list(folder, {name: [digest] for name, digest in new.items()})
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from harness.report.tables.table import Table
 # The beginning of a text that is a formula, also in the wide characters of East Asian fonts.
 _FORMULA: Final = re.compile(r"\s*[=@\uff1d\uff20]|\s*[-+\uff0b\uff0d](?![\d.,\s±–−e%]*$)")
+_ROWS: Final = 500_000  # of a part of a long CSV file
 _FOLDER_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
@@ -189,6 +190,7 @@ def without_formulas(frame: pd.DataFrame) -> pd.DataFrame:
         if not pd.api.types.is_numeric_dtype(kind):
             column = frame.iloc[:, place]
             cells = column.cat.categories if isinstance(kind, pd.CategoricalDtype) else column
+            cells = column.unique() if isinstance(kind, pd.StringDtype) else cells
             if texts := {cell: f"'{cell}" for cell in cells if _is_formula(cell)}:
                 safe.isetitem(place, column.astype(object).replace(texts))
     safe.columns = [f"'{name}" if _is_formula(name) else name for name in frame.columns]
@@ -199,14 +201,16 @@ def _is_formula(cell: object) -> bool:
     return isinstance(cell, str) and _FORMULA.match(cell) is not None
 
 
-def _long_csv(frame: pd.DataFrame) -> str:
-    """A frame as CSV by pyarrow: with millions of rows, pandas takes ten times as long."""
+def _long_csv(frame: pd.DataFrame) -> Iterator[str]:
+    """A frame as CSV in parts, by pyarrow: with millions of rows, pandas takes ten times as long."""
     import pyarrow as pa
     from pyarrow import csv
 
-    text = io.BytesIO()
-    csv.write_csv(pa.Table.from_pandas(without_formulas(frame), preserve_index=False), text)
-    return text.getvalue().decode("utf-8")
+    for first in range(0, max(1, len(frame)), _ROWS):
+        text, rows = io.BytesIO(), without_formulas(frame.iloc[first : first + _ROWS])
+        options = csv.WriteOptions(include_header=not first)
+        csv.write_csv(pa.Table.from_pandas(rows, preserve_index=False), text, options)
+        yield text.getvalue().decode("utf-8")
 
 
 def _noise(content: Content) -> Iterable[str]:

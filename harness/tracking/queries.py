@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
@@ -85,6 +86,7 @@ def pages(search: Callable[..., Any], **arguments: Any) -> Iterator[Any]:
         page = search(**arguments, max_results=_PAGE_SIZE, page_token=token)
         yield from page
         token = page.token
+        gc.collect(0)  # MLflow's database objects, where the collector is paused: they are larger than the page
         if not token:
             return
 

@@ -94,6 +94,17 @@ def test_with_too_many_arms_those_that_train_are_shown() -> None:
     assert "and 36 more arms" in lines
 
 
+def test_with_a_thousand_runs_those_that_fit_are_shown() -> None:
+    table = table_of(80, height=12)
+    for key in range(10, 1008):
+        table.state.run_started(key, f"run {key}", 1.0, "drop_rate=0.1", Phase.EXPLORE)
+    lines = drawn(table)
+    assert len(lines) == 10
+    assert lines[3].split()[-1] == "998"
+    assert lines[-3].startswith("run 11") and lines[-2] == "and 996 more runs"
+    assert lines[-1].startswith("sweep ") and "1000 running" in lines[-1]
+
+
 def twelve(width: int, height: int = 40) -> list[str]:
     """Twelve arms of two factors, one of which trains."""
     labels = arm_labels(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,20 @@ def test_a_report_replaces_and_removes_only_files_of_the_report_before(tmp_path:
     write_folder(folder, FEWER)
     assert tree(folder) == {**FEWER, "figures/own.svg": "mine", "notes.txt": "mine"}
     assert [path.name for path in written_files(folder)] == ["forest.svg", "report.md"]
+
+
+def test_a_long_file_comes_in_parts_and_one_that_fails_changes_nothing(tmp_path: Path) -> None:
+    def failing() -> Iterator[str]:
+        yield "half"
+        raise ValueError
+
+    write_folder(tmp_path, {**FILES, "curves.csv": iter(["a,b\n", "1,\x1b\n"])})
+    assert tree(tmp_path) == {**FILES, "curves.csv": "a,b\n1,\\x1b\n"}
+    with pytest.raises(ValueError):
+        write_folder(tmp_path, {**FEWER, "curves.csv": failing()})
+    assert tree(tmp_path) == {**FILES, "curves.csv": "a,b\n1,\\x1b\n"}
+    write_folder(tmp_path, {**FEWER, "curves.csv": ["new"]})
+    assert tree(tmp_path) == {**FEWER, "curves.csv": "new"}
 
 
 def test_an_edited_file_is_kept_beside_the_new_one(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -70,7 +70,11 @@ ROW_METRICS: Final = (metrics.TOKENS, metrics.VAL_LOSS, metrics.VAL_SAMPLE_LOSS)
 
 def rows_of(runs: Sequence[Run], points: pd.DataFrame) -> pd.DataFrame:
     """The frame of `load_runs`; `points` are at least those of `ROW_METRICS`, from `read_points`."""
-    found = [values_by_run(points[points["metric"] == name]) for name in ROW_METRICS]
+    of_metric = {name: points[points["metric"] == name] for name in ROW_METRICS}
+    of_metric[metrics.TOKENS] = of_metric[metrics.TOKENS].drop_duplicates(
+        "run", keep="last"
+    )  # the others are not needed
+    found = [values_by_run(of_metric[name]) for name in ROW_METRICS]
     return frame([_row(run, *(one.get(index, {}) for one in found)) for index, run in enumerate(runs)], RUN_COLUMNS)
 
 
@@ -141,20 +145,47 @@ def _versions(tags: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in known)
 
 
-def curves_of(runs: Sequence[Run], points: pd.DataFrame) -> pd.DataFrame:
-    """The frame of `load_curves`: every point with its tokens, seconds and its run's tags."""
-    own = points["metric"].isin([metrics.TOKENS, metrics.SECONDS])  # they become columns
-    if own.all():  # there is no other metric
-        return frame([], CURVE_COLUMNS)
+def split_points(blocks: Iterable[pd.DataFrame]) -> tuple[pd.DataFrame, list[pd.DataFrame]]:
+    """The points for `rows_of` and those for `curves_of`, from `readable_blocks`."""
+    import pandas as pd
+
+    of_rows, curves = list[pd.DataFrame](), list[pd.DataFrame]()
+    for points in blocks:
+        of_rows.append(points[points["metric"].isin(ROW_METRICS)])
+        curves.append(timed(points))
+    empty = pd.DataFrame({"run": [], "metric": [], "step": [], "value": []})
+    return pd.concat([part for part in of_rows if len(part)] or [empty], ignore_index=True), curves
+
+
+def timed(points: pd.DataFrame) -> pd.DataFrame:
+    """Every point of the curves with its tokens and seconds, which are metrics too."""
+    own = points["metric"].isin([metrics.TOKENS, metrics.SECONDS])
     tokens = points[points["metric"] == metrics.TOKENS].rename(columns={"value": "tokens"})
-    curves = points[~own].merge(tokens[["run", "step", "tokens"]], on=["run", "step"], how="left")
-    curves = curves.merge(_seconds(points), on=["run", "step"], how="left")
+    curves = (
+        points[~own].drop(columns="timestamp").merge(tokens[["run", "step", "tokens"]], on=["run", "step"], how="left")
+    )
+    return curves.merge(_seconds(points), on=["run", "step"], how="left")
+
+
+def facts_of(runs: Sequence[Run]) -> pd.DataFrame:
+    """The tags that the frame of `load_curves` has of each run."""
+    return frame([_run_facts(run) for run in runs], {})
+
+
+def curves_of(facts: pd.DataFrame, parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """The frame of `load_curves`: the points that `timed` returns, with the facts of their runs."""
+    import pandas as pd
+
+    parts = [part for part in parts if len(part)]
+    if not parts:
+        return frame([], CURVE_COLUMNS)
+    curves = pd.concat(parts, ignore_index=True)
     known = curves["tokens"].notna()
     if known.any():
         curves["tokens"] = curves["tokens"].astype("int64" if known.all() else "Int64")
-    facts = frame([_run_facts(run) for run in runs], {})
-    facts = facts.take(curves.pop("run")).reset_index(drop=True)
-    return facts.join(curves)[list(CURVE_COLUMNS)]
+    run = curves["run"].to_numpy()
+    columns = {name: (facts[name].take(run) if name in facts else curves[name]).array for name in CURVE_COLUMNS}
+    return pd.DataFrame(columns, copy=False)
 
 
 def _seconds(points: pd.DataFrame) -> pd.DataFrame:

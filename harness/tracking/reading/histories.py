@@ -7,7 +7,7 @@ Servers are read through the client. Both ways give the same frame.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -42,38 +42,53 @@ def read_points(client: MlflowClient, runs: Sequence[Run], only: Collection[str]
         columns run (its index in `runs`, int64), metric, step (int64), timestamp (milliseconds since 1970, int64) and
         value (float64).
     """
-    import numpy as np
-    import pandas as pd
-
-    engine = _database(client)
-    parts = [
-        _frame(*_NO_ROWS),
-        *(_from_client(client, runs, only) if engine is None else _from_database(engine, runs, only)),
-    ]
-    points = pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
-    metric, _ = pd.factorize(points["metric"], sort=True)  # numbers are sorted ten times as fast as names
-    run, step, timestamp, value = (points[name].to_numpy() for name in ("run", "step", "timestamp", "value"))
-    order = np.lexsort((value, timestamp, step, metric, run))
-    last = np.ones(len(points), dtype=bool)
-    if len(points):
-        last[:-1] = np.any([np.diff(key[order]) != 0 for key in (run, metric, step)], axis=0)
-    return points.loc[order[last], list(COLUMNS)].reset_index(drop=True)
+    return _joined(_blocks(client, runs, only))
 
 
 def read_readable_points(
     client: MlflowClient, runs: Sequence[Run], only: Collection[str] | None, tell: Tell
 ) -> pd.DataFrame:
     """`read_points` without the points that cannot be read; `tell` gets a sentence about each of these."""
-    points = read_points(client, runs, only)
-    suspicious = points[may_be_wrong(points["step"].to_numpy(), points["value"].to_numpy())]
-    wrong = []
-    for place, run, metric, step, value in zip(
-        suspicious.index, *(suspicious[name].tolist() for name in _NAMED), strict=True
-    ):
-        if sentence := wrong_point(runs[run], metric, step, value):
-            wrong.append(place)
-            tell(sentence)
-    return points.drop(index=wrong).reset_index(drop=True) if wrong else points
+    return _joined(readable_blocks(client, runs, only, tell))
+
+
+def readable_blocks(
+    client: MlflowClient, runs: Sequence[Run], only: Collection[str] | None, tell: Tell
+) -> Iterator[pd.DataFrame]:
+    """The frame of `read_readable_points` in parts, each of some whole runs."""
+    for points in _blocks(client, runs, only):
+        suspicious = points[may_be_wrong(points["step"].to_numpy(), points["value"].to_numpy())]
+        wrong = []
+        for place, run, metric, step, value in zip(
+            suspicious.index, *(suspicious[name].tolist() for name in _NAMED), strict=True
+        ):
+            if sentence := wrong_point(runs[run], metric, step, value):
+                wrong.append(place)
+                tell(sentence)
+        yield points.drop(index=wrong).reset_index(drop=True) if wrong else points
+
+
+def _joined(blocks: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    import pandas as pd
+
+    empty = _frame(*_NO_ROWS)
+    return pd.concat([block for block in blocks if len(block)] or [empty], ignore_index=True)
+
+
+def _blocks(client: MlflowClient, runs: Sequence[Run], only: Collection[str] | None) -> Iterator[pd.DataFrame]:
+    """The frame of `read_points` in parts, each of some whole runs."""
+    import numpy as np
+    import pandas as pd
+
+    engine = _database(client)
+    for points in _from_client(client, runs, only) if engine is None else _from_database(engine, runs, only):
+        metric, _ = pd.factorize(points["metric"], sort=True)  # numbers are sorted ten times as fast as names
+        run, step, timestamp, value = (points[name].to_numpy() for name in ("run", "step", "timestamp", "value"))
+        order = np.lexsort((value, timestamp, step, metric, run))
+        last = np.ones(len(points), dtype=bool)
+        if len(points):
+            last[:-1] = np.any([np.diff(key[order]) != 0 for key in (run, metric, step)], axis=0)
+        yield points.loc[order[last], list(COLUMNS)].reset_index(drop=True)
 
 
 def _frame(run: Any, metric: Any, step: Any, timestamp: Any, value: Any) -> pd.DataFrame:

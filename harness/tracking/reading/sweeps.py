@@ -26,8 +26,18 @@ from harness.tracking.provenance import UNKNOWN
 from harness.tracking.queries import opened_at, pages, refuse_unreadable, sweeps_of, trials_of
 from harness.tracking.readable import REPAIR, Tell, left_out_lines, readable_runs
 from harness.tracking.reading.find_run import find_run
-from harness.tracking.reading.frames import POSITION_COLUMNS, ROW_METRICS, curves_of, frame, rows_of, utc
-from harness.tracking.reading.histories import read_readable_points
+from harness.tracking.reading.frames import (
+    POSITION_COLUMNS,
+    ROW_METRICS,
+    curves_of,
+    facts_of,
+    frame,
+    rows_of,
+    split_points,
+    timed,
+    utc,
+)
+from harness.tracking.reading.histories import read_readable_points, readable_blocks
 from harness.tracking.records import Sample, SweepRecord
 from harness.tracking.store import TrackingError, connect, wrap_errors
 from harness.tracking.stored_json import check_passage, check_positions, check_samples
@@ -83,7 +93,7 @@ def load_curves(
     """
     wanted = None if only is None else {*only, metrics.TOKENS, metrics.SECONDS}
     client, runs = _trials(experiment, uri, sweep, _log_run)
-    return curves_of(runs, read_readable_points(client, runs, wanted, _log_point))
+    return curves_of(facts_of(runs), map(timed, readable_blocks(client, runs, wanted, _log_point)))
 
 
 @wrap_errors()
@@ -95,10 +105,11 @@ def load_frames(experiment: str, uri: str | None = None, sweep: str | None = Non
     """
     left_runs, left_points = list[str](), list[str]()
     client, runs = _trials(experiment, uri, sweep, left_runs.append)
-    points = read_readable_points(client, runs, None, left_points.append)
-    rows = rows_of(runs, points)
+    few, curves = split_points(readable_blocks(client, runs, None, left_points.append))
+    rows, facts = rows_of(runs, few), facts_of(runs)
     rows.attrs["left_out"] = left_out_lines(run=left_runs, point=left_points)
-    return rows, curves_of(runs, points)
+    del runs, few  # ten thousand runs take a gigabyte
+    return rows, curves_of(facts, curves)
 
 
 @wrap_errors()

@@ -88,3 +88,12 @@ except OSError as error:
 def test_a_file_that_is_not_a_journal_has_no_entries(tmp_path: Path, content: bytes) -> None:
     (tmp_path / FILE).write_bytes(content)
     assert Journal(tmp_path).read() == []
+
+
+def test_entries_of_one_write_are_read_back_one_by_one(tmp_path: Path) -> None:
+    own = written(tmp_path)
+    before = own.read()
+    added = own.append_all(POINT, [{"step": step} for step in (7, 8, 9)], at=5)
+    assert own.read() == [*before, *added]
+    own.path.write_bytes(own.path.read_bytes()[:-3])
+    assert own.read() == [*before, *added[:2]]

@@ -364,6 +364,35 @@ def test_no_figures_are_drawn_while_many_ended_runs_wait(tmp_path: Path) -> None
     assert drawn == list(range(3, module._DRAWING_BACKLOG + 3))
 
 
+def test_a_run_that_has_ended_does_not_wait_for_the_points_of_others(tmp_path: Path) -> None:
+    """Points are sent every few seconds for all runs; what workers wait for is sent at once, and without them."""
+    points: list[str] = []
+
+    class Recorder(SlowTracker):
+        def log_point(self, run_id: str, *_: object) -> None:
+            points.append(run_id)
+
+    outbox = Outbox(cast(Tracker, Recorder()), "parent", tmp_path)
+    outbox.tracker.may_end.release(2)  # type: ignore[attr-defined]
+    ended = []
+    with outbox:
+        trains = outbox.start(trial_info())
+        assert outbox.drain(30)
+        outbox._points_at = time.monotonic() + 3600
+        outbox.log_point(trains, point(1, val__loss=3.0))
+        for _ in range(2):
+            ended.append(outbox.start(trial_info()))
+            outbox.log_point(ended[-1], point(1, val__loss=3.0))
+            outbox.end(ended[-1], Outcome.COMPLETE, "")
+        until = time.monotonic() + 30
+        while any(outbox.folder_of(key).exists() for key in ended):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        assert points == [f"id of {key}" for key in ended]
+        assert outbox.drain(30)  # everything
+    assert points[2:] == [f"id of {trains}"]
+
+
 def test_a_new_run_is_created_while_many_ended_runs_are_stored(tmp_path: Path) -> None:
     tracker = SlowTracker()
     outbox = Outbox(cast(Tracker, tracker), "parent", tmp_path)
