@@ -116,7 +116,7 @@ def test_a_sweep_is_judged_by_the_method_of_its_first_plan() -> None:
     assert (found["2"]["verdict"], found["3"]["verdict"]) == ("better", "undecided")
     table = compare(runs, BASELINE, delta=0.001, looks=(4, 16))
     words = str(answer(table, comparability(runs)))
-    assert "skewness-adjusted t test, Holm p" in words
+    assert "skewness-adjusted t test, adjusted p" in words
     assert f"By the paired t test alone {ARM} would be better. But the differences look skewed" in words
     assert "skewed" not in str(answer(compare(runs, BASELINE, delta=0.001, method="2"), comparability(runs)))
 

@@ -37,7 +37,7 @@ def test_the_command_prints_the_table_the_report_and_how_to_open_the_ui(swept: S
     assert "2 arms × (2 trials + 2 seeds) = 8 runs" in done.stdout
     assert len(re.findall(r"✓ \d/8  drop 0.\d · learning_rate=\S+ · seed 1", done.stdout)) == 4
     assert len(re.findall(r"✓ \d/8  drop 0.\d · seed [23]", done.stdout)) == 4
-    assert re.search(r"^drop 0.2 +2 +\d", done.stdout, re.MULTILINE)
+    assert re.search(r"^drop 0.2 +\S.* +2 +\d", done.stdout, re.MULTILINE)
     assert "report:     reports/tiny/report.html" in done.stdout
     assert re.search(r"MLflow UI:  .*mlflow ui .*--backend-store-uri sqlite:///mlruns/mlflow.db", done.stdout)
     assert "Traceback" not in done.stderr

@@ -76,7 +76,7 @@ def test_an_arm_whose_runs_diverge_is_worse_and_a_rerun_agrees(tmp_path: Path) -
         runs = runs_of(sandbox)
         ends = runs.groupby("arm", sort=False)["outcome"].agg(list)
         assert dict(ends) == {"learning_rate=0.001": ["complete"] * 4, "learning_rate=1e+30": ["diverged"] * 4}
-        assert re.search(r"^lr 1e30 +0 \+ 4 diverged .* worse ", done.stdout, re.MULTILINE), done.stdout
+        assert re.search(r"^lr 1e30 +worse +0 \+ 4 diverged ", done.stdout, re.MULTILINE), done.stdout
         assert "4 of 4 runs of lr 1e30 diverged." in done.stdout.replace("\n", " ")
 
 
@@ -90,7 +90,7 @@ def test_equal_arms_train_on_different_seeds_and_are_undecided(tmp_path: Path) -
     confirm = runs[runs["phase"] == "confirm"]
     assert confirm.groupby("arm")["seed"].agg(list).map(sorted).tolist() == [[2, 3], [2, 3]]
     assert sorted(confirm["train.seed"]) == [2, 3, 1_000_002, 1_000_003]
-    assert re.search(r"^drop 0.0 \(2\) +2 .* undecided ", done.stdout, re.MULTILINE)
+    assert re.search(r"^drop 0.0 \(2\) +undecided +2 ", done.stdout, re.MULTILINE)
     assert call(sandbox).returncode == 0 and len(runs_of(sandbox)) == 8
 
 
