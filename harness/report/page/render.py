@@ -115,6 +115,12 @@ def _unbroken(text: str) -> str:
     return _EXPONENT.sub("\\1\N{WORD JOINER}", unbroken(text))
 
 
+def _whole_settings(label: str) -> str:
+    """The label of an arm, which breaks only between its settings."""
+    parts = (part.replace(" ", "\N{NO-BREAK SPACE}") for part in label.split(" · "))
+    return _unbroken(" · ".join(parts))
+
+
 def render_markdown(content: Content) -> str:
     """The report as Markdown for GitHub, with links to the files in `figures/`."""
     environment = _environment(autoescape=False)
@@ -131,7 +137,7 @@ def _environment(**options: Any) -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=loader, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, **options
     )
-    environment.filters |= {"short": short_id, "count": count, "unbroken": _unbroken}
+    environment.filters |= {"short": short_id, "count": count, "unbroken": _unbroken, "whole_settings": _whole_settings}
     return environment
 
 

@@ -23,6 +23,12 @@ DETECTORS: Final[tuple[Detector, ...]] = (
 )
 
 _GROUPED: Final = 3  # from so many arms on, equal warnings are one
+# Kind whose words are about a single arm → words about several.
+_OF_EACH: Final = {
+    WarningKind.DIVERGED_ARM: "no trained model, because training diverged",
+    WarningKind.SPLIT_ARM: "confirm runs have different tuned values",
+    WarningKind.OVERFITTED: "the final loss is far above the lowest",
+}
 
 
 def report_warnings(sweep: Evidence) -> list[ReportWarning]:
@@ -50,7 +56,8 @@ def grouped(found: Sequence[ReportWarning], arms: Sequence[str]) -> list[ReportW
         elif warning.kind not in joined:
             joined.add(warning.kind)
             each = tuple(text for texts in own.values() for text in texts)
-            text = f"{len(own)} arms: {warning.kind} ({some(list(own), 'arms')})."
+            what = _OF_EACH.get(warning.kind, str(warning.kind))
+            text = f"{len(own)} arms: {what} ({some(list(own), 'arms')})."
             result.append(ReportWarning(warning.kind, text, each))
     return result
 
