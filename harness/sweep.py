@@ -174,10 +174,20 @@ def main(
     if plan:
         from harness.core.hardware import default_workers
         from harness.cost.preview import show_plan
+        from harness.runner.done import done_already
 
         splits, identity = datasets.splits(spec), datasets.identity(spec)
         here = (workers if ray is None else None) or default_workers(ranks)  # speeds are measured on this machine
-        show_plan(spec, splits, identity, here, threads, datasets.messages, ranks)
+        done = done_already(spec, identity, tracking, storage)
+        show_plan(
+            spec,
+            splits,
+            identity,
+            here,
+            threads,
+            [*([f"done:       {done}"] if done else []), *datasets.messages],
+            ranks,
+        )
         return
     with gc_paused_for_imports():
         from harness.runner import session

@@ -51,3 +51,8 @@ DEFAULT_STORAGE: Final = sqlite_uri(STORES / "optuna.db")  # of Optuna
 def configured_uri(uri: str | None = None) -> str:
     """MLflow's tracking address: `uri`, else the environment's, else the default; creates nothing."""
     return with_driver(uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI)
+
+
+def work_folder(sweep: str, identity: str, stores: Path = STORES) -> Path:
+    """The folder of a sweep's unfinished runs; an edited spec has another identity, and so another one."""
+    return stores / f"{sweep}.work" / identity[:12]

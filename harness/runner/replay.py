@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from harness.core import metrics
 from harness.core.files import sha256_of
 from harness.core.outcomes import Outcome
-from harness.core.paths import WEIGHTS
+from harness.core.paths import WEIGHTS, work_folder
 from harness.core.text import plural, shown
 from harness.tracking import Sample, TrackingError, checkpoint_folder, load_samples
 from harness.tracking.provenance import code_version, process_name, versions
@@ -106,7 +106,7 @@ def saved_state(run: StoredRun, stores: Path) -> Path | None:
     """The folder with the states of an interrupted run, below the folder of the stores; None if it has none."""
     if run.outcome != Outcome.INTERRUPTED:
         return None
-    folder = stores / f"{run.experiment}.work" / run.identity[:12] / run.key / "state"
+    folder = work_folder(run.experiment, run.identity, stores) / run.key / "state"
     return folder if run.key and any(folder.glob("state-*.json")) else None
 
 

@@ -23,7 +23,7 @@ from harness.core.gc_pause import gc_paused_for_imports
 from harness.core.hardware import default_workers
 from harness.core.locks import Locked, sweep_lock
 from harness.core.outcomes import Exit, Outcome
-from harness.core.paths import DEFAULT_STORAGE, STORES
+from harness.core.paths import DEFAULT_STORAGE, STORES, work_folder
 from harness.core.text import plural, shown
 from harness.core.waiting import show_waits
 from harness.cost.estimate import mean_recording, work_by_arm
@@ -111,7 +111,7 @@ def status(spec: SweepSpec, datasets: Datasets, options: Options) -> None:
     _check_places(spec, options)
     with _exit_codes(), explained(options.optuna):
         identity = datasets.identity(spec)
-        found = read_status(spec, identity, options.tracking, options.optuna, work_folder(spec, identity))
+        found = read_status(spec, identity, options.tracking, options.optuna, work_folder(spec.name, identity))
         data = datasets.of_arm(spec, spec.baseline_arm)
         earlier = "" if found.sweep else earlier_sweep(spec, data, options.tracking)
         show_status(spec.title, found, spec.labels, earlier)
@@ -152,7 +152,7 @@ def _run(
     for sentence in datasets.messages:
         screen.message(sentence)
     identity = datasets.identity(spec)
-    folder = work_folder(spec, identity)
+    folder = work_folder(spec.name, identity)
     with gc_paused_for_imports():  # Optuna and MLflow import their databases' libraries now
         storage = open_storage(options.optuna)
         tracker = Tracker(spec.name, options.tracking, lambda text: _announce(text, screen, options), options.take_over)
@@ -291,8 +291,3 @@ def _open_studies(spec: SweepSpec, datasets: Datasets, identity: str, storage: O
         rhythm = spec.run_config(arm.values).rhythm(train_tokens[arm.name])
         studies[arm.name] = ArmStudy(spec, arm, identity, storage, *rhythm)
     return studies
-
-
-def work_folder(spec: SweepSpec, identity: str) -> Path:
-    """The folder of a sweep's unfinished runs; an edited spec has another one."""
-    return STORES / f"{spec.name}.work" / identity[:12]

@@ -145,7 +145,10 @@ def test_repeating_the_command_adds_nothing_and_more_seeds_add_only_their_runs(s
     before = {run.info.run_id for run in sandbox.runs()[1]}
     assert call(sandbox).returncode == 0
     assert {run.info.run_id for run in sandbox.runs()[1]} == before
-    more = call(sandbox, "tiny.yaml", "--set", "study.seeds=3")
+    raised = ["tiny.yaml", "--set", "study.seeds=3"]
+    assert "done:       this sweep is complete\n" in call(sandbox, "tiny.yaml", "--plan").stdout
+    assert "done:       2 runs left of this sweep\n" in call(sandbox, *raised, "--plan").stdout
+    more = call(sandbox, *raised)
     assert more.returncode == 0
     # The analysis plan was two seeds; the report warns about seeds added after the results were seen.
     warned = " ".join(more.stdout.split())
@@ -192,6 +195,7 @@ def test_an_edited_spec_starts_another_sweep_and_keeps_the_old_one(swept: Swept)
 def test_a_plan_trains_nothing(tmp_path: Path) -> None:
     sandbox = Sandbox(tmp_path, store=False)
     done = call(sandbox, "tiny.yaml", "--plan", "--workers", "2")
+    assert "done: " not in done.stdout
     assert done.returncode == 0, done.stderr
     assert "2 arms × (2 trials + 2 seeds) = 8 runs" in done.stdout
     parameters = 2 * 256 * 32 + 32 * 32 + (4 * 32 * 32 + 32 + 8 * 32 * 32 + 5 * 32 + 4 * 32) + 2 * 32
