@@ -16,6 +16,7 @@ from harness.console.cli import out
 from harness.core.text import unbroken
 
 _WARNINGS_SHOWN: Final = 5
+_KEY_SHOWN: Final = 24  # arms: one screen
 _LEAST_LABEL: Final = 12  # characters of labels that are always shown
 _SIDE_BY_SIDE: Final = 72  # minimum width of a terminal, in cells, to show two texts side by side
 
@@ -56,11 +57,13 @@ def show_arms(lines: Sequence[Sequence[str]], labels: ArmLabels, marks: Mapping[
 
 
 def show_key(key: Sequence[tuple[str, str]]) -> None:
-    """Print the settings behind the labels of arms, one line for each."""
+    """Print the settings behind the labels of arms, one line for each of the first ones."""
     if key:
         out.print()
-    for label, settings in key:
+    for label, settings in key[:_KEY_SHOWN]:
         out.print(f"{label} is {out.shown(settings, '')}", soft_wrap=True)
+    if len(key) > _KEY_SHOWN:
+        out.print(f"and so on; the report has the settings of all {len(key)} arms")
 
 
 def show_facts(facts: Sequence[tuple[str, str]]) -> None:
