@@ -71,13 +71,13 @@ class Journal:
         entries = [Entry(kind, when, dict(content)) for content in contents]
         descriptor = self._open()
         try:
-            length = os.fstat(descriptor).st_size
             view = memoryview(b"".join(map(_line, entries)))
+            total = len(view)
             try:
                 while view:
                     view = view[os.write(descriptor, view) :]
             except OSError as error:
-                os.truncate(descriptor, length)
+                os.truncate(descriptor, os.fstat(descriptor).st_size - (total - len(view)))
                 raise OSError(error.errno, error.strerror, str(self.path)) from error
         finally:
             os.close(descriptor)

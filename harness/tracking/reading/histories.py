@@ -80,7 +80,7 @@ def _blocks(client: MlflowClient, runs: Sequence[Run], only: Collection[str] | N
     import numpy as np
     import pandas as pd
 
-    engine = _database(client)
+    engine = database_of(client)
     for points in _from_client(client, runs, only) if engine is None else _from_database(engine, runs, only):
         metric, _ = pd.factorize(points["metric"], sort=True)  # numbers are sorted ten times as fast as names
         run, step, timestamp, value = (points[name].to_numpy() for name in ("run", "step", "timestamp", "value"))
@@ -123,7 +123,7 @@ def _from_database(engine: Engine, runs: Sequence[Run], only: Collection[str] | 
             query = query.where(SqlMetric.run_uuid.in_(list(index)))
             if only is not None:
                 query = query.where(SqlMetric.key.in_(sorted(only)))
-            rows = until_available(partial(_rows, engine, query), str(engine.url))
+            rows = until_available(partial(rows_of_query, engine, query), str(engine.url))
             ids, names, steps, stamps, values, nans = zip(*rows, strict=True) if rows else (*_NO_ROWS, ())
             codes, unique = pd.factorize(np.array(ids, dtype=object))
             run = np.array([index[run_id] for run_id in unique], dtype=np.int64)[codes]
@@ -133,13 +133,13 @@ def _from_database(engine: Engine, runs: Sequence[Run], only: Collection[str] | 
         engine.dispose()
 
 
-def _rows(engine: Engine, query: Select[Any]) -> Sequence[Any]:
+def rows_of_query(engine: Engine, query: Select[Any]) -> Sequence[Any]:
     """The driver's rows: SQLAlchemy's row objects would cost more than the query for millions of points."""
     with engine.connect() as connection:
         return connection.execute(query).cursor.fetchall()
 
 
-def _database(client: MlflowClient) -> Engine | None:
+def database_of(client: MlflowClient) -> Engine | None:
     """The database behind a store; None for a server, or if MLflow's model of metrics lacks the columns read here."""
     from mlflow.store.db.db_types import DATABASE_ENGINES
     from mlflow.store.tracking.dbmodels.models import SqlMetric

@@ -18,6 +18,7 @@ from harness.tracking.queries import trials_of
 from harness.tracking.readable import Tell, readable_runs, whole, why_left_out
 from harness.tracking.reading.frames import values_by_run
 from harness.tracking.reading.histories import read_points, read_readable_points
+from harness.tracking.reading.trials import read_trials
 from harness.tracking.records import ConfirmResult, TrialRecord
 from harness.tracking.store import connect, wrap_errors
 
@@ -51,7 +52,7 @@ def confirm_outcomes(
         TrackingError: no such store or run.
     """
     client = connect(configured_uri(uri))
-    runs = readable_runs(trials_of(client, client.get_run(sweep).info.experiment_id, sweep), tell)
+    runs = readable_runs(read_trials(client, client.get_run(sweep).info.experiment_id, sweep), tell)
     runs = [run for run in runs if run.data.tags[schema.PHASE] == Phase.CONFIRM]
     if seeds is not None:
         runs = [run for run in runs if int(run.data.tags[schema.SEED]) in seeds]

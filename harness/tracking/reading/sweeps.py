@@ -23,7 +23,7 @@ from harness.tracking.locations import check_file, run_folder
 from harness.tracking.models import MODEL_FILES, download_folder, model_folder
 from harness.tracking.places import missing_folder
 from harness.tracking.provenance import UNKNOWN
-from harness.tracking.queries import opened_at, pages, refuse_unreadable, sweeps_of, trials_of
+from harness.tracking.queries import opened_at, pages, refuse_unreadable, sweeps_of
 from harness.tracking.readable import REPAIR, Tell, left_out_lines, readable_runs
 from harness.tracking.reading.find_run import find_run
 from harness.tracking.reading.frames import (
@@ -38,6 +38,7 @@ from harness.tracking.reading.frames import (
     utc,
 )
 from harness.tracking.reading.histories import read_readable_points, readable_blocks
+from harness.tracking.reading.trials import read_trials
 from harness.tracking.records import Sample, SweepRecord
 from harness.tracking.store import TrackingError, connect, wrap_errors
 from harness.tracking.stored_json import check_passage, check_positions, check_samples
@@ -273,7 +274,7 @@ def _trials(experiment: str, uri: str | None, sweep: str | None, tell: Tell) -> 
     """The runs of the chosen sweeps that can be read; `tell` gets a sentence about each other one."""
     client, experiment_id, parents = parent_runs(experiment, uri, sweep, tell)
     chosen = parents if sweep == "all" else parents[-1:]
-    runs = (run for parent in chosen for run in trials_of(client, experiment_id, parent.info.run_id))
+    runs = (run for parent in chosen for run in read_trials(client, experiment_id, parent.info.run_id))
     return client, readable_runs(runs, tell)
 
 

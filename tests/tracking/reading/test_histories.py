@@ -37,7 +37,7 @@ def uri(store: Store) -> str:
 
 
 def through_the_client(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(module, "_database", lambda client: None)
+    patch.setattr(module, "database_of", lambda client: None)
 
 
 @pytest.mark.parametrize(("only", "count"), [(None, 10), (["val/loss"], 5), (["nothing/of/that/name"], 0), ([], 0)])
@@ -83,9 +83,9 @@ def test_many_runs_are_read_in_few_queries(uri: str, monkeypatch: pytest.MonkeyP
 def test_a_server_and_an_unknown_model_of_metrics_are_left_to_the_client(
     uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = module._database(connect(uri))
+    engine = module.database_of(connect(uri))
     assert engine is not None
     engine.dispose()
-    assert module._database(MlflowClient(tracking_uri="http://127.0.0.1:5000")) is None
+    assert module.database_of(MlflowClient(tracking_uri="http://127.0.0.1:5000")) is None
     monkeypatch.setattr(module, "_MODEL_COLUMNS", (*module._MODEL_COLUMNS, "renamed"))
-    assert module._database(connect(uri)) is None
+    assert module.database_of(connect(uri)) is None
