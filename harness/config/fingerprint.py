@@ -33,7 +33,8 @@ DECIDES_NO_NUMBER: Final = frozenset(
     {
         *("data/__main__.py", "data/cache.py", "data/downloads.py", "data/encoded.py", "data/repeated_text.py"),
         "data/token_cache.py",
-        *("model/generation.py", "model/weights.py", "training/token_losses.py"),
+        *("model/generation.py", "model/weights.py", "training/token_losses.py", "training/trained_model.py"),
+        *("data/hugging_face.py", "model/hugging_face.py", "training/export.py"),
     }
 )
 

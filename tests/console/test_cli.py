@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import harness.data.__main__ as data
 import harness.report.__main__ as report
 import warm_start
-from harness import bench, generate, replay, sweep
+from harness import bench, export, generate, replay, sweep
 from harness.compare import app as compare_app
 from harness.console.cli import out
 
@@ -93,7 +93,7 @@ def test_a_wrong_option_gives_one_line(app: typer.Typer, arguments: list[str], m
     assert sorted(path.name for path in folder.iterdir()) == ["dangling.yaml", "folder", "tiny.yaml"]
 
 
-@pytest.mark.parametrize("app", [sweep.app, generate.app, report.app, replay.app, compare_app, bench.app])
+@pytest.mark.parametrize("app", [sweep.app, generate.app, report.app, replay.app, export.app, compare_app, bench.app])
 def test_help_has_two_examples_in_80_columns(app: Any) -> None:
     result = CliRunner().invoke(app, ["--help"])
     assert (result.exit_code, result.stderr) == (0, "")

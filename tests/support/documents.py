@@ -22,7 +22,7 @@ LIMITS = {
 
 TEXTS = {name: (ROOT / name).read_text("utf-8") for name in (*LIMITS, "tests/bench/RECORDS.md")}
 
-COMMANDS = ("sweep", "report", "compare", "generate", "replay", "bench", "data")
+COMMANDS = ("sweep", "report", "compare", "generate", "replay", "export", "bench", "data")
 
 # Placeholders of commands, and a value that each may have.
 PLACEHOLDERS = {
@@ -30,6 +30,7 @@ PLACEHOLDERS = {
     "[SPEC]": "experiments/dropout.yaml",
     "NAME": "dropout",
     "RUN": "0a1b2c",
+    "DIR": "exported",
     "RUN_A": "0a1b2c",
     "RUN_B": "3d4e5f",
     "CORPUS": "sotu-1820",
