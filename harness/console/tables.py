@@ -83,7 +83,8 @@ def show_answer(
 ) -> None:
     """Print a comparison: the answer in one line, its table with a key, the answer in words, and the first warnings."""
     if headline:
-        out.print(f"{headline}\n", style="bold")
+        _print_text(headline, "bold")
+        out.print()
     show_table(lines)
     show_key(key)
     out.print()
@@ -97,10 +98,10 @@ def show_answer(
         out.print()
 
 
-def _print_text(text: str) -> None:
+def _print_text(text: str, style: str = "") -> None:
     """Print a text in lines that fit the terminal; no line ends inside `p = 0.003`."""
     for line in textwrap.wrap(unbroken(text), max(20, out.width), break_on_hyphens=False) or [""]:
-        out.print(line.replace("\N{NO-BREAK SPACE}", " "), soft_wrap=True)
+        out.print(line.replace("\N{NO-BREAK SPACE}", " "), style=style, soft_wrap=True)
 
 
 def show_texts(a: Sequence[tuple[str, str]], b: Sequence[tuple[str, str]]) -> None:

@@ -47,8 +47,10 @@ def test_no_line_of_the_answer_ends_inside_a_p_value(
 ) -> None:
     for width in range(20, 60):
         monkeypatch.setattr(out, "_width", width)
-        tables.show_answer("", [["Arm"], ["a"]], "It is better (4 pairs, 95 % CI, adjusted p = 0.0029).", [])
+        headline = "Worse: b is 0.14 nats higher, about 15 % higher perplexity."
+        tables.show_answer(headline, [["Arm"], ["a"]], "It is better (4 pairs, 95 % CI, adjusted p = 0.0029).", [])
         said = capsys.readouterr().out
+        assert "15 %" in said
         assert "p = 0.0029" in said and "95 %" in said and max(map(len, said.splitlines())) <= width
 
 
