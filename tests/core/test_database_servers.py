@@ -13,7 +13,6 @@ from typing import Any
 import psycopg
 import pytest
 from mlflow.entities import Metric
-from optuna.storages import BaseStorage
 from optuna.storages._cached_storage import _CachedStorage
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
@@ -48,7 +47,7 @@ class Opened:
 
     def __init__(self, stores: Stores) -> None:
         self.databases = [name_of(stores.tracking), name_of(stores.storage)]
-        self.storage: BaseStorage = _CachedStorage(open_storage(stores.storage))  # type: ignore[arg-type]
+        self.storage = _CachedStorage(open_storage(stores.storage).database)
         self.study = self.storage.create_new_study([StudyDirection.MINIMIZE], "one")
         self.client = connect(stores.tracking)
         self.run = self.client.create_run("0").info.run_id
