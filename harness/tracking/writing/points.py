@@ -41,8 +41,10 @@ class PointTables:
     @cached_property
     def usable(self) -> bool:
         """Whether this process reaches the database, and MLflow's tables are those that this class knows."""
-        from mlflow.store.tracking.dbmodels.models import SqlLatestMetric, SqlMetric
-
+        try:
+            from mlflow.store.tracking.dbmodels.models import SqlLatestMetric, SqlMetric
+        except ImportError:  # another MLflow
+            return False
         tables = [SqlMetric.__table__, SqlLatestMetric.__table__]
         known = all({column.name for column in table.columns} == _COLUMNS for table in tables)
         one_latest = {column.name for column in tables[1].primary_key}
