@@ -26,12 +26,13 @@ _LOWER: Final = 10  # the factor by which a learning rate is lowered where every
 
 def next_step(evidence: Evidence) -> str:
     """What to do next in one to three sentences; empty if nothing is open and every run has a result."""
-    training = evidence.runs["outcome"].isna().any()  # then the sweep itself may decide
-    more = [] if training else _more_seeds(evidence)
-    return " ".join([*more, *_diverged(evidence.runs, evidence.confirmed), *_failed(evidence.runs)])
+    runs = evidence.runs[evidence.runs["phase"].isin([Phase.EXPLORE, Phase.CONFIRM])]  # those of the plan
+    training = runs["outcome"].isna().any()  # then the sweep itself may decide
+    more = [] if training else _more_seeds(evidence, workers_used(runs))
+    return " ".join([*more, *_diverged(runs, evidence.confirmed), *_failed(runs)])
 
 
-def _more_seeds(evidence: Evidence) -> list[str]:
+def _more_seeds(evidence: Evidence, workers: int) -> list[str]:
     rows = evidence.compared
     undecided = rows[rows["verdict"] == Verdict.UNDECIDED]
     needed = undecided.loc[undecided["seeds_needed"] > undecided["pairs"], "seeds_needed"]
@@ -49,17 +50,16 @@ def _more_seeds(evidence: Evidence) -> list[str]:
     delta = rounded(undecided["delta"].iloc[0])
     return [
         f"To decide about {what}, study.seeds={value} would find a difference of {delta} in 80 % of sweeps: it means "
-        f"{'up to ' if evidence.adaptive else ''}{plural(runs, 'more run')}{_cost(evidence, runs)}."
+        f"{'up to ' if evidence.adaptive else ''}{plural(runs, 'more run')}{_cost(evidence, runs, workers)}."
     ]
 
 
-def _cost(evidence: Evidence, runs: int) -> str:
+def _cost(evidence: Evidence, runs: int, workers: int) -> str:
     """`, about 3 h on 2 workers`, by the run times of the sweep; empty if these are not known."""
     seconds = numbers(evidence.chosen, "seconds")
     known = seconds[np.isfinite(seconds) & (seconds > 0)]
     if known.empty:
         return ""
-    workers = workers_used(evidence.runs)
     return f", about {_hours(runs * float(known.mean()) / workers)} on {plural(workers, 'worker')}"
 
 
