@@ -121,6 +121,23 @@ class Crashed:
     code: int
 
 
+def paused_with_states(sweep: Command, sandbox: Sandbox) -> list[psutil.Process]:
+    """Suspend both workers of a sweep in the middle of runs that have states, one of them two; returns them."""
+
+    def in_the_middle() -> bool:
+        return len(sandbox.under_way(states=1)) == 2 and bool(sandbox.under_way(states=2))
+
+    while True:
+        sweep.until(in_the_middle)
+        workers = sweep.workers
+        for worker in workers:
+            worker.suspend()
+        if len(workers) == 2 and in_the_middle():  # no run has ended since
+            return workers
+        for worker in workers:
+            worker.resume()
+
+
 @pytest.fixture(scope="module")
 def crashed(tmp_path_factory: pytest.TempPathFactory) -> Crashed:
     sandbox = Sandbox(tmp_path_factory.mktemp("crashed"), SMALL)
@@ -129,11 +146,19 @@ def crashed(tmp_path_factory: pytest.TempPathFactory) -> Crashed:
         killed, hung = sweep.workers
         killed.kill()
         hung.suspend()
-        sweep.until(lambda: "no progress for" in sweep.said and sweep.said.count(": resumes from step ") >= 2)
-        sweep.until(lambda: sandbox.under_way(states=2))
-        workers = sweep.workers
+        sweep.until(lambda: ": resumes from step " in sweep.said)
+        waiting = [worker for worker in sweep.workers if worker.pid != hung.pid]
+        for worker in waiting:
+            worker.suspend()  # else it might finish all other runs before the hung one is noticed
+        sweep.until(lambda: "no progress for" in sweep.said)
+        for worker in waiting:
+            worker.resume()
+        sweep.until(lambda: sweep.said.count(": resumes from step ") >= 2)
+        workers = paused_with_states(sweep, sandbox)
         sweep.process.kill()
         sweep.ended()
+        for worker in workers:
+            worker.resume()
         psutil.wait_procs(workers, timeout=PATIENCE)
         assert not any(worker.is_running() for worker in workers)
         first = sweep.said
