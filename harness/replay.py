@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -97,7 +96,7 @@ def main(
     if changes:
         out.print("\nDifferent from when it was trained", style="bold")
         show_table([["", "then", "now"], *map(list, changes)])
-    state = saved_state(stored, Path("mlruns")) if first else None
+    state = saved_state(stored) if first else None
     try:
         with busy(f"training {stored.name} again"):
             found = replay(stored, data, tracking, first, last, state)

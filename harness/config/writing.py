@@ -39,7 +39,7 @@ def _dumped(plain: Any) -> str:
 
 
 def _quoted(value: Any) -> Any:
-    """A plain value; texts in which `visible` escapes something are marked to be written in double quotes."""
+    """The value with double quotes around every text that has characters which `visible` escapes."""
     if isinstance(value, dict):
         return {key: _quoted(part) for key, part in value.items()}
     if isinstance(value, list | tuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Final
 from harness.core import metrics
 from harness.core.files import sha256_of
 from harness.core.outcomes import Outcome
-from harness.core.paths import WEIGHTS, work_folder
+from harness.core.paths import STORES, WEIGHTS, work_folder
 from harness.core.text import plural, shown
 from harness.tracking import Sample, TrackingError, checkpoint_folder, load_samples
-from harness.tracking.provenance import code_version, process_name, versions
+from harness.tracking.provenance import code_version, host_of, process_name, versions
 from harness.tracking.reading.stored_run import StoredRun
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def changed_environment(run: StoredRun, device: str, threads: int) -> Iterator[t
     then = {name: run.versions.get(name, "unknown") for name in now}
     pairs = [(name, then[name], now[name]) for name in now]
     pairs.append(("commit", _commit(run.commit, run.dirty), _commit(code.commit, code.dirty)))
-    pairs.append(("machine", run.host, process_name().rsplit(":", 2)[0]))
+    pairs.append(("machine", run.host, host_of(process_name())))
     pairs.append(("device", run.device, device))
     pairs.append(("CPU threads", f"{run.threads}", f"{threads}"))
     pairs.append(("processes", f"{run.ranks}", "1"))
@@ -102,7 +102,7 @@ def _commit(commit: str, dirty: bool) -> str:
     return f"{commit[:12]}{', with uncommitted changes' if dirty else ''}"
 
 
-def saved_state(run: StoredRun, stores: Path) -> Path | None:
+def saved_state(run: StoredRun, stores: Path = STORES) -> Path | None:
     """The folder with the states of an interrupted run, below the folder of the stores; None if it has none."""
     if run.outcome != Outcome.INTERRUPTED:
         return None
@@ -117,7 +117,6 @@ def replay(
     first: int = 0,
     last: int | None = None,
     state: Path | None = None,
-    on_point: Callable[[int], None] = lambda _: None,
 ) -> Replayed:
     """Train a run again and compare its points with the stored ones.
 
@@ -127,7 +126,6 @@ def replay(
         uri: MLflow's tracking address.
         first, last: steps whose points are compared; training ends after `last`. None: the last stored point.
         state: folder with the states of the run, from the newest of which training goes on.
-        on_point: called with the step of each point.
 
     Raises:
         Diverged, DeviceError, CorpusError: by the trainer, where the stored run did not end so.
@@ -140,6 +138,8 @@ def replay(
     final = max(stored)
     last = final if last is None else min(last, final)
     to_the_end = last == final and run.outcome in (Outcome.COMPLETE, Outcome.DIVERGED)
+    complete = to_the_end and run.outcome == Outcome.COMPLETE
+    weights = _weights(run, uri) if complete else None
     waiting = [step for step in sorted(stored) if first <= step <= last]
     texts: dict[int, str] = {}
     with ExitStack() as stack:
@@ -149,7 +149,7 @@ def replay(
             data,
             read_test=any(name.startswith("test/") for point in stored.values() for name in point),
             common_context=run.common_context,
-            checkpoint=folder / "checkpoint",
+            checkpoint=folder / "checkpoint" if weights else None,
             state=_copy(state, folder / "state") if state else None,
             after=-1,
             on_start=lambda step, _: setattr(found, "start", step),
@@ -165,7 +165,6 @@ def replay(
                 if waiting and waiting[0] == point.step:
                     made = exact({**point.metrics, metrics.TOKENS: float(point.tokens)})
                     _compare(found, waiting.pop(0), stored[point.step], made)
-                    on_point(point.step)
                 if point.sample is not None:
                     texts[point.step] = point.sample
                 if point.step >= last and not to_the_end:
@@ -177,9 +176,10 @@ def replay(
             if run.outcome != Outcome.DIVERGED:
                 raise
             found.also.append(f"it diverged again ({error})")
-        if to_the_end and run.outcome == Outcome.COMPLETE:
+        if complete:
             _compare_texts(found, load_samples(run.run_id, uri), texts)
-            _compare_weights(found, final, _weights(run, uri), folder / "checkpoint" / WEIGHTS)
+        if weights:
+            _compare_weights(found, final, weights, folder / "checkpoint" / WEIGHTS)
     return found
 
 
@@ -207,10 +207,8 @@ def _compare_texts(found: Replayed, before: Sequence[Sample], now: Mapping[int, 
         found.also.append(plural(len(compared), "generated text"))
 
 
-def _compare_weights(found: Replayed, step: int, before: Path | None, now: Path) -> None:
+def _compare_weights(found: Replayed, step: int, before: Path, now: Path) -> None:
     """Compare the final weights by the SHA-256 of their files."""
-    if before is None:
-        return
     digests = [sha256_of(path) for path in (before, now)]
     if digests[0] != digests[1]:
         found.differences.append(Difference(step, "SHA-256 of the weights", *(digest[:12] for digest in digests)))

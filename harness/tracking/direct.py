@@ -113,7 +113,7 @@ def write_note(folder: Path, stored: Stored) -> None:
 
 
 def remove_note(folder: Path) -> None:
-    """Remove the note of an earlier try: its place counts no more."""
+    """Remove the note of an earlier try, so that the weights stored by it are not used."""
     (folder / NOTE).unlink(missing_ok=True)
 
 

@@ -140,9 +140,14 @@ def process_name() -> str:
     return f"{socket.gethostname()}:{process.pid}:{process.create_time():.2f}"
 
 
+def host_of(name: str) -> str:
+    """The machine in a `process_name`."""
+    return name.rsplit(":", 2)[0]
+
+
 def is_local(name: str) -> bool:
     """Whether the process with this `process_name` belongs to this machine, running or not."""
-    return name.rsplit(":", 2)[0] == socket.gethostname()
+    return host_of(name) == socket.gethostname()
 
 
 def is_running(name: str) -> bool:

@@ -112,6 +112,11 @@ PARAM_LIMIT: Final = 6000
 REASON_LIMIT: Final = 500
 
 
+def versions_of(tags: Mapping[str, str]) -> dict[str, str]:
+    """The versions that a run recorded, by the name of the library, in alphabetical order."""
+    return {name.removeprefix(VERSION_PREFIX): tags[name] for name in sorted(tags) if name.startswith(VERSION_PREFIX)}
+
+
 def milliseconds() -> int:
     """Milliseconds since 1970, MLflow's unit of time."""
     return time.time_ns() // 1_000_000

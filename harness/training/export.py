@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -15,9 +14,11 @@ from harness.core.files import write_atomic
 from harness.core.text import visible
 from harness.data.errors import CorpusError
 from harness.data.hugging_face import check_exported, end_of_text, tokenizer_json
+from harness.data.tokenizer import get_tokenizer
 from harness.model.hugging_face import config_for_hugging_face, weights_for_hugging_face
-from harness.model.weights import load_checkpoint, load_tokenizer
-from harness.tracking import RunDetails, checkpoint_folder, load_run
+from harness.model.weights import load_checkpoint
+from harness.tracking import RunDetails
+from harness.training.trained_model import find_checkpoint
 
 _METRICS: Final = ("val/loss", "val/perplexity", "val/bits_per_byte", "test/loss", "train/loss")
 
@@ -40,10 +41,7 @@ def export_model(run: str, folder: Path, uri: str | None = None) -> list[Path]:
         FileExistsError: the folder has files.
         OSError: a file cannot be written.
     """
-    # Path.is_dir raises for a name that is longer than a file's can be
-    is_folder = os.path.isdir(run)  # noqa: PTH112
-    details = None if is_folder else load_run(run, uri)
-    checkpoint = Path(run) if is_folder else checkpoint_folder(run, uri)
+    checkpoint, details = find_checkpoint(run, uri)
     model, config = load_checkpoint(checkpoint, params=details.params if details else None)
     if config.data.vocab != "full":
         raise CorpusError(
@@ -51,7 +49,7 @@ def export_model(run: str, folder: Path, uri: str | None = None) -> list[Path]:
             "found corpus, whose ids mean nothing outside this text; allowed for an export: a run with data.vocab full",
         )
     check_exported(config.data.tokenizer)
-    tokenizer = load_tokenizer(checkpoint)
+    tokenizer = get_tokenizer(config.data.tokenizer)
     if folder.exists() and any(folder.iterdir()):
         raise FileExistsError(f"found files in {folder}; allowed: a new or empty folder")
     folder.mkdir(parents=True, exist_ok=True)

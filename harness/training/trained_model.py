@@ -11,7 +11,7 @@ import torch
 from harness.data.tokenizer import Tokenizer
 from harness.model.gpt import GPT
 from harness.model.weights import load_checkpoint, load_tokenizer
-from harness.tracking import checkpoint_folder, load_run
+from harness.tracking import RunDetails, checkpoint_folder, load_run
 
 
 class TrainedModel(NamedTuple):
@@ -37,9 +37,18 @@ def load_model(run: str | Path, uri: str | None = None, device: torch.device | s
         CheckpointError: a file of the checkpoint is missing or damaged.
         CorpusError: the tokenizer is not available.
     """
-    # Path.is_dir raises for a name that is longer than a file's can be
-    is_folder = os.path.isdir(run)  # noqa: PTH112
-    folder = Path(run) if is_folder else checkpoint_folder(str(run), uri)
-    params = None if is_folder else load_run(str(run), uri).params
-    model, _ = load_checkpoint(folder, device, params)
+    folder, details = find_checkpoint(run, uri)
+    model, _ = load_checkpoint(folder, device, details.params if details else None)
     return TrainedModel(model, load_tokenizer(folder))
+
+
+def find_checkpoint(run: str | Path, uri: str | None = None) -> tuple[Path, RunDetails | None]:
+    """The folder with a run's checkpoint, and the run; None if `run` is that folder itself.
+
+    Raises:
+        TrackingError: as `load_model`.
+    """
+    # Path.is_dir raises for a name that is longer than a file's can be
+    if os.path.isdir(run):  # noqa: PTH112
+        return Path(run), None
+    return checkpoint_folder(str(run), uri), load_run(str(run), uri)

@@ -131,7 +131,7 @@ class CheckpointTransfer:
             self._until = time.monotonic() + self._direct.patience
 
     def _receive_stored(self) -> None:
-        """Note that the weights are stored, or leave them to the way through this process."""
+        """Record that the node has stored the weights; if it failed, this process fetches and stores them."""
         import ray
 
         assert self._direct is not None and self._offered is not None

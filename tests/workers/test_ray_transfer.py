@@ -23,7 +23,7 @@ from stored_runs import Store, store, sweep_info, trial_info
 
 __all__ = ["store"]
 
-CPUS = 2  # only the node of this test has so many
+CPUS = 2  # more than the other nodes have, so that jobs run on the node of this test
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -79,7 +80,7 @@ def plot_comparison(comparison: pd.DataFrame, ax: Axes | None = None) -> Axes:
         raise ValueError("comparison: found no arm with a pair; allowed: a comparison with a baseline")
     ax = plt.subplots()[1] if ax is None else ax
     metric, delta = str(comparison["metric"].iloc[0]), float(comparison["delta"].max())
-    if delta == delta:  # not NaN
+    if math.isfinite(delta):
         ax.axvspan(-delta, delta, color="0.5", alpha=0.2, linewidth=0)
     ax.axvline(0, color="0.3", linewidth=0.9)
     for place, (interval, diverged) in enumerate(
@@ -88,7 +89,7 @@ def plot_comparison(comparison: pd.DataFrame, ax: Axes | None = None) -> Axes:
         colour, _, marker = arm_style(place)
         if comparison["is_baseline"].iloc[place]:
             ax.plot(0, place, marker, color=colour, fillstyle="none")
-        elif interval.mean == interval.mean and not diverged:
+        elif math.isfinite(interval.mean) and not diverged:
             ax.errorbar(interval.mean, place, xerr=interval.half_width, fmt=marker, color=colour, capsize=3)
     names = zip(comparison["arm"], comparison["is_baseline"], comparison["verdict"], strict=True)
     ax.set_yticks(

@@ -140,9 +140,7 @@ def _seconds_of(run: Run) -> float | None:
 
 def _versions(tags: Mapping[str, str]) -> str:
     """`python 3.11.9, torch 2.13.0`: all versions that a run recorded."""
-    start = len(schema.VERSION_PREFIX)
-    known = sorted((name[start:], tags[name]) for name in tags if name.startswith(schema.VERSION_PREFIX))
-    return ", ".join(f"{name} {version}" for name, version in known)
+    return ", ".join(f"{name} {version}" for name, version in schema.versions_of(tags).items())
 
 
 def split_points(blocks: Iterable[pd.DataFrame]) -> tuple[pd.DataFrame, list[pd.DataFrame]]:

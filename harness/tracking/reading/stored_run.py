@@ -12,7 +12,7 @@ from harness.core import metrics
 from harness.core.paths import configured_uri
 from harness.tracking import schema
 from harness.tracking.checksums import named
-from harness.tracking.provenance import UNKNOWN
+from harness.tracking.provenance import UNKNOWN, host_of
 from harness.tracking.queries import search_runs
 from harness.tracking.readable import REPAIR, why_left_out
 from harness.tracking.reading.find_run import find_run
@@ -101,14 +101,10 @@ def load_stored_run(run: str, uri: str | None = None) -> StoredRun:
         device=tags.get(schema.DEVICE, UNKNOWN),
         ranks=int(tags.get(schema.RANKS, "1")),
         threads=_threads(parent.data.tags.get(schema.COMMAND, "")),
-        versions={
-            name.removeprefix(schema.VERSION_PREFIX): tags[name]
-            for name in sorted(tags)
-            if name.startswith(schema.VERSION_PREFIX)
-        },
+        versions=schema.versions_of(tags),
         commit=tags.get(schema.COMMIT, UNKNOWN),
         dirty=tags.get(schema.DIRTY) == "true",
-        host=tags.get(schema.PROCESS, "").rsplit(":", 2)[0] or UNKNOWN,
+        host=host_of(tags.get(schema.PROCESS, "")) or UNKNOWN,
         seconds=float(seconds) if seconds else None,
         points=points,
     )

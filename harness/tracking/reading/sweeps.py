@@ -22,7 +22,7 @@ from harness.tracking.checksums import named
 from harness.tracking.locations import check_file, run_folder
 from harness.tracking.models import MODEL_FILES, download_folder, model_folder
 from harness.tracking.places import missing_folder
-from harness.tracking.provenance import UNKNOWN
+from harness.tracking.provenance import UNKNOWN, host_of
 from harness.tracking.queries import opened_at, pages, refuse_unreadable, sweeps_of
 from harness.tracking.readable import REPAIR, Tell, left_out_lines, readable_runs
 from harness.tracking.reading.find_run import find_run
@@ -189,7 +189,7 @@ def load_sweep(experiment: str, uri: str | None = None, sweep: str | None = None
     left_out: list[str] = []
     client, _, parents = parent_runs(experiment, uri, sweep, left_out.append)
     run = parents[-1]
-    tags, prefix = run.data.tags, schema.VERSION_PREFIX
+    tags = run.data.tags
     text = read_bytes(client, run, schema.SWEEP_FILE)
     if text is None:
         what = f"found no {schema.SWEEP_FILE} among the artifacts of the sweep {run.info.run_id}"
@@ -209,7 +209,7 @@ def load_sweep(experiment: str, uri: str | None = None, sweep: str | None = None
         run_id=run.info.run_id,
         commit=tags.get(schema.COMMIT, UNKNOWN),
         dirty=tags.get(schema.DIRTY) == "true",
-        versions={name.removeprefix(prefix): tags[name] for name in sorted(tags) if name.startswith(prefix)},
+        versions=schema.versions_of(tags),
         started=utc(run.info.start_time),
         status=run.info.status,
         outcome=tags.get(schema.OUTCOME),
@@ -217,7 +217,7 @@ def load_sweep(experiment: str, uri: str | None = None, sweep: str | None = None
         plan_sha256=tags.get(schema.PLAN_SHA256, ""),
         plan_changes=plan_changes,
         experiment_id=str(run.info.experiment_id),
-        host=tags.get(schema.PROCESS, "").rsplit(":", 2)[0],
+        host=host_of(tags.get(schema.PROCESS, "")),
         left_out=tuple(left_out_lines(sweep=left_out)),
         others=tuple(one.info.run_id for one in reversed(parents[:-1])),
         opened=utc(opened_at(run)),
