@@ -13,18 +13,7 @@ from harness.tracking import Tracker
 from harness.tracking.queries import trials_of
 from harness.tracking.reading import trials as module
 from harness.tracking.reading.trials import read_trials
-from postgres import Server, postgres
 from stored_runs import point, sweep_info, trial_info
-
-__all__ = ["postgres"]
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def uri(request: pytest.FixtureRequest) -> str:
-    if request.param == "sqlite":
-        return str(request.getfixturevalue("store").uri)
-    server: Server = request.getfixturevalue("postgres")
-    return server.stores().tracking
 
 
 def plain(run: Run) -> dict[str, Any]:
@@ -32,9 +21,9 @@ def plain(run: Run) -> dict[str, Any]:
     return {"info": content["info"], "data": content["data"]}
 
 
-def test_both_ways_give_the_same_runs(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_ways_give_the_same_runs(any_store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_RUNS_PER_QUERY", 2)
-    tracker = Tracker("runs-both-ways", uri)
+    tracker = Tracker("runs-both-ways", any_store)
     client: MlflowClient = tracker.experiment.client
     other, parent = (tracker.open_sweep(sweep_info("runs-both-ways", identity)) for identity in ("1" * 64, "2" * 64))
     for seed in range(5):

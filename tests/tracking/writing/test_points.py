@@ -18,18 +18,12 @@ from harness.core.paths import with_driver
 from harness.tracking.store import TrackingError, connect, wrap_errors
 from harness.tracking.writing import points as module
 from harness.tracking.writing.points import PointTables
-from postgres import Server, postgres
 from stored_runs import Store
 
-__all__ = ["postgres"]
 
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def client(request: pytest.FixtureRequest) -> MlflowClient:
-    if request.param == "sqlite":
-        return connect(request.getfixturevalue("store").uri)
-    server: Server = request.getfixturevalue("postgres")
-    return connect(server.stores().tracking)
+@pytest.fixture
+def client(any_store: str) -> MlflowClient:
+    return connect(any_store)
 
 
 def new_runs(client: MlflowClient, name: str, count: int) -> list[str]:
