@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from harness.config.objective import TOKENIZER, TOKENS, VOCABULARY
-from harness.console.cli import ArtifactsAt, Command, Tracking, fail, out, whole
+from harness.console.cli import ArtifactsAt, Command, Json, Tracking, fail, out, whole
 from harness.console.tables import show_table, show_texts
 from harness.core import metrics
 
@@ -35,6 +35,7 @@ _EPILOG = """
 Examples:
   python -m harness.compare 0a1b2c 3d4e5f
   python -m harness.compare "drop_rate=0.0 · seed 2" 3d4e5f --samples 0
+  python -m harness.compare 0a1b2c 3d4e5f --json
 """
 
 
@@ -47,6 +48,7 @@ def main(
     samples: Annotated[
         int, typer.Option(parser=whole(0), metavar="N", help="Show the last N generated texts of each run.")
     ] = 2,
+    json: Json = False,
 ) -> None:
     """Print the differences between two runs: parameters, final metrics, curves, generated texts."""
     from harness.console.preflight import wrong_tracking
@@ -59,6 +61,15 @@ def main(
         a, b = (load_run(run, tracking, _CURVES) for run in (run_a, run_b))
         if a.run_id == b.run_id:
             fail(f"RUN_B: found {run_b!r}, which is the same run as {run_a!r} ({a.run_id}); allowed: another run")
+        if json:
+            from harness.runner.as_json import as_text, runs_document
+
+            params = [
+                (name, a.params.get(name), b.params.get(name)) for name, *_ in different_params(a.params, b.params)
+            ]
+            differences = metric_differences(a.final, b.final, _other_data(a, b))
+            typer.echo(as_text(runs_document(a, b, params, differences, list(headings(a, b))[2:])))
+            return
         texts = [[(it.tokens, it.text) for it in load_samples(run.run_id, tracking)] for run in (a, b)]
     except TrackingError as error:
         fail(error)
@@ -105,23 +116,37 @@ def different_params(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[list[st
 
 
 def metric_rows(a: Mapping[str, float], b: Mapping[str, float], other_data: str = "") -> list[list[str]]:
-    """Rows of name, A, B and B − A; metrics of the validation split come first.
+    """`metric_differences` as text, `–` for None."""
+    rows = []
+    for name, *values, difference in metric_differences(a, b, other_data):
+        known = [value for value in values if value is not None]
+        shown = "–" if difference is None else f"{difference:+,.{_decimals(*known)}f}"
+        rows.append([name, *("–" if one is None else _number(one, *known) for one in values), shown.replace("-", "−")])
+    return rows
+
+
+def metric_differences(
+    a: Mapping[str, float], b: Mapping[str, float], other_data: str = ""
+) -> list[tuple[str, float | None, float | None, float | None]]:
+    """Name, A, B and B − A of each metric; metrics of the validation split come first.
 
     Args:
         a, b: metric → last value.
-        other_data: see `_other_data`; differences that mean nothing are left out.
+        other_data: see `_other_data`; differences that mean nothing are None.
     """
 
     def place(name: str) -> tuple[int, str]:
         return next((i for i, prefix in enumerate(_ORDER) if name.startswith(prefix)), len(_ORDER)), name
 
-    rows = []
-    for name in sorted({*a, *b}, key=place):
-        both = name in a and name in b and _comparable(name, other_data)
-        difference = f"{b[name] - a[name]:+,.{_decimals(a[name], b[name])}f}" if both else "–"
-        cells = [_number(values[name], a.get(name), b.get(name)) if name in values else "–" for values in (a, b)]
-        rows.append([name, *cells, difference.replace("-", "−")])
-    return rows
+    return [
+        (
+            name,
+            a.get(name),
+            b.get(name),
+            b[name] - a[name] if name in a and name in b and _comparable(name, other_data) else None,
+        )
+        for name in sorted({*a, *b}, key=place)
+    ]
 
 
 def curve_lines(a: RunDetails, b: RunDetails, width: int) -> Iterator[str]:

@@ -21,6 +21,7 @@ from harness.console.cli import (
     Command,
     CpusPerRun,
     GpusPerRun,
+    Json,
     RanksPerRun,
     Ray,
     Settings,
@@ -151,11 +152,17 @@ def main(
     quiet: Annotated[
         bool, typer.Option("--quiet", help="Print failures and the answer only.", rich_help_panel=OUTPUT)
     ] = False,
+    json: Json = False,
 ) -> None:
     """Run the sweep of a spec: tune every arm, train its best configuration on fresh seeds, write the report.
 
     The same command resumes an interrupted sweep, and trains only what is missing.
     """
+    if json and not (plan or status):
+        fail(
+            "--json: found without --plan or --status; allowed: with one of them. The answer as JSON: "
+            "python -m harness.report NAME --json"
+        )
     for option, value in (("--cpus-per-run", cpus_per_run), ("--shared", shared)):
         if value is not None and ray is None:
             fail(f"{option}: only with --ray")
@@ -173,21 +180,19 @@ def main(
         spec = spec.noise_floor(noise_floor)
     if plan:
         from harness.core.hardware import default_workers
-        from harness.cost.preview import show_plan
-        from harness.runner.done import done_already
+        from harness.cost.preview import read_plan, show_plan
+        from harness.runner.done import runs_left
 
         splits, identity = datasets.splits(spec), datasets.identity(spec)
         here = (workers if ray is None else None) or default_workers(ranks)  # speeds are measured on this machine
-        done = done_already(spec, identity, tracking, storage)
-        show_plan(
-            spec,
-            splits,
-            identity,
-            here,
-            threads,
-            [*([f"done:       {done}"] if done else []), *datasets.messages],
-            ranks,
-        )
+        left = runs_left(spec, identity, tracking, storage)
+        planned = read_plan(spec, splits, identity, here, threads, datasets.messages, ranks, left)
+        if json:
+            from harness.runner.as_json import as_text, plan_document
+
+            typer.echo(as_text(plan_document(planned)))
+        else:
+            show_plan(planned)
         return
     with gc_paused_for_imports():
         from harness.runner import session
@@ -210,7 +215,7 @@ def main(
         shared,
     )
     if status:
-        session.status(spec, datasets, options)
+        session.status(spec, datasets, options, json)
     else:
         session.run(spec, datasets, options)
 

@@ -207,6 +207,11 @@ PLACE = "Where runs train"
 STORES = "Stores and files"
 OUTPUT = "What is printed"
 
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="Print JSON in place of text: see reports/README.md.", rich_help_panel=OUTPUT),
+]
+
 # Options of the commands.
 Settings = Annotated[
     list[str] | None,

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from harness.config.objective import LOSS
 from harness.config.samplers import SAMPLERS, startup_trials
 from harness.config.spec import SweepSpec
 from harness.console.cli import out
 from harness.console.tables import show_arms
+from harness.console.text import clock
 from harness.core.text import plural
+
+if TYPE_CHECKING:
+    from harness.cost.estimate import ArmPlan, TimeEstimate
+    from harness.cost.evaluation_share import EvaluationShare
 
 
 def runs_planned(spec: SweepSpec) -> str:
@@ -59,7 +66,50 @@ def pruner_planned(spec: SweepSpec, train_tokens: Mapping[str, int]) -> str:
     return ""
 
 
-def show_plan(
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep will train and what it will take.
+
+    Attributes:
+        spec: the sweep.
+        splits: arm name → tokens of each split.
+        arms: runs and cost of each arm, in the order of the spec.
+        time: the estimated time.
+        share: of evaluation in a run's time.
+        workers: number that train at once.
+        ranks: processes that train each run together.
+        gpu: whether the machine has a GPU.
+        errors: name of an earlier sweep → how much longer it took than estimated, as a share.
+        left: runs that are left of a sweep that was started; None: it was not.
+        messages: sentences about the text.
+    """
+
+    spec: SweepSpec
+    splits: Mapping[str, Mapping[str, int]]
+    arms: Sequence[ArmPlan]
+    time: TimeEstimate
+    share: EvaluationShare
+    workers: int
+    ranks: int
+    gpu: bool
+    errors: Sequence[tuple[str, float]] = ()
+    left: int | None = None
+    messages: Sequence[str] = ()
+
+    @property
+    def flops(self) -> float:
+        """Of all runs, with the values as written; without runs whose budget is in seconds."""
+        return sum((arm.cost.flops or 0) * arm.runs for arm in self.arms)
+
+    @property
+    def done(self) -> str:
+        """`this sweep is complete`, or how many of its runs are left; empty if it has not been started."""
+        if self.left is None:
+            return ""
+        return f"{plural(self.left, 'run')} left of this sweep" if self.left else "this sweep is complete"
+
+
+def read_plan(
     spec: SweepSpec,
     splits: Mapping[str, Mapping[str, int]],
     identity: str,
@@ -67,20 +117,41 @@ def show_plan(
     threads: int,
     messages: Sequence[str] = (),
     ranks: int = 1,
-) -> None:
-    """Print arms, runs, cost and the estimated time.
+    left: int | None = None,
+) -> Plan:
+    """Plan a sweep: measures the speed of its models, and stores the estimate.
 
     Args:
-        spec: the sweep.
-        splits: arm name → tokens of each split.
+        spec, splits, workers, messages, ranks, left: as in `Plan`.
         identity: of the sweep, under which the estimate is stored.
-        workers, threads: of the sweep.
-        messages: sentences about the text.
-        ranks: processes that train each run together.
+        threads: CPU threads of each worker.
     """
-    from harness.cost.estimate import plan_arms
+    from harness.core.hardware import count_gpus
+    from harness.cost.estimate import estimate_time, plan_arms
+    from harness.cost.evaluation_share import evaluation_share
+    from harness.cost.history import Estimates
 
-    arms = plan_arms(spec, {name: sizes["train"] for name, sizes in splits.items()}, ranks)
+    found = estimate_time(spec, splits, workers, threads, ranks)
+    estimates = Estimates()
+    estimates.add(spec.name, identity, found.seconds, runs_at_most(spec))
+    return Plan(
+        spec,
+        splits,
+        plan_arms(spec, {name: sizes["train"] for name, sizes in splits.items()}, ranks),
+        found,
+        evaluation_share(spec, splits, workers, found.measured, found.flops_per_second),
+        workers,
+        ranks,
+        count_gpus() > 0,
+        [(it.name, error) for it in estimates.finished() if (error := it.error) is not None],
+        left,
+        messages,
+    )
+
+
+def show_plan(plan: Plan) -> None:
+    """Print arms, runs, cost and the estimated time."""
+    spec = plan.spec
     headings = ["arm", "trials", "seeds", "parameters", "tokens/run", "FLOPs/run", "memory"]
     rows = [
         [
@@ -92,7 +163,7 @@ def show_plan(
             f"{arm.cost.flops:.2e}" if arm.cost.flops is not None else "–",
             f"{arm.cost.memory / 1e9:.1f} GB",
         ]
-        for arm in arms
+        for arm in plan.arms
     ]
     out.print(spec.title, style="bold", soft_wrap=True)
     out.print(f"{runs_planned(spec)}\n")
@@ -104,18 +175,20 @@ def show_plan(
         _print_line("tuned", f"{path}, {dimension.kind} {list(dimension.values)}")
     if spec.tune:
         _print_line("search", search_planned(spec))
-    if pruner := pruner_planned(spec, {name: sizes["train"] for name, sizes in splits.items()}):
+    if pruner := pruner_planned(spec, {name: sizes["train"] for name, sizes in plan.splits.items()}):
         _print_line("pruner", pruner)
     if len(spec.looks) > 1:
         looks = ", ".join(map(str, spec.looks))
         _print_line("verdicts", f"read after {looks} seeds; only arms that are still undecided get more")
-    total = sum((arm.cost.flops or 0) * arm.runs for arm in arms)
     tuned = any(not path.startswith("train.") or "budget" in path or "batch" in path for path in spec.tune)
-    _print_line("cost", f"{total:.2e} FLOPs" + (" with the values as written; tuned values change it" if tuned else ""))
-    if ranks > 1:
-        _print_line("ranks", f"{ranks} processes share the batches of each run; the memory is of each of them")
-    _show_time(spec, splits, identity, workers, threads, ranks)
-    for sentence in messages:
+    changed = " with the values as written; tuned values change it" if tuned else ""
+    _print_line("cost", f"{plan.flops:.2e} FLOPs{changed}")
+    if plan.ranks > 1:
+        _print_line("ranks", f"{plan.ranks} processes share the batches of each run; the memory is of each of them")
+    _show_time(plan)
+    if plan.done:
+        _print_line("done", plan.done)
+    for sentence in plan.messages:
         out.print(sentence, soft_wrap=True)
 
 
@@ -123,19 +196,9 @@ def _print_line(label: str, words: str) -> None:
     out.print(f"{label + ':':<11} {words}", soft_wrap=True)
 
 
-def _show_time(
-    spec: SweepSpec, splits: Mapping[str, Mapping[str, int]], identity: str, workers: int, threads: int, ranks: int
-) -> None:
+def _show_time(plan: Plan) -> None:
     """Print the estimated time, how it was obtained, and the errors of earlier estimates."""
-    from harness.console.text import clock
-    from harness.core.hardware import count_gpus
-    from harness.cost.estimate import estimate_time
-    from harness.cost.evaluation_share import evaluation_share
-    from harness.cost.history import Estimates
-
-    found = estimate_time(spec, splits, workers, threads, ranks)
-    place = "GPU" if count_gpus() else "CPU"
-    arms, known = len(spec.arms()), len(found.measured)
+    found, arms, known = plan.time, len(plan.arms), len(plan.time.measured)
     if known:
         steps = [it.step_seconds for it in found.measured.values()]
         span = f"{min(steps):.3g}" if max(steps) < 1.05 * min(steps) else f"{min(steps):.3g} to {max(steps):.3g}"
@@ -144,17 +207,12 @@ def _show_time(
         )
     else:
         how = "from FLOPs: the models are too large for a short measurement, or it failed"
-    if ranks > 1:
-        how += f"; with {ranks} ranks assumed to be {ranks} times as fast as one"
-    span = f"{clock(found.least)} to {clock(found.seconds)}" if len(spec.looks) > 1 else clock(found.seconds)
-    _print_line("time", f"about {span}, with {plural(workers, 'worker')} on this {place} ({how})")
-    _print_line("evaluation", evaluation_share(spec, splits, workers, found.measured, found.flops_per_second).words)
-    estimates = Estimates()
-    estimates.add(spec.name, identity, found.seconds, runs_at_most(spec))
-    errors = [
-        f"{it.name} {'+' if error >= 0 else '−'}{abs(error):.0%}"
-        for it in estimates.finished()
-        if (error := it.error) is not None
-    ]
-    if errors:
-        _print_line("estimates", f"last sweeps, estimated against actual time per run: {', '.join(errors)}")
+    if plan.ranks > 1:
+        how += f"; with {plan.ranks} ranks assumed to be {plan.ranks} times as fast as one"
+    span = f"{clock(found.least)} to {clock(found.seconds)}" if len(plan.spec.looks) > 1 else clock(found.seconds)
+    place = "GPU" if plan.gpu else "CPU"
+    _print_line("time", f"about {span}, with {plural(plan.workers, 'worker')} on this {place} ({how})")
+    _print_line("evaluation", plan.share.words)
+    if plan.errors:
+        errors = ", ".join(f"{name} {'+' if error >= 0 else '−'}{abs(error):.0%}" for name, error in plan.errors)
+        _print_line("estimates", f"last sweeps, estimated against actual time per run: {errors}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.console.cli import ArtifactsAt, Command, Tracking, err, fail, out
+from harness.console.cli import ArtifactsAt, Command, Json, Tracking, err, fail, out
 from harness.console.tables import show_answer, show_table
 from harness.core.gc_pause import gc_paused_for_imports
 from harness.core.outcomes import Exit
@@ -30,6 +30,7 @@ _EPILOG = """
 Examples:
   python -m harness.report dropout
   python -m harness.report dropout qkv_bias --out reports/both
+  python -m harness.report dropout --json
   python -m harness.report audit
 """
 
@@ -68,10 +69,13 @@ def main(
     patch: Annotated[
         bool, typer.Option("--patch", help="Show the uncommitted changes to the code. They may be private.")
     ] = False,
+    json: Json = False,
 ) -> None:
     """Write the report of one sweep, or one report of several, and print the comparison."""
     if sweep and len(names) > 1:
         fail(f"--sweep: found with {len(names)} names; allowed: with one name, since it is the run of one sweep")
+    if json and watch:
+        fail("--json: found with --watch; allowed: one of them")
     from harness.console.preflight import wrong_reports, wrong_tracking
 
     with gc_paused_for_imports():
@@ -89,6 +93,11 @@ def main(
         files = _watched(names, write, uri, sweep) if watch else write()
     except (TrackingError, OSError) as error:
         fail("\n".join([str(error), *(_other_sweeps(names[0], uri) if len(names) == 1 and not sweep else [])]))
+    if json:
+        from harness.runner.as_json import answer_document, as_text
+
+        typer.echo(as_text(answer_document(files)))
+        return
     show_answer(files.headline, files.lines, files.answer, files.warnings, files.key)
     for note in files.notes:
         out.print(note, soft_wrap=True)

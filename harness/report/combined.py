@@ -146,6 +146,7 @@ def _write(contents: Sequence[Content], folder: Path) -> ReportFiles:
         answer=" ".join(f"{content.record.name}: {content.answer.findings}" for content in contents),
         warnings=[f"{content.record.name}: {warning}" for content in contents for warning in content.serious_warnings],
         notes=[note for content in contents for note in several_sweeps(content.record)],
+        sweeps=[(content, with_names(content.comparison, content)) for content in contents],
     )
 
 

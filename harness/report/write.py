@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -59,6 +59,7 @@ class ReportFiles:
         answer: the comparison in words.
         warnings: those that may change the answer, each a sentence or two.
         notes: which sweep of its name each one is, where there are several.
+        sweeps: content of each sweep, and its comparison as in `comparison`.
     """
 
     folder: Path
@@ -71,6 +72,7 @@ class ReportFiles:
     answer: str
     warnings: list[str]
     notes: list[str]
+    sweeps: Sequence[tuple[Content, pd.DataFrame]] = ()
 
 
 def write_report(
@@ -158,6 +160,7 @@ def write_files(content: Content, curves: pd.DataFrame, folder: Path) -> ReportF
         answer=" ".join([str(content.answer), *_noise(content)]),
         warnings=content.serious_warnings,
         notes=several_sweeps(content.record),
+        sweeps=[(content, comparison)],
     )
 
 

@@ -6,11 +6,10 @@ import contextlib
 
 from harness.config.spec import SweepSpec
 from harness.core.paths import DEFAULT_STORAGE, configured_uri, sqlite_file, work_folder
-from harness.core.text import plural
 
 
-def done_already(spec: SweepSpec, identity: str, tracking: str | None, storage: str | None) -> str:
-    """`this sweep is complete`, or how many of its runs are left; empty if it has not been started.
+def runs_left(spec: SweepSpec, identity: str, tracking: str | None, storage: str | None) -> int | None:
+    """How many runs of a sweep are left; None if it has not been started.
 
     Only stores that are files are asked: a plan waits for no server.
 
@@ -22,7 +21,7 @@ def done_already(spec: SweepSpec, identity: str, tracking: str | None, storage: 
     storage = DEFAULT_STORAGE if storage is None else storage
     files = [sqlite_file(configured_uri(tracking)), sqlite_file(storage)]
     if not all(file is not None and file.is_file() for file in files):
-        return ""
+        return None
     from harness.runner.status import read_status
     from harness.search.readable import StorageError
     from harness.tracking import TrackingError
@@ -30,6 +29,5 @@ def done_already(spec: SweepSpec, identity: str, tracking: str | None, storage: 
     with contextlib.suppress(TrackingError, StorageError):  # the sweep itself will say what is wrong
         found = read_status(spec, identity, tracking, storage, work_folder(spec.name, identity))
         if found.sweep is not None:
-            left = sum(arm.left + arm.interrupted + arm.running for arm in found.arms)
-            return f"{plural(left, 'run')} left of this sweep" if left else "this sweep is complete"
-    return ""
+            return sum(arm.left + arm.interrupted + arm.running for arm in found.arms)
+    return None

@@ -32,6 +32,7 @@ from harness.cost.history import Estimates
 from harness.cost.overheads import OverheadHistory
 from harness.cost.preview import runs_at_most, runs_planned
 from harness.runner.after_training import draw_run, not_stored, store_overheads, wait_for_store, write_and_show_report
+from harness.runner.as_json import as_text, status_document
 from harness.runner.controller import SweepController, SweepResult
 from harness.runner.datasets import Datasets
 from harness.runner.describe import earlier_sweep, sweep_info, why_new_sweep
@@ -40,7 +41,7 @@ from harness.runner.parent_run import parent_run
 from harness.runner.recovery import reconcile, set_aside
 from harness.runner.signals import Interrupted
 from harness.runner.status import read_status
-from harness.runner.status_table import show_status
+from harness.runner.status_table import show_status, status_lines
 from harness.search.readable import StorageError
 from harness.search.storage import explained, open_storage
 from harness.search.study import ArmStudy
@@ -106,15 +107,19 @@ class Options:
 # The two entry points of the command -------------------------------------------------------------------------
 
 
-def status(spec: SweepSpec, datasets: Datasets, options: Options) -> None:
-    """Print the progress of a sweep; changes nothing."""
+def status(spec: SweepSpec, datasets: Datasets, options: Options, json: bool = False) -> None:
+    """Print the progress of a sweep, as text or as JSON; changes nothing."""
     _check_places(spec, options)
     with _exit_codes(), explained(options.optuna):
         identity = datasets.identity(spec)
         found = read_status(spec, identity, options.tracking, options.optuna, work_folder(spec.name, identity))
         data = datasets.of_arm(spec, spec.baseline_arm)
         earlier = "" if found.sweep else earlier_sweep(spec, data, options.tracking)
-        show_status(spec.title, found, spec.labels, earlier)
+        lines = [line for line in (*status_lines(found, spec.labels.of), earlier) if line]
+        if json:
+            print(as_text(status_document(spec, found, lines)))
+        else:
+            show_status(spec.title, found, spec.labels, lines)
 
 
 def run(spec: SweepSpec, datasets: Datasets, options: Options) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from harness.config.labels import ArmLabels, labelled
@@ -17,12 +17,12 @@ from harness.runner.status import ArmStatus, Status
 HEADINGS: Final = ("Arm", "Explored", "Confirmed", "Running", "Interrupted", "Failed", "Left")
 
 
-def show_status(title: str, status: Status, labels: ArmLabels, earlier_sweep: str = "") -> None:
-    """Print a sweep's status under its title; `earlier_sweep`: a line about the last sweep of its name, if any."""
+def show_status(title: str, status: Status, labels: ArmLabels, lines: Sequence[str]) -> None:
+    """Print a sweep's status under its title: the table of arms, and the lines below it."""
     out.print(title, style="bold", soft_wrap=True)
     if status.sweep is not None:
         show_arms([(*HEADINGS, f"Best val {status.objective.unit}"), *map(arm_cells, status.arms)], labels)
-    for line in filter(None, [*status_lines(status, labels.of), earlier_sweep]):
+    for line in lines:
         out.print(line, soft_wrap=True)
 
 

@@ -8,6 +8,8 @@ import pytest
 
 from harness.core.errors import SpecError
 from harness.cost import preview
+from harness.cost.estimate import TimeEstimate
+from harness.cost.evaluation_share import EvaluationShare
 from harness.runner.datasets import Datasets
 from harness.runner.devices import available_devices
 
@@ -46,7 +48,10 @@ def test_a_repeated_file_is_named_once_in_the_plan(
     sentence = "data.path: 'b.txt' is another name of 'a.txt'; each file counts once"
     assert datasets.messages == [sentence]
     monkeypatch.setattr(preview, "_show_time", lambda *_: None)
-    preview.show_plan(spec, datasets.splits(spec), "identity", 1, 1, datasets.messages)
+    nothing = TimeEstimate(1.0, 1.0, {}, 1.0)
+    share = EvaluationShare(0.0, None, 0.0, 0.0)
+    plan = preview.Plan(spec, datasets.splits(spec), [], nothing, share, 1, 1, False, messages=datasets.messages)
+    preview.show_plan(plan)
     assert capsys.readouterr().out.splitlines()[-1] == sentence
 
 
