@@ -8,8 +8,9 @@ use, because MLflow alone takes seconds.
 from __future__ import annotations
 
 from harness.core.paths import DEFAULT_URI
-from harness.tracking.outbox.outbox import ARTIFACTS, Outbox
+from harness.tracking.outbox.outbox import Outbox
 from harness.tracking.outbox.places import PlaceRequests
+from harness.tracking.outbox.sender import ARTIFACTS
 from harness.tracking.outbox.unfinished import UnfinishedRun, unfinished_runs
 from harness.tracking.ownership import SweepState, find_sweep, last_sweep, sweep_ids
 from harness.tracking.readable import left_out_lines

@@ -162,7 +162,7 @@ def test_events_are_handled_between_ends_that_take_long_to_record(
     """Three runs end at once while a fourth has points."""
     pool = ScriptedPool(4, points={4: 8})
     sweep, outbox = controller(tmp_path, pool, FakeTracker(), "trials: 2, seeds: 0")
-    outbox.error = "the server is down"  # no end waits for a run id
+    outbox._sender.error = "the server is down"  # no end waits for a run id
     events, tell = pool.events, ArmStudy.tell
 
     def slow_from_the_first_end(timeout: float) -> list[Event]:
@@ -192,7 +192,7 @@ def test_events_are_handled_between_ends_that_take_long_to_record(
 def test_no_run_starts_while_mlflow_stores_more_slowly_than_runs_train(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: str
 ) -> None:
-    monkeypatch.setattr("harness.tracking.outbox.outbox._MAX_BACKLOG", 3)
+    monkeypatch.setattr("harness.tracking.outbox.sender._MAX_BACKLOG", 3)
     pool = ScriptedPool(2)
     tracker = BusyTracker(pool)
     sweep, outbox = controller(tmp_path, pool, tracker, runs)
@@ -211,7 +211,7 @@ def test_the_end_of_a_trial_does_not_wait_for_ever(tmp_path: Path, monkeypatch: 
     if why == "time":
         monkeypatch.setattr(module, "RUN_ID_SECONDS", 0.0)
     else:
-        outbox.error = "the server is down"
+        outbox._sender.error = "the server is down"
     result = sweep.run()  # the outbox's thread does not run, so no run is ever created
     assert result.outcome is Outcome.COMPLETE
     found = trials(tmp_path)

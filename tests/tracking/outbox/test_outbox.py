@@ -19,7 +19,7 @@ from mlflow.exceptions import MlflowException
 from harness.core.metrics import VAL_LOSS, Point
 from harness.core.outcomes import Outcome
 from harness.tracking import ARTIFACTS, Outbox, Tracker, TrackingError, load_runs, load_samples, unfinished_runs
-from harness.tracking.outbox import outbox as module
+from harness.tracking.outbox import sender as module
 from harness.tracking.outbox.journal import Journal
 from harness.tracking.records import TrialInfo
 from harness.tracking.schema import describe_trial
@@ -254,7 +254,7 @@ def test_runs_that_are_stored_leave_no_open_files_and_no_entries(place: Place) -
         outbox.send()
         counts.append(process.num_fds())
     assert counts[-1] <= counts[1]
-    assert not outbox._runs and not outbox.tracker.runs.open_runs
+    assert not outbox._waiting.runs and not outbox.tracker.runs.open_runs
 
 
 class SlowTracker:
@@ -347,9 +347,9 @@ def test_no_run_should_start_while_ended_runs_wait_for_a_store_that_works(
     assert not outbox.is_behind
     ended_runs(outbox, 1)
     assert outbox.is_behind
-    outbox.error = "the server is down"  # then training continues
+    outbox._sender.error = "the server is down"  # then training continues
     assert not outbox.is_behind
-    outbox.error = ""
+    outbox._sender.error = ""
     monkeypatch.setattr(module, "_STALLED_SECONDS", -1.0)  # or it does not answer at all
     assert not outbox.is_behind
 
@@ -378,7 +378,7 @@ def test_a_run_that_has_ended_does_not_wait_for_the_points_of_others(tmp_path: P
     with outbox:
         trains = outbox.start(trial_info())
         assert outbox.drain(30)
-        outbox._points_at = time.monotonic() + 3600
+        outbox._sender._points_at = time.monotonic() + 3600
         outbox.log_point(trains, point(1, val__loss=3.0))
         for _ in range(2):
             ended.append(outbox.start(trial_info()))
@@ -399,7 +399,7 @@ def test_a_new_run_is_created_while_many_ended_runs_are_stored(tmp_path: Path) -
     ended_runs(outbox, 5)
     with outbox:
         until = time.monotonic() + 30
-        while len(outbox._run_ids) < 5:
+        while len(outbox._sender._run_ids) < 5:
             assert time.monotonic() < until
             time.sleep(0.01)
         key = outbox.start(trial_info())
@@ -499,7 +499,7 @@ def test_links_and_names_of_others_among_the_runs_on_disk(tmp_path: Path) -> Non
 def test_the_thread_stops_when_another_process_has_taken_the_sweep_over(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harness.tracking.outbox.outbox._HEARTBEAT_SECONDS", 0.0)
+    monkeypatch.setattr("harness.tracking.outbox.sender._HEARTBEAT_SECONDS", 0.0)
     outbox = place.open()
     outbox.start(trial_info())
     outbox.tracker.tag(outbox.parent, process="another-machine:17:1.00", opened="17")
@@ -514,5 +514,5 @@ def test_the_thread_stops_when_another_process_has_taken_the_sweep_over(
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr("harness.tracking.outbox.outbox._MAX_RETRY_SECONDS", 0.2)
+    monkeypatch.setattr("harness.tracking.outbox.sender._MAX_RETRY_SECONDS", 0.2)
     yield
