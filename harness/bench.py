@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.console.cli import Command, Settings, Threads, Workers, fail, number, out
-from harness.console.tables import show_table
+from harness.console.tables import show_arms
 from harness.core.errors import SpecError
 from harness.core.hardware import count_gpus, default_workers
 from harness.core.outcomes import Exit
@@ -123,7 +123,7 @@ def show(spec: SweepSpec, arms: Sequence[ArmSpeed], workers: int) -> None:
     if not count_gpus():
         out.print("no GPU was found")
     out.print()
-    show_table([list(COLUMNS), *map(cells, arms)])
+    show_arms([list(COLUMNS), *map(cells, arms)], spec.labels)
     for line in NOTES:
         out.print(line)
     if spec.tune:

@@ -87,7 +87,7 @@ def headings(a: RunDetails, b: RunDetails) -> Iterator[str]:
     """The two runs, and a warning if their losses cannot be compared."""
     for letter, run in (("A", a), ("B", b)):
         what = ", ".join(filter(None, (run.experiment, run.phase, run.outcome)))
-        yield f"{letter}  {run.run_id[:12]}  {run.name}  ({what})"
+        yield f"{letter}  {run.run_id[:12]}  {run.shown_name}  ({what})"
     if other := _other_data(a, b):
         what = "tokens of the same text; compare their bits per byte, not their losses"
         texts = "texts or splits; do not compare their losses"

@@ -28,7 +28,6 @@ from harness.analysis.grid import Floats, Grid
 from harness.analysis.plan import METHOD_VERSION
 from harness.analysis.statistics import Interval, mean_interval
 from harness.analysis.verdicts import Verdict, judge
-from harness.config.fields import format_value
 
 _STATISTICS: Final = ("alpha", "p", "p_holm", "sign_flip_p", "d_z", "mde", "seeds_needed")  # of a `Judgement`
 _DIFFERENCE: Final = ("difference", "difference_low", "difference_high")
@@ -119,8 +118,8 @@ def marginals(
         looks, method: as for `harness.analysis.comparison.compare`.
 
     Returns:
-        One row per factor and level, in the order of the spec. `factor`, its path;
-        `level` as the spec writes it; `name`, factor and level as in the names of arms; `is_baseline`; `metric`;
+        One row per factor and level, in the order of the spec. `factor`, its path; `word`, `level` and `name`: factor,
+        level and both as in the labels of arms; `is_baseline`; `metric`;
         `arms`, the number of arms averaged over. `seeds` with which all these arms are complete; `mean`, `low`, `high`
         of their averages (95 % t interval). `pairs`, the seeds with which the arms of the baseline's level are complete
         as well (up to the deciding look); `difference`, `difference_low`, `difference_high`, level minus baseline's
@@ -141,14 +140,15 @@ def marginals(
     judged = dict(zip(asked, judge(differences, delta, looks=looks, method=method), strict=True))
     rows: list[dict[str, Any]] = []
     for axis, (path, levels) in enumerate(found.levels.items()):
-        for level, value in enumerate(levels):
+        for level in range(len(levels)):
             means = np.moveaxis(found.values, axis, 0)[level].mean(axis=tuple(range(factors - 1)))
             known = np.flatnonzero(~np.isnan(means))
             judgement = judged.get((axis, level))
             rows.append(
                 {
                     "factor": path,
-                    "level": format_value(value),
+                    "word": found.word(axis),
+                    "level": found.text(axis, level),
                     "name": found.name(axis, level),
                     "is_baseline": judgement is None,
                     "metric": metric,
@@ -182,7 +182,7 @@ def interactions(
 
     Returns:
         One row per pair of factors and per pair of their levels other than the baseline's.
-        `factor`, `level`, `baseline_level` (as the spec writes them) and `name`, `baseline_name` (as in the names
+        `factor`, `word`, `level`, `baseline_level` and `name`, `baseline_name` (as in the labels
         of arms); the same for the second factor with the prefix `other_`; `metric`. `seeds` with which all needed arms
         are complete (up to the deciding look). `effect_at_baseline` and `effect_at_level`: the effect of `level`
         against `baseline_level` where the other factor is at its baseline's level and where it is at `other_level`;
@@ -229,8 +229,9 @@ def _sides(found: Grid, axes: tuple[int, int], levels: tuple[int, int]) -> dict[
         base = found.baseline[axis]
         row |= {
             f"{prefix}factor": paths[axis],
-            f"{prefix}level": format_value(found.levels[paths[axis]][level]),
-            f"{prefix}baseline_level": format_value(found.levels[paths[axis]][base]),
+            f"{prefix}word": found.word(axis),
+            f"{prefix}level": found.text(axis, level),
+            f"{prefix}baseline_level": found.text(axis, base),
             f"{prefix}name": found.name(axis, level),
             f"{prefix}baseline_name": found.name(axis, base),
         }

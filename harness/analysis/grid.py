@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from harness.analysis.columns import numbers
 from harness.analysis.comparison import comparability, confirm_seeds, verdict_runs
 from harness.analysis.divergence import DIVERGED, counted_runs
 from harness.config.fields import arm_name, value_key
+from harness.config.labels import SettingLabels, setting_labels
 
 if TYPE_CHECKING:
     from harness.tracking import SweepRecord
@@ -44,10 +46,23 @@ class Grid:
     run_ids: npt.NDArray[np.object_]
     arms: npt.NDArray[np.object_]
 
-    def name(self, axis: int, level: int) -> str:
-        """A level as arms are named: `drop_rate=0.1`."""
+    @cached_property
+    def labels(self) -> Mapping[str, SettingLabels]:
+        """Path of a factor → how its levels are written in labels of arms."""
+        return setting_labels(self.levels)
+
+    def word(self, axis: int) -> str:
+        """A factor as in the labels of arms: `drop`."""
+        return self.labels[list(self.levels)[axis]].word
+
+    def text(self, axis: int, level: int) -> str:
+        """A level as in the labels of arms: `0.1`."""
         path = list(self.levels)[axis]
-        return arm_name({path: self.levels[path][level]})
+        return self.labels[path].text(self.levels[path][level])
+
+    def name(self, axis: int, level: int) -> str:
+        """A factor and its level as in the labels of arms: `drop 0.1`."""
+        return f"{self.word(axis)} {self.text(axis, level)}"
 
     @property
     def trained(self) -> Grid:

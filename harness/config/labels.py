@@ -96,6 +96,35 @@ class ArmLabels:
         return f"{', '.join(f'{word} is {path}' for word, path in self.words.items())}."
 
 
+@dataclass(frozen=True)
+class SettingLabels:
+    """How labels write one setting.
+
+    Attributes:
+        word: for its path.
+        texts: `repr` of a value's key → the value as text.
+        exact: whether the texts give every value without loss.
+    """
+
+    word: str
+    texts: Mapping[str, str]
+    exact: bool
+
+    def text(self, value: Any) -> str:
+        """A value: `0.2`, `3e-4`, `on`."""
+        return self.texts[repr(_key(value))]
+
+    def of(self, value: Any) -> str:
+        """The setting: `drop 0.2`."""
+        return f"{self.word} {self.text(value)}"
+
+
+def setting_labels(levels: Mapping[str, Sequence[Any]]) -> dict[str, SettingLabels]:
+    """Path → how its values are written, so that no two words and no two values of a setting are written alike."""
+    words = _words(list(levels))
+    return {path: SettingLabels(words[path], *_value_texts(values)) for path, values in levels.items()}
+
+
 def arm_labels(arms: Mapping[str, Mapping[str, Any]]) -> ArmLabels:
     """The labels of arms, from their names and compared values (dotted path → value), in the order of the spec."""
     names = tuple(arms)
@@ -103,16 +132,13 @@ def arm_labels(arms: Mapping[str, Mapping[str, Any]]) -> ArmLabels:
     paths = list(dict.fromkeys(path for values in arms.values() for path in values))
     differing = [path for path in paths if len({repr(_key(arms[name].get(path))) for name in names}) > 1]
     shown = differing or paths  # equal arms have a number
-    words = _words(shown)
-    parts: dict[str, list[str]] = {name: [] for name in names}
-    exact = True
-    for path in shown:
-        texts, complete = _value_texts([arms[name][path] for name in names if path in arms[name]])
-        exact = exact and complete
-        for name in names:
-            if path in arms[name]:
-                parts[name].append(f"{words[path]} {texts[repr(_key(arms[name][path]))]}")
-    descriptive = {name: " · ".join(own) or "all" for name, own in parts.items()}
+    written = setting_labels({path: [arms[name][path] for name in names if path in arms[name]] for path in shown})
+    exact = all(setting.exact for setting in written.values())
+    descriptive = {
+        name: " · ".join(setting.of(arms[name][path]) for path, setting in written.items() if path in arms[name])
+        or "all"
+        for name in names
+    }
     if len(set(descriptive.values())) < len(names):
         if differing:  # texts of different values are equal
             descriptive, exact = dict(codes), False
@@ -121,14 +147,31 @@ def arm_labels(arms: Mapping[str, Mapping[str, Any]]) -> ArmLabels:
                 name: text + (f" ({place})" if place > 1 else "")
                 for place, (name, text) in enumerate(descriptive.items(), 1)
             }
-    used = {word: path for path, word in words.items() if word != path.rpartition(".")[2]}
-    return ArmLabels(names, descriptive, codes, used, exact)
+    return ArmLabels(names, descriptive, codes, explained_words(written), exact)
+
+
+def explained_words(settings: Mapping[str, SettingLabels]) -> dict[str, str]:
+    """Word → path, where the word is not the last part of the path."""
+    return {one.word: path for path, one in settings.items() if one.word != path.rpartition(".")[2]}
 
 
 def labelled(name: str, arm: str, label: str) -> str:
     """The name of a run, which begins with the name of its arm, with the arm's label instead."""
     rest = name.removeprefix(arm)
     return f"{label}{rest}" if arm and name.startswith(arm) and not rest[:1].isalnum() else name
+
+
+def shown_name(name: str, arm: str, numbered: str) -> str:
+    """The name of a run as reports show it.
+
+    Args:
+        name, arm: of the run.
+        numbered: its arm in `ArmLabels.numbered`; empty: not known.
+    """
+    code, _, descriptive = numbered.partition(" · ")
+    if not re.fullmatch(r"A\d+", code):
+        code, descriptive = "", numbered  # a sweep of one arm has no numbers
+    return labelled(name, arm, code if code and len(descriptive) > LONGEST else descriptive) if numbered else name
 
 
 def _words(paths: Sequence[str]) -> dict[str, str]:

@@ -17,6 +17,7 @@ from harness.analysis.grid import Floats, grid
 from harness.analysis.significance import holm, paired_t_p
 from harness.analysis.verdicts import judge
 from harness.config.fields import arm_name
+from harness.config.labels import setting_labels
 
 DELTA = 0.02
 LOSS = "val/loss"
@@ -36,7 +37,7 @@ def test_two_by_two_worked_by_hand() -> None:
     losses = np.array([[[5.0, 5.2, 5.4], [4.8, 5.1, 5.3]], [[5.1, 5.2, 5.6], [5.1, 5.3, 5.5]]])
     single, crossed = looked_at(SMALL, losses)
     # Averaged: 0.2, 0.1, 0.2, mean 1/6, s/√3 = 1/30, t = 5; with 2 degrees of freedom p = 1 − t/√(t² + 2).
-    drop = single.loc["drop_rate=0.2"]
+    drop = single.loc["drop 0.2"]
     assert drop["difference"] == pytest.approx(1 / 6, abs=1e-12)
     assert drop["difference_high"] == pytest.approx(1 / 6 + 4.3026527 / 30, rel=1e-7)
     assert drop["p"] == pytest.approx(1 - 5 / math.sqrt(27), rel=1e-9)
@@ -44,18 +45,18 @@ def test_two_by_two_worked_by_hand() -> None:
     assert drop["mean"] == pytest.approx((5.1 + 5.25 + 5.55) / 3) and drop["seeds"] == drop["pairs"] == 3
     assert drop["high"] - drop["mean"] == pytest.approx(4.3026527 * np.std([5.1, 5.25, 5.55], ddof=1) / math.sqrt(3))
     # Biases: −0.1, 0, −0.1, mean −1/15, t = −2; the larger p is not multiplied.
-    bias = single.loc["qkv_bias=true"]
+    bias = single.loc["bias on"]
     assert bias["difference"] == pytest.approx(-1 / 15, abs=1e-12)
     assert bias["p"] == pytest.approx(1 - 2 / math.sqrt(6), rel=1e-9) == bias["p_holm"]
     # Interaction: 0.2, 0.2, 0, mean 2/15, s/√3 = 1/15, t = 2.
-    both = crossed.loc[("drop_rate=0.2", "qkv_bias=true")]
+    both = crossed.loc[("drop 0.2", "bias on")]
     assert both["effect_at_baseline"] == pytest.approx(0.1) and both["effect_at_level"] == pytest.approx(0.7 / 3)
     assert both["interaction_mean"] == pytest.approx(2 / 15, abs=1e-12)
     assert both["interaction_low"] == pytest.approx(2 / 15 - 4.3026527 / 15, rel=1e-7)
     assert both["p"] == pytest.approx(1 - 2 / math.sqrt(6), rel=1e-9) == both["p_holm"]
     assert both["sign_flip_p"] == 0.5 and both["verdict"] == "undecided" and both["seeds"] == 3
     assert len(crossed) == 1 and list(single["is_baseline"]) == [True, False, True, False]
-    assert single.loc[["drop_rate=0.0", "qkv_bias=false"], ["p", "verdict", "difference"]].isna().all(axis=None)
+    assert single.loc[["drop 0.0", "bias off"], ["p", "verdict", "difference"]].isna().all(axis=None)
 
 
 def test_two_by_two_equals_a_within_subject_analysis_of_variance() -> None:
@@ -63,7 +64,7 @@ def test_two_by_two_equals_a_within_subject_analysis_of_variance() -> None:
     single, crossed = looked_at(SMALL, losses)
     cells = [(a, b, s, losses[a, b, s]) for a, b, s in np.ndindex(losses.shape)]
     table = AnovaRM(pd.DataFrame(cells, columns=["a", "b", "seed", "y"]), "y", "seed", within=["a", "b"]).fit()
-    ours = [single.loc["drop_rate=0.2"], single.loc["qkv_bias=true"], crossed.iloc[0]]
+    ours = [single.loc["drop 0.2"], single.loc["bias on"], crossed.iloc[0]]
     for row, name in zip(ours, ("a", "b", "a:b"), strict=True):
         expected = table.anova_table.loc[name]
         assert 7 * row["d_z"] ** 2 == pytest.approx(expected["F Value"], rel=1e-9)  # t² = n · d_z²
@@ -72,7 +73,7 @@ def test_two_by_two_equals_a_within_subject_analysis_of_variance() -> None:
 
 def least_squares(levels: Levels, losses: Floats) -> dict[tuple[str, ...], float]:
     """Effects of a linear model with a constant per seed, each factor coded against its first level."""
-    names = [[f"{path.split('.')[1]}={v}" for v in values] for path, values in levels.items()]
+    names = [[setting.of(value) for value in levels[path]] for path, setting in setting_labels(levels).items()]
     cells = list(np.ndindex(losses.shape))
     columns: dict[tuple[str, ...], list[float]] = {}
     for chosen in itertools.product(*([None, *range(1, len(values))] for values in levels.values())):
@@ -95,8 +96,8 @@ def test_three_by_three_contrasts_equal_least_squares() -> None:
         assert row["effect_at_baseline"] == pytest.approx(model[(name,)], abs=1e-12)
         assert row["interaction_mean"] == pytest.approx(model[name, other], abs=1e-12)
         assert row["effect_at_level"] == pytest.approx(model[(name,)] + model[name, other], abs=1e-12)
-    for name in ("drop_rate=0.1", "drop_rate=0.2"):  # a marginal difference is the mean of the simple effects
-        shifts = [model[name, f"learning_rate={rate}"] for rate in WIDE[RATE][1:]]
+    for name in ("drop 0.1", "drop 0.2"):  # a marginal difference is the mean of the simple effects
+        shifts = [model[name, f"lr {rate}"] for rate in ("3e-3", "0.01")]
         assert single.loc[name, "difference"] == pytest.approx(model[(name,)] + sum(shifts) / 3, abs=1e-12)
 
 
@@ -105,13 +106,13 @@ def test_three_factors_are_averaged_over_the_third() -> None:
     single, crossed = looked_at(DEEP, losses)
     assert len(crossed) == 2 + 1 + 2 and (single["arms"] == [6, 6, 4, 4, 4, 6, 6]).all()
     # By sums over named cells, one seed after the other.
-    rate = single.loc["learning_rate=0.01"]
+    rate = single.loc["lr 0.01"]
     per_seed = [sum(losses[a, 2, c, s] - losses[a, 0, c, s] for a in (0, 1) for c in (0, 1)) / 4 for s in range(6)]
     test = stats.ttest_1samp(per_seed, 0)
     assert rate["difference"] == pytest.approx(np.mean(per_seed), rel=1e-9)
     assert rate["p"] == pytest.approx(test.pvalue, rel=1e-9)
     assert rate["difference_low"] == pytest.approx(test.confidence_interval().low, rel=1e-9)
-    row = crossed.loc[("learning_rate=0.003", "qkv_bias=true")]
+    row = crossed.loc[("lr 3e-3", "bias on")]
     per_seed = [
         sum((losses[a, 1, 1, s] - losses[a, 1, 0, s]) - (losses[a, 0, 1, s] - losses[a, 0, 0, s]) for a in (0, 1)) / 2
         for s in range(6)
@@ -138,7 +139,7 @@ def test_verdict_on_an_interaction(effect: float, word: str) -> None:
         shifted[1, 1] += sign * effect
         single, crossed = looked_at(SMALL, shifted)
         assert list(crossed["verdict"]) == [word]
-        assert single.loc["drop_rate=0.2", "verdict"] == "worse"
+        assert single.loc["drop 0.2", "verdict"] == "worse"
     rough = drawn(SMALL, 3, seed=8, spread=0.05)
     assert list(looked_at(SMALL, rough)[1]["verdict"]) == ["undecided"]
 
@@ -147,7 +148,7 @@ def test_verdicts_follow_the_rule_for_arms() -> None:
     losses = drawn(SMALL, 5, seed=9)
     single, _ = looked_at(SMALL, losses)
     apart = [(losses[1] - losses[0]).mean(axis=0), (losses[:, 1] - losses[:, 0]).mean(axis=0)]
-    for judged, name in zip(judge(apart, DELTA), ("drop_rate=0.2", "qkv_bias=true"), strict=True):
+    for judged, name in zip(judge(apart, DELTA), ("drop 0.2", "bias on"), strict=True):
         assert single.loc[name, "verdict"] == judged.verdict
         assert single.loc[name, "mde"] == pytest.approx(judged.mde, rel=1e-9)
         assert single.loc[name, "seeds_needed"] == judged.seeds_needed
@@ -217,9 +218,9 @@ def test_rounding_error_is_not_an_effect() -> None:
     single, crossed = looked_at(SMALL, losses)
     assert ((losses[1, 1] - losses[1, 0]) - (losses[0, 1] - losses[0, 0])).any()  # in floats they do not add up
     assert crossed.iloc[0][["interaction_mean", "p", "verdict"]].tolist() == [0, 1, "no interaction larger than δ"]
-    assert single.loc["drop_rate=0.2", "verdict"] == "worse"
+    assert single.loc["drop 0.2", "verdict"] == "worse"
     tiny, _ = looked_at(SMALL, np.array([5.0, 5.5]) + 1e-6 * np.array([[[0, 0], [0, 0]], [[1, 2], [1, 2]]]))
-    assert tiny.loc["drop_rate=0.2", "difference"] == pytest.approx(1.5e-6, rel=1e-6)
+    assert tiny.loc["drop 0.2", "difference"] == pytest.approx(1.5e-6, rel=1e-6)
 
 
 def test_contrasts_use_only_seeds_of_all_needed_arms() -> None:
@@ -229,25 +230,25 @@ def test_contrasts_use_only_seeds_of_all_needed_arms() -> None:
     losses[0, 0, 4:] = math.nan  # the baseline has no seeds 6 and 7
     single, crossed = looked_at(WIDE, losses)
     assert crossed["seeds"].to_dict() == {
-        ("drop_rate=0.1", "learning_rate=0.003"): 4,
-        ("drop_rate=0.1", "learning_rate=0.01"): 4,
-        ("drop_rate=0.2", "learning_rate=0.003"): 4,
-        ("drop_rate=0.2", "learning_rate=0.01"): 3,
+        ("drop 0.1", "lr 3e-3"): 4,
+        ("drop 0.1", "lr 0.01"): 4,
+        ("drop 0.2", "lr 3e-3"): 4,
+        ("drop 0.2", "lr 0.01"): 3,
     }
     assert single["seeds"].to_dict() == {
-        "drop_rate=0.0": 4,
-        "drop_rate=0.1": 6,
-        "drop_rate=0.2": 5,
-        "learning_rate=0.001": 4,
-        "learning_rate=0.003": 6,
-        "learning_rate=0.01": 5,
+        "drop 0.0": 4,
+        "drop 0.1": 6,
+        "drop 0.2": 5,
+        "lr 1e-3": 4,
+        "lr 3e-3": 6,
+        "lr 0.01": 5,
     }
     assert list(single["pairs"]) == [0, 4, 3, 0, 4, 3]
     kept = losses[:, :, [0, 2, 3]]
     per_seed = (kept[2] - kept[0]).mean(axis=0)
-    assert single.loc["drop_rate=0.2", "difference"] == pytest.approx(per_seed.mean(), rel=1e-9)
-    assert single.loc["drop_rate=0.2", "p"] == pytest.approx(stats.ttest_1samp(per_seed, 0).pvalue, rel=1e-9)
-    row = crossed.loc[("drop_rate=0.2", "learning_rate=0.01")]
+    assert single.loc["drop 0.2", "difference"] == pytest.approx(per_seed.mean(), rel=1e-9)
+    assert single.loc["drop 0.2", "p"] == pytest.approx(stats.ttest_1samp(per_seed, 0).pvalue, rel=1e-9)
+    row = crossed.loc[("drop 0.2", "lr 0.01")]
     assert row["effect_at_level"] - row["effect_at_baseline"] == pytest.approx(row["interaction_mean"], rel=1e-9)
     assert row["effect_at_level"] == pytest.approx((kept[2, 2] - kept[0, 2]).mean(), rel=1e-9)
     assert len(whole) == 4 and (whole["seeds"] == 6).all() and (whole_single["seeds"] == 6).all()
@@ -264,7 +265,7 @@ def test_run_ids_of_a_row_are_the_runs_it_used() -> None:
         behind = by_id.loc[row["run_ids"].split()]
         assert len(behind) == row["seeds"] * row["arms"]
         assert row["mean"] == pytest.approx(behind[LOSS].mean(), rel=1e-12)
-        assert (behind[row["factor"]].astype(str) == row["level"]).all()
+        assert (behind[row["factor"]] == float(row["level"])).all()
     crossed = interactions(runs, record, LOSS, DELTA)
     first = crossed.iloc[0]
     behind = by_id.loc[first["run_ids"].split()]
@@ -283,7 +284,7 @@ def test_an_arm_without_a_result_affects_only_contrasts_that_need_it() -> None:
     lost = crossed.iloc[3]
     assert lost["verdict"] == "undecided" and lost["run_ids"] == ""
     assert lost[["interaction_mean", "effect_at_level", "p"]].isna().all()
-    assert single.loc["drop_rate=0.2", "verdict"] == "undecided" and math.isnan(single.loc["drop_rate=0.2", "mean"])
+    assert single.loc["drop 0.2", "verdict"] == "undecided" and math.isnan(single.loc["drop 0.2", "mean"])
     # It still counts as a test: no verdict on the others changes when its runs come in.
     assert crossed["p_holm"].min() == pytest.approx(4 * crossed["p"].min(), rel=1e-9)
 
@@ -292,20 +293,20 @@ def test_a_factor_whose_arms_diverge_is_never_better_or_equal() -> None:
     losses = drawn(SMALL, 4, seed=16, spread=0.001)
     losses[1] -= 0.1
     single, crossed = looked_at(SMALL, losses)
-    assert single.loc["drop_rate=0.2", "verdict"] == "better" and crossed.iloc[0]["verdict"] != "undecided"
+    assert single.loc["drop 0.2", "verdict"] == "better" and crossed.iloc[0]["verdict"] != "undecided"
     losses[1, 1, 2] = math.inf
     single, crossed = looked_at(SMALL, losses)
-    row = single.loc["drop_rate=0.2"]
+    row = single.loc["drop 0.2"]
     assert row["verdict"] == "undecided" and row["pairs"] == row["seeds"] == 4
     assert row["mean"] == pytest.approx((losses[1][:, [0, 1, 3]].sum() + losses[1, 0, 2] + 10.8) / 8)
     assert crossed.iloc[0][["verdict", "seeds"]].tolist() == ["undecided", 3]  # it uses the seeds that all trained on
     losses[0, 0, 1] = math.inf  # an arm of the baseline's level too
-    assert looked_at(SMALL, losses)[0].loc["drop_rate=0.2", "verdict"] == "undecided"
+    assert looked_at(SMALL, losses)[0].loc["drop 0.2", "verdict"] == "undecided"
 
 
 def test_one_seed_gives_means_without_intervals() -> None:
     single, crossed = looked_at(SMALL, np.array([[[5.0], [5.1]], [[5.2], [5.5]]]))
-    assert single.loc["drop_rate=0.2", "difference"] == pytest.approx(0.3)
+    assert single.loc["drop 0.2", "difference"] == pytest.approx(0.3)
     assert crossed.iloc[0]["interaction_mean"] == pytest.approx(0.2) and crossed.iloc[0]["verdict"] == "undecided"
     assert math.isnan(crossed.iloc[0]["interaction_low"]) and math.isnan(crossed.iloc[0]["p"])
 
@@ -320,7 +321,7 @@ def test_an_arm_decided_at_a_look_stays_decided() -> None:
     assert row["interaction_mean"] == pytest.approx(0.1, abs=0.01)
     assert row["effect_at_level"] - row["effect_at_baseline"] == pytest.approx(row["interaction_mean"], rel=1e-9)
     assert len(row["run_ids"].split()) == 4 * 3
-    assert single.loc["drop_rate=0.2", "pairs"] == 3 and single.loc["drop_rate=0.2", "seeds"] == 6
+    assert single.loc["drop 0.2", "pairs"] == 3 and single.loc["drop 0.2", "seeds"] == 6
     at_once = looked_at(SMALL, losses)[1].iloc[0]
     assert at_once["verdict"] == "undecided" and at_once["seeds"] == 6
 
@@ -360,7 +361,7 @@ def test_a_grid_is_arranged_by_value() -> None:
     assert found is not None and found.seeds == (4, 6, 9) and found.baseline == (0, 0)
     assert found.levels == {DROP: (0.2, 0.0), BIAS: (True, False)}
     assert found.values.tolist() == losses[..., [1, 2, 0]].tolist()
-    assert found.name(1, 0) == "qkv_bias=true" and found.arms[1, 0] == "drop_rate=0.0, qkv_bias=true"
+    assert found.name(1, 0) == "bias on" and found.arms[1, 0] == "drop_rate=0.0, qkv_bias=true"
     missing = example.record({arm.name: arm.values for arm in record.arms[:3]}, baseline=record.arms[1].name)
     part = grid(runs[runs["arm"] != record.arms[3].name], missing, LOSS)
     assert part is not None and part.arms[1, 1] == record.arms[3].name and np.isnan(part.values[1, 1]).all()

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.config.fields import arm_name, field_paths, value_key
-from harness.config.labels import LONGEST, WORDS, arm_labels, labelled
+from harness.config.labels import LONGEST, WORDS, arm_labels, labelled, setting_labels, shown_name
 
 DROP, RATE, CONTEXT, BIAS, FILE = (
     "model.drop_rate",
@@ -115,3 +115,26 @@ def test_no_two_labels_are_ever_equal(levels: dict[str, list[Any]]) -> None:
     for shown in (found.of, found.codes, found.fitting(12)):
         assert len(set(shown.values())) == len(every)
         assert all(len(label) <= LONGEST and label.isprintable() and label.strip() for label in shown.values())
+
+
+def test_a_run_is_shown_by_the_label_of_its_arm() -> None:
+    several: list[dict[str, list[Any]]] = [
+        {DROP: [0.0, 0.2]},
+        {DROP: [0.0], RATE: [1e-3, 3e-3], BIAS: [False, True], CONTEXT: [256, 512]},
+        {},
+    ]
+    for compare in several:
+        found = grid(compare)
+        for arm in found.names:
+            assert shown_name(f"{arm} · seed 2", arm, found.numbered[arm]) == f"{found.of[arm]} · seed 2"
+    assert shown_name("drop_rate=0.1 · seed 2", "drop_rate=0.1", "") == "drop_rate=0.1 · seed 2"
+    long = grid({DROP: [0.0, 0.2], RATE: [1e-3, 3e-3], BIAS: [False, True], CONTEXT: [256, 512]})
+    arm = long.names[2]
+    assert shown_name(f"{arm} · seed 2", arm, long.numbered[arm]) == "A3 · seed 2"
+
+
+def test_settings_are_written_as_in_labels() -> None:
+    levels = {DROP: [0.0, 0.2], RATE: [1e-3, 3e-3]}
+    written = setting_labels(levels)
+    labels = [f"{written[DROP].of(drop)} · {written[RATE].of(rate)}" for drop in levels[DROP] for rate in levels[RATE]]
+    assert labels == list(grid(levels).of.values())

@@ -17,17 +17,14 @@ from harness.analysis.evidence import Evidence
 from harness.analysis.factors import pair_means
 from harness.analysis.grid import Floats, Grid
 from harness.analysis.statistics import mean_interval
-from harness.config.fields import format_value, short_name
 from harness.core.text import plural
 from harness.report.figures.axes import WIDTH
 from harness.report.figures.drawing import Drawing, arm_style, drawing, label, style
-from harness.report.text.numbers import setting
 
 _PANELS: Final = 4
 _DODGE: Final = 0.07  # horizontal offset between lines, so that their bars do not overlap; levels are 1 apart
 _CHARACTERS: Final = 65  # that fit in a row above or below a panel
 _CROWDED: Final = 24  # points above which a single panel takes the whole width
-_LONG: Final = 8  # characters above which a number is rounded
 
 
 def interaction_drawing(evidence: Evidence) -> Drawing | None:
@@ -135,12 +132,12 @@ def _panel(ax: Axes, found: Grid, axes: tuple[int, int], means: Floats) -> None:
         ax.plot(where, y, color=colour, linestyle=dash, marker=marker, markersize=3.5, label=name)
         for half, width in ((plain[order, line], 0.8), (within[order, line], 2.6)):
             ax.vlines(where, y - half, y + half, color=colour, linewidth=width)
-    names = [label(_value(found.levels[paths[along]][level])) for level in order]
+    names = [label(found.text(along, level)) for level in order]
     ax.set_xticks(range(len(order)), names)
     if sum(len(name) + 2 for name in names) > _CHARACTERS:
         ax.tick_params(axis="x", labelrotation=30)
     ax.set_xlim(-0.5, len(order) - 0.5)
-    ax.set_xlabel(short_name(paths[along]))
+    ax.set_xlabel(found.word(along))
     ax.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     ax.tick_params(axis="y", labelleft=True)
     ax.grid(axis="x", visible=False)
@@ -154,14 +151,7 @@ def _sides(means: Floats, axes: tuple[int, int]) -> tuple[int, int]:
 
 
 def _names(found: Grid, axis: int) -> list[str]:
-    path = list(found.levels)[axis]
-    return [label(f"{short_name(path)}={_value(value)}") for value in found.levels[path]]
-
-
-def _value(value: Any) -> str:
-    """A level as in the names of arms, but rounded if that is long: 0.00030000000000000003."""
-    text = format_value(value)
-    return text if len(text) <= _LONG else setting(value)
+    return [label(found.name(axis, level)) for level in range(len(found.levels[list(found.levels)[axis]]))]
 
 
 def _legend_columns(names: Sequence[str]) -> int:

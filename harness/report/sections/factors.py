@@ -14,7 +14,7 @@ from harness.analysis.factors import Interaction
 from harness.analysis.grid import Grid
 from harness.analysis.significance import ALPHA, holm, sign_flip_seeds
 from harness.analysis.verdicts import DIFFERENT, Verdict
-from harness.config.fields import short_name
+from harness.config.labels import explained_words
 from harness.core.text import listed, noun, plural
 from harness.report.figures.registry import draw
 from harness.report.sections.section import Section
@@ -49,7 +49,7 @@ def factor_section(evidence: Evidence) -> Section | None:
         " ".join(_main_effect_words(main_effects, contrasts)),
         " ".join(_limits(main_effects, contrasts)),
         f"{missing} Each number uses only the seeds that all the arms it needs have." if missing else "",
-        _reading_words(record, len(contrasts), int((~main_effects["is_baseline"]).sum())),
+        _reading_words(record, found, len(contrasts), int((~main_effects["is_baseline"]).sum())),
     )
     by_factor = [rows for _, rows in main_effects.groupby("factor", sort=False)]
     return Section(
@@ -64,21 +64,23 @@ def factor_section(evidence: Evidence) -> Section | None:
     )
 
 
-def _reading_words(record: SweepRecord, contrasts: int, differences: int) -> str:
+def _reading_words(record: SweepRecord, found: Grid, contrasts: int, differences: int) -> str:
     """How to read this secondary analysis."""
     tuned = "Every arm was searched separately, so these are effects between tuned arms. " if record.tune else ""
+    words = [f"{word} is {path}" for word, path in explained_words(found.labels).items()]
     return (
         f"{tuned}This analysis is secondary: the verdicts of the sweep are those on its arms against the baseline. "
         f"Interactions ({plural(contrasts, 'test')}) and differences between levels ({plural(differences, 'test')}) "
         "are two separate families of tests, with Holm's correction within each."
+        + (f" Here {', '.join(words)}." if words else "")
     )
 
 
 def _interaction_words(contrasts: pd.DataFrame) -> Iterator[str]:
     """The result for each pair of factors, with its largest contrast."""
     decimals = decimals_for(interval.half_width for interval in intervals(contrasts, "interaction"))
-    for (first, second), pair in contrasts.groupby(["factor", "other_factor"], sort=False):
-        names = f"{short_name(first)} and {short_name(second)}"
+    for (first, second), pair in contrasts.groupby(["word", "other_word"], sort=False):
+        names = f"{first} and {second}"
         clear, seen = pair[pair["verdict"] == Interaction.INTERACT], pair[pair["seeds"] > 0]
         if seen.empty:
             yield f"{names} have no interaction result: no seed is complete in all the arms that it needs."
@@ -118,18 +120,18 @@ def _contrast(row: pd.Series, decimals: int) -> str:
 def _main_effect_words(main_effects: pd.DataFrame, contrasts: pd.DataFrame) -> Iterator[str]:
     """The result for each factor, and a warning for factors that interact."""
     decimals = decimals_for(interval.half_width for interval in intervals(main_effects, "difference"))
-    factors = list(dict.fromkeys(main_effects["factor"]))
-    for path in factors:
-        rows = main_effects[main_effects["factor"] == path]
+    factors = list(dict.fromkeys(main_effects["word"]))
+    for word in factors:
+        rows = main_effects[main_effects["word"] == word]
         base, levels = rows.loc[rows["is_baseline"], "name"].iloc[0], rows[rows["pairs"] > 0]
-        average = f"Averaged over {listed(short_name(other) for other in factors if other != path)}"
+        average = f"Averaged over {listed(other for other in factors if other != word)}"
         if levels.empty:
-            yield f"{average}, {short_name(path)} has no result: no seed is complete in all its arms."
+            yield f"{average}, {word} has no result: no seed is complete in all its arms."
         elif len(levels) > _NAMED_IN_FULL:
-            groups = [(word, list(levels.loc[levels["verdict"] == word, "name"])) for word in Verdict]
+            groups = [(verdict, list(levels.loc[levels["verdict"] == verdict, "name"])) for verdict in Verdict]
             delta = levels["delta"].iloc[0]
             said = "; ".join(
-                f"{listed(names)} {predicate(word, delta, len(names) > 1)}" for word, names in groups if names
+                f"{listed(names)} {predicate(verdict, delta, len(names) > 1)}" for verdict, names in groups if names
             )
             yield f"{average}, against {base}: {said}."
         else:
@@ -137,9 +139,9 @@ def _main_effect_words(main_effects: pd.DataFrame, contrasts: pd.DataFrame) -> I
             yield f"{average}, against {base}: {said}."
     clear = contrasts[contrasts["verdict"] == Interaction.INTERACT]
     if len(clear):
-        unlike = [path for path in factors if path in {*clear["factor"], *clear["other_factor"]}]
+        unlike = [word for word in factors if word in {*clear["word"], *clear["other_word"]}]
         yield (
-            f"For {listed(short_name(path) for path in unlike)} these are averages over different effects: they hold "
+            f"For {listed(unlike)} these are averages over different effects: they hold "
             "for this set of arms on average, not for each arm."
         )
 

@@ -8,7 +8,6 @@ import pandas as pd
 
 from harness.analysis.comparison import intervals, metric_name, value_name
 from harness.analysis.significance import ALPHA
-from harness.config.fields import short_name
 from harness.core.text import listed
 from harness.report.tables.comparison import verdict_cells
 from harness.report.tables.table import Cell, Column, Table, formatted, seeds_text, table_with_runs, with_half_widths
@@ -34,7 +33,7 @@ def main_effect_table(rows: pd.DataFrame) -> Table:
     return table_with_runs(
         rows["run_ids"],
         [
-            (Column(short_name(rows["factor"].iloc[0]), numeric=False), [Cell(level) for level in rows["level"]]),
+            (Column(rows["word"].iloc[0], numeric=False), [Cell(level) for level in rows["level"]]),
             (Column("Seeds"), formatted(rows["seeds"], count)),
             (Column(f"Val {name}"), with_half_widths(intervals(rows), number)),
             (Column(f"Δ to {base}"), with_half_widths(intervals(rows, "difference"), signed, rows["is_baseline"])),
@@ -55,9 +54,9 @@ def interaction_table(rows: pd.DataFrame) -> Table:
     decimals = decimals_for(interval.half_width for interval in intervals(rows, "interaction"))
     changes = [
         [
-            Cell(f"{short_name(path)} {base} → {level}")
-            for path, base, level in rows[
-                [f"{prefix}{part}" for part in ("factor", "baseline_level", "level")]
+            Cell(f"{word} {base} → {level}")
+            for word, base, level in rows[
+                [f"{prefix}{part}" for part in ("word", "baseline_level", "level")]
             ].to_numpy()
         ]
         for prefix in ("", "other_")
@@ -85,9 +84,7 @@ def main_effect_note(rows: pd.DataFrame, main_effects: pd.DataFrame) -> str:
         rows: the rows of `main_effects` for this factor.
         main_effects: as `harness.analysis.factors.marginals` returns them.
     """
-    others = listed(
-        short_name(path) for path in dict.fromkeys(main_effects["factor"]) if path != rows["factor"].iloc[0]
-    )
+    others = listed(word for word in dict.fromkeys(main_effects["word"]) if word != rows["word"].iloc[0])
     if rows["factor"].iloc[0] != main_effects["factor"].iloc[0]:
         return f"As above, averaged over {others}."
     comparisons = int((~main_effects["is_baseline"]).sum())

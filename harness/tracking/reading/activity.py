@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
+from harness.config.labels import shown_name
 from harness.core import metrics
 from harness.tracking import schema
 from harness.tracking.ownership import owner_of
@@ -22,7 +23,7 @@ class Activity:
         active: whether another process runs it; False if that process has died.
         digest: changes whenever a run starts, is evaluated or ends.
         ended: how many of its runs have ended.
-        running: the names of those that have not.
+        running: the names of those that have not, with the labels of their arms.
         measured: whether any run has a loss of the whole validation split, so that there is something to report. Runs
             with `train.eval_tokens` have one at their start and at their end.
     """
@@ -58,6 +59,9 @@ def read_activity(experiment: str, uri: str | None = None, sweep: str | None = N
         active=owner_of(parent) is not None,
         digest=digest.hexdigest(),
         ended=len(runs) - len(open_runs),
-        running=tuple(run.info.run_name for run in open_runs),
+        running=tuple(
+            shown_name(run.info.run_name, run.data.tags.get(schema.ARM, ""), run.data.tags.get(schema.LABEL, ""))
+            for run in open_runs
+        ),
         measured=any(metrics.VAL_LOSS in run.data.metrics for run in runs),
     )

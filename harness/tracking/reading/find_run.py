@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from harness.config.labels import shown_name
 from harness.core import metrics
 from harness.core.paths import configured_uri
 from harness.tracking import schema
@@ -36,6 +37,7 @@ class RunDetails:
         experiment: the name of its sweep.
         outcome: how it ended, or "running".
         arm, phase: from its tags; empty for a run outside any sweep.
+        label: of its arm, as MLflow's pages show it; empty where an earlier version wrote the run.
         data: fingerprint of the tokens that it was evaluated on; empty if unknown.
         params: dotted name → value, in its own type.
         final: metric → last value.
@@ -52,6 +54,12 @@ class RunDetails:
     params: Mapping[str, Any]
     final: Mapping[str, float]
     curves: Mapping[str, tuple[tuple[int, float], ...]]
+    label: str = ""
+
+    @property
+    def shown_name(self) -> str:
+        """Its name, with the label of its arm for the name of the arm."""
+        return shown_name(self.name, self.arm, self.label)
 
 
 @wrap_errors()
@@ -91,6 +99,7 @@ def load_run(run: str, uri: str | None = None, curves: tuple[str, ...] = ()) -> 
             )
             for name in curves
         },
+        label=tags.get(schema.LABEL, ""),
     )
 
 

@@ -42,13 +42,13 @@ def test_undecided_in_words_and_tables() -> None:
     section = written(SMALL, BY_HAND)
     both, single, limits, standing = section.text
     assert both == (
-        "Whether the effects of drop_rate and qkv_bias depend on each other is undecided: drop_rate=0.2 instead of 0.0 "
-        "changes the validation loss by +0.100 with qkv_bias=false and by +0.233 with qkv_bias=true, an interaction of "
+        "Whether the effects of drop and bias depend on each other is undecided: drop 0.2 instead of 0.0 "
+        "changes the validation loss by +0.100 with bias off and by +0.233 with bias on, an interaction of "
         "+0.133 (95 % interval −0.154 to 0.420, 3 seeds, p = 0.18)."
     )
     assert single == (
-        "Averaged over qkv_bias, against drop_rate=0.0: drop_rate=0.2 is undecided, 0.167 higher (95 % interval 0.023 "
-        "to 0.310, 3 seeds, p = 0.0755). Averaged over drop_rate, against qkv_bias=false: qkv_bias=true is undecided, "
+        "Averaged over bias, against drop 0.0: drop 0.2 is undecided, 0.167 higher (95 % interval 0.023 "
+        "to 0.310, 3 seeds, p = 0.0755). Averaged over drop, against bias off: bias on is undecided, "
         "0.067 lower (95 % interval −0.210 to 0.077, 3 seeds, p = 0.18)."
     )
     assert "undecided does not mean that effects are additive" in limits and "sign-flip" not in limits
@@ -57,15 +57,15 @@ def test_undecided_in_words_and_tables() -> None:
     assert standing.startswith("This analysis is secondary: the verdicts of the sweep are those on its arms")
     assert "Interactions (1 test) and differences between levels (2 tests) are two separate families" in standing
     (crossed, note), (drop, drop_note), (bias, bias_note) = section.tables
-    assert column(crossed, "Change") == ["drop_rate 0.0 → 0.2"]
-    assert column(crossed, "Other change") == ["qkv_bias false → true"]
+    assert column(crossed, "Change") == ["drop 0.0 → 0.2"]
+    assert column(crossed, "Other change") == ["bias off → on"]
     assert column(crossed, "Effect before") == ["+0.100"] and column(crossed, "Effect after") == ["+0.233"]
     assert column(crossed, "Interaction") == ["+0.133 ± 0.287"] and column(crossed, "Verdict") == ["undecided"]
-    assert column(drop, "drop_rate") == ["0.0", "0.2"] and column(drop, "Δ to 0.0") == ["baseline", "+0.167 ± 0.143"]
+    assert column(drop, "drop") == ["0.0", "0.2"] and column(drop, "Δ to 0.0") == ["baseline", "+0.167 ± 0.143"]
     assert column(drop, "Val loss")[1] == "5.300 ± 0.569"
     assert column(bias, "p (Holm)") == ["–", "0.18"] and column(bias, "Seeds for 0.02")[0] == "–"
     assert "secondary to the verdicts on arms" in note and "secondary to the verdicts on arms" in drop_note
-    assert "corrected for the 2 differences" in drop_note and bias_note == "As above, averaged over drop_rate."
+    assert "corrected for the 2 differences" in drop_note and bias_note == "As above, averaged over drop."
     assert "lies between −0.02 and 0.02" in note and "corrected for" not in note
     assert "Pairs" not in [c.label for c in drop.columns] and latex_table(drop, "").count(r"\\") == 3
     assert [drawing.name for drawing in section.drawings] == ["interactions"]
@@ -75,23 +75,18 @@ def test_an_interaction_in_words() -> None:
     losses = drawn(WIDE, 6, seed=1, spread=0.002)
     losses[2, 2] += 0.2
     both, single, limits, *_ = written(WIDE, losses).text
-    assert both.startswith(
-        "The effects of drop_rate and learning_rate depend on each other (in 1 of 4 contrasts): in the"
-    )
-    assert "drop_rate=0.2 instead of 0.0 changes the validation loss by" in both and "learning_rate=0.01" in both
-    assert "For drop_rate and learning_rate these are averages over different effects" in single
+    assert both.startswith("The effects of drop and lr depend on each other (in 1 of 4 contrasts): in the")
+    assert "drop 0.2 instead of 0.0 changes the validation loss by" in both and "lr 0.01" in both
+    assert "For drop and lr these are averages over different effects" in single
     assert "Each interaction that was found rests on normal seed noise; 2 more seeds would check it" in limits
 
 
 def test_additive_effects_in_words() -> None:
     losses = drawn(DEEP, 8, seed=2, spread=0.002) + np.array([[0], [0.3]])[..., None, None]
     both, single, limits, standing = written(DEEP, losses, tune=example.TUNE).text
-    for names in ("drop_rate and learning_rate", "drop_rate and qkv_bias", "learning_rate and qkv_bias"):
+    for names in ("drop and lr", "drop and bias", "lr and bias"):
         assert f"The effects of {names} are additive, with no interaction larger than 0.02" in both
-    assert (
-        "Averaged over learning_rate and qkv_bias, against drop_rate=0.0: drop_rate=0.2 is worse, 0.29969 higher"
-        in single
-    )
+    assert "Averaged over lr and bias, against drop 0.0: drop 0.2 is worse, 0.29969 higher" in single
     assert "shows no difference larger than 0.02" in single and "different effects" not in single
     assert "undecided" not in limits
     assert standing.startswith("Every arm was searched separately, so these are effects between tuned arms.")
@@ -104,7 +99,7 @@ def test_effects_are_additive_only_if_all_contrasts_show_it() -> None:
     record = record_of(WIDE)
     found = interactions(runs_of(record, losses), record, "val/loss", 0.02)["verdict"]
     assert list(found) == ["no interaction larger than δ"] * 3 + ["undecided"]
-    assert written(WIDE, losses).text[0].startswith("Whether the effects of drop_rate and learning_rate depend on each")
+    assert written(WIDE, losses).text[0].startswith("Whether the effects of drop and lr depend on each")
 
 
 def test_a_significant_effect_below_delta_is_called_small() -> None:
@@ -112,7 +107,7 @@ def test_a_significant_effect_below_delta_is_called_small() -> None:
     losses[1, 1] += 0.008
     both, single, *_ = written(SMALL, losses).text
     assert "depend on each other" in both and "smaller than δ = 0.02" in both
-    assert "drop_rate=0.2 is worse" in single and "smaller than δ = 0.02" in single
+    assert "drop 0.2 is worse" in single and "smaller than δ = 0.02" in single
 
 
 def test_many_levels_are_grouped_by_verdict() -> None:
@@ -120,8 +115,7 @@ def test_many_levels_are_grouped_by_verdict() -> None:
     losses = drawn(levels, 5, seed=4, spread=0.002) + np.array([0, 0, 0, 0.3, 0.3])[:, None, None]
     single = written(levels, losses).text[1]
     assert (
-        "against drop_rate=0.0: drop_rate=0.3 and drop_rate=0.4 are worse; drop_rate=0.1 and drop_rate=0.2 show no "
-        "difference larger than 0.02."
+        "against drop 0.0: drop 0.3 and drop 0.4 are worse; drop 0.1 and drop 0.2 show no difference larger than 0.02."
     ) in single
 
 
@@ -131,8 +125,8 @@ def test_the_text_says_when_the_sign_flip_test_disagrees() -> None:
     losses[1, 1] += np.array([0.1, 0.1, 0.1, 0.1, 0.1, -0.01])
     limits = written(SMALL, losses, first_plan={"method": "2"}).text[2]
     assert (
-        "The sign-flip test, which does not assume normal noise, does not confirm the interaction of drop_rate=0.2 "
-        "with qkv_bias=true (p = 0.0625)."
+        "The sign-flip test, which does not assume normal noise, does not confirm the interaction of drop 0.2 "
+        "with bias on (p = 0.0625)."
     ) in limits
     assert "is undecided" in written(SMALL, losses).text[0]  # the newest method sees that the contrast is skewed
     assert "1 more seed would check it" in limits  # for the two differences between levels
@@ -159,7 +153,7 @@ def test_one_seed_gives_no_interval() -> None:
     section = written(SMALL, BY_HAND[..., :1])
     both, single, limits, _ = section.text
     assert both.endswith("an interaction of +0.2000 on the one common seed, so there is no interval.")
-    assert "drop_rate=0.2 is undecided, 0.2000 higher on the one common seed, so there is no interval" in single
+    assert "drop 0.2 is undecided, 0.2000 higher on the one common seed, so there is no interval" in single
     assert limits == "With one seed, an effect cannot be told from seed noise."
     assert column(section.tables[0][0], "Interaction") == ["+0.2000"]
 
@@ -198,9 +192,9 @@ def test_a_pair_of_factors_without_a_common_seed_is_named() -> None:
     losses = drawn(DEEP, 2, seed=8)
     losses[:, 2, 1] = math.nan
     both, single, *_ = written(DEEP, losses).text
-    assert "drop_rate and qkv_bias have no interaction result: no seed is complete in all the arms" in both
-    assert "Whether the effects of drop_rate and learning_rate depend on each other is undecided" in both
-    assert "drop_rate has no result: no seed is complete in all its arms." in single
+    assert "drop and bias have no interaction result: no seed is complete in all the arms" in both
+    assert "Whether the effects of drop and lr depend on each other is undecided" in both
+    assert "drop has no result: no seed is complete in all its arms." in single
 
 
 def test_without_any_common_seed_there_are_no_results() -> None:
