@@ -41,6 +41,8 @@ HOMES: Mapping[str, set[str]] = {
     "numpy": {"analysis", "core.rng", "cost", "data", "model", "report", "search.cma_es", "tracking"},
     "safetensors": {"model", "training"},
     "tiktoken": {"data"},
+    "tokenizers": {"data"},
+    "sentencepiece": {"data"},
     "tiktoken_ext": {"data"},
     "requests": {"data", "tracking"},
     "alembic": {"tracking.migration"},
@@ -158,7 +160,7 @@ def test_no_module_loads_pickles() -> None:
 
 def test_every_outside_library_is_a_declared_dependency() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    optional = [name for extra in ("ray", "postgres") for name in project["optional-dependencies"][extra]]
+    optional = [name for extra in ("ray", "postgres", "tokenizers") for name in project["optional-dependencies"][extra]]
     names = [*project["dependencies"], *optional]
     declared = {re.split(r"[=<>!~;\[ ]", name, maxsplit=1)[0].lower() for name in names}
     distributions = {"tiktoken_ext": "tiktoken", "sklearn": "scikit-learn", "ruamel": "ruamel.yaml"}

@@ -152,7 +152,7 @@ class RunChecks:
                 )
         if budget.tokens is not None and budget.tokens < step:
             return f"found {budget.tokens}; allowed: at least the {step} tokens of one step, {smaller}"
-        known = config.data.vocab == "full" or config.model.vocab_size is not None
+        known = config.data.n_vocab is not None or config.model.vocab_size is not None
         if budget.flops is not None and known and budget.flops < (flops := step * config.flops_per_token):
             return f"found {budget.flops:g}; allowed: at least the {flops:.3g} FLOPs of one step, {smaller}"
         return ""
@@ -240,12 +240,12 @@ class RunChecks:
                 self.report(path, f"found {name}; allowed on this machine: {', '.join(['auto', *available])}")
 
     def vocabularies(self, runs: Iterable[tuple[str, RunConfig]], codec_of: Callable[[DataConfig], Codec]) -> None:
-        """Report vocabulary sizes and prompts that do not fit, for runs with `data.vocab: corpus`."""
+        """Report vocabulary sizes and prompts that do not fit, for runs whose vocabulary only the corpus tells."""
         seen = set()
         for where, config in runs:
             sample, rows = config.train.sample, config.model.vocab_size
             prompt = sample.prompt if sample.max_new_tokens else None
-            if config.data.vocab == "full" or (config.data, rows, prompt) in seen:
+            if config.data.n_vocab is not None or (config.data, rows, prompt) in seen:
                 continue
             seen.add((config.data, rows, prompt))
             try:

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from harness.config.run import RunConfig, flatten
-from harness.config.sections import VOCABULARY
 
 Effect = tuple[tuple[str, Any], ...]
 
@@ -54,8 +53,8 @@ def effect_of(config: RunConfig, train_tokens: int | None = None, devices: Seque
     for path in ("train.batch_tokens", "train.batch_size"):
         fields.pop(path, None)
     fields["train.sequences"] = config.sequences_per_step
-    if config.model.vocab_size is None and config.data.vocab == "full":
-        fields["model.vocab_size"] = VOCABULARY[config.data.tokenizer]
+    if config.model.vocab_size is None and config.data.n_vocab is not None:
+        fields["model.vocab_size"] = config.data.n_vocab
     steps = _steps(config, train_tokens)
     if steps is not None:
         fields = {path: value for path, value in fields.items() if not path.startswith("train.budget.")}
@@ -70,7 +69,7 @@ def _steps(config: RunConfig, train_tokens: int | None) -> int | None:
     budget = config.train.budget
     if budget.epochs is not None and train_tokens is None:
         return None
-    if budget.flops is not None and config.model.vocab_size is None and config.data.vocab != "full":
+    if budget.flops is not None and config.model.vocab_size is None and config.data.n_vocab is None:
         return None
     return config.total_steps(((train_tokens or 1) - 1) // config.model.context_length)
 

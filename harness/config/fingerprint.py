@@ -25,7 +25,7 @@ _PACKAGE: Final = Path(__file__).parents[1]
 # Files of the package that decide a run's numbers, and those in the same folders that do not: they only store, read
 # back or describe what was trained.
 DECIDES_NUMBERS: Final = (
-    *("config/run.py", "config/sections.py", "core/metrics.py", "core/rng.py"),
+    *("config/run.py", "config/sections.py", "config/tokenizers.py", "core/metrics.py", "core/rng.py"),
     "core/hardware.py",  # the processor's name decides how the head's loss is computed
     *("data/*.py", "model/*.py", "training/*.py"),
 )

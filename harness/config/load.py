@@ -26,13 +26,14 @@ from harness.config.fields import (
 )
 from harness.config.fingerprint import WITHOUT_EFFECT
 from harness.config.messages import explain, fitting_kinds, spec_paths
-from harness.config.objective import TEXTS
+from harness.config.objective import TEXTS, TOKENIZER
 from harness.config.other_names import did_you_mean
 from harness.config.run import RunConfig
 from harness.config.samplers import SAMPLERS
 from harness.config.sections import PRESETS, DataConfig
 from harness.config.spec import KINDS, TOP_FIELDS, Dimension, SweepSpec
 from harness.config.study import SeedRange, StudyConfig
+from harness.config.tokenizers import with_short_forms, wrong_recipe
 from harness.config.yaml import Document, parse_value, read_yaml
 from harness.core.errors import Problem, SpecError
 from harness.core.text import printable, shown, unknown
@@ -60,7 +61,7 @@ def load_spec(
         settings: `path=value` texts of `--set`, applied in order before checking.
         split_sizes: returns the tokens of each split, to find contexts longer than a split before training; may raise
             a ValueError with a `field` attribute. None: the corpus is not read.
-        codec_of: returns the tokenizer of a corpus, for runs with `data.vocab: corpus`. Called only for corpora that
+        codec_of: returns the tokenizer of a corpus, for runs whose vocabulary it decides. Called only for corpora that
             `split_sizes` accepts.
         devices: returns the devices of this machine, the one that `auto` takes first, if the sweep trains here. Called
             only for specs that name a device, or that compare or tune how one is used. None: the sweep does not train
@@ -87,7 +88,7 @@ class _Loader:
         devices: Callable[[], Sequence[str]] | None,
     ) -> SweepSpec:
         self.apply_settings(settings)
-        self.values = without_secret_addresses(self.values)
+        self.values = with_short_forms(without_secret_addresses(self.values))
         for section in self.values:
             if section not in TOP_FIELDS:
                 found = did_you_mean(section, spec_paths(), "section")
@@ -238,7 +239,9 @@ class _Loader:
         compare: dict[str, tuple[Any, ...]] = {}
         for path, values in self.mapping("compare").items():
             where = f"compare.{path}"
-            if not isinstance(values, list) or not values or any(isinstance(v, (dict, list)) for v in values):
+            if path == TOKENIZER and (wrong := wrong_recipe(values)):
+                self.report(where, wrong)
+            elif not isinstance(values, list) or not values or any(isinstance(v, (dict, list)) for v in values):
                 self.report(where, f"found {shown(values)}; allowed: a list of values, for example [0.0, 0.1]")
             elif any(isinstance(value, str) and len(value) > MAX_TEXT for value in values):
                 self.report(where, f"found a text of over {MAX_TEXT} characters; allowed: shorter ones")
@@ -295,6 +298,8 @@ class _Loader:
                 self.report(where, unknown(str(kind), KINDS, "kind of dimension"))
             elif kind not in (fitting := fitting_kinds(path)):
                 self.report(where, f"found {kind}, which {path} cannot have; allowed: {' | '.join(fitting)}")
+            elif path == TOKENIZER and (wrong := wrong_recipe(written[kind])):
+                self.report(where, wrong)
             elif wrong := _wrong_values(kind, written[kind]):
                 self.report(where, f"found {kind} {shown(written[kind])}; allowed: {wrong}")
             elif any(isinstance(value, str) and len(value) > MAX_TEXT for value in written[kind]):

@@ -94,6 +94,8 @@ def _allowed(path: list[str], model: type[BaseModel]) -> str:
 
 def allowed_values(info: FieldInfo) -> str:
     """What a field may hold, in words: `a whole number at least 1, or null`."""
+    if words := next((found for part in info.metadata if (found := getattr(part, "allowed", ""))), ""):
+        return str(words)
     kinds, optional = _kinds(info.annotation)
     bounds = " and ".join(
         f"{word} {getattr(constraint, name)}"

@@ -16,7 +16,6 @@ from pydantic import BaseModel, model_validator
 from harness.config.fingerprint import decisive, digest_of
 from harness.config.sections import (
     PRESETS,
-    VOCABULARY,
     Budget,
     Config,
     DataConfig,
@@ -26,6 +25,7 @@ from harness.config.sections import (
     Split,
     TrainConfig,
 )
+from harness.config.tokenizers import VOCABULARY
 from harness.config.writing import as_yaml, written_out
 
 __all__ = [
@@ -60,8 +60,8 @@ class RunConfig(Config):
                 f"train.batch_tokens: found {tokens} with model.context_length {context}; "
                 "allowed: a multiple of context_length"
             )
-        if self.data.vocab == "full":
-            self._check_rows(VOCABULARY[self.data.tokenizer], f"of tokenizer {self.data.tokenizer}")
+        if self.data.n_vocab is not None:
+            self._check_rows(self.data.n_vocab, f"of tokenizer {self.data.tokenizer}")
         return self
 
     def _check_rows(self, needed: int, whose: str) -> None:
@@ -73,29 +73,31 @@ class RunConfig(Config):
         """Rows of the embedding and of the head: `model.vocab_size`, else the size of the tokenizer's vocabulary.
 
         Raises:
-            ValueError: `data.vocab` is `corpus`, and `with_vocabulary` has not set the size yet.
+            ValueError: only the text or the tokenizer's file tells it, and `with_vocabulary` has not set it yet.
         """
         if self.model.vocab_size is not None:
             return self.model.vocab_size
-        if self.data.vocab == "corpus":
+        if self.data.n_vocab is None:
+            with_ = "data.vocab corpus" if self.data.vocab == "corpus" else f"data.tokenizer {self.data.tokenizer}"
             raise ValueError(
-                "model.vocab_size: found nothing with data.vocab corpus; "
+                f"model.vocab_size: found nothing with {with_}; "
                 "allowed: a number, which Dataset.resolve sets once the corpus is known"
             )
-        return VOCABULARY[self.data.tokenizer]
+        return self.data.n_vocab
 
     def with_vocabulary(self, tokens: int) -> RunConfig:
-        """This run with `model.vocab_size` written out, where its corpus decides it.
+        """This run with `model.vocab_size` written out, where its corpus or its own tokenizer decides it.
 
         Args:
-            tokens: different tokens that occur in the corpus.
+            tokens: different tokens that occur in the corpus, or the size of the tokenizer's vocabulary.
 
         Raises:
             ValueError: `model.vocab_size` was given, and is less than that.
         """
-        if self.data.vocab == "full":
+        if self.data.n_vocab is not None:
             return self
-        self._check_rows(tokens, "tokens that occur in the corpus")
+        in_corpus = self.data.vocab == "corpus"
+        self._check_rows(tokens, "tokens that occur in the corpus" if in_corpus else "tokens of data.tokenizer")
         rows = self.model.vocab_size or tokens
         return self.model_copy(update={"model": self.model.model_copy(update={"vocab_size": rows})})
 

@@ -11,21 +11,9 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from harness.config.tokenizers import VOCABULARY, AllowedTokenizers, check_name, short_form
 from harness.core.secrets import kept_in_memory
 from harness.core.text import shown
-
-# Vocabulary sizes of tiktoken's encodings (`Encoding.n_vocab`) and of plain bytes. Kept here because a spec is
-# checked before any tokenizer is loaded; a test compares the table with tiktoken's own definitions.
-VOCABULARY: Final[Mapping[str, int]] = {
-    "byte": 256,
-    "gpt2": 50257,
-    "r50k_base": 50257,
-    "p50k_base": 50281,
-    "p50k_edit": 50284,
-    "cl100k_base": 100277,
-    "o200k_base": 200019,
-    "o200k_harmony": 201088,
-}
 
 # The GPT-2 family (Radford et al. 2019, table 2), with a context of 256 instead of 1024.
 PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -109,13 +97,22 @@ class DataConfig(Config):
     format: Literal["text"] | None = None
     """`text`: files are read as they are. `null`: the same, but files that look like CSV, TSV or JSON are refused, as a
     model would learn their commas, braces and field names too."""
-    tokenizer: Literal[tuple(VOCABULARY)] = "gpt2"  # type: ignore[valid-type]
-    """How text becomes tokens. `gpt2`, `r50k_base` and `byte` work offline; tiktoken downloads the others."""
+    tokenizer: Annotated[str, BeforeValidator(short_form), AfterValidator(check_name), AllowedTokenizers()] = "gpt2"
+    """How text becomes tokens. `gpt2`, `r50k_base` and `byte` work offline; tiktoken downloads the other names.
+    `char`: a character of the training text is one token, any other character is its UTF-8 bytes. `{train: bpe,
+    vocab_size: 4096}`, in short `bpe-4096`: a byte-level BPE, trained on the training text. A path: a `tokenizer.json`
+    of Hugging Face's tokenizers, or the `.model` of SentencePiece. Arms with different tokenizers are compared by bits
+    per byte."""
     vocab: Literal["full", "corpus"] = "full"
     """`full`: the model knows every token of the tokenizer. `corpus`: only the tokens that occur in the text,
     renumbered, which makes small models on short texts several times faster."""
     split: Split = Split()
     """How the text is divided into training, validation and test text."""
+
+    @property
+    def n_vocab(self) -> int | None:
+        """Size of the vocabulary; None if it is known only once the text is tokenized (`Dataset.resolve`)."""
+        return VOCABULARY.get(self.tokenizer) if self.vocab == "full" else None
 
     @model_validator(mode="after")
     def _one_source(self) -> DataConfig:

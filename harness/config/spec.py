@@ -87,8 +87,8 @@ class SweepSpec:
     Attributes:
         written: the data, model and train sections as they were written, overrides applied.
         base: these sections as a configuration. Its vocabulary size may still be unknown; that of `run_config` is not.
-        vocabulary_of: returns the number of different tokens in a corpus, for `data.vocab: corpus`. Without it, such
-            runs have no digest and cannot be trained.
+        vocabulary_of: returns the size of a vocabulary that only the corpus or the tokenizer's file tells
+            (`DataConfig.n_vocab` is None). Without it, such runs have no digest and cannot be trained.
     """
 
     name: str
@@ -247,7 +247,7 @@ class SweepSpec:
             ValueError: `model.vocab_size` is less than the corpus needs.
         """
         config = RunConfig.model_validate(override(self.written, values))
-        if config.data.vocab == "full" or self.vocabulary_of is None:
+        if config.data.n_vocab is not None or self.vocabulary_of is None:
             return config
         return config.with_vocabulary(self.vocabulary_of(config.data))
 

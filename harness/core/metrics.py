@@ -113,7 +113,7 @@ def perplexity(loss: float) -> float:
         return math.inf
 
 
-def bits_per_byte(total_nats: float, total_bytes: int) -> float:
+def bits_per_byte(total_nats: float, total_bytes: float) -> float:
     """Σ nats / (ln 2 · Σ bytes): a score that is comparable between tokenizers.
 
     Args:

@@ -9,7 +9,8 @@ from typing import Annotated, Final
 import numpy as np
 import typer
 
-from harness.config.run import VOCABULARY, DataConfig
+from harness.config.run import DataConfig
+from harness.config.tokenizers import AllowedTokenizers
 from harness.console.cli import Command, Group, busy, fail, out
 from harness.console.output import with_ascii_layout
 from harness.console.tables import show_facts, show_table
@@ -29,7 +30,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Show the corpora: size in bytes and tokens, splits, first lines.",
 )
-TokenizerOption = Annotated[str, typer.Option("--tokenizer", "-t", help=f"One of {', '.join(VOCABULARY)}.")]
+TokenizerOption = Annotated[
+    str, typer.Option("--tokenizer", "-t", help=f"One of {AllowedTokenizers.allowed}; a recipe in short: bpe-4096.")
+]
 
 
 @app.command(name="list", cls=Command)

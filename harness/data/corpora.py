@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from harness.config.run import VOCABULARY, DataConfig
+from harness.config.run import DataConfig
+from harness.config.tokenizers import most_ids
 from harness.core.text import unknown
 from harness.data.cache import DOWNLOADS, cache_folder, make_private, refuse_shared, unusable_cache
 from harness.data.downloads import TooLargeError, fetch
@@ -230,7 +231,8 @@ def _load_builtin(name: str) -> Corpus:
 
 def _id_size(config: DataConfig) -> int:
     """Bytes of a token id."""
-    return 2 if VOCABULARY[config.tokenizer] <= 1 << 16 else 4
+    most = most_ids(config.tokenizer)
+    return 2 if most is not None and most <= 1 << 16 else 4
 
 
 def _check_size(files: Sequence[tuple[Path, str]], field: str, id_size: int) -> None:

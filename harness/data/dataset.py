@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -15,10 +15,11 @@ from harness.config.fingerprint import digest_of
 from harness.config.run import DataConfig, RunConfig
 from harness.data.cache import TOKENS, cache_folder
 from harness.data.corpora import Corpus, load_corpus
-from harness.data.encoding import TOKEN_BYTES, VOCABULARY
+from harness.data.encoding import FIRST_BYTES, SPLITS, TOKEN_BYTES, VOCABULARY
 from harness.data.errors import CorpusError
+from harness.data.own_tokenizers import open_tokenizer, tokenizer_file, tokenizer_identity
 from harness.data.token_cache import CachedTokens, open_tokens
-from harness.data.tokenizer import Ids, Tokenizer, check_tokenizer, get_tokenizer
+from harness.data.tokenizer import Ids, Tokenizer, TokenizerFile, check_tokenizer
 
 FORMAT: Final = 1  # of the cached files and of `split_points`; raise it when either changes
 _SCAN_LIMIT: Final = 100_000_000  # tokens: a quarter of a second
@@ -40,6 +41,9 @@ class Dataset:
         token_bytes: number of bytes of each id, shape (n_vocab,), int32.
         vocabulary: with `data.vocab: corpus`, the tokenizer's ids that occur in any split, ascending, shape
             (n_vocab,); id n stands for the token `vocabulary[n]`. None with `data.vocab: full`.
+        tokenizer_file: what defines the tokenizer; None for a built-in one.
+        first_bytes: split → UTF-8 bytes of the text that its first token stands for; empty for a built-in tokenizer,
+            whose `token_bytes` tell them.
     """
 
     corpus: Corpus
@@ -51,6 +55,8 @@ class Dataset:
     bytes: Mapping[str, int]
     token_bytes: npt.NDArray[np.int32]
     vocabulary: Ids | None = None
+    tokenizer_file: TokenizerFile | None = None
+    first_bytes: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -90,7 +96,7 @@ class Dataset:
     @functools.cached_property
     def codec(self) -> Tokenizer:
         """The tokenizer of this dataset's ids."""
-        whole = get_tokenizer(self.tokenizer)
+        whole = open_tokenizer(self.tokenizer, self.tokenizer_file)
         return whole if self.vocabulary is None else whole.restricted_to(self.vocabulary)
 
     @functools.cached_property
@@ -124,13 +130,37 @@ class Dataset:
         return {"train": self.train, "val": self.val, "test": self.test}[split]
 
     def target_bytes(self, split: str) -> int:
-        """UTF-8 bytes of a split without its first token, which is never a target."""
+        """UTF-8 bytes of a split's text without those of its first token, which is never a target."""
         tokens = self.tokens(split)
+        if split in self.first_bytes:
+            return self.bytes[split] - self.first_bytes[split]
         return self.bytes[split] - int(self.token_bytes[tokens[0]]) if len(tokens) else 0
+
+    def bytes_of(self, split: str, ids: Ids) -> float:
+        """UTF-8 bytes that some tokens of a split stand for.
+
+        Exact for a lossless tokenizer. For others the lengths of the pieces do not add up to the text, so they are
+        scaled to add up over the whole split.
+        """
+        size = float(self.token_bytes[ids].sum())
+        return size if split not in self.first_bytes else size * self._bytes_a_piece[split]
+
+    @functools.cached_property
+    def _bytes_a_piece(self) -> dict[str, float]:
+        """Split → bytes of its text for each byte of its tokens' pieces."""
+        return {split: self.bytes[split] / max(1, self._piece_bytes(self.tokens(split))) for split in SPLITS}
+
+    def _piece_bytes(self, tokens: Ids) -> int:
+        starts = range(0, len(tokens), _SCAN_CHUNK)
+        return sum(int(self.token_bytes[tokens[start : start + _SCAN_CHUNK]].sum()) for start in starts)
 
 
 def open_dataset(
-    config: DataConfig, root: Path | None = None, cache: Path | None = None, compare: bool = True
+    config: DataConfig,
+    root: Path | None = None,
+    cache: Path | None = None,
+    compare: bool = True,
+    file: TokenizerFile | None = None,
 ) -> Dataset:
     """Open the dataset of a config: the first call encodes it, later ones verify the cache and memory-map it.
 
@@ -140,6 +170,7 @@ def open_dataset(
         cache: folder for downloads and tokens; see `cache_folder`. Processes of one user can share it.
         compare: whether cached tokens are compared with the text, see `harness.data.token_cache.open_tokens`. Not in
             workers, whose parent has done it; so they need no tokenizer.
+        file: what defines the tokenizer, for one that is not built in; None: it is read or trained here.
 
     Raises:
         CorpusError: the corpus or the tokenizer is not available, a split would have fewer than two tokens, or the
@@ -148,14 +179,16 @@ def open_dataset(
     check_tokenizer(config.tokenizer)
     store = cache_folder(cache)
     corpus = load_corpus(config, root, store)
+    if file is None:
+        file = tokenizer_file(config, corpus, root or Path.cwd(), store)
     content = {
         "corpus": corpus.sha256,
-        "tokenizer": config.tokenizer,
+        "tokenizer": config.tokenizer if file is None else tokenizer_identity(file),
         "split": config.split.model_dump(),
         "format": FORMAT,
     }
     fingerprint = digest_of(content if config.vocab == "full" else {**content, "vocab": config.vocab})
-    cached = open_tokens(store / TOKENS / fingerprint, corpus, config, compare)
+    cached = open_tokens(store / TOKENS / fingerprint, corpus, config, compare, file)
     return dataset_of(cached, corpus, config.tokenizer, fingerprint)
 
 
@@ -171,4 +204,8 @@ def dataset_of(cached: CachedTokens, corpus: Corpus, tokenizer: str, fingerprint
         bytes=cached.bytes,
         token_bytes=cached.arrays[TOKEN_BYTES].astype(np.int32, copy=False),
         vocabulary=cached.arrays.get(VOCABULARY),
+        tokenizer_file=cached.tokenizer_file,
+        first_bytes=dict(zip(SPLITS, cached.arrays[FIRST_BYTES].tolist(), strict=True))
+        if FIRST_BYTES in cached.arrays
+        else {},
     )

@@ -21,6 +21,9 @@ from harness.data.tokenizer import Ids, Tokenizer
 SPLITS: Final = ("train", "val", "test")  # in the order of the text
 TOKEN_BYTES: Final = "token_bytes"
 VOCABULARY: Final = "vocabulary"
+TOKENIZER_FILE: Final = "tokenizer"  # of a tokenizer that is not built in: the content of its file
+FIRST_BYTES: Final = "first_bytes"  # of such a tokenizer: bytes of text that each split's first token stands for
+_HEAD: Final = 4096  # characters
 _CHUNK: Final = 1 << 20  # tokens
 _SPACE: Final = re.compile(r"\s")
 
@@ -37,7 +40,7 @@ def encode(corpus: Corpus, config: DataConfig, tokenizer: Tokenizer, folder: Pat
     """
     dtype = id_type(tokenizer.n_vocab)
     counts = np.zeros(tokenizer.n_vocab, np.int64)
-    sizes = dict.fromkeys(SPLITS, 0)
+    sizes, first = dict.fromkeys(SPLITS, 0), dict.fromkeys(SPLITS, 0)
     whole = config.vocab == "full"
     files = {split: folder / (f"{split}.npy" if whole else f"{split}.full") for split in SPLITS}
     for file in files.values():  # a split may be empty
@@ -47,6 +50,8 @@ def encode(corpus: Corpus, config: DataConfig, tokenizer: Tokenizer, folder: Pat
             for block in blocks((text for _, text in parts), tokenizer):
                 ids = tokenizer.encode_array(block)
                 array.append(ids)
+                if not sizes[split]:
+                    first[split] = first_bytes(block, ids, tokenizer)
                 sizes[split] += len(block.encode())
                 if not whole:
                     counts += np.bincount(ids, minlength=len(counts))
@@ -57,7 +62,17 @@ def encode(corpus: Corpus, config: DataConfig, tokenizer: Tokenizer, folder: Pat
         lengths = lengths[vocabulary]
         np.save(folder / f"{VOCABULARY}.npy", vocabulary.astype(np.int32))
     np.save(folder / f"{TOKEN_BYTES}.npy", lengths)
+    if tokenizer.file is not None:
+        np.save(folder / f"{TOKENIZER_FILE}.npy", np.frombuffer(tokenizer.file.content, np.uint8))
+        np.save(folder / f"{FIRST_BYTES}.npy", np.array([first[split] for split in SPLITS], np.int64))
     return {"bytes": sizes, "characters": corpus.characters}
+
+
+def first_bytes(block: str, ids: Ids, tokenizer: Tokenizer) -> int:
+    """Bytes of the text that its first token stands for: known by the beginning of the text where that is enough."""
+    head = block[:_HEAD]
+    short = len(head) < len(block) and np.array_equal(tokenizer.encode_array(head)[:2], ids[:2])
+    return tokenizer.first_token_bytes(head if short else block) if len(ids) else 0
 
 
 def check_splits(corpus: Corpus, config: DataConfig, tokenizer: Tokenizer) -> None:
@@ -66,7 +81,9 @@ def check_splits(corpus: Corpus, config: DataConfig, tokenizer: Tokenizer) -> No
     characters = {"train": first, "val": second - first, "test": corpus.characters - second}
     longest = max(map(len, tokenizer.pieces))  # bytes of a token, at least as many as its characters
     shares = {"val": config.split.val, "test": config.split.test}
-    short = [split for split, count in characters.items() if count <= longest and shares.get(split) != 0]
+    short = [split for split, count in characters.items() if shares.get(split) != 0]
+    if tokenizer.lossless:
+        short = [split for split in short if characters[split] <= longest]
     if not short:
         return
     texts = dict.fromkeys(short, "")

@@ -21,27 +21,34 @@ import numpy as np
 
 from harness.config.fingerprint import digest_of
 from harness.config.run import DataConfig
+from harness.config.tokenizers import is_own
 from harness.core.files import sha256_of
 from harness.core.links import read_bounded
 from harness.data.cache import make_private, refuse_shared, unusable_cache
 from harness.data.corpora import SEPARATOR, Corpus
 from harness.data.encoding import (
+    FIRST_BYTES,
     SPLITS,
     TOKEN_BYTES,
+    TOKENIZER_FILE,
     VOCABULARY,
     blocks,
     check_splits,
     encode,
+    first_bytes,
     id_type,
     split_pieces,
     split_points,
 )
 from harness.data.errors import CorpusError, reason
-from harness.data.tokenizer import Ids, get_tokenizer
+from harness.data.own_tokenizers import file_name, open_tokenizer, tokenizer_identity
+from harness.data.tokenizer import Ids, TokenizerFile
 
 _META: Final = "meta.json"
 _META_BYTES: Final = 1_000_000  # at most
-_OTHER_BYTES: Final = 10_000_000  # of a file that does not grow with the text, at most
+_OTHER_BYTES: Final = 110_000_000  # of a file that does not grow with the text, at most
+_MOST_TOKENS_A_BYTE: Final = 16  # a normal form of Unicode may write one character as up to 18
+_OF_OWN: Final = (TOKENIZER_FILE, FIRST_BYTES)  # arrays of a tokenizer that is not built in
 _BLOCK: Final = 1 << 14  # characters that are compared at a time
 _ENCODED_AGAIN: Final = 2_000_000  # characters of a text, at random places; shorter texts are encoded as a whole
 
@@ -53,19 +60,23 @@ class CachedTokens:
     """The files of an encoded text.
 
     Attributes:
-        arrays: the names of `SPLITS`, `TOKEN_BYTES` and, with `data.vocab: corpus`, `VOCABULARY` → memory-mapped array.
+        arrays: the names of `_names` → memory-mapped array.
         bytes: split → UTF-8 bytes of its text.
+        tokenizer_file: what defines the tokenizer; None for a built-in one.
     """
 
     arrays: Mapping[str, Ids]
     bytes: Mapping[str, int]
+    tokenizer_file: TokenizerFile | None = None
 
 
 class _AlteredError(ValueError):
     """Cached tokens are not what was written, or not those of the text; the message says where."""
 
 
-def open_tokens(folder: Path, corpus: Corpus, config: DataConfig, compare: bool) -> CachedTokens:
+def open_tokens(
+    folder: Path, corpus: Corpus, config: DataConfig, compare: bool, file: TokenizerFile | None = None
+) -> CachedTokens:
     """The tokens in a folder of the cache; the text is encoded if they are missing, damaged or not its own.
 
     Args:
@@ -73,13 +84,15 @@ def open_tokens(folder: Path, corpus: Corpus, config: DataConfig, compare: bool)
         corpus: the text.
         config: the tokenizer, the vocabulary and the split.
         compare: whether cached tokens are compared with the text, by encoding it again. Of a text of more than
-            `_ENCODED_AGAIN` characters, only as many are, at random places; elsewhere the tokens are decoded.
+            `_ENCODED_AGAIN` characters, only as many are, at random places; elsewhere the tokens are decoded, unless
+            the tokenizer is not lossless.
+        file: what defines the tokenizer; None for a built-in one.
 
     Raises:
         CorpusError: the text or the tokenizer cannot be used, or the cache cannot be written or is open to others.
     """
-    cached = _read(folder, corpus, config, compare)
-    return cached if cached is not None else _write(folder, corpus, config)
+    cached = _read(folder, corpus, config, compare, file)
+    return cached if cached is not None else _write(folder, corpus, config, file)
 
 
 def description_sha256(folder: Path) -> str:
@@ -119,7 +132,7 @@ def receive_tokens(folder: Path, files: Mapping[str, Iterable[bytes]]) -> None:
     Raises:
         CorpusError: the cache cannot be written.
     """
-    allowed = {f"{name}.npy" for name in (*SPLITS, TOKEN_BYTES, VOCABULARY)} | {_META}
+    allowed = {f"{name}.npy" for name in (*SPLITS, TOKEN_BYTES, VOCABULARY, *_OF_OWN)} | {_META}
     assert set(files) <= allowed, sorted(files)
     try:
         make_private(folder)
@@ -140,21 +153,21 @@ def token_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix == ".npy" or path.name == _META)
 
 
-def _write(folder: Path, corpus: Corpus, config: DataConfig) -> CachedTokens:
+def _write(folder: Path, corpus: Corpus, config: DataConfig, file: TokenizerFile | None) -> CachedTokens:
     """Encode a corpus and write it to the cache; returns what `_read` then reads.
 
     Every file is written to a temporary folder and then renamed into place, the metadata last. The content depends on
     the fingerprint alone, so processes that build the same folder at once replace files by equal ones.
     """
     logger.info("encoding %s (%s characters) with %s", corpus.name, f"{corpus.characters:,}", config.tokenizer)
-    tokenizer = get_tokenizer(config.tokenizer)
+    tokenizer = open_tokenizer(config.tokenizer, file)
     check_splits(corpus, config, tokenizer)
     try:
         make_private(folder)
         with tempfile.TemporaryDirectory(prefix=".building-", dir=folder.parent) as building:
             content = encode(corpus, config, tokenizer, Path(building))
             hashes = {file.name: sha256_of(file) for file in sorted(Path(building).iterdir())}
-            content |= {"tokenizer": config.tokenizer, "corpus": corpus.sha256, "files": hashes}
+            content |= {"tokenizer": _named(config, file), "corpus": corpus.sha256, "files": hashes}
             Path(building, _META).write_text(json.dumps({"content": content, "sha256": digest_of(content)}, indent=1))
             for name in (*hashes, _META):
                 Path(building, name).chmod(0o600)
@@ -167,24 +180,31 @@ def _write(folder: Path, corpus: Corpus, config: DataConfig) -> CachedTokens:
     return stored
 
 
-def _read(folder: Path, corpus: Corpus, config: DataConfig, compare: bool) -> CachedTokens | None:
-    """The cached tokens; None if they are missing, damaged or not those of the text."""
-    names = (*SPLITS, TOKEN_BYTES) if config.vocab == "full" else (*SPLITS, TOKEN_BYTES, VOCABULARY)
-    files = {name: folder / f"{name}.npy" for name in names}
+def _read(
+    folder: Path, corpus: Corpus, config: DataConfig, compare: bool, tokenizer: TokenizerFile | None = None
+) -> CachedTokens | None:
+    """The cached tokens; None if they are missing, damaged or not those of the text.
+
+    Without `tokenizer`, the cached definition of a tokenizer that is not built in is taken.
+    """
+    files = {name: folder / f"{name}.npy" for name in _names(config)}
     for place in (folder.parent, folder, *files.values()):
         refuse_shared(place)
     if not (folder / _META).is_file():  # written last: the folder is new, or another process fills it
         return None
     try:
         content = _metadata(folder / _META)
-        if (content["tokenizer"], content["corpus"]) != (config.tokenizer, corpus.sha256):
-            raise _AlteredError(f"{_META} is of another text")
         largest = _largest(corpus)
         for file in files.values():
             if not file.is_file() or file.stat().st_size > largest or sha256_of(file) != content["files"][file.name]:
                 raise _AlteredError(f"{file.name} was altered")
         arrays = {name: np.load(file, mmap_mode="r") for name, file in files.items()}
-        cached = CachedTokens(arrays, {split: int(content["bytes"][split]) for split in SPLITS})
+        definition = _definition(config, arrays)
+        if tokenizer not in (None, definition):
+            raise _AlteredError(f"{TOKENIZER_FILE}.npy is another tokenizer")
+        if (content["tokenizer"], content["corpus"]) != (_named(config, definition), corpus.sha256):
+            raise _AlteredError(f"{_META} is of another text")
+        cached = CachedTokens(arrays, {split: int(content["bytes"][split]) for split in SPLITS}, definition)
         _check_types(cached)
         if compare:
             _compare(cached, corpus, config)
@@ -196,9 +216,31 @@ def _read(folder: Path, corpus: Corpus, config: DataConfig, compare: bool) -> Ca
         return None
 
 
+def _names(config: DataConfig) -> tuple[str, ...]:
+    """The names of the arrays of an encoded text."""
+    names = (*SPLITS, TOKEN_BYTES) if config.vocab == "full" else (*SPLITS, TOKEN_BYTES, VOCABULARY)
+    return (*names, *_OF_OWN) if is_own(config.tokenizer) else names
+
+
+def _named(config: DataConfig, file: TokenizerFile | None) -> str:
+    """What a description calls the tokenizer: one that is not built in by its content, wherever its file lies."""
+    return config.tokenizer if file is None else tokenizer_identity(file)
+
+
+def _definition(config: DataConfig, arrays: Mapping[str, Ids]) -> TokenizerFile | None:
+    if not is_own(config.tokenizer):
+        return None
+    return TokenizerFile(file_name(config.tokenizer), arrays[TOKENIZER_FILE].tobytes())
+
+
 def _largest(corpus: Corpus) -> int:
-    """Bytes that no file exceeds: a text has at most as many tokens as bytes. A sparse file may have any size."""
-    return _OTHER_BYTES + np.dtype(np.uint32).itemsize * sum(file.size + len(SEPARATOR) for file in corpus.files)
+    """Bytes that no file exceeds: a text has at most as many tokens as bytes, unless a tokenizer writes characters out.
+
+    A sparse file may have any size.
+    """
+    return _OTHER_BYTES + _MOST_TOKENS_A_BYTE * np.dtype(np.uint32).itemsize * sum(
+        file.size + len(SEPARATOR) for file in corpus.files
+    )
 
 
 def _metadata(file: Path) -> dict[str, Any]:
@@ -213,6 +255,7 @@ def _check_types(cached: CachedTokens) -> None:
     """Raise an error unless the arrays have the types and dimensions that `encode` writes."""
     types = dict.fromkeys(SPLITS, np.dtype(id_type(len(cached.arrays[TOKEN_BYTES]))))
     types |= {TOKEN_BYTES: np.dtype(np.int32), VOCABULARY: np.dtype(np.int32)}
+    types |= {TOKENIZER_FILE: np.dtype(np.uint8), FIRST_BYTES: np.dtype(np.int64)}
     for name, array in cached.arrays.items():
         if (array.dtype, array.ndim) != (types[name], 1):
             raise _AlteredError(f"{name}.npy has another type")
@@ -220,7 +263,7 @@ def _check_types(cached: CachedTokens) -> None:
 
 def _compare(cached: CachedTokens, corpus: Corpus, config: DataConfig) -> None:
     """Raise an error unless the tokens are those of the text; see `open_tokens` for what is compared."""
-    tokenizer = get_tokenizer(config.tokenizer)
+    tokenizer = open_tokenizer(config.tokenizer, cached.tokenizer_file)
     vocabulary = cached.arrays.get(VOCABULARY)
     pieces = tokenizer.pieces
     if vocabulary is not None:
@@ -230,22 +273,27 @@ def _compare(cached: CachedTokens, corpus: Corpus, config: DataConfig) -> None:
     lengths = np.fromiter(map(len, pieces), np.int64, count=len(pieces))
     if not np.array_equal(lengths, cached.arrays[TOKEN_BYTES]):
         raise _AlteredError(f"{TOKEN_BYTES}.npy is of another tokenizer")
-    share = 1.0 if tokenizer.name == "byte" else _ENCODED_AGAIN / max(1, corpus.characters)
+    share = 1.0 if tokenizer.name == "byte" or not tokenizer.lossless else _ENCODED_AGAIN / max(1, corpus.characters)
     sizes, counts = dict.fromkeys(SPLITS, 0), dict.fromkeys(SPLITS, 0)
     seen = np.zeros(len(pieces), bool)
     for split, parts in groupby(split_pieces(corpus, split_points(corpus, config.split)), itemgetter(0)):
         for block in blocks(_cut(text for _, text in parts), tokenizer):
             raw = block.encode()
-            ahead = cached.arrays[split][counts[split] : counts[split] + len(raw)]
+            ahead = cached.arrays[split][counts[split] :]
             if random.SystemRandom().random() < share:
                 again = tokenizer.encode_array(block)
                 ids = ahead[: len(again)]
                 same = np.array_equal(again, ids if vocabulary is None else vocabulary[ids])
             else:
+                ahead = ahead[: len(raw)]
                 ids = ahead[: np.searchsorted(np.cumsum(lengths[ahead]), len(raw)) + 1]
                 same = bool(lengths[ids].all()) and b"".join([pieces[token] for token in ids.tolist()]) == raw
             if not same:
                 raise _AlteredError(f"{split}.npy has other tokens than the text")
+            if not sizes[split] and FIRST_BYTES in cached.arrays:
+                same = cached.arrays[FIRST_BYTES][SPLITS.index(split)] == first_bytes(block, ids, tokenizer)
+                if not same:
+                    raise _AlteredError(f"{FIRST_BYTES}.npy has other sizes")
             seen[ids] = True
             counts[split] += len(ids)
             sizes[split] += len(raw)

@@ -8,15 +8,15 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from harness.config.run import VOCABULARY
+from harness.config.tokenizers import VOCABULARY, check_name
 from harness.core.text import unknown
 from harness.data.errors import CorpusError, reason
 
@@ -35,25 +35,64 @@ END_OF_TEXT: Final = "<|endoftext|>"
 _LETTERS: Final = "A-Za-z0-9\u0410-\u044f\u3041-\u3096\u30a1-\u30fa\u4e00-\u9fa5\uac00-\ud7a3"
 _MARKS: Final = r"\n\r,.;:!?()\"\u3002\uff0c\u3001\uff01\uff1f\uff1b\uff1a"
 _CUT_REVERSED: Final = re.compile(rf" (?=\S)|[{_MARKS}](?=[{_LETTERS}])")  # in the reversed text: the last comes first
+SINGLE_BYTES: Final[Sequence[bytes]] = tuple(bytes([value]) for value in range(256))
 _UNKNOWN: Final = b"\xff"  # invalid in UTF-8: decodes to U+FFFD
 
 Ids = npt.NDArray[np.integer[Any]]
+Cuts = Literal["anywhere", "words", "nowhere"]
+
+
+@dataclass(frozen=True)
+class TokenizerFile:
+    """What defines a tokenizer that is not built in. It is kept with the tokens and with a run's weights.
+
+    Attributes:
+        name: `tokenizer.json`, `tokenizer.model` or `characters.txt`, which says how `content` is read.
+        content: of the file.
+    """
+
+    name: str
+    content: bytes
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """Of the content, in hex: it identifies the tokenizer, wherever the file lies."""
+        return hashlib.sha256(self.content).hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
 class Tokenizer:
-    """A reversible map between text and token ids.
+    """A map between text and token ids.
 
     Attributes:
         name: as in `data.tokenizer`.
-        pieces: the bytes of every id, `n_vocab` long; empty where the vocabulary skips an id.
+        pieces: the bytes of every id, `n_vocab` long; empty where the vocabulary skips an id. If the tokenizer is not
+            `lossless`, they are about the text that a token stands for.
         encode_array: text → ids of shape (tokens,). Special tokens in the text are encoded as plain text. Raises
             UnicodeEncodeError for a lone surrogate.
+        lossless: whether the pieces of a text's ids, joined, are its UTF-8 bytes. Not so for a tokenizer that changes
+            the text first (lower case, white space, Unicode normal forms) or has an id for everything unknown.
+        cuts: where a text may be cut so that both parts have the ids that they have in the whole: `words` is before a
+            word, as `last_cut` describes it.
+        special: special token → id.
+        end_of_text: the id of the token that ends a text; None if there is none.
+        unknown: the id that stands for any text that has no token; None if there is none.
+        file: what defines it; None for a built-in tokenizer.
+        whole_decode: ids → text, for a tokenizer that is not lossless.
+        token_starts: text → the character at which each token begins, for a tokenizer that is not lossless.
     """
 
     name: str
     pieces: Sequence[bytes]
     encode_array: Callable[[str], Ids]
+    lossless: bool = True
+    cuts: Cuts = "words"
+    special: Mapping[str, int] = field(default_factory=dict)
+    end_of_text: int | None = None
+    unknown: int | None = None
+    file: TokenizerFile | None = None
+    whole_decode: Callable[[list[int]], str] | None = None
+    token_starts: Callable[[str], Sequence[int]] | None = None
 
     @property
     def n_vocab(self) -> int:
@@ -71,16 +110,22 @@ class Tokenizer:
         A model can sample such ids if its `vocab_size` is larger than the tokenizer's.
         """
         pieces, size = self.pieces, self.n_vocab
+        if self.whole_decode is not None:
+            return self.whole_decode([i for i in map(int, ids) if 0 <= i < size and pieces[i]])
         raw = b"".join((pieces[i] if 0 <= i < size else b"") or _UNKNOWN for i in map(int, ids))
         return raw.decode(errors="replace")
+
+    def piece_text(self, token: int) -> str:
+        """The text of one token, with the space that it may begin with."""
+        return self.pieces[token].decode(errors="replace")
 
     def last_cut(self, text: str) -> int:
         """The last place where `text` can be cut so that both parts encode as they do in the whole; 0 if none is known.
 
         Only for tokenizers of whole vocabularies. Whatever stands before and after `text` changes nothing.
         """
-        if self.name == "byte":
-            return len(text)
+        if self.cuts != "words":
+            return len(text) if self.cuts == "anywhere" else 0
         found = _CUT_REVERSED.search(text[::-1])
         return len(text) - 1 - found.start() if found else 0
 
@@ -88,12 +133,23 @@ class Tokenizer:
         """The number of bytes of each id, shape (n_vocab,)."""
         return np.fromiter(map(len, self.pieces), dtype=np.int32, count=self.n_vocab)
 
+    def first_token_bytes(self, text: str) -> int:
+        """UTF-8 bytes of the text that the first token stands for; those after it are what a model predicts.
+
+        Args:
+            text: the beginning of a text, of at least two tokens.
+        """
+        if self.token_starts is None:
+            return len(self.pieces[int(self.encode_array(text)[0])])
+        starts = self.token_starts(text)
+        return len(text[: starts[1]].encode()) if len(starts) > 1 else len(text.encode())
+
     def restricted_to(self, vocabulary: Ids) -> Tokenizer:
         """This tokenizer with some of its ids only, renumbered: the token `vocabulary[n]` gets the id n.
 
         A text whose tokens are all in the vocabulary keeps them. Any other token is encoded as the fewest pieces in
         the vocabulary; if that is impossible, the whole text is. `encode_array` raises CorpusError if that is
-        impossible too.
+        impossible too, or if the tokenizer is not lossless.
 
         Args:
             vocabulary: ids of this tokenizer, ascending, shape (tokens,).
@@ -112,8 +168,8 @@ class Tokenizer:
             done = 0  # bytes of the text
             for token, number in zip(tokens.tolist(), found.tolist(), strict=True):
                 piece = self.pieces[token]
-                parts = [number] if number >= 0 else _fewest_pieces(piece, ids)
-                if parts is None and (parts := _fewest_pieces(text.encode(), ids)) is not None:
+                parts = [number] if number >= 0 else _fewest_pieces(piece, ids) if self.lossless else None
+                if parts is None and self.lossless and (parts := _fewest_pieces(text.encode(), ids)) is not None:
                     return np.array(parts, dtype=np.int64)
                 if parts is None:
                     raise _not_encodable(text, done, done + len(piece))
@@ -121,29 +177,52 @@ class Tokenizer:
                 done += len(piece)
             return np.array(encoded, dtype=np.int64)
 
-        return Tokenizer(self.name, pieces, encode_array)
+        def renumbered(token: int | None) -> int | None:
+            return None if token is None or numbers[token] < 0 else int(numbers[token])
+
+        inner = self.whole_decode
+        return replace(
+            self,
+            pieces=pieces,
+            encode_array=encode_array,
+            special={text: int(numbers[token]) for text, token in self.special.items() if numbers[token] >= 0},
+            end_of_text=renumbered(self.end_of_text),
+            unknown=renumbered(self.unknown),
+            whole_decode=None if inner is None else lambda found: inner(vocabulary[found].tolist()),
+        )
 
 
 @functools.cache
 def get_tokenizer(name: str) -> Tokenizer:
-    """The tokenizer of this name, built once per process.
+    """The built-in tokenizer of this name, built once per process; others: `harness.data.own_tokenizers`.
 
     Raises:
         CorpusError: the name is unknown, or the vocabulary is not installed and cannot be downloaded.
     """
     check_tokenizer(name)
+    if name not in VOCABULARY:
+        raise CorpusError("data.tokenizer", unknown(name, VOCABULARY, "tokenizer"))
     if name == "byte":
-        return Tokenizer(name, [bytes([value]) for value in range(256)], _encode_bytes)
+        return Tokenizer(name, SINGLE_BYTES, _encode_bytes, cuts="anywhere")
     encoding = _packaged_encoding(name) if name in ("gpt2", "r50k_base") else _tiktoken_encoding(name)
-    tokenizer = Tokenizer(name, _pieces(encoding), functools.partial(encoding.encode_to_numpy, disallowed_special=()))
+    special = {token: encoding.encode_single_token(token) for token in sorted(encoding.special_tokens_set)}
+    tokenizer = Tokenizer(
+        name,
+        _pieces(encoding),
+        functools.partial(encoding.encode_to_numpy, disallowed_special=()),
+        special=special,
+        end_of_text=special.get(END_OF_TEXT),
+    )
     assert tokenizer.n_vocab == VOCABULARY[name], (name, tokenizer.n_vocab)
     return tokenizer
 
 
 def check_tokenizer(name: str) -> None:
-    """Raise CorpusError if there is no tokenizer of this name."""
-    if name not in VOCABULARY:
-        raise CorpusError("data.tokenizer", unknown(name, VOCABULARY, "tokenizer"))
+    """Raise CorpusError if no tokenizer can have this name."""
+    try:
+        check_name(name)
+    except ValueError as error:
+        raise CorpusError("data.tokenizer", str(error)) from None
 
 
 def _not_encodable(text: str, start: int, end: int) -> CorpusError:

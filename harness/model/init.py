@@ -12,7 +12,8 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from harness.config.run import VOCABULARY, RunConfig
+from harness.config.run import RunConfig
+from harness.config.tokenizers import VOCABULARY
 from harness.core.rng import stream
 from harness.model.gpt import GPT
 
@@ -53,7 +54,9 @@ def build_gpt(
         model = GPT(config.model, config.vocab_size)
     rows = None
     if vocabulary is not None:
-        unused = VOCABULARY[config.data.tokenizer] + np.arange(config.vocab_size - len(vocabulary))
+        # Rows beyond the vocabulary take those after the whole tokenizer's; of one that is not built in, of its last id
+        first = VOCABULARY.get(config.data.tokenizer, int(vocabulary[-1]) + 1)
+        unused = first + np.arange(config.vocab_size - len(vocabulary))
         rows = np.concatenate([vocabulary, unused])
     initialise(model, config.train.seed, rows)
     tied = config.model.tie_embeddings  # then the head trains every row

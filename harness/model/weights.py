@@ -21,7 +21,8 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load
 
-from harness.config.run import VOCABULARY, RunConfig
+from harness.config.run import RunConfig
+from harness.config.tokenizers import is_own
 from harness.core.files import (
     DamagedError,
     json_with_checksum,
@@ -31,11 +32,15 @@ from harness.core.files import (
 )
 from harness.core.links import read_bounded
 from harness.core.paths import DESCRIPTION, WEIGHTS
-from harness.data import Tokenizer, get_tokenizer
+from harness.data import Tokenizer
+from harness.data.own_tokenizers import file_name, open_tokenizer
+from harness.data.tokenizer import TokenizerFile
 from harness.model.gpt import GPT
 from harness.model.init import skip_init
 
 TOKEN_IDS = "vocabulary"  # with data.vocab corpus: the tokenizer's id of each row of the embedding
+TOKENIZER_FILE = "tokenizer_file"  # of a tokenizer that is not built in: the bytes of its file
+_NOTHING: Final = b"\n"  # after the bytes of the file, which may be none: torch makes no tensor of no bytes
 _KEYS: Final = {"config", "step", "sha256"}  # of a description, beside its checksum
 _DESCRIPTION_BYTES: Final = 10_000_000  # at most
 _HEADER_BYTES: Final = 100_000_000  # of a weights file beside its tensors, at most: the limit of safetensors
@@ -49,7 +54,12 @@ class CheckpointError(ValueError):
 
 
 def save_checkpoint(
-    folder: Path, model: GPT, config: RunConfig, step: int, vocabulary: npt.NDArray[np.integer] | None = None
+    folder: Path,
+    model: GPT,
+    config: RunConfig,
+    step: int,
+    vocabulary: npt.NDArray[np.integer] | None = None,
+    tokenizer_file: TokenizerFile | None = None,
 ) -> None:
     """Write weights, configuration, step and checksum into `folder`, which is created if it is missing.
 
@@ -60,15 +70,20 @@ def save_checkpoint(
         step: optimizer steps done.
         vocabulary: the dataset's, if its ids are not the tokenizer's own; stored with the weights, which mean nothing
             without it.
+        tokenizer_file: what defines the dataset's tokenizer, if it is not built in; stored with the weights too, as the
+            user's file may be lost or changed.
 
     Raises:
         OSError: a file cannot be written.
     """
+    assert (tokenizer_file is not None) == is_own(config.data.tokenizer), config.data.tokenizer
     assert (vocabulary is None) == (config.data.vocab == "full"), config.data.vocab
     folder.mkdir(parents=True, exist_ok=True)
     tensors = dict(model.state_dict())
     if vocabulary is not None:
         tensors[TOKEN_IDS] = torch.from_numpy(vocabulary.astype(np.int32))
+    if tokenizer_file is not None:
+        tensors[TOKENIZER_FILE] = torch.frombuffer(bytearray(tokenizer_file.content + _NOTHING), dtype=torch.uint8)
     if config.model.tie_embeddings:
         del tensors["out_head.weight"]  # the same tensor as tok_emb.weight
     checksum = write_atomic(folder / WEIGHTS, safetensors_chunks(tensors))
@@ -95,7 +110,8 @@ def load_checkpoint(
         _compare(folder / DESCRIPTION, config, params)
     try:
         tensors = load(weights)
-        tensors.pop(TOKEN_IDS, None)
+        for name in (TOKEN_IDS, TOKENIZER_FILE):
+            tensors.pop(name, None)
         if sum(tensor.numel() for tensor in tensors.values()) != config.parameters:  # before the model is built
             raise KeyError(WEIGHTS)
         with torch.device("meta"), skip_init():
@@ -120,21 +136,47 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 
     Raises:
         CheckpointError: as `load_checkpoint`.
-        CorpusError: the tokenizer is not available.
+        CorpusError: the tokenizer is not available, or its library is not installed.
     """
     weights, config, _ = _read(folder)
-    tokenizer = get_tokenizer(config.data.tokenizer)
+    tensors = _stored(weights, folder)
+    tokenizer = open_tokenizer(config.data.tokenizer, _tokenizer_file(tensors, config, folder))
     if config.data.vocab == "full":
         return tokenizer
-    try:
-        vocabulary = load(weights)[TOKEN_IDS].numpy()
-    except (SafetensorError, KeyError) as error:
-        raise CheckpointError(f"{folder / WEIGHTS}: holds no {TOKEN_IDS}, which data.vocab corpus needs") from error
+    if TOKEN_IDS not in tensors:
+        raise CheckpointError(f"{folder / WEIGHTS}: holds no {TOKEN_IDS}, which data.vocab corpus needs")
+    vocabulary = tensors[TOKEN_IDS].numpy()
     ascending = vocabulary.ndim == 1 and len(vocabulary) and (np.diff(vocabulary) > 0).all()
-    valid = ascending and vocabulary[0] >= 0 and vocabulary[-1] < VOCABULARY[tokenizer.name]
+    valid = ascending and vocabulary[0] >= 0 and vocabulary[-1] < tokenizer.n_vocab
     if not valid or len(vocabulary) > config.vocab_size:
         raise CheckpointError(f"{folder / WEIGHTS}: holds a {TOKEN_IDS} that is not a set of {tokenizer.name} ids")
     return tokenizer.restricted_to(vocabulary)
+
+
+def stored_tokenizer_file(folder: Path) -> TokenizerFile | None:
+    """What defines the tokenizer of a checkpoint; None for a built-in one.
+
+    Raises:
+        CheckpointError: as `load_checkpoint`.
+    """
+    weights, config, _ = _read(folder)
+    return _tokenizer_file(_stored(weights, folder), config, folder)
+
+
+def _stored(weights: bytes, folder: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load(weights)
+    except SafetensorError as error:
+        raise CheckpointError(f"{folder / WEIGHTS}: holds no weights that fit {DESCRIPTION}") from error
+
+
+def _tokenizer_file(tensors: Mapping[str, torch.Tensor], config: RunConfig, folder: Path) -> TokenizerFile | None:
+    name = config.data.tokenizer
+    if not is_own(name):
+        return None
+    if TOKENIZER_FILE not in tensors or tensors[TOKENIZER_FILE].dtype != torch.uint8:
+        raise CheckpointError(f"{folder / WEIGHTS}: holds no {TOKENIZER_FILE}, which data.tokenizer {name} needs")
+    return TokenizerFile(file_name(name), tensors[TOKENIZER_FILE].numpy().tobytes().removesuffix(_NOTHING))
 
 
 def _read(folder: Path) -> tuple[bytes, RunConfig, bool]:

@@ -100,6 +100,7 @@ def data_facts(data: Dataset) -> dict[str, Any]:
         "sha256": data.sha256,
         "fingerprint": data.fingerprint,
         "tokenizer": data.tokenizer,
+        **({"tokenizer_sha256": file.sha256} if (file := data.tokenizer_file) is not None else {}),
         "tokens": split_sizes(data),
         "bytes": dict(data.bytes),
     }

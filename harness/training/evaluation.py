@@ -45,12 +45,13 @@ class Scores:
     Attributes:
         nats: summed negative log probabilities by position in the window, (T,) float64.
         counts: targets by position, (T,) int64.
-        bytes: UTF-8 bytes that all targets stand for; None if not counted.
+        bytes: UTF-8 bytes that all targets stand for (of a sample, for a tokenizer that is not lossless, by an
+            estimate); None if not counted.
     """
 
     nats: Tensor
     counts: Tensor
-    bytes: int | None = None
+    bytes: float | None = None
 
     @property
     def total(self) -> tuple[float, int]:
@@ -225,7 +226,7 @@ class Evaluator:
         assert scores.total[1] == len(starts) * length
         if split == "train":
             return scores
-        size = sum(int(self.data.token_bytes[tokens[start + 1 : start + 1 + length]].sum()) for start in starts)
+        size = sum(self.data.bytes_of(split, tokens[start + 1 : start + 1 + length]) for start in starts)
         return dataclasses.replace(scores, bytes=size)
 
     def score_split(self, split: str) -> Scores:

@@ -162,5 +162,6 @@ class Run:
 
     def save_checkpoint(self, folder: Path) -> None:
         """Save the final weights, and their losses on the first tokens of the validation split."""
-        save_checkpoint(folder, self.model, self.config, self.step, self.data.vocabulary)
+        data = self.data
+        save_checkpoint(folder, self.model, self.config, self.step, data.vocabulary, data.tokenizer_file)
         save_token_losses(folder, self.model, self.data.val, self.data.codec, self.device, self.precision)

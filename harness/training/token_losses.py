@@ -41,6 +41,6 @@ def save_token_losses(
         with autocast(device, precision):
             losses = model.token_losses(inputs.to(device), targets.to(device))
         for token, loss in zip(targets.flatten().tolist(), losses.flatten().tolist(), strict=True):
-            scored.append({"text": tokenizer.decode([token]), "probability": float(f"{math.exp(-loss):.6g}")})
+            scored.append({"text": tokenizer.piece_text(token), "probability": float(f"{math.exp(-loss):.6g}")})
     model.train(was_training)
     write_atomic(folder / TOKEN_LOSSES, [json_list_with_checksum(scored).encode()])

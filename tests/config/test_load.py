@@ -38,7 +38,11 @@ WRONG = [
     ("question: Does dropout help?", "question: [1]", "2: question: found [1]; allowed: a text"),
     ("sotu-1820}", "sotu-1820, path: x.txt}", "3: data: found corpus and path; allowed: exactly one source of"),
     ("sotu-1820}", "sotu-1820, sha256: '" + "a" * 64 + "'}", "3: data: found one of url and sha256; allowed: both"),
-    ("sotu-1820}", "sotu-1820, tokenizer: gp2}", "3: data.tokenizer: found 'gp2'; allowed: byte | gpt2 |"),
+    (
+        "sotu-1820}",
+        "sotu-1820, tokenizer: gp2}",
+        "3: data.tokenizer: unknown tokenizer 'gp2'; did you mean gpt2? allowed: byte, ",
+    ),
     ("sotu-1820}", "sotu-1820, split: {val: 0.5, test: 0.5}}", "3: data.split: found val 0.5 + test 0.5; allowed"),
     ("data: {corpus: sotu-1820}", "data: sotu", "3: data: found 'sotu'; allowed: the fields corpus, path, url"),
     ("emb_dim: 16", "emb_dim: 17", "4: model.emb_dim: found 17 with n_heads 2; allowed: its multiples"),

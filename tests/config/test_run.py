@@ -327,7 +327,8 @@ def test_flat_names_every_value_once() -> None:
         ({"data__path": "a.txt"}, "found corpus and path; allowed: exactly one source"),
         ({"data__split": {"val": 0.5, "test": 0.5}}, r"found val 0.5 \+ test 0.5; allowed: a sum under 1"),
         ({"data__sha256": "0" * 64}, "url and sha256"),
-        ({"data__tokenizer": "gpt5"}, "'gpt2'"),
+        ({"data__tokenizer": "gpt5"}, r"unknown tokenizer 'gpt5'; did you mean gpt2\? .*char, \{train: bpe"),
+        ({"data__tokenizer": 5}, "found 5; allowed: byte, gpt2, "),
     ],
 )
 def test_wrong_values_are_refused(change: dict[str, Any], message: str) -> None:

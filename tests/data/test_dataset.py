@@ -48,7 +48,7 @@ def no_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
     def forbidden(name: str) -> None:
         raise AssertionError(f"{name} would be built again")
 
-    monkeypatch.setattr(harness.data.token_cache, "get_tokenizer", forbidden)
+    monkeypatch.setattr(harness.data.token_cache, "open_tokenizer", forbidden)
 
 
 def folder_of(cache: Path) -> Path:
@@ -169,7 +169,7 @@ def test_a_large_vocabulary_needs_wider_ids(tmp_path: Path, monkeypatch: pytest.
     from harness.data.tokenizer import Tokenizer
 
     wide = Tokenizer("byte", [b""] * 0x11_0000, lambda text: np.array([ord(c) for c in text], dtype=np.int64))
-    monkeypatch.setattr(harness.data.token_cache, "get_tokenizer", lambda name: wide)
+    monkeypatch.setattr(harness.data.token_cache, "open_tokenizer", lambda name, file: wide)
     (tmp_path / "faces.txt").write_text("😀 " * 20)
     data = open_dataset(DataConfig(path=("faces.txt",), tokenizer="byte"), root=tmp_path, cache=tmp_path)
     assert data.train.dtype == np.uint32
@@ -394,7 +394,7 @@ def test_a_corpus_vocabulary_comes_from_the_cache(
     with caplog.at_level(logging.WARNING):
         assert contents(open_dataset(config, cache=tmp_path)) == before
     assert "vocabulary.npy was altered" in caplog.text
-    monkeypatch.setattr(harness.data.token_cache, "get_tokenizer", None)
+    monkeypatch.setattr(harness.data.token_cache, "open_tokenizer", None)
     again = open_dataset(config, cache=tmp_path, compare=False)
     assert again.vocabulary is not None and np.array_equal(again.vocabulary, vocabulary)
     assert contents(again) == before
