@@ -58,7 +58,7 @@ HOMES: Mapping[str, set[str]] = {
     "sklearn": {"analysis"},
     "threadpoolctl": {"analysis"},
     "pandas": {"analysis", "report", "tracking"},
-    "pyarrow": {"report.write"},
+    "pyarrow": {"data.sources", "report.write"},
     "pydantic": {"config", "model.weights", "tracking.stored_json"},
     "ruamel": {"config"},
     "psutil": {"tracking", "workers"},

@@ -27,7 +27,7 @@ _PACKAGE: Final = Path(__file__).parents[1]
 DECIDES_NUMBERS: Final = (
     *("config/run.py", "config/sections.py", "config/tokenizers.py", "core/metrics.py", "core/rng.py"),
     "core/hardware.py",  # the processor's name decides how the head's loss is computed
-    *("data/*.py", "model/*.py", "training/*.py"),
+    *("data/*.py", "data/sources/*.py", "model/*.py", "training/*.py"),
 )
 DECIDES_NO_NUMBER: Final = frozenset(
     {

@@ -19,7 +19,10 @@ VOCABULARY: Final = "data.vocab"
 TOKENS: Final = (TOKENIZER, VOCABULARY)  # fields that decide what the tokens of a text are
 
 # Fields that decide which text is validated: they can be compared, as arms that are not ranked, but not tuned.
-TEXTS: Final = ("data.corpus", "data.path", "data.url", "data.sha256", "data.split.val", "data.split.test")
+TEXTS: Final = (
+    *("data.corpus", "data.path", "data.url", "data.sha256", "data.format", "data.field", "data.separator"),
+    *("data.split.val", "data.split.test"),
+)
 
 
 @dataclass(frozen=True)

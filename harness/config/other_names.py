@@ -8,6 +8,7 @@ from typing import Final
 from harness.core.text import shown
 
 _OF_FIELD: Final = {
+    "data.field": ("content_field", "text_column", "text_field", "text_key"),
     "data.path": ("data_dir", "dataset_path", "file", "train_file"),
     "data.corpus": ("dataset", "dataset_name"),
     "model.context_length": (

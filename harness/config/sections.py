@@ -87,16 +87,23 @@ class DataConfig(Config):
     corpus: str | None = None
     """A built-in corpus; `python -m harness.data list` names them."""
     path: Annotated[tuple[str, ...] | None, BeforeValidator(_as_tuple)] = None
-    """One or several UTF-8 files or patterns such as `books/*.txt`, relative to the current folder. Several files are
-    joined by blank lines."""
+    """One or several files, patterns such as `books/*.txt` or folders, relative to the current folder. The ending says
+    how a file is read: `.txt`, `.md` and others as UTF-8 text; one column or key of `.jsonl`, `.json`, `.parquet`,
+    `.arrow`, `.csv` and `.tsv`; each also with `.gz`, `.zst` or `.xz`. Of a folder all files of one kind, or the data
+    set that Hugging Face's `save_to_disk` wrote there."""
     url: Annotated[str, AfterValidator(kept_in_memory)] | None = None
     """The address of a text that is downloaded once; needs `sha256`. A user name, a password and a signed query are
     used for the download and stored nowhere."""
     sha256: Annotated[str | None, Field(pattern=r"^[0-9a-fA-F]{64}$")] = None
     """SHA-256 of the downloaded text."""
     format: Literal["text"] | None = None
-    """`text`: files are read as they are. `null`: the same, but files that look like CSV, TSV or JSON are refused, as a
-    model would learn their commas, braces and field names too."""
+    """`text`: files are read as they are, whatever their ending. `null`: by their ending; text files that look like
+    CSV, TSV or JSON are refused, as a model would learn their commas, braces and field names too."""
+    field: Annotated[str | None, Field(min_length=1)] = None
+    """The column or key that has the text, in files that have several. `null`: `text`."""
+    separator: Literal["blank_line", "endoftext", "none"] = "blank_line"
+    """What stands between documents: rows of tables, values of JSON, whole text files. `endoftext`: the token
+    `<|endoftext|>`, which counts as a token of 0 bytes. `none`: nothing, so tokens may cross from one to the next."""
     tokenizer: Annotated[str, BeforeValidator(short_form), AfterValidator(check_name), AllowedTokenizers()] = "gpt2"
     """How text becomes tokens. `gpt2`, `r50k_base` and `byte` work offline; tiktoken downloads the other names.
     `char`: a character of the training text is one token, any other character is its UTF-8 bytes. `{train: bpe,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from harness.data.builtin import BUILTIN, Builtin
 from harness.data.cache import cache_folder
-from harness.data.corpora import BUILTIN, Builtin, Corpus, load_corpus
+from harness.data.corpora import Corpus, load_corpus
 from harness.data.dataset import Dataset, open_dataset
 from harness.data.encoding import SPLITS
 from harness.data.errors import CorpusError

@@ -17,7 +17,8 @@ from harness.console.tables import show_facts, show_table
 from harness.console.text import shortened_end
 from harness.data import BUILTIN, SPLITS, Corpus, CorpusError, Dataset, open_dataset
 from harness.data.formats import structure_of
-from harness.data.reading import read_text
+from harness.data.sources.kinds import KINDS, TEXT, ending_of, kind_of
+from harness.data.sources.text import text_pieces
 from harness.data.tokenizer import check_tokenizer
 
 _FIRST_LINES: Final = 5
@@ -56,13 +57,18 @@ def list_corpora(tokenizer: TokenizerOption = "gpt2") -> None:
 
 @app.command(cls=Command)
 def show(
-    corpus: Annotated[str, typer.Argument(help="A built-in name, a file or a quoted glob.", show_default=False)],
+    corpus: Annotated[
+        str, typer.Argument(help="A built-in name, a file, a folder or a quoted glob.", show_default=False)
+    ],
     tokenizer: TokenizerOption = "gpt2",
+    field: Annotated[
+        str | None, typer.Option("--field", "-f", help="The column or key that has the text.", show_default="text")
+    ] = None,
 ) -> None:
     """Show one corpus: source, bytes, tokens, the default splits and the first lines."""
     try:
         check_tokenizer(tokenizer)
-        config = _config(corpus, tokenizer)
+        config = _config(corpus, tokenizer, field)
         data = _open(config)
         beginning = next(data.corpus.pieces())
         sentences = [*_structured(data.corpus), *data.messages]
@@ -78,11 +84,13 @@ def show(
         out.print(f"\n{sentence}", soft_wrap=True)
 
 
-def _config(corpus: str, tokenizer: str) -> DataConfig:
+def _config(corpus: str, tokenizer: str, field: str | None) -> DataConfig:
     """The config of a built-in name, or of a path: anything that exists or looks like one."""
     exists = os.path.exists(corpus)  # noqa: PTH110 (Path.exists raises for a name that is too long)
     if corpus not in BUILTIN and (exists or any(mark in corpus for mark in "/\\.*?[~")):
-        return DataConfig(path=(corpus,), tokenizer=tokenizer, format="text")
+        plain = bool(corpus) and not ending_of(corpus) and not os.path.isdir(corpus)  # noqa: PTH112 (as above)
+        plain = plain or KINDS.get(ending_of(corpus)) is TEXT  # of which _structured says what a spec needs
+        return DataConfig(path=(corpus,), tokenizer=tokenizer, format="text" if plain else None, field=field)
     return DataConfig(corpus=corpus, tokenizer=tokenizer)
 
 
@@ -95,7 +103,7 @@ def _open(config: DataConfig) -> Dataset:
 def _structured(corpus: Corpus) -> Iterator[str]:
     """A sentence about the first file that a spec would refuse."""
     for file in corpus.files:
-        if kind := structure_of(file.name, next(read_text(file.path, file.name, corpus.field), "")):
+        if kind_of(file.source) is TEXT and (kind := structure_of(next(text_pieces(file.source), ""))):
             yield f"{file.name!r} looks like {kind}: a spec needs data.format: text to read it as it is"
             return
 
@@ -123,6 +131,7 @@ def _facts(data: Dataset) -> list[tuple[str, str]]:
     return [
         ("corpus", data.name),
         ("source", data.source),
+        *([("documents", f"{data.corpus.document_count:,}")] if data.corpus.document_count > 1 else []),
         ("sha256", f"{data.sha256[:16]}…"),
         ("characters", f"{data.corpus.characters:,}"),
         ("bytes", f"{size:,}"),

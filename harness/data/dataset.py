@@ -80,17 +80,17 @@ class Dataset:
 
     @functools.cached_property
     def copies(self) -> str:
-        """A warning about equal files in different splits; empty if there are none. Raises CorpusError."""
+        """A warning about equal documents in different splits; empty if there are none."""
         from harness.data.repeated_text import copies_in_splits  # not at the top: workers do not need it
 
         return copies_in_splits(self.corpus, self.bytes)
 
     @property
     def messages(self) -> list[str]:
-        """Sentences for the user about text that is named or contained more than once. Raises CorpusError."""
+        """Sentences for the user about text that is left out, or named or contained more than once."""
         from harness.data.repeated_text import other_names
 
-        found = (other_names(self.corpus), f"warning: {self.copies}" if self.copies else "")
+        found = (other_names(self.corpus), *self.corpus.notes, f"warning: {self.copies}" if self.copies else "")
         return [f"{self.corpus.field}: {sentence}" for sentence in found if sentence]
 
     @functools.cached_property
@@ -182,7 +182,7 @@ def open_dataset(
     if file is None:
         file = tokenizer_file(config, corpus, root or Path.cwd(), store)
     content = {
-        "corpus": corpus.sha256,
+        "corpus": corpus.sha256,  # with the separators
         "tokenizer": config.tokenizer if file is None else tokenizer_identity(file),
         "split": config.split.model_dump(),
         "format": FORMAT,

@@ -59,7 +59,7 @@ def describe_encoded(data: Dataset, config: DataConfig, cache: Path | None = Non
         OSError: its files are no longer in the cache.
     """
     folder = (cache_folder(cache) / TOKENS / data.fingerprint).absolute()
-    corpus = replace(data.corpus, repeats={})
+    corpus = replace(data.corpus, repeats={}, documents=None)
     return EncodedData(config, corpus, data.fingerprint, folder, description_sha256(folder))
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from harness.config.run import DataConfig, Split
 from harness.data.corpora import Corpus
+from harness.data.documents import MARK, SEPARATORS, text_size
 from harness.data.errors import CorpusError
 from harness.data.tokenizer import Ids, Tokenizer
 
@@ -25,7 +26,7 @@ TOKENIZER_FILE: Final = "tokenizer"  # of a tokenizer that is not built in: the 
 FIRST_BYTES: Final = "first_bytes"  # of such a tokenizer: bytes of text that each split's first token stands for
 _HEAD: Final = 4096  # characters
 _CHUNK: Final = 1 << 20  # tokens
-_SPACE: Final = re.compile(r"\s")
+_SPACE: Final = re.compile(rf"[\s{MARK}]")
 
 
 def encode(corpus: Corpus, config: DataConfig, tokenizer: Tokenizer, folder: Path) -> dict[str, Any]:
@@ -35,10 +36,11 @@ def encode(corpus: Corpus, config: DataConfig, tokenizer: Tokenizer, folder: Pat
         `bytes`: split → UTF-8 bytes of its text; `characters`: of the whole text.
 
     Raises:
-        CorpusError: the text changed while it was read.
+        CorpusError: the text changed while it was read, or the tokenizer has no token for its separator.
         OSError: a file cannot be written.
     """
     dtype = id_type(tokenizer.n_vocab)
+    mark = mark_id(config, tokenizer)
     counts = np.zeros(tokenizer.n_vocab, np.int64)
     sizes, first = dict.fromkeys(SPLITS, 0), dict.fromkeys(SPLITS, 0)
     whole = config.vocab == "full"
@@ -48,14 +50,16 @@ def encode(corpus: Corpus, config: DataConfig, tokenizer: Tokenizer, folder: Pat
     for split, parts in groupby(split_pieces(corpus, split_points(corpus, config.split)), itemgetter(0)):
         with IdFile(files[split], dtype) as array:
             for block in blocks((text for _, text in parts), tokenizer):
-                ids = tokenizer.encode_array(block)
+                ids = encode_block(block, tokenizer)
                 array.append(ids)
                 if not sizes[split]:
                     first[split] = first_bytes(block, ids, tokenizer)
-                sizes[split] += len(block.encode())
+                sizes[split] += text_size(block)
                 if not whole:
                     counts += np.bincount(ids, minlength=len(counts))
     lengths = tokenizer.token_bytes()
+    if mark is not None:
+        lengths[mark] = 0  # no text stands for it
     if not whole:
         vocabulary = np.flatnonzero(counts)
         _renumber(files, folder, vocabulary, len(lengths))
@@ -86,12 +90,12 @@ def check_splits(corpus: Corpus, config: DataConfig, tokenizer: Tokenizer) -> No
         short = [split for split in short if characters[split] <= longest]
     if not short:
         return
-    texts = dict.fromkeys(short, "")
+    texts: dict[str, list[str]] = {split: [] for split in short}
     for split, text in split_pieces(corpus, (first, second)):
         if split in texts:
-            texts[split] += text
-    for split, text in texts.items():
-        if (found := len(tokenizer.encode_array(text))) < 2:
+            texts[split].append(text)
+    for split, pieces in texts.items():
+        if (found := sum(len(encode_block(block, tokenizer)) for block in blocks(pieces, tokenizer))) < 2:
             raise CorpusError(
                 "data.split",
                 f"found {found} {config.tokenizer} {'token' if found == 1 else 'tokens'} in {split} (val "
@@ -103,8 +107,8 @@ def check_splits(corpus: Corpus, config: DataConfig, tokenizer: Tokenizer) -> No
 def split_points(corpus: Corpus, split: Split) -> tuple[int, int]:
     """The characters before which a text is cut into three contiguous parts, by shares of its characters.
 
-    A cut inside a word moves forward to the next white space, so that every tokenizer gets the same whole words. If
-    there is no white space up to the end of the part, the cut is made at its share.
+    A cut inside a word moves forward to the next white space or end of a document, so that every tokenizer gets the
+    same whole words. If there is none up to the end of the part, the cut is made at its share.
     """
     size = corpus.characters
     first, second = round(size * (1 - split.val - split.test)), round(size * (1 - split.test))
@@ -112,7 +116,7 @@ def split_points(corpus: Corpus, split: Split) -> tuple[int, int]:
 
 
 def _next_space(pieces: Iterable[str], start: int, end: int) -> int:
-    """The first white space from `start` up to `end`; `start` if there is none."""
+    """The first white space or `MARK` from `start` up to `end`; `start` if there is none."""
     place = 0
     for piece in pieces:
         if place >= end:
@@ -125,23 +129,35 @@ def _next_space(pieces: Iterable[str], start: int, end: int) -> int:
 
 
 def split_pieces(corpus: Corpus, points: tuple[int, int]) -> Iterator[tuple[str, str]]:
-    """Yield the pieces of a text as (split, piece); a piece that reaches into the next split is cut."""
+    """Yield the pieces of a text as (split, piece); a piece that reaches into the next split is cut.
+
+    No split begins with a token between documents.
+    """
     ends = iter([*zip(SPLITS, points, strict=False), (SPLITS[-1], sys.maxsize)])
     split, end = next(ends)
-    place = 0
+    place, last = 0, ""
     for piece in corpus.pieces():
         while piece:
             while place == end:
                 split, end = next(ends)
             part, piece = piece[: end - place], piece[end - place :]
             place += len(part)
-            yield split, part
+            if part != MARK or split == last:
+                yield split, part
+                last = split
 
 
 def blocks(pieces: Iterable[str], tokenizer: Tokenizer) -> Iterator[str]:
-    """Join and cut the pieces of a text so that the tokens of the blocks, joined, are those of the whole text."""
+    """Join and cut the pieces of a text so that the tokens of the blocks, joined, are those of the whole text.
+
+    `MARK` is a block of its own.
+    """
     held: list[str] = []  # pieces since the last cut
     for piece in pieces:
+        if piece == MARK:
+            yield from filter(None, ("".join(held), MARK))
+            held = []
+            continue
         before = held[-1][-1:] if held else ""  # a cut may lie between two pieces
         cut = tokenizer.last_cut(before + piece) - len(before)
         if cut < 0 or not (held or cut):
@@ -151,6 +167,27 @@ def blocks(pieces: Iterable[str], tokenizer: Tokenizer) -> Iterator[str]:
         held = [piece[cut:]] if cut < len(piece) else []
     if held:
         yield "".join(held)
+
+
+def encode_block(block: str, tokenizer: Tokenizer) -> Ids:
+    """The ids of a block of `blocks`, whose tokenizer has a token for `MARK` if it occurs."""
+    return np.array([tokenizer.end_of_text], np.int64) if block == MARK else tokenizer.encode_array(block)
+
+
+def mark_id(config: DataConfig, tokenizer: Tokenizer) -> int | None:
+    """The id of the token between documents; None if there is text between them.
+
+    Raises:
+        CorpusError: the tokenizer has no such token.
+    """
+    if SEPARATORS[config.separator] != MARK:
+        return None
+    if tokenizer.end_of_text is None:
+        raise CorpusError(
+            "data.separator",
+            f"found endoftext with tokenizer {config.tokenizer}, which has no such token; allowed: blank_line or none",
+        )
+    return tokenizer.end_of_text
 
 
 def id_type(n_vocab: int) -> type[np.unsignedinteger]:

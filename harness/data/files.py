@@ -14,6 +14,7 @@ from typing import Final
 
 from harness.core.links import special_file
 from harness.data.errors import CorpusError, reason
+from harness.data.folders import files_of_one_kind, saved_files
 
 _ANY_DEPTH: Final = "**"
 
@@ -25,42 +26,46 @@ class Found:
     Attributes:
         files: in the order of the patterns, sorted within each; relative to the root if the pattern is.
         repeats: other names of a file or a folder → the name under which it counts.
+        notes: sentences for the user about files that are left out.
     """
 
     files: tuple[Path, ...]
     repeats: dict[str, str]
+    notes: tuple[str, ...] = ()
 
 
-def find_files(patterns: Iterable[str], root: Path) -> Found:
+def find_files(patterns: Iterable[str], root: Path, field: str = "data.path") -> Found:
     """The files of all patterns. Symbolic links, hard links and other spellings of a path do not repeat a file.
 
     Args:
-        patterns: paths or globs; `**` stands for any number of folders, of which hidden ones are left out.
+        patterns: paths, folders or globs; `**` stands for any number of folders, of which hidden ones are left out.
         root: folder that relative patterns start from.
+        field: the field of the spec that has the patterns.
 
     Raises:
         CorpusError: a pattern has no file or cannot be looked up, or a symbolic link leads to itself.
     """
     found: dict[Hashable, Path] = {}
     repeats: dict[str, str] = {}
+    notes: list[str] = []
     for pattern in patterns:
         try:
-            files = _expand(pattern, root, repeats)
-            for file in sorted(files, key=Path.as_posix):
+            files = _expand(pattern, root, field, repeats, notes)
+            for file in files:
                 first = found.setdefault(_identity(root / file), file)
                 if first != file:
                     repeats[str(file)] = str(first)
         except (OSError, RuntimeError) as error:  # RuntimeError: `~user` of an unknown user
             raise CorpusError(
-                "data.path", f"found {pattern!r}, which cannot be looked up ({reason(error)}); allowed: paths or globs"
+                field, f"found {pattern!r}, which cannot be looked up ({reason(error)}); allowed: paths or globs"
             ) from None
         if not files:
             raise CorpusError(
-                "data.path", f"found no file for {pattern!r} in {str(root)!r}; allowed: paths or globs of text files"
+                field, f"found no file for {pattern!r} in {str(root)!r}; allowed: paths, folders or globs of text files"
             )
     if not found:
-        raise CorpusError("data.path", "found an empty list; allowed: at least one path or glob of text files")
-    return Found(tuple(found.values()), repeats)
+        raise CorpusError(field, "found an empty list; allowed: at least one path, folder or glob of text files")
+    return Found(tuple(found.values()), repeats, tuple(notes))
 
 
 def _identity(path: Path | str) -> Hashable:
@@ -69,21 +74,32 @@ def _identity(path: Path | str) -> Hashable:
     return (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(path)  # some shares have no inodes
 
 
-def _expand(pattern: str, root: Path, repeats: dict[str, str]) -> set[Path]:
+def _expand(pattern: str, root: Path, field: str, repeats: dict[str, str], notes: list[str]) -> list[Path]:
+    """The files that a pattern names, in their order."""
     place = Path(pattern).expanduser()
-    if (root / place).is_dir():
-        raise CorpusError(
-            "data.path", f"found the folder {pattern!r}; allowed: files, such as {str(Path(pattern, '*.txt'))!r}"
-        )
-    mode = _mode(root, place)
+    if (root / place).is_dir() and pattern:
+        saved = saved_files(root / place, pattern, field)
+        if saved is not None:
+            return [place / file for file in saved]
+        below = sorted(_regular(Path(glob.escape(str(place)), _ANY_DEPTH), root, field, repeats), key=Path.as_posix)
+        files, note = files_of_one_kind(below, pattern, field)
+        notes += filter(None, [note])
+        return files
+    mode = _mode(root, place, field)
     if kind := special_file(mode):
-        raise CorpusError("data.path", f"found {pattern!r}, which is {kind}; allowed: text files")
+        raise CorpusError(field, f"found {pattern!r}, which is {kind}; allowed: text files")
     if stat.S_ISREG(mode):  # the name of a file is taken literally, even with a bracket or a star
-        return {place}
-    return {Path(name) for name in sorted(_matches(place, root, repeats)) if stat.S_ISREG(_mode(root, Path(name)))}
+        return [place]
+    return sorted(_regular(place, root, field, repeats), key=Path.as_posix) if pattern else []
 
 
-def _mode(root: Path, name: Path) -> int:
+def _regular(pattern: Path, root: Path, field: str, repeats: dict[str, str]) -> set[Path]:
+    """The regular files that a glob matches."""
+    names = sorted(_matches(pattern, root, repeats))
+    return {Path(name) for name in names if stat.S_ISREG(_mode(root, Path(name), field))}
+
+
+def _mode(root: Path, name: Path, field: str) -> int:
     """`st_mode` of a file or folder; 0 if there is none."""
     try:
         return (root / name).stat().st_mode
@@ -92,7 +108,7 @@ def _mode(root: Path, name: Path) -> int:
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise CorpusError(
-                "data.path", f"found {str(name)!r}, a loop of symbolic links; allowed: links that lead to a text file"
+                field, f"found {str(name)!r}, a loop of symbolic links; allowed: links that lead to a text file"
             ) from None
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
             return 0

@@ -11,21 +11,13 @@ from typing import Final
 _HEAD: Final = 1 << 16  # characters that are looked at
 _ROWS: Final = 20  # lines that must look alike
 _FEWEST_ROWS: Final = 5
-_SUFFIX: Final = re.compile(r"\.(csv|tsv|json|jsonl|ndjson)(?:[?#].*)?$", re.IGNORECASE)
-_NAMES: Final = {"csv": "CSV", "tsv": "TSV", "json": "JSON", "jsonl": "JSON Lines", "ndjson": "JSON Lines"}
+ENDINGS: Final = {"CSV": ".csv", "TSV": ".tsv", "JSON": ".json", "JSON Lines": ".jsonl"}
 _OBJECT: Final = re.compile(r'\s*\{\s*"(?:[^"\\]|\\.)*"\s*:')
 _JSON: Final = re.compile(r'\s*(?:\[\s*)?\{\s*"(?:[^"\\]|\\.)*"\s*:')
 
 
-def structure_of(name: str, text: str) -> str | None:
-    """`CSV`, `TSV`, `JSON` or `JSON Lines`, if a file looks like it by its name or its first lines; else None.
-
-    Args:
-        name: of the file.
-        text: its beginning.
-    """
-    if suffix := _SUFFIX.search(name):
-        return _NAMES[suffix[1].lower()]
+def structure_of(text: str) -> str | None:
+    """`CSV`, `TSV`, `JSON` or `JSON Lines`, if the beginning of a text looks like it; else None."""
     head = text[:_HEAD]
     lines = [line for line in head.splitlines() if line.strip()]
     if len(head) < len(text) and len(lines) > 1:

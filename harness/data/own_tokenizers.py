@@ -23,6 +23,7 @@ from harness.core.files import DamagedError, json_with_checksum, read_json_with_
 from harness.core.links import read_bounded
 from harness.data.cache import make_private, refuse_shared, unusable_cache
 from harness.data.corpora import Corpus
+from harness.data.documents import MARK
 from harness.data.encoding import SPLITS, blocks, split_pieces, split_points
 from harness.data.errors import CorpusError, reason
 from harness.data.tokenizer import END_OF_TEXT, SINGLE_BYTES, Ids, Tokenizer, TokenizerFile, get_tokenizer
@@ -62,9 +63,10 @@ def tokenizer_file(config: DataConfig, corpus: Corpus, root: Path, store: Path) 
 
 
 def training_text(corpus: Corpus, config: DataConfig) -> Iterator[str]:
-    """Yield the training text in pieces that cut no word of GPT-2's pattern."""
+    """Yield the training text in pieces that cut no word of GPT-2's pattern, without tokens between documents."""
     parts = split_pieces(corpus, split_points(corpus, config.split))
-    yield from blocks((text for split, text in parts if split == SPLITS[0]), get_tokenizer("gpt2"))
+    found = blocks((text for split, text in parts if split == SPLITS[0]), get_tokenizer("gpt2"))
+    yield from (block for block in found if block != MARK)
 
 
 @functools.lru_cache(maxsize=16)

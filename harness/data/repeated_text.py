@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from harness.core.text import listed, plural
-from harness.data.corpora import SEPARATOR, Corpus, TextFile
-from harness.data.reading import read_text
+from harness.data.corpora import Corpus
+from harness.data.documents import text_size
+from harness.data.sources.kinds import kind_of
+
+Indices = npt.NDArray[np.integer[Any]]
 
 _WORDS = {"train": "training", "val": "validation", "test": "test"}
 
@@ -23,59 +28,57 @@ def other_names(corpus: Corpus) -> str:
 
 
 def copies_in_splits(corpus: Corpus, split_bytes: Mapping[str, int]) -> str:
-    """A warning about files of equal content that lie in different splits; empty if there are none.
+    """A warning about documents of equal content that lie in different splits; empty if there are none.
 
     Args:
-        corpus: the text.
+        corpus: the text, with its documents.
         split_bytes: split → UTF-8 bytes of its text, in the order of the text.
-
-    Raises:
-        CorpusError: a file cannot be read any more.
     """
-    places: dict[TextFile, set[str]] = {}
-    start = 0
-    for file in corpus.files:
-        places[file] = _splits_of(start, start + file.size, split_bytes)
-        start += file.size + len(SEPARATOR)
-    leaks = [
-        (copies, splits)
-        for copies in _equal_files(corpus)
-        if len(splits := set.union(*(places[file] for file in copies))) > 1
-    ]
+    documents = corpus.documents
+    assert documents is not None
+    known = np.flatnonzero(documents.hashes)
+    order = known[np.argsort(documents.hashes[known], kind="stable")]
+    hashes = documents.hashes[order]
+    changes = np.flatnonzero(hashes[1:] != hashes[:-1]) + 1
+    starts, stops = np.r_[0, changes], np.r_[changes, len(order)]
+    groups: list[Indices] = [order[start:stop] for start, stop in zip(starts, stops, strict=True) if stop - start > 1]
+    if not groups:
+        return ""
+    ends = np.cumsum(documents.sizes + np.uint64(text_size(corpus.separator)))
+    first = np.r_[np.zeros(1, np.uint64), ends[:-1]]
+    borders = np.cumsum([split_bytes[split] for split in _WORDS], dtype=np.uint64)
+    begin: Indices = np.asarray(np.searchsorted(borders, first, side="right"))
+    end: Indices = np.asarray(np.searchsorted(borders, first + documents.sizes - np.uint64(1), side="right"))
+    leaks: list[Indices] = [group for group in groups if begin[group].min() != end[group].max()]
     if not leaks:
         return ""
-    copies, splits = leaks[0]
-    names = listed(repr(file.name) for file in copies[:3]) + (" and others" if len(copies) > 3 else "")
-    where = listed(_WORDS[split] for split in split_bytes if split in splits)
+    if any(kind_of(file.source).columns for file in corpus.files):
+        return _counted(leaks, begin, end)
+    copies = leaks[0]
+    names = listed(repr(corpus.files[int(documents.files[copy])].name) for copy in copies[:3])
+    splits = sorted({int(split) for copy in copies for split in range(begin[copy], end[copy] + 1)})
+    where = listed(list(_WORDS.values())[split] for split in splits)
     more = f" The same holds for {plural(len(leaks) - 1, 'other text')}." if len(leaks) > 1 else ""
     return (
-        f"{names} have equal content, which is part of the {where} text: models are evaluated on text that they have "
-        f"seen. Leave out all but one.{more}"
+        f"{names}{' and others' if len(copies) > 3 else ''} have equal content, which is part of the {where} text: "
+        f"models are evaluated on text that they have seen. Leave out all but one.{more}"
     )
 
 
-def _splits_of(start: int, end: int, split_bytes: Mapping[str, int]) -> set[str]:
-    """The splits that the bytes from `start` to `end` lie in."""
-    found, place = set(), 0
-    for split, size in split_bytes.items():
-        if start < place + size and end > place:
-            found.add(split)
-        place += size
-    return found
-
-
-def _equal_files(corpus: Corpus) -> list[Sequence[TextFile]]:
-    """Groups of files with equal text. Only files of equal size are read."""
-    sizes: dict[int, list[TextFile]] = defaultdict(list)
-    for file in corpus.files:
-        sizes[file.size].append(file)
-    groups: dict[tuple[int, str], list[TextFile]] = defaultdict(list)
-    for size, files in sizes.items():
-        for file in files if size and len(files) > 1 else ():
-            digest, blank = hashlib.sha256(), True
-            for piece in read_text(file.path, file.name, corpus.field):
-                digest.update(piece.encode())
-                blank = blank and not piece.strip()
-            if not blank:
-                groups[size, digest.hexdigest()].append(file)
-    return [files for files in groups.values() if len(files) > 1]
+def _counted(leaks: Sequence[Indices], begin: Indices, end: Indices) -> str:
+    """The sentence for documents that have no names."""
+    counts = [0] * len(_WORDS)  # of documents of a split that also stand in an earlier one
+    for group in leaks:
+        earliest = int(begin[group].min())
+        for copy in group:
+            for split in range(max(int(begin[copy]), earliest + 1), int(end[copy]) + 1):
+                counts[split] += 1
+    found = [
+        f"{plural(number, 'document')} of the {word} text"
+        for number, word in zip(counts, _WORDS.values(), strict=True)
+        if number
+    ]
+    return (
+        f"{listed(found)} also {'stands' if sum(counts) == 1 else 'stand'} in an earlier split: models are evaluated "
+        "on text that they have seen. Leave the copies out."
+    )

@@ -25,7 +25,8 @@ from harness.config.tokenizers import is_own
 from harness.core.files import sha256_of
 from harness.core.links import read_bounded
 from harness.data.cache import make_private, refuse_shared, unusable_cache
-from harness.data.corpora import SEPARATOR, Corpus
+from harness.data.corpora import Corpus
+from harness.data.documents import MARK
 from harness.data.encoding import (
     FIRST_BYTES,
     SPLITS,
@@ -35,8 +36,10 @@ from harness.data.encoding import (
     blocks,
     check_splits,
     encode,
+    encode_block,
     first_bytes,
     id_type,
+    mark_id,
     split_pieces,
     split_points,
 )
@@ -161,6 +164,7 @@ def _write(folder: Path, corpus: Corpus, config: DataConfig, file: TokenizerFile
     """
     logger.info("encoding %s (%s characters) with %s", corpus.name, f"{corpus.characters:,}", config.tokenizer)
     tokenizer = open_tokenizer(config.tokenizer, file)
+    mark_id(config, tokenizer)
     check_splits(corpus, config, tokenizer)
     try:
         make_private(folder)
@@ -238,9 +242,8 @@ def _largest(corpus: Corpus) -> int:
 
     A sparse file may have any size.
     """
-    return _OTHER_BYTES + _MOST_TOKENS_A_BYTE * np.dtype(np.uint32).itemsize * sum(
-        file.size + len(SEPARATOR) for file in corpus.files
-    )
+    most = corpus.size + corpus.document_count  # with a token after each document
+    return _OTHER_BYTES + _MOST_TOKENS_A_BYTE * np.dtype(np.uint32).itemsize * most
 
 
 def _metadata(file: Path) -> dict[str, Any]:
@@ -265,7 +268,9 @@ def _compare(cached: CachedTokens, corpus: Corpus, config: DataConfig) -> None:
     """Raise an error unless the tokens are those of the text; see `open_tokens` for what is compared."""
     tokenizer = open_tokenizer(config.tokenizer, cached.tokenizer_file)
     vocabulary = cached.arrays.get(VOCABULARY)
-    pieces = tokenizer.pieces
+    pieces = list(tokenizer.pieces)
+    if (mark := mark_id(config, tokenizer)) is not None:
+        pieces[mark] = b""
     if vocabulary is not None:
         if not (len(vocabulary) and vocabulary[0] >= 0 and (np.diff(vocabulary) > 0).all()):
             raise _AlteredError(f"{VOCABULARY}.npy is no set of ids")
@@ -278,10 +283,10 @@ def _compare(cached: CachedTokens, corpus: Corpus, config: DataConfig) -> None:
     seen = np.zeros(len(pieces), bool)
     for split, parts in groupby(split_pieces(corpus, split_points(corpus, config.split)), itemgetter(0)):
         for block in blocks(_cut(text for _, text in parts), tokenizer):
-            raw = block.encode()
+            raw = b"" if block == MARK else block.encode()
             ahead = cached.arrays[split][counts[split] :]
-            if random.SystemRandom().random() < share:
-                again = tokenizer.encode_array(block)
+            if block == MARK or random.SystemRandom().random() < share:
+                again = encode_block(block, tokenizer)
                 ids = ahead[: len(again)]
                 same = np.array_equal(again, ids if vocabulary is None else vocabulary[ids])
             else:

@@ -155,7 +155,7 @@ class Tokenizer:
             vocabulary: ids of this tokenizer, ascending, shape (tokens,).
         """
         pieces = [self.pieces[token] for token in vocabulary]
-        ids = {piece: number for number, piece in enumerate(pieces) if piece}
+        ids = {piece: n for n, piece in enumerate(pieces) if piece and vocabulary[n] != self.end_of_text}
         numbers = np.full(self.n_vocab, -1, dtype=np.int64)
         numbers[vocabulary] = np.arange(len(vocabulary))
 

@@ -158,7 +158,7 @@ def huge(path: Path) -> None:
 
 ODD: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty": (Path.touch, "found no text in 1 file: corpus.txt"),
-    "a folder": (Path.mkdir, "found the folder 'corpus.txt'"),
+    "a folder": (Path.mkdir, "found no text in the folder 'corpus.txt'"),
     "a dangling link": (lambda path: path.symlink_to("nowhere"), "found no file for 'corpus.txt'"),
     "a link to itself": (loop, "found 'corpus.txt', a loop of symbolic links"),
     "a pipe": (os.mkfifo, "found 'corpus.txt', which is a FIFO"),

@@ -75,7 +75,7 @@ def test_show_a_file(cache: Path, tmp_path: Path) -> None:
         (["show", "sotu-1821"], "data.corpus: unknown corpus 'sotu-1821'; did you mean sotu-1820? allowed: "),
         (["show", "x" * 300], "data.corpus: unknown corpus 'xxx"),
         (["show", "missing.txt"], "data.path: found no file for 'missing.txt' in "),
-        (["show", "harness"], "data.path: found the folder 'harness'; allowed: files, such as 'harness/*.txt'"),
+        (["show", "harness/core"], "data.path: found no text in the folder 'harness/core'; allowed: files that end in"),
         (["show", "sotu-1820", "-t", "gpt-2"], "data.tokenizer: unknown tokenizer 'gpt-2'; did you mean gpt2?"),
         (["list", "-t", "words"], "data.tokenizer: unknown tokenizer 'words'"),
     ],
@@ -90,7 +90,13 @@ def test_errors_are_one_sentence(arguments: list[str], sentence: str, cache: Pat
 
 def test_show_a_table(cache: Path, tmp_path: Path) -> None:
     file = tmp_path / "rows.csv"
-    file.write_text("".join(f"{n},a,b\n" for n in range(100)))
-    done = run(cache, "show", str(file))
+    rows = "".join(f"{n},some text\n" for n in range(100))
+    file.write_text("id,body\n" + rows)
+    done = run(cache, "show", str(file), "--field", "body")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.endswith("rows.csv' looks like CSV: a spec needs data.format: text to read it as it is\n")
+    assert ["documents", "100"] in [line.split() for line in done.stdout.splitlines()] and "some text" in done.stdout
+    assert run(cache, "show", str(file)).stderr.endswith("rows.csv'; allowed: one of 'id', 'body'\n")
+    file.with_suffix(".txt").write_text(rows.replace(",", ",,"))
+    done = run(cache, "show", str(file.with_suffix(".txt")))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("rows.txt' looks like CSV: a spec needs data.format: text to read it as it is\n")

@@ -163,11 +163,11 @@ def test_binary_files_are_refused(tmp_path: Path) -> None:
     [
         (("none*.txt",), "found no file for 'none*.txt' in "),
         (("empty.txt", "gone.txt"), "found no file for 'gone.txt' in "),
-        (("folder",), "found the folder 'folder'; allowed: files, such as 'folder/*.txt'"),
+        (("folder",), "found no text in the folder 'folder'; allowed: files that end in .txt, .md, "),
         (("fold*",), "found no file for 'fold*' in "),
         (("dangling.txt",), "found no file for 'dangling.txt' in "),
         (("a\0b",), "found no file for 'a\\x00b' in "),
-        (("",), "found the folder ''; allowed: files, such as '*.txt'"),
+        (("",), "found no file for '' in "),
         ((), "found an empty list; allowed: at least one path"),
         (("empty.txt",), "found no text in 1 file: empty.txt; allowed: "),
         (("empty.txt", "blank.txt"), "found no text in 2 files: empty.txt, blank.txt; allowed: "),

@@ -120,7 +120,7 @@ def test_datasets_do_not_depend_on_the_pieces(
 ) -> None:
     config = DataConfig.model_validate({"corpus": "sotu-1820", "tokenizer": tokenizer_name, "vocab": vocab})
     whole = open_dataset(config, cache=tmp_path / "whole")
-    monkeypatch.setattr("harness.data.reading.PIECE", 313)
+    monkeypatch.setattr("harness.data.sources.text.PIECE", 313)
     monkeypatch.setattr(module, "_CHUNK", 101)
     pieces = open_dataset(config, cache=tmp_path / "pieces")
     assert (pieces.fingerprint, pieces.bytes, pieces.sha256) == (whole.fingerprint, whole.bytes, whole.sha256)
