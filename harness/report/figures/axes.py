@@ -14,10 +14,13 @@ from matplotlib.figure import Figure
 
 from harness.analysis.comparison import metric_name
 from harness.core import metrics
-from harness.report.figures.drawing import arm_gid, arm_style, label
+from harness.report.figures.drawing import PALETTE, arm_style, label
+from harness.report.figures.readings import arm_gid, mark_line
+from harness.report.text.numbers import number
 
 WIDTH: Final = 9.4  # inches, the width of the page's column
 _MOST_POINTS: Final = 200  # points of a line: more cannot be seen
+_MARKERS: Final = 5  # of a line with markers
 Matrix = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 
 
@@ -50,7 +53,7 @@ def on_one_grid(points: pd.DataFrame) -> Matrix:
     return grid, np.stack([np.interp(grid, line[:, 0], line[:, 1]) for line in lines])
 
 
-def mean_and_range(ax: Axes, matrix: Matrix, arm: str, index: int) -> None:
+def mean_and_range(ax: Axes, matrix: Matrix, arm: str, index: int, marked: bool = False) -> None:
     """Draw an arm's mean over runs as a line, and the range from its lowest to its highest run as a band.
 
     Args:
@@ -58,19 +61,33 @@ def mean_and_range(ax: Axes, matrix: Matrix, arm: str, index: int) -> None:
         matrix: x, shape (points,), and values, shape (runs, points).
         arm: name of the arm, for the legend.
         index: index of the arm, for its colour.
+        marked: whether lines have markers, because there are more arms than colours.
     """
     tokens, losses = matrix
-    colour, dash, _ = arm_style(index)
+    colour, dash, marker = arm_style(index)
     if not tokens.size:
         return
-    point = "o" if tokens.size == 1 else None
+    point = "o" if tokens.size == 1 else marker if marked else None
+    mean = losses.mean(axis=0)
     (line,) = ax.plot(
-        tokens, losses.mean(axis=0), color=colour, linestyle=dash, marker=point, markersize=3, label=label(arm)
+        tokens,
+        mean,
+        color=colour,
+        linestyle=dash,
+        marker=point,
+        markersize=3,
+        markevery=max(1, tokens.size // _MARKERS),
+        label=label(arm),
     )
-    line.set_gid(arm_gid(index))
+    mark_line(line, index, label(arm), f"{number(float(mean[-1]), 4)} at the end")
     if len(losses) > 1:
         band = ax.fill_between(tokens, losses.min(axis=0), losses.max(axis=0), color=colour, alpha=0.16, linewidth=0)
         band.set_gid(arm_gid(index))
+
+
+def needs_marks(arms: Sequence[str]) -> bool:
+    """Whether lines of these arms are told apart by markers too, because there are more than colours."""
+    return len(arms) > len(PALETTE)
 
 
 def _legend_columns(arms: Sequence[str]) -> int:

@@ -8,8 +8,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from harness.analysis.evidence import Evidence
-from harness.report.figures.axes import WIDTH, legend, legend_rows, mean_and_range
+from harness.report.figures.axes import WIDTH, legend, legend_rows, mean_and_range, needs_marks
 from harness.report.figures.drawing import Drawing, drawing, style
+from harness.report.figures.readings import readable
 
 
 def losses_by_position(evidence: Evidence) -> Drawing | None:
@@ -31,13 +32,14 @@ def losses_by_position(evidence: Evidence) -> Drawing | None:
             shared = min(len(line) for line in lines)
             losses = np.stack([line[:shared] for line in lines])
             context = np.exp2(np.arange(shared, dtype=np.float64))
-            mean_and_range(ax, (context, losses), arm, evidence.arms.index(arm))
+            mean_and_range(ax, (context, losses), arm, evidence.arms.index(arm), needs_marks(evidence.arms))
         ax.set_xscale("log", base=2)
         ax.xaxis.set_major_locator(LogLocator(base=2, numticks=20))
         ax.xaxis.set_minor_formatter(NullFormatter())
         ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
         ax.set_xlabel("tokens of context in the window (upper end of the bin)")
         ax.set_ylabel("nats per token")
+        readable(ax, "Validation loss", "tokens of context")
         legend(figure, ax, drawn)
         caption = (
             "Validation loss by the number of tokens before the target in its window, averaged over the bins 1, 2, "

@@ -21,8 +21,12 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from harness.report.figures.readings import arm_gid, resolved, with_places
+
 PALETTE: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-DASHES: Final = ("-", "--", ":", "-.")  # the seventh arm has the first colour again, dashed
+Dash = str | tuple[float, tuple[float, ...]]
+# The seventh arm has the first colour again, dashed. Dotted lines are those of runs that ended early.
+DASHES: Final[tuple[Dash, ...]] = ("-", "--", "-.", (0, (7, 1.5, 1, 1.5, 1, 1.5)))
 MARKERS: Final = ("o", "s", "D", "v")
 INK: Final = "#1b1b1b"
 _LONGEST_LABEL: Final = 40
@@ -85,18 +89,13 @@ def style(name: str) -> Iterator[None]:
         yield
 
 
-def arm_gid(index: int) -> str:
-    """The id (`set_gid`) of all artists of the arm with this index, by which the page hides an arm."""
-    return f"arm{index}."
-
-
 @contextmanager
 def as_arm(ax: Axes, index: int) -> Iterator[None]:
-    """Give all artists drawn inside this context the id of the arm with this index."""
+    """Give all artists drawn inside this context the id of the arm with this index, unless they have one."""
     before = set(ax.get_children())
     yield
     for artist in ax.get_children():
-        if artist not in before:
+        if artist not in before and artist.get_gid() is None:
             artist.set_gid(arm_gid(index))
 
 
@@ -106,11 +105,11 @@ def drawing(figure: Figure, name: str, title: str, caption: str) -> Drawing:
     figure.set_dpi(72)  # as in SVG
     if any(ax.get_subplotspec() for ax in figure.axes):  # else the axes have places of their own
         ConstrainedLayoutEngine().execute(figure)  # `savefig` would draw the whole figure once more to do it
+    with_places(figure)
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     document = buffer.getvalue()
-    element = document[document.index("<svg") :]
-    element = re.sub(r'<g id="arm(\d+)\.">', r'<g data-arm="\1">', element)
+    element = resolved(document[document.index("<svg") :])
     # Two decimals are precise enough and halve the size.
     shorter = r'( (?:d|x|y|points|transform)=")([^"]*)"'
     element = re.sub(shorter, lambda found: f'{found[1]}{re.sub(_LONG, _short, found[2])}"', element)
@@ -163,7 +162,7 @@ def label(text: str) -> str:
     return f"{clean[:half]}…{clean[-half:]}"
 
 
-def arm_style(index: int) -> tuple[str, str, str]:
+def arm_style(index: int) -> tuple[str, Dash, str]:
     """Colour, line style and marker of an arm, by its index."""
     turn = index // len(PALETTE)
     return PALETTE[index % len(PALETTE)], DASHES[turn % len(DASHES)], MARKERS[turn % len(MARKERS)]

@@ -13,7 +13,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from harness.analysis.comparison import intervals, metric_name, unit
 from harness.analysis.statistics import Interval
 from harness.report.figures.axes import WIDTH
-from harness.report.figures.drawing import INK, Drawing, arm_gid, arm_style, drawing, label, style
+from harness.report.figures.drawing import INK, Drawing, arm_style, drawing, label, style
+from harness.report.figures.readings import mark
 from harness.report.tables.comparison import by_loss
 from harness.report.text.numbers import NOTHING, chance, decimals_of_error, number, rounded, signed
 
@@ -77,7 +78,7 @@ def _row(ax: Axes, place: int, row: pd.Series, interval: Interval) -> None:
                 [interval.low, interval.high], [place] * 2, color=colour, linewidth=2, solid_capstyle="butt"
             )
     for artist in drawn:
-        artist.set_gid(arm_gid(index))
+        mark(artist, index, f"{row['arm']}: {text}")
 
 
 def _figures(row: pd.Series, interval: Interval) -> str:

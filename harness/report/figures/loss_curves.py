@@ -23,10 +23,12 @@ from harness.report.figures.axes import (
     legend_rows,
     loss_sides,
     mean_and_range,
+    needs_marks,
     on_one_grid,
     validation_side,
 )
-from harness.report.figures.drawing import Drawing, arm_gid, arm_style, drawing, style
+from harness.report.figures.drawing import Drawing, arm_style, drawing, style
+from harness.report.figures.readings import arm_gid, readable
 from harness.report.text.numbers import number, significant
 
 _SKIP: Final = 0.2  # first share of the x axis whose losses may be cut off: the fall from ln(vocabulary) hides the rest
@@ -103,6 +105,7 @@ def loss_curves(evidence: Evidence, axis: Axis = AXES[0]) -> Drawing | None:
         for ax, (side, title) in zip(axes, sides, strict=False):
             _means(ax, complete, side, arms)
             ax.set_title(title)
+            readable(ax, title, axis.label.removesuffix(", s"))
             cut = max(cut, _fit_loss_axis(ax, complete[complete["metric"] == side]))
             _draw_all_ended_early(ax, ended_early, side, arms)
             if metric == metrics.VAL_LOSS:
@@ -111,6 +114,7 @@ def loss_curves(evidence: Evidence, axis: Axis = AXES[0]) -> Drawing | None:
             _means(axes[2], _gaps(complete, sides[1][0]), _GAP, arms)
             _draw_all_ended_early(axes[2], _gaps(ended_early, sides[1][0]), _GAP, arms)
             axes[2].set_title("Validation minus training loss")
+            readable(axes[2], "Validation minus training loss", axis.label.removesuffix(", s"))
         axes[0].set_ylabel(f"{unit(metric)} (right: perplexity)" if scaled else unit(metric))
         for ax in axes:
             _label_x_axis(ax, axis)
@@ -165,7 +169,7 @@ def _means(ax: Axes, complete: pd.DataFrame, metric: str, arms: Sequence[str]) -
     points_of = dict(iter(complete[complete["metric"] == metric].groupby("arm", sort=False)))
     for index, arm in enumerate(arms):
         if arm in points_of:
-            mean_and_range(ax, on_one_grid(points_of[arm]), arm, index)
+            mean_and_range(ax, on_one_grid(points_of[arm]), arm, index, needs_marks(arms))
 
 
 def _draw_all_ended_early(ax: Axes, ended_early: pd.DataFrame, metric: str, arms: Sequence[str]) -> None:

@@ -25,8 +25,9 @@ from harness.config.samplers import SAMPLERS
 from harness.core.outcomes import Outcome, Phase
 from harness.core.text import plural
 from harness.report.figures.axes import WIDTH, legend, legend_rows
-from harness.report.figures.drawing import INK, Drawing, arm_gid, arm_style, as_arm, drawing, label, style
+from harness.report.figures.drawing import INK, Drawing, arm_style, as_arm, drawing, label, style
 from harness.report.figures.loss_curves import draw_ended_early
+from harness.report.figures.readings import arm_gid
 from harness.report.text.names import some
 from harness.report.text.numbers import number, setting
 

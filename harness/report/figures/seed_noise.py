@@ -42,7 +42,7 @@ def detectable_sizes(evidence: Evidence) -> Drawing | None:
             colour, dash, _ = arm_style(index)
             of_one = [found(1.0, n, ALPHA) for n in seeds]
             estimate, low, high = ([value * size for size in of_one] for value in spread.deviation)
-            ax.plot(seeds, estimate, dash, color=colour, label=name)
+            ax.plot(seeds, estimate, linestyle=dash, color=colour, label=name)
             if not index:
                 ax.fill_between(seeds, low, high, color=colour, alpha=0.14, linewidth=0)
         if not math.isnan(delta):

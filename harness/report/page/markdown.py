@@ -9,6 +9,7 @@ import jinja2
 from harness.core.text import fenced
 from harness.report.figures.drawing import Drawing
 from harness.report.tables.table import Table
+from harness.report.text.folding import folded
 from harness.report.text.numbers import short_id
 
 _RUNS_NAMED = 12  # most run ids in a row of a table
@@ -23,7 +24,13 @@ class _Raw(str):
 def prepare(environment: jinja2.Environment) -> None:
     """Make a Jinja environment escape its output for Markdown, and add the filters of the Markdown template."""
     environment.finalize = markdown
-    environment.filters |= {"fenced": _fenced, "table": table_of, "picture": picture_of, "linked": _linked}
+    environment.filters |= {
+        "fenced": _fenced,
+        "table": table_of,
+        "picture": picture_of,
+        "linked": _linked,
+        "how_to_read": how_to_read,
+    }
 
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]|#~$])")
@@ -43,7 +50,14 @@ def _fenced(text: str) -> _Raw:
 
 def picture_of(drawing: Drawing) -> _Raw:
     """An image link to a drawing's file, and its caption."""
-    return _Raw(f"![{markdown(drawing.title)}](figures/{drawing.filename})\n\n{markdown(drawing.caption)}")
+    return _Raw(f"![{markdown(drawing.title)}](figures/{drawing.filename})\n\n{how_to_read(drawing.caption)}")
+
+
+def how_to_read(text: str) -> _Raw:
+    """A caption or note; the rest of a long one is folded."""
+    start, rest = folded(text)
+    fold = f"\n\n<details><summary>How to read this</summary>\n\n{markdown(rest)}\n\n</details>" if rest else ""
+    return _Raw(markdown(start) + fold)
 
 
 def _linked(drawing: Drawing, text: str) -> _Raw:

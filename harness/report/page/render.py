@@ -25,6 +25,7 @@ from harness.report.sections.factors import FACTORS
 from harness.report.tables.differences import run_values
 from harness.report.tables.runs import trials_table
 from harness.report.tables.table import Row, Table
+from harness.report.text.folding import folded
 from harness.report.text.names import p_heading, p_word
 from harness.report.text.numbers import count, rounded, short_id, significant
 from harness.report.text.provenance import provenance
@@ -137,7 +138,8 @@ def _environment(**options: Any) -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=loader, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, **options
     )
-    environment.filters |= {"short": short_id, "count": count, "unbroken": _unbroken, "whole_settings": _whole_settings}
+    environment.filters |= {"short": short_id, "count": count, "folded": folded}
+    environment.filters |= {"unbroken": _unbroken, "whole_settings": _whole_settings}
     return environment
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -150,6 +151,32 @@ def test_curves_use_the_chosen_x_axis(page: Path, driver: Any) -> None:
         driver.find_element("css selector", f".views [value='{axis}']").click()
         assert visible(driver, ".view") == 1
         assert label in texts(driver, ".view svg text")
+
+
+def test_values_are_read_off_figures_by_mouse_and_keyboard(page: Path, driver: Any) -> None:
+    from selenium.webdriver import ActionChains
+
+    show(driver, page)
+
+    def said(name: str) -> str:
+        return str(driver.find_element("css selector", f"#figure-{name} .readout").text)
+
+    assert said("forest") == ""
+    svg = driver.find_element("css selector", "#figure-loss-curves svg")
+    driver.execute_script("arguments[0].focus(); arguments[0].scrollIntoView({block: 'center'})", svg)
+    svg.send_keys("\ue015")  # the down arrow: the validation loss
+    svg.send_keys("\ue014" * 39)
+    losses = rf"{ARM} (\S+) · {BASELINE} (\S+)"
+    read = re.fullmatch(rf"Validation loss at 8.1\d k training tokens: {losses}", said("loss-curves"))
+    assert read is not None, said("loss-curves")
+    assert [float(value) for value in read.groups()] == pytest.approx([5.4, 5.1667], abs=0.01)
+    driver.execute_script("document.querySelector('.arms input').click()")
+    svg.send_keys("\ue012")  # the left arrow
+    assert BASELINE in said("loss-curves") and ARM not in said("loss-curves")
+    dot = driver.find_elements("css selector", "#figure-final-loss use[data-read]")[2]
+    driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", dot)
+    ActionChains(driver).move_to_element(dot).perform()
+    assert said("final-loss") == f"{BASELINE}, seed 4: 5.300"
 
 
 def test_a_token_shows_its_probability_under_both_arms(page: Path, driver: Any) -> None:

@@ -153,10 +153,84 @@ function pairs(sweep) {
   show();
 }
 
+// Values of a figure: marks have a title, lines are read at any point of their x axis.
+function readout(figure) {
+  const svg = figure.querySelector("svg");
+  const marks = [...svg.querySelectorAll("[data-read]")];
+  const panels = [...svg.querySelectorAll("[data-panel]")].map((node) => ({ node, ...JSON.parse(node.dataset.panel) }));
+  if (!marks.length && !panels.length) return;
+  const out = make("p", { className: "readout", role: "status" });
+  figure.querySelector(".scroll").after(out);
+  const titled = (node) => node.querySelector("title").textContent;
+  const shown = (node) => !node.closest(".off");
+
+  const pick = (mark) => {
+    for (const other of marks) other.classList.toggle("at", other === mark);
+    out.textContent = titled(mark);
+  };
+  for (const mark of marks) mark.addEventListener("pointerenter", () => pick(mark));
+
+  const scale = ([low, high], share, log) => (log ? low * (high / low) ** share : low + (high - low) * share);
+  const height = (line, x) => {
+    line.points ??= [...line.querySelector("path").getAttribute("d").matchAll(/(-?[\d.]+) (-?[\d.]+)/g)].map((p) => [+p[1], +p[2]]);
+    const next = line.points.findIndex((point) => point[0] >= x);
+    if (next < 0 || (next === 0 && line.points[0][0] > x + 0.5)) return NaN;
+    const [[x0, y0], [x1, y1]] = [line.points[Math.max(0, next - 1)], line.points[next]];
+    return x1 > x0 ? y0 + ((y1 - y0) * (x - x0)) / (x1 - x0) : y1;
+  };
+  const short = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 });
+  const large = (value) => short.format(value).replace(/[KB]$/, (unit) => ({ K: "k", B: "G" })[unit]).replace(/(?=[kMGT]$)/, " ");
+  let cursor;
+  const look = (panel, x) => {
+    const [x0, y0, x1, y1] = panel.box;
+    cursor?.remove();
+    cursor = document.createElementNS(svg.namespaceURI, "path");
+    cursor.setAttribute("d", `M ${x} ${y0} V ${y1}`);
+    cursor.setAttribute("style", "stroke: currentColor; stroke-width: .6; opacity: .6; pointer-events: none");
+    panel.node.append(cursor);
+    const at = scale(panel.xs, (x - x0) / (x1 - x0), panel.log[0]);
+    const values = [...panel.node.querySelectorAll("[data-line]")].filter(shown).flatMap((line) => {
+      const y = height(line, x);
+      const value = scale(panel.ys, (y1 - y) / (y1 - y0), panel.log[1]);
+      return isNaN(y) ? [] : [`${titled(line).split("\n")[0]} ${value.toFixed(3).replace("-", "−")}`];
+    });
+    out.textContent = `${panel.name} at ${large(at)} ${panel.x}: ${values.join(" · ") || "no line"}`;
+  };
+  svg.addEventListener("pointermove", (event) => {
+    const { x, y } = new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse());
+    const panel = panels.find(({ box: [x0, y0, x1, y1] }) => x >= x0 && x <= x1 && y >= y0 && y <= y1);
+    if (panel) look(panel, x);
+  });
+
+  // The figure is one tab stop; arrow keys move between its marks, or along the x axis and between panels.
+  let place = 0, row = 0;
+  const move = () => {
+    if (panels.length) {
+      const [x0, , x1] = panels[row].box;
+      return look(panels[row], x0 + ((x1 - x0) * place) / 40);
+    }
+    const seen = marks.filter(shown);
+    if (seen.length) pick(seen[Math.min(place, seen.length - 1)]);
+  };
+  svg.setAttribute("tabindex", "0");
+  svg.addEventListener("focus", move);
+  svg.addEventListener("keydown", (event) => {
+    const last = panels.length ? 40 : marks.filter(shown).length - 1;
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    const turn = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    if (step) place = Math.min(last, Math.max(0, place + step));
+    else if (turn && panels.length > 1) row = (row + turn + panels.length) % panels.length;
+    else return;
+    event.preventDefault();
+    move();
+  });
+}
+
 for (const table of document.querySelectorAll("table.data")) {
   sorting(table);
   if (table.classList.contains("filter")) filtering(table);
 }
+for (const figure of document.querySelectorAll("figure")) readout(figure);
 for (const sweep of document.querySelectorAll(".sweep")) {
   arms(sweep);
   passages(sweep);
