@@ -74,6 +74,7 @@ def main(
     if first > max(stored.points):
         fail(f"--steps: found {first} as the first step; allowed: at most {max(stored.points)}, the last stored step")
 
+    from harness.config.starting import StartError
     from harness.data import CorpusError, open_dataset
     from harness.training.devices import DeviceError, describe, resolve_device
     from harness.training.errors import Diverged
@@ -100,6 +101,8 @@ def main(
     try:
         with busy(f"training {stored.name} again"):
             found = replay(stored, data, tracking, first, last, state)
+    except StartError as error:
+        fail(error)
     except (Diverged, DeviceError, CorpusError) as error:
         fail(f"{stored.name}: {error}", Exit.FAILED)
     _show_result(found, bool(changes))

@@ -171,7 +171,7 @@ def main(
     ranks = max(1, int(gpus_per_run or ranks_per_run or 1))
     if ranks_per_run not in (None, ranks):
         fail(f"--ranks-per-run: found {ranks_per_run} with --gpus-per-run {gpus_per_run:g}; allowed: {ranks}")
-    datasets = Datasets()
+    datasets = Datasets(tracking)
     try:
         spec = datasets.load_spec(spec_file, settings or [], trains_here=not (plan or status))
     except SpecError as error:

@@ -59,10 +59,11 @@ HOMES: Mapping[str, set[str]] = {
     "threadpoolctl": {"analysis"},
     "pandas": {"analysis", "report", "tracking"},
     "pyarrow": {"data.sources", "report.write"},
-    "pydantic": {"config", "model.weights", "tracking.stored_json"},
+    "pydantic": {"config", "model.sources", "model.weights", "tracking.stored_json"},
     "ruamel": {"config"},
     "psutil": {"tracking", "workers"},
     "ray": {"workers"},
+    "huggingface_hub": {"model.hub"},
     "filelock": {"core.locks", "training.resume"},
     "fsspec": {"workers.shared"},
     "typer": {
@@ -160,7 +161,8 @@ def test_no_module_loads_pickles() -> None:
 
 def test_every_outside_library_is_a_declared_dependency() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    optional = [name for extra in ("ray", "postgres", "tokenizers") for name in project["optional-dependencies"][extra]]
+    extras = ("ray", "postgres", "tokenizers", "hub")
+    optional = [name for extra in extras for name in project["optional-dependencies"][extra]]
     names = [*project["dependencies"], *optional]
     declared = {re.split(r"[=<>!~;\[ ]", name, maxsplit=1)[0].lower() for name in names}
     distributions = {"tiktoken_ext": "tiktoken", "sklearn": "scikit-learn", "ruamel": "ruamel.yaml"}
@@ -173,6 +175,7 @@ def test_every_outside_library_is_a_declared_dependency() -> None:
         ("config.spec", {"torch", "optuna", "mlflow", "pandas", "matplotlib", "numpy"}),
         ("config.load", {"torch", "optuna", "mlflow", "pandas", "matplotlib", "numpy"}),
         ("sweep", {"torch", "optuna", "mlflow", "pandas", "matplotlib", "tiktoken", "numpy", "pydantic", "ruamel"}),
+        ("model.sources", {"torch", "optuna", "mlflow", "pandas", "matplotlib", "safetensors", "huggingface_hub"}),
         ("data", {"torch", "optuna", "mlflow", "pandas", "matplotlib"}),
         ("search.study", {"torch", "mlflow", "matplotlib"}),
         ("cost.estimate", {"torch", "optuna", "mlflow", "matplotlib", "pandas"}),

@@ -33,6 +33,7 @@ from harness.analysis.trials import ArmTrials, arm_trials
 from harness.config.fields import EXCLUSIVE
 from harness.config.samplers import SAMPLERS
 from harness.config.sections import PRESET_FIELDS
+from harness.config.starting import FIELDS
 from harness.core import metrics
 from harness.core.outcomes import Outcome, Phase
 
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 _IMPLIED: Final = {
     "data.tokenizer": {"model.vocab_size"},
     "data.vocab": {"model.vocab_size"},
+    "model.init_from": {"model.init_sha256", *(f"model.{name}" for name in FIELDS)},
     "model.preset": {f"model.{name}" for name in PRESET_FIELDS},
 }
 

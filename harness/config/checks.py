@@ -14,12 +14,13 @@ from typing import Any, Protocol
 from pydantic import ValidationError
 
 from harness.config.effect import Effect, effect_of, reason
-from harness.config.fields import arm_name, value_key
+from harness.config.fields import arm_name, format_value, value_key
 from harness.config.messages import explain
 from harness.config.objective import TOKENIZER
 from harness.config.run import RunConfig
 from harness.config.sections import DataConfig
 from harness.config.spec import Dimension, SweepSpec, combinations
+from harness.config.starting import FIELDS, INIT_FROM, StartError
 from harness.core.text import listed
 
 MAX_CHECKED = 2000  # combinations of compared and tuned values that are checked
@@ -32,6 +33,7 @@ CONSECUTIVE = 64
 # Fields that a rule connects with another one, or that enable another one. Any other field is checked by itself.
 _CONNECTED = (
     *("data.", "model.context_length", "model.emb_dim", "model.n_heads", "model.preset", "model.vocab_size"),
+    *("model.init_from", "model.n_layers", "model.qkv_bias", "model.tie_embeddings"),
     *("train.batch_", "train.budget.", "train.device", "train.final_fraction", "train.sample.", "train.schedule"),
 )
 
@@ -97,7 +99,37 @@ class RunChecks:
                     message = f"with {arm_name(values)}: {f'{path}: ' if path else ''}{message}"
                 self.report(where, message)
             return False
+        except StartError as error:
+            for path, message in error.mistakes:
+                if not where.endswith(path) and path != INIT_FROM:
+                    message = f"with {arm_name(values)}: {path}: {message}"
+                self.report(where, message)
+            return False
         return True
+
+    def starts(self, spec: SweepSpec) -> None:
+        """Report runs from random weights whose model is not that of the weights which others start from.
+
+        Args:
+            spec: whose runs are valid.
+        """
+        if spec.weights_of is None or None not in spec.varied_weights:
+            return
+        varied = {*spec.compare, *spec.tune}
+        fields = [name for name in FIELDS if f"model.{name}" not in varied]
+        scratch = _sizes(spec.run_config({INIT_FROM: None}))
+        for name in filter(None, spec.varied_weights):
+            sizes = _sizes(spec.run_config({INIT_FROM: name}))
+            different = [field for field in fields if sizes[field] != scratch[field]]
+            if different:
+                mine, theirs = (
+                    ", ".join(f"{field}: {format_value(of[field])}" for field in different) for of in (scratch, sizes)
+                )
+                self.report(
+                    f"{'compare' if INIT_FROM in spec.compare else 'tune'}.{INIT_FROM}",
+                    f"found null, whose model has {{{mine}}}, beside {name}; allowed: under model the values of "
+                    f"{name}, so that only the weights differ: {{{theirs}}}",
+                )
 
     def splits(self, runs: Iterable[tuple[str, RunConfig]], split_sizes: SplitSizes) -> list[tuple[str, RunConfig]]:
         """Report contexts that are too long for a split; returns the runs whose corpus can be read."""
@@ -275,6 +307,10 @@ class RunChecks:
             path = getattr(error, "field", "data")
             self.report(where if where.startswith(("compare.data", "tune.data")) else path, str(error))
             return None
+
+
+def _sizes(config: RunConfig) -> dict[str, Any]:
+    return {**config.model.model_dump(), "vocab_size": config.vocab_size}
 
 
 def _tuned_combinations(spec: SweepSpec) -> list[dict[str, Any]]:

@@ -26,6 +26,7 @@ _REASONS: Final[Mapping[str, str]] = {
     "train.device": "they are one device on this machine",
     "train.precision": "they are one precision on this machine",
     "train.compile": "on this machine they mean the same",
+    "model.init_from": "they are the same weights",
     "model.preset": "the fields that it sets are all written under model",
     "model.vocab_size": "they are the same number of rows",
 }
@@ -53,6 +54,8 @@ def effect_of(config: RunConfig, train_tokens: int | None = None, devices: Seque
     for path in ("train.batch_tokens", "train.batch_size"):
         fields.pop(path, None)
     fields["train.sequences"] = config.sequences_per_step
+    if config.model.init_sha256 is not None:  # which weights they are, wherever they lie
+        del fields["model.init_from"]
     if config.model.vocab_size is None and config.data.n_vocab is not None:
         fields["model.vocab_size"] = config.data.n_vocab
     steps = _steps(config, train_tokens)

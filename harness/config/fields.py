@@ -34,6 +34,8 @@ def override(written: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str,
                     _remove(plain, other)
         if path in ("data.corpus", "data.path"):
             _remove(plain, "data.sha256")
+        if path == "model.init_from":
+            _remove(plain, "model.init_sha256")
         *parents, leaf = path.split(".")
         here = plain
         for depth, name in enumerate(parents):

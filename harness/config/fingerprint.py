@@ -34,17 +34,22 @@ DECIDES_NO_NUMBER: Final = frozenset(
         *("data/__main__.py", "data/cache.py", "data/downloads.py", "data/encoded.py", "data/repeated_text.py"),
         "data/token_cache.py",
         *("model/generation.py", "model/weights.py", "training/token_losses.py", "training/trained_model.py"),
-        *("data/hugging_face.py", "model/hugging_face.py", "training/export.py"),
+        *("data/hugging_face.py", "model/hugging_face_config.py", "training/export.py"),
+        # the SHA-256 of weights to start from is a part of the configuration, whatever finds them
+        *("model/hub.py", "model/sources.py", "model/tensor_file.py"),
     }
 )
 
 
 def decisive(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of plain sections (`train`, `data`, …) without the fields in `WITHOUT_EFFECT`."""
+    """A copy of plain sections (`train`, `data`, …) without the fields in `WITHOUT_EFFECT` and the place of weights."""
     kept = dict(plain)
     for path in WITHOUT_EFFECT:
         section, _, name = path.partition(".")
         kept[section] = {key: value for key, value in kept[section].items() if key != name}
+    model = kept.get("model", {})
+    if model.get("init_sha256"):  # which weights they are, wherever they lie
+        kept["model"] = {key: value for key, value in model.items() if key != "init_from"}
     return kept
 
 

@@ -24,6 +24,7 @@ WORDS: Final[Mapping[str, str]] = {
     "model.context_length": "ctx",
     "model.drop_rate": "drop",
     "model.emb_dim": "width",
+    "model.init_from": "from",
     "model.n_heads": "heads",
     "model.n_layers": "layers",
     "model.qkv_bias": "bias",
@@ -37,6 +38,8 @@ WORDS: Final[Mapping[str, str]] = {
     "train.optimizer": "opt",
     "train.weight_decay": "wd",
 }
+
+_NONE: Final = {"model.init_from": "scratch"}  # path → the word for no value, in place of `none`
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,10 @@ class SettingLabels:
 def setting_labels(levels: Mapping[str, Sequence[Any]]) -> dict[str, SettingLabels]:
     """Path → how its values are written, so that no two words and no two values of a setting are written alike."""
     words = _words(list(levels))
-    return {path: SettingLabels(words[path], *_value_texts(values)) for path, values in levels.items()}
+    return {
+        path: SettingLabels(words[path], *_value_texts(values, _NONE.get(path, "none")))
+        for path, values in levels.items()
+    }
 
 
 def arm_labels(arms: Mapping[str, Mapping[str, Any]]) -> ArmLabels:
@@ -185,12 +191,12 @@ def _key(value: Any) -> tuple[bool, Any]:
     return kind, float(key) if isinstance(key, int) and not isinstance(key, bool) and abs(key) < 2**53 else key
 
 
-def _value_texts(values: Sequence[Any]) -> tuple[dict[str, str], bool]:
+def _value_texts(values: Sequence[Any], none: str = "none") -> tuple[dict[str, str], bool]:
     """Text of each different value of one setting, by the `repr` of its key; and whether the texts give it exactly."""
     different = {repr(_key(value)): value for value in values}
     numbers = {key: value for key, value in different.items() if _is_number(value)}
     texts, exact = _number_texts(numbers)
-    plain = {key: _text(value) for key, value in different.items() if key not in numbers}
+    plain = {key: none if value is None else _text(value) for key, value in different.items() if key not in numbers}
     short = _short_texts(list(plain.values()))
     return texts | {key: short[text] for key, text in plain.items()}, exact and all(
         short[text] == text for text in plain.values()

@@ -25,13 +25,14 @@ from harness.config.fields import (
     without_secret_addresses,
 )
 from harness.config.fingerprint import WITHOUT_EFFECT
-from harness.config.messages import explain, fitting_kinds, spec_paths
+from harness.config.messages import explain, fitting_kinds, spec_paths, wrong_values
 from harness.config.objective import TEXTS, TOKENIZER
 from harness.config.other_names import did_you_mean
 from harness.config.run import RunConfig
 from harness.config.samplers import SAMPLERS
 from harness.config.sections import PRESETS, DataConfig
 from harness.config.spec import KINDS, TOP_FIELDS, Dimension, SweepSpec
+from harness.config.starting import StartError, WeightsOf, started_config
 from harness.config.study import SeedRange, StudyConfig
 from harness.config.tokenizers import with_short_forms, wrong_recipe
 from harness.config.yaml import Document, parse_value, read_yaml
@@ -53,6 +54,7 @@ def load_spec(
     split_sizes: SplitSizes | None = None,
     codec_of: Callable[[DataConfig], Codec] | None = None,
     devices: Callable[[], Sequence[str]] | None = None,
+    weights_of: WeightsOf | None = None,
 ) -> SweepSpec:
     """Read, check and freeze a spec.
 
@@ -66,16 +68,19 @@ def load_spec(
         devices: returns the devices of this machine, the one that `auto` takes first, if the sweep trains here. Called
             only for specs that name a device, or that compare or tune how one is used. None: the sweep does not train
             here.
+        weights_of: finds the weights that `model.init_from` names, which decide the sizes of the model. None: they are
+            not looked for.
 
     Raises:
         SpecError: with every mistake that was found.
     """
-    return _Loader(read_yaml(Path(path))).load(settings, split_sizes, codec_of, devices)
+    return _Loader(read_yaml(Path(path)), weights_of).load(settings, split_sizes, codec_of, devices)
 
 
 class _Loader:
-    def __init__(self, document: Document) -> None:
+    def __init__(self, document: Document, weights_of: WeightsOf | None = None) -> None:
         self.document = document
+        self.weights_of = weights_of
         self.values = document.values
         self.problems = list(document.problems)
         self.settings: dict[str, str] = {}  # dotted path → the `--set` text that set it
@@ -109,7 +114,7 @@ class _Loader:
             self.report("study.seeds", "found a range, and nothing is compared; allowed: a whole number")
         baseline = self.baseline(compare)
         if base is not None and study is not None:
-            spec = SweepSpec(name, question, written, base, compare, baseline, tune, study)
+            spec = SweepSpec(name, question, written, base, compare, baseline, tune, study, weights_of=self.weights_of)
             checks = RunChecks(self.report)
             runs = checks.runs_of(spec)
             if split_sizes is not None:
@@ -122,6 +127,8 @@ class _Loader:
             available = tuple(devices()) if devices is not None and named else ()
             if available:
                 checks.devices(runs, available)
+            if not self.problems:
+                checks.starts(spec)
             if not self.problems:
                 checks.effects(spec, available)
         elif split_sizes is not None:
@@ -190,11 +197,14 @@ class _Loader:
 
     def run_config(self, written: Mapping[str, Any]) -> RunConfig | None:
         try:
-            return RunConfig.model_validate(written)
+            return started_config(written, self.weights_of)
         except ValidationError as error:
-            for path, message in explain(error, RunConfig):
-                self.report(path, message)
-            return None
+            mistakes = list(explain(error, RunConfig))
+        except StartError as error:
+            mistakes = list(error.mistakes)
+        for path, message in mistakes:
+            self.report(path, message)
+        return None
 
     def study(self) -> StudyConfig | None:
         try:
@@ -300,7 +310,7 @@ class _Loader:
                 self.report(where, f"found {kind}, which {path} cannot have; allowed: {' | '.join(fitting)}")
             elif path == TOKENIZER and (wrong := wrong_recipe(written[kind])):
                 self.report(where, wrong)
-            elif wrong := _wrong_values(kind, written[kind]):
+            elif wrong := wrong_values(kind, written[kind]):
                 self.report(where, f"found {kind} {shown(written[kind])}; allowed: {wrong}")
             elif any(isinstance(value, str) and len(value) > MAX_TEXT for value in written[kind]):
                 self.report(where, f"found a text of over {MAX_TEXT} characters; allowed: shorter ones")
@@ -335,24 +345,3 @@ class _Loader:
 
 def _one_of(options: Sequence[str]) -> str:
     return f"one of {', '.join(options[:_OPTIONS_SHOWN])}{', …' * (len(options) > _OPTIONS_SHOWN)}"
-
-
-def _wrong_values(kind: str, values: object) -> str:
-    """What is allowed, if `values` is wrong; else an empty text."""
-    if not isinstance(values, list):
-        return "a list"
-    if kind == "choice":
-        if not values or any(isinstance(value, (dict, list)) for value in values):
-            return "at least one plain value"
-        return "" if len({value_key(v) for v in values}) == len(values) else "different values"
-    numbers = [v for v in values if type(v) is int or (isinstance(v, float) and math.isfinite(v))]
-    if len(values) != 2 or len(numbers) != 2:
-        return "[low, high], two numbers"
-    low, high = numbers
-    if low >= high:
-        return "low < high"
-    if kind == "log_uniform" and low <= 0:
-        return "low > 0, a logarithm has no value at 0"
-    if kind == "int_uniform" and any(value != int(value) for value in numbers):
-        return "two whole numbers"
-    return ""

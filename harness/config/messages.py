@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import types
 from collections.abc import Iterator
 from typing import Any, Literal, Union, get_args, get_origin
@@ -9,7 +10,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from harness.config.fields import field_paths, format_value
+from harness.config.fields import field_paths, format_value, value_key
 from harness.config.other_names import did_you_mean
 from harness.config.run import RunConfig
 from harness.config.study import StudyConfig
@@ -50,6 +51,27 @@ def fitting_kinds(path: str) -> tuple[str, ...]:
     if kinds == [_WORDS[int]]:
         return ("int_uniform", "choice")
     return ("uniform", "log_uniform", "choice") if kinds == [_WORDS[float]] else ("choice",)
+
+
+def wrong_values(kind: str, values: object) -> str:
+    """What a tuned dimension of a kind may have, if `values` is wrong; else an empty text."""
+    if not isinstance(values, list):
+        return "a list"
+    if kind == "choice":
+        if not values or any(isinstance(value, (dict, list)) for value in values):
+            return "at least one plain value"
+        return "" if len({value_key(v) for v in values}) == len(values) else "different values"
+    numbers = [v for v in values if type(v) is int or (isinstance(v, float) and math.isfinite(v))]
+    if len(values) != 2 or len(numbers) != 2:
+        return "[low, high], two numbers"
+    low, high = numbers
+    if low >= high:
+        return "low < high"
+    if kind == "log_uniform" and low <= 0:
+        return "low > 0, a logarithm has no value at 0"
+    if kind == "int_uniform" and any(value != int(value) for value in numbers):
+        return "two whole numbers"
+    return ""
 
 
 def spec_paths() -> list[str]:

@@ -148,6 +148,11 @@ class ModelConfig(Config):
     """Whether the query, key and value projections have biases."""
     tie_embeddings: bool = False
     """Whether the output head shares its weights with the token embedding."""
+    init_from: Annotated[str | None, Field(min_length=1)] = None
+    """Weights to start from: a folder with a GPT-2 of Hugging Face (safetensors) or a checkpoint, a hub id, or
+    `run:RUN`. Sizes are then those of the weights; `drop_rate` and a shorter `context_length` may be written."""
+    init_sha256: Annotated[str | None, Field(pattern=r"^[0-9a-f]{64}$")] = None
+    """SHA-256 of these weights. A sweep writes it out; written in a spec, it refuses others."""
 
     @model_validator(mode="before")
     @classmethod
@@ -164,6 +169,8 @@ class ModelConfig(Config):
     def _heads_divide(self) -> ModelConfig:
         if self.emb_dim % self.n_heads:
             raise ValueError(f"emb_dim: found {self.emb_dim} with n_heads {self.n_heads}; allowed: its multiples")
+        if self.init_sha256 is not None and self.init_from is None:
+            raise ValueError("init_sha256: found a value without init_from; allowed: with it only")
         return self
 
 

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -25,6 +26,7 @@ from harness.config.objective import LOSS, Objective, search_objective
 from harness.config.run import RunConfig, flatten
 from harness.config.samplers import SAMPLERS, population, startup_trials
 from harness.config.sections import DataConfig
+from harness.config.starting import FIELDS, INIT_FROM, WeightsOf, started_config, written_fields
 from harness.config.study import SeedRange, StudyConfig
 from harness.config.writing import as_yaml, written_out
 from harness.config.yaml import parse_yaml
@@ -89,6 +91,7 @@ class SweepSpec:
         base: these sections as a configuration. Its vocabulary size may still be unknown; that of `run_config` is not.
         vocabulary_of: returns the size of a vocabulary that only the corpus or the tokenizer's file tells
             (`DataConfig.n_vocab` is None). Without it, such runs have no digest and cannot be trained.
+        weights_of: finds the weights that `model.init_from` names. Without it, their sizes are not known.
     """
 
     name: str
@@ -100,6 +103,7 @@ class SweepSpec:
     tune: Mapping[str, Dimension]
     study: StudyConfig
     vocabulary_of: Callable[[DataConfig], int] | None = field(default=None, compare=False, repr=False)
+    weights_of: WeightsOf | None = field(default=None, compare=False, repr=False)
 
     @property
     def title(self) -> str:
@@ -194,10 +198,12 @@ class SweepSpec:
 
     def data_configs(self) -> tuple[DataConfig, ...]:
         """The different data sections of the runs: of every arm, with every tuned tokenizer and vocabulary."""
-        tuned = {path: dimension.values for path, dimension in self.tune.items() if path.startswith("data.")}
-        choices = list(combinations(tuned))
-        found = (self.run_config({**arm.values, **values}).data for arm in self.arms() for values in choices)
-        return tuple(dict.fromkeys(found))
+        return tuple(dict.fromkeys(self.run_config(values).data for values in self.data_values()))
+
+    def data_values(self) -> list[dict[str, Any]]:
+        """The values of every arm with every tuned choice of data and of weights to start from."""
+        tuned = {path: one.values for path, one in self.tune.items() if path.startswith(("data.", INIT_FROM))}
+        return [{**arm.values, **values} for arm in self.arms() for values in combinations(tuned)]
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -226,17 +232,17 @@ class SweepSpec:
 
         The spread of its results is the noise that any difference has to exceed.
         """
-        written = override(self.written, self.baseline_arm.values)
         return SweepSpec(
             name=f"{self.name[:58]}-noise",
             question=f"How far do seeds alone move the baseline of {self.name}?",
-            written=written,
-            base=RunConfig.model_validate(written),
+            written=override(self.written, self.baseline_arm.values),
+            base=self.run_config(self.baseline_arm.values),
             compare={},
             baseline={},
             tune={},
             study=self.study.model_copy(update={"seeds": seeds}),
             vocabulary_of=self.vocabulary_of,
+            weights_of=self.weights_of,
         )
 
     def run_config(self, values: Mapping[str, Any]) -> RunConfig:
@@ -244,12 +250,24 @@ class SweepSpec:
 
         Raises:
             pydantic.ValidationError: the values make no valid run.
+            StartError: there are no weights of that name, or the values do not fit them.
             ValueError: `model.vocab_size` is less than the corpus needs.
         """
-        config = RunConfig.model_validate(override(self.written, values))
+        config = started_config(override(self.written, values), self.weights_of)
         if config.data.n_vocab is not None or self.vocabulary_of is None:
             return config
         return config.with_vocabulary(self.vocabulary_of(config.data))
+
+    def start_folder(self, config: RunConfig) -> Path | None:
+        """Where the weights that a run starts from are on this machine; None if it starts from random ones."""
+        name = config.model.init_from
+        return None if name is None or self.weights_of is None else self.weights_of(name).folder
+
+    @property
+    def varied_weights(self) -> tuple[Any, ...]:
+        """The compared or tuned values of `model.init_from`; empty if it is fixed."""
+        tuned = self.tune.get(INIT_FROM)
+        return self.compare.get(INIT_FROM, ()) if tuned is None else tuned.values
 
     def identity(self, data_sha256: str = "") -> str:
         """SHA-256 of what decides the sweep's numbers: configuration, arms, search space, data, training code.
@@ -260,6 +278,8 @@ class SweepSpec:
         parts = {**_decisive(self.plain()), "data_sha256": data_sha256, "code": training_code()}
         if self.tune and self.objective != LOSS:  # earlier versions stored nats per token in these studies
             parts["objective"] = self.objective.metric
+        if self.weights_of is not None and self.varied_weights:
+            parts["weights"] = [name and self.weights_of(name).sha256 for name in self.varied_weights]
         return digest_of(parts)
 
     def changed_fields(self, stored: str) -> list[str]:
@@ -287,6 +307,9 @@ class SweepSpec:
         study["trials"] = self.trials or self.study.trials
         if not isinstance(self.study.seeds, SeedRange):
             study["seeds"] = len(self.seeds)
+        if self.varied_weights and None not in self.varied_weights:  # each of them brings its own sizes
+            fixed = {name for name in FIELDS if name not in written_fields(self.written)}
+            sections["model"] = {name: value for name, value in sections["model"].items() if name not in fixed}
         plain: dict[str, Any] = {"name": self.name, "question": self.question, **sections}
         if self.compare:
             plain["compare"] = {path: list(values) for path, values in self.compare.items()}

@@ -118,6 +118,7 @@ def _shortened(config: RunConfig, steps: int, eval_tokens: int, compiled: bool) 
     plain["train"] |= {"budget": {"steps": steps}, "eval_every": {"steps": 10 * steps}, "checkpoint_every": None}
     plain["train"] |= {"train_eval_tokens": sampled, "eval_tokens": None, "sample": {"max_new_tokens": 0}}
     plain["train"]["compile"] = compiled
+    plain["model"] |= {"init_from": None, "init_sha256": None}  # the values of the weights change no time
     return RunConfig.model_validate(plain)
 
 

@@ -16,6 +16,8 @@ from harness.config.run import RunConfig
 from harness.config.tokenizers import VOCABULARY
 from harness.core.rng import stream
 from harness.model.gpt import GPT
+from harness.model.sources import Source
+from harness.model.start import start_from
 
 MAX_TRAINED_SHARE = 0.8  # of the embedding's rows: above this, untrained rows are not worth leaving out
 
@@ -39,8 +41,9 @@ def build_gpt(
     device: torch.device | str = "cpu",
     vocabulary: npt.NDArray[np.integer] | None = None,
     trained_ids: npt.NDArray[np.integer] | None = None,
+    source: Source | None = None,
 ) -> GPT:
-    """A GPT with the initial weights of `config.train.seed`, in training mode, on `device`.
+    """A GPT with the initial weights of `config.train.seed` or of a source, in training mode, on `device`.
 
     Args:
         config: of the run, resolved.
@@ -49,9 +52,16 @@ def build_gpt(
             weights that it has in a GPT with the tokenizer's full vocabulary.
         trained_ids: the ids that occur in the training split, ascending. If they are few, only their rows of an untied
             embedding become parameters, see `SparseEmbedding`. None: any id may occur.
+        source: weights to start from; every one becomes a parameter, so that a state of the run holds them all.
+
+    Raises:
+        StartError: the source is not the one of the configuration.
     """
     with skip_init():
         model = GPT(config.model, config.vocab_size)
+    if source is not None:
+        start_from(model, config, source)
+        return model.to(device)
     rows = None
     if vocabulary is not None:
         # Rows beyond the vocabulary take those after the whole tokenizer's; of one that is not built in, of its last id

@@ -37,10 +37,9 @@ from harness.data.own_tokenizers import file_name, open_tokenizer
 from harness.data.tokenizer import TokenizerFile
 from harness.model.gpt import GPT
 from harness.model.init import skip_init
+from harness.model.tensor_shapes import NOTHING, TOKENIZER_FILE
 
 TOKEN_IDS = "vocabulary"  # with data.vocab corpus: the tokenizer's id of each row of the embedding
-TOKENIZER_FILE = "tokenizer_file"  # of a tokenizer that is not built in: the bytes of its file
-_NOTHING: Final = b"\n"  # after the bytes of the file, which may be none: torch makes no tensor of no bytes
 _KEYS: Final = {"config", "step", "sha256"}  # of a description, beside its checksum
 _DESCRIPTION_BYTES: Final = 10_000_000  # at most
 _HEADER_BYTES: Final = 100_000_000  # of a weights file beside its tensors, at most: the limit of safetensors
@@ -83,7 +82,7 @@ def save_checkpoint(
     if vocabulary is not None:
         tensors[TOKEN_IDS] = torch.from_numpy(vocabulary.astype(np.int32))
     if tokenizer_file is not None:
-        tensors[TOKENIZER_FILE] = torch.frombuffer(bytearray(tokenizer_file.content + _NOTHING), dtype=torch.uint8)
+        tensors[TOKENIZER_FILE] = torch.frombuffer(bytearray(tokenizer_file.content + NOTHING), dtype=torch.uint8)
     if config.model.tie_embeddings:
         del tensors["out_head.weight"]  # the same tensor as tok_emb.weight
     checksum = write_atomic(folder / WEIGHTS, safetensors_chunks(tensors))
@@ -176,7 +175,7 @@ def _tokenizer_file(tensors: Mapping[str, torch.Tensor], config: RunConfig, fold
         return None
     if TOKENIZER_FILE not in tensors or tensors[TOKENIZER_FILE].dtype != torch.uint8:
         raise CheckpointError(f"{folder / WEIGHTS}: holds no {TOKENIZER_FILE}, which data.tokenizer {name} needs")
-    return TokenizerFile(file_name(name), tensors[TOKENIZER_FILE].numpy().tobytes().removesuffix(_NOTHING))
+    return TokenizerFile(file_name(name), tensors[TOKENIZER_FILE].numpy().tobytes().removesuffix(NOTHING))
 
 
 def _read(folder: Path) -> tuple[bytes, RunConfig, bool]:

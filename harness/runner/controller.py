@@ -203,6 +203,7 @@ class SweepController:
             state=self._state_folder(running.key),
             after=running.points[-1].step if running.points else -1,
             run=self._name_of(running.key),
+            start=self.spec.start_folder(task.config),
         )
         self.pool.submit(job)
 

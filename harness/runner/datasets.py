@@ -1,4 +1,4 @@
-"""The corpora of a sweep, each opened once, and the facts that runs record about them."""
+"""The corpora of a sweep and the weights that it starts from, each opened once, and what runs record about them."""
 
 from __future__ import annotations
 
@@ -6,22 +6,30 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.core.errors import Problem, SpecError
+
 if TYPE_CHECKING:
     from harness.config.run import DataConfig
     from harness.config.spec import Arm, SweepSpec
+    from harness.config.starting import StartWeights
     from harness.data import Dataset, Tokenizer
     from harness.data.encoded import EncodedData
 
 
 class Datasets:
-    """Opens each corpus once (and tokenizes it, the first time).
+    """Opens each corpus once (and tokenizes it, the first time), and finds weights to start from once.
+
+    Args:
+        tracking: MLflow's address, for weights of a run.
 
     Attributes:
-        messages: sentences for the user about the opened corpora.
+        messages: sentences for the user about the opened corpora and weights.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tracking: str | None = None) -> None:
+        self._tracking = tracking
         self._open: dict[DataConfig, Dataset] = {}
+        self._weights: dict[str, StartWeights] = {}
         self.messages: list[str] = []
 
     def __getitem__(self, config: DataConfig) -> Dataset:
@@ -45,10 +53,29 @@ class Datasets:
             SpecError: with every mistake.
         """
         from harness.config.load import load_spec
+        from harness.config.starting import StartError, check_tokens, notes
         from harness.runner.devices import available_devices
 
         devices = available_devices if trains_here else None
-        return load_spec(file, settings, self.split_sizes, self.codec, devices)
+        spec = load_spec(file, settings, self.split_sizes, self.codec, devices, self.weights)
+        for config in (spec.run_config(values) for values in spec.data_values()):
+            if config.model.init_from is not None:
+                weights, data = self.weights(config.model.init_from), self[config.data]
+                try:
+                    defined = data.tokenizer_file.sha256 if data.tokenizer_file else ""
+                    check_tokens(config.data, weights, data.codec.n_vocab, defined)
+                except StartError as error:
+                    raise SpecError([Problem(str(file), 0, *mistake) for mistake in error.mistakes]) from error
+                self.messages += [found for found in notes(config, weights) if found not in self.messages]
+        return spec
+
+    def weights(self, name: str) -> StartWeights:
+        """The weights that `model.init_from` names."""
+        if name not in self._weights:
+            from harness.model.sources import find_source
+
+            self._weights[name] = find_source(name, self._tracking).weights
+        return self._weights[name]
 
     def of_arm(self, spec: SweepSpec, arm: Arm) -> Dataset:
         """The corpus that an arm trains on."""

@@ -107,4 +107,5 @@ def _changes(spec: SweepSpec, data: Dataset, earlier: SweepRecord) -> str:
         fields, changed = [], ["the spec"]
     if data.fingerprint != earlier.data["fingerprint"] and not any(path.startswith("data.") for path in fields):
         changed.append("the text")
-    return listed(changed or ["the training code"])
+    varied = "the weights to start from or " if spec.varied_weights else ""  # of these the spec has names only
+    return listed(changed or [f"{varied}the training code"])

@@ -129,11 +129,15 @@ def replay(
 
     Raises:
         Diverged, DeviceError, CorpusError: by the trainer, where the stored run did not end so.
+        StartError: the weights that the run started from are missing, or others now.
     """
+    from harness.model.sources import find_source
     from harness.training.errors import Diverged
     from harness.training.trainer import train
 
     found = Replayed()
+    name = run.config.model.init_from
+    start = None if name is None else find_source(name, uri).weights.folder
     stored = {step: exact(point) for step, point in run.points.items()}
     final = max(stored)
     last = final if last is None else min(last, final)
@@ -153,6 +157,7 @@ def replay(
             state=_copy(state, folder / "state") if state else None,
             after=-1,
             on_start=lambda step, _: setattr(found, "start", step),
+            start=start,
         )
         stack.enter_context(closing(points))
         try:

@@ -15,7 +15,8 @@ from harness.core.text import visible
 from harness.data.errors import CorpusError
 from harness.data.hugging_face import check_exported, end_of_text, tokenizer_json
 from harness.data.tokenizer import get_tokenizer
-from harness.model.hugging_face import config_for_hugging_face, weights_for_hugging_face
+from harness.model.hugging_face import weights_for_hugging_face
+from harness.model.hugging_face_config import config_for_hugging_face
 from harness.model.weights import load_checkpoint
 from harness.tracking import RunDetails
 from harness.training.trained_model import find_checkpoint

@@ -15,6 +15,7 @@ from harness.core.rng import derive
 from harness.data import CorpusError, Dataset, open_dataset
 from harness.data.batches import count_windows, prefetch, training_batches
 from harness.model.init import build_gpt
+from harness.model.sources import find_source, with_source
 from harness.model.weights import save_checkpoint
 from harness.training.budget import Clock
 from harness.training.devices import (
@@ -41,6 +42,7 @@ class Run:
         data: its tokens; opened here if None.
         device_index: which CUDA device, if there are several.
         ranks: the processes that train the run.
+        start: the folder of `model.init_from`, if it is known.
 
     Attributes:
         config: resolved.
@@ -53,12 +55,20 @@ class Run:
     Raises:
         DeviceError: the device asked for is not available.
         CorpusError: the training split is shorter than one window.
+        StartError: the weights to start from are missing, damaged or others than the configuration says.
     """
 
-    def __init__(self, config: RunConfig, data: Dataset | None, device_index: int, ranks: Ranks = ALONE) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        data: Dataset | None,
+        device_index: int,
+        ranks: Ranks = ALONE,
+        start: Path | None = None,
+    ) -> None:
         self.ranks = ranks
         self.data = data or open_dataset(config.data)
-        self.config = config = self.data.resolve(config)
+        self.config = config = self.data.resolve(with_source(config))
         self.windows = count_windows(len(self.data.train), config.model.context_length)
         if not self.windows:
             raise CorpusError(
@@ -69,7 +79,9 @@ class Run:
         self.device = resolve_device(config.train, device_index, ranks.size)
         self.precision = resolve_precision(config.train, self.device)
         set_matmul_precision(self.device, self.precision)
-        self.model = build_gpt(config, self.device, self.data.vocabulary, self.data.trained)
+        name = config.model.init_from
+        source = None if name is None else find_source(name, folder=start)
+        self.model = build_gpt(config, self.device, self.data.vocabulary, self.data.trained, source)
         self.optimizer = ModelOptimizer(self.model, config.train)
         compile_it = resolve_compile(config, self.device, self.windows, ranks.size)
         self.train_step = training_step(

@@ -37,6 +37,7 @@ def train(
     stop: Callable[[], bool] = lambda: False,
     step0_cache: dict[str, Evaluation] | None = None,
     ranks: Ranks = ALONE,
+    start: Path | None = None,
 ) -> Generator[Point, None, None]:
     """Train the GPT that `config` describes and yield the points of its curves.
 
@@ -68,17 +69,19 @@ def train(
             the same weights, as all trials of a search do, then evaluate them once.
         ranks: the processes that train this run together; by default this one alone. Each calls `train` with the same
             run. Only rank 0 has `checkpoint`, `state` and `stop`, and only its points are whole.
+        start: the folder of `model.init_from`, if the caller knows it; else it is looked for.
 
     Raises:
         Diverged: with the step and the value that is not finite.
         Stopped: `stop` returned true.
         DeviceError: the device asked for is not available.
+        StartError: the weights to start from are missing, damaged or others than the configuration says.
         CorpusError: the training split is shorter than one window.
         FolderInUse: another process trains on the same states.
         OSError: a state or the checkpoint cannot be written; earlier states are intact.
         RankLost: another rank has ended.
     """
-    run = Run(config, data, device_index, ranks)
+    run = Run(config, data, device_index, ranks, start)
     config, clock = run.config, run.clock
     cache = {} if step0_cache is None else step0_cache
 

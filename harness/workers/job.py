@@ -131,6 +131,7 @@ def train_job(job: Job, channel: Channel, index: int, cache: Cache, ranks: Ranks
             stop=channel.should_stop,
             step0_cache=cache.step0,
             ranks=ranks,
+            start=job.start,
         )
         with contextlib.closing(points):  # saves the state if the parent has died and send() raises
             for point in points:

@@ -34,7 +34,7 @@ class Away:
 
 @dataclass(frozen=True)
 class Job:
-    """One run to train. The fields from `config` to `after` are arguments of `harness.training.trainer.train`.
+    """One run to train. `start`, and the fields from `config` to `after`, are arguments of `training.trainer.train`.
 
     Attributes:
         id: chosen by the caller; every event carries it.
@@ -46,6 +46,7 @@ class Job:
         after: last step whose point is stored already; earlier points are not sent again.
         run: `SWEEP/RUN`, the same whenever and wherever the run is trained: names its states in other places.
         away: for a worker on a node of a cluster; None for a worker of this machine.
+        start: folder with the weights to start from on the parent's machine; None if there are none.
     """
 
     id: int
@@ -57,6 +58,7 @@ class Job:
     after: int | None = None
     run: str = ""
     away: Away | None = None
+    start: Path | None = None
 
 
 # Events: from a worker to the controller.

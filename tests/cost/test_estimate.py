@@ -62,7 +62,7 @@ def test_memory_grows_with_weights_and_batch(tmp_path: Path) -> None:
 
 
 def test_the_memory_test_changes_every_field_of_the_model() -> None:
-    assert set(MODEL_CHANGES) == set(ModelConfig.model_fields)
+    assert set(MODEL_CHANGES) == set(ModelConfig.model_fields) - {"init_from", "init_sha256"}  # values, no shapes
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
