@@ -11,15 +11,17 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from harness.analysis.comparison import metric_name
 from harness.core import metrics
 from harness.report.figures.drawing import PALETTE, arm_style, label
 from harness.report.figures.readings import arm_gid, mark_line
-from harness.report.text.numbers import number
+from harness.report.text.numbers import number, setting
 
 WIDTH: Final = 9.4  # inches, the width of the page's column
 _MOST_POINTS: Final = 200  # points of a line: more cannot be seen
+_PANEL: Final = 2.9  # inches, width of one of several panels
 _MARKERS: Final = 5  # of a line with markers
 Matrix = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 
@@ -109,3 +111,37 @@ def legend(figure: Figure, ax: Axes, arms: Sequence[str]) -> None:
         rowwise = [place for first in range(columns) for place in range(first, len(names), columns)]
         handles, names = ([items[place] for place in rowwise] for items in (handles, names))
         figure.legend(handles, names, loc="outside upper left", ncols=columns)
+
+
+def log_axis(ax: Axes, low: float, high: float) -> None:
+    """A logarithmic axis over the whole range, with labels at 1, 2 and 5 if there are few decades."""
+    ax.set_xscale("log")
+    margin = (high / low) ** 0.04
+    ax.set_xlim(low / margin, high * margin)
+    few = high / low < 300
+    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: setting(float(f"{value:.3g}"))))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+
+
+def panels_of(number_of: int, height: float) -> tuple[Figure, list[Axes]]:
+    """A figure of panels with shared axes, up to three in a row, each `height` inches high. Call it inside `style`."""
+    columns = min(number_of, 3)
+    rows = math.ceil(number_of / columns)
+    figure = Figure(figsize=(min(WIDTH, 1.6 + _PANEL * columns), 0.35 + height * rows))
+    grid = list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
+    for ax in grid[number_of:]:
+        ax.set_visible(False)
+    for above in grid[number_of - columns : number_of]:
+        above.tick_params(axis="x", labelbottom=True)  # the lowest panel of its column, also if not in the last row
+    return figure, grid[:number_of]
+
+
+def outer_labels(figure: Figure, panels: Sequence[Axes], x: str, y: str) -> None:
+    """Label both axes once for all panels."""
+    if len(panels) == 1:
+        panels[0].set_xlabel(x)
+        panels[0].set_ylabel(y)
+    else:
+        figure.supxlabel(x, fontsize="medium")
+        figure.supylabel(y, fontsize="medium")

@@ -14,6 +14,8 @@ from harness.report.figures.forest import forest
 from harness.report.figures.loss_curves import AXES, Axis, loss_curves
 from harness.report.figures.search import expected_best_curves, importance_bars, trial_curves, tuning
 from harness.report.figures.seed_noise import detectable_sizes
+from harness.report.figures.timeline import timeline
+from harness.report.figures.tuned import learning_rates, parallel_coordinates
 
 Draw = Callable[[Evidence], Drawing | None]
 
@@ -32,7 +34,8 @@ FIGURES: Final[Mapping[str, tuple[Draw, ...]]] = {
     "evidence": (lambda evidence: final_losses(evidence) if _has_pairs(evidence) else None,),
     "factors": (interaction_drawing,),
     "noise": (detectable_sizes,),
-    "search": (tuning, trial_curves, expected_best_curves, importance_bars),
+    "search": (tuning, learning_rates, parallel_coordinates, trial_curves, expected_best_curves, importance_bars),
+    "budget": (timeline,),
 }
 
 

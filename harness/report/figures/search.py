@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from harness.analysis.comparison import metric_name, unit
 from harness.analysis.evidence import Evidence
@@ -24,7 +24,7 @@ from harness.config.fields import short_name
 from harness.config.samplers import SAMPLERS
 from harness.core.outcomes import Outcome, Phase
 from harness.core.text import plural
-from harness.report.figures.axes import WIDTH, legend, legend_rows
+from harness.report.figures.axes import WIDTH, legend, legend_rows, log_axis, outer_labels, panels_of
 from harness.report.figures.drawing import INK, Drawing, arm_style, as_arm, drawing, label, style
 from harness.report.figures.loss_curves import draw_ended_early
 from harness.report.figures.readings import arm_gid
@@ -36,7 +36,6 @@ _FALL: Final = 2.0  # visible part of the early fall, in units of the range afte
 _EARLY: Final = 0.2  # first share of the tokens whose losses may be cut off
 _FEW: Final = 12  # integer ranges below this width are drawn like choices
 _STEPS: Final = (1, 2, 5, 10)  # steps between ticks
-_PANEL: Final = 2.9  # inches, width of one of several panels
 
 
 def tuning(evidence: Evidence) -> Drawing | None:
@@ -131,22 +130,11 @@ def _dimension(
         ax.set_xticks(range(len(values)), [label(setting(value)) for value in values])
         ax.set_xlim(-0.6, len(values) - 0.4)
     elif kind == "log_uniform":
-        _log_axis(ax, float(values[0]), float(values[1]))
+        log_axis(ax, float(values[0]), float(values[1]))
     else:
         margin = 0.04 * (float(values[1]) - float(values[0])) + 0.3 * (kind == "int_uniform")
         ax.set_xlim(float(values[0]) - margin, float(values[1]) + margin)
         ax.xaxis.set_major_locator(MaxNLocator(5, steps=_STEPS, integer=kind == "int_uniform"))
-
-
-def _log_axis(ax: Axes, low: float, high: float) -> None:
-    """A logarithmic axis over the whole range, with labels at 1, 2 and 5 if there are few decades."""
-    ax.set_xscale("log")
-    margin = (high / low) ** 0.04
-    ax.set_xlim(low / margin, high * margin)
-    few = high / low < 300
-    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,)))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: setting(float(f"{value:.3g}"))))
-    ax.xaxis.set_minor_formatter(NullFormatter())
 
 
 def trial_curves(evidence: Evidence) -> Drawing | None:
@@ -164,7 +152,7 @@ def trial_curves(evidence: Evidence) -> Drawing | None:
     if not drawn or tried.groupby("run_id").size().max() < 2:
         return None
     with style("trial-curves"):
-        figure, panels = _panels(len(drawn), 2.0)
+        figure, panels = panels_of(len(drawn), 2.0)
         later = tried[tried["at"] >= _EARLY * tried["at"].max()]["value"]
         low, high, highest = float(later.min()), float(later.max()), float(tried["value"].max())
         pad = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
@@ -181,7 +169,7 @@ def trial_curves(evidence: Evidence) -> Drawing | None:
             ax.set_title(label(arm))
             ax.xaxis.set_major_formatter(EngFormatter(sep=" "))
             ax.xaxis.set_major_locator(MaxNLocator(4))
-        _outer_labels(figure, panels, "training tokens", f"{metric_name(metric)}, {unit(metric)}")
+        outer_labels(figure, panels, "training tokens", f"{metric_name(metric)}, {unit(metric)}")
         caption = (
             f"{metric_name(metric).capitalize()} of every explore trial over training tokens. Solid: complete. "
             "Dotted, ending in a cross: pruned or ended early; in an open triangle: diverged."
@@ -210,7 +198,7 @@ def expected_best_curves(evidence: Evidence) -> Drawing | None:
                 _draw_expected_best(panels[0], line, bands[arm], arm, arms.index(arm))
             legend(figure, panels[0], list(lines))
         else:
-            figure, panels = _panels(len(lines), 1.75)
+            figure, panels = panels_of(len(lines), 1.75)
             for ax, arm in zip(panels, lines, strict=True):
                 for other, line in lines.items():
                     if other != arm:
@@ -218,7 +206,7 @@ def expected_best_curves(evidence: Evidence) -> Drawing | None:
                 _draw_expected_best(ax, lines[arm], bands[arm], arm, arms.index(arm))
                 ax.set_title(label(arm))
         cut = _fit_loss_axis(panels[0], list(lines.values()), [bands[arm] for arm in lines])
-        _outer_labels(figure, panels, "trials (k)", f"expected best {metric_name(metric)}")
+        outer_labels(figure, panels, "trials (k)", f"expected best {metric_name(metric)}")
         for ax in panels:
             ax.xaxis.set_major_locator(MaxNLocator(5, steps=_STEPS, integer=True))
         caption = [
@@ -273,29 +261,6 @@ def _fit_loss_axis(ax: Axes, lines: Sequence[Floats], bands: Sequence[Floats]) -
     return highest if cut else 0.0
 
 
-def _panels(number_of: int, height: float) -> tuple[Figure, list[Axes]]:
-    """A figure of panels with shared axes, up to three in a row, each `height` inches high. Call it inside `style`."""
-    columns = min(number_of, 3)
-    rows = math.ceil(number_of / columns)
-    figure = Figure(figsize=(min(WIDTH, 1.6 + _PANEL * columns), 0.35 + height * rows))
-    grid = list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
-    for ax in grid[number_of:]:
-        ax.set_visible(False)
-    for above in grid[number_of - columns : number_of]:
-        above.tick_params(axis="x", labelbottom=True)  # the lowest panel of its column, also if not in the last row
-    return figure, grid[:number_of]
-
-
-def _outer_labels(figure: Figure, panels: Sequence[Axes], x: str, y: str) -> None:
-    """Label both axes once for all panels."""
-    if len(panels) == 1:
-        panels[0].set_xlabel(x)
-        panels[0].set_ylabel(y)
-    else:
-        figure.supxlabel(x, fontsize="medium")
-        figure.supylabel(y, fontsize="medium")
-
-
 def importance_bars(evidence: Evidence) -> Drawing | None:
     """First-order and total Sobol indices of the tuned dimensions, one panel per arm.
 
@@ -309,7 +274,7 @@ def importance_bars(evidence: Evidence) -> Drawing | None:
         return None
     paths = list(dict.fromkeys(share.path for arm in shown for share in found[arm].shares))
     with style("importance"):
-        figure, panels = _panels(len(shown), 0.62 + 0.24 * len(paths))
+        figure, panels = panels_of(len(shown), 0.62 + 0.24 * len(paths))
         for ax, arm in zip(panels, shown, strict=True):
             colour = arm_style(arms.index(arm))[0]
             for share in found[arm].shares:
@@ -325,7 +290,7 @@ def importance_bars(evidence: Evidence) -> Drawing | None:
             ax.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"])
         panels[0].set_yticks(range(len(paths)), [short_name(path) for path in paths])
         panels[0].set_ylim(len(paths) - 0.5, -0.5)
-        _outer_labels(figure, panels, "share of the variance of the loss", "")
+        outer_labels(figure, panels, "share of the variance of the loss", "")
         caption = (
             "Sobol indices: the share of the variance of the loss over the search space that a tuned dimension "
             "explains alone (bar, with its 95 % bootstrap interval) and with its interactions (open mark). They come "

@@ -28,7 +28,7 @@ from harness.report.tables.table import Row, Table
 from harness.report.text.folding import folded
 from harness.report.text.names import p_heading, p_word
 from harness.report.text.numbers import count, rounded, short_id, significant
-from harness.report.text.provenance import provenance
+from harness.report.text.provenance import cost, provenance
 from harness.report.warnings.collect import fixed_settings
 
 if TYPE_CHECKING:
@@ -199,7 +199,8 @@ def _byline(record: SweepRecord, runs: pd.DataFrame) -> list[str]:
     sizes = [plural(size, f"{phase} run") for phase, size in counts.items() if size]
     name = [f"experiment {record.name}", f"sweep {short_id(record.run_id)}"]
     arms = [plural(len(record.arms), "arm")] if len(record.arms) > 1 else []
-    return [*preliminary([runs]), *name, *arms, *sizes]
+    when = [f"{record.opened or record.started:%Y-%m-%d}"]
+    return [*preliminary([runs]), *name, *arms, *sizes, *when, *filter(None, [record.host, cost(runs)])]
 
 
 def _note(content: Content) -> str:

@@ -13,6 +13,7 @@ from harness.analysis.budget import BUDGET
 from harness.analysis.evidence import Evidence
 from harness.core import metrics
 from harness.core.text import listed, noun
+from harness.report.figures.registry import draw
 from harness.report.sections.section import Section
 from harness.report.tables.table import ARM, Cell, Column, Table, formatted, table_with_runs
 from harness.report.text.numbers import count, duration, setting, significant
@@ -86,6 +87,7 @@ def budget_section(evidence: Evidence) -> Section | None:
         anchor="budget",
         heading="Training budget and cost of each arm" if len(arms) > 1 else "Training budget and cost",
         text=tuple(text for text in paragraphs if text),
+        drawings=draw("budget", evidence),
         tables=((_costs_table(costs), costs_note), (_totals_table(totals, bool(evidence.record.tune)), _TOTALS_NOTE)),
     )
 

@@ -93,6 +93,14 @@ def _machine(record: SweepRecord, runs: pd.DataFrame) -> str:
     return ", ".join(filter(None, [record.host, *devices]))
 
 
+def cost(runs: pd.DataFrame) -> str:
+    """`3 h 20 min of training on CPU`: the time of all runs together; empty if it is not known."""
+    total = _total(runs, "seconds")
+    devices = {str(device).partition(":")[0] for device in runs["device"].dropna()} if "device" in runs else set()
+    kinds = sorted({"CPU" if device == "cpu" else "GPU" for device in devices})
+    return f"{duration(total)} of training on {listed(kinds)}" if kinds and total > 0 else ""
+
+
 def _total(runs: pd.DataFrame, column: str) -> float:
     return float(pd.to_numeric(runs[column], errors="coerce").sum()) if column in runs else math.nan
 

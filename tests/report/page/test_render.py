@@ -13,7 +13,7 @@ from example_grid import DEEP, drawn, record_of, runs_of
 from harness.analysis.labelled import with_labels
 from harness.report.assemble import assemble
 from harness.report.page.content import Content
-from harness.report.page.render import render_html, render_markdown
+from harness.report.page.render import _byline, render_html, render_markdown
 from harness.tracking import SweepRecord
 
 
@@ -76,3 +76,11 @@ def test_a_single_run_is_no_arm_and_has_no_interval() -> None:
     answer = text[: text.index("## Training budget")]
     assert "5.2000" in answer and "±" not in answer and not re.search(r"\barms?\b", answer, re.IGNORECASE)
     assert not re.search(r"^\|.*\bArm\b", text, re.MULTILINE) and "selected" not in text
+
+
+def test_the_head_has_date_machine_and_cost() -> None:
+    runs = example.frame(example.confirm_runs())
+    record = example.record(host="kiwi")
+    assert _byline(record, runs)[-3:] == ["2025-03-01", "kiwi", "6 min 09 s of training on CPU"]  # 6 runs of 61.5 s
+    assert _byline(record, runs.assign(device="cuda:0"))[-1].endswith(" on GPU")
+    assert _byline(record, runs.drop(columns="seconds"))[-1] == "kiwi"
