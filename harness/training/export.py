@@ -87,6 +87,9 @@ def model_card(config: RunConfig, run: RunDetails | None) -> str:
         where = f"sweep `{run.experiment}`, arm `{visible(run.arm)}`, {run.phase} run `{run.run_id}`"
         found = [(name, f"{run.final[name]:.4f}") for name in _METRICS if name in run.final]
         lines += [f"Trained in the {where}.", "", *_table("metric", found), ""]
+    if config.model.init_sha256 is not None:
+        weights = f"`{visible(str(config.model.init_from))}` (SHA-256 `{config.model.init_sha256[:12]}…`)"
+        lines += [f"The training started from the weights {weights}.", ""]
     lines += _table("setting", [(f"`{name}`", _cell(value)) for name, value in config.flat().items()])
     about = "No licence is given: that depends on the text it was trained on."
     return "\n".join([*lines, "", f"{config.parameters:,} parameters. {about}", ""])

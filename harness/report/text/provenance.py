@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from harness.tracking import SweepRecord
 
 _SWEEPS_SHOWN: Final = 3  # other sweeps that a sentence names; the rest are counted
+_SHA256: Final = 12  # characters shown
 _LOCAL: Final = "http://127.0.0.1:5000"  # default address of `mlflow ui`, the command that `ui_command` returns
 
 
@@ -78,6 +79,7 @@ def provenance(record: SweepRecord, runs: pd.DataFrame, command: str) -> list[tu
         ("tokens", f"{_splits(data['tokens'])} (tokenizer {data['tokenizer']})"),
         ("sha256 of the tokens", data["fingerprint"]),
         ("bytes", _splits(data["bytes"])),
+        ("weights at the start", starting_weights(runs)),
         ("search", _search(record)),
         ("trained", f"{count(_total(runs, 'tokens'))} tokens in {duration(_total(runs, 'seconds'))} of run time"),
         *plan_lines(record),
@@ -86,6 +88,16 @@ def provenance(record: SweepRecord, runs: pd.DataFrame, command: str) -> list[tu
         ("all curves", command),
     ]
     return [(label, str(value)) for label, value in rows if value]
+
+
+def starting_weights(runs: pd.DataFrame) -> str:
+    """Name and SHA-256 of the weights that runs started from; empty if all started from random ones."""
+    if "model.init_sha256" not in runs:
+        return ""
+    pairs = runs[["model.init_from", "model.init_sha256"]]
+    known = pairs.dropna().drop_duplicates().itertuples(index=False, name=None)
+    found = [f"{name} (SHA-256 {str(sha256)[:_SHA256]}…)" for name, sha256 in known]
+    return listed([*found, *(["random ones"] if pairs["model.init_sha256"].isna().any() else [])]) if found else ""
 
 
 def _machine(record: SweepRecord, runs: pd.DataFrame) -> str:
