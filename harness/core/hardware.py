@@ -24,13 +24,18 @@ def processor_name() -> str:
     return next(filter(None, names), platform.processor() or platform.machine())
 
 
+def usable_cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def default_workers(ranks: int = 1) -> int:
     """One worker per GPU, or where there is none one per CPU core this process may use.
 
     Args:
         ranks: processes of each worker, each with a GPU or a core of its own.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     return max(1, (count_gpus() or cores) // ranks)
 
 

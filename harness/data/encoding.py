@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -17,6 +17,7 @@ from harness.config.run import DataConfig, Split
 from harness.data.corpora import Corpus
 from harness.data.documents import MARK, SEPARATORS, text_size
 from harness.data.errors import CorpusError
+from harness.data.parallel import map_in_order
 from harness.data.tokenizer import Ids, Tokenizer
 
 SPLITS: Final = ("train", "val", "test")  # in the order of the text
@@ -26,6 +27,7 @@ TOKENIZER_FILE: Final = "tokenizer"  # of a tokenizer that is not built in: the 
 FIRST_BYTES: Final = "first_bytes"  # of such a tokenizer: bytes of text that each split's first token stands for
 _HEAD: Final = 4096  # characters
 _CHUNK: Final = 1 << 20  # tokens
+_GROUP: Final = 1 << 19  # characters that a thread encodes at a time
 _SPACE: Final = re.compile(rf"[\s{MARK}]")
 
 
@@ -49,8 +51,7 @@ def encode(corpus: Corpus, config: DataConfig, tokenizer: Tokenizer, folder: Pat
         IdFile(file, dtype).__exit__(None, None, None)
     for split, parts in groupby(split_pieces(corpus, split_points(corpus, config.split)), itemgetter(0)):
         with IdFile(files[split], dtype) as array:
-            for block in blocks((text for _, text in parts), tokenizer):
-                ids = encode_block(block, tokenizer)
+            for block, ids in encoded_blocks(blocks((text for _, text in parts), tokenizer), tokenizer):
                 array.append(ids)
                 if not sizes[split]:
                     first[split] = first_bytes(block, ids, tokenizer)
@@ -167,6 +168,30 @@ def blocks(pieces: Iterable[str], tokenizer: Tokenizer) -> Iterator[str]:
         held = [piece[cut:]] if cut < len(piece) else []
     if held:
         yield "".join(held)
+
+
+def encoded_blocks(found: Iterable[str], tokenizer: Tokenizer) -> Iterator[tuple[str, Ids]]:
+    """Yield the blocks of `blocks` with their ids; they are encoded on all cores."""
+
+    def encode_all(group: Sequence[str]) -> list[tuple[str, Ids]]:
+        return [(block, encode_block(block, tokenizer)) for block in group]
+
+    for group in map_in_order(encode_all, _groups(found)):
+        yield from group
+
+
+def _groups(found: Iterable[str]) -> Iterator[list[str]]:
+    """Lists of blocks that are long enough to be encoded on a thread of their own."""
+    group: list[str] = []
+    size = 0
+    for block in found:
+        group.append(block)
+        size += len(block)
+        if size >= _GROUP:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
 
 
 def encode_block(block: str, tokenizer: Tokenizer) -> Ids:
