@@ -279,6 +279,21 @@ def test_a_phone_scrolls_boxes_and_not_the_page(page: Path, driver: Any) -> None
     assert wide and all(box.get_attribute("tabindex") == "0" for box in wide)
 
 
+def test_on_a_phone_each_arm_is_a_card_with_its_verdict_in_view(page: Path, driver: Any) -> None:
+    show(driver, page, 390)
+    script = """
+        return [...document.querySelectorAll('#answer table td')].map((cell) => {
+          const box = cell.getBoundingClientRect();
+          return [cell.dataset.label, getComputedStyle(cell, '::before').content, box.left, box.right];
+        });
+    """
+    cells = driver.execute_script(script)
+    assert {"Verdict", "Δ to baseline", "Val loss"} <= {label for label, *_ in cells}
+    assert all(content == f'"{label}"' and 0 < left < right <= 390 for label, content, left, right in cells)
+    show(driver, page)
+    assert {content for _, content, *_ in driver.execute_script(script)} == {"none"}
+
+
 def cut(driver: Any) -> list[str]:
     """Elements that are wider than their container."""
     script = """
