@@ -55,14 +55,15 @@ def main(
 ) -> None:
     """Train a run again from what MLflow holds, and say whether every value is equal, bit for bit.
 
-    Run it in the folder where the sweep was started, so that it finds the text. Nothing is stored.
+    Run it in the folder where the sweep was started, so that it finds the text. A tokenizer of your own is
+    taken from what the run has kept of it. Nothing is stored.
     """
     from harness.console.preflight import wrong_tracking
     from harness.tracking import TrackingError
 
     if wrong := wrong_tracking(tracking):
         fail("\n".join(wrong))
-    from harness.runner.replay import ReplayError, changed_environment, check, replay, saved_state
+    from harness.runner.replay import ReplayError, changed_environment, check, kept_tokenizer, replay, saved_state
     from harness.tracking.reading.stored_run import load_stored_run
 
     try:
@@ -83,7 +84,7 @@ def main(
     threads = threads or stored.threads
     import_trainer(threads)
     try:
-        data = open_dataset(stored.config.data)
+        data = open_dataset(stored.config.data, file=kept_tokenizer(stored, tracking))
         device = describe(resolve_device(stored.config.train, 0))
     except (CorpusError, DeviceError) as error:
         fail(error)

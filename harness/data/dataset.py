@@ -87,11 +87,19 @@ class Dataset:
 
     @property
     def messages(self) -> list[str]:
-        """Sentences for the user about text that is left out, or named or contained more than once."""
+        """Sentences for the user about text that is left out, repeated or lost by the tokenizer. Raises CorpusError."""
         from harness.data.repeated_text import other_names
 
         found = (other_names(self.corpus), *self.corpus.notes, f"warning: {self.copies}" if self.copies else "")
-        return [f"{self.corpus.field}: {sentence}" for sentence in found if sentence]
+        lost = [f"data.tokenizer: warning: {self.lost}"] if self.lost else []
+        return [f"{self.corpus.field}: {sentence}" for sentence in found if sentence] + lost
+
+    @functools.cached_property
+    def lost(self) -> str:
+        """A warning about text that the tokenizer does not keep; empty if it keeps all. Raises CorpusError."""
+        from harness.data.lost_text import lost_text
+
+        return lost_text(self) if self.tokenizer_file is not None else ""
 
     @functools.cached_property
     def codec(self) -> Tokenizer:

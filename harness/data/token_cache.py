@@ -98,6 +98,17 @@ def open_tokens(
     return cached if cached is not None else _write(folder, corpus, config, file)
 
 
+def kept_tokenizer(folder: Path, config: DataConfig) -> TokenizerFile | None:
+    """What defines the tokenizer of the tokens in a folder of the cache; None for a built-in one and without tokens."""
+    if not is_own(config.tokenizer):
+        return None
+    try:
+        refuse_shared(folder)
+        return _definition(config, {TOKENIZER_FILE: np.load(folder / f"{TOKENIZER_FILE}.npy")})
+    except (OSError, ValueError):
+        return None
+
+
 def description_sha256(folder: Path) -> str:
     """SHA-256 of the description of encoded tokens, which has the hashes of all files.
 

@@ -84,12 +84,13 @@ def _obstacles(sweeps: Sequence[Evidence]) -> Iterator[str]:
         facts = (
             ("texts", "sha256", lambda value: str(value)[:8]),
             ("tokenizers", "tokenizer", str),
+            ("tokenizer files", "tokenizer_sha256", lambda value: str(value)[:8]),
             ("tokens of the validation split", "tokens", lambda value: f"{value['val']:,}"),
         )
         different = [
             f"{what} ({to_text(first.data[key])} and {to_text(other.data[key])})"
             for what, key, to_text in facts
-            if to_text(first.data[key]) != to_text(other.data[key])
+            if key in first.data and key in other.data and to_text(first.data[key]) != to_text(other.data[key])
         ]
         used = [(name, _used(sweeps[0], name), _used(evidence, name)) for name in _GROUND]
         different += [f"{name} ({ours} and {theirs})" for name, ours, theirs in used if ours != theirs]

@@ -93,6 +93,10 @@ class Datasets:
         """Data section → what runs with it record about their corpus, of every arm and every tuned tokenizer."""
         return {config: data_facts(self[config]) for config in spec.data_configs()}
 
+    def lost_text(self, spec: SweepSpec) -> str:
+        """Warnings about text that tokenizers of the sweep do not keep; empty if all keep it."""
+        return " ".join(dict.fromkeys(f"{lost}." for config in spec.data_configs() if (lost := self[config].lost)))
+
     def identity(self, spec: SweepSpec) -> str:
         """SHA-256 of the spec and its corpora: the sweep is found by it in every store."""
         used = {self.of_arm(spec, arm).fingerprint for arm in spec.arms()}

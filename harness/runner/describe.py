@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from harness.tracking import SweepInfo, SweepRecord
 
 
-def sweep_info(spec: SweepSpec, identity: str, data: Dataset, command: str = "") -> SweepInfo:
+def sweep_info(spec: SweepSpec, identity: str, data: Dataset, command: str = "", lost: str = "") -> SweepInfo:
     """The record of a sweep.
 
     Args:
@@ -22,6 +22,7 @@ def sweep_info(spec: SweepSpec, identity: str, data: Dataset, command: str = "")
         identity: see `Datasets.identity`.
         data: the baseline's corpus.
         command: the command line that started the sweep.
+        lost: warnings about text that the tokenizers of any arm do not keep.
     """
     from harness.analysis.plan import analysis_plan
     from harness.tracking import ArmInfo, SweepInfo
@@ -44,7 +45,7 @@ def sweep_info(spec: SweepSpec, identity: str, data: Dataset, command: str = "")
             "looks": list(spec.looks),
         },
         command=command,
-        data=data_facts(data),
+        data=data_facts(data) | ({"lost": lost} if lost else {}),
         plan=analysis_plan(spec),
     )
 

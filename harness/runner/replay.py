@@ -21,6 +21,7 @@ from harness.tracking.reading.stored_run import StoredRun
 
 if TYPE_CHECKING:
     from harness.data import Dataset
+    from harness.data.tokenizer import TokenizerFile
 
 # Metrics of these kinds do not depend on the clock, so an equal run has them bit-equal.
 EXACT: Final = ("val/", "val_sample/", "test/", "train/", "optim/", metrics.TOKENS, metrics.EPOCHS)
@@ -108,6 +109,27 @@ def saved_state(run: StoredRun, stores: Path = STORES) -> Path | None:
         return None
     folder = work_folder(run.experiment, run.identity, stores) / run.key / "state"
     return folder if run.key and any(folder.glob("state-*.json")) else None
+
+
+def kept_tokenizer(run: StoredRun, uri: str | None = None) -> TokenizerFile | None:
+    """What defines a run's tokenizer, from its checkpoint or from the cache.
+
+    Returns:
+        None for a built-in tokenizer, and if neither has it: the file that the spec names is then read, or the recipe
+        trained again.
+    """
+    from harness.config.tokenizers import is_own
+    from harness.data import cache_folder
+    from harness.data.cache import TOKENS
+    from harness.data.token_cache import kept_tokenizer as in_cache
+    from harness.model.weights import CheckpointError, stored_tokenizer_file
+
+    if not is_own(run.config.data.tokenizer):
+        return None
+    try:
+        return stored_tokenizer_file(checkpoint_folder(run.run_id, uri))
+    except (TrackingError, CheckpointError):  # only confirm runs have a checkpoint
+        return in_cache(cache_folder() / TOKENS / run.fingerprint, run.config.data)
 
 
 def replay(

@@ -169,7 +169,8 @@ def _run(
         screen.message(f"starting a new sweep; set aside: {aside}")
     studies = _open_studies(spec, datasets, identity, storage)
     baseline_data = datasets.of_arm(spec, spec.baseline_arm)
-    with parent_run(tracker, sweep_info(spec, identity, baseline_data, command_line())) as parent:
+    info = sweep_info(spec, identity, baseline_data, command_line(), datasets.lost_text(spec))
+    with parent_run(tracker, info) as parent:
         earlier = "" if options.fresh else tracker.earlier_sweep
         if earlier and (why := why_new_sweep(spec, baseline_data, options.tracking, earlier)):
             screen.message(why)

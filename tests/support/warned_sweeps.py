@@ -560,6 +560,12 @@ def a_file_in_two_splits(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     return replace(record, data={**record.data, "copies": copies}), runs, ("'a.txt' and 'b.txt'", "training and val")
 
 
+@planted(WarningKind.LOST_TEXT)
+def a_tokenizer_in_lower_case(record: SweepRecord, runs: pd.DataFrame) -> Planted:
+    lost = "the tokenizer low.json does not keep the whole text ('Fellow' comes back as 'fellow')."
+    return replace(record, data={**record.data, "lost": lost}), runs, ("The tokenizer low.json", "'fellow'")
+
+
 @planted(WarningKind.SETTINGS)
 def another_setting_differs(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     runs.loc[confirm(runs, other(record)), "train.beta2"] = 0.99

@@ -64,6 +64,7 @@ class WarningKind(StrEnum):
     TARGETS = "runs were scored on different data"
     DATA_HASH = "runs had different data under the same name"
     COPIED_TEXT = "the same text is in different splits"
+    LOST_TEXT = "a tokenizer does not keep the whole text"
     SETTINGS = "runs differ in settings that should be fixed"
     UNEQUAL_BUDGET = "arms were trained with different budgets"
     THROUGHPUT = "the machine's speed decided how long runs trained"

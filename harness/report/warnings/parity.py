@@ -70,6 +70,11 @@ def _copied_text(sweep: Evidence) -> Iterator[ReportWarning]:
         yield ReportWarning(WarningKind.COPIED_TEXT, str(copies))
 
 
+def _lost_text(sweep: Evidence) -> Iterator[ReportWarning]:
+    if lost := sweep.record.data.get("lost"):
+        yield ReportWarning(WarningKind.LOST_TEXT, f"{str(lost)[:1].upper()}{str(lost)[1:]}")
+
+
 def _settings(sweep: Evidence) -> Iterator[ReportWarning]:
     """Other settings that differ. `_targets` reports those of the data."""
     different = sweep.unintended
@@ -225,6 +230,7 @@ DETECTORS: Final[tuple[Detector, ...]] = (
     _targets,
     _hashes,
     _copied_text,
+    _lost_text,
     _settings,
     _budget,
     _throughput,
