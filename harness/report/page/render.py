@@ -223,7 +223,8 @@ def _note(content: Content) -> str:
         )
     if comparison["diverged"].sum():
         words.append("A diverged run counts with its loss before the first step; the test loss leaves it out.")
-    words.append("Perplexity is the exponential of the mean validation loss.")
+    if content.evidence.metric == metrics.VAL_LOSS:
+        words.append("Perplexity is the exponential of the mean validation loss.")
     if comparison["pairs"].sum():
         words.append("Δ: arm minus baseline, averaged over pairs of runs that share a seed; negative is better.")
         if comparison.loc[comparison["seeds"] > 0, "seeds"].nunique() > 1:
