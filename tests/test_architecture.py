@@ -210,7 +210,7 @@ def test_every_shipped_experiment_loads_and_plans(path: Path) -> None:
     from harness.runner.datasets import Datasets
 
     datasets = Datasets()
-    spec = load_spec(path, (), datasets.split_sizes)
+    spec = load_spec(path, (), datasets.split_sizes, datasets.codec)
     assert spec.name == path.stem
     assert spec.question.endswith("?")
     arms = plan_arms(spec, datasets.train_tokens(spec))
@@ -223,7 +223,7 @@ def test_every_shipped_experiment_loads_and_plans(path: Path) -> None:
 
 def test_the_experiments_that_were_asked_for_are_there() -> None:
     names = {path.stem for path in EXPERIMENTS}
-    assert names >= {"dropout", "context_length", "qkv_bias", "learning_rate", "search", "gpt2_124m"}
+    assert names >= {"dropout", "context_length", "qkv_bias", "learning_rate", "search", "gpt2_124m", "vocabulary"}
 
 
 @pytest.mark.slow

@@ -67,7 +67,7 @@ def answer_table(comparison: pd.DataFrame) -> Table:
         columns.append((Column("Common context"), with_half_widths(intervals(comparison, "common_context"))))
     if tested:
         columns.append((Column(f"Test {name}"), with_half_widths(intervals(comparison, "test"))))
-    if metric == metrics.VAL_LOSS:  # perplexities per token of different tokens would rank the smallest vocabulary first
+    if metric == metrics.VAL_LOSS:  # a perplexity per token is lowest for the smallest vocabulary
         columns.append((Column("Perplexity", minor=True), formatted(comparison["perplexity"], significant)))
     if metric != metrics.VAL_BITS_PER_BYTE and comparison["bits_per_byte"].notna().any():
         columns.append(
