@@ -53,8 +53,8 @@ def download(name: str) -> Path:
         raise StartError((INIT_FROM, f"{_nowhere(name)} ({why}); allowed: a model of the hub{private}")) from error
     except (OSError, HFValidationError) as error:
         offline = "HF_HUB_OFFLINE is set" if _offline() else "the hub cannot be reached"
-        get = f"on a machine with network access run `hf download {name} {CONFIG} {SINGLE} --local-dir DIR`"
-        raise StartError((INIT_FROM, f"{_nowhere(name)}, and {offline}; allowed: a folder: {get}, copy DIR")) from error
+        get = f"on a machine with network access run `hf download {name} {CONFIG} {SINGLE} --local-dir DIR` and"
+        raise StartError((INIT_FROM, f"{_nowhere(name)}, and {offline}; allowed: a folder: {get} copy DIR")) from error
 
 
 def _nowhere(name: str) -> str:

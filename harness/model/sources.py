@@ -120,7 +120,8 @@ def _folder_of_run(name: str, uri: str | None) -> Path:
     try:
         return checkpoint_folder(name.removeprefix(RUN), uri)
     except TrackingError as error:
-        raise _error(f"{error}; allowed: a run with a checkpoint, or a folder") from error
+        more = "" if "allowed: " in str(error) else "; allowed: a run with a checkpoint, or a folder"
+        raise _error(f"{error}{more}") from error
 
 
 def _read_ours(name: str, folder: Path, found: str) -> Source:

@@ -11,6 +11,7 @@ from paths import ROOT
 LIMITS = {
     "README.md": 150,
     "experiments/README.md": 200,
+    "experiments/bring_your_own/README.md": 200,
     "experiments/cluster/README.md": 200,
     "reports/README.md": 200,
     "mlruns/README.md": 200,
