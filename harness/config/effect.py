@@ -27,6 +27,9 @@ _REASONS: Final[Mapping[str, str]] = {
     "train.precision": "they are one precision on this machine",
     "train.compile": "on this machine they mean the same",
     "model.init_from": "they are the same weights",
+    "data.split.val": "data.val_path has the validation text",
+    "data.split.test": "data.test_path has the test text",
+    "data.split.seed": "data.split.by documents uses it, position does not",
     "model.preset": "the fields that it sets are all written under model",
     "model.vocab_size": "they are the same number of rows",
 }
@@ -49,6 +52,13 @@ def effect_of(config: RunConfig, train_tokens: int | None = None, devices: Seque
     fields["train.schedule"] = schedule
     if schedule != "wsd":
         del fields["train.decay"]
+    data = config.data
+    unused = {
+        "data.split.val": data.val_path,
+        "data.split.test": data.test_path,
+        "data.split.seed": data.split.by == "position",
+    }
+    fields = {path: value for path, value in fields.items() if not unused.get(path)}
     if schedule == "constant":
         del fields["train.final_fraction"]
     for path in ("train.batch_tokens", "train.batch_size"):

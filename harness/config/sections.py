@@ -67,12 +67,18 @@ def _exactly_one(kind: str, found: Mapping[str, object]) -> None:
 
 
 class Split(Config):
-    """Shares of the text, by characters, cut from its end: training text first, then validation, then test."""
+    """Shares of the text. By position they are cut from its end: training text first, then validation, then test."""
 
     val: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """Share of the text for validation."""
+    """Share of the text for validation; not used with `data.val_path`."""
     test: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Share of the text for the final test, which confirm runs read once, after their last step."""
+    """Share of the text for the final test, which confirm runs read once, after their last step; not used with
+    `data.test_path`."""
+    by: Literal["position", "documents"] = "position"
+    """`position`: the text is cut in two places, by shares of its characters; training text first, then validation,
+    then test. `documents`: whole documents are drawn at random, by shares of the bytes; equal ones are in one split."""
+    seed: Annotated[Whole, Field(ge=0)] = 0
+    """Seed of the draw of documents; equal in all runs."""
 
     @model_validator(mode="after")
     def _leave_something(self) -> Split:
@@ -96,6 +102,10 @@ class DataConfig(Config):
     used for the download and stored nowhere."""
     sha256: Annotated[str | None, Field(pattern=r"^[0-9a-fA-F]{64}$")] = None
     """SHA-256 of the downloaded text."""
+    val_path: Annotated[tuple[str, ...] | None, BeforeValidator(_as_tuple)] = None
+    """Files of the validation text, named as in `path`. Of `path` they are left out."""
+    test_path: Annotated[tuple[str, ...] | None, BeforeValidator(_as_tuple)] = None
+    """Files of the test text, named as in `path`. Of `path` they are left out."""
     format: Literal["text"] | None = None
     """`text`: files are read as they are, whatever their ending. `null`: by their ending; text files that look like
     CSV, TSV or JSON are refused, as a model would learn their commas, braces and field names too."""

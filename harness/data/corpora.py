@@ -12,12 +12,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import numpy as np
+import numpy.typing as npt
+
+from harness.config.fingerprint import digest_of
 from harness.config.run import DataConfig
 from harness.config.tokenizers import most_ids
 from harness.core.text import plural
 from harness.data.builtin import load_builtin
 from harness.data.cache import DOWNLOADS, cache_folder, make_private, refuse_shared, unusable_cache
-from harness.data.documents import BLANK_LINE, SEPARATORS, Documents, Scan, TextFile, joined, scan, text_size
+from harness.data.documents import (
+    BLANK_LINE,
+    SEPARATORS,
+    DocumentHash,
+    Documents,
+    Scan,
+    TextFile,
+    documents,
+    joined,
+    scan,
+    text_size,
+)
 from harness.data.downloads import TooLargeError, fetch
 from harness.data.errors import CorpusError, reason
 from harness.data.files import find_files
@@ -43,6 +58,7 @@ class Corpus:
         separator: between documents, one of the values of `harness.data.documents.SEPARATORS`.
         notes: sentences for the user about what was read.
         documents: sizes and hashes of the documents; None in a process that does not see the text.
+        held_out: `val` or `test` → the text of a split that has files of its own.
     """
 
     name: str
@@ -55,6 +71,7 @@ class Corpus:
     separator: str = BLANK_LINE
     notes: tuple[str, ...] = ()
     documents: Documents | None = dataclasses.field(default=None, compare=False, repr=False)
+    held_out: Mapping[str, Corpus] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
     def text(self) -> str:
@@ -62,9 +79,20 @@ class Corpus:
         return "".join(self.pieces())
 
     @property
-    def size(self) -> int:
-        """UTF-8 bytes of the text and its separators, at most."""
-        return sum(file.size + text_size(self.separator) for file in self.files)
+    def parts(self) -> list[Corpus]:
+        """This text and those that are held out."""
+        return [self, *self.held_out.values()]
+
+    @property
+    def whole_sha256(self) -> str:
+        """SHA-256 of all parts, in hex: that of the text where nothing is held out."""
+        return digest_of([part.sha256 for part in self.parts]) if self.held_out else self.sha256
+
+    @property
+    def most_tokens(self) -> int:
+        """Tokens of all parts at most, if each byte of the text is one."""
+        files = [file for part in self.parts for file in part.files]
+        return sum(file.size + file.documents + text_size(self.separator) for file in files)
 
     @property
     def document_count(self) -> int:
@@ -82,16 +110,44 @@ class Corpus:
             digest.update(piece.encode(errors="surrogatepass"))
             yield piece
         if digest.hexdigest() != self.sha256:
-            raise CorpusError(
-                self.field, f"found another text in {self.source} while it was read; allowed: files that do not change"
-            )
+            raise self._changed()
+
+    def chosen(self, wanted: npt.NDArray[np.bool_]) -> Iterator[str]:
+        """Yield the text of some of the documents in pieces, with separators between them; errors as in `pieces`.
+
+        Args:
+            wanted: for each document, whether it is one of them.
+        """
+        assert self.documents is not None
+        between, found = False, 0
+        for number, (_, pieces) in enumerate(documents((file.source for file in self.files), self.separator)):
+            found += 1
+            if number >= len(wanted):
+                break
+            if not wanted[number]:
+                continue
+            if between and self.separator:
+                yield self.separator
+            between, digest = True, DocumentHash()
+            for piece in pieces:
+                digest.update(piece)
+                yield piece
+            if digest.value != self.documents.hashes[number]:
+                raise self._changed()
+        if found != len(wanted):
+            raise self._changed()
+
+    def _changed(self) -> CorpusError:
+        return CorpusError(
+            self.field, f"found another text in {self.source} while it was read; allowed: files that do not change"
+        )
 
 
 def load_corpus(config: DataConfig, root: Path | None = None, cache: Path | None = None) -> Corpus:
     """Load the text that `config` names.
 
     Args:
-        config: the source; its tokenizer and split are ignored.
+        config: the source; its split is ignored, and of its tokenizer only the size of ids matters.
         root: folder that relative paths start from; the current folder when None.
         cache: folder for a download; see `cache_folder`.
 
@@ -99,17 +155,26 @@ def load_corpus(config: DataConfig, root: Path | None = None, cache: Path | None
         CorpusError: the name is unknown, or the text is missing, unreadable, empty, not UTF-8, has another SHA-256 or
             looks like a table or JSON.
     """
+    root = root or Path.cwd()
+    held_out = {}
+    for split, paths in (("val", config.val_path), ("test", config.test_path)):
+        if paths is not None:
+            held_out[split] = _load_files(config, root, f"data.{split}_path", paths)
+    corpus = _load_main(config, root, cache, held_out)
+    if config.format is None:
+        for part in (corpus, *held_out.values()) if config.corpus is None else held_out.values():
+            _refuse_structure(part)
+    return dataclasses.replace(corpus, held_out=held_out)
+
+
+def _load_main(config: DataConfig, root: Path, cache: Path | None, held_out: Mapping[str, Corpus]) -> Corpus:
     separator = SEPARATORS[config.separator]
     if config.corpus is not None:
         source, found = load_builtin(config.corpus, separator)
         return _corpus(config.corpus, source, found, "data.corpus", separator)
     if config.path is not None:
-        corpus = _load_files(config, root or Path.cwd())
-    else:
-        corpus = _load_url(config, cache_folder(cache))
-    if config.format is None:
-        _refuse_structure(corpus)
-    return corpus
+        return _load_files(config, root, "data.path", config.path, held_out)
+    return _load_url(config, cache_folder(cache))
 
 
 def _refuse_structure(corpus: Corpus) -> None:
@@ -148,23 +213,24 @@ def _scan(sources: Sequence[Source], config: DataConfig) -> Scan:
     # Known before anything is read.
     plain = (source for source in sources if kind_of(source) is TEXT and not is_compressed(source))
     check(sum(source.path.stat().st_size for source in plain), "")
-    return scan(sources, SEPARATORS[config.separator], check)
+    return scan(sources, SEPARATORS[config.separator], check, bool(config.val_path or config.test_path))
 
 
-def _load_files(config: DataConfig, root: Path) -> Corpus:
-    assert config.path is not None
-    found = find_files(config.path, root)
+def _load_files(
+    config: DataConfig, root: Path, field: str, patterns: tuple[str, ...], held_out: Mapping[str, Corpus] | None = None
+) -> Corpus:
+    """The text of the files that a field names, without those that are held out."""
+    taken = {split: [file.source.path for file in own.files] for split, own in (held_out or {}).items()}
+    found = find_files(patterns, root, field, [path for paths in taken.values() for path in paths])
     plain, column = config.format == "text", config.field or COLUMN
-    sources = [Source(root / file, str(file), "data.path", plain, column) for file in found.files]
+    sources = [Source(root / file, str(file), field, plain, column) for file in found.files]
     names = [source.name for source in sources]
     shown = ", ".join(names) if len(names) <= 3 else f"{names[0]} … {names[-1]}"
     text = _scan(sources, config)
     source = f"{plural(len(names), 'file')}: {shown}"
     if any(kind_of(source).columns for source in sources):
         source += f" ({plural(len(text.documents.sizes), 'document')}, {column!r})"
-    return _corpus(
-        " + ".join(config.path), source, text, "data.path", SEPARATORS[config.separator], found.repeats, found.notes
-    )
+    return _corpus(" + ".join(patterns), source, text, field, SEPARATORS[config.separator], found.repeats, found.notes)
 
 
 def _main_memory() -> int:

@@ -12,12 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.config.fingerprint import digest_of
-from harness.config.run import DataConfig, RunConfig
+from harness.config.run import DataConfig, RunConfig, Split
 from harness.data.cache import TOKENS, cache_folder
 from harness.data.corpora import Corpus, load_corpus
-from harness.data.encoding import FIRST_BYTES, SPLITS, TOKEN_BYTES, VOCABULARY
+from harness.data.encoding import FIRST_BYTES, TOKEN_BYTES, VOCABULARY
 from harness.data.errors import CorpusError
 from harness.data.own_tokenizers import open_tokenizer, tokenizer_file, tokenizer_identity
+from harness.data.splitting import SPLITS, Division
 from harness.data.token_cache import CachedTokens, open_tokens
 from harness.data.tokenizer import Ids, Tokenizer, TokenizerFile, check_tokenizer
 
@@ -28,7 +29,7 @@ _SCAN_CHUNK: Final = 1 << 16  # tokens
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """The tokens of a corpus, in three contiguous splits.
+    """The tokens of a corpus, in three splits.
 
     Attributes:
         corpus: the text, which stays in its files.
@@ -42,6 +43,7 @@ class Dataset:
         vocabulary: with `data.vocab: corpus`, the tokenizer's ids that occur in any split, ascending, shape
             (n_vocab,); id n stands for the token `vocabulary[n]`. None with `data.vocab: full`.
         tokenizer_file: what defines the tokenizer; None for a built-in one.
+        split: how the text is divided.
         first_bytes: split → UTF-8 bytes of the text that its first token stands for; empty for a built-in tokenizer,
             whose `token_bytes` tell them.
     """
@@ -54,6 +56,7 @@ class Dataset:
     test: Ids
     bytes: Mapping[str, int]
     token_bytes: npt.NDArray[np.int32]
+    split: Split
     vocabulary: Ids | None = None
     tokenizer_file: TokenizerFile | None = None
     first_bytes: Mapping[str, int] = field(default_factory=dict)
@@ -66,12 +69,13 @@ class Dataset:
     @property
     def source(self) -> str:
         """Of the corpus, for people."""
-        return self.corpus.source
+        held_out = (f"; {split}: {own.source}" for split, own in self.corpus.held_out.items())
+        return "".join((self.corpus.source, *held_out))
 
     @property
     def sha256(self) -> str:
         """Of the text's UTF-8 bytes, in hex."""
-        return self.corpus.sha256
+        return self.corpus.whole_sha256
 
     @property
     def n_vocab(self) -> int:
@@ -83,16 +87,17 @@ class Dataset:
         """A warning about equal documents in different splits; empty if there are none."""
         from harness.data.repeated_text import copies_in_splits  # not at the top: workers do not need it
 
-        return copies_in_splits(self.corpus, self.bytes)
+        return copies_in_splits(Division(self.corpus, self.split), self.bytes)
 
     @property
     def messages(self) -> list[str]:
         """Sentences for the user about text that is left out, repeated or lost by the tokenizer. Raises CorpusError."""
         from harness.data.repeated_text import other_names
 
-        found = (other_names(self.corpus), *self.corpus.notes, f"warning: {self.copies}" if self.copies else "")
+        parts = [(part, sentence) for part in self.corpus.parts for sentence in (other_names(part), *part.notes)]
+        parts.append((self.corpus, f"warning: {self.copies}" if self.copies else ""))
         lost = [f"data.tokenizer: warning: {self.lost}"] if self.lost else []
-        return [f"{self.corpus.field}: {sentence}" for sentence in found if sentence] + lost
+        return [f"{part.field}: {sentence}" for part, sentence in parts if sentence] + lost
 
     @functools.cached_property
     def lost(self) -> str:
@@ -190,21 +195,21 @@ def open_dataset(
     if file is None:
         file = tokenizer_file(config, corpus, root or Path.cwd(), store)
     content = {
-        "corpus": corpus.sha256,  # with the separators
+        **Division(corpus, config.split).content(),
         "tokenizer": config.tokenizer if file is None else tokenizer_identity(file),
-        "split": config.split.model_dump(),
         "format": FORMAT,
     }
     fingerprint = digest_of(content if config.vocab == "full" else {**content, "vocab": config.vocab})
     cached = open_tokens(store / TOKENS / fingerprint, corpus, config, compare, file)
-    return dataset_of(cached, corpus, config.tokenizer, fingerprint)
+    return dataset_of(cached, corpus, config, fingerprint)
 
 
-def dataset_of(cached: CachedTokens, corpus: Corpus, tokenizer: str, fingerprint: str) -> Dataset:
+def dataset_of(cached: CachedTokens, corpus: Corpus, config: DataConfig, fingerprint: str) -> Dataset:
     """The data set whose tokens are in these files."""
     return Dataset(
         corpus=corpus,
-        tokenizer=tokenizer,
+        tokenizer=config.tokenizer,
+        split=config.split,
         fingerprint=fingerprint,
         train=cached.arrays["train"],
         val=cached.arrays["val"],

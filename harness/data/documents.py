@@ -7,6 +7,7 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from typing import Final
 
@@ -57,6 +58,11 @@ class Documents:
     sizes: Numbers
     hashes: Numbers
     files: Numbers
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the places where documents end, in hex."""
+        return hashlib.sha256(self.sizes.astype("<u8").tobytes()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -123,13 +129,19 @@ def joined(sources: Iterable[Source], separator: str) -> Iterator[str]:
         yield from pieces
 
 
-def scan(sources: Sequence[Source], separator: str, check_size: Callable[[int], None] = lambda size: None) -> Scan:
+def scan(
+    sources: Sequence[Source],
+    separator: str,
+    check_size: Callable[[int], None] = lambda size: None,
+    compared: bool = False,
+) -> Scan:
     """Read a text once.
 
     Args:
         sources: the files.
         separator: between documents, one of the values of `SEPARATORS`.
         check_size: called with the UTF-8 bytes so far; may raise an error.
+        compared: whether the documents are compared with those of another text.
 
     Raises:
         CorpusError: as `documents`.
@@ -139,7 +151,7 @@ def scan(sources: Sequence[Source], separator: str, check_size: Callable[[int], 
     sizes, counts = [0] * len(sources), [0] * len(sources)
     lengths, hashes, files = array("Q"), array("Q"), array("Q")
     between, between_size = separator.encode(errors="surrogatepass"), text_size(separator)
-    several = len(sources) > 1 or any(kind_of(source).columns for source in sources)
+    several = compared or len(sources) > 1 or any(kind_of(source).columns for source in sources)
     number = {source: place for place, source in enumerate(sources)}
     for source, pieces in documents(sources, separator, left_out):
         file = number[source]
@@ -148,25 +160,42 @@ def scan(sources: Sequence[Source], separator: str, check_size: Callable[[int], 
             characters += len(separator)
             size += between_size
             sizes[file] += between_size if counts[file] else 0
-        start, empty, own = size, True, hashlib.blake2b(digest_size=8)
+        start, own = size, DocumentHash()
         for piece in pieces:
             raw = piece.encode()
             digest.update(raw)
             if several:
-                own.update(raw)
+                own.update(piece)
             size += len(raw)
             characters += len(piece)
-            empty = empty and not piece.strip()
+            blank = blank and not piece.strip()
             check_size(size)
-        blank = blank and empty
         sizes[file] += size - start
         counts[file] += 1
         lengths.append(size - start)
-        hashes.append(int.from_bytes(own.digest(), "little") if several and not empty else 0)
+        hashes.append(own.value)
         files.append(file)
     found = Documents(*(np.frombuffer(numbers, np.uint64) for numbers in (lengths, hashes, files)))
     shown = tuple(map(TextFile, sources, sizes, counts))
     return Scan(shown, digest.hexdigest(), size, characters, blank, found, dict(left_out))
+
+
+class DocumentHash:
+    """8 bytes of the BLAKE2b hash of a document, or 0 if it is blank."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.blake2b(digest_size=8)
+        self._blank = True
+
+    def update(self, piece: str) -> None:
+        """Take the next piece."""
+        self._digest.update(piece.encode())
+        self._blank = self._blank and not piece.strip()
+
+    @property
+    def value(self) -> int:
+        """The hash as a number."""
+        return 0 if self._blank else int.from_bytes(self._digest.digest(), "little")
 
 
 def text_size(text: str) -> int:

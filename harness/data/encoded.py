@@ -59,8 +59,13 @@ def describe_encoded(data: Dataset, config: DataConfig, cache: Path | None = Non
         OSError: its files are no longer in the cache.
     """
     folder = (cache_folder(cache) / TOKENS / data.fingerprint).absolute()
-    corpus = replace(data.corpus, repeats={}, documents=None)
+    held_out = {split: _facts(own) for split, own in data.corpus.held_out.items()}
+    corpus = replace(_facts(data.corpus), held_out=held_out)
     return EncodedData(config, corpus, data.fingerprint, folder, description_sha256(folder))
+
+
+def _facts(corpus: Corpus) -> Corpus:
+    return replace(corpus, repeats={}, documents=None)
 
 
 def receive_encoded(
@@ -98,7 +103,7 @@ def open_encoded(encoded: EncodedData, cache: Path | None = None) -> Dataset:
     if cached is None:
         found = f"found no tokens of {encoded.corpus.name!r} on this machine that are those of the sweep"
         raise CorpusError(encoded.corpus.field, f"{found}; allowed: the same tokens on every node")
-    return dataset_of(cached, encoded.corpus, encoded.config.tokenizer, encoded.fingerprint)
+    return dataset_of(cached, encoded.corpus, encoded.config, encoded.fingerprint)
 
 
 def _find(encoded: EncodedData, cache: Path | None) -> CachedTokens | None:

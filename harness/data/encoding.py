@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
@@ -13,14 +11,13 @@ from typing import IO, Any, Final
 
 import numpy as np
 
-from harness.config.run import DataConfig, Split
-from harness.data.corpora import Corpus
+from harness.config.run import DataConfig
 from harness.data.documents import MARK, SEPARATORS, text_size
 from harness.data.errors import CorpusError
 from harness.data.parallel import map_in_order
+from harness.data.splitting import SPLITS, Division
 from harness.data.tokenizer import Ids, Tokenizer
 
-SPLITS: Final = ("train", "val", "test")  # in the order of the text
 TOKEN_BYTES: Final = "token_bytes"
 VOCABULARY: Final = "vocabulary"
 TOKENIZER_FILE: Final = "tokenizer"  # of a tokenizer that is not built in: the content of its file
@@ -28,10 +25,9 @@ FIRST_BYTES: Final = "first_bytes"  # of such a tokenizer: bytes of text that ea
 _HEAD: Final = 4096  # characters
 _CHUNK: Final = 1 << 20  # tokens
 _GROUP: Final = 1 << 19  # characters that a thread encodes at a time
-_SPACE: Final = re.compile(rf"[\s{MARK}]")
 
 
-def encode(corpus: Corpus, config: DataConfig, tokenizer: Tokenizer, folder: Path) -> dict[str, Any]:
+def encode(division: Division, config: DataConfig, tokenizer: Tokenizer, folder: Path) -> dict[str, Any]:
     """Encode each split by itself into `folder`, one .npy file for each array of a `Dataset`.
 
     Returns:
@@ -49,7 +45,7 @@ def encode(corpus: Corpus, config: DataConfig, tokenizer: Tokenizer, folder: Pat
     files = {split: folder / (f"{split}.npy" if whole else f"{split}.full") for split in SPLITS}
     for file in files.values():  # a split may be empty
         IdFile(file, dtype).__exit__(None, None, None)
-    for split, parts in groupby(split_pieces(corpus, split_points(corpus, config.split)), itemgetter(0)):
+    for split, parts in groupby(division.pieces(), itemgetter(0)):
         with IdFile(files[split], dtype) as array:
             for block, ids in encoded_blocks(blocks((text for _, text in parts), tokenizer), tokenizer):
                 array.append(ids)
@@ -70,7 +66,7 @@ def encode(corpus: Corpus, config: DataConfig, tokenizer: Tokenizer, folder: Pat
     if tokenizer.file is not None:
         np.save(folder / f"{TOKENIZER_FILE}.npy", np.frombuffer(tokenizer.file.content, np.uint8))
         np.save(folder / f"{FIRST_BYTES}.npy", np.array([first[split] for split in SPLITS], np.int64))
-    return {"bytes": sizes, "characters": corpus.characters}
+    return {"bytes": sizes, "characters": division.corpus.characters}
 
 
 def first_bytes(block: str, ids: Ids, tokenizer: Tokenizer) -> int:
@@ -80,72 +76,27 @@ def first_bytes(block: str, ids: Ids, tokenizer: Tokenizer) -> int:
     return tokenizer.first_token_bytes(head if short else block) if len(ids) else 0
 
 
-def check_splits(corpus: Corpus, config: DataConfig, tokenizer: Tokenizer) -> None:
-    """Raise CorpusError if a split with a share of the text has fewer than two tokens."""
-    first, second = split_points(corpus, config.split)
-    characters = {"train": first, "val": second - first, "test": corpus.characters - second}
+def check_splits(division: Division, config: DataConfig, tokenizer: Tokenizer) -> None:
+    """Raise CorpusError if a split that has a share of the text or a text of its own has fewer than two tokens."""
     longest = max(map(len, tokenizer.pieces))  # bytes of a token, at least as many as its characters
-    shares = {"val": config.split.val, "test": config.split.test}
-    short = [split for split, count in characters.items() if shares.get(split) != 0]
-    if tokenizer.lossless:
-        short = [split for split in short if characters[split] <= longest]
+    short = [split for split, size in division.sizes.items() if not tokenizer.lossless or size <= longest]
     if not short:
         return
     texts: dict[str, list[str]] = {split: [] for split in short}
-    for split, text in split_pieces(corpus, (first, second)):
+    for split, text in division.pieces():
         if split in texts:
             texts[split].append(text)
     for split, pieces in texts.items():
         if (found := sum(len(encode_block(block, tokenizer)) for block in blocks(pieces, tokenizer))) < 2:
+            tokens = f"{found} {config.tokenizer} {'token' if found == 1 else 'tokens'} in {split}"
+            if own := division.corpus.held_out.get(split):
+                raise CorpusError(own.field, f"found {tokens} ({own.name}); allowed: a text of at least 2 tokens")
             raise CorpusError(
                 "data.split",
-                f"found {found} {config.tokenizer} {'token' if found == 1 else 'tokens'} in {split} (val "
-                f"{config.split.val}, test {config.split.test} of {corpus.name}, {corpus.characters:,} characters); "
-                "allowed: shares and a text that give every split at least 2",
+                f"found {tokens} (val {config.split.val}, test {config.split.test} of {division.corpus.name}, "
+                f"{division.corpus.characters:,} characters); allowed: shares and a text that give every split at "
+                "least 2",
             )
-
-
-def split_points(corpus: Corpus, split: Split) -> tuple[int, int]:
-    """The characters before which a text is cut into three contiguous parts, by shares of its characters.
-
-    A cut inside a word moves forward to the next white space or end of a document, so that every tokenizer gets the
-    same whole words. If there is none up to the end of the part, the cut is made at its share.
-    """
-    size = corpus.characters
-    first, second = round(size * (1 - split.val - split.test)), round(size * (1 - split.test))
-    return _next_space(corpus.pieces(), first, second), _next_space(corpus.pieces(), second, size)
-
-
-def _next_space(pieces: Iterable[str], start: int, end: int) -> int:
-    """The first white space or `MARK` from `start` up to `end`; `start` if there is none."""
-    place = 0
-    for piece in pieces:
-        if place >= end:
-            break
-        found = _SPACE.search(piece, max(0, start - place), max(0, end - place))
-        if found:
-            return place + found.start()
-        place += len(piece)
-    return start
-
-
-def split_pieces(corpus: Corpus, points: tuple[int, int]) -> Iterator[tuple[str, str]]:
-    """Yield the pieces of a text as (split, piece); a piece that reaches into the next split is cut.
-
-    No split begins with a token between documents.
-    """
-    ends = iter([*zip(SPLITS, points, strict=False), (SPLITS[-1], sys.maxsize)])
-    split, end = next(ends)
-    place, last = 0, ""
-    for piece in corpus.pieces():
-        while piece:
-            while place == end:
-                split, end = next(ends)
-            part, piece = piece[: end - place], piece[end - place :]
-            place += len(part)
-            if part != MARK or split == last:
-                yield split, part
-                last = split
 
 
 def blocks(pieces: Iterable[str], tokenizer: Tokenizer) -> Iterator[str]:

@@ -34,13 +34,14 @@ class Found:
     notes: tuple[str, ...] = ()
 
 
-def find_files(patterns: Iterable[str], root: Path, field: str = "data.path") -> Found:
+def find_files(patterns: Iterable[str], root: Path, field: str = "data.path", without: Iterable[Path] = ()) -> Found:
     """The files of all patterns. Symbolic links, hard links and other spellings of a path do not repeat a file.
 
     Args:
         patterns: paths, folders or globs; `**` stands for any number of folders, of which hidden ones are left out.
         root: folder that relative patterns start from.
         field: the field of the spec that has the patterns.
+        without: files that other fields name, which are left out.
 
     Raises:
         CorpusError: a pattern has no file or cannot be looked up, or a symbolic link leads to itself.
@@ -48,10 +49,15 @@ def find_files(patterns: Iterable[str], root: Path, field: str = "data.path") ->
     found: dict[Hashable, Path] = {}
     repeats: dict[str, str] = {}
     notes: list[str] = []
+    elsewhere = {_identity(file) for file in without}
+    left_out: list[Path] = []
     for pattern in patterns:
         try:
             files = _expand(pattern, root, field, repeats, notes)
             for file in files:
+                if _identity(root / file) in elsewhere:
+                    left_out.append(file)
+                    continue
                 first = found.setdefault(_identity(root / file), file)
                 if first != file:
                     repeats[str(file)] = str(first)
@@ -63,6 +69,11 @@ def find_files(patterns: Iterable[str], root: Path, field: str = "data.path") ->
             raise CorpusError(
                 field, f"found no file for {pattern!r} in {str(root)!r}; allowed: paths, folders or globs of text files"
             )
+    if left_out:
+        more = f" and {len(left_out) - 1} more" if len(left_out) > 1 else ""
+        notes.append(f"{str(left_out[0])!r}{more} left out, as data.val_path or data.test_path names it")
+        if not found:
+            raise CorpusError(field, "found only files that data.val_path or data.test_path names; allowed: others too")
     if not found:
         raise CorpusError(field, "found an empty list; allowed: at least one path, folder or glob of text files")
     return Found(tuple(found.values()), repeats, tuple(notes))

@@ -24,8 +24,9 @@ from harness.core.links import read_bounded
 from harness.data.cache import make_private, refuse_shared, unusable_cache
 from harness.data.corpora import Corpus
 from harness.data.documents import MARK
-from harness.data.encoding import SPLITS, blocks, split_pieces, split_points
+from harness.data.encoding import blocks
 from harness.data.errors import CorpusError, reason
+from harness.data.splitting import SPLITS, Division
 from harness.data.tokenizer import END_OF_TEXT, SINGLE_BYTES, Ids, Tokenizer, TokenizerFile, get_tokenizer
 
 TOKENIZERS: Final = "tokenizers"  # folder of the cache
@@ -64,7 +65,7 @@ def tokenizer_file(config: DataConfig, corpus: Corpus, root: Path, store: Path) 
 
 def training_text(corpus: Corpus, config: DataConfig) -> Iterator[str]:
     """Yield the training text in pieces that cut no word of GPT-2's pattern, without tokens between documents."""
-    parts = split_pieces(corpus, split_points(corpus, config.split))
+    parts = Division(corpus, config.split).pieces()
     found = blocks((text for split, text in parts if split == SPLITS[0]), get_tokenizer("gpt2"))
     yield from (block for block in found if block != MARK)
 
@@ -148,9 +149,8 @@ def _trained(config: DataConfig, corpus: Corpus, store: Path) -> TokenizerFile:
     """The trained tokenizer of a recipe, from the cache where it was trained before."""
     key = digest_of(
         {
+            **Division(corpus, config.split).content(),
             "recipe": config.tokenizer,
-            "corpus": corpus.sha256,
-            "split": config.split.model_dump(),
             "training": _TRAINING,
         }
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from harness.core.text import listed, plural
 from harness.data.corpora import Corpus
-from harness.data.documents import text_size
+from harness.data.documents import Documents, text_size
 from harness.data.sources.kinds import kind_of
+from harness.data.splitting import SPLITS, Division
 
 Indices = npt.NDArray[np.integer[Any]]
 
@@ -27,37 +28,31 @@ def other_names(corpus: Corpus) -> str:
     return f"{other!r} is another name of {first!r}{more}; each file counts once"
 
 
-def copies_in_splits(corpus: Corpus, split_bytes: Mapping[str, int]) -> str:
+def copies_in_splits(division: Division, split_bytes: Mapping[str, int]) -> str:
     """A warning about documents of equal content that lie in different splits; empty if there are none.
 
     Args:
-        corpus: the text, with its documents.
-        split_bytes: split → UTF-8 bytes of its text, in the order of the text.
+        division: the text, with its documents, and how it is divided.
+        split_bytes: split → UTF-8 bytes of its text.
     """
-    documents = corpus.documents
-    assert documents is not None
-    known = np.flatnonzero(documents.hashes)
-    order = known[np.argsort(documents.hashes[known], kind="stable")]
-    hashes = documents.hashes[order]
-    changes = np.flatnonzero(hashes[1:] != hashes[:-1]) + 1
-    starts, stops = np.r_[0, changes], np.r_[changes, len(order)]
-    groups: list[Indices] = [order[start:stop] for start, stop in zip(starts, stops, strict=True) if stop - start > 1]
-    if not groups:
-        return ""
-    ends = np.cumsum(documents.sizes + np.uint64(text_size(corpus.separator)))
-    first = np.r_[np.zeros(1, np.uint64), ends[:-1]]
-    borders = np.cumsum([split_bytes[split] for split in _WORDS], dtype=np.uint64)
-    begin: Indices = np.asarray(np.searchsorted(borders, first, side="right"))
-    end: Indices = np.asarray(np.searchsorted(borders, first + documents.sizes - np.uint64(1), side="right"))
-    leaks: list[Indices] = [group for group in groups if begin[group].min() != end[group].max()]
+    parts = division.corpus.parts
+    begin, end = (np.concatenate(places) for places in zip(*_places(division, split_bytes), strict=True))
+    hashes = np.concatenate([_of(part).hashes for part in parts])
+    known = np.flatnonzero(hashes)
+    order = known[np.argsort(hashes[known], kind="stable")]
+    changes = np.flatnonzero(hashes[order][1:] != hashes[order][:-1]) + 1
+    groups = zip(np.r_[0, changes], np.r_[changes, len(order)], strict=True)
+    equal: list[Indices] = [order[start:stop] for start, stop in groups if stop - start > 1]
+    leaks = [group for group in equal if begin[group].min() != end[group].max()]
     if not leaks:
         return ""
-    if any(kind_of(file.source).columns for file in corpus.files):
+    if any(kind_of(file.source).columns for part in parts for file in part.files):
         return _counted(leaks, begin, end)
+    files = [file.name for part in parts for file in part.files]  # each is one document
     copies = leaks[0]
-    names = listed(repr(corpus.files[int(documents.files[copy])].name) for copy in copies[:3])
+    names = listed(repr(files[copy]) for copy in copies[:3])
     splits = sorted({int(split) for copy in copies for split in range(begin[copy], end[copy] + 1)})
-    where = listed(list(_WORDS.values())[split] for split in splits)
+    where = listed(_WORDS[SPLITS[split]] for split in splits)
     more = f" The same holds for {plural(len(leaks) - 1, 'other text')}." if len(leaks) > 1 else ""
     return (
         f"{names}{' and others' if len(copies) > 3 else ''} have equal content, which is part of the {where} text: "
@@ -65,20 +60,40 @@ def copies_in_splits(corpus: Corpus, split_bytes: Mapping[str, int]) -> str:
     )
 
 
+def _of(corpus: Corpus) -> Documents:
+    assert corpus.documents is not None
+    return corpus.documents
+
+
+def _places(division: Division, split_bytes: Mapping[str, int]) -> Iterator[tuple[Indices, Indices]]:
+    """For each part of the text, the first and the last split that each of its documents lies in."""
+    corpus = division.corpus
+    if division.split.by == "documents":
+        yield division.of_documents, division.of_documents
+    else:
+        sizes = _of(corpus).sizes.astype(np.int64)
+        first = np.cumsum(sizes + text_size(corpus.separator)) - sizes - text_size(corpus.separator)
+        borders = np.cumsum([0 if split in corpus.held_out else split_bytes[split] for split in SPLITS])
+        yield np.searchsorted(borders, first, side="right"), np.searchsorted(borders, first + sizes - 1, side="right")
+    for split, own in corpus.held_out.items():
+        place = np.full(len(_of(own).sizes), SPLITS.index(split))
+        yield place, place
+
+
 def _counted(leaks: Sequence[Indices], begin: Indices, end: Indices) -> str:
     """The sentence for documents that have no names."""
-    counts = [0] * len(_WORDS)  # of documents of a split that also stand in an earlier one
+    counts = [0] * len(SPLITS)  # of documents of a split that also stand in an earlier one
     for group in leaks:
         earliest = int(begin[group].min())
         for copy in group:
             for split in range(max(int(begin[copy]), earliest + 1), int(end[copy]) + 1):
                 counts[split] += 1
     found = [
-        f"{plural(number, 'document')} of the {word} text"
-        for number, word in zip(counts, _WORDS.values(), strict=True)
+        f"{plural(number, 'document')} of the {_WORDS[split]} text"
+        for number, split in zip(counts, SPLITS, strict=True)
         if number
     ]
     return (
         f"{listed(found)} also {'stands' if sum(counts) == 1 else 'stand'} in an earlier split: models are evaluated "
-        "on text that they have seen. Leave the copies out."
+        "on text that they have seen. Leave the copies out, or divide by documents (data.split.by)."
     )

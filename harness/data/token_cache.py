@@ -29,7 +29,6 @@ from harness.data.corpora import Corpus
 from harness.data.documents import MARK
 from harness.data.encoding import (
     FIRST_BYTES,
-    SPLITS,
     TOKEN_BYTES,
     TOKENIZER_FILE,
     VOCABULARY,
@@ -40,11 +39,10 @@ from harness.data.encoding import (
     first_bytes,
     id_type,
     mark_id,
-    split_pieces,
-    split_points,
 )
 from harness.data.errors import CorpusError, reason
 from harness.data.own_tokenizers import file_name, open_tokenizer, tokenizer_identity
+from harness.data.splitting import SPLITS, Division
 from harness.data.tokenizer import Ids, TokenizerFile
 
 _META: Final = "meta.json"
@@ -176,13 +174,14 @@ def _write(folder: Path, corpus: Corpus, config: DataConfig, file: TokenizerFile
     logger.info("encoding %s (%s characters) with %s", corpus.name, f"{corpus.characters:,}", config.tokenizer)
     tokenizer = open_tokenizer(config.tokenizer, file)
     mark_id(config, tokenizer)
-    check_splits(corpus, config, tokenizer)
+    division = Division(corpus, config.split)
+    check_splits(division, config, tokenizer)
     try:
         make_private(folder)
         with tempfile.TemporaryDirectory(prefix=".building-", dir=folder.parent) as building:
-            content = encode(corpus, config, tokenizer, Path(building))
+            content = encode(division, config, tokenizer, Path(building))
             hashes = {file.name: sha256_of(file) for file in sorted(Path(building).iterdir())}
-            content |= {"tokenizer": _named(config, file), "corpus": corpus.sha256, "files": hashes}
+            content |= {"tokenizer": _named(config, file), "corpus": corpus.whole_sha256, "files": hashes}
             Path(building, _META).write_text(json.dumps({"content": content, "sha256": digest_of(content)}, indent=1))
             for name in (*hashes, _META):
                 Path(building, name).chmod(0o600)
@@ -217,7 +216,7 @@ def _read(
         definition = _definition(config, arrays)
         if tokenizer not in (None, definition):
             raise _AlteredError(f"{TOKENIZER_FILE}.npy is another tokenizer")
-        if (content["tokenizer"], content["corpus"]) != (_named(config, definition), corpus.sha256):
+        if (content["tokenizer"], content["corpus"]) != (_named(config, definition), corpus.whole_sha256):
             raise _AlteredError(f"{_META} is of another text")
         cached = CachedTokens(arrays, {split: int(content["bytes"][split]) for split in SPLITS}, definition)
         _check_types(cached)
@@ -253,8 +252,7 @@ def _largest(corpus: Corpus) -> int:
 
     A sparse file may have any size.
     """
-    most = corpus.size + corpus.document_count  # with a token after each document
-    return _OTHER_BYTES + _MOST_TOKENS_A_BYTE * np.dtype(np.uint32).itemsize * most
+    return _OTHER_BYTES + _MOST_TOKENS_A_BYTE * np.dtype(np.uint32).itemsize * corpus.most_tokens
 
 
 def _metadata(file: Path) -> dict[str, Any]:
@@ -292,7 +290,7 @@ def _compare(cached: CachedTokens, corpus: Corpus, config: DataConfig) -> None:
     share = 1.0 if tokenizer.name == "byte" or not tokenizer.lossless else _ENCODED_AGAIN / max(1, corpus.characters)
     sizes, counts = dict.fromkeys(SPLITS, 0), dict.fromkeys(SPLITS, 0)
     seen = np.zeros(len(pieces), bool)
-    for split, parts in groupby(split_pieces(corpus, split_points(corpus, config.split)), itemgetter(0)):
+    for split, parts in groupby(Division(corpus, config.split).pieces(), itemgetter(0)):
         for block in blocks(_cut(text for _, text in parts), tokenizer):
             raw = b"" if block == MARK else block.encode()
             ahead = cached.arrays[split][counts[split] :]

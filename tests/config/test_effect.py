@@ -61,6 +61,17 @@ ALIKE = "allowed: arms that differ, or equal values in all arms (an A/A sweep)"
             "model.vocab_size: [50257, null]",
             "vocab_size=50257 and vocab_size=null, which train the same runs (they are the same number of rows)",
         ),
+        (
+            [],
+            "data.split.seed: [0, 1]",
+            "split.seed=0 and split.seed=1, which train the same runs (data.split.by documents uses it, position does "
+            "not)",
+        ),
+        (
+            ["data.val_path=a.txt"],
+            "data.split.val: [0.1, 0.2]",
+            "val=0.1 and val=0.2, which train the same runs (data.val_path has the validation text)",
+        ),
     ],
 )
 def test_arms_that_train_alike_are_refused(settings: list[str], compare: str, message: str, tmp_path: Path) -> None:

@@ -26,6 +26,9 @@ BITS = Objective(VAL_BITS_PER_BYTE)
         (PLAIN + "compare: {data.vocab: [full, corpus]}", LOSS),  # the same tokens: the verdict is by their loss
         (PLAIN + "compare: {data.corpus: [sotu-1820, sotu-1790-1799]}", Objective(VAL_BITS_PER_BYTE, ranked=False)),
         (PLAIN + "compare: {data.split.val: [0.1, 0.2]}", Objective(VAL_BITS_PER_BYTE, ranked=False)),
+        (PLAIN + "compare: {data.split.by: [position, documents]}", Objective(VAL_BITS_PER_BYTE, ranked=False)),
+        (PLAIN + "compare: {data.separator: [blank_line, none]}", Objective(VAL_BITS_PER_BYTE, ranked=False)),
+        (PLAIN + "compare: {data.field: [text, body]}", Objective(VAL_BITS_PER_BYTE, ranked=False)),
     ],
 )
 def test_candidates_with_other_tokens_are_compared_by_bits_per_byte(
@@ -41,6 +44,8 @@ def test_candidates_with_other_tokens_are_compared_by_bits_per_byte(
         "data.path: {choice: [a.txt, b.txt]}",
         "data.split.val: {uniform: [0.1, 0.2]}",
         "data.split.test: {choice: [0.1, 0.2]}",
+        "data.split.by: {choice: [position, documents]}",
+        "data.separator: {choice: [blank_line, none]}",
     ],
 )
 def test_candidates_with_other_validation_texts_are_refused(tune: str, tmp_path: Path) -> None:

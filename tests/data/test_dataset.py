@@ -21,7 +21,7 @@ import harness.data.token_cache
 from harness.config.fingerprint import digest_of
 from harness.config.run import DataConfig, Split
 from harness.data import SPLITS, Corpus, CorpusError, Dataset, get_tokenizer, load_corpus, open_dataset
-from harness.data.encoding import split_pieces, split_points
+from harness.data.splitting import split_pieces, split_points
 from helpers import BYTES, byte_data, small_config
 from paths import ROOT
 

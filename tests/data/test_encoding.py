@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.config.run import VOCABULARY, DataConfig
+from harness.config.run import VOCABULARY, DataConfig, Split
 from harness.data import SPLITS, CorpusError, Tokenizer, get_tokenizer, load_corpus, open_dataset
 from harness.data import encoding as module
 from harness.data.encoding import IdFile, blocks
+from harness.data.splitting import Division
 from tokenizers_offline import with_ranks_of_gpt2
 
 HOSTILE = (
@@ -141,7 +142,7 @@ def test_a_text_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None
         corpus = load_corpus(DataConfig(path=("text.txt",)), tmp_path)
         file.write_text(longer)
         with pytest.raises(CorpusError, match=r"found another text in 1 file: text\.txt while it was read; allowed: "):
-            module.encode(corpus, DataConfig(path=("text.txt",)), get_tokenizer("byte"), tmp_path)
+            module.encode(Division(corpus, Split()), DataConfig(path=("text.txt",)), get_tokenizer("byte"), tmp_path)
 
 
 PEAK = (

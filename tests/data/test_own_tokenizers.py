@@ -22,8 +22,8 @@ from harness.config.fingerprint import digest_of
 from harness.config.run import DataConfig
 from harness.core.files import sha256_of
 from harness.data import CorpusError, Dataset, load_corpus, open_dataset
-from harness.data.encoding import split_points
 from harness.data.own_tokenizers import TOKENIZERS, open_tokenizer, training_text
+from harness.data.splitting import split_points
 from harness.data.tokenizer import TokenizerFile
 from own_tokenizers import byte_level_json, lower_case_json, sentencepiece_model
 
