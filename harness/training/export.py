@@ -13,11 +13,10 @@ from harness.config.run import RunConfig
 from harness.core.files import write_atomic
 from harness.core.text import visible
 from harness.data.errors import CorpusError
-from harness.data.hugging_face import check_exported, end_of_text, tokenizer_json
-from harness.data.tokenizer import get_tokenizer
+from harness.data.hugging_face import check_exported, tokenizer_files
 from harness.model.hugging_face import weights_for_hugging_face
 from harness.model.hugging_face_config import config_for_hugging_face
-from harness.model.weights import load_checkpoint
+from harness.model.weights import load_checkpoint, load_tokenizer
 from harness.tracking import RunDetails
 from harness.training.trained_model import find_checkpoint
 
@@ -28,7 +27,7 @@ def export_model(run: str, folder: Path, uri: str | None = None) -> list[Path]:
     """Write a run's model for transformers. Returns the files.
 
     `AutoModelForCausalLM.from_pretrained` and `AutoTokenizer.from_pretrained` load the folder: the same logits up to
-    rounding, and the same ids for every text.
+    rounding, and the same ids for every text, apart from special tokens (`harness.data.hugging_face`).
 
     Args:
         run: a run's id, the first 4 or more characters of its id, its exact name, or a folder with a checkpoint.
@@ -49,24 +48,17 @@ def export_model(run: str, folder: Path, uri: str | None = None) -> list[Path]:
             "data.vocab",
             "found corpus, whose ids mean nothing outside this text; allowed for an export: a run with data.vocab full",
         )
-    check_exported(config.data.tokenizer)
-    tokenizer = get_tokenizer(config.data.tokenizer)
+    check_exported(config.data.tokenizer)  # before it is loaded, which may download it
+    tokenizer = load_tokenizer(checkpoint)
+    of_tokenizer = tokenizer_files(tokenizer, config.model.context_length)
     if folder.exists() and any(folder.iterdir()):
         raise FileExistsError(f"found files in {folder}; allowed: a new or empty folder")
     folder.mkdir(parents=True, exist_ok=True)
     weights = weights_for_hugging_face(model.state_dict(), config)
-    of_tokenizer = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": config.model.context_length,
-        "clean_up_tokenization_spaces": False,
-    }
-    if end_of_text(tokenizer) is not None:
-        of_tokenizer |= dict.fromkeys(("bos_token", "eos_token", "unk_token"), tokenizer.pieces[-1].decode())
     contents = {
         "model.safetensors": save(weights, metadata={"format": "pt"}),
-        "config.json": _json(config_for_hugging_face(config, end_of_text(tokenizer))),
-        "tokenizer.json": _json(tokenizer_json(tokenizer)),
-        "tokenizer_config.json": _json(of_tokenizer),
+        "config.json": _json(config_for_hugging_face(config, tokenizer.end_of_text)),
+        **of_tokenizer,
         "README.md": model_card(config, details).encode(),
     }
     for name, content in contents.items():

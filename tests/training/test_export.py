@@ -16,12 +16,14 @@ from fuzzing import examples
 from harness.config.run import RunConfig, SampleConfig
 from harness.data import CorpusError
 from harness.data.hugging_face import check_exported, merged_from
-from harness.data.tokenizer import get_tokenizer
+from harness.data.own_tokenizers import open_tokenizer
+from harness.data.tokenizer import TokenizerFile, get_tokenizer
 from harness.model.generation import continue_text
 from harness.model.init import build_gpt
 from harness.model.weights import load_checkpoint, load_tokenizer, save_checkpoint
 from harness.training.export import export_model
 from helpers import small_config
+from own_tokenizers import byte_level_json, lower_case_json, sentencepiece_model
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
@@ -100,7 +102,7 @@ def test_an_exported_folder_has_the_facts_of_its_run(tmp_path: Path) -> None:
 
 
 def test_a_tokenizer_that_cannot_be_exported_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match=r"^found cl100k_base; allowed for an export: gpt2, r50k_base, byte$"):
+    with pytest.raises(CorpusError, match=r"^found cl100k_base; allowed for an export: gpt2, r50k_base, byte, char, "):
         check_exported("cl100k_base")
     plain = small_config().model_dump(mode="json")
     plain["data"]["vocab"], plain["model"]["vocab_size"] = "corpus", 200
@@ -128,6 +130,53 @@ def test_both_tokenizers_give_the_same_ids(text: str, exported: Any) -> None:
     ids = get_tokenizer("gpt2").encode(text)
     assert exported(text)["input_ids"] == ids
     assert exported.decode(ids) == text
+
+
+def own_file(name: str) -> TokenizerFile:
+    if name.endswith(".model"):
+        return TokenizerFile("tokenizer.model", sentencepiece_model("unigram", byte_fallback=name == "bytes.model"))
+    if name == "char":
+        return TokenizerFile("characters.txt", "àé中　😀".encode())
+    return TokenizerFile("tokenizer.json", (lower_case_json() if name == "lower.json" else byte_level_json()).encode())
+
+
+def export_own(name: str, folder: Path) -> Path:
+    """Export a model with random weights and this tokenizer, which is no file any more."""
+    file = own_file(name)
+    size = open_tokenizer(name, file).n_vocab
+    config = small_config(data={"corpus": "sotu-1820", "tokenizer": name}, model={"vocab_size": size})
+    save_checkpoint(folder / "ours", build_gpt(config), config, 1, tokenizer_file=file)
+    export_model(str(folder / "ours"), folder / "theirs")
+    return folder / "theirs"
+
+
+@pytest.fixture(scope="module", params=["bpe-500", "lower.json", "char", "a.model"])
+def own_pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
+    """A tokenizer that is not built in, and what transformers loads of it."""
+    theirs = transformers.AutoTokenizer.from_pretrained(export_own(request.param, tmp_path_factory.mktemp("own")))
+    return open_tokenizer(request.param, own_file(request.param)), theirs
+
+
+@examples(80)
+@given(text=TEXTS)
+def test_own_tokenizers_give_the_same_ids_and_texts(text: str, own_pair: tuple[Any, Any]) -> None:
+    ours, theirs = own_pair
+    ids = ours.encode(text)
+    assert theirs(text, add_special_tokens=False)["input_ids"] == ids
+    if ours.lossless:
+        assert theirs.decode(ids) == text == ours.decode(ids)
+    assert theirs.eos_token_id == ours.end_of_text
+    assert len(theirs) == ours.n_vocab
+
+
+def test_a_tokenizer_json_is_exported_as_it_is(tmp_path: Path) -> None:
+    assert (export_own("a.json", tmp_path) / "tokenizer.json").read_text("utf-8") == byte_level_json()
+
+
+def test_a_sentencepiece_model_with_bytes_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match=r"^found bytes.model, a SentencePiece model with tokens for single bytes, "):
+        export_own("bytes.model", tmp_path)
+    assert not (tmp_path / "theirs").exists()
 
 
 def test_the_special_token_ends_a_text(exported: Any) -> None:
