@@ -286,7 +286,8 @@ class RunChecks:
                 self.report(getattr(error, "field", "data"), str(error))
                 continue
             try:
-                config.with_vocabulary(codec.n_vocab)
+                if config.model.init_from is None:  # else its tokens are compared with those of the weights
+                    config.with_vocabulary(codec.n_vocab)
             except ValueError as error:
                 self._report_inside(where, "model.vocab_size", str(error).partition(": ")[2])
             if prompt is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +59,8 @@ class Datasets:
 
         devices = available_devices if trains_here else None
         spec = load_spec(file, settings, self.split_sizes, self.codec, devices, self.weights)
-        for config in (spec.run_config(values) for values in spec.data_values()):
+        unsized = replace(spec, vocabulary_of=None)  # whose vocabulary need not fit the rows of its weights yet
+        for config in (unsized.run_config(values) for values in spec.data_values()):
             if config.model.init_from is not None:
                 weights, data = self.weights(config.model.init_from), self[config.data]
                 try:

@@ -12,6 +12,7 @@ from harness.cost.estimate import TimeEstimate
 from harness.cost.evaluation_share import EvaluationShare
 from harness.runner.datasets import Datasets
 from harness.runner.devices import available_devices
+from helpers import run, small_config
 
 SPEC = """
 name: texts
@@ -67,3 +68,29 @@ def test_equal_files_in_different_splits_are_a_fact_of_the_sweep(
     (tmp_path / "i.txt").write_text((tmp_path / "a.txt").read_text())
     for facts in Datasets().facts(spec).values():
         assert facts["copies"].startswith("'a.txt' and 'i.txt' have equal content, which is part of the training and")
+
+
+def test_weights_need_the_tokenizer_they_were_trained_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.txt").write_text("Every effort moves you. " * 20)
+    (tmp_path / "b.txt").write_text("Wir haben Mühe. " * 30)
+    run(small_config(data={"path": "a.txt", "tokenizer": "char"}), checkpoint=Path("ours"))
+    spec = SPEC.replace("tokenizer: byte", "tokenizer: char").partition("compare")[0]
+    spec = spec.replace("context_length: 8, emb_dim: 16, n_heads: 2, n_layers: 1", "context_length: 8, init_from: ours")
+    file = tmp_path / "spec.yaml"
+    file.write_text(spec.replace("*.txt", "a.txt"))
+    datasets = Datasets()
+    assert datasets.load_spec(file, []).base.model.emb_dim == 16
+    assert datasets.messages == [
+        "ours: the folder of this name is taken, not a model of the hub",
+        "ours: the first 8 of its 16 positions are used",
+    ]
+    file.write_text(spec.replace("*.txt", "b.txt"))
+    with pytest.raises(
+        SpecError, match=r"data\.tokenizer: found another char than the char that ours was trained with"
+    ):
+        Datasets().load_spec(file, [])
+    with pytest.raises(
+        SpecError, match=r"data\.tokenizer: found byte; allowed: char, whose tokens ours was trained on"
+    ):
+        Datasets().load_spec(file, ["data.tokenizer=byte"])
