@@ -16,7 +16,7 @@ from harness.core.text import TRIES_AGAIN, plural
 from harness.cost.overheads import OverheadHistory, measured_overheads
 from harness.cost.preview import runs_at_most
 from harness.runner.next_steps import command_line, next_steps
-from harness.tracking import NothingToReport, Outbox, Tracker, TrackingError, page_address, ui_command
+from harness.tracking import ArmResult, NothingToReport, Outbox, Tracker, TrackingError, page_address, ui_command
 from harness.tracking.outbox.sending_time import SendingTime
 from harness.tracking.schema import CURVE_FILE
 
@@ -83,11 +83,21 @@ def write_and_show_report(
     out.print()
     show_answer(files.headline, files.lines, files.answer, files.warnings, files.key)
     out.print(f"report:     {files.html}", soft_wrap=True)
-    verdicts = files.comparison.set_index("arm")["verdict"].dropna().to_dict()
+    results = [
+        ArmResult(
+            row["arm"],
+            row["label"],
+            row["metric"],
+            row["mean"],
+            row["difference"],
+            row["verdict"] if isinstance(row["verdict"], str) else "",
+        )
+        for row in files.comparison.to_dict("records")
+    ]
     failed = []
     try:
         tracker.store_report(
-            parent, f"{files.headline} {files.answer}".strip(), files.folder, written_files(files.folder), verdicts
+            parent, f"{files.headline} {files.answer}".strip(), files.folder, written_files(files.folder), results
         )
         out.print(f"MLflow UI:  {ui_command(tracking)}", soft_wrap=True)
         out.print(f"its page:   {page_address(parent, tracking)}", soft_wrap=True)

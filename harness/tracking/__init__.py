@@ -30,6 +30,7 @@ from harness.tracking.reading.sweeps import (
 )
 from harness.tracking.records import (
     ArmInfo,
+    ArmResult,
     ConfirmResult,
     PlanChange,
     Sample,
@@ -55,6 +56,7 @@ __all__ = [
     "DEFAULT_URI",
     "Activity",
     "ArmInfo",
+    "ArmResult",
     "ConfirmResult",
     "NothingToReport",
     "Outbox",

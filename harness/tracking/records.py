@@ -60,6 +60,26 @@ class SweepInfo:
     plan: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class ArmResult:
+    """The result of an arm, for the page of its sweep.
+
+    Attributes:
+        arm, label: its name, and its name as reports show it.
+        metric: that compares the arms, such as `val/loss`.
+        mean: over its confirm runs; NaN without a result.
+        difference: to the baseline; NaN for the baseline.
+        verdict: in words; empty for an arm without one.
+    """
+
+    arm: str
+    label: str
+    metric: str
+    mean: float
+    difference: float
+    verdict: str
+
+
 class PlanChange(NamedTuple):
     """A different analysis plan with which a sweep was resumed.
 

@@ -49,8 +49,9 @@ def experiment_description(info: SweepInfo, experiment: str, parent: str, answer
         experiment, parent: ids of the experiment and of that sweep's run.
         answer: its verdict in words; empty before there is one.
     """
+    headline = answer.partition(". ")[0]  # the UI shows one line until a reader asks for more
     parts = [
-        f"**{info.question or info.name}**",
+        f"**{info.question or info.name}** {headline}".strip(),
         f"> {answer}" if answer else "No verdict yet.",
         f"The latest sweep and its report: [{info.name}]({run_link(experiment, parent)}).",
         _views(info, experiment),

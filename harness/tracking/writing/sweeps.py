@@ -19,13 +19,14 @@ from harness.tracking.artifacts import with_patch_line
 from harness.tracking.checksums import altered, with_checksums
 from harness.tracking.ownership import advice, heartbeat_of, named_owner, owner_of, sweep_of
 from harness.tracking.queries import history, refuse_unreadable, sweeps_of, trials_of
-from harness.tracking.records import SweepInfo
+from harness.tracking.records import ArmResult, SweepInfo
 from harness.tracking.schema import milliseconds
 from harness.tracking.store import ServerError, SweepBusy, unrepeated_requests, wrap_errors
 from harness.tracking.writing import views
 from harness.tracking.writing.descriptions import description_tags, experiment_description, sweep_description
 from harness.tracking.writing.experiment import Experiment, clipped_tags
 from harness.tracking.writing.plans import store_plan
+from harness.tracking.writing.results import result_metrics, verdict_tags
 from harness.tracking.writing.runs import RunWriter, dataset_input, log_traceback, outcome_tags
 
 if TYPE_CHECKING:
@@ -143,24 +144,24 @@ class SweepWriter:
 
     @wrap_errors()
     def store_report(
-        self, parent: str, answer: str, report: Path, files: Sequence[Path], verdicts: Mapping[str, str]
+        self, parent: str, answer: str, report: Path, files: Sequence[Path], results: Sequence[ArmResult]
     ) -> None:
-        """Store a sweep's report among its artifacts, and its answer in tags and descriptions.
+        """Store a sweep's report among its artifacts, and its answer in tags, metrics and descriptions.
 
         Args:
             parent: the sweep.
             answer: the verdict in words.
             report: the report's folder.
             files: what the report consists of. The folder may have other files, of the user's own.
-            verdicts: arm → verdict, of the arms that have one.
+            results: of the arms, in the order of the spec.
         """
         for file in files:
             place = Path(schema.REPORT_FOLDER, file.relative_to(report).parent)
             self._experiment.log_artifact(parent, file, place.as_posix())
         self._experiment.check_uploads(parent)
-        text = "; ".join(f"{arm}: {verdict}" for arm, verdict in verdicts.items())
+        text = "; ".join(f"{one.arm}: {one.verdict}" for one in results if one.verdict)
         tags = {schema.VERDICT: text or "none", schema.ANSWER: answer, schema.REPORT: str(report)}
-        self._experiment.log(parent, tags)
+        self._experiment.log(parent, tags | verdict_tags(results), result_metrics(results, milliseconds()))
         self._write_descriptions(parent)
 
     def _write_descriptions(self, parent: str) -> None:

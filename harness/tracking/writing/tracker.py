@@ -16,7 +16,7 @@ from harness.tracking.artifacts import stored_plans
 from harness.tracking.direct import Place
 from harness.tracking.migration import Announce
 from harness.tracking.reading import results
-from harness.tracking.records import ConfirmResult, SweepInfo, TrialInfo, TrialRecord
+from harness.tracking.records import ArmResult, ConfirmResult, SweepInfo, TrialInfo, TrialRecord
 from harness.tracking.store import wrap_errors
 from harness.tracking.writing.experiment import Experiment
 from harness.tracking.writing.runs import RunWriter
@@ -109,10 +109,10 @@ class Tracker:
         return self.sweeps.heartbeat(parent)
 
     def store_report(
-        self, parent: str, answer: str, report: Path, files: Sequence[Path], verdicts: Mapping[str, str]
+        self, parent: str, answer: str, report: Path, files: Sequence[Path], results: Sequence[ArmResult]
     ) -> None:
         """Store a sweep's report and answer; see `SweepWriter.store_report`."""
-        self.sweeps.store_report(parent, answer, report, files, verdicts)
+        self.sweeps.store_report(parent, answer, report, files, results)
 
     def close_sweep(self, parent: str, outcome: Outcome, reason: str = "") -> None:
         """End the parent run."""

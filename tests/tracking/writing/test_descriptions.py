@@ -31,8 +31,9 @@ def test_a_sweeps_description_has_the_question_the_answer_and_the_commands() -> 
 
 
 def test_the_experiments_description_links_to_the_latest_sweep() -> None:
-    text = experiment_description(sweep_info("dropout"), "3", "abc", "It helps.")
-    assert "> It helps." in text
+    text = experiment_description(sweep_info("dropout"), "3", "abc", "It helps by 0.1 nats. The mean is lower.")
+    assert "\n> It helps by 0.1 nats. The mean is lower.\n" in text
+    assert text.splitlines()[0].endswith("** It helps by 0.1 nats")  # all that the UI shows at first
     assert "[dropout](#/experiments/3/runs/abc)" in text
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from harness.core.metrics import VAL_LOSS
 from harness.core.outcomes import Outcome
-from harness.tracking import ArmInfo, SweepInfo, Tracker, load_sweep
+from harness.tracking import ArmInfo, ArmResult, SweepInfo, Tracker, load_sweep
 from harness.tracking.schema import milliseconds
 from repositories import make_repository
 from stored_runs import Store, experiment_of, sweep_info, trial_info
@@ -138,12 +139,34 @@ def test_the_report_is_stored_with_the_sweep_and_its_answer_is_in_the_descriptio
     parent = tracker.open_sweep(sweep_info("reported"))
     (tmp_path / "report.html").write_text("<p>", "utf-8")
     assert "No verdict yet." in client.get_run(parent).data.tags["mlflow.note.content"]
-    verdicts = {"drop_rate=0.0": "worse", "drop_rate=0.2": "undecided"}
+    verdicts = [
+        ArmResult("drop_rate=0.0", "drop 0.0", "val/loss", 5.25, 0.25, "worse"),
+        ArmResult("drop_rate=0.1", "drop 0.1", "val/loss", 5.0, math.nan, ""),
+        ArmResult("drop_rate=0.2", "drop 0.2 · lr 3e-4", "val/loss", 4.75, -0.25, "undecided"),
+    ]
     (tmp_path / "notes.txt").write_text("of the user", "utf-8")
     tracker.store_report(parent, "drop_rate=0.0 is worse.", tmp_path, [tmp_path / "report.html"], verdicts)
     tags = client.get_run(parent).data.tags
     assert "> drop_rate=0.0 is worse." in tags["mlflow.note.content"]
     assert tags["harness.verdict"] == "drop_rate=0.0: worse; drop_rate=0.2: undecided"
+    assert client.get_run(parent).data.metrics == {
+        "arms/undecided": 1.0,
+        "arms/worse": 1.0,
+        "best/difference": -0.25,
+        "best/val_loss": 4.75,
+        "best/val_perplexity": pytest.approx(115.584, abs=1e-3),
+        "difference/drop 0.0": 0.25,
+        "difference/drop 0.2 - lr 3e-4": -0.25,
+        "val_loss/drop 0.0": 5.25,
+        "val_loss/drop 0.1": 5.0,
+        "val_loss/drop 0.2 - lr 3e-4": 4.75,
+    }
+    assert tags["best arm"] == "drop 0.2 · lr 3e-4"
+    assert {name: tags[name] for name in tags if name.startswith("verdict/")} == {
+        "verdict/drop 0.0": "worse",
+        "verdict/drop 0.1": "baseline",
+        "verdict/drop 0.2 - lr 3e-4": "undecided",
+    }
     assert [file.path for file in client.list_artifacts(parent, "report")] == ["report/report.html"]
     experiment = experiment_of(client, "reported")
     assert "> drop_rate=0.0 is worse." in experiment.tags["mlflow.note.content"]
