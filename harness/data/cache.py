@@ -20,6 +20,7 @@ from harness.data.errors import CorpusError
 CACHE_VARIABLE: Final = "GPT_HARNESS_CACHE"
 TOKENS: Final = "tokens"
 DOWNLOADS: Final = "downloads"
+SCANS: Final = "scans"
 _ROOT: Final = 0
 
 

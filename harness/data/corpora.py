@@ -20,7 +20,7 @@ from harness.config.run import DataConfig
 from harness.config.tokenizers import most_ids
 from harness.core.text import plural
 from harness.data.builtin import load_builtin
-from harness.data.cache import DOWNLOADS, cache_folder, make_private, refuse_shared, unusable_cache
+from harness.data.cache import DOWNLOADS, SCANS, cache_folder, make_private, refuse_shared, unusable_cache
 from harness.data.documents import (
     BLANK_LINE,
     SEPARATORS,
@@ -30,13 +30,13 @@ from harness.data.documents import (
     TextFile,
     documents,
     joined,
-    scan,
     text_size,
 )
 from harness.data.downloads import TooLargeError, fetch
 from harness.data.errors import CorpusError, reason
 from harness.data.files import find_files
 from harness.data.formats import ENDINGS, structure_of
+from harness.data.known_scans import scan_once
 from harness.data.sources.kinds import TEXT, kind_of
 from harness.data.sources.source import COLUMN, Source
 from harness.data.sources.streams import is_compressed
@@ -149,7 +149,7 @@ def load_corpus(config: DataConfig, root: Path | None = None, cache: Path | None
     Args:
         config: the source; its split is ignored, and of its tokenizer only the size of ids matters.
         root: folder that relative paths start from; the current folder when None.
-        cache: folder for a download; see `cache_folder`.
+        cache: folder for a download and for what is known about a large text; see `cache_folder`.
 
     Raises:
         CorpusError: the name is unknown, or the text is missing, unreadable, empty, not UTF-8, has another SHA-256 or
@@ -159,7 +159,7 @@ def load_corpus(config: DataConfig, root: Path | None = None, cache: Path | None
     held_out = {}
     for split, paths in (("val", config.val_path), ("test", config.test_path)):
         if paths is not None:
-            held_out[split] = _load_files(config, root, f"data.{split}_path", paths)
+            held_out[split] = _load_files(config, root, cache, f"data.{split}_path", paths)
     corpus = _load_main(config, root, cache, held_out)
     if config.format is None:
         for part in (corpus, *held_out.values()) if config.corpus is None else held_out.values():
@@ -173,7 +173,7 @@ def _load_main(config: DataConfig, root: Path, cache: Path | None, held_out: Map
         source, found = load_builtin(config.corpus, separator)
         return _corpus(config.corpus, source, found, "data.corpus", separator)
     if config.path is not None:
-        return _load_files(config, root, "data.path", config.path, held_out)
+        return _load_files(config, root, cache, "data.path", config.path, held_out)
     return _load_url(config, cache_folder(cache))
 
 
@@ -193,7 +193,7 @@ def _id_size(config: DataConfig) -> int:
     return 2 if most is not None and most <= 1 << 16 else 4
 
 
-def _scan(sources: Sequence[Source], config: DataConfig) -> Scan:
+def _scan(sources: Sequence[Source], config: DataConfig, cache: Path | None) -> Scan:
     """Read a text once. Raises CorpusError if the token ids could be larger than the memory.
 
     Training reads them in random order, from a file that all workers map: what does not fit is read from the disk again
@@ -213,11 +213,17 @@ def _scan(sources: Sequence[Source], config: DataConfig) -> Scan:
     # Known before anything is read.
     plain = (source for source in sources if kind_of(source) is TEXT and not is_compressed(source))
     check(sum(source.path.stat().st_size for source in plain), "")
-    return scan(sources, SEPARATORS[config.separator], check, bool(config.val_path or config.test_path))
+    compared = bool(config.val_path or config.test_path)
+    return scan_once(sources, SEPARATORS[config.separator], cache_folder(cache) / SCANS, check, compared)
 
 
 def _load_files(
-    config: DataConfig, root: Path, field: str, patterns: tuple[str, ...], held_out: Mapping[str, Corpus] | None = None
+    config: DataConfig,
+    root: Path,
+    cache: Path | None,
+    field: str,
+    patterns: tuple[str, ...],
+    held_out: Mapping[str, Corpus] | None = None,
 ) -> Corpus:
     """The text of the files that a field names, without those that are held out."""
     taken = {split: [file.source.path for file in own.files] for split, own in (held_out or {}).items()}
@@ -226,7 +232,7 @@ def _load_files(
     sources = [Source(root / file, str(file), field, plain, column) for file in found.files]
     names = [source.name for source in sources]
     shown = ", ".join(names) if len(names) <= 3 else f"{names[0]} … {names[-1]}"
-    text = _scan(sources, config)
+    text = _scan(sources, config, cache)
     source = f"{plural(len(names), 'file')}: {shown}"
     if any(kind_of(source).columns for source in sources):
         source += f" ({plural(len(text.documents.sizes), 'document')}, {column!r})"
@@ -284,7 +290,7 @@ def _load_url(config: DataConfig, cache: Path) -> Corpus:
     file = _download(url, sha256.lower(), cache / DOWNLOADS, _main_memory() // _id_size(config))
     name = address.path.rsplit("/", 1)[-1] or address.netloc
     source = Source(file, url, "data.url", config.format == "text", config.field or COLUMN)
-    return _corpus(name, url, _scan([source], config), "data.url", SEPARATORS[config.separator])
+    return _corpus(name, url, _scan([source], config, cache), "data.url", SEPARATORS[config.separator])
 
 
 def _download(url: str, sha256: str, folder: Path, limit: int) -> Path:

@@ -1,7 +1,7 @@
 """Encoded texts in the cache: written once, then verified and memory-mapped by every process.
 
 Checksums find damage, but whoever writes other tokens can write their checksums too. So the process that starts runs
-also compares the tokens with the text.
+also compares the tokens with the text. Large files are checked again only when one of them has changed since.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 from harness.config.fingerprint import digest_of
 from harness.config.run import DataConfig
 from harness.config.tokenizers import is_own
-from harness.core.files import sha256_of
+from harness.core.files import DamagedError, json_with_checksum, read_json_with_checksum, sha256_of, write_atomic
 from harness.core.links import read_bounded
 from harness.data.cache import make_private, refuse_shared, unusable_cache
 from harness.data.corpora import Corpus
@@ -44,8 +44,10 @@ from harness.data.errors import CorpusError, reason
 from harness.data.own_tokenizers import file_name, open_tokenizer, tokenizer_identity
 from harness.data.splitting import SPLITS, Division
 from harness.data.tokenizer import Ids, TokenizerFile
+from harness.data.unchanged import State, are_large, state_of
 
 _META: Final = "meta.json"
+_CHECKED: Final = "checked.json"  # the state of large files that were compared with the text
 _META_BYTES: Final = 1_000_000  # at most
 _OTHER_BYTES: Final = 110_000_000  # of a file that does not grow with the text, at most
 _MOST_TOKENS_A_BYTE: Final = 16  # a normal form of Unicode may write one character as up to 18
@@ -188,18 +190,26 @@ def _write(folder: Path, corpus: Corpus, config: DataConfig, file: TokenizerFile
                 Path(building, name).replace(folder / name)
     except OSError as error:
         raise unusable_cache(folder.parent, reason(error)) from None
-    stored = _read(folder, corpus, config, compare=False)
+    stored = _read(folder, corpus, config, compare=False, encoded=True)
     if stored is None:
         raise unusable_cache(folder.parent, "files written to it cannot be read back")
     return stored
 
 
 def _read(
-    folder: Path, corpus: Corpus, config: DataConfig, compare: bool, tokenizer: TokenizerFile | None = None
+    folder: Path,
+    corpus: Corpus,
+    config: DataConfig,
+    compare: bool,
+    tokenizer: TokenizerFile | None = None,
+    encoded: bool = False,
 ) -> CachedTokens | None:
     """The cached tokens; None if they are missing, damaged or not those of the text.
 
-    Without `tokenizer`, the cached definition of a tokenizer that is not built in is taken.
+    Args:
+        folder, corpus, config, compare: as for `open_tokens`.
+        tokenizer: what defines the tokenizer; None: the cached definition of one that is not built in is taken.
+        encoded: whether this process has just encoded them.
     """
     files = {name: folder / f"{name}.npy" for name in _names(config)}
     for place in (folder.parent, folder, *files.values()):
@@ -207,10 +217,14 @@ def _read(
     if not (folder / _META).is_file():  # written last: the folder is new, or another process fills it
         return None
     try:
+        state = state_of([*filter(Path.is_file, files.values()), folder / _META])
+        checked = are_large(state) and _was_checked(folder, state)
         content = _metadata(folder / _META)
         largest = _largest(corpus)
         for file in files.values():
-            if not file.is_file() or file.stat().st_size > largest or sha256_of(file) != content["files"][file.name]:
+            if not file.is_file() or file.stat().st_size > largest:
+                raise _AlteredError(f"{file.name} was altered")
+            if not checked and sha256_of(file) != content["files"][file.name]:
                 raise _AlteredError(f"{file.name} was altered")
         arrays = {name: np.load(file, mmap_mode="r") for name, file in files.items()}
         definition = _definition(config, arrays)
@@ -220,14 +234,31 @@ def _read(
             raise _AlteredError(f"{_META} is of another text")
         cached = CachedTokens(arrays, {split: int(content["bytes"][split]) for split in SPLITS}, definition)
         _check_types(cached)
-        if compare:
+        if compare and not checked:
             _compare(cached, corpus, config)
+        if (compare or encoded) and not checked and are_large(state):
+            _note_checked(folder, state)
         return cached
     except CorpusError:
         raise
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         logger.warning("the cached tokens in %s are damaged (%s); encoding them again", folder, error)
         return None
+
+
+def _was_checked(folder: Path, state: State) -> bool:
+    """Whether files of this state were compared with their text."""
+    refuse_shared(folder / _CHECKED)
+    try:
+        content, verified = read_json_with_checksum(read_bounded(folder / _CHECKED, _META_BYTES))
+        return verified and content["state"] == state
+    except (OSError, ValueError, LookupError, DamagedError):  # missing or damaged
+        return False
+
+
+def _note_checked(folder: Path, state: State) -> None:
+    write_atomic(folder / _CHECKED, [json_with_checksum({"state": state}).encode()])
+    (folder / _CHECKED).chmod(0o600)
 
 
 def _names(config: DataConfig) -> tuple[str, ...]:
