@@ -119,7 +119,7 @@ def _explained(source: Source) -> Iterator[None]:
         yield
     except CorpusError:
         raise
-    except (pa.ArrowException, UnicodeDecodeError, MemoryError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError, MemoryError) as error:
         if "straddling" in str(error):
             error = ValueError(f"a row has more than {_BLOCK >> 20} MiB, or a quotation mark is not closed")
         raise unreadable(source, error) from None
