@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 
 from documents import TEXTS, blocks, split_commands
+from harness.config.run import DataConfig
+from harness.config.yaml import parse_yaml
+from harness.data import open_dataset
 from harness.tracking import load_runs
 from in_process import call
 from paths import ROOT
@@ -24,6 +27,33 @@ FEW = ("--set", "train.budget.tokens=512", "--set", "study.seeds=1", "--workers"
 def part(heading: str) -> str:
     """What stands under a heading."""
     return re.split(r"^## ", TEXTS[PAGE].partition(f"## {heading}\n")[2], flags=re.MULTILINE)[0]
+
+
+@pytest.mark.slow
+def test_text_comes_in(tmp_path: Path) -> None:
+    sandbox = Sandbox(tmp_path / "root")
+    shutil.copytree(ROOT / "experiments", sandbox.folder / "experiments")
+    text, parquet = part("Your own text"), part("A Parquet file, and validation text of your own")
+    scripts = [words for script in blocks(text + parquet, "sh") for words in split_commands(script)]
+    with contextlib.chdir(sandbox.folder):
+        for words in scripts:
+            if words[:2] == ["python", "-c"]:
+                exec(compile(words[2], PAGE, "exec"), {})
+    [show, sweep] = [words[2:] for words in scripts if words[1] == "-m"]
+    shown = call(sandbox, *show[1:], module=f"{show[0]}.__main__")
+    assert shown.returncode == 0, shown.stderr
+    for line in blocks(text, "")[0].splitlines():
+        assert line in [found.rstrip() for found in shown.stdout.splitlines()]
+    assert blocks(text, "yaml")[0] in (sandbox.folder / sweep[1]).read_text("utf-8")
+    done = call(sandbox, *sweep[1:], *FEW)
+    assert done.returncode == 0, done.stderr
+    hashes = set()
+    for spec in blocks(text + parquet, "yaml"):
+        config = DataConfig.model_validate(parse_yaml(spec, PAGE).values["data"])
+        data = open_dataset(config, sandbox.folder, tmp_path / "cache")
+        hashes.add(data.sha256)
+        assert data.corpus.document_count + sum(own.document_count for own in data.corpus.held_out.values()) == 699
+    assert len(hashes) == 2  # JSON Lines and Parquet have the same text
 
 
 @pytest.mark.slow
