@@ -21,6 +21,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from harness.report.figures.glyphs import measured_for_browsers
 from harness.report.figures.readings import arm_gid, resolved, with_places
 
 PALETTE: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -83,7 +84,7 @@ _one_at_a_time = threading.RLock()  # matplotlib's settings are global
 def style(name: str) -> Iterator[None]:
     """Draw in the common style; `name` makes the ids inside the drawing deterministic and unique on the page."""
     settings: Any = {**_STYLE, "svg.hashsalt": name}
-    with _one_at_a_time, mpl.rc_context():
+    with _one_at_a_time, mpl.rc_context(), measured_for_browsers():
         mpl.rcdefaults()  # the user's matplotlibrc must not change a report
         mpl.rcParams.update(settings)
         yield
