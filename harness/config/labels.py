@@ -246,7 +246,7 @@ def _short_texts(texts: Sequence[str]) -> dict[str, str]:
         short = shorten(texts)
         if len(set(short)) == len(set(texts)) and max(map(len, short)) <= _LONGEST_TEXT:
             return dict(zip(texts, short, strict=True))
-    return {text: text for text in texts}
+    return dict(zip(texts, _ends_of_paths(texts), strict=True))  # longer, but without folders
 
 
 def _ends_of_paths(texts: Sequence[str]) -> list[str]:

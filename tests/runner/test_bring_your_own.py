@@ -83,3 +83,27 @@ def test_weights_come_in_and_go_out(tmp_path: Path) -> None:
     assert said.getvalue().startswith("Every effort")
     config = json.loads((sandbox.folder / "exported" / "config.json").read_text("utf-8"))
     assert (config["n_positions"], config["tie_word_embeddings"], config["qkv_bias"]) == (64, True, True)
+
+
+@pytest.mark.slow
+def test_a_tokenizer_of_ones_own(tmp_path: Path) -> None:
+    sandbox = Sandbox(tmp_path / "root")
+    shutil.copytree(ROOT / "experiments", sandbox.folder / "experiments")
+    text = part("Your own tokenizer")
+    [make, show, sweep] = [words for script in blocks(text, "sh") for words in split_commands(script)]
+    with contextlib.chdir(sandbox.folder):
+        exec(compile(make[2], PAGE, "exec"), {})
+    shown = call(sandbox, *show[3:], module="harness.data.__main__")
+    assert shown.returncode == 0, shown.stderr
+    assert "(./my-tokenizer.json, vocabulary 2,000)" in shown.stdout
+    # workers of the tests run in another folder
+    path = sandbox.folder / sweep[3]
+    [written] = blocks(text, "yaml")
+    spec = path.read_text("utf-8")
+    assert written in spec
+    path.write_text(spec.replace("./my", f"{sandbox.folder}/my"), "utf-8")
+    done = call(sandbox, *sweep[3:], "--set", "train.budget.epochs=0.5", "--set", "study.seeds=1", "--workers", "1")
+    assert done.returncode == 0, done.stderr
+    assert "Val bits per byte" in done.stdout
+    for label in ("gpt2", "my-tokenizer.json", "bpe-1000", "char"):
+        assert f"tokenizer {label}" in done.stdout
