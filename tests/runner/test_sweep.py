@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sandbox, subprocess.CompletedProcess[str]]:
     sandbox = Sandbox(tmp_path_factory.mktemp("sweep"), store=False)
-    return sandbox, sandbox.run()
+    return sandbox, sandbox.run(figures=True)
 
 
 Swept = tuple[Sandbox, subprocess.CompletedProcess[str]]

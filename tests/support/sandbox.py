@@ -21,6 +21,7 @@ from empty_store import copy_empty_store
 from harness.core.paths import with_driver
 from harness.tracking import UnfinishedRun, load_curves, load_runs, unfinished_runs
 from warm_start import PATIENCE
+from warm_workers import forked_workers
 
 if TYPE_CHECKING:
     from postgres import Stores
@@ -57,7 +58,7 @@ class Command:
     def __init__(self, arguments: Sequence[str], folder: Path, environment: dict[str, str] | None = None) -> None:
         self._file = folder / f"output-{len(list(folder.glob('output-*.txt')))}.txt"
         with self._file.open("w", encoding="utf-8") as output:
-            self.process = warm_start.start(arguments, folder, output, output, environment)
+            self.process = warm_start.start(arguments, folder, output, output, environment, figures=False)
 
     def __enter__(self) -> Command:
         return self
@@ -115,8 +116,11 @@ class Sandbox:
         """The arguments of the interpreter."""
         return ["-m", module, *(arguments or ("tiny.yaml",))]
 
-    def run(self, *arguments: str, module: str = "harness.sweep") -> subprocess.CompletedProcess[str]:
-        return warm_start.run(self.command(*arguments, module=module), self.folder, os.environ | self.environment)
+    def run(
+        self, *arguments: str, module: str = "harness.sweep", figures: bool = False
+    ) -> subprocess.CompletedProcess[str]:
+        command = self.command(*arguments, module=module)
+        return warm_start.run(command, self.folder, os.environ | self.environment, figures)
 
     def start(self, *arguments: str, environment: dict[str, str] | None = None) -> Command:
         return Command(self.command(*arguments), self.folder, (environment or os.environ) | self.environment)
@@ -179,8 +183,10 @@ class Sandbox:
 def workers_of(pid: int) -> list[psutil.Process]:
     """The running worker processes of a sweep's process."""
     try:
-        children = [one for one in psutil.Process(pid).children() if one.status() != psutil.STATUS_ZOMBIE]
-        return [one for one in children if "multiprocessing.spawn" in " ".join(one.cmdline())]
+        command = psutil.Process(pid)
+        children = [one for one in command.children() if one.status() != psutil.STATUS_ZOMBIE]
+        spawned = [one for one in children if "multiprocessing.spawn" in " ".join(one.cmdline())]
+        return spawned + forked_workers(command)
     except psutil.Error:  # it has just ended
         return []
 

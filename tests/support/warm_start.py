@@ -1,9 +1,12 @@
 """Starts commands as real processes that have their imports already.
 
-Half the CPU time of a small sweep is spent on imports of MLflow, Optuna and pandas. One process per test session
-imports them and waits; each command is a fork of it with a folder, an environment, output files and a session of its
-own. It is a process like any other: it has a pid, gets signals, starts workers and ends with an exit code. A command
-whose environment changes what the interpreter reads at its start is started the usual way.
+Most of the CPU time of a small sweep is spent on imports: of MLflow, Optuna and pandas in its own process, of torch in
+each worker. One process per test session imports them and waits; each command is a fork of it with a folder, an
+environment, output files and a session of its own. It is a process like any other: it has a pid, gets signals, starts
+workers and ends with an exit code. A command whose environment changes what the interpreter reads at its start is
+started the usual way.
+
+The workers of a sweep are forks too: see `warm_workers`.
 
 Run as a script, this module is that process. It exits when its socket closes.
 """
@@ -11,14 +14,10 @@ Run as a script, this module is that process. It exits when its socket closes.
 from __future__ import annotations
 
 import atexit
-import contextlib
 import gc
 import importlib
-import json
 import os
 import runpy
-import selectors
-import signal
 import socket
 import subprocess
 import sys
@@ -29,9 +28,16 @@ import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Final
+from unittest import mock
 
-# What the commands import, but not the commands themselves, which run as `__main__`, and not torch, which only workers
-# and `generate` import.
+import warm_workers
+from forked import Forked, serve
+from harness.report.figures import registry
+from harness.workers.environment import worker_environment
+from warm_workers import THREADS
+
+# What the commands and their workers import, but not the commands themselves, which run as `__main__`. That commands
+# import no torch is tested with new processes, in `test_architecture.py`.
 IMPORTS: Final = (
     "harness.console.cli",
     "harness.config.load",
@@ -41,6 +47,8 @@ IMPORTS: Final = (
     "harness.runner.datasets",
     "harness.runner.devices",
     "harness.runner.session",
+    "harness.training.run",
+    "harness.workers.local_worker",
     "matplotlib.style",
     "mlflow.store.tracking.sqlalchemy_store",
     "optuna.storages",
@@ -49,7 +57,6 @@ IMPORTS: Final = (
 )
 # Read by the interpreter, by libraries or by the harness while they are imported.
 _READ_AT_START: Final = ("PYTHON", "LC_", "LANG", "OMP_", "OPENBLAS_", "MKL_", "MALLOC_", "LD_", "TZ", "HOME", "XDG_")
-_MESSAGE_BYTES: Final = 1 << 20
 PATIENCE: Final = 300.0  # seconds to wait for any condition
 
 
@@ -59,6 +66,7 @@ def start(
     output: IO[Any],
     errors: IO[Any],
     environment: Mapping[str, str] | None = None,
+    figures: bool = True,
 ) -> WarmProcess | subprocess.Popen[bytes]:
     """Start Python in a folder, warm if its environment allows that, else cold.
 
@@ -67,20 +75,22 @@ def start(
         folder: where it runs.
         output, errors: open files for what it prints.
         environment: by default that of this process.
+        figures: whether reports have figures, which take longer than all else in a small sweep; a process that is
+            started cold always draws them.
     """
     own = dict(os.environ if environment is None else environment)
     if sys.platform == "linux" and _read_at_start(own) == _read_at_start(os.environ):
-        return WarmProcess(arguments, folder, (output.fileno(), errors.fileno()), own)
+        return WarmProcess(arguments, folder, (output.fileno(), errors.fileno()), own, figures)
     command = [sys.executable, *arguments]
     return subprocess.Popen(command, cwd=folder, env=own, stdout=output, stderr=errors, start_new_session=True)
 
 
 def run(
-    arguments: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None
+    arguments: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None, figures: bool = True
 ) -> subprocess.CompletedProcess[str]:
     """The same, and wait for its end."""
     with _file() as output, _file() as errors:
-        process = start(arguments, folder, output, errors, environment)
+        process = start(arguments, folder, output, errors, environment, figures)
         code = process.wait(PATIENCE)
         output.seek(0)
         errors.seek(0)
@@ -95,127 +105,45 @@ def _read_at_start(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if name.startswith(_READ_AT_START)}
 
 
-class WarmProcess:
+class WarmProcess(Forked):
     """A command that was forked; with the methods of `subprocess.Popen` that tests use.
 
     Args:
-        arguments, folder: see `start`.
+        arguments, folder, figures: see `start`.
         files: for its standard output and error.
         environment: of the process.
     """
 
     def __init__(
-        self, arguments: Sequence[str], folder: Path, files: tuple[int, int], environment: Mapping[str, str]
+        self,
+        arguments: Sequence[str],
+        folder: Path,
+        files: tuple[int, int],
+        environment: Mapping[str, str],
+        figures: bool,
     ) -> None:
         self.args = [sys.executable, *arguments]
-        self.returncode: int | None = None
-        self._connection = _connect()
-        request = {"arguments": list(arguments), "folder": str(folder), "environment": dict(environment)}
-        socket.send_fds(self._connection, [json.dumps(request).encode()], list(files))
-        self.pid = int(self._connection.recv(100))
-
-    def wait(self, timeout: float | None = None) -> int:
-        """Wait until it ends; returns its exit code, or -N if signal N ended it.
-
-        Raises:
-            subprocess.TimeoutExpired: it still runs after `timeout` seconds.
-        """
-        if self.returncode is None:
-            self._connection.settimeout(timeout)
-            try:
-                self.returncode = int(self._connection.recv(100))
-            except (TimeoutError, BlockingIOError) as error:
-                raise subprocess.TimeoutExpired(self.args, timeout or 0) from error
-            self._connection.close()
-        return self.returncode
-
-    def poll(self) -> int | None:
-        """Its exit code, or None while it runs."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return self.wait(0)
-        return None
-
-    def send_signal(self, number: int) -> None:
-        """Send it a signal, unless it has ended."""
-        if self.poll() is None:
-            os.kill(self.pid, number)
-
-    def terminate(self) -> None:
-        """Send SIGTERM."""
-        self.send_signal(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """Send SIGKILL."""
-        self.send_signal(signal.SIGKILL)
+        command = {"arguments": list(arguments), "folder": str(folder), "environment": dict(environment)}
+        super().__init__(_address(), {**command, "figures": figures}, files)
 
 
 _server: list[tuple[subprocess.Popen[bytes], str]] = []
 
 
-def _connect() -> socket.socket:
-    """A connection to the process with the imports, which is started at the first call."""
+def _address() -> str:
+    """The address of the process with the imports, which is started at the first call."""
     if not _server:
         name = f"warm-start-{os.getpid()}-{time.monotonic_ns()}"
         ours, theirs = socket.socketpair()
         command = [sys.executable, __file__, name, str(theirs.fileno())]
         path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
-        process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env={**os.environ, "PYTHONPATH": path})
+        environment = {**os.environ, **worker_environment(THREADS), "PYTHONPATH": path}
+        process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment)
         theirs.close()
         assert ours.recv(1) == b"r", "the process with the imports has died"
         _server.append((process, "\0" + name))  # an abstract address: no file, Linux only
         atexit.register(ours.close)
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    connection.connect(_server[0][1])
-    return connection
-
-
-def _serve(address: str, parent: socket.socket) -> tuple[dict[str, Any], list[int]]:
-    """Fork a command for each request and tell its connection when it ends; returns in the forked process only.
-
-    Returns:
-        what to run, and the files for its standard output and error.
-    """
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    listener.bind(address)
-    listener.listen()
-    ended, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    signal.set_wakeup_fd(wake)
-    signal.signal(signal.SIGCHLD, lambda *_: None)  # only a signal with a handler wakes the selector
-    running: dict[int, socket.socket] = {}  # by pid
-    selector = selectors.DefaultSelector()
-    for source in (listener, ended, parent):
-        selector.register(source, selectors.EVENT_READ)
-    parent.send(b"r")
-    while True:
-        sources = {key.fileobj for key, _ in selector.select()}
-        if parent in sources:
-            sys.exit()
-        if ended in sources:
-            os.read(ended, 4096)
-            _report_ended(running)
-        if listener in sources:
-            connection, _ = listener.accept()
-            message, files, _, _ = socket.recv_fds(connection, _MESSAGE_BYTES, 2)
-            child = os.fork()
-            if child == 0:
-                signal.set_wakeup_fd(-1)
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                selector.close()
-                for one in (listener, parent, connection, *running.values()):
-                    one.close()
-                return json.loads(message), files
-            for file in files:
-                os.close(file)
-            running[child] = connection
-            connection.send(str(child).encode())
-
-
-def _report_ended(running: dict[int, socket.socket]) -> None:
-    for pid in list(running):
-        ended, status = os.waitpid(pid, os.WNOHANG)
-        if ended:
-            with running.pop(pid) as connection, contextlib.suppress(OSError):  # the test no longer waits for it
-                connection.send(str(os.waitstatus_to_exitcode(status)).encode())
+    return _server[0][1]
 
 
 def _run(request: dict[str, Any], files: Sequence[int]) -> None:
@@ -229,6 +157,10 @@ def _run(request: dict[str, Any], files: Sequence[int]) -> None:
     os.chdir(request["folder"])
     sys.path[0] = request["folder"]
     option, what, *arguments = request["arguments"]
+    if not request["figures"]:
+        mock.patch.multiple(registry, FIGURES={}, AXES=()).start()
+    if what == "harness.sweep":
+        warm_workers.install()
     sys.argv = [option, *arguments]
     if option == "-m":
         runpy.run_module(what, run_name="__main__", alter_sys=True)
@@ -243,4 +175,4 @@ if __name__ == "__main__":
     gc.collect()
     gc.freeze()
     assert threading.active_count() == 1, "a thread does not survive a fork"
-    _run(*_serve("\0" + sys.argv[1], socket.socket(fileno=int(sys.argv[2]))))
+    _run(*serve("\0" + sys.argv[1], socket.socket(fileno=int(sys.argv[2]))))
