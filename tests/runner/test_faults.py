@@ -41,7 +41,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -152,7 +152,7 @@ def crashed(tmp_path_factory: pytest.TempPathFactory) -> Crashed:
             worker.suspend()  # else it might finish all other runs before the hung one is noticed
         sweep.until(lambda: "no progress for" in sweep.said)
         for worker in waiting:
-            with contextlib.suppress(psutil.NoSuchProcess):  # a slow parent may have counted it as hung too
+            with suppress(psutil.NoSuchProcess):  # a slow parent may have counted it as hung too
                 worker.resume()
         sweep.until(lambda: sweep.said.count(": resumes from step ") >= 2)
         workers = paused_with_states(sweep, sandbox)
