@@ -115,10 +115,6 @@ class Tokenizer:
         raw = b"".join((pieces[i] if 0 <= i < size else b"") or _UNKNOWN for i in map(int, ids))
         return raw.decode(errors="replace")
 
-    def piece_text(self, token: int) -> str:
-        """The text of one token, with the space that it may begin with."""
-        return self.pieces[token].decode(errors="replace")
-
     def last_cut(self, text: str) -> int:
         """The last place where `text` can be cut so that both parts encode as they do in the whole; 0 if none is known.
 

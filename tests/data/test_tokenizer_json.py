@@ -133,4 +133,4 @@ def test_limits_and_padding_of_the_file_are_left_out() -> None:
 def test_the_piece_of_a_token_has_its_space() -> None:
     tokenizer = read(byte_level_json())
     text = "Fellow citizens of"
-    assert "".join(map(tokenizer.piece_text, tokenizer.encode(text))) == text
+    assert b"".join(tokenizer.pieces[token] for token in tokenizer.encode(text)) == text.encode()

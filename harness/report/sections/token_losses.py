@@ -20,6 +20,7 @@ _SHOWN: Final = 8  # tokens in the table of differences
 _BEFORE: Final = 5  # tokens of context in that table
 _TOKENS: Final = 1000  # of the passage, at most: runs store 200
 _CHARACTERS: Final = 200  # of a token, at most: the longest of a tokenizer has 128
+_PART: Final = "·"  # in place of a token that is only a part of a character
 _ARMS: Final = 6  # most arms on the page (two are shown at a time): each takes about 40 kB
 
 Scored = Sequence[tuple[str, float]]  # text of each token, and its probability
@@ -95,11 +96,13 @@ def passage(evidence: Evidence, passage_of: PassageOf) -> Passage | None:
         for arm, tokens in scored.items()
     )
     seeds = {chosen[arm][1] for arm in scored}
+    parts = any(not text for tokens in scored.values() for text, _ in tokens)
     of_seed = f", seed {seeds.pop()}" if len(seeds) == 1 else ""
     note = (
         f"The beginning of the validation split, scored by the last checkpoint{of_seed}. The stronger the colour of a "
         "token, the larger its loss, that is, the lower its probability given the tokens before it in the window. "
         "Point at a token, or move through the text with the arrow keys, to read its probability."
+        + (f" {_PART} is a part of a character, which stands at its last part." if parts else "")
         + (f" Only the first {_TOKENS:,} of {most:,} stored tokens are shown." if most > _TOKENS else "")
     )
     return Passage(note, texts, _differences(scored))
@@ -124,7 +127,8 @@ def _loss(scored: tuple[str, float]) -> float:
 def _token(scored: tuple[str, float]) -> Token:
     text, chance = scored
     level = sum(_loss(scored) >= end for end in LEVELS) - 1
-    return Token(text, level, f"“{_shown(text)}” probability {_probability(chance)}, loss {number(_loss(scored), 2)}")
+    name = f"“{_shown(text)}”" if text else "part of a character:"
+    return Token(text or _PART, level, f"{name} probability {_probability(chance)}, loss {number(_loss(scored), 2)}")
 
 
 def _shown(text: str) -> str:
@@ -157,7 +161,7 @@ def _differences(scored: dict[str, list[tuple[str, float]]]) -> Table | None:
         rows.append(
             Row(
                 (
-                    Cell(_shown(one[at][0]).strip()),
+                    Cell(_shown(one[at][0]).strip() or _PART),
                     Cell(f"…{' '.join(before.split())}" if before.strip() else "start of text"),
                     sortable(one[at][1], _probability(one[at][1])),
                     sortable(other[at][1], _probability(other[at][1])),

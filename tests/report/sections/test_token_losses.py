@@ -11,8 +11,9 @@ from harness.core.files import read_json_list
 from harness.core.paths import TOKEN_LOSSES
 from harness.data import get_tokenizer, open_dataset
 from harness.model.weights import load_checkpoint
+from harness.report.sections.token_losses import Token, _token
 from harness.training.token_losses import LENGTH, save_token_losses
-from helpers import counted_data, run, small_config
+from helpers import counted_data, run, small_config, text_data
 
 
 def scored(folder: Path) -> list[tuple[str, float]]:
@@ -60,3 +61,19 @@ def test_scoring_restores_the_models_mode(tmp_path: Path) -> None:
         tokens = open_dataset(config.data).val
         save_token_losses(tmp_path, model, tokens, get_tokenizer("byte"), torch.device("cpu"), "fp32")
         assert model.training is mode
+
+
+def test_a_character_of_several_tokens_is_the_text_of_the_last(tmp_path: Path) -> None:
+    text = "学而时习之，不亦说乎？" * 30
+    config = small_config(data=text_data(tmp_path, text))
+    run(config, checkpoint=tmp_path / "checkpoint")
+    found = [text for text, _ in scored(tmp_path / "checkpoint")]
+    data = open_dataset(config.data)
+    first = next(place for place, one in enumerate(found) if one)  # the split may begin inside a character
+    assert found[first + 1 : first + 4] == ["", "", found[first + 3]] and len(found[first + 3]) == 1
+    assert len(found) == len(data.val) - 1 and "".join(found) in text
+
+
+def test_a_part_of_a_character_is_a_dot() -> None:
+    assert _token(("", 0.5)) == Token("·", 1, "part of a character: probability 0.50, loss 0.69")
+    assert _token(("学", 0.5)).title == "“学” probability 0.50, loss 0.69"
