@@ -26,13 +26,15 @@ if TYPE_CHECKING:
 
     from harness.config.load import load_spec
     from harness.config.run import RunConfig
+    from harness.data import Dataset
     from harness.report import best_config, compare, load_curves, load_runs, pivot, plot_comparison, plot_curves
-    from harness.training.trained_model import load_model
+    from harness.training.trained_model import load_model, train_model
     from harness.training.trainer import train
 
 __version__ = VERSION
 
 __all__ = [
+    "Dataset",
     "RunConfig",
     "best_config",
     "compare",
@@ -44,9 +46,11 @@ __all__ = [
     "plot_comparison",
     "plot_curves",
     "train",
+    "train_model",
 ]
 
 _HOMES = {
+    "Dataset": "harness.data",
     "RunConfig": "harness.config.run",
     "best_config": "harness.report",
     "compare": "harness.report",
@@ -58,6 +62,7 @@ _HOMES = {
     "plot_comparison": "harness.report",
     "plot_curves": "harness.report",
     "train": "harness.training.trainer",
+    "train_model": "harness.training.trained_model",
 }
 
 

@@ -7,8 +7,10 @@ checked in `harness.config.checks`.
 
 from __future__ import annotations
 
+import importlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final, get_args
 
 from pydantic import BaseModel, model_validator
@@ -216,6 +218,25 @@ class RunConfig(Config):
             pydantic.ValidationError: they are not those of a run.
         """
         return cls.model_validate(_nested(cls, values, ""))
+
+    @classmethod
+    def from_spec(cls, path: str | Path, arm: str | None = None, settings: Sequence[str] = ()) -> RunConfig:
+        """The configuration of an arm of a spec, with the tuned values as written under `train` and `model`.
+
+            config = RunConfig.from_spec("experiments/dropout.yaml", arm="drop 0.2")
+
+        Args:
+            path: the YAML file.
+            arm: its name (`drop_rate=0.2`) or its label (`drop 0.2`); None: the baseline.
+            settings: `path=value` texts, as of `--set`.
+
+        Raises:
+            SpecError: with every mistake of the spec.
+            ValueError: there is no such arm.
+        """
+        one_run = importlib.import_module("harness.config.one_run")  # not at the top: it imports this module
+        config: RunConfig = one_run.config_of(path, arm, settings)
+        return config
 
     def to_yaml(self, name: str = "run") -> str:
         """A spec that trains this run once.

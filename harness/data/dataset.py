@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ from harness.data.cache import TOKENS, cache_folder
 from harness.data.corpora import Corpus, load_corpus
 from harness.data.encoding import FIRST_BYTES, TOKEN_BYTES, VOCABULARY
 from harness.data.errors import CorpusError
+from harness.data.from_memory import checked_ids, corpus_of_tokens, known_tokenizer, text_file
 from harness.data.own_tokenizers import open_tokenizer, tokenizer_file, tokenizer_identity
 from harness.data.splitting import SPLITS, Division
 from harness.data.token_cache import CachedTokens, open_tokens
@@ -46,6 +48,7 @@ class Dataset:
         split: how the text is divided.
         first_bytes: split → UTF-8 bytes of the text that its first token stands for; empty for a built-in tokenizer,
             whose `token_bytes` tell them.
+        config: the section `data` of a run on it.
     """
 
     corpus: Corpus
@@ -60,6 +63,63 @@ class Dataset:
     vocabulary: Ids | None = None
     tokenizer_file: TokenizerFile | None = None
     first_bytes: Mapping[str, int] = field(default_factory=dict)
+    config: DataConfig | None = None
+
+    @classmethod
+    def from_text(cls, text: str, tokenizer: str = "gpt2", val: float = 0.1, test: float = 0.1, **more: Any) -> Dataset:
+        """The data set of a text in memory, which is kept as a file of the cache, so that runs on it can be repeated.
+
+            data = Dataset.from_text(open("my.txt").read(), tokenizer="byte")
+            config = RunConfig.model_validate({"data": data.config, "train": {"budget": {"steps": 100}}})
+
+        Args:
+            text: the whole text.
+            tokenizer: as `data.tokenizer` of a spec.
+            val, test: shares of the text, cut from its end.
+            more: other fields of the section `data`, such as `vocab="corpus"`.
+
+        Raises:
+            CorpusError: the text is too short, the tokenizer not available, or the cache cannot be written.
+            pydantic.ValidationError: a field of `more` or a share is wrong.
+        """
+        plain = {"path": str(text_file(text)), "format": "text", "tokenizer": tokenizer, **more}
+        return open_dataset(DataConfig.model_validate({**plain, "split": {"val": val, "test": test}}))
+
+    @classmethod
+    def from_tokens(
+        cls,
+        train: Sequence[int] | npt.ArrayLike,
+        val: Sequence[int] | npt.ArrayLike,
+        test: Sequence[int] | npt.ArrayLike = (),
+        tokenizer: str = "gpt2",
+    ) -> Dataset:
+        """The data set of tokens in memory. A run on it cannot be repeated from its configuration alone.
+
+        Args:
+            train, val, test: token ids, shape (tokens,): lists, arrays of NumPy, or tensors on the CPU.
+            tokenizer: a built-in one, whose ids these are: `gpt2`, `byte` or another name of tiktoken.
+
+        Raises:
+            CorpusError: they are no ids of the tokenizer, or a split but `test` has fewer than two.
+        """
+        codec = known_tokenizer(tokenizer)
+        parts = zip(SPLITS, (train, val, test), (2, 2, 0), strict=True)
+        ids = {split: checked_ids(split, tokens, codec.n_vocab, fewest) for split, tokens, fewest in parts}
+        digest = hashlib.sha256(b"|".join(ids[split].astype(np.uint32).tobytes() for split in SPLITS)).hexdigest()
+        lengths = codec.token_bytes()
+        corpus = corpus_of_tokens(digest)
+        return cls(
+            corpus=corpus,
+            tokenizer=tokenizer,
+            fingerprint=digest_of({"tokens": digest, "tokenizer": tokenizer, "format": FORMAT}),
+            train=ids["train"],
+            val=ids["val"],
+            test=ids["test"],
+            bytes={split: int(lengths[ids[split]].sum()) for split in SPLITS},
+            token_bytes=lengths,
+            split=Split(),
+            config=DataConfig(path=(corpus.name,), tokenizer=tokenizer),
+        )
 
     @property
     def name(self) -> str:
@@ -221,4 +281,5 @@ def dataset_of(cached: CachedTokens, corpus: Corpus, config: DataConfig, fingerp
         first_bytes=dict(zip(SPLITS, cached.arrays[FIRST_BYTES].tolist(), strict=True))
         if FIRST_BYTES in cached.arrays
         else {},
+        config=config,
     )

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import NamedTuple
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
 
 import torch
 
-from harness.data.tokenizer import Tokenizer
+from harness.config.run import RunConfig
+from harness.core.metrics import Point
+from harness.data import Dataset, Tokenizer
 from harness.model.gpt import GPT
 from harness.model.weights import load_checkpoint, load_tokenizer
 from harness.tracking import RunDetails, checkpoint_folder, load_run
+from harness.training.trainer import train
 
 
 class TrainedModel(NamedTuple):
@@ -19,6 +23,35 @@ class TrainedModel(NamedTuple):
 
     model: GPT
     tokenizer: Tokenizer
+
+
+class TrainedRun(NamedTuple):
+    """A GPT that was trained here, in evaluation mode, the tokenizer of its ids, and the points of its curves."""
+
+    model: GPT
+    tokenizer: Tokenizer
+    points: tuple[Point, ...]
+
+
+def train_model(config: RunConfig, data: Dataset | None = None, **options: Any) -> TrainedRun:
+    """Train one run to its end, and return its model.
+
+        model, tokenizer, points = train_model(config)
+        plot_curves(points)
+
+    Args:
+        config: the whole run.
+        data: its tokens, if they are open already, as of `Dataset.from_text`.
+        options: of `train`, such as `read_test=True`.
+
+    Raises:
+        as `train`.
+    """
+    with TemporaryDirectory() as folder:
+        checkpoint = Path(options.pop("checkpoint", None) or Path(folder, "checkpoint"))
+        points = tuple(train(config, data, checkpoint=checkpoint, **options))
+        model, _ = load_checkpoint(checkpoint)
+        return TrainedRun(model, load_tokenizer(checkpoint), points)
 
 
 def load_model(run: str | Path, uri: str | None = None, device: torch.device | str = "cpu") -> TrainedModel:

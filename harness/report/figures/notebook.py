@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 
 from harness.analysis.comparison import intervals, metric_name, unit
 from harness.core import metrics
+from harness.core.metrics import Point
 from harness.core.outcomes import Outcome, Phase
 from harness.core.text import listed
 from harness.report.figures.axes import mean_and_range, on_one_grid, validation_side
@@ -20,7 +21,7 @@ _X_LABELS = {"tokens": "training tokens", "step": "optimizer steps", "seconds": 
 
 
 def plot_curves(
-    curves: pd.DataFrame,
+    curves: pd.DataFrame | Iterable[Point],
     metric: str = metrics.VAL_LOSS,
     x: str = "tokens",
     arms: Sequence[str] | None = None,
@@ -31,7 +32,8 @@ def plot_curves(
         plot_curves(load_curves("dropout"))
 
     Args:
-        curves: as `load_curves` returns them. Complete confirm runs are drawn; if there are none, all complete runs.
+        curves: as `load_curves` returns them, or the points of one run, as `train` yields them. Complete confirm runs
+            are drawn; if there are none, all complete runs.
         metric: such as `val/loss`, `train/loss` or `optim/grad_norm`. Where a sweep has validation losses of a sample
             during training (`train.eval_tokens`), those are drawn.
         x: `tokens`, `step` or `seconds`.
@@ -41,6 +43,7 @@ def plot_curves(
     Raises:
         ValueError: the curves have no such metric, column or arm.
     """
+    curves = curves if isinstance(curves, pd.DataFrame) else _frame(curves)
     if x not in _X_LABELS:
         raise ValueError(f"x: found {x!r}; allowed: {', '.join(_X_LABELS)}")
     name = metric if not metric.startswith("val/") else validation_side(curves, metric)[0]
@@ -62,6 +65,17 @@ def plot_curves(
     if len(arms) > 1:
         ax.legend()
     return ax
+
+
+def _frame(points: Iterable[Point]) -> pd.DataFrame:
+    """The points of one run as `load_curves` would return them."""
+    rows = [
+        ("", "run", Phase.CONFIRM, Outcome.COMPLETE, point.step, point.tokens, point.seconds, name, value)
+        for point in points
+        for name, value in point.metrics.items()
+    ]
+    names = ["run_id", "arm", "phase", "outcome", "step", "tokens", "seconds", "metric", "value"]
+    return pd.DataFrame(rows, columns=names)
 
 
 def plot_comparison(comparison: pd.DataFrame, ax: Axes | None = None) -> Axes:
