@@ -31,6 +31,7 @@ from harness.model.tensor_shapes import NOTHING, TOKENIZER_FILE, Shapes, our_sha
 RUN: Final = "run:"
 HEAD: Final = "lm_head.weight"
 PREFIX: Final = "transformer."  # of the names in a model with a head; a model without one has none
+_SCRATCH: Final = "scratch"  # nanoGPT's word for random weights
 _BUFFERS: Final = (".attn.bias", ".attn.masked_bias")  # the causal mask, which old files hold
 _PICKLES: Final = (".bin", ".pt", ".pth", ".ckpt")
 _JSON_BYTES: Final = 10_000_000  # at most
@@ -97,6 +98,8 @@ def _locate(name: str, uri: str | None) -> tuple[Path, str]:
     """The folder that a name means; and a sentence about it if it could mean something else."""
     if name.startswith(RUN):
         return _folder_of_run(name, uri), ""
+    if name == _SCRATCH:
+        raise _error(f"found {name}; allowed: null for random weights, a folder, a hub id or run:RUN")
     try:
         place = Path(name).expanduser()
         is_folder, exists = place.is_dir(), place.exists()

@@ -54,22 +54,33 @@ class Datasets:
             SpecError: with every mistake.
         """
         from harness.config.load import load_spec
-        from harness.config.starting import StartError, check_tokens, notes
         from harness.runner.devices import available_devices
 
         devices = available_devices if trains_here else None
         spec = load_spec(file, settings, self.split_sizes, self.codec, devices, self.weights)
-        unsized = replace(spec, vocabulary_of=None)  # whose vocabulary need not fit the rows of its weights yet
-        for config in (unsized.run_config(values) for values in spec.data_values()):
-            if config.model.init_from is not None:
-                weights, data = self.weights(config.model.init_from), self[config.data]
-                try:
-                    defined = data.tokenizer_file.sha256 if data.tokenizer_file else ""
-                    check_tokens(config.data, weights, data.codec.n_vocab, defined)
-                except StartError as error:
-                    raise SpecError([Problem(str(file), 0, *mistake) for mistake in error.mistakes]) from error
-                self.messages += [found for found in notes(config, weights) if found not in self.messages]
+        if spec.base.model.init_from is not None or spec.varied_weights:
+            self._check_tokens(spec, str(file))
         return spec
+
+    def _check_tokens(self, spec: SweepSpec, file: str) -> None:
+        """Compare the tokens of every run with those of the weights that it starts from, and keep notes on these.
+
+        Raises:
+            SpecError: they are not the same.
+        """
+        from harness.config.starting import StartError, check_tokens, notes
+
+        unsized = replace(spec, vocabulary_of=None)  # whose vocabulary need not fit the rows of its weights yet
+        for config in map(unsized.run_config, spec.data_values()):
+            if config.model.init_from is None:
+                continue
+            weights, data = self.weights(config.model.init_from), self[config.data]
+            defined = data.tokenizer_file.sha256 if data.tokenizer_file else ""
+            try:
+                check_tokens(config.data, weights, data.codec.n_vocab, defined)
+            except StartError as error:
+                raise SpecError([Problem(file, 0, *mistake) for mistake in error.mistakes]) from error
+            self.messages += [found for found in notes(config, weights) if found not in self.messages]
 
     def weights(self, name: str) -> StartWeights:
         """The weights that `model.init_from` names."""

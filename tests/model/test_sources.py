@@ -283,7 +283,7 @@ def test_a_checkpoint_of_this_harness_is_checked(tmp_path: Path) -> None:
     assert "found data.vocab corpus in" in refused(tmp_path / "few")
 
 
-@pytest.mark.parametrize("name", ["./nowhere", "a/b/c", "x" * 5000, "~nobody-here/x", "a\0b", "run:"])
+@pytest.mark.parametrize("name", ["./nowhere", "a/b/c", "scratch", "x" * 5000, "~nobody-here/x", "a\0b", "run:"])
 def test_a_name_of_nothing_is_one_sentence(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     message = refused(name)
