@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from pathlib import Path
@@ -13,6 +14,7 @@ CONFIG: Final = "config.json"
 SINGLE: Final = "model.safetensors"
 INDEX: Final = "model.safetensors.index.json"
 _FILES: Final = (CONFIG, SINGLE, INDEX, "model-*-of-*.safetensors")  # all else stays on the hub
+_DISK: Final = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 _ID: Final = re.compile(r"(?!.*(--|\.\.))\w[\w.-]{0,95}(/\w[\w.-]{0,95})?", re.ASCII)
 
 
@@ -40,21 +42,32 @@ def download(name: str) -> Path:
         raise StartError((INIT_FROM, f"found no folder {name}; allowed: a folder, or {wanted}")) from None
     try:
         cached = Path(snapshot_download(name, allow_patterns=list(_FILES), local_files_only=True))
-        if (cached / CONFIG).exists() and any((cached / file).exists() for file in (SINGLE, INDEX)):
+        if (cached / CONFIG).exists() and _has_weights(cached):
             return cached
     except (OSError, HFValidationError):  # not in the cache
         pass
     try:
-        return Path(snapshot_download(name, allow_patterns=list(_FILES)))
+        folder = Path(snapshot_download(name, allow_patterns=list(_FILES)))
     except HfHubHTTPError as error:
         status = getattr(error.response, "status_code", None)
         why = f"the hub answered {status}" if status else f"the hub failed: {_line(error)}"
         private = "; a private or gated one needs `hf auth login`" if status in (401, 403, 404) else ""
         raise StartError((INIT_FROM, f"{_nowhere(name)} ({why}); allowed: a model of the hub{private}")) from error
-    except (OSError, HFValidationError) as error:
+    except Exception as error:  # also whatever its HTTP library raises
+        if isinstance(error, OSError) and error.errno in _DISK:
+            why = f"cannot be written ({error.strerror}: {error.filename})"
+            raise StartError((INIT_FROM, f"the hub's cache {why}; allowed: room for {name}, see HF_HOME")) from error
         offline = "HF_HUB_OFFLINE is set" if _offline() else "the hub cannot be reached"
         get = f"on a machine with network access run `hf download {name} {CONFIG} {SINGLE} --local-dir DIR` and"
         raise StartError((INIT_FROM, f"{_nowhere(name)}, and {offline}; allowed: a folder: {get} copy DIR")) from error
+    if not _has_weights(folder):
+        pickles = "a pickle of the same weights could run any code, and is not read"
+        raise StartError((INIT_FROM, f"found no {SINGLE} in the hub's {name}; allowed: one that has it ({pickles})"))
+    return folder
+
+
+def _has_weights(folder: Path) -> bool:
+    return any((folder / file).exists() for file in (SINGLE, INDEX))
 
 
 def _nowhere(name: str) -> str:

@@ -183,7 +183,7 @@ def _read_theirs(name: str, folder: Path, found: str) -> Source:
     tied = fields["tie_embeddings"]
     shapes = {f"{prefix}{tensor}": shape for tensor, shape in their_shapes(fields).items()}
     head = {HEAD: (fields["vocab_size"], fields["emb_dim"])}
-    if not tied or kept & head.keys():  # a tied head may be stored a second time; it is compared when it is read
+    if not tied or kept & head.keys():  # a tied head may be stored a second time; it is compared below
         shapes |= head
     _compare(headers, shapes, kept)
     sha256, infinite = _content(tuple(map(_identity, files)))

@@ -69,6 +69,9 @@ def test_a_model_is_downloaded_once(tmp_path: Path) -> None:
     assert found["downloaded"] == found["cached"] == sha256 and not found["torch"]
     files = {path.rpartition("/")[2] for path in found["asked"] if "/resolve/" in path}
     assert files == {"config.json", WEIGHTS}
+    assert found["pickled"].startswith(
+        f"model.init_from: found no {WEIGHTS} in the hub's someone/pickled-gpt2; allowed: "
+    )
     nowhere = "model.init_from: found no folder someone/else and no model of this name in the hub's cache"
     assert found["unknown"] == (
         f"{nowhere} (the hub answered 404); allowed: a model of the hub; a private or gated one needs `hf auth login`"

@@ -1,4 +1,4 @@
-"""A hub of one model on this machine, and what a process finds there: `python hub_server.py FOLDER`, as JSON.
+"""A hub of two models on this machine, and what a process finds there: `python hub_server.py FOLDER`, as JSON.
 
 huggingface_hub reads its settings when it is imported, so this is a process of its own.
 """
@@ -14,11 +14,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 MODEL = "someone/small-gpt2"
+PICKLED = "someone/pickled-gpt2"  # the same without safetensors
 COMMIT = "0" * 40
 
 
 class Hub(BaseHTTPRequestHandler):
-    """Answers as the hub does for `MODEL`, whose files are in `folder`."""
+    """Answers as the hub does for two models, whose files are in `folder`."""
 
     folder: Path
     asked: list[str] = []  # noqa: RUF012 (shared by all requests)
@@ -34,14 +35,15 @@ class Hub(BaseHTTPRequestHandler):
     def _answer(self, body: bool) -> None:
         path = self.path.partition("?")[0]
         self.asked.append(path)
-        listed, files = f"/api/models/{MODEL}/revision/main", f"/{MODEL}/resolve/{COMMIT}/"
-        if path == listed:
-            names = [{"rfilename": file.name} for file in self.folder.iterdir()]
-            content = json.dumps({"id": MODEL, "sha": COMMIT, "siblings": names}).encode()
-        elif path == f"/api/models/{MODEL}/tree/{COMMIT}":
+        model = PICKLED if PICKLED in path else MODEL
+        files = f"/{model}/resolve/{COMMIT}/"
+        stored = [file for file in self.folder.iterdir() if model == MODEL or file.suffix != ".safetensors"]
+        if path == f"/api/models/{model}/revision/main":
+            names = [{"rfilename": file.name} for file in stored]
+            content = json.dumps({"id": model, "sha": COMMIT, "siblings": names}).encode()
+        elif path == f"/api/models/{model}/tree/{COMMIT}":
             entries = [
-                {"type": "file", "path": file.name, "size": file.stat().st_size, "oid": COMMIT}
-                for file in self.folder.iterdir()
+                {"type": "file", "path": file.name, "size": file.stat().st_size, "oid": COMMIT} for file in stored
             ]
             content = json.dumps(entries).encode()
         elif path.startswith(files):
@@ -84,6 +86,7 @@ def main(folder: Path, cache: Path) -> None:
             return str(error)
 
     result: dict[str, object] = {"downloaded": found(MODEL), "asked": list(Hub.asked), "unknown": found("someone/else")}
+    result["pickled"] = found(PICKLED)
     server.shutdown()
     server.server_close()
     result |= {"cached": found(MODEL), "unreachable": found("someone/else"), "torch": "torch" in sys.modules}
