@@ -190,7 +190,7 @@ class RunChecks:
         return ""
 
     def samples(self, spec: SweepSpec, runs: Iterable[tuple[str, RunConfig]]) -> None:
-        """Report a pruner that would compare trials by samples of different validation windows."""
+        """Report a pruner that would compare trials by samples of different windows or at different shares of a run."""
         paths = [path for path in ("model.context_length", TOKENIZER) if len(_values(spec.tune.get(path))) > 1]
         sampled = any(
             (sizes := self._sizes.get(config.data)) and config.samples_validation(sizes["val"]) for _, config in runs
@@ -200,6 +200,14 @@ class RunChecks:
                 "train.eval_tokens",
                 f"found {spec.base.train.eval_tokens} with study.pruner {spec.study.pruner} and a tuned {paths[0]}: "
                 "each trial would be pruned by another sample of the text; allowed: null, or pruner none",
+            )
+        budget = next(kind for kind, value in spec.base.train.budget.model_dump().items() if value is not None)
+        if spec.study.pruner != "none" and TOKENIZER in paths and budget not in ("tokens", "steps"):
+            self.report(
+                "study.pruner",
+                f"found {spec.study.pruner} with a budget in {budget} and a tuned {TOKENIZER}: trials are compared at "
+                "equal numbers of tokens, which are different shares of their budgets; allowed: none, or a budget in "
+                "tokens or steps",
             )
 
     def effects(self, spec: SweepSpec, devices: Sequence[str] = ()) -> None:

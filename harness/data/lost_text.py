@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from harness.core.text import shown
+from harness.data.own_tokenizers import open_tokenizer
 
 if TYPE_CHECKING:
     from harness.data.dataset import Dataset
@@ -23,12 +24,13 @@ def lost_text(data: Dataset) -> str:
     Raises:
         CorpusError: the text cannot be read.
     """
-    codec = data.codec
-    if codec.lossless:
+    whole = open_tokenizer(data.tokenizer, data.tokenizer_file)
+    if whole.lossless:
         return ""
     text = next(data.corpus.pieces())[:_LOOK]
-    decoded = codec.decode(codec.encode(text))
-    unknown = 0.0 if codec.unknown is None else float(np.mean(data.val == codec.unknown))
+    decoded = whole.decode(whole.encode(text))
+    token = data.codec.unknown  # None with data.vocab: corpus where it does not occur
+    unknown = 0.0 if token is None else float(np.mean(data.val == token))
     if decoded == text and not unknown:
         return ""
     found = [f"{unknown:.2%} of the validation tokens are its id for the unknown"] if unknown else []

@@ -71,6 +71,15 @@ def test_a_pruner_does_not_compare_samples_of_different_windows(tuned: str, tmp_
     load(tmp_path, text, "train.eval_tokens=64", "study.pruner=none", tokens=tokens)
 
 
+@pytest.mark.parametrize("budget", ["epochs: 1", "flops: 1e+12", "seconds: 60"])
+def test_a_pruner_does_not_compare_tokenizers_at_different_shares_of_a_run(budget: str, tmp_path: Path) -> None:
+    text = PLAIN + "tune: {data.tokenizer: {choice: [byte, gpt2]}}\nstudy: {pruner: median}\n"
+    [found] = mistakes(tmp_path, text, f"train.budget={{{budget}}}")
+    assert f"study.pruner: found median with a budget in {budget.partition(':')[0]} and a tuned data.tokenizer" in found
+    load(tmp_path, text, "train.budget={steps: 40}")
+    load(tmp_path, text, f"train.budget={{{budget}}}", "study.pruner=none")
+
+
 def test_pruning_and_curves_use_the_sample_where_there_is_one() -> None:
     whole = {VAL_LOSS: 3.0, VAL_BITS_PER_BYTE: 1.0}
     sampled = {VAL_SAMPLE_LOSS: 3.1, VAL_SAMPLE_BITS_PER_BYTE: 1.1}

@@ -12,6 +12,7 @@ from harness.analysis.columns import SEED, numbers, training_seeds
 from harness.analysis.divergence import DIVERGED
 from harness.analysis.evidence import Evidence
 from harness.analysis.verdicts import Verdict
+from harness.config.objective import TOKENIZER
 from harness.core import metrics
 from harness.core.outcomes import Outcome
 from harness.core.text import listed, plural
@@ -22,7 +23,10 @@ from harness.report.warnings.kinds import Detector, ReportWarning, WarningKind
 _LOST: Final = (Outcome.OOM, Outcome.FAILED)
 _RESULTS: Final = (Outcome.COMPLETE, Outcome.DIVERGED)
 # Parameters that decide the number of tokens in an epoch of training.
-_EPOCHS: Final = ("arm", "train.budget.epochs", "train.batch_tokens", "train.batch_size", "model.context_length")
+_EPOCHS: Final = (
+    *("arm", TOKENIZER, "train.budget.epochs"),
+    *("train.batch_tokens", "train.batch_size", "model.context_length"),
+)
 # Columns that give the planned and the actual training length of a run.
 _BUDGETS: Final = tuple(f"train.budget.{kind}" for kind in ("tokens", "steps", "flops"))
 _LENGTH: Final = ("seed", "trial_number", "tokens", "flops_per_token", *_EPOCHS, *_BUDGETS)

@@ -98,6 +98,20 @@ def test_every_detector_is_in_the_list_of_its_module(module: ModuleType) -> None
     assert set(module.DETECTORS) <= set(DETECTORS)
 
 
+def test_an_epoch_has_other_tokens_with_another_tokenizer() -> None:
+    record, runs = clean_sweep(100, dimensions=1, budget="epochs", mishaps=False)
+    runs["data.tokenizer"] = "gpt2"
+    explored = (runs["phase"] == "explore") & (runs["outcome"] == "complete")
+    runs.loc[explored & (runs["trial_number"] % 2 == 0), ["data.tokenizer", "tokens"]] = [
+        "byte",
+        4 * runs["tokens"].max(),
+    ]
+    runs["val/bits_per_byte"] = runs["val/loss"] / 3
+    assert not [warning for warning in serious(record, runs) if warning.kind == WarningKind.SHORT]
+    runs["data.tokenizer"] = "gpt2"
+    assert [warning for warning in serious(record, runs) if warning.kind == WarningKind.SHORT]
+
+
 def test_clean_sweeps_are_of_every_kind() -> None:
     """Checks that `clean_sweep` varies enough for the tests above to show anything."""
     sweeps = [clean_sweep(number) for number in range(100, 140)]
