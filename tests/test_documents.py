@@ -306,7 +306,7 @@ def test_every_field_of_a_spec_is_there(name: str) -> None:
     for code in INLINE.findall(prose(TEXTS[name])):
         for path in re.findall(r"(?<![\w./])(?:data|model|train|study)\.[a-z_0-9.]+", code):
             known = path in fields or path in sections or path.startswith("study.seeds.")
-            assert known or path.endswith((".py", ".safetensors", ".md")), f"{name}: {path}"
+            assert known or path.endswith((".py", ".safetensors", ".md", ".bin")), f"{name}: {path}"
 
 
 @pytest.mark.parametrize("name", LIMITS)

@@ -95,8 +95,8 @@ class DataConfig(Config):
     path: Annotated[tuple[str, ...] | None, BeforeValidator(_as_tuple)] = None
     """One or several files, patterns such as `books/*.txt` or folders, relative to the current folder. The ending says
     how a file is read: `.txt`, `.md` and others as UTF-8 text; one column or key of `.jsonl`, `.json`, `.parquet`,
-    `.arrow`, `.csv` and `.tsv`; each also with `.gz`, `.zst` or `.xz`. Of a folder all files of one kind, or the data
-    set that Hugging Face's `save_to_disk` wrote there."""
+    `.arrow`, `.csv` and `.tsv`; each also with `.gz`, `.zst` or `.xz`; `.bin` as token ids of `tokenizer`, of two bytes
+    each. Of a folder all files of one kind, or the data set that Hugging Face's `save_to_disk` wrote there."""
     url: Annotated[str, AfterValidator(kept_in_memory)] | None = None
     """The address of a text that is downloaded once; needs `sha256`. A user name, a password and a signed query are
     used for the download and stored nowhere."""

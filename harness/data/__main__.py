@@ -22,6 +22,7 @@ from harness.data.sources.text import text_pieces
 from harness.data.tokenizer import check_tokenizer
 
 _FIRST_LINES: Final = 5
+_SHOWN: Final = 1000  # tokens
 _CHUNK: Final = 1 << 20  # tokens
 
 app = typer.Typer(
@@ -70,7 +71,7 @@ def show(
         check_tokenizer(tokenizer)
         config = _config(corpus, tokenizer, field)
         data = _open(config)
-        beginning = next(data.corpus.pieces())
+        beginning = data.codec.decode(data.train[:_SHOWN]) if data.corpus.token_ids else next(data.corpus.pieces())
         sentences = [*_structured(data.corpus), *data.messages]
     except CorpusError as error:
         fail(f"{error.field}: {error}")

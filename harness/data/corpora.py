@@ -37,10 +37,11 @@ from harness.data.errors import CorpusError, reason
 from harness.data.files import find_files
 from harness.data.formats import ENDINGS, structure_of
 from harness.data.known_scans import scan_once
-from harness.data.sources.kinds import TEXT, kind_of
+from harness.data.sources.kinds import TEXT, TOKENS, kind_of
 from harness.data.sources.source import COLUMN, Source
 from harness.data.sources.streams import is_compressed
 from harness.data.sources.text import text_pieces
+from harness.data.token_files import scan_ids
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,11 @@ class Corpus:
     def text(self) -> str:
         """The whole text, with its original newlines."""
         return "".join(self.pieces())
+
+    @property
+    def token_ids(self) -> bool:
+        """Whether its files hold token ids and no text: its characters are ids then, and `pieces` must not be asked."""
+        return any(kind_of(file.source) is TOKENS for file in self.files)
 
     @property
     def parts(self) -> list[Corpus]:
@@ -160,11 +166,29 @@ def load_corpus(config: DataConfig, root: Path | None = None, cache: Path | None
     for split, paths in (("val", config.val_path), ("test", config.test_path)):
         if paths is not None:
             held_out[split] = _load_files(config, root, cache, f"data.{split}_path", paths)
-    corpus = _load_main(config, root, cache, held_out)
+    corpus = dataclasses.replace(_load_main(config, root, cache, held_out), held_out=held_out)
+    _check_kinds(corpus, config)
     if config.format is None:
-        for part in (corpus, *held_out.values()) if config.corpus is None else held_out.values():
+        for part in corpus.parts if config.corpus is None else held_out.values():
             _refuse_structure(part)
-    return dataclasses.replace(corpus, held_out=held_out)
+    return corpus
+
+
+def _check_kinds(corpus: Corpus, config: DataConfig) -> None:
+    """Refuse token files beside text, and what only documents of text can have."""
+    parts = [part for part in corpus.parts if part.token_ids]
+    if not parts:
+        return
+    files = [(part, file) for part in corpus.parts for file in part.files]
+    for part, file in files:
+        if kind_of(file.source) is not TOKENS:
+            raise CorpusError(part.field, f"found text in {file.name!r} beside token files; allowed: one of the two")
+    for field, found, allowed in (
+        ("data.separator", config.separator, "blank_line"),
+        ("data.split.by", config.split.by, "position"),
+    ):
+        if found != allowed:
+            raise CorpusError(field, f"found {found} with token files, which have no documents; allowed: {allowed}")
 
 
 def _load_main(config: DataConfig, root: Path, cache: Path | None, held_out: Mapping[str, Corpus]) -> Corpus:
@@ -232,11 +256,13 @@ def _load_files(
     sources = [Source(root / file, str(file), field, plain, column) for file in found.files]
     names = [source.name for source in sources]
     shown = ", ".join(names) if len(names) <= 3 else f"{names[0]} … {names[-1]}"
-    text = _scan(sources, config, cache)
+    tokens = all(kind_of(source) is TOKENS for source in sources)
+    text = scan_ids(sources) if tokens else _scan(sources, config, cache)
     source = f"{plural(len(names), 'file')}: {shown}"
     if any(kind_of(source).columns for source in sources):
         source += f" ({plural(len(text.documents.sizes), 'document')}, {column!r})"
-    return _corpus(" + ".join(patterns), source, text, field, SEPARATORS[config.separator], found.repeats, found.notes)
+    separator = "" if tokens else SEPARATORS[config.separator]
+    return _corpus(" + ".join(patterns), source, text, field, separator, found.repeats, found.notes)
 
 
 def _main_memory() -> int:

@@ -12,7 +12,9 @@ from typing import IO, Any, Final
 import numpy as np
 
 from harness.config.run import DataConfig
-from harness.data.documents import MARK, SEPARATORS, text_size
+from harness.core.text import plural
+from harness.data.corpora import Corpus
+from harness.data.documents import MARK, text_size
 from harness.data.errors import CorpusError
 from harness.data.parallel import map_in_order
 from harness.data.splitting import SPLITS, Division
@@ -38,25 +40,24 @@ def encode(division: Division, config: DataConfig, tokenizer: Tokenizer, folder:
         OSError: a file cannot be written.
     """
     dtype = id_type(tokenizer.n_vocab)
-    mark = mark_id(config, tokenizer)
+    lengths = tokenizer.token_bytes()
+    if (mark := mark_id(division.corpus, tokenizer)) is not None:
+        lengths[mark] = 0  # no text stands for it
     counts = np.zeros(tokenizer.n_vocab, np.int64)
     sizes, first = dict.fromkeys(SPLITS, 0), dict.fromkeys(SPLITS, 0)
     whole = config.vocab == "full"
     files = {split: folder / (f"{split}.npy" if whole else f"{split}.full") for split in SPLITS}
     for file in files.values():  # a split may be empty
         IdFile(file, dtype).__exit__(None, None, None)
-    for split, parts in groupby(division.pieces(), itemgetter(0)):
+    for split, parts in groupby(_encoded(division, tokenizer), itemgetter(0)):
         with IdFile(files[split], dtype) as array:
-            for block, ids in encoded_blocks(blocks((text for _, text in parts), tokenizer), tokenizer):
+            for _, block, ids in parts:
                 array.append(ids)
                 if not sizes[split]:
-                    first[split] = first_bytes(block, ids, tokenizer)
-                sizes[split] += text_size(block)
+                    first[split] = int(lengths[ids[0]]) if block is None else first_bytes(block, ids, tokenizer)
+                sizes[split] += int(lengths[ids].sum()) if block is None else text_size(block)
                 if not whole:
                     counts += np.bincount(ids, minlength=len(counts))
-    lengths = tokenizer.token_bytes()
-    if mark is not None:
-        lengths[mark] = 0  # no text stands for it
     if not whole:
         vocabulary = np.flatnonzero(counts)
         _renumber(files, folder, vocabulary, len(lengths))
@@ -67,6 +68,16 @@ def encode(division: Division, config: DataConfig, tokenizer: Tokenizer, folder:
         np.save(folder / f"{TOKENIZER_FILE}.npy", np.frombuffer(tokenizer.file.content, np.uint8))
         np.save(folder / f"{FIRST_BYTES}.npy", np.array([first[split] for split in SPLITS], np.int64))
     return {"bytes": sizes, "characters": division.corpus.characters}
+
+
+def _encoded(division: Division, tokenizer: Tokenizer) -> Iterator[tuple[str, str | None, Ids]]:
+    """Yield the text of a division as (split, block, ids), one split after the other; None for that of token files."""
+    if division.corpus.token_ids:
+        yield from ((split, None, ids) for split, ids in division.ids())
+        return
+    for split, parts in groupby(division.pieces(), itemgetter(0)):
+        for block, ids in encoded_blocks(blocks((text for _, text in parts), tokenizer), tokenizer):
+            yield split, block, ids
 
 
 def first_bytes(block: str, ids: Ids, tokenizer: Tokenizer) -> int:
@@ -81,6 +92,11 @@ def check_splits(division: Division, config: DataConfig, tokenizer: Tokenizer) -
     longest = max(map(len, tokenizer.pieces))  # bytes of a token, at least as many as its characters
     short = [split for split, size in division.sizes.items() if not tokenizer.lossless or size <= longest]
     if not short:
+        return
+    if division.corpus.token_ids:
+        for split, count in division.sizes.items():
+            if count < 2:
+                raise CorpusError("data.split", f"found {plural(count, 'token id')} in {split}; allowed: at least 2")
         return
     texts: dict[str, list[str]] = {split: [] for split in short}
     for split, text in division.pieces():
@@ -150,18 +166,18 @@ def encode_block(block: str, tokenizer: Tokenizer) -> Ids:
     return np.array([tokenizer.end_of_text], np.int64) if block == MARK else tokenizer.encode_array(block)
 
 
-def mark_id(config: DataConfig, tokenizer: Tokenizer) -> int | None:
-    """The id of the token between documents; None if there is text between them.
+def mark_id(corpus: Corpus, tokenizer: Tokenizer) -> int | None:
+    """The id of the token between documents, also in token files; None if there is text between them.
 
     Raises:
         CorpusError: the tokenizer has no such token.
     """
-    if SEPARATORS[config.separator] != MARK:
+    if corpus.separator != MARK and not corpus.token_ids:
         return None
-    if tokenizer.end_of_text is None:
+    if corpus.separator == MARK and tokenizer.end_of_text is None:
         raise CorpusError(
             "data.separator",
-            f"found endoftext with tokenizer {config.tokenizer}, which has no such token; allowed: blank_line or none",
+            f"found endoftext with tokenizer {tokenizer.name}, which has no such token; allowed: blank_line or none",
         )
     return tokenizer.end_of_text
 

@@ -65,6 +65,11 @@ def tokenizer_file(config: DataConfig, corpus: Corpus, root: Path, store: Path) 
 
 def training_text(corpus: Corpus, config: DataConfig) -> Iterator[str]:
     """Yield the training text in pieces that cut no word of GPT-2's pattern, without tokens between documents."""
+    if corpus.token_ids:
+        raise CorpusError(
+            "data.tokenizer",
+            f"found {config.tokenizer}, made of text, with token files; allowed: the tokenizer that wrote them",
+        )
     parts = Division(corpus, config.split).pieces()
     found = blocks((text for split, text in parts if split == SPLITS[0]), get_tokenizer("gpt2"))
     yield from (block for block in found if block != MARK)

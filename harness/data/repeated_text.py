@@ -73,7 +73,9 @@ def _places(division: Division, split_bytes: Mapping[str, int]) -> Iterator[tupl
     else:
         sizes = _of(corpus).sizes.astype(np.int64)
         first = np.cumsum(sizes + text_size(corpus.separator)) - sizes - text_size(corpus.separator)
-        borders = np.cumsum([0 if split in corpus.held_out else split_bytes[split] for split in SPLITS])
+        if corpus.token_ids:  # whose sizes are those of their ids
+            split_bytes = {split: 2 * size for split, size in division.sizes.items()}
+        borders = np.cumsum([0 if split in corpus.held_out else split_bytes.get(split, 0) for split in SPLITS])
         yield np.searchsorted(borders, first, side="right"), np.searchsorted(borders, first + sizes - 1, side="right")
     for split, own in corpus.held_out.items():
         place = np.full(len(_of(own).sizes), SPLITS.index(split))

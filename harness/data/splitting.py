@@ -17,6 +17,8 @@ from harness.core.rng import stream
 from harness.data.corpora import Corpus
 from harness.data.documents import MARK
 from harness.data.errors import CorpusError
+from harness.data.token_files import ids_of
+from harness.data.tokenizer import Ids
 
 SPLITS: Final = ("train", "val", "test")  # in the order of the text
 _SPACE: Final = re.compile(rf"[\s{MARK}]")
@@ -72,7 +74,10 @@ class Division:
 
     @cached_property
     def points(self) -> tuple[int, int]:
-        """The characters before which the text is cut, if it is divided by position."""
+        """The characters, or token ids, before which the text is cut, if it is divided by position."""
+        if self.corpus.token_ids:
+            size, val, test = self.corpus.characters, self.shares["val"], self.shares["test"]
+            return round(size * (1 - val - test)), round(size * (1 - test))
         return split_points(self.corpus, self.split.model_copy(update=self.shares))
 
     @cached_property
@@ -103,6 +108,23 @@ class Division:
             yield from split_pieces(self.corpus, self.points)
         for split, own in self.corpus.held_out.items():
             yield from ((split, piece) for piece in own.pieces())
+
+    def ids(self) -> Iterator[tuple[str, Ids]]:
+        """Yield the ids of token files as (split, ids), one split after the other.
+
+        Raises:
+            CorpusError: a file cannot be read or has changed.
+        """
+        place = 0
+        for ids in ids_of(self.corpus):
+            borders = (0, *self.points, self.corpus.characters)
+            for split, begin, end in zip(SPLITS, borders, borders[1:], strict=False):
+                part = ids[max(0, begin - place) : max(0, end - place)]
+                if len(part):
+                    yield split, part
+            place += len(ids)
+        for split, own in self.corpus.held_out.items():
+            yield from ((split, ids) for ids in ids_of(own))
 
     def content(self) -> dict[str, Any]:
         """Plain values that are equal for equal texts in equal splits."""

@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import json
 import logging
-import random
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,23 +23,21 @@ from harness.core.files import DamagedError, json_with_checksum, read_json_with_
 from harness.core.links import read_bounded
 from harness.data.cache import make_private, refuse_shared, unusable_cache
 from harness.data.corpora import Corpus
-from harness.data.documents import MARK
 from harness.data.encoding import (
     FIRST_BYTES,
     TOKEN_BYTES,
     TOKENIZER_FILE,
     VOCABULARY,
-    blocks,
     check_splits,
     encode,
-    encode_block,
-    first_bytes,
     id_type,
     mark_id,
 )
 from harness.data.errors import CorpusError, reason
 from harness.data.own_tokenizers import file_name, open_tokenizer, tokenizer_identity
 from harness.data.splitting import SPLITS, Division
+from harness.data.token_comparison import AlteredError, compare_tokens
+from harness.data.token_files import check_ids
 from harness.data.tokenizer import Ids, TokenizerFile
 from harness.data.unchanged import State, are_large, state_of
 
@@ -52,8 +47,6 @@ _META_BYTES: Final = 1_000_000  # at most
 _OTHER_BYTES: Final = 110_000_000  # of a file that does not grow with the text, at most
 _MOST_TOKENS_A_BYTE: Final = 16  # a normal form of Unicode may write one character as up to 18
 _OF_OWN: Final = (TOKENIZER_FILE, FIRST_BYTES)  # arrays of a tokenizer that is not built in
-_BLOCK: Final = 1 << 14  # characters that are compared at a time
-_ENCODED_AGAIN: Final = 2_000_000  # characters of a text, at random places; shorter texts are encoded as a whole
 
 logger = logging.getLogger(__name__)
 
@@ -73,10 +66,6 @@ class CachedTokens:
     tokenizer_file: TokenizerFile | None = None
 
 
-class _AlteredError(ValueError):
-    """Cached tokens are not what was written, or not those of the text; the message says where."""
-
-
 def open_tokens(
     folder: Path, corpus: Corpus, config: DataConfig, compare: bool, file: TokenizerFile | None = None
 ) -> CachedTokens:
@@ -87,7 +76,7 @@ def open_tokens(
         corpus: the text.
         config: the tokenizer, the vocabulary and the split.
         compare: whether cached tokens are compared with the text, by encoding it again. Of a text of more than
-            `_ENCODED_AGAIN` characters, only as many are, at random places; elsewhere the tokens are decoded, unless
+            `ENCODED_AGAIN` characters, only as many are, at random places; elsewhere the tokens are decoded, unless
             the tokenizer is not lossless.
         file: what defines the tokenizer; None for a built-in one.
 
@@ -175,7 +164,9 @@ def _write(folder: Path, corpus: Corpus, config: DataConfig, file: TokenizerFile
     """
     logger.info("encoding %s (%s characters) with %s", corpus.name, f"{corpus.characters:,}", config.tokenizer)
     tokenizer = open_tokenizer(config.tokenizer, file)
-    mark_id(config, tokenizer)
+    mark_id(corpus, tokenizer)
+    if corpus.token_ids:
+        check_ids(corpus, tokenizer)
     division = Division(corpus, config.split)
     check_splits(division, config, tokenizer)
     try:
@@ -223,19 +214,19 @@ def _read(
         largest = _largest(corpus)
         for file in files.values():
             if not file.is_file() or file.stat().st_size > largest:
-                raise _AlteredError(f"{file.name} was altered")
+                raise AlteredError(f"{file.name} was altered")
             if not checked and sha256_of(file) != content["files"][file.name]:
-                raise _AlteredError(f"{file.name} was altered")
+                raise AlteredError(f"{file.name} was altered")
         arrays = {name: np.load(file, mmap_mode="r") for name, file in files.items()}
         definition = _definition(config, arrays)
         if tokenizer not in (None, definition):
-            raise _AlteredError(f"{TOKENIZER_FILE}.npy is another tokenizer")
+            raise AlteredError(f"{TOKENIZER_FILE}.npy is another tokenizer")
         if (content["tokenizer"], content["corpus"]) != (_named(config, definition), corpus.whole_sha256):
-            raise _AlteredError(f"{_META} is of another text")
+            raise AlteredError(f"{_META} is of another text")
         cached = CachedTokens(arrays, {split: int(content["bytes"][split]) for split in SPLITS}, definition)
         _check_types(cached)
         if compare and not checked:
-            _compare(cached, corpus, config)
+            compare_tokens(arrays, cached.bytes, corpus, config, open_tokenizer(config.tokenizer, definition))
         if (compare or encoded) and not checked and are_large(state):
             _note_checked(folder, state)
         return cached
@@ -290,7 +281,7 @@ def _metadata(file: Path) -> dict[str, Any]:
     meta = json.loads(read_bounded(file, _META_BYTES))
     content: dict[str, Any] = meta["content"]
     if digest_of(content) != meta["sha256"]:
-        raise _AlteredError(f"{_META} was altered")
+        raise AlteredError(f"{_META} was altered")
     return content
 
 
@@ -301,54 +292,4 @@ def _check_types(cached: CachedTokens) -> None:
     types |= {TOKENIZER_FILE: np.dtype(np.uint8), FIRST_BYTES: np.dtype(np.int64)}
     for name, array in cached.arrays.items():
         if (array.dtype, array.ndim) != (types[name], 1):
-            raise _AlteredError(f"{name}.npy has another type")
-
-
-def _compare(cached: CachedTokens, corpus: Corpus, config: DataConfig) -> None:
-    """Raise an error unless the tokens are those of the text; see `open_tokens` for what is compared."""
-    tokenizer = open_tokenizer(config.tokenizer, cached.tokenizer_file)
-    vocabulary = cached.arrays.get(VOCABULARY)
-    pieces = list(tokenizer.pieces)
-    if (mark := mark_id(config, tokenizer)) is not None:
-        pieces[mark] = b""
-    if vocabulary is not None:
-        if not (len(vocabulary) and vocabulary[0] >= 0 and (np.diff(vocabulary) > 0).all()):
-            raise _AlteredError(f"{VOCABULARY}.npy is no set of ids")
-        pieces = [pieces[token] for token in vocabulary.tolist()]
-    lengths = np.fromiter(map(len, pieces), np.int64, count=len(pieces))
-    if not np.array_equal(lengths, cached.arrays[TOKEN_BYTES]):
-        raise _AlteredError(f"{TOKEN_BYTES}.npy is of another tokenizer")
-    share = 1.0 if tokenizer.name == "byte" or not tokenizer.lossless else _ENCODED_AGAIN / max(1, corpus.characters)
-    sizes, counts = dict.fromkeys(SPLITS, 0), dict.fromkeys(SPLITS, 0)
-    seen = np.zeros(len(pieces), bool)
-    for split, parts in groupby(Division(corpus, config.split).pieces(), itemgetter(0)):
-        for block in blocks(_cut(text for _, text in parts), tokenizer):
-            raw = b"" if block == MARK else block.encode()
-            ahead = cached.arrays[split][counts[split] :]
-            if block == MARK or random.SystemRandom().random() < share:
-                again = encode_block(block, tokenizer)
-                ids = ahead[: len(again)]
-                same = np.array_equal(again, ids if vocabulary is None else vocabulary[ids])
-            else:
-                ahead = ahead[: len(raw)]
-                ids = ahead[: np.searchsorted(np.cumsum(lengths[ahead]), len(raw)) + 1]
-                same = bool(lengths[ids].all()) and b"".join([pieces[token] for token in ids.tolist()]) == raw
-            if not same:
-                raise _AlteredError(f"{split}.npy has other tokens than the text")
-            if not sizes[split] and FIRST_BYTES in cached.arrays:
-                same = cached.arrays[FIRST_BYTES][SPLITS.index(split)] == first_bytes(block, ids, tokenizer)
-                if not same:
-                    raise _AlteredError(f"{FIRST_BYTES}.npy has other sizes")
-            seen[ids] = True
-            counts[split] += len(ids)
-            sizes[split] += len(raw)
-    if sizes != cached.bytes or any(len(cached.arrays[split]) != count for split, count in counts.items()):
-        raise _AlteredError("the splits have other sizes than their text")
-    if vocabulary is not None and not seen.all():
-        raise _AlteredError(f"{VOCABULARY}.npy has tokens that do not occur")
-
-
-def _cut(pieces: Iterable[str]) -> Iterator[str]:
-    """The same text in pieces of at most `_BLOCK` characters."""
-    for piece in pieces:
-        yield from (piece[start : start + _BLOCK] for start in range(0, len(piece), _BLOCK))
+            raise AlteredError(f"{name}.npy has another type")

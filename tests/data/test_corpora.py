@@ -150,10 +150,10 @@ def test_invalid_utf8_is_reported_with_file_and_offset(tmp_path: Path) -> None:
 
 
 def test_binary_files_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "model.bin").write_bytes(b"weights\x00\x01")
-    error = error_of(DataConfig(path=("model.bin",)), tmp_path)
+    (tmp_path / "model.dat").write_bytes(b"weights\x00\x01")
+    error = error_of(DataConfig(path=("model.dat",)), tmp_path)
     assert error.field == "data.path"
-    assert "found a NUL at byte offset 7 of 'model.bin'" in str(error)
+    assert "found a NUL at byte offset 7 of 'model.dat'" in str(error)
     (tmp_path / "wide.txt").write_text("wide", encoding="utf-16")
     assert "found a NUL" in str(error_of(DataConfig(path=("wide.txt",)), tmp_path))
 

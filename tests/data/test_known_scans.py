@@ -14,7 +14,7 @@ import pytest
 
 from harness.config.run import DataConfig
 from harness.core.files import json_with_checksum, read_json_with_checksum
-from harness.data import Dataset, known_scans, open_dataset, token_cache, unchanged
+from harness.data import Dataset, known_scans, open_dataset, token_cache, token_comparison, unchanged
 from harness.data.documents import Scan, scan
 from harness.data.sources.source import Source
 
@@ -26,7 +26,7 @@ class Readings:
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.scans = self.comparisons = 0
-        compare = token_cache._compare
+        compare = token_comparison.compare_tokens
 
         def counted_scan(sources: Sequence[Source], *options: object) -> Scan:
             self.scans += 1
@@ -37,7 +37,7 @@ class Readings:
             compare(*options)  # type: ignore[arg-type]
 
         patch.setattr(known_scans, "scan", counted_scan)
-        patch.setattr(token_cache, "_compare", counted_compare)
+        patch.setattr(token_cache, "compare_tokens", counted_compare)
 
     def since(self) -> tuple[int, int]:
         found = self.scans, self.comparisons

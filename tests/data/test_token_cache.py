@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-import harness.data.token_cache
+import harness.data.token_comparison
 from harness.config.fingerprint import digest_of
 from harness.config.run import DataConfig
 from harness.core.files import sha256_of
@@ -126,8 +126,8 @@ def test_a_long_text_is_decoded_as_a_whole_and_encoded_in_parts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder, _ = cached(FULL, tmp_path)
-    monkeypatch.setattr(harness.data.token_cache, "_BLOCK", 200)
-    monkeypatch.setattr(harness.data.token_cache, "_ENCODED_AGAIN", 2_000)
+    monkeypatch.setattr(harness.data.token_comparison, "_BLOCK", 200)
+    monkeypatch.setattr(harness.data.token_comparison, "ENCODED_AGAIN", 2_000)
     draws = iter([number % 10 / 10 for number in range(1_000)])  # a tenth of the blocks
     monkeypatch.setattr("random.SystemRandom.random", lambda _: next(draws))
     open_dataset(FULL, cache=tmp_path)
@@ -137,6 +137,19 @@ def test_a_long_text_is_decoded_as_a_whole_and_encoded_in_parts(
         caplog.clear()
         open_dataset(FULL, cache=tmp_path)
         assert "test.npy has other tokens" in caplog.text or "out of bounds" in caplog.text
+
+
+def test_token_files_are_compared_with_their_cache(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    np.arange(5_000, dtype=np.uint16).tofile(tmp_path / "a.bin")
+    for vocab in ("full", "corpus"):
+        config = DataConfig.model_validate({"path": str(tmp_path / "a.bin"), "vocab": vocab})
+        folder, honest = cached(config, tmp_path / vocab)
+        for name, change in (("train", changed(100, 1)), ("val", lambda ids: ids[:-1])):
+            plant(folder, name, change)
+            caplog.clear()
+            open_dataset(config, cache=tmp_path / vocab)
+            assert f"{name}.npy has other tokens than the file" in caplog.text
+            assert {file.name: file.read_bytes() for file in folder.iterdir()} == honest
 
 
 def test_workers_leave_the_comparison_to_their_parent(tmp_path: Path) -> None:

@@ -34,12 +34,13 @@ def test_text_comes_in(tmp_path: Path) -> None:
     sandbox = Sandbox(tmp_path / "root")
     shutil.copytree(ROOT / "experiments", sandbox.folder / "experiments")
     text, parquet = part("Your own text"), part("A Parquet file, and validation text of your own")
-    scripts = [words for script in blocks(text + parquet, "sh") for words in split_commands(script)]
+    tokens = part("Tokens that nanoGPT has prepared")
+    scripts = [words for script in blocks(text + parquet + tokens, "sh") for words in split_commands(script)]
     with contextlib.chdir(sandbox.folder):
         for words in scripts:
             if words[:2] == ["python", "-c"]:
                 exec(compile(words[2], PAGE, "exec"), {})
-    [show, sweep] = [words[2:] for words in scripts if words[1] == "-m"]
+    [show, sweep, show_tokens] = [words[2:] for words in scripts if words[1] == "-m"]
     shown = call(sandbox, *show[1:], module=f"{show[0]}.__main__")
     assert shown.returncode == 0, shown.stderr
     for line in blocks(text, "")[0].splitlines():
@@ -54,6 +55,13 @@ def test_text_comes_in(tmp_path: Path) -> None:
         hashes.add(data.sha256)
         assert data.corpus.document_count + sum(own.document_count for own in data.corpus.held_out.values()) == 699
     assert len(hashes) == 2  # JSON Lines and Parquet have the same text
+    assert '{"id": 0, "body":' in call(sandbox, *show_tokens[1:], module=f"{show[0]}.__main__").stdout
+    [spec] = blocks(tokens, "yaml")
+    ids = open_dataset(
+        DataConfig.model_validate(parse_yaml(spec, PAGE).values["data"]), sandbox.folder, tmp_path / "cache"
+    )
+    assert (len(ids.val), len(ids.test)) == (9000, 0)
+    assert ids.codec.decode([*ids.train, *ids.val]) == (sandbox.folder / "speeches.jsonl").read_text("utf-8")
 
 
 @pytest.mark.slow

@@ -33,6 +33,8 @@ class Kind:
 
 
 TEXT: Final = Kind("plain text", read_text, columns=False)
+# Not read as documents: `harness.data.token_files` takes them.
+TOKENS: Final = Kind("token ids", lambda source: iter(()), columns=False)
 _JSON_LINES: Final = Kind("JSON Lines", read_json_lines)
 
 KINDS: Final[Mapping[str, Kind]] = {
@@ -45,6 +47,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     ".arrow": Kind("Arrow", read_arrow),
     ".csv": Kind("CSV", read_csv),
     ".tsv": Kind("TSV", read_tsv),
+    ".bin": TOKENS,
 }
 
 
