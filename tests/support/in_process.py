@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -23,6 +24,8 @@ from mlflow.tracking._tracking_service import utils
 from typer.testing import CliRunner
 
 import harness.runner.session as session
+from harness.config.run import RunConfig
+from harness.config.tokenizers import is_file
 from harness.report.figures import registry
 from harness.workers.local_pool import LocalPool
 from harness.workers.messages import Job
@@ -43,7 +46,21 @@ class SharedPool(LocalPool):
     def submit(self, job: Job) -> None:
         """Give a job to a worker."""
         places = {name: getattr(job, name) for name in ("state", "checkpoint")}
-        super().submit(dataclasses.replace(job, **{name: place and place.absolute() for name, place in places.items()}))
+        absolute: dict[str, Any] = {name: place and place.absolute() for name, place in places.items()}
+        super().submit(dataclasses.replace(job, config=_from_anywhere(job.config), **absolute))
+
+
+def _from_anywhere(config: RunConfig) -> RunConfig:
+    """A run whose files are found from every folder."""
+    data = config.data
+    paths: dict[str, Any] = {
+        name: tuple(str(Path(path).absolute()) for path in getattr(data, name))
+        for name in ("path", "val_path", "test_path")
+        if getattr(data, name)
+    }
+    if is_file(data.tokenizer):
+        paths["tokenizer"] = str(Path(data.tokenizer).absolute())
+    return config.model_copy(update={"data": data.model_copy(update=paths)}) if paths else config
 
 
 def shared_pool(workers: int, threads: int, patience: float, ranks: int) -> LocalPool:
