@@ -70,8 +70,8 @@ def find_files(patterns: Iterable[str], root: Path, field: str = "data.path", wi
                 field, f"found no file for {pattern!r} in {str(root)!r}; allowed: paths, folders or globs of text files"
             )
     if left_out:
-        more = f" and {len(left_out) - 1} more" if len(left_out) > 1 else ""
-        notes.append(f"{str(left_out[0])!r}{more} left out, as data.val_path or data.test_path names it")
+        more, verb = (f" and {len(left_out) - 1} more", "are") if len(left_out) > 1 else ("", "is")
+        notes.append(f"{str(left_out[0])!r}{more} {verb} left out, as data.val_path or data.test_path names it")
         if not found:
             raise CorpusError(field, "found only files that data.val_path or data.test_path names; allowed: others too")
     if not found:

@@ -47,7 +47,8 @@ def copies_in_splits(division: Division, split_bytes: Mapping[str, int]) -> str:
     if not leaks:
         return ""
     if any(kind_of(file.source).columns for part in parts for file in part.files):
-        return _counted(leaks, begin, end)
+        by_place = division.split.by == "position" and not division.corpus.held_out
+        return _counted(leaks, begin, end) + (", or divide by documents (data.split.by)." if by_place else ".")
     files = [file.name for part in parts for file in part.files]  # each is one document
     copies = leaks[0]
     names = listed(repr(files[copy]) for copy in copies[:3])
@@ -83,7 +84,7 @@ def _places(division: Division, split_bytes: Mapping[str, int]) -> Iterator[tupl
 
 
 def _counted(leaks: Sequence[Indices], begin: Indices, end: Indices) -> str:
-    """The sentence for documents that have no names."""
+    """The sentence for documents that have no names, without its end."""
     counts = [0] * len(SPLITS)  # of documents of a split that also stand in an earlier one
     for group in leaks:
         earliest = int(begin[group].min())
@@ -97,5 +98,5 @@ def _counted(leaks: Sequence[Indices], begin: Indices, end: Indices) -> str:
     ]
     return (
         f"{listed(found)} also {'stands' if sum(counts) == 1 else 'stand'} in an earlier split: models are evaluated "
-        "on text that they have seen. Leave the copies out, or divide by documents (data.split.by)."
+        "on text that they have seen. Leave the copies out"
     )

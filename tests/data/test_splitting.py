@@ -80,6 +80,7 @@ def test_equal_documents_are_in_one_split(tmp_path: Path) -> None:
     assert found.copies == ""
     by_position = data(tmp_path)
     assert "40 documents of the validation text and" in by_position.copies
+    assert by_position.copies.endswith("Leave the copies out, or divide by documents (data.split.by).")
 
 
 def test_tokens_bytes_and_fingerprints_of_a_split_by_documents(tmp_path: Path) -> None:
@@ -162,6 +163,7 @@ def test_copies_in_a_text_of_its_own_are_a_warning(tmp_path: Path) -> None:
     assert data(tmp_path, val_path="b.jsonl", test_path="b.jsonl", split={"test": 0.0}).copies.startswith(
         "3 documents of the validation text and 4 documents of the test text also stand in an earlier split"
     )
+    assert data(tmp_path, val_path="b.jsonl").copies.endswith("Leave the copies out.")
     for name in ("train.txt", "val.txt"):
         (tmp_path / name).write_text("one and the same text, in two files")
     found = data(tmp_path, path="train.txt", val_path="val.txt", split={"test": 0.2})
@@ -174,7 +176,7 @@ def test_a_file_that_is_held_out_is_no_part_of_the_text(tmp_path: Path) -> None:
     (tmp_path / "link.txt").symlink_to("c.txt")
     found = data(tmp_path, path="*.txt", val_path="link.txt", split={"test": 0.2})
     assert found.corpus.text == "text a " * 9 + "\n\n" + "text b " * 9
-    assert found.messages == ["data.path: 'c.txt' and 1 more left out, as data.val_path or data.test_path names it"]
+    assert found.messages == ["data.path: 'c.txt' and 1 more are left out, as data.val_path or data.test_path names it"]
     with pytest.raises(CorpusError) as caught:
         data(tmp_path, path="a.txt", val_path="a.txt")
     assert caught.value.field == "data.path"
