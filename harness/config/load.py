@@ -31,6 +31,7 @@ from harness.config.other_names import did_you_mean
 from harness.config.run import RunConfig
 from harness.config.samplers import SAMPLERS
 from harness.config.sections import PRESETS, DataConfig
+from harness.config.single_values import wrong_values_alone
 from harness.config.spec import KINDS, TOP_FIELDS, Dimension, SweepSpec
 from harness.config.starting import StartError, WeightsOf, started_config
 from harness.config.study import SeedRange, StudyConfig
@@ -131,8 +132,11 @@ class _Loader:
                 checks.starts(spec)
             if not self.problems:
                 checks.effects(spec, available)
-        elif split_sizes is not None:
-            self.check_corpus(split_sizes)
+        else:
+            for mistake in wrong_values_alone(compare, tune):
+                self.report(*mistake)
+            if split_sizes is not None:
+                self.check_corpus(split_sizes)
         if self.problems:
             raise SpecError(self.problems)
         return spec if codec_of is None else replace(spec, vocabulary_of=lambda data: codec_of(data).n_vocab)

@@ -423,3 +423,16 @@ def test_a_setting_may_begin_with_a_star_and_loses_no_text(tmp_path: Path) -> No
     for setting in ("question=Is run #2 better?", "train.seed=1\nx: 2", "train.budget={steps: 1, steps: 2}"):
         with pytest.raises(SpecError):
             load(tmp_path, GOOD, setting)
+
+
+def test_a_mistake_in_a_section_hides_none_in_compared_and_tuned_values(tmp_path: Path) -> None:
+    compared = "compare:\n  train.optimizer: [sgd, adamw]\n  model.n_heads: [2, 3]\n  model.drop_rate: [0.0, 2.0]\n"
+    text = GOOD.replace("n_layers: 1", "n_layers: -1").replace("compare:\n  model.drop_rate: [0.0, 0.1]\n", compared)
+    text = text.replace("baseline: {model.drop_rate: 0.1}\n", "")
+    text = text.replace("tune:\n", "tune:\n  train.weight_decay: {uniform: [-1.0, 0.1]}\n")
+    assert mistakes(tmp_path, text) == [
+        "spec.yaml:4: model.n_layers: found -1; allowed: a whole number at least 1",
+        "spec.yaml:9: compare.train.optimizer: found 'sgd'; allowed: adamw | muon",
+        "spec.yaml:11: compare.model.drop_rate: found 2.0; allowed: a number at least 0 and under 1",
+        "spec.yaml:13: tune.train.weight_decay: found -1.0; allowed: a number at least 0",
+    ]  # 3 heads may fit the width that the section will have

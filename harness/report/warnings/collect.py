@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -22,6 +23,7 @@ DETECTORS: Final[tuple[Detector, ...]] = (
     *general.DETECTORS,
 )
 
+_SHORTEST: Final = 2  # spaces in an advice
 _GROUPED: Final = 3  # from so many arms on, equal warnings are one
 # Kind whose words are about a single arm → words about several.
 _OF_EACH: Final = {
@@ -57,9 +59,22 @@ def grouped(found: Sequence[ReportWarning], arms: Sequence[str]) -> list[ReportW
             joined.add(warning.kind)
             each = tuple(text for texts in own.values() for text in texts)
             what = _OF_EACH.get(warning.kind, str(warning.kind))
-            text = f"{len(own)} arms: {what} ({some(list(own), 'arms')})."
+            text = f"{len(own)} arms: {what} ({some(list(own), 'arms')}). {_advice(each)}"
             result.append(ReportWarning(warning.kind, text, each))
     return result
+
+
+def _advice(texts: Sequence[str]) -> str:
+    """What equal warnings advise: how all of them end; else the first one as an example."""
+    words = [text.split(" ") for text in texts]
+    same = 0
+    while same < min(map(len, words)) and len({one[-1 - same] for one in words}) == 1:
+        same += 1
+    end = " ".join(words[0][len(words[0]) - same :])
+    before = words[0][len(words[0]) - same - 1][-1:] if same < len(words[0]) else ""
+    rest = end if before in (".", ";") else "".join(re.split("(?<=[.:;]) ", end, maxsplit=1)[1:])
+    advice = rest or (end if before == ":" else "")
+    return f"{advice[0].upper()}{advice[1:]}" if advice.count(" ") >= _SHORTEST else f"For example: {texts[0]}"
 
 
 def _subject(text: str, arms: Sequence[str]) -> str:

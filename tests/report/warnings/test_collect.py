@@ -384,8 +384,26 @@ def test_equal_warnings_about_many_arms_are_one_with_each_behind_it() -> None:
     found = grouped([others[0], *each, others[1]], arms)
     assert [one.kind for one in found] == [WarningKind.RUNNING, WarningKind.FEW_SEEDS, WarningKind.EDGE]
     assert found[1].text == (
-        "12 arms: too few seeds to detect differences that matter (lr 1e-1, lr 1e-2, lr 1e-3, lr 1e-4 and 8 more arms)."
+        "12 arms: too few seeds to detect differences that matter (lr 1e-1, lr 1e-2, lr 1e-3, lr 1e-4 and 8 more "
+        "arms). For example: lr 1e-1: 0 pairs are too few."
     )
     assert found[1].each == tuple(one.text for one in each)
     assert [found[0], found[2]] == others
     assert grouped(each[:2], arms) == each[:2]
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ("{arm}: {n} pairs detect 0.{n}, so undecided means nothing here: train more seeds.", "Train more seeds."),
+        ("{arm}: the best rate ({n}) lies at an end of the range; widen the range.", "Widen the range."),
+        ("{arm} lost {n} runs. Mend that, and give the command again.", "Mend that, and give the command again."),
+        ("{arm}: is equal in all. Train longer, or less.", "Train longer, or less."),
+        ("{arm}: train more seeds.", "Train more seeds."),
+        ("{arm}: {n} of {n}.", "For example: one: 0 of 0."),
+    ],
+)
+def test_equal_warnings_keep_their_advice(text: str, advice: str) -> None:
+    each = [ReportWarning(WarningKind.EDGE, text.format(arm=arm, n=n)) for n, arm in enumerate(("one", "two", "six"))]
+    (found,) = grouped(each, ["one", "two", "six"])
+    assert found.text == f"3 arms: {WarningKind.EDGE} (one, two and six). {advice}"
