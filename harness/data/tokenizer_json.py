@@ -20,6 +20,10 @@ INSTALL: Final = 'pip install "gpt-experiment-harness[tokenizers]"'
 _ENDS: Final = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "[EOS]", "<|im_end|>", "[SEP]")
 _SPACE: Final = "\u2581"  # how SentencePiece, and tokenizers made from it, write a space
 _CONTINUED: Final = "##"  # how WordPiece writes a token that goes on with a word
+# Pre-tokenizers that part words at white space and at every mark of `Tokenizer.last_cut`, and normalizers that look at
+# one character and its combining marks.
+_PART_WORDS: Final = frozenset({"BertPreTokenizer", "Whitespace"})
+_BY_CHARACTER: Final = frozenset({"BertNormalizer", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "StripAccents"})
 # Patterns of `Split` that no match of which crosses a place that `Tokenizer.last_cut` gives: of cl100k_base and of
 # Llama 3, which differ in their numbers only, and of Qwen 2. The last part of each is that of GPT-2's pattern.
 _SAFE_PATTERNS: Final = frozenset(
@@ -77,7 +81,7 @@ def read_json_tokenizer(name: str, file: TokenizerFile) -> Tokenizer:
         pieces,
         encode_array,
         lossless=lossless,
-        cuts=_cuts(plain) if lossless else "nowhere",
+        cuts=_cuts(plain) if lossless else _cuts_of_losing(plain),
         special=special,
         end_of_text=next((special[text] for text in _ENDS if text in special), None),
         unknown=None if lossless else unknown_id,
@@ -154,6 +158,19 @@ def _is_lossless(plain: Mapping[str, Any], vocabulary: Mapping[str, int]) -> boo
 def _plain_added(plain: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Added tokens that the library finds in a text: those that are not special."""
     return [token for token in plain.get("added_tokens") or () if not token["special"]]
+
+
+def _cuts_of_losing(plain: Mapping[str, Any]) -> Cuts:
+    """Where a text may be cut, for a tokenizer that is not lossless: as BERT's, it looks at each word by itself.
+
+    White space parts words and is dropped, a punctuation mark parts them too, and the normalizer changes no character
+    by another one across such a place.
+    """
+    normalizers = _steps(plain.get("normalizer"), "normalizers")
+    steps = _steps(plain.get("pre_tokenizer"), "pretokenizers")
+    by_word = bool(steps) and steps[0]["type"] in _PART_WORDS
+    alone = all(step["type"] in _BY_CHARACTER for step in normalizers)
+    return "words" if by_word and alone and not _plain_added(plain) else "nowhere"
 
 
 def _cuts(plain: Mapping[str, Any]) -> Cuts:

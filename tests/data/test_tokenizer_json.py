@@ -77,12 +77,19 @@ def test_a_text_is_cut_only_where_no_id_changes(kind: str, text: str) -> None:
 
 @examples(60)
 @given(text=TEXTS)
-def test_a_tokenizer_that_changes_the_text_gives_the_librarys_ids_and_text(text: str) -> None:
-    tokenizer, library = read(lower_case_json()), theirs(lower_case_json())
+@pytest.mark.parametrize("normalizer", ["", "NFC", "NFKC", "NFD", "NFKD", "Lowercase", "StripAccents"])
+def test_a_tokenizer_that_changes_the_text_gives_the_librarys_ids_and_text(normalizer: str, text: str) -> None:
+    written = lower_case_json()
+    if normalizer:
+        other = {"normalizer": {"type": normalizer}, "pre_tokenizer": {"type": "Whitespace"}}
+        written = json.dumps({**json.loads(written), **other})
+    tokenizer, library = read(written), theirs(written)
     ids = tokenizer.encode(text)
     assert ids == library.encode(text, add_special_tokens=False).ids
     assert tokenizer.decode(ids) == library.decode(ids, skip_special_tokens=False)
-    assert tokenizer.last_cut(text) == 0
+    assert tokenizer.cuts == "words"
+    cut = tokenizer.last_cut(text)
+    assert tokenizer.encode(text[:cut]) + tokenizer.encode(text[cut:]) == ids
 
 
 @pytest.mark.parametrize(
@@ -97,6 +104,13 @@ def test_a_tokenizer_that_changes_the_text_gives_the_librarys_ids_and_text(text:
         ({"pre_tokenizer": sequence(split(r"\s", "Removed"), LEVEL)}, False, "nowhere"),
         ({"pre_tokenizer": {**WORDS, "add_prefix_space": True}}, False, "nowhere"),
         ({"normalizer": {"type": "NFC"}}, False, "nowhere"),
+        ({"normalizer": {"type": "NFKC"}, "pre_tokenizer": {"type": "Whitespace"}}, False, "words"),
+        ({"normalizer": {"type": "NFKC"}, "pre_tokenizer": {"type": "WhitespaceSplit"}}, False, "nowhere"),
+        (
+            {"normalizer": {"type": "Prepend", "prepend": "_"}, "pre_tokenizer": {"type": "Whitespace"}},
+            False,
+            "nowhere",
+        ),
         ({"normalizer": {"type": "Lowercase"}}, False, "nowhere"),
     ],
 )

@@ -6,8 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from harness.data import open_dataset
 from harness.model.weights import load_tokenizer
+from harness.runner.replay import exact
 from harness.tracking import checkpoint_folder
+from harness.training.trainer import train
+from helpers import small_config
 from in_process import call
 from own_tokenizers import byte_level_json, lower_case_json
 from sandbox import SPEC, Sandbox
@@ -74,3 +78,32 @@ def test_a_sweep_whose_file_is_gone_says_so(sweep: Sandbox, tmp_path: Path) -> N
     done = call(sweep, "tiny.yaml", "--workers", "1")
     assert done.returncode == 2
     assert "tokenizer.json', which cannot be read (No such file or directory)" in done.stderr
+
+
+@pytest.mark.parametrize("tokenizer", ["bpe-300", "LOWER"])
+def test_an_interrupted_run_resumes_bit_for_bit(tokenizer: str, tmp_path: Path) -> None:
+    (tmp_path / "lower.json").write_text(lower_case_json())
+    name = tokenizer.replace("LOWER", str(tmp_path / "lower.json"))
+    config = small_config(data={"corpus": "sotu-1820", "tokenizer": name, "vocab": "corpus"})
+    data = open_dataset(config.data)
+    whole = list(train(config, data, checkpoint=tmp_path / "whole"))
+    points = train(config, data, state=tmp_path / "state")
+    middle = next(point.step for point in points if point.step >= whole[-1].step // 2)
+    points.close()  # saves a state
+    started: list[int] = []
+    rest = train(
+        config,
+        data,
+        state=tmp_path / "state",
+        checkpoint=tmp_path / "resumed",
+        on_start=lambda step, _: started.append(step),
+    )
+    assert exact(list(rest)[-1].metrics) == exact(whole[-1].metrics)
+    assert started == [middle]
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "resumed")]
+    assert weights[0] == weights[1]
+    kept = load_tokenizer(tmp_path / "resumed")
+    text = "We have seen."
+    assert kept.encode(text) == data.codec.encode(text)
+    assert kept.n_vocab == data.n_vocab == len(data.vocabulary if data.vocabulary is not None else ())
+    assert bool(data.lost) == (tokenizer == "LOWER")
