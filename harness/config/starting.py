@@ -25,6 +25,7 @@ INIT_SHA256: Final = "model.init_sha256"
 DECIDED: Final = ("vocab_size", "emb_dim", "n_heads", "n_layers", "qkv_bias", "tie_embeddings")
 FIELDS: Final = (*DECIDED, "context_length", "drop_rate")  # those that weights give a value
 PADDING: Final = 128  # more rows than tokens: tables are often padded to a multiple of at most this
+_TOKENIZER: Final = "tokenizer.json"  # which transformers writes beside the weights
 _SAME: Final = {"gpt2", "r50k_base"}  # two names of one tokenizer
 
 
@@ -172,6 +173,8 @@ def check_tokens(
         raise StartError(("data.tokenizer", f"{message}; allowed: the same tokenizer, as a file"))
     if tokens is not None and not tokens <= rows < tokens + PADDING:
         fitting = [other for other, size in VOCABULARY.items() if size <= rows < size + PADDING]
+        if not fitting and (weights.folder / _TOKENIZER).is_file() and not weights.name.startswith("run:"):
+            fitting = [f"{weights.name}/{_TOKENIZER}"]
         message = f"found {name} with {tokens} tokens; allowed: {' or '.join(fitting) or 'a tokenizer'}"
         raise StartError(("data.tokenizer", f"{message} for the {rows} rows of the embedding in {weights.name}"))
 

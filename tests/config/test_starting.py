@@ -9,9 +9,9 @@ import pytest
 
 from harness.config.effect import effect_of
 from harness.config.load import load_spec
-from harness.config.run import RunConfig
+from harness.config.run import DataConfig, RunConfig
 from harness.config.spec import SweepSpec
-from harness.config.starting import StartError, StartWeights, notes
+from harness.config.starting import StartError, StartWeights, check_tokens, notes
 from harness.core.errors import SpecError
 
 FIELDS: dict[str, Any] = {
@@ -186,3 +186,13 @@ def test_a_run_needs_no_weights_to_be_read_back(tmp_path: Path) -> None:
     config = load(tmp_path, "init_from: ./small").base
     assert RunConfig.from_flat(config.flat()).digest() == config.digest()
     assert load_spec(tmp_path / "spec.yaml").base.model.init_sha256 is None  # without looking for them
+
+
+def test_the_tokenizer_beside_the_weights_is_named(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text("{}")
+    weights = StartWeights("./mine", tmp_path, "f" * 64, {**FIELDS, "vocab_size": 400}, "0.0")
+    with pytest.raises(
+        StartError, match=r"found byte with 256 tokens; allowed: \./mine/tokenizer\.json for the 400 rows"
+    ):
+        check_tokens(DataConfig(corpus="sotu-1820", tokenizer="byte"), weights, 256)
+    check_tokens(DataConfig(corpus="sotu-1820", tokenizer="./mine/tokenizer.json"), weights, 400, "0" * 64)
