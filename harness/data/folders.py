@@ -31,7 +31,8 @@ def saved_files(folder: Path, name: str, field: str) -> list[Path] | None:
         CorpusError: the folder has several data sets, or one that cannot be read.
     """
     if (folder / _DICT).is_file():
-        splits = [str(split) for split in _json(folder / _DICT, name, field).get("splits", ())]
+        named = _json(folder / _DICT, name, field).get("splits")
+        splits = [str(split) for split in named] if isinstance(named, list) else []
         trained = next((split for split in splits if split in _TRAINED), None)
         example = f"{field}: {Path(name, trained or (splits or ['train'])[0]).as_posix()}"
         raise CorpusError(

@@ -16,9 +16,8 @@ if TYPE_CHECKING:
 
 _ROWS: Final = 256  # that are decoded at a time
 _BUFFER: Final = 1 << 20  # bytes of a Parquet column that are read at a time
-_BLOCK: Final = (
-    1 << 22
-)  # bytes of a CSV file that are parsed at a time: the longest row; up to 32 blocks are read ahead
+# Bytes of a CSV file that are parsed at a time, so the longest row. pyarrow reads up to 32 such blocks ahead.
+_BLOCK: Final = 1 << 22
 _ARROW_FILE: Final = b"ARROW1"  # begins an Arrow file; a stream begins otherwise
 
 

@@ -224,3 +224,6 @@ def test_a_data_set_that_datasets_saved(tmp_path: Path) -> None:
     assert str(caught.value) == (
         "found 'saved', which has the data sets test and train; allowed: one of them, data.path: saved/train"
     )
+    (tmp_path / "saved" / "dataset_dict.json").write_text('{"splits": 5}')
+    with pytest.raises(CorpusError, match="which has the data sets none; allowed: one of them"):
+        load(tmp_path, "saved")
