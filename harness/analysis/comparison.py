@@ -20,7 +20,7 @@ from harness.analysis.divergence import DIVERGED, counted_runs, pairs_of
 from harness.analysis.plan import METHOD_VERSION
 from harness.analysis.statistics import Interval, mean_interval
 from harness.analysis.verdicts import Judgement, Verdict, judge
-from harness.config.objective import LOSS, TOKENIZER, TOKENS, Objective, tunes_tokens
+from harness.config.objective import LOSS, TOKENIZER, TOKENS, TRAINING_TEXTS, Objective, tunes_tokens
 from harness.config.study import StudyConfig
 from harness.core import metrics
 from harness.core.outcomes import Outcome, Phase
@@ -74,6 +74,9 @@ def comparability(
     chosen = chosen[chosen[names].notna().any(axis=1)]  # a run may fail before its data parameters are known
     text = [name for name in names if name not in TOKENS]
     different = [name for name in text if chosen[name].astype("string").nunique(dropna=False) > 1]
+    if different and set(different) <= set(TRAINING_TEXTS) and _held_out(chosen):
+        reason = f"The arms were trained on different texts ({listed(different)} differ) and scored on the same one"
+        return Comparability(metrics.VAL_BITS_PER_BYTE, True, reason + ", so they are compared by bits per byte of it.")
     if different:
         reason = f"The arms were scored on different texts ({listed(different)} differ), so they are not ranked"
         return Comparability(metrics.VAL_BITS_PER_BYTE, False, reason + "; bits per byte describe each arm on its own.")
@@ -87,6 +90,13 @@ def comparability(
         )
         return Comparability(metrics.VAL_BITS_PER_BYTE, True, reason + " but by bits per byte of the same text.")
     return Comparability()
+
+
+def _held_out(runs: pd.DataFrame) -> bool:
+    """Whether no run was scored on a part of its training text."""
+    given = {path: path in runs and bool(runs[path].notna().all()) for path in ("data.val_path", "data.test_path")}
+    untested = "data.split.test" in runs and bool((runs["data.split.test"].astype(float) == 0).all())
+    return given["data.val_path"] and (given["data.test_path"] or untested)
 
 
 def _searched_tokens(runs: pd.DataFrame) -> bool:

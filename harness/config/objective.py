@@ -24,6 +24,9 @@ TEXTS: Final = (
     *("data.val_path", "data.test_path", "data.split.val", "data.split.test", "data.split.by", "data.split.seed"),
 )
 
+# Of these, fields that decide the training text alone where validation and test have texts of their own, or no share.
+TRAINING_TEXTS: Final = ("data.corpus", "data.path", "data.url", "data.sha256")
+
 
 @dataclass(frozen=True)
 class Objective:
@@ -46,17 +49,21 @@ class Objective:
 LOSS: Final = Objective()
 
 
-def search_objective(arms: Iterable[Mapping[str, Any]], tune: Mapping[str, Sequence[Any]]) -> Objective:
+def search_objective(
+    arms: Iterable[Mapping[str, Any]], tune: Mapping[str, Sequence[Any]], held_out: bool = False
+) -> Objective:
     """The objective of a sweep.
 
     Args:
         arms: the compared values of each arm, dotted path → value.
         tune: dotted path → the options or the ends of each tuned dimension.
+        held_out: whether no part of the training text is validated or tested. It decides `ranked` alone.
     """
     compared = list(arms)
-    ranked = not any(_differs(path, compared) for path in TEXTS)
+    different = [path for path in TEXTS if _differs(path, compared)]
+    ranked = not any(path not in TRAINING_TEXTS for path in different) if held_out else not different
     same_tokens = not tunes_tokens(tune) and not _differs(TOKENIZER, compared)
-    return Objective(metrics.VAL_LOSS if ranked and same_tokens else metrics.VAL_BITS_PER_BYTE, ranked)
+    return Objective(metrics.VAL_BITS_PER_BYTE if different or not same_tokens else metrics.VAL_LOSS, ranked)
 
 
 def tunes_tokens(tune: Mapping[str, Sequence[Any]]) -> bool:

@@ -194,7 +194,9 @@ class SweepSpec:
     def objective(self) -> Objective:
         """What the trials minimise, and whether arms can be compared by it."""
         tuned = {path: dimension.values for path, dimension in self.tune.items()}
-        return search_objective((arm.values for arm in self.arms()), tuned)
+        data = self.base.data
+        held_out = data.val_path is not None and (data.test_path is not None or data.split.test == 0)
+        return search_objective((arm.values for arm in self.arms()), tuned, held_out)
 
     def data_configs(self) -> tuple[DataConfig, ...]:
         """The different data sections of the runs: of every arm, with every tuned tokenizer and vocabulary."""

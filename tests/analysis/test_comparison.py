@@ -127,6 +127,27 @@ def test_arms_with_different_texts_are_not_ranked() -> None:
     assert "not ranked" in words and "higher" not in words and "lower" not in words
 
 
+@pytest.mark.parametrize(
+    ("fields", "ranked"),
+    [
+        ({"data.val_path": "v.txt", "data.test_path": "t.txt"}, True),
+        ({"data.val_path": "v.txt", "data.split.test": 0.0}, True),
+        ({"data.val_path": "v.txt", "data.split.test": 0.1}, False),  # the test text is cut from the training text
+        ({"data.val_path": "v.txt", "data.test_path": None, "data.split.test": 0.1}, False),
+        ({"data.test_path": "t.txt", "data.split.test": 0.0}, False),
+    ],
+)
+def test_training_texts_are_compared_on_one_text_of_its_own(fields: dict[str, object], ranked: bool) -> None:
+    runs = tokenizer_runs(**{"data.corpus": "sotu-early"}).assign(**fields)
+    ground = comparability(runs)
+    assert (ground.ranked, ground.metric) == (ranked, "val/bits_per_byte")
+    if ranked:
+        assert "trained on different texts (data.corpus differ) and scored on the same one" in ground.reason
+        assert len(compare(runs, BASELINE, ground.metric)) > 1
+        other = runs.assign(**{"data.separator": runs["data.corpus"]})  # which decides the validation text too
+        assert not comparability(other).ranked
+
+
 def test_arms_with_the_same_data_are_compared_by_loss() -> None:
     assert comparability(example.frame(example.confirm_runs())).reason == ""
     lost = example.run(700, ARM, {}, outcome="failed")

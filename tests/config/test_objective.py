@@ -14,6 +14,9 @@ PLAIN = GOOD[: GOOD.index("compare:")]
 BITS = Objective(VAL_BITS_PER_BYTE)
 
 
+HELD_OUT = PLAIN.replace("corpus: sotu-1820", "corpus: sotu-1820, val_path: v.txt, test_path: t.txt")
+
+
 @pytest.mark.parametrize(
     ("text", "objective"),
     [
@@ -29,6 +32,12 @@ BITS = Objective(VAL_BITS_PER_BYTE)
         (PLAIN + "compare: {data.split.by: [position, documents]}", Objective(VAL_BITS_PER_BYTE, ranked=False)),
         (PLAIN + "compare: {data.separator: [blank_line, none]}", Objective(VAL_BITS_PER_BYTE, ranked=False)),
         (PLAIN + "compare: {data.field: [text, body]}", Objective(VAL_BITS_PER_BYTE, ranked=False)),
+        (HELD_OUT + "compare: {data.corpus: [sotu-1820, sotu-1790-1799]}", Objective(VAL_BITS_PER_BYTE)),
+        (HELD_OUT + "compare: {data.val_path: [a.txt, b.txt]}", Objective(VAL_BITS_PER_BYTE, ranked=False)),
+        (
+            HELD_OUT.replace("test_path: t.txt", "format: text") + "compare: {data.corpus: [sotu-1820, sotu]}",
+            Objective(VAL_BITS_PER_BYTE, ranked=False),
+        ),
     ],
 )
 def test_candidates_with_other_tokens_are_compared_by_bits_per_byte(
