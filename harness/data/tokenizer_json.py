@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 INSTALL: Final = 'pip install "gpt-experiment-harness[tokenizers]"'
 # Names of the token that ends a text, the likeliest first: a tokenizer.json does not say which one it is.
 _ENDS: Final = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "[EOS]", "<|im_end|>", "[SEP]")
+_LARGEST_ID: Final = 10_000_000
 _SPACE: Final = "\u2581"  # how SentencePiece, and tokenizers made from it, write a space
 _CONTINUED: Final = "##"  # how WordPiece writes a token that goes on with a word
 # Pre-tokenizers that part words at white space and at every mark of `Tokenizer.last_cut`, and normalizers that look at
@@ -64,9 +65,11 @@ def read_json_tokenizer(name: str, file: TokenizerFile) -> Tokenizer:
     vocabulary = inner.get_vocab(with_added_tokens=True)
     if not vocabulary:
         raise CorpusError("data.tokenizer", f"found {name!r}, which has no tokens; allowed: at least one")
+    if (largest := max(vocabulary.values())) > _LARGEST_ID:  # there is a row of the embedding for every id up to it
+        raise CorpusError("data.tokenizer", f"found the id {largest:,} in {name!r}; allowed: at most {_LARGEST_ID:,}")
     lossless = _is_lossless(plain, vocabulary)
     byte_level = lossless or _byte_level(plain) is not None
-    pieces = [b""] * (max(vocabulary.values()) + 1)
+    pieces = [b""] * (largest + 1)
     for text, number in vocabulary.items():
         pieces[number] = text.encode() if number in added else _piece(text, byte_level)
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as Library
 
 from fuzzing import examples
+from harness.data import CorpusError
 from harness.data.encoding import blocks
 from harness.data.tokenizer import Tokenizer, TokenizerFile
 from harness.data.tokenizer_json import read_json_tokenizer
@@ -137,6 +138,13 @@ def test_an_added_token_that_is_not_special_is_found_in_a_text_as_the_library_do
     assert read(written).n_vocab == 501
     ids = read(written).encode("a <tool> b")
     assert 500 in ids and ids == theirs(written).encode("a <tool> b").ids
+
+
+def test_an_id_that_no_model_has_room_for_is_refused() -> None:
+    plain = json.loads(byte_level_json())
+    plain["model"]["vocab"]["!!!"] = 4_000_000_000
+    with pytest.raises(CorpusError, match=r"^found the id 4,000,000,000 in 'a.json'; allowed: at most 10,000,000$"):
+        read(json.dumps(plain))
 
 
 def test_limits_and_padding_of_the_file_are_left_out() -> None:

@@ -54,6 +54,7 @@ def test_the_verdicts_are_in_bits_per_byte_and_lost_text_is_a_warning(sweep: San
     assert "are not compared by the loss per token but by bits per byte of the same text" in report
     assert "| tokenizer bpe-300 | baseline |" in report
     assert "does not keep the whole text" in report
+    assert "- sha256 of the tokenizer: " in report
     assert "comes back as" in report
 
 

@@ -77,6 +77,7 @@ def provenance(record: SweepRecord, runs: pd.DataFrame, command: str) -> list[tu
         (text, f"{data['name']} ({data['source']})"),
         ("sha256 of the text", data["sha256"]),
         ("tokens", f"{_splits(data['tokens'])} (tokenizer {data['tokenizer']})"),
+        ("sha256 of the tokenizer", data.get("tokenizer_sha256")),
         ("sha256 of the tokens", data["fingerprint"]),
         ("bytes", _splits(data["bytes"])),
         ("weights at the start", starting_weights(runs)),
