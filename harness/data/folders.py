@@ -37,7 +37,8 @@ def saved_files(folder: Path, name: str, field: str) -> list[Path] | None:
         example = f"{field}: {Path(name, trained or (splits or ['train'])[0]).as_posix()}"
         raise CorpusError(
             field,
-            f"found {name!r}, which has the data sets {listed(splits) or 'none'}; allowed: one of them, {example}",
+            f"found {name!r}, which has the data sets {listed(splits) if splits else 'none'}; allowed: one of them, "
+            f"{example}",
         )
     if not (folder / _STATE).is_file():
         return None
