@@ -572,6 +572,13 @@ def another_setting_differs(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     return record, runs, ("train.beta2 (0.95 and 0.99)",)
 
 
+@planted(WarningKind.SETTINGS)
+def one_arm_starts_from_other_weights(record: SweepRecord, runs: pd.DataFrame) -> Planted:
+    runs[["model.init_from", "model.init_sha256"]] = ["./small", "aca588c1" * 8]
+    runs.loc[confirm(runs, other(record)), "model.init_sha256"] = "0badf00d" * 8
+    return record, runs, ("model.init_sha256 (0badf00d", "and aca588c1")
+
+
 @planted(WarningKind.UNEQUAL_BUDGET)
 def one_arm_trained_for_longer(record: SweepRecord, runs: pd.DataFrame) -> Planted:
     arm = other(record)

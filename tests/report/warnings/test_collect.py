@@ -263,6 +263,14 @@ def test_settings_implied_by_the_compared_one_may_differ() -> None:
     }
 
 
+def test_weights_to_start_from_may_differ_only_if_they_are_compared() -> None:
+    record, runs = plain()
+    rows = confirm(runs, other(record))
+    runs.loc[rows, ["model.init_from", "model.init_sha256", "model.emb_dim"]] = ["./small", "a" * 64, 96]
+    assert "model.init_sha256 (aaaa" in text(record, runs, WarningKind.SETTINGS)
+    assert WarningKind.SETTINGS not in kinds(replace(record, compare=("model.init_from",)), runs)
+
+
 def test_settings_of_runs_without_a_result_do_not_change_the_conclusion() -> None:
     record, runs = plain()
     row = confirm(runs, other(record))[:1]
