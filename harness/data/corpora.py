@@ -259,10 +259,13 @@ def _load_files(
     tokens = all(kind_of(source) is TOKENS for source in sources)
     text = scan_ids(sources) if tokens else _scan(sources, config, cache)
     source = f"{plural(len(names), 'file')}: {shown}"
+    notes = list(found.notes)
     if any(kind_of(source).columns for source in sources):
         source += f" ({plural(len(text.documents.sizes), 'document')}, {column!r})"
+    elif config.field is not None:
+        notes.append(f"data.field {config.field!r} is not used: none of the files has columns or keys")
     separator = "" if tokens else SEPARATORS[config.separator]
-    return _corpus(" + ".join(patterns), source, text, field, separator, found.repeats, found.notes)
+    return _corpus(" + ".join(patterns), source, text, field, separator, found.repeats, notes)
 
 
 def _main_memory() -> int:

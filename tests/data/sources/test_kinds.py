@@ -166,6 +166,14 @@ def test_a_wrong_column_is_answered_with_those_that_there_are(ending: str, tmp_p
     assert str(caught.value).startswith(f"found {found}")
 
 
+def test_a_column_that_no_file_has_a_use_for_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one")
+    write(tmp_path / "b.jsonl", ["two"], "body")
+    corpus = load_corpus(DataConfig(path=("a.txt",), field="body"), tmp_path)
+    assert corpus.notes == ("data.field 'body' is not used: none of the files has columns or keys",)
+    assert load_corpus(DataConfig(path=("a.txt", "b.jsonl"), field="body"), tmp_path).notes == ()
+
+
 def test_a_reader_can_be_chosen_by_the_end_of_an_address() -> None:
     assert ending_of("https://example.org/a.ndjson.gz?raw=true.txt") == ".ndjson"
     assert ending_of("https://example.org/a.jsonl#part") == ".jsonl"
