@@ -61,13 +61,13 @@ def test_page_contains_everything(standard: ReportFiles) -> None:
     ):
         assert wanted in page.text, wanted
     assert page.text.count("middle") == 2  # three evaluations of a run of each arm
-    # The forest plot, curves over tokens, steps and FLOPs, all seeds, and three of the search.
-    assert len([tag for tag, _ in page.tags if tag == "figure"]) == 8
+    # The forest plot, curves over tokens, steps and FLOPs, all seeds, three of the search, and the timeline.
+    assert len([tag for tag, _ in page.tags if tag == "figure"]) == 9
     markdown = standard.markdown.read_text("utf-8")
     assert "5.400 ± 0.497" in markdown and "made up: diverged" in markdown
     for link in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", markdown):
         assert (standard.folder / link).is_file()
-    assert markdown.count("![") == 6 and markdown.count("](figures/") == 8  # two more ways to draw the curves
+    assert markdown.count("![") == 7 and markdown.count("](figures/") == 9  # two more ways to draw the curves
 
 
 def test_every_linked_run_is_listed(standard: ReportFiles) -> None:
@@ -130,6 +130,7 @@ def test_the_same_runs_give_the_same_bytes_in_any_order(standard: ReportFiles, t
         "figures/loss-curves-steps.svg",
         "figures/loss-curves.svg",
         "figures/search-luck.svg",
+        "figures/timeline.svg",
         "figures/trial-curves.svg",
         "figures/tuning.svg",
         "report.html",
@@ -414,7 +415,7 @@ def test_the_browser_shows_the_page_and_requests_nothing_else(server: Server, tm
     files = report(tmp_path, all_runs(), record, lambda _: [(0, 0, evil)])
     dom = Page(rendered(server, "report.html", tmp_path / "profile"))
     assert f"Does {evil} help?" in dom.text and "5.400 ± 0.497" in dom.text
-    assert [tag for tag, _ in dom.tags].count("svg") == 8
+    assert [tag for tag, _ in dom.tags].count("svg") == 9
     assert server.of_the_page() == [("page.example", "/report.html")]
     # The same question left unescaped would be seen, so the line above can fail.
     careless = (
