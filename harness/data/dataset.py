@@ -164,7 +164,10 @@ class Dataset:
         """A warning about text that the tokenizer does not keep; empty if it keeps all. Raises CorpusError."""
         from harness.data.lost_text import lost_text
 
-        return lost_text(self) if self.tokenizer_file is not None else ""
+        if self.tokenizer_file is None:
+            return ""
+        whole = open_tokenizer(self.tokenizer, self.tokenizer_file)
+        return lost_text(self.corpus, whole, self.codec, self.val)
 
     @functools.cached_property
     def codec(self) -> Tokenizer:

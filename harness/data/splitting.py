@@ -17,7 +17,7 @@ from harness.core.rng import stream
 from harness.data.corpora import Corpus
 from harness.data.documents import MARK
 from harness.data.errors import CorpusError
-from harness.data.token_files import ids_of
+from harness.data.given_tokens import ids_of
 from harness.data.tokenizer import Ids
 
 SPLITS: Final = ("train", "val", "test")  # in the order of the text

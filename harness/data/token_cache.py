@@ -34,10 +34,10 @@ from harness.data.encoding import (
     mark_id,
 )
 from harness.data.errors import CorpusError, reason
+from harness.data.given_tokens import check_ids
 from harness.data.own_tokenizers import file_name, open_tokenizer, tokenizer_identity
 from harness.data.splitting import SPLITS, Division
 from harness.data.token_comparison import AlteredError, compare_tokens
-from harness.data.token_files import check_ids
 from harness.data.tokenizer import Ids, TokenizerFile
 from harness.data.unchanged import State, are_large, state_of
 
