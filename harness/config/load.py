@@ -45,6 +45,7 @@ MAX_ARMS = 1000
 MAX_GRID = 100_000  # points
 MAX_TEXT = 200  # characters of a compared text: an arm, its study and its runs are named after it
 _OPTIONS_SHOWN = 20
+_SECTIONS = ("data", "model", "train")  # whose fields can be compared and tuned
 _OF_THE_MACHINE = ("train.device", "train.precision", "train.compile")  # depend on the device
 _ANYWHERE = ("auto", "cpu")  # devices of every machine
 
@@ -247,7 +248,7 @@ class _Loader:
     @staticmethod
     def _unknown_path(path: str, known: Sequence[str]) -> str:
         section = [other for other in known if other.split(".")[0] == path.split(".")[0]]
-        return did_you_mean(path, known) or unknown(path, section or known)
+        return did_you_mean(path, known) or unknown(path, section or _SECTIONS, "field" if section else "section")
 
     def compare(self) -> dict[str, tuple[Any, ...]]:
         compare: dict[str, tuple[Any, ...]] = {}

@@ -21,6 +21,7 @@ from reports import Page, report
 Losses = Mapping[str, Mapping[int, float]]
 
 _UNREADABLE = re.compile(r"(?<![\d.\w])\d{10,}(?![\w])|\d{1,3}(?:,\d{3}){4,}|\b(nan|NaN|inf|Infinity)\b")
+_SCRIPT = re.compile(r"<script.*?</script>", re.DOTALL)
 _FINITE = st.sampled_from([0.0, 5e-324, 1e-300, 1e-12, 5.2, 5.2000001, 6.9, 709.0, 711.0, 1e4, 1e7, 1e9, 1e30, 1e300])
 _DELTAS = st.sampled_from([None, 1e-12, 1e-5, 0.02, 1e3, 1e9])
 
@@ -46,7 +47,7 @@ def _texts(folder: Path, losses: Losses, delta: float | None) -> dict[str, str]:
     with contextlib.redirect_stdout(terminal):
         tables.show_answer(files.headline, files.lines, files.answer, files.warnings, files.key)
     steps = next_steps(files.comparison, ["spec.yaml"], adaptive=False)
-    page = Page(files.html.read_text("utf-8")).text
+    page = Page(_SCRIPT.sub("", files.html.read_text("utf-8"))).text
     return {"terminal": terminal.getvalue(), "page": page, "next": "\n".join(steps)}
 
 

@@ -760,7 +760,7 @@ def make_sparse(file: Path) -> None:
 
 CORPORA: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (lambda file: None, "found no file for 'text.txt'"),
-    "a folder": (Path.mkdir, "found the folder 'text.txt'"),
+    "a folder": (Path.mkdir, "found no text in the folder 'text.txt'"),
     "empty": (lambda file: file.write_bytes(b""), "found no text in 1 file: text.txt"),
     "white space": (lambda file: file.write_text(" \n" * 5000), "found no text in 1 file: text.txt"),
     "binary": (lambda file: file.write_bytes(b"abc\0def" * 900), "found a NUL at byte offset 3 of 'text.txt'"),

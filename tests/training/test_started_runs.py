@@ -87,7 +87,7 @@ def test_weights_that_are_gone_or_others_are_named(source: Path, tmp_path: Path)
     config = started(source)
     moved = tmp_path / "moved"
     shutil.move(source, moved)
-    with pytest.raises(StartError, match=r"^model\.init_from: found no folder '.*source'; allowed: "):
+    with pytest.raises(StartError, match=r"^model\.init_from: found no folder '.*; allowed: a folder "):
         run(config)
     assert numbers(run(config, start=moved)) == numbers(run(started(moved)))
     shutil.copytree(moved, source)

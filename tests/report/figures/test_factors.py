@@ -118,7 +118,7 @@ def test_long_names_are_rotated_and_long_numbers_rounded() -> None:
     renamed = replace(found, levels={DROP: names, RATE: (1e-4, 0.1 * 3 / 1000)})
     made = drawn_of(record, runs, renamed, contrasts)
     assert made is not None and "rotate(-30" in made.file
-    assert {"books/walden.txt", "lr 1e-4", "lr 3e-4"} <= set(texts(made))
+    assert {"walden.txt", "lr 1e-4", "lr 3e-4"} <= set(texts(made))
 
 
 def test_a_long_legend_does_not_shrink_the_panels() -> None:
