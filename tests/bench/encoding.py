@@ -178,9 +178,8 @@ def write_text(file: Path, size: int) -> int:
 def measure(code: str, text: Path, place: Path) -> Round:
     """Run a way in a new process and watch its memory and that of its children."""
     began = time.perf_counter()
-    with subprocess.Popen(
-        [sys.executable, "-c", code, str(text), str(place)], stdout=subprocess.PIPE, text=True
-    ) as way:
+    command = [sys.executable, "-c", code, str(text), str(place)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as way:
         peaks = {"largest": 0, "together": 0}
         ended = threading.Event()
 
