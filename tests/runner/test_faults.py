@@ -159,7 +159,8 @@ def crashed(tmp_path_factory: pytest.TempPathFactory) -> Crashed:
         sweep.process.kill()
         sweep.ended()
         for worker in workers:
-            worker.resume()
+            with suppress(psutil.NoSuchProcess):  # the system resumes them when their parent has died
+                worker.resume()
         psutil.wait_procs(workers, timeout=PATIENCE)
         assert not any(worker.is_running() for worker in workers)
         first = sweep.said
