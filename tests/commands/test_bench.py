@@ -52,6 +52,7 @@ def test_the_command_measures_every_arm_and_leaves_nothing_behind(tmp_path: Path
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
 
 
+@pytest.mark.slow
 def test_a_mistake_is_one_sentence(tmp_path: Path) -> None:
     done = bench(tmp_path, SPEC.replace("emb_dim: 16", "emb_dim: 17"))
     assert done.returncode == 2

@@ -121,6 +121,7 @@ def test_a_run_stopped_on_two_ranks_resumes_bit_equal_and_says_if_their_number_c
     assert weights[0] == weights[1]
 
 
+@pytest.mark.slow
 def test_ranks_agree_on_the_end_of_a_budget_in_seconds_and_on_divergence(pool: LocalPool) -> None:
     pool.submit(Job(1, small_config(budget={"seconds": 0.5})))
     events = until_finished(pool, 1)[1]

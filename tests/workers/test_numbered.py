@@ -84,6 +84,7 @@ def test_taking_waits_for_the_next_event() -> None:
     assert [number for number, _ in outgoing.take(0, 9, 60)] == [1]
 
 
+@pytest.mark.slow
 def test_events_that_nobody_takes_fill_no_memory() -> None:
     outgoing = Outgoing(in_memory=10)
     held = []

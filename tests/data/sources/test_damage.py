@@ -46,6 +46,7 @@ def damaged(raw: bytes, damage: str, place: float, extra: bytes) -> bytes:
     return raw[:at] + extra + raw[at:] if damage == "longer" else raw
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     texts=documents,
@@ -79,6 +80,7 @@ def test_damaged_files(
         assert isinstance(found, CorpusError)  # what is compressed has an end
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     values=st.lists(nested, max_size=4),

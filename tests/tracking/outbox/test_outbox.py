@@ -111,6 +111,7 @@ def test_drawings_are_stored_with_a_run_also_by_another_process(place: Place) ->
     assert found == {keys[0]: "0.0 1.0", keys[2]: "20.0 21.0"}
 
 
+@pytest.mark.slow
 def test_points_arrive_within_seconds(place: Place) -> None:
     with place.open() as outbox:
         key = outbox.start(trial_info())
