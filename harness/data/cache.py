@@ -10,10 +10,12 @@ import os
 import pwd
 import shlex
 import stat
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
+from harness.core.files import write_atomic
 from harness.core.paths import broken_link
 from harness.data.errors import CorpusError
 
@@ -83,6 +85,24 @@ def make_private(folder: Path) -> None:
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
     for place in reversed(missing):
         place.mkdir(mode=0o700, exist_ok=True)  # another process may have created it meanwhile
+
+
+def write_private(file: Path, chunks: Iterable[Any]) -> str:
+    """Write a file of the cache for this user alone; processes that write it at once do not disturb each other.
+
+    Returns:
+        the SHA-256 of the chunks, in hex.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    make_private(file.parent)
+    with tempfile.TemporaryDirectory(prefix=".writing-", dir=file.parent) as folder:
+        part = Path(folder, file.name)
+        sha256 = write_atomic(part, chunks)
+        part.chmod(0o600)
+        part.replace(file)
+    return sha256
 
 
 def unusable_cache(folder: Path, why: str) -> CorpusError:

@@ -11,16 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.config.tokenizers import is_own
-from harness.core.files import write_text
 from harness.core.text import shown
-from harness.data.cache import cache_folder, make_private
+from harness.data.cache import cache_folder, unusable_cache, write_private
 from harness.data.corpora import Corpus
-from harness.data.errors import CorpusError
+from harness.data.encoding import id_type
+from harness.data.errors import CorpusError, reason
 from harness.data.tokenizer import Ids, Tokenizer, get_tokenizer
 
 _TEXTS: Final = "texts"  # folder of the cache
 _FEWEST: Final = 2  # tokens of a split: one and its target
-_MOST_SMALL: Final = 1 << 16  # ids that fit into 16 bits
 
 
 def text_file(text: str, cache: Path | None = None) -> Path:
@@ -32,12 +31,13 @@ def text_file(text: str, cache: Path | None = None) -> Path:
     if not isinstance(text, str) or not text.strip():
         raise CorpusError("text", f"text: found {shown(text)}; allowed: a text with at least one word")
     folder = cache_folder(cache) / _TEXTS
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    file = folder / f"text-{digest[:16]}.txt"
-    if not file.is_file() or file.read_bytes() != text.encode():
-        folder.mkdir(parents=True, exist_ok=True)
-        make_private(folder)
-        write_text(file, text)
+    raw = text.encode()
+    file = folder / f"text-{hashlib.sha256(raw).hexdigest()[:16]}.txt"
+    try:
+        if not file.is_file() or file.read_bytes() != raw:
+            write_private(file, [raw])
+    except OSError as error:
+        raise unusable_cache(folder, reason(error)) from None
     return file
 
 
@@ -78,7 +78,7 @@ def checked_ids(name: str, tokens: Sequence[int] | npt.ArrayLike, n_vocab: int, 
     if found.size and not 0 <= int(found.min()) <= int(found.max()) < n_vocab:
         wrong = found.min() if found.min() < 0 else found.max()
         raise CorpusError(name, f"{name}: found the id {wrong}; allowed: 0 to {n_vocab - 1}, the ids of the tokenizer")
-    return found.astype(np.uint16 if n_vocab <= _MOST_SMALL else np.uint32)
+    return found.astype(id_type(n_vocab))
 
 
 def corpus_of_tokens(digest: str) -> Corpus:

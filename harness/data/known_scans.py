@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
@@ -9,9 +10,9 @@ from typing import Final
 import numpy as np
 
 from harness.config.fingerprint import digest_of
-from harness.core.files import DamagedError, json_with_checksum, read_json_with_checksum, sha256_of, write_atomic
+from harness.core.files import DamagedError, json_with_checksum, read_json_with_checksum, sha256_of
 from harness.core.links import read_bounded
-from harness.data.cache import make_private, refuse_shared, unusable_cache
+from harness.data.cache import refuse_shared, unusable_cache, write_private
 from harness.data.documents import Documents, Scan, TextFile, scan
 from harness.data.errors import reason
 from harness.data.sources.source import Source
@@ -48,7 +49,6 @@ def scan_once(
     found = scan(sources, separator, check_size, compared)
     if _state(sources) == before:
         try:
-            make_private(folder)
             _write(file, found, before)
         except OSError as error:
             raise unusable_cache(folder, reason(error)) from None
@@ -72,11 +72,8 @@ def _arrays(file: Path) -> Path:
 
 
 def _write(file: Path, found: Scan, state: State) -> None:
-    documents = np.stack([found.documents.sizes, found.documents.hashes, found.documents.files])
-    arrays = _arrays(file)
-    part = arrays.with_suffix(".part.npy")
-    np.save(part, documents)
-    part.chmod(0o600)
+    documents = io.BytesIO()
+    np.save(documents, np.stack([found.documents.sizes, found.documents.hashes, found.documents.files]))
     content = {
         "state": state,
         "files": [[one.size, one.documents] for one in found.files],
@@ -85,11 +82,9 @@ def _write(file: Path, found: Scan, state: State) -> None:
         "characters": found.characters,
         "blank": found.blank,
         "left_out": dict(found.left_out),
-        "documents": sha256_of(part),
+        "documents": write_private(_arrays(file), [documents.getbuffer()]),
     }
-    part.replace(arrays)
-    write_atomic(file, [json_with_checksum(content).encode()])
-    file.chmod(0o600)
+    write_private(file, [json_with_checksum(content).encode()])
 
 
 def _read(file: Path, sources: Sequence[Source], state: State) -> Scan | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import json
 import logging
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -21,7 +20,7 @@ from harness.config.run import DataConfig
 from harness.config.tokenizers import CHAR, JSON, SENTENCEPIECE, is_file, is_own, trained_size
 from harness.core.files import DamagedError, json_with_checksum, read_json_with_checksum
 from harness.core.links import read_bounded
-from harness.data.cache import make_private, refuse_shared, unusable_cache
+from harness.data.cache import refuse_shared, unusable_cache, write_private
 from harness.data.corpora import Corpus
 from harness.data.documents import MARK
 from harness.data.encoding import blocks
@@ -176,12 +175,7 @@ def _trained(config: DataConfig, corpus: Corpus, store: Path) -> TokenizerFile:
     assert size is not None  # the only other kind
     text = train_bpe(training_text(corpus, config), size)
     try:
-        make_private(file.parent)
-        with tempfile.TemporaryDirectory(prefix=".training-", dir=file.parent) as folder:
-            part = Path(folder, file.name)
-            part.write_text(json_with_checksum({"tokenizer.json": text}), "utf-8")
-            part.chmod(0o600)
-            part.replace(file)  # processes that train it at once write equal files
+        write_private(file, [json_with_checksum({"tokenizer.json": text}).encode()])
     except OSError as error:
         raise unusable_cache(store, reason(error)) from None
     return TokenizerFile(_NAMES[JSON], text.encode())

@@ -19,9 +19,9 @@ import numpy as np
 from harness.config.fingerprint import digest_of
 from harness.config.run import DataConfig
 from harness.config.tokenizers import is_own
-from harness.core.files import DamagedError, json_with_checksum, read_json_with_checksum, sha256_of, write_atomic
+from harness.core.files import DamagedError, json_with_checksum, read_json_with_checksum, sha256_of
 from harness.core.links import read_bounded
-from harness.data.cache import make_private, refuse_shared, unusable_cache
+from harness.data.cache import make_private, refuse_shared, unusable_cache, write_private
 from harness.data.corpora import Corpus
 from harness.data.encoding import (
     FIRST_BYTES,
@@ -228,7 +228,7 @@ def _read(
         if compare and not checked:
             compare_tokens(arrays, cached.bytes, corpus, config, open_tokenizer(config.tokenizer, definition))
         if (compare or encoded) and not checked and are_large(state):
-            _note_checked(folder, state)
+            write_private(folder / _CHECKED, [json_with_checksum({"state": state}).encode()])
         return cached
     except CorpusError:
         raise
@@ -245,11 +245,6 @@ def _was_checked(folder: Path, state: State) -> bool:
         return verified and content["state"] == state
     except (OSError, ValueError, LookupError, DamagedError):  # missing or damaged
         return False
-
-
-def _note_checked(folder: Path, state: State) -> None:
-    write_atomic(folder / _CHECKED, [json_with_checksum({"state": state}).encode()])
-    (folder / _CHECKED).chmod(0o600)
 
 
 def _names(config: DataConfig) -> tuple[str, ...]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import grp
+import hashlib
 import os
 import pwd
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from harness.data import CorpusError, cache_folder
-from harness.data.cache import make_private, refuse_shared
+from harness.data.cache import make_private, refuse_shared, write_private
 
 
 def test_the_cache_folder_is_the_argument_else_the_variable_else_the_users(
@@ -73,3 +75,13 @@ def test_the_sentence_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match="only you can write to: a folder of your own, named by GPT_HARNESS_CACHE"):
         cache_folder(tmp_path)
     tmp_path.chmod(0o700)
+
+
+def test_files_are_private_and_written_at_once_by_several(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "folder" / "notes.json"
+    content = b"0123456789" * 50_000
+    with ThreadPoolExecutor(8) as pool:
+        found = set(pool.map(lambda _: write_private(file, [content]), range(40)))
+    assert found == {hashlib.sha256(content).hexdigest()}
+    assert file.read_bytes() == content and list(file.parent.iterdir()) == [file]
+    assert file.stat().st_mode & 0o777 == 0o600 and file.parent.stat().st_mode & 0o777 == 0o700
