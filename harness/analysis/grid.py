@@ -62,7 +62,8 @@ class Grid:
 
     def name(self, axis: int, level: int) -> str:
         """A factor and its level as in the labels of arms: `drop 0.1`."""
-        return f"{self.word(axis)} {self.text(axis, level)}"
+        path = list(self.levels)[axis]
+        return self.labels[path].of(self.levels[path][level])
 
     @property
     def trained(self) -> Grid:

@@ -33,7 +33,7 @@ DECIDES_NO_NUMBER: Final = frozenset(
     {
         *("data/__main__.py", "data/cache.py", "data/downloads.py", "data/encoded.py", "data/lost_text.py"),
         *("data/repeated_text.py", "data/token_cache.py", "data/known_scans.py", "data/parallel.py"),
-        *("data/token_comparison.py", "data/unchanged.py", "data/from_memory.py"),
+        *("data/token_comparison.py", "data/from_memory.py"),
         *("model/generation.py", "model/weights.py", "training/token_losses.py", "training/trained_model.py"),
         *("data/hugging_face.py", "model/hugging_face_config.py", "training/export.py"),
         # the SHA-256 of weights to start from is a part of the configuration, whatever finds them

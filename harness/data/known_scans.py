@@ -12,11 +12,11 @@ import numpy as np
 from harness.config.fingerprint import digest_of
 from harness.core.files import DamagedError, json_with_checksum, read_json_with_checksum, sha256_of
 from harness.core.links import read_bounded
+from harness.core.unchanged import State, are_large, state_of
 from harness.data.cache import refuse_shared, unusable_cache, write_private
 from harness.data.documents import Documents, Scan, TextFile, scan
 from harness.data.errors import reason
 from harness.data.sources.source import Source
-from harness.data.unchanged import State, are_large, state_of
 
 _FORMAT: Final = 1  # of the files; raise it when `scan` finds anything else in the same text
 _MOST_BYTES: Final = 100_000_000  # of a description

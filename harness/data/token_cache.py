@@ -21,6 +21,7 @@ from harness.config.run import DataConfig
 from harness.config.tokenizers import is_own
 from harness.core.files import DamagedError, json_with_checksum, read_json_with_checksum, sha256_of
 from harness.core.links import read_bounded
+from harness.core.unchanged import State, are_large, state_of
 from harness.data.cache import make_private, refuse_shared, unusable_cache, write_private
 from harness.data.corpora import Corpus
 from harness.data.encoding import (
@@ -39,7 +40,6 @@ from harness.data.own_tokenizers import file_name, open_tokenizer, tokenizer_ide
 from harness.data.splitting import SPLITS, Division
 from harness.data.token_comparison import AlteredError, compare_tokens
 from harness.data.tokenizer import Ids, TokenizerFile
-from harness.data.unchanged import State, are_large, state_of
 
 _META: Final = "meta.json"
 _CHECKED: Final = "checked.json"  # the state of large files that were compared with the text

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from harness.config.run import RunConfig
+from harness.model.tensor_shapes import HEAD
 
 NAMES: Final = {"tok_emb": "wte", "pos_emb": "wpe", "final_norm": "ln_f"}
 PARTS: Final = {
@@ -25,7 +26,6 @@ PARTS: Final = {
 }
 QKV: Final = ("W_query", "W_key", "W_value")
 LAYER: Final = re.compile(r"trf_blocks\.(\d+)\.(.+)")
-HEAD: Final = "lm_head.weight"
 
 
 def weights_for_hugging_face(ours: Mapping[str, Tensor], config: RunConfig) -> dict[str, Tensor]:

@@ -21,15 +21,16 @@ from harness.config.run import RunConfig
 from harness.config.starting import INIT_FROM, StartError, StartWeights, started_config
 from harness.core.bounded_json import read_json
 from harness.core.files import DamagedError, read_json_with_checksum, sha256_of
+from harness.core.links import read_bounded
 from harness.core.paths import DESCRIPTION, WEIGHTS
 from harness.core.text import shown
+from harness.core.unchanged import Identity, identity_of
 from harness.model.hub import CONFIG, INDEX, SINGLE, download, may_be_hub_id
 from harness.model.hugging_face_config import OtherModelError, fields_from_hugging_face
 from harness.model.tensor_file import TYPES, Stored, TensorFileError, are_equal, first_infinite, is_zero, read_header
-from harness.model.tensor_shapes import NOTHING, TOKENIZER_FILE, Shapes, our_shapes, their_shapes
+from harness.model.tensor_shapes import HEAD, NOTHING, TOKENIZER_FILE, Shapes, our_shapes, their_shapes
 
 RUN: Final = "run:"
-HEAD: Final = "lm_head.weight"
 PREFIX: Final = "transformer."  # of the names in a model with a head; a model without one has none
 _SCRATCH: Final = "scratch"  # nanoGPT's word for random weights
 _BUFFERS: Final = (".attn.bias", ".attn.masked_bias")  # the causal mask, which old files hold
@@ -131,7 +132,7 @@ def _read_ours(name: str, folder: Path, found: str) -> Source:
     """A checkpoint of this harness."""
     description, file = folder / DESCRIPTION, folder / WEIGHTS
     try:
-        content, _ = read_json_with_checksum(_bounded(description))
+        content, _ = read_json_with_checksum(read_bounded(description, _JSON_BYTES))
         config = RunConfig.model_validate_json(json.dumps(content["config"]))
         wanted = str(content["sha256"])
     except DamagedError as error:
@@ -145,7 +146,7 @@ def _read_ours(name: str, folder: Path, found: str) -> Source:
     _refuse_missing([file])
     header = _header(file)
     _compare({file: header}, our_shapes(fields), header.keys() - {TOKENIZER_FILE})
-    sha256, infinite = _content((_identity(file),))
+    sha256, infinite = _content([file])
     if sha256 != wanted:
         raise _error(f"{file}: found SHA-256 {sha256[:16]}…, allowed: {wanted[:16]}… (damaged file)")
     _refuse_infinite(infinite)
@@ -166,7 +167,7 @@ def _read_theirs(name: str, folder: Path, found: str) -> Source:
     path = folder / CONFIG
     files = _tensor_files(name, folder)
     try:
-        config = read_json(_bounded(path))
+        config = read_json(read_bounded(path, _JSON_BYTES))
         if not isinstance(config, dict):
             raise ValueError("is not a JSON object")
         fields, dropout = fields_from_hugging_face(config)
@@ -186,7 +187,7 @@ def _read_theirs(name: str, folder: Path, found: str) -> Source:
     if not tied or kept & head.keys():  # a tied head may be stored a second time; it is compared below
         shapes |= head
     _compare(headers, shapes, kept)
-    sha256, infinite = _content(tuple(map(_identity, files)))
+    sha256, infinite = _content(files)
     _refuse_infinite(infinite)
     _check_values(
         folder,
@@ -219,7 +220,7 @@ def _tensor_files(name: str, folder: Path) -> list[Path]:
     index = folder / INDEX
     if index.exists():
         try:
-            names = sorted(set(read_json(_bounded(index))["weight_map"].values()))
+            names = sorted(set(read_json(read_bounded(index, _JSON_BYTES))["weight_map"].values()))
             if not names or any(Path(part).name != part or not part.endswith(".safetensors") for part in names):
                 raise TypeError
         except (LookupError, TypeError, ValueError, AttributeError) as error:
@@ -242,15 +243,6 @@ def _refuse_missing(files: Sequence[Path]) -> None:
     for file in files:
         if not file.is_file():
             raise _error(f"found no {file.name} in {file.parent}; allowed: a folder with all of its files")
-
-
-def _bounded(path: Path) -> bytes:
-    """The content of a small file."""
-    with path.open("rb") as stream:
-        content = stream.read(_JSON_BYTES + 1)
-    if len(content) > _JSON_BYTES:
-        raise ValueError(f"has more than {_JSON_BYTES:,} bytes")
-    return content
 
 
 def _header(file: Path) -> dict[str, Stored]:
@@ -283,23 +275,19 @@ def _compare(headers: Mapping[Path, Mapping[str, Stored]], shapes: Shapes, kept:
             raise _error(f"{folder}: found {name} in {stored.dtype}; allowed: {', '.join(TYPES)}")
 
 
-_Identity = tuple[str, int, int, int]
-
-
-def _identity(file: Path) -> _Identity:
-    """Differs between two contents of a file: its path, size, time of change and number."""
-    status = file.stat()
-    return str(file), status.st_size, status.st_mtime_ns, status.st_ino
+def _content(files: Sequence[Path]) -> tuple[str, str]:
+    """As `_content_of`, which reads files that have not changed since only once."""
+    return _content_of(tuple((file, identity_of(file)) for file in files))
 
 
 @functools.lru_cache(maxsize=64)
-def _content(files: tuple[_Identity, ...]) -> tuple[str, str]:
-    """The SHA-256 of weights, and `FILE: TENSOR` of the first tensor that is not finite. Each content is read once.
+def _content_of(files: tuple[tuple[Path, Identity], ...]) -> tuple[str, str]:
+    """The SHA-256 of weights, and `FILE: TENSOR` of the first tensor that is not finite.
 
     Of one file it is the SHA-256 of its bytes. Of several it is that of the lines that `sha256sum` prints for them.
     """
     lines, infinite = [], ""
-    for path in (Path(name) for name, *_ in files):
+    for path, _ in files:
         lines.append(f"{sha256_of(path)}  {path.name}\n")
         header = {name: stored for name, stored in read_header(path).items() if stored.dtype in TYPES}
         tensor = first_infinite(path, header)

@@ -11,8 +11,9 @@ from safetensors import safe_open
 from harness.config.run import RunConfig
 from harness.config.starting import INIT_SHA256, StartError
 from harness.model.gpt import GPT
-from harness.model.hugging_face import HEAD, weight_from_hugging_face
+from harness.model.hugging_face import weight_from_hugging_face
 from harness.model.sources import Source
+from harness.model.tensor_shapes import HEAD
 
 
 @torch.no_grad()

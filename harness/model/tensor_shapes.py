@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+HEAD: Final = "lm_head.weight"  # of Hugging Face's GPT-2; its name has no prefix
 TOKENIZER_FILE: Final = "tokenizer_file"  # of a tokenizer that is not built in: the bytes of its file
 NOTHING: Final = b"\n"  # after these bytes, which may be none: torch makes no tensor of no bytes
 

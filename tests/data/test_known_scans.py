@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from harness.config.run import DataConfig
+from harness.core import unchanged
 from harness.core.files import json_with_checksum, read_json_with_checksum
-from harness.data import Dataset, known_scans, open_dataset, token_cache, token_comparison, unchanged
+from harness.data import Dataset, known_scans, open_dataset, token_cache, token_comparison
 from harness.data.documents import Scan, scan
 from harness.data.sources.source import Source
 

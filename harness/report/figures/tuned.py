@@ -13,10 +13,9 @@ from harness.analysis.comparison import metric_name, unit
 from harness.analysis.evidence import Evidence
 from harness.analysis.trials import option_index
 from harness.config.fields import short_name
-from harness.core.outcomes import Outcome, Phase
 from harness.report.figures.axes import WIDTH, legend, legend_rows, log_axis
 from harness.report.figures.drawing import INK, Drawing, arm_style, drawing, label, style
-from harness.report.figures.readings import mark
+from harness.report.figures.readings import arm_gid, mark
 from harness.report.text.names import values_named
 from harness.report.text.numbers import number, rounded, setting
 
@@ -27,22 +26,13 @@ _NEAR: Final = 5.0  # highest loss above the best that is shown, in units of δ,
 _MARGIN: Final = 0.03  # free share above the highest loss of the parallel axes
 
 
-def _complete(evidence: Evidence) -> pd.DataFrame:
-    """Explore trials with a result."""
-    runs, metric = evidence.runs, evidence.metric
-    if metric not in runs:
-        return runs.iloc[:0]
-    done = (runs["phase"] == Phase.EXPLORE) & (runs["outcome"] == Outcome.COMPLETE) & runs[metric].notna()
-    return runs[done & runs["arm"].isin(evidence.arms)]
-
-
 def parallel_coordinates(evidence: Evidence) -> Drawing | None:
     """Every complete trial as a line over the tuned dimensions to its loss.
 
     Returns:
         None for fewer than two tuned dimensions or three trials, or more trials than can be drawn.
     """
-    tried, metric = _complete(evidence), evidence.metric
+    tried, metric = evidence.complete_trials, evidence.metric
     paths = [path for path in evidence.space if path in tried]
     if len(paths) < 2 or not _FEWEST <= len(tried) <= _MOST:
         return None
@@ -124,7 +114,7 @@ def learning_rates(evidence: Evidence) -> Drawing | None:
     Returns:
         None if no learning rate was tuned on a range, or no arm has three complete trials.
     """
-    tried, metric = _complete(evidence), evidence.metric
+    tried, metric = evidence.complete_trials, evidence.metric
     (kind, ends), *_ = (evidence.space.get(_RATE) or {"": ()}).items()
     if kind not in ("log_uniform", "uniform") or _RATE not in tried:
         return None
@@ -132,14 +122,15 @@ def learning_rates(evidence: Evidence) -> Drawing | None:
     drawn = [arm for arm in evidence.arms if counts.get(arm, 0) >= _FEWEST]
     if not drawn:
         return None
-    delta = evidence.delta if math.isfinite(evidence.delta) else math.nan
+    delta = evidence.delta
+    has_delta = math.isfinite(delta)
     above = tried[metric] - tried.groupby("arm")[metric].transform("min")
     near = float(above[tried["arm"].isin(drawn)].median())
-    top = max(near, _NEAR * delta) if math.isfinite(delta) else near
+    top = max(near, _NEAR * delta) if has_delta else near
     with style("learning-rates"):
         figure = Figure(figsize=(0.8 * WIDTH, 2.8 + 0.18 * legend_rows(drawn)))
         ax = figure.subplots()
-        if math.isfinite(delta):
+        if has_delta:
             ax.axhspan(0, delta, color=INK, alpha=0.08, linewidth=0)
         for arm in drawn:
             index = evidence.arms.index(arm)
@@ -147,7 +138,7 @@ def learning_rates(evidence: Evidence) -> Drawing | None:
             mine = tried[tried["arm"] == arm].assign(above=above).sort_values(_RATE)
             mine = mine.assign(rate=pd.to_numeric(mine[_RATE], errors="coerce"))
             (line,) = ax.plot(mine["rate"], mine["above"], color=colour, linewidth=0.7, alpha=0.5)
-            line.set_gid(f"arm{index}.")
+            line.set_gid(arm_gid(index))
             seen = mine[mine["above"] <= top]
             (dots,) = ax.plot(
                 seen["rate"], seen["above"], marker, color=colour, markersize=4.5, markeredgewidth=0, label=label(arm)
@@ -166,6 +157,6 @@ def learning_rates(evidence: Evidence) -> Drawing | None:
         caption = (
             f"How far the {metric_name(metric)} of each complete explore trial lies above that of its arm's best, over "
             "its learning rate; trials that are further off are cut off. A wide valley forgives a wrong learning "
-            "rate." + (f" Shaded: less than δ = {rounded(delta)}." if math.isfinite(delta) else "")
+            "rate." + (f" Shaded: less than δ = {rounded(delta)}." if has_delta else "")
         )
         return drawing(figure, "learning-rates", "Learning rates near the best trial of each arm", caption)

@@ -95,19 +95,11 @@ class Sender:
         return len(self.waiting.backlog) > _MAX_BACKLOG
 
     def new_run_ids(self) -> list[tuple[str, str]]:
-        """Key and MLflow run id of the runs that MLflow has created or reopened since the last call."""
+        """See `Outbox.new_run_ids`."""
         return [self._run_ids.popleft() for _ in range(len(self._run_ids))]
 
     def drain(self, patience: float, limit: float = math.inf) -> bool:
-        """Wait until everything is sent, as long as MLflow makes progress.
-
-        Args:
-            patience: seconds without progress after which to give up.
-            limit: seconds in all.
-
-        Returns:
-            whether everything is sent.
-        """
+        """Wait until everything is sent; see `Outbox.drain`."""
         began = time.monotonic()
         self._draining = True
         self.waiting.wake.set()

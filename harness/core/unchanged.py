@@ -14,19 +14,19 @@ from typing import Final
 LARGE: Final = 32 << 20  # bytes of files in all: reading fewer again takes less than a second
 _TICK_SECONDS: Final = 0.05  # two changes in less time than this may get the same time from the system
 
-State = list[list[int]]
+Identity = tuple[int, int, int, int]
+State = list[list[int]]  # as JSON holds it
 
 
 def state_of(paths: Iterable[Path]) -> State:
-    """Inode, size, time of modification and of the last change of each file, the times in nanoseconds.
+    """What `identity_of` gives for each file.
 
     Returns only when a later change would get another time.
 
     Raises:
         OSError: a file is missing or cannot be looked up.
     """
-    paths = list(paths)
-    found = _look(paths)
+    found = [list(identity_of(path)) for path in paths]
     latest = max((changed for *_, changed in found), default=0)
     if abs(time.time() - latest / 1e9) < _TICK_SECONDS:
         time.sleep(_TICK_SECONDS)
@@ -38,6 +38,11 @@ def are_large(state: State) -> bool:
     return sum(size for _, size, *_ in state) >= LARGE
 
 
-def _look(paths: Iterable[Path]) -> State:
-    statuses = [path.stat() for path in paths]
-    return [[status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns] for status in statuses]
+def identity_of(path: Path) -> Identity:
+    """Inode, size, time of modification and of the last change of a file: they differ between two contents of it.
+
+    Raises:
+        OSError: the file is missing or cannot be looked up.
+    """
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
