@@ -123,7 +123,7 @@ class SettingLabels:
 
 
 def setting_labels(levels: Mapping[str, Sequence[Any]]) -> dict[str, SettingLabels]:
-    """Path → how its values are written, so that no two words and no two values of a setting are written alike."""
+    """Path → its labels: each path has a word of its own, and each value of a path a text of its own."""
     words = _words(list(levels))
     return {
         path: SettingLabels(words[path], *_value_texts(values, _NONE.get(path, "none")))

@@ -21,7 +21,7 @@ from harness.core.text import shown
 INIT_FROM: Final = "model.init_from"
 INIT_SHA256: Final = "model.init_sha256"
 
-# Fields of the model that the weights decide; others may be written, see `started`.
+# Fields of the model whose values come from the weights. A spec may set two others, see `started`.
 DECIDED: Final = ("vocab_size", "emb_dim", "n_heads", "n_layers", "qkv_bias", "tie_embeddings")
 FIELDS: Final = (*DECIDED, "context_length", "drop_rate")  # those that weights give a value
 PADDING: Final = 128  # more rows than tokens: tables are often padded to a multiple of at most this

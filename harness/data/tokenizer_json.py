@@ -25,7 +25,7 @@ _CONTINUED: Final = "##"  # how WordPiece writes a token that goes on with a wor
 # one character and its combining marks.
 _PART_WORDS: Final = frozenset({"BertPreTokenizer", "Whitespace"})
 _BY_CHARACTER: Final = frozenset({"BertNormalizer", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "StripAccents"})
-# Patterns of `Split` that no match of which crosses a place that `Tokenizer.last_cut` gives: of cl100k_base and of
+# Patterns of `Split` whose matches never cross a place that `Tokenizer.last_cut` gives: of cl100k_base and of
 # Llama 3, which differ in their numbers only, and of Qwen 2. The last part of each is that of GPT-2's pattern.
 _SAFE_PATTERNS: Final = frozenset(
     rf"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{digits}"
@@ -110,7 +110,7 @@ def _starts(inner: tokenizers.Tokenizer, text: str) -> Sequence[int]:
 
 
 def _piece(text: str, byte_level: bool) -> bytes:
-    """The bytes of a token of the vocabulary; about them, for a tokenizer that is not byte-level."""
+    """The bytes of a token of the vocabulary; approximate for a tokenizer that is not byte-level."""
     if byte_level and all(character in _BYTE_OF for character in text):
         return bytes(_BYTE_OF[character] for character in text)
     if len(text) == 6 and text.startswith("<0x") and text.endswith(">"):  # a byte that the vocabulary falls back to

@@ -32,7 +32,7 @@ _PR_SET_NAME: Final = 15  # of prctl(2)
 
 
 def install() -> None:
-    """Let the pools of this process fork their workers. Only while it has one thread."""
+    """Make the pools of this process fork their workers. Call it while the process has only one thread."""
     address = f"\0{_SERVER}-{os.getpid()}"
     ours, theirs = socket.socketpair()
     if os.fork() == 0:

@@ -77,7 +77,7 @@ class Records:
 
 
 def no_column(source: Source, columns: Iterable[str]) -> CorpusError:
-    """The error for a file without the column that has the text."""
+    """The error for a file that lacks the column that `data.field` names."""
     names = list(columns)
     listed = ", ".join(map(shown, names[:_COLUMNS_SHOWN])) + (", …" if len(names) > _COLUMNS_SHOWN else "")
     return CorpusError(

@@ -74,7 +74,7 @@ def _separated(source: Source, delimiter: str) -> Iterator[Document]:
         return csv.open_csv(stream, read, parse, csv.ConvertOptions(**options))
 
     with reading(source) as stream, _explained(source), opened(stream) as guessed:
-        _check_column(guessed.schema, source)  # with the types that the first rows have
+        _check_column(guessed.schema, source)  # pyarrow guesses the types from the first rows
     with reading(source) as stream, _explained(source):
         column = source.column
         with opened(stream, include_columns=[column], column_types={column: pa.large_string()}) as batches:

@@ -58,7 +58,7 @@ class RunDetails:
 
     @property
     def shown_name(self) -> str:
-        """Its name, with the label of its arm for the name of the arm."""
+        """Its name, with the arm's label in place of the arm's full name."""
         return shown_name(self.name, self.arm, self.label)
 
 
