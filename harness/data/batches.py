@@ -6,7 +6,7 @@ Both cut a split into consecutive windows of `context_length` tokens. The target
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from harness.core.rng import stream
+from harness.data.stored_ids import StoredIds
 
-Tokens = npt.NDArray[np.integer]
+Tokens = npt.NDArray[np.integer] | StoredIds
 
 _CHUNK: Final = 1 << 16  # windows
 
@@ -44,7 +45,7 @@ def training_order(windows: int, seed: int, start: int = 0) -> Iterator[int]:
         epoch, passed = epoch + 1, 0
 
 
-def take_windows(tokens: Tokens, starts: list[int], length: int) -> tuple[Tensor, Tensor]:
+def take_windows(tokens: Tokens, starts: Sequence[int], length: int) -> tuple[Tensor, Tensor]:
     """Inputs and targets of the windows that begin at `starts`, each of shape (len(starts), length), int64."""
     rows = [tokens[start : start + length + 1] for start in starts]
     both = torch.from_numpy(np.stack(rows).astype(np.int64) if rows else np.empty((0, length + 1), np.int64))
@@ -93,7 +94,7 @@ def scoring_batches(tokens: Tokens, context_length: int, sequences: int) -> Iter
     A shorter last window is a batch of its own, so nothing is padded or left out.
     """
     whole = count_windows(len(tokens), context_length)
-    starts = [number * context_length for number in range(whole)]
+    starts = range(0, whole * context_length, context_length)
     for first in range(0, whole, sequences):
         yield take_windows(tokens, starts[first : first + sequences], context_length)
     rest = len(tokens) - 1 - whole * context_length
@@ -126,7 +127,7 @@ def strided_batches(
     if last < 0:
         return
     stride = context_length - min_context + 1
-    starts = list(range(0, last + 1, stride))
+    starts = range(0, last + 1, stride)
     for first in range(0, len(starts), sequences):
         yield *take_windows(tokens, starts[first : first + sequences], context_length), min_context - 1
     if (

@@ -21,6 +21,7 @@ from harness.data.errors import CorpusError
 from harness.data.from_memory import checked_ids, corpus_of_tokens, known_tokenizer, text_file
 from harness.data.own_tokenizers import open_tokenizer, tokenizer_file, tokenizer_identity
 from harness.data.splitting import SPLITS, Division
+from harness.data.stored_ids import StoredIds
 from harness.data.token_cache import CachedTokens, open_tokens
 from harness.data.tokenizer import Ids, Tokenizer, TokenizerFile, check_tokenizer
 
@@ -48,6 +49,7 @@ class Dataset:
         split: how the text is divided.
         first_bytes: split → UTF-8 bytes of the text that its first token stands for; empty for a built-in tokenizer,
             whose `token_bytes` tell them.
+        stored: split → its ids, to be read without mapping them, if the files are large; see `reader`.
         config: the section `data` of a run on it.
     """
 
@@ -63,6 +65,7 @@ class Dataset:
     vocabulary: Ids | None = None
     tokenizer_file: TokenizerFile | None = None
     first_bytes: Mapping[str, int] = field(default_factory=dict)
+    stored: Mapping[str, StoredIds] = field(default_factory=dict)
     config: DataConfig | None = None
 
     @classmethod
@@ -178,11 +181,12 @@ class Dataset:
     @functools.cached_property
     def trained(self) -> Ids | None:
         """The ids that occur in the train split, ascending; None if the split is too long to scan."""
-        if len(self.train) > _SCAN_LIMIT:
+        tokens = self.reader("train")
+        if len(tokens) > _SCAN_LIMIT:
             return None
         seen = np.zeros(self.n_vocab, bool)
-        for start in range(0, len(self.train), _SCAN_CHUNK):
-            seen[self.train[start : start + _SCAN_CHUNK]] = True
+        for start in range(0, len(tokens), _SCAN_CHUNK):
+            seen[tokens[start : start + _SCAN_CHUNK]] = True
         return np.flatnonzero(seen)
 
     def resolve(self, config: RunConfig) -> RunConfig:
@@ -205,12 +209,20 @@ class Dataset:
         """The token ids of "train", "val" or "test"."""
         return {"train": self.train, "val": self.val, "test": self.test}[split]
 
+    def reader(self, split: str) -> Ids | StoredIds:
+        """The same ids, of which slices can be taken. Those of large files are read, not mapped.
+
+        Workers take their tokens from here, so that their memory does not grow with the text.
+        """
+        tokens, stored = self.tokens(split), self.stored.get(split)
+        return stored if stored is not None and stored.mapped is tokens else tokens  # a copy may have a part of them
+
     def target_bytes(self, split: str) -> int:
         """UTF-8 bytes of a split's text without those of its first token, which is never a target."""
-        tokens = self.tokens(split)
+        tokens = self.reader(split)
         if split in self.first_bytes:
             return self.bytes[split] - self.first_bytes[split]
-        return self.bytes[split] - int(self.token_bytes[tokens[0]]) if len(tokens) else 0
+        return self.bytes[split] - int(self.token_bytes[tokens[:1]].sum())
 
     def bytes_of(self, split: str, ids: Ids) -> float:
         """UTF-8 bytes that some tokens of a split stand for.
@@ -224,9 +236,9 @@ class Dataset:
     @functools.cached_property
     def _bytes_a_piece(self) -> dict[str, float]:
         """Split → bytes of its text for each byte of its tokens' pieces."""
-        return {split: self.bytes[split] / max(1, self._piece_bytes(self.tokens(split))) for split in SPLITS}
+        return {split: self.bytes[split] / max(1, self._piece_bytes(self.reader(split))) for split in SPLITS}
 
-    def _piece_bytes(self, tokens: Ids) -> int:
+    def _piece_bytes(self, tokens: Ids | StoredIds) -> int:
         starts = range(0, len(tokens), _SCAN_CHUNK)
         return sum(int(self.token_bytes[tokens[start : start + _SCAN_CHUNK]].sum()) for start in starts)
 
@@ -284,5 +296,6 @@ def dataset_of(cached: CachedTokens, corpus: Corpus, config: DataConfig, fingerp
         first_bytes=dict(zip(SPLITS, cached.arrays[FIRST_BYTES].tolist(), strict=True))
         if FIRST_BYTES in cached.arrays
         else {},
+        stored=cached.stored,
         config=config,
     )

@@ -10,7 +10,7 @@ import json
 import logging
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,6 +38,7 @@ from harness.data.errors import CorpusError, reason
 from harness.data.given_tokens import check_ids
 from harness.data.own_tokenizers import file_name, open_tokenizer, tokenizer_identity
 from harness.data.splitting import SPLITS, Division
+from harness.data.stored_ids import StoredIds
 from harness.data.token_comparison import AlteredError, compare_tokens
 from harness.data.tokenizer import Ids, TokenizerFile
 
@@ -59,11 +60,13 @@ class CachedTokens:
         arrays: the names of `_names` → memory-mapped array.
         bytes: split → UTF-8 bytes of its text.
         tokenizer_file: what defines the tokenizer; None for a built-in one.
+        stored: split → its ids, to be read without mapping them, if the files are large; else empty.
     """
 
     arrays: Mapping[str, Ids]
     bytes: Mapping[str, int]
     tokenizer_file: TokenizerFile | None = None
+    stored: Mapping[str, StoredIds] = field(default_factory=dict)
 
 
 def open_tokens(
@@ -223,7 +226,8 @@ def _read(
             raise AlteredError(f"{TOKENIZER_FILE}.npy is another tokenizer")
         if (content["tokenizer"], content["corpus"]) != (_named(config, definition), corpus.whole_sha256):
             raise AlteredError(f"{_META} is of another text")
-        cached = CachedTokens(arrays, {split: int(content["bytes"][split]) for split in SPLITS}, definition)
+        sizes = {split: int(content["bytes"][split]) for split in SPLITS}
+        cached = CachedTokens(arrays, sizes, definition, _stored(files, arrays) if are_large(state) else {})
         _check_types(cached)
         if compare and not checked:
             compare_tokens(arrays, cached.bytes, corpus, config, open_tokenizer(config.tokenizer, definition))
@@ -235,6 +239,16 @@ def _read(
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         logger.warning("the cached tokens in %s are damaged (%s); encoding them again", folder, error)
         return None
+
+
+def _stored(files: Mapping[str, Path], arrays: Mapping[str, Ids]) -> dict[str, StoredIds]:
+    """The splits, whose memory maps are `arrays`."""
+    found = {}
+    for split in SPLITS:
+        array = arrays[split]
+        assert isinstance(array, np.memmap)
+        found[split] = StoredIds(files[split], array)
+    return found
 
 
 def _was_checked(folder: Path, state: State) -> bool:

@@ -217,7 +217,7 @@ class Evaluator:
 
     def score_windows(self, split: str) -> Scores:
         """Every target of the fixed sample of windows of a split, of `train_eval_tokens` or `eval_tokens` tokens."""
-        tokens, length = self.data.tokens(split), self.model.context_length
+        tokens, length = self.data.reader(split), self.model.context_length
         wanted = self.config.train.train_eval_tokens if split == "train" else self.config.train.eval_tokens
         assert wanted is not None
         starts = fixed_sample(tokens, length, wanted)
@@ -231,14 +231,14 @@ class Evaluator:
 
     def score_split(self, split: str) -> Scores:
         """Every token of a split but its first, each scored once as a target."""
-        tokens = self.data.tokens(split)
+        tokens = self.data.reader(split)
         scores = self.score((*batch, 0) for batch in scoring_batches(tokens, self.model.context_length, self.rows))
         assert scores.total[1] == len(tokens) - 1
         return dataclasses.replace(scores, bytes=self.data.target_bytes(split))
 
     def common_context_loss(self, before: int) -> float:
         """Mean validation loss of the targets with at least `before` tokens before them in their window, in nats."""
-        tokens = self.data.val
+        tokens = self.data.reader("val")
         scores = self.score(strided_batches(tokens, self.model.context_length, self.rows, before))
         assert scores.total[1] == len(tokens) - before
         return scores.mean

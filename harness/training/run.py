@@ -69,7 +69,7 @@ class Run:
         self.ranks = ranks
         self.data = data or open_dataset(config.data)
         self.config = config = self.data.resolve(with_source(config))
-        self.windows = count_windows(len(self.data.train), config.model.context_length)
+        self.windows = count_windows(len(self.data.reader("train")), config.model.context_length)
         if not self.windows:
             raise CorpusError(
                 "model.context_length",
@@ -106,8 +106,8 @@ class Run:
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Training batches (inputs, targets) on the device, from the current step on, without end."""
         context, sequences = self.config.model.context_length, self.config.sequences_per_step
-        rows = self.ranks.share(sequences)
-        batches = training_batches(self.data.train, context, sequences, self.config.train.seed, self.step, rows)
+        tokens, rows = self.data.reader("train"), self.ranks.share(sequences)
+        batches = training_batches(tokens, context, sequences, self.config.train.seed, self.step, rows)
         return prefetch(batches, self.device)
 
     def seed_dropout(self) -> None:
@@ -176,4 +176,4 @@ class Run:
         """Save the final weights, and their losses on the first tokens of the validation split."""
         data = self.data
         save_checkpoint(folder, self.model, self.config, self.step, data.vocabulary, data.tokenizer_file)
-        save_token_losses(folder, self.model, self.data.val, self.data.codec, self.device, self.precision)
+        save_token_losses(folder, self.model, self.data.reader("val"), self.data.codec, self.device, self.precision)

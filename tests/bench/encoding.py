@@ -52,7 +52,7 @@ from harness.config.run import DataConfig
 from harness.data import open_dataset
 from harness.data.batches import training_batches
 data = open_dataset(DataConfig(path=(sys.argv[1],)), cache=Path(sys.argv[2]), compare=False)
-for inputs, _ in islice(training_batches(data.train, 256, 8, seed=1), 500):
+for inputs, _ in islice(training_batches(data.reader("train"), 256, 8, seed=1), 500):
     assert inputs.shape == (8, 256)
 print(sum(len(data.tokens(split)) for split in ("train", "val", "test")))
 """
