@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -13,7 +13,7 @@ from harness.console.tables import show_table, show_texts
 from harness.core import metrics
 
 if TYPE_CHECKING:
-    from harness.tracking import RunDetails
+    from harness.tracking import RunDetails, Sample
 
 _CURVES: Final = (
     metrics.VAL_LOSS,
@@ -46,7 +46,7 @@ def main(
     tracking: Tracking = None,
     artifacts_at: ArtifactsAt = None,
     samples: Annotated[
-        int, typer.Option(parser=whole(0), metavar="N", help="Show the last N generated texts of each run.")
+        int, typer.Option(parser=whole(0), metavar="N", help="Show the texts of the last N evaluations of each run.")
     ] = 2,
     json: Json = False,
 ) -> None:
@@ -70,7 +70,7 @@ def main(
             differences = metric_differences(a.final, b.final, _other_data(a, b))
             typer.echo(as_text(runs_document(a, b, params, differences, list(headings(a, b))[2:])))
             return
-        texts = [[(it.tokens, it.text) for it in load_samples(run.run_id, tracking)] for run in (a, b)]
+        texts = [load_samples(run.run_id, tracking) for run in (a, b)]
     except TrackingError as error:
         fail(error)
     for line in headings(a, b):
@@ -202,12 +202,20 @@ def _section(title: str, rows: list[list[str]], nothing: str) -> None:
     show_table([["", "A", "B", "B − A"][: len(rows[0])], *rows])
 
 
-def _show_samples(a: Sequence[tuple[int, str]], b: Sequence[tuple[int, str]], count: int) -> None:
-    """Print the last `count` texts of both runs."""
+def _show_samples(a: Sequence[Sample], b: Sequence[Sample], count: int) -> None:
+    """Print the texts of the last `count` evaluations of both runs."""
     if count == 0 or not (a or b):
         return
     out.print("\nSamples", style="bold")
-    show_texts(*([(f"{tokens:,} tokens", text) for tokens, text in run[-count:]] for run in (a, b)))
+    show_texts(*(list(_texts(run[-count:])) for run in (a, b)))
+
+
+def _texts(samples: Iterable[Sample]) -> Iterator[tuple[str, str]]:
+    """Heading and text of each text, the greedy one of an evaluation first."""
+    for one in samples:
+        if one.greedy is not None:
+            yield f"{one.tokens:,} tokens, greedy", one.greedy
+        yield f"{one.tokens:,} tokens{'' if one.greedy is None else ', sampled'}", one.text
 
 
 _MISSING: Final = object()

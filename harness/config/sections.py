@@ -221,15 +221,15 @@ class Every(Config):
 
 
 class SampleConfig(Config):
-    """The text that is generated at each evaluation."""
+    """The texts that are generated at each evaluation: a sampled one, and a greedy one of the likeliest tokens."""
 
     prompt: Annotated[str, Field(min_length=1)] = "Every effort moves you"
     """The text that is continued."""
     max_new_tokens: Annotated[Whole, Field(ge=0)] = 50
     """Tokens to generate. 0: no text is generated."""
-    temperature: Annotated[float, Field(ge=0)] = 0.0
-    """Temperature of the sampling. 0: greedy."""
-    top_k: Annotated[Whole | None, Field(ge=1)] = None
+    temperature: Annotated[float, Field(ge=0)] = 0.8
+    """Temperature of the sampled text, which `seed` decides. 0: only the greedy text."""
+    top_k: Annotated[Whole | None, Field(ge=1)] = 40
     """Sample among the `top_k` most likely tokens only. `null`: among all."""
 
 
@@ -273,7 +273,7 @@ class TrainConfig(Config):
     """Seconds between two saved states of a run, from which an interrupted run resumes. `null`: none is saved, and the
     run starts again. Changes no number, so it may be changed at any time."""
     sample: SampleConfig = SampleConfig()
-    """The text that is generated at each evaluation."""
+    """The texts that are generated at each evaluation: a sampled one, and beside it a greedy one."""
     seed: Annotated[Whole, Field(ge=0, le=2**62)] = 1
     """Seed of the search. Confirm runs use the seeds after it, or from it on where nothing is tuned."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"

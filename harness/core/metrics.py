@@ -61,10 +61,11 @@ class Point:
         seconds: wall time since the trainer began, in seconds, without the time between an interruption and the
             resume; NaN if it is unknown, as for a run that was restored from Optuna.
         metrics: metric name → finite value, in the units given with the names above.
-        sample: text generated at this point, or None.
+        sample: text generated at this point with the run's temperature, or None.
         by_position: mean validation loss at each position of the window (nats, first position first); only at the
             last point.
         not_finite: names of metrics whose value here is not finite, such as the perplexity of a huge loss.
+        greedy: the text that always takes the likeliest token; None where `sample` is that text, or there is none.
     """
 
     step: int
@@ -75,6 +76,7 @@ class Point:
     sample: str | None = None
     by_position: tuple[float, ...] = ()
     not_finite: tuple[str, ...] = ()
+    greedy: str | None = None
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Point:

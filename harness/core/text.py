@@ -90,6 +90,11 @@ def plural(number_of: int, word: str) -> str:
     return f"{number_of} {noun(number_of, word)}"
 
 
+def sampling_words(temperature: float, top_k: int | None) -> str:
+    """How a text is sampled: `sampled at temperature 0.8, top-k 40`."""
+    return f"sampled at temperature {temperature:g}{'' if top_k is None else f', top-k {top_k}'}"
+
+
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 

@@ -24,7 +24,7 @@ import torch
 from harness.config.run import RunConfig
 from harness.data import Dataset, open_dataset
 from harness.data.batches import count_windows
-from harness.model.generation import continue_text
+from harness.model.generation import sampled_and_greedy
 from harness.model.init import build_gpt
 from harness.training.devices import describe, resolve_compile, resolve_device, resolve_precision, synchronize
 from harness.training.environment import Environment
@@ -35,7 +35,7 @@ from harness.training.trainer import train
 
 WARM_UP = 2  # steps that are not counted: the first ones allocate memory and choose kernels
 CPU_STEPS, GPU_STEPS = (3, 150), (40, 2000)  # minimum and maximum; under 200 steps, every step has a point
-SAMPLED_TOKENS = 10  # tokens of a generated text that are timed
+SAMPLED_TOKENS = 10  # tokens of the generated texts that are timed
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,10 @@ class ProbeResult:
         device: its name.
         threads: CPU threads.
         step_seconds: of one training step, with all that the trainer does for it.
-        eval_seconds: of one evaluation of `eval_tokens` tokens, without its generated text; 0 if there was
+        eval_seconds: of one evaluation of `eval_tokens` tokens, without its generated texts; 0 if there was
             not enough time.
         eval_tokens: scored tokens of the training sample and of the validation split.
-        sample_seconds: to generate the text of an evaluation.
+        sample_seconds: to generate the texts of an evaluation.
         memory: peak bytes so far, of the GPU if there is one, else of the process.
         state_seconds: to save a state; 0 if not measured.
         peak_flops: FLOP/s of matrix products in the precision of the training; 0 if not measured.
@@ -123,14 +123,14 @@ def _shortened(config: RunConfig, steps: int, eval_tokens: int, compiled: bool) 
 
 
 def _sample_seconds(config: RunConfig, data: Dataset, device: torch.device) -> float:
-    """Seconds to generate one text, with an untrained model."""
+    """Seconds to generate the texts of one evaluation, with an untrained model."""
     wanted = config.train.sample
     if wanted.max_new_tokens == 0:
         return 0.0
     model = build_gpt(config, device, data.vocabulary)
     few = wanted.model_copy(update={"max_new_tokens": min(wanted.max_new_tokens, SAMPLED_TOKENS)})
     began = time.perf_counter()
-    continue_text(model, data.codec, few, seed=0)
+    sampled_and_greedy(model, data.codec, few)
     return (time.perf_counter() - began) * wanted.max_new_tokens / few.max_new_tokens
 
 

@@ -59,7 +59,7 @@ def assemble(
 
     Args:
         evidence: of the sweep.
-        samples_of: run id → its samples as (step, tokens, text).
+        samples_of: run id → its samples.
         command: the shell command that shows all runs.
         passage_of: run id → the scored tokens of a passage of the validation text.
         patch: uncommitted changes as a patch.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from harness.core import metrics
 from harness.core.files import sha256_of
+from harness.core.metrics import Point
 from harness.core.outcomes import Outcome
 from harness.core.paths import STORES, WEIGHTS, work_folder
 from harness.core.text import plural, shown
@@ -167,7 +168,7 @@ def replay(
     complete = to_the_end and run.outcome == Outcome.COMPLETE
     weights = _weights(run, uri) if complete else None
     waiting = [step for step in sorted(stored) if first <= step <= last]
-    texts: dict[int, str] = {}
+    texts: dict[int, Point] = {}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         points = train(
@@ -193,7 +194,7 @@ def replay(
                     made = exact({**point.metrics, metrics.TOKENS: float(point.tokens)})
                     _compare(found, waiting.pop(0), stored[point.step], made)
                 if point.sample is not None:
-                    texts[point.step] = point.sample
+                    texts[point.step] = point
                 if point.step >= last and not to_the_end:
                     break
             found.differences += [Difference(step, "point", "stored", "none") for step in waiting]
@@ -224,14 +225,23 @@ def _compare(found: Replayed, step: int, before: Mapping[str, float], now: Mappi
             found.differences.append(Difference(step, name, *texts))
 
 
-def _compare_texts(found: Replayed, before: Sequence[Sample], now: Mapping[int, str]) -> None:
+def _compare_texts(found: Replayed, before: Sequence[Sample], now: Mapping[int, Point]) -> None:
     """Compare the generated texts of the steps that were trained again."""
-    compared = [sample for sample in before if sample.step in now]
-    for sample in compared:
-        if sample.text != now[sample.step]:
-            found.differences.append(Difference(sample.step, "sample", shown(sample.text), shown(now[sample.step])))
-    if compared:
-        found.also.append(plural(len(compared), "generated text"))
+    count = 0
+    for sample in before:
+        if sample.step not in now:
+            continue
+        pairs = [("sample", sample.text, now[sample.step].sample)]
+        if sample.greedy is not None:  # older versions stored none
+            pairs.append(("greedy sample", sample.greedy, now[sample.step].greedy))
+        count += len(pairs)
+        found.differences += [
+            Difference(sample.step, name, shown(before), shown(after))
+            for name, before, after in pairs
+            if before != after
+        ]
+    if count:
+        found.also.append(plural(count, "generated text"))
 
 
 def _compare_weights(found: Replayed, step: int, before: Path, now: Path) -> None:

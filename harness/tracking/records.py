@@ -208,8 +208,14 @@ class TrialRecord(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """A text generated at a step, after so many training tokens."""
+    """Texts generated at a step, after so many training tokens.
+
+    Attributes:
+        text: with the run's temperature.
+        greedy: the greedy text beside it; None where `text` is greedy itself, and in runs of older versions.
+    """
 
     step: int
     tokens: int
     text: str
+    greedy: str | None = None

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from harness.config.fingerprint import SET_ASIDE as SET_ASIDE_MARK
-from harness.config.run import RunConfig
+from harness.config.run import RunConfig, SampleConfig
 from harness.core.bounded_json import read_json
 from harness.core.files import (
     DamagedError,
@@ -25,7 +25,7 @@ from harness.core.files import (
 from harness.core.outcomes import Phase
 from harness.core.paths import TOKEN_LOSSES
 from harness.core.secrets import without_login, without_secrets
-from harness.core.text import fenced, visible
+from harness.core.text import fenced, sampling_words, visible
 from harness.tracking.records import ArmInfo, PlanChange, Sample, SweepInfo, TrialInfo
 from harness.tracking.stored_json import check_changes, check_sweep
 
@@ -266,10 +266,16 @@ def decode_params(params: Mapping[str, str]) -> dict[str, Any]:
     return values
 
 
-def samples_page(name: str, prompt: str, samples: list[Sample]) -> str:
+def samples_page(name: str, settings: SampleConfig, samples: list[Sample]) -> str:
     """A run's samples as a Markdown page, in the order of training."""
-    parts = [f"# Samples of {name}\n\nPrompt: \n{fenced(prompt)}\n"]
-    parts += [f"## Step {sample.step:,} · {sample.tokens:,} tokens\n\n{fenced(sample.text)}\n" for sample in samples]
+    parts = [f"# Samples of {name}\n\nPrompt: \n{fenced(settings.prompt)}\n"]
+    sampled = sampling_words(settings.temperature, settings.top_k)
+    for one in samples:
+        parts.append(f"## Step {one.step:,} · {one.tokens:,} tokens\n")
+        if one.greedy is not None:
+            parts.append(f"Greedy:\n{fenced(one.greedy)}\n")
+            parts.append(f"{sampled[0].upper()}{sampled[1:]}:")
+        parts.append(f"{fenced(one.text)}\n")
     return visible("\n".join(parts))
 
 

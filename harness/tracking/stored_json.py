@@ -88,6 +88,7 @@ class _Sample(BaseModel):
     step: _Count
     tokens: _Count
     text: str
+    greedy: str | None = None
 
 
 class _Token(BaseModel):

@@ -135,6 +135,7 @@ class Clock:
         measured: Mapping[str, float],
         sample: str | None = None,
         by_position: tuple[float, ...] = (),
+        greedy: str | None = None,
     ) -> Point:
         """A point of the curves. Values that are not finite (a perplexity of e^1000) are only named."""
         tokens = step * self.config.tokens_per_step
@@ -144,4 +145,4 @@ class Clock:
         finite[metrics.TOKENS] = float(tokens)
         left_out = tuple(name for name in measured if name not in finite)
         elapsed = time.perf_counter() - self._began
-        return Point(step, tokens, min(1.0, progress), elapsed, finite, sample, by_position, left_out)
+        return Point(step, tokens, min(1.0, progress), elapsed, finite, sample, by_position, left_out, greedy)

@@ -1,4 +1,4 @@
-"""Evaluation of a GPT: exact losses over whole splits and fixed samples of them, and a generated text.
+"""Evaluation of a GPT: exact losses over whole splits and fixed samples of them, and generated texts.
 
 An evaluation changes no weight and draws from no random stream of the training, so how often a run is evaluated does
 not change how it trains.
@@ -22,7 +22,7 @@ from harness.config.run import RunConfig
 from harness.core import metrics
 from harness.data import Dataset
 from harness.data.batches import fixed_sample, scoring_batches, strided_batches, take_windows
-from harness.model.generation import continue_text
+from harness.model.generation import sampled_and_greedy
 from harness.model.gpt import GPT
 from harness.training.devices import autocast
 from harness.training.distributed import ALONE, Ranks
@@ -77,13 +77,14 @@ class Evaluation:
 
     Attributes:
         metrics: metric name → value, which may be infinite.
-        sample: the generated text; None if the run generates none.
+        sample, greedy: the generated texts; see `Point`.
         by_position: mean validation loss at each position of the window; empty if only a sample was scored.
     """
 
     metrics: Mapping[str, float]
     sample: str | None
     by_position: tuple[float, ...] = ()
+    greedy: str | None = None
 
 
 @dataclass
@@ -162,7 +163,7 @@ class Evaluator:
             measured.
         stop: called before every batch (with several ranks: before every one of rank 0); true stops the evaluation.
         step0_cache: evaluations at step 0 by their key, shared with other runs of the process.
-        ranks: the processes that share the batches of an evaluation; rank 0 generates the text.
+        ranks: the processes that share the batches of an evaluation; rank 0 generates the texts.
     """
 
     config: RunConfig
@@ -182,7 +183,7 @@ class Evaluator:
         return max(1, EVAL_TOKENS // self.model.context_length)
 
     def evaluate(self, step: int, last: bool = False) -> Evaluation:
-        """All metrics and a generated text.
+        """All metrics and the generated texts.
 
         Args:
             step: optimizer steps done; at 0 the result may come from the cache.
@@ -204,7 +205,8 @@ class Evaluator:
         measured = {name: value for metric in METRICS for name, value in metric(evaluation)}
         check_finite(step, **{name: value for name, value in measured.items() if name.endswith("/loss")})
         val = evaluation.scores.get("val")
-        return Evaluation(measured, self.sample(), val.by_position if val is not None else ())
+        sample, greedy = self.texts()
+        return Evaluation(measured, sample, val.by_position if val is not None else (), greedy)
 
     def step0_key(self) -> str:
         """A key that is equal for runs with equal initial weights, data, device and evaluation settings."""
@@ -264,9 +266,9 @@ class Evaluator:
         self.model.train()
         return Scores(self.ranks.sum(nats.cpu()), self.ranks.sum(counts))
 
-    def sample(self) -> str | None:
-        """A text that the model generates, with the same random numbers at every evaluation; None if not wanted."""
+    def texts(self) -> tuple[str | None, str | None]:
+        """The sampled and the greedy text, with the same random numbers at every evaluation; None if not wanted."""
         wanted = self.config.train.sample
         if wanted.max_new_tokens == 0 or self.ranks.rank > 0:
-            return None
-        return continue_text(self.model, self.data.codec, wanted, self.config.train.seed)
+            return None, None
+        return sampled_and_greedy(self.model, self.data.codec, wanted, self.config.train.seed)

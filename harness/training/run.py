@@ -167,7 +167,8 @@ class Run:
             point = self.clock.point(self.step, measured)
         else:
             by_position = evaluation.by_position if self.clock.done(self.step) else ()
-            point = self.clock.point(self.step, {**measured, **evaluation.metrics}, evaluation.sample, by_position)
+            measured = {**measured, **evaluation.metrics}
+            point = self.clock.point(self.step, measured, evaluation.sample, by_position, evaluation.greedy)
         self.points.append(point)
         self.pending = None
         return point

@@ -381,6 +381,7 @@ def test_a_preset_takes_the_vocabulary_size_from_the_data() -> None:
         {},
         {"train.grad_clip": None},
         {"train.checkpoint_every": None, "train.eval_tokens": 64},
+        {"train.sample": {"temperature": 0.0, "top_k": None}},  # what older versions stored by default
         {"model.qkv_bias": True},
     ],
 )

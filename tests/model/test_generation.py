@@ -11,7 +11,7 @@ import torch
 
 from harness.config.run import SampleConfig
 from harness.data import get_tokenizer
-from harness.model.generation import continue_text, generate
+from harness.model.generation import GREEDY, Choice, continue_text, generate, generate_each, sampled_and_greedy
 from harness.model.gpt import GPT
 from helpers import lively_gpt, small_config
 
@@ -112,7 +112,8 @@ def test_ids_beyond_the_limit_are_never_chosen(options: dict[str, Any]) -> None:
     free = generate(model, PROMPT, 30, **options)[5:]
     assert max(free) >= 256
     assert max(generate(model, PROMPT, 30, limit=256, **options)) < 256
-    text = continue_text(model, get_tokenizer("byte"), SampleConfig(prompt="Hello", max_new_tokens=30, **options))
+    sample = SampleConfig(prompt="Hello", max_new_tokens=30, **{"temperature": 0.0, "top_k": None, **options})
+    text = continue_text(model, get_tokenizer("byte"), sample)
     ids = generate(model, PROMPT, 30, limit=256, **options)
     assert text == bytes(ids).decode(errors="replace")
 
@@ -142,3 +143,19 @@ def test_continue_text_uses_every_setting(model: GPT) -> None:
     texts.append(continue_text(model, get_tokenizer("byte"), base, seed=4))
     assert all(text.startswith("Hello") for text in (*texts[:4], texts[5]))
     assert not any(one == other for one, other in itertools.combinations(texts, 2))
+
+
+def test_continuations_of_one_batch_are_those_of_each_alone(model: GPT) -> None:
+    choices = [Choice(1.5, 40, 3), GREEDY, Choice(1.0, None, 3)]
+    alone = [generate(model, PROMPT, 30, *choice) for choice in choices]
+    assert generate_each(model, PROMPT, 30, choices) == alone
+    assert len({tuple(ids) for ids in alone}) == 3
+
+
+def test_the_sampled_and_the_greedy_text_of_an_evaluation(model: GPT) -> None:
+    tokenizer, sample = get_tokenizer("byte"), SampleConfig(prompt="Hello", max_new_tokens=30)
+    assert (sample.temperature, sample.top_k) == (0.8, 40)
+    greedy = sample.model_copy(update={"temperature": 0.0})
+    both = continue_text(model, tokenizer, sample, 7), continue_text(model, tokenizer, greedy)
+    assert sampled_and_greedy(model, tokenizer, sample, 7) == both
+    assert sampled_and_greedy(model, tokenizer, greedy, 7) == (both[1], None)

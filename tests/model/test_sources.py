@@ -88,7 +88,7 @@ def test_logits_and_text_are_those_of_transformers(case: str, tmp_path: Path) ->
         ids = theirs.generate(
             prompted, max_new_tokens=20, do_sample=False, pad_token_id=0, eos_token_id=None, suppress_tokens=padding
         )
-    found = continue_text(ours, tokenizer, SampleConfig(prompt=prompt, max_new_tokens=20), 1)
+    found = continue_text(ours, tokenizer, SampleConfig(prompt=prompt, max_new_tokens=20, temperature=0.0), 1)
     assert found == tokenizer.decode(ids[0].tolist())
 
 

@@ -33,6 +33,7 @@ IDENTITY = "0499077e9a45c0db9c5018e02a44d596204bf5584ca4b855baa596befb076173"
 RUN_A, RUN_B = "aacd891733d9", "075d2c870939"
 IS_NEW = "changed since the last sweep of this name: this is a new sweep, and the earlier runs are kept"
 NEW_CODE = f"the training code {IS_NEW}"
+DEFAULT = ["--set", "train.sample.temperature=0.0"]  # of that version
 LAST = r"not started\nthe last sweep of this name \(complete, started 20[-0-9: ]+ UTC\) is another one: "
 
 
@@ -90,7 +91,9 @@ def test_a_checkpoint_of_it_continues_a_text(store: Path) -> None:
 
 
 def test_its_status_is_read_by_its_identity(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert re.search(f"{LAST}the training code changed since", said(harness.sweep.app, "old.yaml", "--status"))
+    status = ["old.yaml", "--status"]
+    assert re.search(rf"{LAST}the spec \(train.sample.temperature\) changed since", said(harness.sweep.app, *status))
+    assert re.search(f"{LAST}the training code changed since", said(harness.sweep.app, *status, *DEFAULT))
     monkeypatch.setattr(Datasets, "identity", lambda *_: IDENTITY)
     now = said(harness.sweep.app, "old.yaml", "--status")
     assert numbers(now) == numbers(printed(store, "status"))
@@ -98,15 +101,15 @@ def test_its_status_is_read_by_its_identity(store: Path, monkeypatch: pytest.Mon
 
 
 def test_an_edited_text_or_spec_is_named(store: Path) -> None:
-    status = ["old.yaml", "--status", "--set"]
+    status = ["old.yaml", *DEFAULT, "--status", "--set"]
     edited = said(harness.sweep.app, *status, "train.beta1=0.8", "--set", "train.grad_clip=null")
     assert re.search(rf"{LAST}the spec \(train.beta1, train.grad_clip\) changed since", edited)
     (store / "other.txt").write_text("Another text. " * 100, "utf-8")
-    text = said(harness.sweep.app, "old.yaml", "--status", "--set", "data.path=other.txt")
+    text = said(harness.sweep.app, *status, "data.path=other.txt")
     assert re.search(rf"{LAST}the spec \(data.path\) changed since", text)
     kept = (store / "text.txt").read_text("utf-8")
     (store / "text.txt").write_text("Another text. " * 100, "utf-8")
-    assert re.search(f"{LAST}the text changed since", said(harness.sweep.app, "old.yaml", "--status"))
+    assert re.search(f"{LAST}the text changed since", said(harness.sweep.app, *status[:-1]))
     (store / "text.txt").write_text(kept, "utf-8")
 
 
@@ -114,7 +117,7 @@ def test_an_edited_text_or_spec_is_named(store: Path) -> None:
 def test_the_same_command_says_why_it_starts_a_new_sweep_and_changes_nothing_stored(tmp_path: Path) -> None:
     uri = f"sqlite:///{unpack(tmp_path)}/mlruns/mlflow.db"
     before = load_runs("old", uri, SWEEP)
-    command = ["-m", "harness.sweep", "old.yaml", "--workers", "1"]
+    command = ["-m", "harness.sweep", "old.yaml", "--workers", "1", *DEFAULT]
     fewer = ["--set", "study.trials=1", "--set", "study.seeds=1"]
     done = warm_start.run([*command, *fewer], tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -49,7 +49,7 @@ def test_a_confirm_run_is_bit_equal_with_its_texts_and_weights(sweep: Sandbox) -
     done = call(sweep, run_id(sweep, "confirm"), module="harness.replay")
     assert done.returncode == 0, done.stdout + done.stderr
     said = " ".join(done.stdout.split())
-    assert "Bit-equal: " in said and "4 generated texts and the final weights." in said
+    assert "Bit-equal: " in said and "8 generated texts and the final weights." in said
     stored = load_stored_run(run_id(sweep, "confirm"), sweep.uri)
     values = sum(len(exact(point)) for point in stored.points.values())
     assert f"{values} values at {len(stored.points)} points, steps 0 to 24" in said

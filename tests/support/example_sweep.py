@@ -13,7 +13,7 @@ import pandas as pd
 from harness.analysis.evidence import Evidence, read_evidence
 from harness.config.run import RunConfig
 from harness.core.metrics import perplexity
-from harness.tracking import ArmInfo, SweepRecord
+from harness.tracking import ArmInfo, Sample, SweepRecord
 
 START = datetime(2025, 3, 1, 12, 0, tzinfo=UTC)
 ARMS = {"drop_rate=0.0": {"model.drop_rate": 0.0}, "drop_rate=0.1": {"model.drop_rate": 0.1}}
@@ -180,6 +180,10 @@ def curves_of(runs: pd.DataFrame, points: int = 9) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def samples_of(_run_id: str) -> list[tuple[int, int, str]]:
+def samples_of(_run_id: str) -> list[Sample]:
     """Texts of a first, a middle and a last evaluation."""
-    return [(0, 0, "Every effort moves you the the"), (8, 4096, "middle"), (16, 8192, "Every effort moves you to duty")]
+    return [
+        Sample(0, 0, "Every effort moves you the the", "Every effort moves you the the the"),
+        Sample(8, 4096, "middle", "middle, greedy"),
+        Sample(16, 8192, "Every effort moves you to duty", "Every effort moves you to the same"),
+    ]

@@ -75,7 +75,9 @@ def test_two_ranks_give_the_numbers_of_one(name: str, pool: LocalPool, tmp_path:
     assert finished(events) == Finished(1, Outcome.COMPLETE)
     together = points(events)
     alone = run(config, read_test=True, common_context=8, checkpoint=tmp_path / "one")
-    assert [(p.step, p.tokens, p.sample) for p in together] == [(p.step, p.tokens, p.sample) for p in alone]
+    assert [(p.step, p.tokens, p.sample, p.greedy) for p in together] == [
+        (p.step, p.tokens, p.sample, p.greedy) for p in alone
+    ]
     assert alone[-1].metrics[metrics.VAL_LOSS] < alone[0].metrics[metrics.VAL_LOSS] - 0.1  # it has learned
     for ours, reference in zip(numbers(events), numbers_of(alone), strict=True):
         losses = {name for name in reference if "perplexity" not in name} - {metrics.GRAD_NORM}

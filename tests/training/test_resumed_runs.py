@@ -33,7 +33,7 @@ SAMPLE = {"max_new_tokens": 4, "temperature": 1.0}
 def content(points: list[Point]) -> list[Any]:
     """Everything in the points that does not depend on the clock."""
     values = zip(points, numbers(points), strict=True)
-    return [(p.step, p.tokens, p.progress, p.sample, p.by_position, measured) for p, measured in values]
+    return [(p.step, p.tokens, p.progress, p.sample, p.greedy, p.by_position, measured) for p, measured in values]
 
 
 def until(points: Iterator[Point], step: int) -> list[Point]:

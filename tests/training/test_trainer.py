@@ -218,10 +218,11 @@ def test_runs_with_the_same_initial_weights_are_evaluated_once_at_step_0(
     points = run(small_config(**change), step0_cache=step0_cache)
     assert passes == ([6] if shared else [0, 6])
     assert numbers(points) == numbers(alone)
-    assert [point.sample for point in points] == [point.sample for point in alone]
+    texts = [[(point.sample, point.greedy) for point in one] for one in (points, alone)]
+    assert texts[0] == texts[1]
 
 
-@pytest.mark.parametrize("sample", [{"max_new_tokens": 0}, {"max_new_tokens": 4, "temperature": 1.0}])
+@pytest.mark.parametrize("sample", [{"max_new_tokens": 0}, {"max_new_tokens": 4}])
 def test_evaluating_more_often_changes_nothing_else(sample: dict[str, float], tmp_path: Path) -> None:
     def weights(eval_steps: int, **fields: Any) -> dict[str, bytes]:
         config = small_config(
@@ -427,8 +428,28 @@ def test_samples_come_with_evaluations_and_begin_with_the_prompt() -> None:
     points = run(small_config(eval_every={"steps": 3}, sample=sample))
     for point in points:
         assert (point.sample is not None) == point.evaluated
-        assert point.sample is None or (point.sample.startswith("The sea ") and len(point.sample) > 8)
-    assert all(point.sample is None for point in run(small_config()))
+        for text in filter(None, (point.sample, point.greedy)):
+            assert text.startswith("The sea ") and len(text) > 8
+    assert all(point.sample is point.greedy is None for point in run(small_config()))
+
+
+def test_texts_of_a_step_do_not_depend_on_how_often_a_run_is_evaluated() -> None:
+    often, rarely = (
+        {point.step: (point.sample, point.greedy) for point in run(config) if point.evaluated}
+        for config in (
+            small_config(eval_every={"steps": every}, sample={"max_new_tokens": 12}, learning_rate=3e-2)
+            for every in (1, 3)
+        )
+    )
+    assert rarely == {step: often[step] for step in (0, 3, 6)}
+    assert all(sample and greedy and sample != greedy for sample, greedy in often.values())
+
+
+def test_with_temperature_0_the_only_text_is_greedy() -> None:
+    def texts(**sample: float) -> list[tuple[str | None, str | None]]:
+        return [(it.sample, it.greedy) for it in run(small_config(sample={"max_new_tokens": 12, **sample}))]
+
+    assert texts(temperature=0) == [(greedy, None) for _, greedy in texts()]
 
 
 def test_the_checkpoint_holds_the_model_of_the_last_point(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from markupsafe import Markup
 from harness.analysis.significance import ALPHA, EXACT_UP_TO, RANDOM_FLIPS, look_levels
 from harness.core import metrics
 from harness.core.outcomes import Phase
-from harness.core.text import listed, plural, unbroken
+from harness.core.text import listed, plural, sampling_words, unbroken
 from harness.report.figures.drawing import Drawing, renamed
 from harness.report.page import markdown
 from harness.report.page.content import Content
@@ -167,7 +167,8 @@ def _parts(content: Content) -> dict[str, Any]:
         "passage": content.passage,
         "samples": content.moments,
         "sample_seed": content.sample_seed,
-        "prompt": _prompt(runs),
+        "prompt": _only(runs, "train.sample.prompt", ""),
+        "sampled": _sampled(runs),
         "warnings": content.warnings,
         "warned": plural(len(content.serious_warnings), "warning") if content.serious_warnings else "",
         "fixed": fixed_settings(runs),
@@ -285,7 +286,16 @@ def _looks_note(looks: Sequence[int], heading: str) -> str:
     )
 
 
-def _prompt(runs: pd.DataFrame) -> str:
-    column = "train.sample.prompt"
-    prompts = runs[column].dropna().unique() if column in runs else []
-    return str(prompts[0]) if len(prompts) == 1 else ""
+def _only(runs: pd.DataFrame, column: str, otherwise: Any) -> Any:
+    """The value of a column in which the runs agree."""
+    values = runs[column].dropna().unique() if column in runs else []
+    return values[0] if len(values) == 1 else otherwise
+
+
+def _sampled(runs: pd.DataFrame) -> str:
+    """How the sampled texts were drawn, as far as it is the same in all runs."""
+    temperature = _only(runs, "train.sample.temperature", None)
+    if temperature is None:
+        return "sampled"
+    top_k = _only(runs, "train.sample.top_k", None)
+    return sampling_words(temperature, None if top_k is None else int(top_k))

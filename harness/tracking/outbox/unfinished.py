@@ -124,6 +124,7 @@ def _is_point(content: Mapping[str, Any]) -> bool:
             and all(isinstance(one, int | float) and math.isfinite(one) for one in numbers)
             and isinstance(point.seconds, int | float)
             and isinstance(point.sample, str | None)
+            and isinstance(point.greedy, str | None)
             and all(_NAME.fullmatch(name) for name in (*point.metrics, *point.not_finite))
         )
     except (TypeError, AttributeError):

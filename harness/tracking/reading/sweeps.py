@@ -122,8 +122,8 @@ def load_samples(run_id: str, uri: str | None = None) -> list[Sample]:
     """
     client = connect(configured_uri(uri))
     run = client.get_run(run_id)
-    parse = operator.itemgetter("step", "tokens", "text")
-    return read_list(client, run, schema.SAMPLES_FILE, check_samples, lambda one: Sample(*parse(one)))
+    names = Sample._fields  # older versions stored no greedy text
+    return read_list(client, run, schema.SAMPLES_FILE, check_samples, lambda one: Sample(*map(one.get, names)))
 
 
 @wrap_errors()

@@ -191,7 +191,7 @@ class RunWriter:
             if known is None:
                 run.waiting.append(metric)
         if point.sample is not None:
-            run.samples.append(Sample(point.step, point.tokens, point.sample))
+            run.samples.append(Sample(point.step, point.tokens, point.sample, point.greedy))
         run.by_position = point.by_position or run.by_position
         if len(run.waiting) >= _BATCH_SIZE:
             self._send(run_id, run, {})
@@ -249,7 +249,7 @@ class RunWriter:
         """
         run, experiment = self._open[run_id], self._experiment
         if run.samples:
-            page = schema.samples_page(run.info.name, run.info.config.train.sample.prompt, run.samples)
+            page = schema.samples_page(run.info.name, run.info.config.train.sample, run.samples)
             plain = json_list_with_checksum(sample._asdict() for sample in run.samples)
             experiment.log_contents(run_id, {schema.SAMPLES_FILE: plain, schema.SAMPLES_PAGE: page})
             run.files.add(schema.SAMPLES_PAGE)

@@ -20,6 +20,7 @@ from browser import browser, needs_browser, show, violations
 from clean_sweeps import clean_sweep
 from harness.report.assemble import assemble, in_order
 from harness.report.write import write_files
+from harness.tracking import Sample
 from reports import all_runs
 
 ARM, BASELINE = example.LOSSES
@@ -374,7 +375,7 @@ def test_markup_in_names_is_escaped_on_the_page(tmp_path: Path, driver: Any) -> 
     curves = example.curves_of(runs)
     content = assemble(
         example.evidence(record, runs, curves),
-        lambda _: [(0, 0, evil)],
+        lambda _: [Sample(0, 0, evil, evil)],
         evil,
         passage_of=lambda _: [(evil, 0.5)],
         patch=evil,

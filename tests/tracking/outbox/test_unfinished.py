@@ -60,6 +60,7 @@ def test_what_the_harness_writes_is_read(tmp_path: Path) -> None:
         [(BEGIN, INFO), (POINT, {**POINT_OF_RUN, "metrics": {"val/loss": "low"}})],
         [(BEGIN, INFO), (POINT, {**POINT_OF_RUN, "metrics": {"\x1b": 1.0}})],
         [(BEGIN, INFO), (POINT, POINT_OF_RUN), (POINT, {**POINT_OF_RUN, "sample": 3})],
+        [(BEGIN, INFO), (POINT, {**POINT_OF_RUN, "greedy": 3})],
         [(BEGIN, INFO), (TAG, {"device": 3})],
         [(BEGIN, INFO), (INTERRUPTED, {})],
         [(BEGIN, INFO), (END, {"outcome": "good", "reason": ""})],

@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 from harness.core.metrics import SECONDS, TOKENS, VAL_LOSS
 from harness.core.outcomes import Outcome, Phase
 from harness.core.text import visible
-from harness.tracking import Tracker, load_curves, load_runs, load_samples
+from harness.tracking import Sample, Tracker, load_curves, load_runs, load_samples
 from stored_runs import DATA, Store, ended, point, sweep_info, trial_info
 
 
@@ -28,7 +29,7 @@ def test_a_run_as_mlflow_shows_it(store: Store) -> None:
     assert store.client.get_run(run_id).info.status == "RUNNING"
     tracker.tag(run_id, {"mlflow.note.content": "a note"}, device="cpu · 2 threads", phase=Phase.SUPERSEDED)
     tracker.log_point(run_id, point(0, "Every üffort", val__loss=5.5, val__perplexity=math.exp(5.5)))
-    tracker.log_point(run_id, point(20, "``` <b>", val__loss=4.0, train__loss=3.5))
+    tracker.log_point(run_id, replace(point(20, "``` <b>", val__loss=4.0, train__loss=3.5), greedy="the the"))
     tracker.end_run(run_id, Outcome.COMPLETE)
 
     run = store.client.get_run(run_id)
@@ -75,9 +76,11 @@ def test_a_run_as_mlflow_shows_it(store: Store) -> None:
     assert [(tag.key, tag.value) for tag in used.tags] == [("mlflow.data.context", "training")]
 
     assert {file.path for file in store.client.list_artifacts(run_id)} == {"samples.md", "samples.json"}
-    assert load_samples(run_id, store.uri) == [(0, 0, "Every üffort"), (20, 1280, "``` <b>")]
+    assert load_samples(run_id, store.uri) == [Sample(0, 0, "Every üffort"), Sample(20, 1280, "``` <b>", "the the")]
     page = Path(store.client.download_artifacts(run_id, "samples.md")).read_text("utf-8")
-    assert "## Step 20 · 1,280 tokens\n\n````text\n``` <b>\n````" in page  # a fence that the text cannot close
+    greedy = "Greedy:\n```text\nthe the\n```\n"
+    sampled = "Sampled at temperature 0.8, top-k 40:\n````text\n``` <b>\n````"  # a fence that the text cannot close
+    assert f"## Step 20 · 1,280 tokens\n\n{greedy}\n{sampled}" in page
     assert page.index("Every üffort") < page.index("Step 20")
 
 
