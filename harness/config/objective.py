@@ -21,6 +21,7 @@ TOKENS: Final = (TOKENIZER, VOCABULARY)  # fields that decide what the tokens of
 # Fields that decide which text is validated: they can be compared, as arms that are not ranked, but not tuned.
 TEXTS: Final = (
     *("data.corpus", "data.path", "data.url", "data.sha256", "data.format", "data.field", "data.separator"),
+    "data.windows",
     *("data.val_path", "data.test_path", "data.split.val", "data.split.test", "data.split.by", "data.split.seed"),
 )
 

@@ -23,7 +23,6 @@ import torch
 
 from harness.config.run import RunConfig
 from harness.data import Dataset, open_dataset
-from harness.data.batches import count_windows
 from harness.model.generation import sampled_and_greedy
 from harness.model.init import build_gpt
 from harness.training.devices import describe, resolve_compile, resolve_device, resolve_precision, synchronize
@@ -81,7 +80,7 @@ def measure(config: RunConfig, steps: int, eval_tokens: int, full: bool, patienc
     data = dataclasses.replace(data, val=data.val[: eval_tokens + 1], test=data.test[:0])
     device = resolve_device(config.train)
     low, high = CPU_STEPS if device.type == "cpu" else GPU_STEPS
-    compiled = resolve_compile(config, device, count_windows(len(data.train), config.model.context_length))
+    compiled = resolve_compile(config, device, len(data.windows("train", config.model.context_length)))
     short = _shortened(config, WARM_UP + max(low, min(high, steps)), eval_tokens, compiled)
     deadline = time.monotonic() + patience
     marks: list[tuple[int, float]] = []

@@ -18,6 +18,9 @@ from harness.core.rng import stream
 from harness.data.stored_ids import StoredIds
 
 Tokens = npt.NDArray[np.integer] | StoredIds
+Batch = tuple[Tensor, Tensor, int]  # inputs, targets and the first position whose target counts
+
+NO_TARGET: Final = -100  # in place of a target that does not count; torch's default
 
 _CHUNK: Final = 1 << 16  # windows
 

@@ -16,6 +16,7 @@ from harness.config.fingerprint import digest_of
 from harness.config.run import DataConfig, RunConfig, Split
 from harness.data.cache import TOKENS, cache_folder
 from harness.data.corpora import Corpus, load_corpus
+from harness.data.document_windows import first_ids
 from harness.data.encoding import FIRST_BYTES, TOKEN_BYTES, VOCABULARY
 from harness.data.errors import CorpusError
 from harness.data.from_memory import checked_ids, corpus_of_tokens, known_tokenizer, text_file
@@ -24,6 +25,7 @@ from harness.data.splitting import SPLITS, Division
 from harness.data.stored_ids import StoredIds
 from harness.data.token_cache import CachedTokens, open_tokens
 from harness.data.tokenizer import Ids, Tokenizer, TokenizerFile, check_tokenizer
+from harness.data.windows import AcrossDocuments, Windows, WithinDocuments, check_documents
 
 FORMAT: Final = 1  # of the cached files and of `split_points`; raise it when either changes
 _SCAN_LIMIT: Final = 100_000_000  # tokens: a quarter of a second
@@ -217,9 +219,34 @@ class Dataset:
         tokens, stored = self.tokens(split), self.stored.get(split)
         return stored if stored is not None and stored.mapped is tokens else tokens  # a copy may have a part of them
 
-    def target_bytes(self, split: str) -> int:
-        """UTF-8 bytes of a split's text without those of its first token, which is never a target."""
+    def windows(self, split: str, context_length: int) -> Windows:
+        """The windows of a split, cut as `data.windows` says."""
+        if not self._within_documents:
+            return AcrossDocuments(self.reader(split), context_length)
+        key = split, context_length
+        if key not in self._cut:
+            self._cut[key] = WithinDocuments(self.reader(split), context_length, self.codec.end_of_text)
+        return self._cut[key]
+
+    @property
+    def _within_documents(self) -> bool:
+        return self.config is not None and self.config.windows == "within"
+
+    @functools.cached_property
+    def _cut(self) -> dict[tuple[str, int], WithinDocuments]:
+        """Split and context length → windows that have been cut."""
+        return {}
+
+    def target_bytes(self, split: str) -> float:
+        """UTF-8 bytes of a split's text without those of tokens that are never a target.
+
+        That is the first token, or with `data.windows: within` the first of each document, by an estimate for a
+        tokenizer that is not lossless.
+        """
         tokens = self.reader(split)
+        if self._within_documents:
+            firsts = first_ids(tokens, self.codec.end_of_text)
+            return self.bytes[split] - sum(self.bytes_of(split, ids) for ids in firsts)
         if split in self.first_bytes:
             return self.bytes[split] - self.first_bytes[split]
         return self.bytes[split] - int(self.token_bytes[tokens[:1]].sum())
@@ -276,7 +303,10 @@ def open_dataset(
     }
     fingerprint = digest_of(content if config.vocab == "full" else {**content, "vocab": config.vocab})
     cached = open_tokens(store / TOKENS / fingerprint, corpus, config, compare, file)
-    return dataset_of(cached, corpus, config, fingerprint)
+    data = dataset_of(cached, corpus, config, fingerprint)
+    if compare and config.windows == "within":
+        check_documents(config, corpus, data.codec, {split: data.reader(split) for split in SPLITS})
+    return data
 
 
 def dataset_of(cached: CachedTokens, corpus: Corpus, config: DataConfig, fingerprint: str) -> Dataset:

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from harness.core.hardware import processor_name
+from harness.data.batches import NO_TARGET
 from harness.model.dispatch import use_cpu_kernels
 
 # Block sizes. Measured on two cores with 1 MB of L2 cache each, V = 50257 and C = 64, 128, 768: 1.2 to 1.5 times as
@@ -56,11 +57,13 @@ def linear_cross_entropy(
     Args:
         x: features, (N, C).
         weight: weight of the head, (V, C).
-        targets: token ids, (N,) int64.
+        targets: token ids, (N,) int64. The mean leaves out rows with `NO_TARGET`, which not all may have.
         reduction: `mean` gives a scalar, differentiable once. `none` gives (N,) float32, holds few logits at once and
-            must be called without gradients.
+            must be called without gradients and `NO_TARGET`.
     """
     if use_cpu_kernels(x):
+        if not (kept := targets != NO_TARGET).all():
+            x, targets = x[kept], targets[kept]
         return _blockwise_mean(x, weight, targets) if reduction == "mean" else _blockwise_losses(x, weight, targets)
     if reduction == "none":
         rows = _UNREDUCED_ROWS[x.device.type]

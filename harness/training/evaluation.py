@@ -21,7 +21,7 @@ from harness.config.fingerprint import digest_of
 from harness.config.run import RunConfig
 from harness.core import metrics
 from harness.data import Dataset
-from harness.data.batches import fixed_sample, scoring_batches, strided_batches, take_windows
+from harness.data.windows import Windows
 from harness.model.generation import sampled_and_greedy
 from harness.model.gpt import GPT
 from harness.training.devices import autocast
@@ -182,6 +182,10 @@ class Evaluator:
         """Windows per batch."""
         return max(1, EVAL_TOKENS // self.model.context_length)
 
+    def windows(self, split: str) -> Windows:
+        """The windows of a split."""
+        return self.data.windows(split, self.model.context_length)
+
     def evaluate(self, step: int, last: bool = False) -> Evaluation:
         """All metrics and the generated texts.
 
@@ -219,30 +223,29 @@ class Evaluator:
 
     def score_windows(self, split: str) -> Scores:
         """Every target of the fixed sample of windows of a split, of `train_eval_tokens` or `eval_tokens` tokens."""
-        tokens, length = self.data.reader(split), self.model.context_length
         wanted = self.config.train.train_eval_tokens if split == "train" else self.config.train.eval_tokens
         assert wanted is not None
-        starts = fixed_sample(tokens, length, wanted)
-        parts = (starts[i : i + self.rows] for i in range(0, len(starts), self.rows))
-        scores = self.score((*take_windows(tokens, part, length), 0) for part in parts)
-        assert scores.total[1] == len(starts) * length
+        windows, batches = self.windows(split).sample(wanted, self.rows)
+        scores = self.score(batches)
+        assert scores.total[1] == sum(length for _, length in windows)
         if split == "train":
             return scores
-        size = sum(self.data.bytes_of(split, tokens[start + 1 : start + 1 + length]) for start in starts)
+        tokens = self.data.reader(split)
+        size = sum(self.data.bytes_of(split, tokens[start + 1 : start + 1 + length]) for start, length in windows)
         return dataclasses.replace(scores, bytes=size)
 
     def score_split(self, split: str) -> Scores:
-        """Every token of a split but its first, each scored once as a target."""
-        tokens = self.data.reader(split)
-        scores = self.score((*batch, 0) for batch in scoring_batches(tokens, self.model.context_length, self.rows))
-        assert scores.total[1] == len(tokens) - 1
+        """Every token of a split but its first, or the first of each document, each scored once as a target."""
+        targets, batches = self.windows(split).whole(self.rows)
+        scores = self.score(batches)
+        assert scores.total[1] == targets
         return dataclasses.replace(scores, bytes=self.data.target_bytes(split))
 
     def common_context_loss(self, before: int) -> float:
         """Mean validation loss of the targets with at least `before` tokens before them in their window, in nats."""
-        tokens = self.data.reader("val")
-        scores = self.score(strided_batches(tokens, self.model.context_length, self.rows, before))
-        assert scores.total[1] == len(tokens) - before
+        targets, batches = self.windows("val").strided(self.rows, before)
+        scores = self.score(batches)
+        assert scores.total[1] == targets
         return scores.mean
 
     def score(self, batches: Iterable[tuple[Tensor, Tensor, int]]) -> Scores:

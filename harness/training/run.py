@@ -13,7 +13,7 @@ from harness.core import metrics
 from harness.core.metrics import Point
 from harness.core.rng import derive
 from harness.data import CorpusError, Dataset, open_dataset
-from harness.data.batches import count_windows, prefetch, training_batches
+from harness.data.batches import prefetch
 from harness.model.init import build_gpt
 from harness.model.sources import find_source, with_source
 from harness.model.weights import save_checkpoint
@@ -31,7 +31,7 @@ from harness.training.evaluation import Evaluation
 from harness.training.model_optimizer import ModelOptimizer
 from harness.training.resume import State, States, load_tensors, state_matches, state_tensors
 from harness.training.step import training_step
-from harness.training.token_losses import save_token_losses
+from harness.training.token_losses import LENGTH, save_token_losses
 
 
 class Run:
@@ -69,7 +69,7 @@ class Run:
         self.ranks = ranks
         self.data = data or open_dataset(config.data)
         self.config = config = self.data.resolve(with_source(config))
-        self.windows = count_windows(len(self.data.reader("train")), config.model.context_length)
+        self.windows = len(self.data.windows("train", config.model.context_length))
         if not self.windows:
             raise CorpusError(
                 "model.context_length",
@@ -106,9 +106,8 @@ class Run:
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Training batches (inputs, targets) on the device, from the current step on, without end."""
         context, sequences = self.config.model.context_length, self.config.sequences_per_step
-        tokens, rows = self.data.reader("train"), self.ranks.share(sequences)
-        batches = training_batches(tokens, context, sequences, self.config.train.seed, self.step, rows)
-        return prefetch(batches, self.device)
+        windows, rows = self.data.windows("train", context), self.ranks.share(sequences)
+        return prefetch(windows.training(sequences, self.config.train.seed, self.step, rows), self.device)
 
     def seed_dropout(self) -> None:
         """Seed torch's global generator for the next step; only dropout uses it.
@@ -177,4 +176,5 @@ class Run:
         """Save the final weights, and their losses on the first tokens of the validation split."""
         data = self.data
         save_checkpoint(folder, self.model, self.config, self.step, data.vocabulary, data.tokenizer_file)
-        save_token_losses(folder, self.model, self.data.reader("val"), self.data.codec, self.device, self.precision)
+        passage = data.windows("val", self.config.model.context_length).passage(LENGTH)
+        save_token_losses(folder, self.model, passage, self.data.codec, self.device, self.precision)

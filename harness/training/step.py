@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from harness.config.run import RunConfig
+from harness.data.batches import NO_TARGET
 from harness.model.dropout import rows_of_batch
 from harness.model.gpt import GPT
 from harness.training.devices import autocast, compiled
@@ -63,9 +64,13 @@ def training_step(
 
     def update_together(tokens: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         share = torch.zeros((), device=device)  # of the batch's loss
+        counted, whole = len(tokens), sequences
+        if config.data.windows == "within":  # rows have different numbers of targets
+            counted = int((targets != NO_TARGET).sum())
+            whole = int(ranks.sum(torch.tensor([counted]))[0])
         if len(tokens):
             with autocast(device, precision), rows_of_batch(ranks.share(sequences), sequences):
-                share = loss_of(tokens, targets) * (len(tokens) / sequences)
+                share = loss_of(tokens, targets) * (counted / whole)
             share.backward()
         loss = ranks.sum_gradients(model.parameters(), share)
         return loss, optimizer.clipped_step(grad_clip)

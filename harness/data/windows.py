@@ -1,0 +1,185 @@
+"""The windows of a split: how it is cut for training and for evaluations. `data.windows` chooses the class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Protocol
+
+from torch import Tensor
+
+from harness.config.run import DataConfig
+from harness.data.batches import (
+    Batch,
+    Tokens,
+    count_windows,
+    fixed_sample,
+    scoring_batches,
+    strided_batches,
+    take_windows,
+    training_batches,
+)
+from harness.data.corpora import Corpus
+from harness.data.document_windows import (
+    cut_documents,
+    documents_of,
+    equal_batches,
+    evenly_spaced,
+    padded_batches,
+    strided_documents,
+)
+from harness.data.errors import CorpusError
+from harness.data.tokenizer import Tokenizer
+
+Part = tuple[int, int]  # index of a window's first token, and its number of targets
+
+
+class Windows(Protocol):
+    """The windows of a split for models of one context length."""
+
+    @property
+    def targets(self) -> int:
+        """Targets of all windows in an epoch of training."""
+
+    def __len__(self) -> int:
+        """Windows in an epoch of training."""
+
+    def training(
+        self, sequences: int, seed: int, start: int = 0, rows: slice = slice(None)
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Endless batches (inputs, targets); the arguments are those of `harness.data.batches.training_batches`."""
+
+    def whole(self, sequences: int) -> tuple[int, Iterator[Batch]]:
+        """The number of tokens that can be a target, and batches in which each of them is one exactly once."""
+
+    def sample(self, wanted: int, sequences: int) -> tuple[list[Part], Iterator[Batch]]:
+        """The places of evenly spaced windows with about `wanted` targets in all, equal for every seed, and batches."""
+
+    def passage(self, targets: int) -> Tokens:
+        """Up to `targets` tokens after the first one of the text or of its first document, and that one before them."""
+
+    def strided(self, sequences: int, min_context: int) -> tuple[int, Iterator[Batch]]:
+        """The number of targets with at least `min_context` tokens before them, and batches of these, each once."""
+
+
+class AcrossDocuments:
+    """Consecutive windows of a whole split, wherever its documents end.
+
+    Args:
+        tokens: the split.
+        context_length: of the model.
+    """
+
+    def __init__(self, tokens: Tokens, context_length: int) -> None:
+        self._tokens, self._length = tokens, context_length
+
+    @property
+    def targets(self) -> int:
+        """Every window is full."""
+        return len(self) * self._length
+
+    def __len__(self) -> int:
+        return count_windows(len(self._tokens), self._length)
+
+    def training(
+        self, sequences: int, seed: int, start: int = 0, rows: slice = slice(None)
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Endless batches; no window is dropped."""
+        return training_batches(self._tokens, self._length, sequences, seed, start, rows)
+
+    def whole(self, sequences: int) -> tuple[int, Iterator[Batch]]:
+        """Every token but the first, once; the last window may be shorter."""
+        batches = scoring_batches(self._tokens, self._length, sequences)
+        return len(self._tokens) - 1, ((*batch, 0) for batch in batches)
+
+    def sample(self, wanted: int, sequences: int) -> tuple[list[Part], Iterator[Batch]]:
+        """Whole windows."""
+        starts = fixed_sample(self._tokens, self._length, wanted)
+        parts = (starts[first : first + sequences] for first in range(0, len(starts), sequences))
+        batches = ((*take_windows(self._tokens, part, self._length), 0) for part in parts)
+        return [(start, self._length) for start in starts], batches
+
+    def passage(self, targets: int) -> Tokens:
+        """The beginning of the split."""
+        return self._tokens[: targets + 1]
+
+    def strided(self, sequences: int, min_context: int) -> tuple[int, Iterator[Batch]]:
+        """Every token from index `min_context` on, once."""
+        batches = strided_batches(self._tokens, self._length, sequences, min_context)
+        return len(self._tokens) - min_context, batches
+
+
+class WithinDocuments:
+    """Windows that stay inside documents, see `harness.data.document_windows`.
+
+    Args:
+        tokens: the split.
+        context_length: of the model.
+        end_of_text: the id of the token that ends documents; None: the split is one document.
+    """
+
+    def __init__(self, tokens: Tokens, context_length: int, end_of_text: int | None) -> None:
+        self._tokens, self._length, self._end = tokens, context_length, end_of_text
+        self._cut = cut_documents(tokens, end_of_text, context_length)
+
+    @property
+    def targets(self) -> int:
+        """Without the positions that fill windows up."""
+        return self._cut.targets
+
+    def __len__(self) -> int:
+        return len(self._cut)
+
+    def training(
+        self, sequences: int, seed: int, start: int = 0, rows: slice = slice(None)
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Endless batches; shorter windows are filled up with `NO_TARGET`."""
+        return padded_batches(self._tokens, self._cut, self._length, sequences, seed, start, rows)
+
+    def whole(self, sequences: int) -> tuple[int, Iterator[Batch]]:
+        """Every token but the first of each document, once."""
+        return self.targets, equal_batches(self._tokens, self._cut, sequences)
+
+    def sample(self, wanted: int, sequences: int) -> tuple[list[Part], Iterator[Batch]]:
+        """Windows of any length."""
+        cut = evenly_spaced(self._cut, wanted)
+        places = list(zip(cut.starts.tolist(), cut.lengths.tolist(), strict=True))
+        return places, equal_batches(self._tokens, cut, sequences)
+
+    def passage(self, targets: int) -> Tokens:
+        """The beginning of the first document."""
+        first, last = next(((f[0], e[0]) for f, e in documents_of(self._tokens, self._end) if len(f)), (0, 0))
+        return self._tokens[first : min(first + targets, last) + 1]
+
+    def strided(self, sequences: int, min_context: int) -> tuple[int, Iterator[Batch]]:
+        """Every token of a document from index `min_context` on, once."""
+        cut = strided_documents(self._tokens, self._end, self._length, min_context)
+        return cut.targets, equal_batches(self._tokens, cut, sequences)
+
+
+def check_documents(config: DataConfig, corpus: Corpus, tokenizer: Tokenizer, splits: Mapping[str, Tokens]) -> None:
+    """Raise CorpusError if nothing marks where documents end, or if no document of a split has a target.
+
+    Args:
+        config: with `windows: within`.
+        corpus: of the data set.
+        tokenizer: of the ids of `splits`.
+        splits: split → its tokens.
+    """
+    if not corpus.token_ids and config.separator != "endoftext":
+        raise CorpusError(
+            "data.windows",
+            f"found within and data.separator {config.separator}; allowed: data.separator endoftext, whose token marks "
+            "where documents end, or across",
+        )
+    if tokenizer.end_of_text is None and config.vocab == "full":  # else no document ends inside the text
+        raise CorpusError(
+            "data.windows",
+            f"found within and tokenizer {tokenizer.name}, which has no token that ends documents; allowed: another one, "
+            "or across",
+        )
+    for split, tokens in splits.items():
+        if len(tokens) > 1 and not any(len(found) for found, _ in documents_of(tokens, tokenizer.end_of_text)):
+            raise CorpusError(
+                "data.windows",
+                f"found within, and no document of {split} has two tokens; allowed: longer documents, or across",
+            )
