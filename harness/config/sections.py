@@ -124,10 +124,10 @@ class DataConfig(Config):
     """`full`: the model knows every token of the tokenizer. `corpus`: only the tokens that occur in the text,
     renumbered, which makes small models on short texts several times faster."""
     windows: Literal["across", "within"] = "across"
-    """`across`: the text is cut into windows of `context_length` tokens wherever its documents end. `within`: each document
-    is cut by itself, so that no position sees another one; the rest of a document is filled up with positions that are
-    not counted in losses, but as tokens of the budget. Its first token is no target. It needs `separator: endoftext`, or
-    token files in which that token ends documents."""
+    """`across`: the text is cut into windows of `context_length` tokens wherever documents end. `within`: each document
+    is cut by itself, so that no position sees another one, and its first token is no target. The rest of a document is
+    filled up with positions that count in no loss, but as tokens of the budget. Needs `separator: endoftext`, or token
+    files in which that token ends documents."""
     split: Split = Split()
     """How the text is divided into training, validation and test text."""
 

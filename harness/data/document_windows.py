@@ -73,7 +73,7 @@ def documents_of(tokens: Tokens, end_of_text: int | None) -> Iterator[tuple[Numb
 
 
 def first_ids(tokens: Tokens, end_of_text: int | None) -> Iterator[Ids]:
-    """Yield the ids of the first tokens of documents, which are no targets, in pieces; arguments as in `documents_of`."""
+    """Yield the ids of the documents' first tokens, which are no targets, in pieces; arguments as in `documents_of`."""
     after = True
     for start in range(0, len(tokens), _CHUNK):
         part = tokens[start : start + _CHUNK]

@@ -174,8 +174,8 @@ def check_documents(config: DataConfig, corpus: Corpus, tokenizer: Tokenizer, sp
     if tokenizer.end_of_text is None and config.vocab == "full":  # else no document ends inside the text
         raise CorpusError(
             "data.windows",
-            f"found within and tokenizer {tokenizer.name}, which has no token that ends documents; allowed: another one, "
-            "or across",
+            f"found within and tokenizer {tokenizer.name}, which has no token that ends documents; allowed: "
+            "another one, or across",
         )
     for split, tokens in splits.items():
         if len(tokens) > 1 and not any(len(found) for found, _ in documents_of(tokens, tokenizer.end_of_text)):

@@ -7,8 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from harness.data.batches import NO_TARGET
 from harness.model import cross_entropy
 from harness.model.cross_entropy import linear_cross_entropy, padded_logits
+from harness.training.devices import autocast
 
 
 def drawn(count: int, dim: int, size: int, seed: int = 0, scale: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
@@ -58,6 +60,18 @@ SHAPES = [(1, 3, 1), (512, 8, 1024), (513, 8, 1025), (1100, 16, 700), (1100, 200
 def test_loss_and_gradients_are_those_of_the_definition(count: int, dim: int, size: int, factor: float) -> None:
     drawing = drawn(count, dim, size)
     assert_equal(ours(*drawing, factor), by_definition(*drawing, factor))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])  # this project's kernels, and torch's
+def test_rows_without_target_are_left_out(precision: str) -> None:
+    x, weight, targets = drawn(600, 8, 700)
+    left_out = torch.arange(600) % 7 > 2
+    with autocast(torch.device("cpu"), precision):
+        value, grad_x, grad_weight = ours(x, weight, targets.where(~left_out, NO_TARGET))
+    expected, expected_x, expected_weight = by_definition(x[~left_out], weight, targets[~left_out])
+    within = 1e-5 if precision == "fp32" else 0.02
+    assert_equal((value, grad_x[~left_out], grad_weight), (expected, expected_x, expected_weight), within)
+    assert not grad_x[left_out].any()
 
 
 @settings(deadline=None, derandomize=True, max_examples=30)

@@ -36,6 +36,7 @@ def pool() -> Iterator[LocalPool]:
 # Whole runs
 
 
+WITHIN = {"separator": "endoftext", "windows": "within"}
 CONFIGS: dict[str, dict[str, Any]] = {
     # untrained rows of a full vocabulary, dropout, and shares of one and two rows
     "untrained rows": {
@@ -60,6 +61,17 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "eval_every": {"steps": 5},
         "eval_tokens": 100,
         "sample": {"max_new_tokens": 4},
+    },
+    "windows inside documents": {
+        "data": {
+            **GPT2_DATA,
+            "corpus": "sotu-1790-1799",
+            "vocab": "corpus",
+            "separator": "endoftext",
+            "windows": "within",
+        },
+        "model": {"context_length": 256, "drop_rate": 0.1},
+        "batch_size": 3,
     },
     "a rank without rows": {"batch_size": 1, "optimizer": "muon"},
 }

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+import harness.data.windows
 import harness.training.budget
 import harness.training.run
 from harness.config.run import DataConfig, RunConfig
@@ -75,7 +76,7 @@ def batches_of(monkeypatch: pytest.MonkeyPatch) -> Capture:
             seen.append(batch)
             yield batch
 
-    monkeypatch.setattr(harness.training.run, "training_batches", recording)
+    monkeypatch.setattr(harness.data.windows, "training_batches", recording)
 
     def capture(config: RunConfig) -> list[tuple[Tensor, Tensor]]:
         seen.clear()
