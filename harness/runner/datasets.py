@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from harness.core.errors import Problem, SpecError
 
 if TYPE_CHECKING:
-    from harness.config.run import DataConfig
+    from harness.config.run import DataConfig, RunConfig
     from harness.config.spec import Arm, SweepSpec
     from harness.config.starting import StartWeights
     from harness.data import Dataset, Tokenizer
     from harness.data.encoded import EncodedData
+
+_MANY_EMPTY: Final = 0.2  # share of the positions in training windows
 
 
 class Datasets:
@@ -60,6 +62,7 @@ class Datasets:
         spec = load_spec(file, settings, self.split_sizes, self.codec, devices, self.weights)
         if spec.base.model.init_from is not None or spec.varied_weights:
             self._check_tokens(spec, str(file))
+        self.messages += [found for found in dict.fromkeys(self._empty_positions(spec)) if found not in self.messages]
         return spec
 
     def _check_tokens(self, spec: SweepSpec, file: str) -> None:
@@ -96,11 +99,32 @@ class Datasets:
 
     def train_tokens(self, spec: SweepSpec) -> dict[str, int]:
         """Arm name → tokens of its training split."""
-        return {arm.name: len(self.of_arm(spec, arm).train) for arm in spec.arms()}
+        return {name: sizes["train"] for name, sizes in self.splits(spec).items()}
 
     def splits(self, spec: SweepSpec) -> dict[str, dict[str, int]]:
-        """Arm name → tokens of each split."""
-        return {arm.name: split_sizes(self.of_arm(spec, arm)) for arm in spec.arms()}
+        """Arm name → tokens of each split, of which training windows that are filled up count as full ones."""
+        return {arm.name: self._sizes(spec.run_config(arm.values)) for arm in spec.arms()}
+
+    def _sizes(self, config: RunConfig) -> dict[str, int]:
+        sizes = split_sizes(self[config.data])
+        if config.data.windows == "within":
+            windows = self[config.data].windows("train", config.model.context_length)
+            sizes["train"] = len(windows) * config.model.context_length + 1
+        return sizes
+
+    def _empty_positions(self, spec: SweepSpec) -> Iterator[str]:
+        """Warnings about training windows of which a large part stands after the end of a document."""
+        for config in (spec.run_config(arm.values) for arm in spec.arms()):
+            if config.data.windows == "within":
+                length = config.model.context_length
+                windows = self[config.data].windows("train", length)
+                share = 1 - windows.targets / (len(windows) * length)
+                if share > _MANY_EMPTY:
+                    yield (
+                        f"data.windows: warning: with model.context_length {length}, {share:.0%} of the positions in "
+                        "training windows are empty, as they stand after the end of a document; a shorter context "
+                        "leaves fewer"
+                    )
 
     def facts(self, spec: SweepSpec) -> dict[DataConfig, dict[str, Any]]:
         """Data section → what runs with it record about their corpus, of every arm and every tuned tokenizer."""

@@ -70,6 +70,24 @@ def test_equal_files_in_different_splits_are_a_fact_of_the_sweep(
         assert facts["copies"].startswith("'a.txt' and 'i.txt' have equal content, which is part of the training and")
 
 
+def test_empty_positions_of_short_documents_are_named_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(20):
+        (tmp_path / f"{number:02}.txt").write_text("Every effort moves you.")  # five tokens, and the one that ends it
+    spec = SPEC.replace("tokenizer: byte", "separator: endoftext, windows: within")
+    (tmp_path / "spec.yaml").write_text(spec)
+    monkeypatch.chdir(tmp_path)
+    datasets = Datasets()
+    loaded = datasets.load_spec(Path("spec.yaml"), [])
+    [sentence] = datasets.messages[1:]  # the first one counts the copies
+    assert sentence.startswith("data.windows: warning: with model.context_length 8, 38% of the positions in training")
+    assert set(datasets.train_tokens(loaded).values()) == {16 * 8 + 1}  # 16 documents in a window of 8 each
+    assert len(Datasets().load_spec(Path("spec.yaml"), ["model.context_length=5"]).arms()) == 2
+    with pytest.raises(SpecError, match=r"data\.windows: found within and data\.separator blank_line"):
+        Datasets().load_spec(Path("spec.yaml"), ["data.separator=blank_line"])
+
+
 def test_weights_need_the_tokenizer_they_were_trained_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.txt").write_text("Every effort moves you. " * 20)
