@@ -10,14 +10,12 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from harness.core.rng import stream
-from harness.data.stored_ids import StoredIds
+from harness.data.stored_ids import Tokens
 
-Tokens = npt.NDArray[np.integer] | StoredIds
 Batch = tuple[Tensor, Tensor, int]  # inputs, targets and the first position whose target counts
 
 NO_TARGET: Final = -100  # in place of a target that does not count; torch's default

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from harness.config.fingerprint import digest_of
 from harness.config.run import DataConfig, RunConfig, Split
 from harness.data.cache import TOKENS, cache_folder
 from harness.data.corpora import Corpus, load_corpus
-from harness.data.document_windows import first_ids
+from harness.data.document_cuts import Cut, check_documents, cut_documents, first_ids
 from harness.data.encoding import FIRST_BYTES, TOKEN_BYTES, VOCABULARY
 from harness.data.errors import CorpusError
 from harness.data.from_memory import checked_ids, corpus_of_tokens, known_tokenizer, text_file
@@ -25,7 +25,9 @@ from harness.data.splitting import SPLITS, Division
 from harness.data.stored_ids import StoredIds
 from harness.data.token_cache import CachedTokens, open_tokens
 from harness.data.tokenizer import Ids, Tokenizer, TokenizerFile, check_tokenizer
-from harness.data.windows import AcrossDocuments, Windows, WithinDocuments, check_documents
+
+if TYPE_CHECKING:
+    from harness.data.windows import Windows
 
 FORMAT: Final = 1  # of the cached files and of `split_points`; raise it when either changes
 _SCAN_LIMIT: Final = 100_000_000  # tokens: a quarter of a second
@@ -221,21 +223,28 @@ class Dataset:
 
     def windows(self, split: str, context_length: int) -> Windows:
         """The windows of a split, cut as `data.windows` says."""
+        from harness.data.windows import AcrossDocuments, WithinDocuments  # not at the top: it imports torch
+
+        tokens = self.reader(split)
         if not self._within_documents:
-            return AcrossDocuments(self.reader(split), context_length)
+            return AcrossDocuments(tokens, context_length)
+        return WithinDocuments(tokens, context_length, self.codec.end_of_text, self.cut(split, context_length))
+
+    def cut(self, split: str, context_length: int) -> Cut:
+        """The windows of a split inside its documents, with `data.windows: within`."""
         key = split, context_length
-        if key not in self._cut:
-            self._cut[key] = WithinDocuments(self.reader(split), context_length, self.codec.end_of_text)
-        return self._cut[key]
+        if key not in self._cuts:
+            self._cuts[key] = cut_documents(self.reader(split), self.codec.end_of_text, context_length)
+        return self._cuts[key]
+
+    @functools.cached_property
+    def _cuts(self) -> dict[tuple[str, int], Cut]:
+        """Split and context length → its windows."""
+        return {}
 
     @property
     def _within_documents(self) -> bool:
         return self.config is not None and self.config.windows == "within"
-
-    @functools.cached_property
-    def _cut(self) -> dict[tuple[str, int], WithinDocuments]:
-        """Split and context length → windows that have been cut."""
-        return {}
 
     def target_bytes(self, split: str) -> float:
         """UTF-8 bytes of a split's text without those of tokens that are never a target.

@@ -58,3 +58,6 @@ class StoredIds:
             parts.append(part)
             begin, missing = begin + len(part), missing - len(part)
         return np.frombuffer(b"".join(parts), self._dtype)
+
+
+Tokens = Ids | StoredIds  # of a split

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Protocol
 
 from torch import Tensor
 
-from harness.config.run import DataConfig
 from harness.data.batches import (
     Batch,
-    Tokens,
     count_windows,
     fixed_sample,
     scoring_batches,
@@ -18,17 +16,9 @@ from harness.data.batches import (
     take_windows,
     training_batches,
 )
-from harness.data.corpora import Corpus
-from harness.data.document_windows import (
-    cut_documents,
-    documents_of,
-    equal_batches,
-    evenly_spaced,
-    padded_batches,
-    strided_documents,
-)
-from harness.data.errors import CorpusError
-from harness.data.tokenizer import Tokenizer
+from harness.data.document_cuts import Cut, documents_of, evenly_spaced, strided_documents
+from harness.data.document_windows import equal_batches, padded_batches
+from harness.data.stored_ids import Tokens
 
 Part = tuple[int, int]  # index of a window's first token, and its number of targets
 
@@ -109,17 +99,17 @@ class AcrossDocuments:
 
 
 class WithinDocuments:
-    """Windows that stay inside documents, see `harness.data.document_windows`.
+    """Windows that stay inside documents, see `harness.data.document_cuts`.
 
     Args:
         tokens: the split.
         context_length: of the model.
         end_of_text: the id of the token that ends documents; None: the split is one document.
+        cut: what `cut_documents` makes of these.
     """
 
-    def __init__(self, tokens: Tokens, context_length: int, end_of_text: int | None) -> None:
-        self._tokens, self._length, self._end = tokens, context_length, end_of_text
-        self._cut = cut_documents(tokens, end_of_text, context_length)
+    def __init__(self, tokens: Tokens, context_length: int, end_of_text: int | None, cut: Cut) -> None:
+        self._tokens, self._length, self._end, self._cut = tokens, context_length, end_of_text, cut
 
     @property
     def targets(self) -> int:
@@ -154,32 +144,3 @@ class WithinDocuments:
         """Every token of a document from index `min_context` on, once."""
         cut = strided_documents(self._tokens, self._end, self._length, min_context)
         return cut.targets, equal_batches(self._tokens, cut, sequences)
-
-
-def check_documents(config: DataConfig, corpus: Corpus, tokenizer: Tokenizer, splits: Mapping[str, Tokens]) -> None:
-    """Raise CorpusError if nothing marks where documents end, or if no document of a split has a target.
-
-    Args:
-        config: with `windows: within`.
-        corpus: of the data set.
-        tokenizer: of the ids of `splits`.
-        splits: split → its tokens.
-    """
-    if not corpus.token_ids and config.separator != "endoftext":
-        raise CorpusError(
-            "data.windows",
-            f"found within and data.separator {config.separator}; allowed: data.separator endoftext, whose token marks "
-            "where documents end, or across",
-        )
-    if tokenizer.end_of_text is None and config.vocab == "full":  # else no document ends inside the text
-        raise CorpusError(
-            "data.windows",
-            f"found within and tokenizer {tokenizer.name}, which has no token that ends documents; allowed: "
-            "another one, or across",
-        )
-    for split, tokens in splits.items():
-        if len(tokens) > 1 and not any(len(found) for found, _ in documents_of(tokens, tokenizer.end_of_text)):
-            raise CorpusError(
-                "data.windows",
-                f"found within, and no document of {split} has two tokens; allowed: longer documents, or across",
-            )

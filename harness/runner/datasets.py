@@ -108,7 +108,7 @@ class Datasets:
     def _sizes(self, config: RunConfig) -> dict[str, int]:
         sizes = split_sizes(self[config.data])
         if config.data.windows == "within":
-            windows = self[config.data].windows("train", config.model.context_length)
+            windows = self[config.data].cut("train", config.model.context_length)
             sizes["train"] = len(windows) * config.model.context_length + 1
         return sizes
 
@@ -117,7 +117,7 @@ class Datasets:
         for config in (spec.run_config(arm.values) for arm in spec.arms()):
             if config.data.windows == "within":
                 length = config.model.context_length
-                windows = self[config.data].windows("train", length)
+                windows = self[config.data].cut("train", length)
                 share = 1 - windows.targets / (len(windows) * length)
                 if share > _MANY_EMPTY:
                     yield (

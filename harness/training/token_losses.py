@@ -12,7 +12,8 @@ import torch
 from harness.core.files import json_list_with_checksum, write_atomic
 from harness.core.paths import TOKEN_LOSSES
 from harness.data import Tokenizer
-from harness.data.batches import Tokens, scoring_batches
+from harness.data.batches import scoring_batches
+from harness.data.stored_ids import Tokens
 from harness.model.gpt import GPT
 from harness.training.devices import autocast
 

@@ -14,17 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.config.run import DataConfig
-from harness.data import CorpusError, document_windows, open_dataset
+from harness.data import CorpusError, document_cuts, open_dataset
 from harness.data.batches import NO_TARGET, strided_batches
-from harness.data.document_windows import (
-    cut_documents,
-    documents_of,
-    equal_batches,
-    evenly_spaced,
-    first_ids,
-    padded_windows,
-    strided_documents,
-)
+from harness.data.document_cuts import cut_documents, documents_of, evenly_spaced, first_ids, strided_documents
+from harness.data.document_windows import equal_batches, padded_windows
 from harness.data.windows import WithinDocuments
 
 END = 0  # the token that ends documents
@@ -56,11 +49,15 @@ def targets_by_document(tokens: np.ndarray, least: int = 1) -> Counter[tuple[int
     )
 
 
+def within(tokens: np.ndarray, length: int) -> WithinDocuments:
+    return WithinDocuments(tokens, length, END, cut_documents(tokens, END, length))
+
+
 @pytest.fixture(autouse=True, scope="module")
 def short_pieces() -> Iterator[None]:
     """Read splits in pieces of 7 tokens."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(document_windows, "_CHUNK", 7)
+        patch.setattr(document_cuts, "_CHUNK", 7)
         yield
 
 
@@ -85,7 +82,7 @@ def test_windows_by_hand() -> None:
 def test_an_epoch_has_every_target_once_and_crosses_nothing(
     tokens: np.ndarray, length: int, sequences: int, seed: int
 ) -> None:
-    windows = WithinDocuments(tokens, length, END)
+    windows = within(tokens, length)
     expected = targets_by_document(tokens)
     assert windows.targets == expected.total()
     if not len(windows):
@@ -105,7 +102,7 @@ def test_an_epoch_has_every_target_once_and_crosses_nothing(
 
 
 def test_batches_go_on_where_they_were() -> None:
-    windows = WithinDocuments(TOKENS, 2, END)
+    windows = within(TOKENS, 2)
     whole = list(itertools.islice(windows.training(3, seed=1), 6))
     later = itertools.islice(windows.training(3, 1, start=2, rows=slice(1, 3)), 4)
     for (inputs, targets), (some, others) in zip(whole[2:], later, strict=True):
@@ -114,7 +111,7 @@ def test_batches_go_on_where_they_were() -> None:
 
 @given(tokens=splits(), length=st.integers(1, 9), sequences=st.integers(1, 5))
 def test_an_evaluation_scores_every_target_once(tokens: np.ndarray, length: int, sequences: int) -> None:
-    count, batches = WithinDocuments(tokens, length, END).whole(sequences)
+    count, batches = within(tokens, length).whole(sequences)
     seen: Counter[tuple[int, int]] = Counter()
     for inputs, targets, first in batches:
         assert first == 0 and len(inputs) <= sequences and END not in inputs
@@ -127,7 +124,7 @@ def test_strided_windows_give_each_target_its_context(
     tokens: np.ndarray, length: int, sequences: int, data: st.DataObject
 ) -> None:
     least = data.draw(st.integers(1, length))
-    count, batches = WithinDocuments(tokens, length, END).strided(sequences, least)
+    count, batches = within(tokens, length).strided(sequences, least)
     seen: Counter[tuple[int, int]] = Counter()
     for inputs, targets, first in batches:
         assert first >= least - 1 and END not in inputs
@@ -155,7 +152,7 @@ def test_a_sample_is_spread_evenly() -> None:
 
 def test_a_split_without_the_end_is_one_document() -> None:
     assert cut_documents(np.arange(1, 9), None, 3).lengths.tolist() == [3, 3, 1]
-    windows = WithinDocuments(TOKENS, 3, END)
+    windows = within(TOKENS, 3)
     assert windows.passage(2)[:].tolist() == [1, 2, 3] and windows.passage(9)[:].tolist() == [1, 2, 3, END]
 
 

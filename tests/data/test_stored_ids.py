@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from harness.core import unchanged
 from harness.data import CorpusError, open_dataset
-from harness.data.batches import Tokens, training_batches
-from harness.data.stored_ids import StoredIds
+from harness.data.batches import training_batches
+from harness.data.stored_ids import StoredIds, Tokens
 from helpers import numbers, run, small_config
 
 MEGABYTE = 1 << 20
