@@ -19,6 +19,7 @@ from harness.console.event_log import EventLog
 from harness.console.preflight import wrong_places
 from harness.console.screen import Screen
 from harness.core.disk import disk_error
+from harness.core.energy import EnergyMeter
 from harness.core.gc_pause import gc_paused_for_imports
 from harness.core.hardware import default_workers
 from harness.core.locks import Locked, sweep_lock
@@ -186,7 +187,8 @@ def _run(
         screen.state.per_run = mean_recording(spec, datasets.splits(spec), overheads)
         screen.state.at_end = overheads.at_end(len(spec.arms()), runs_at_most(spec))
         with outbox:
-            with screen, pool:
+            meter = EnergyMeter(None if options.ray is None else [])  # nodes of a cluster are other machines
+            with screen, pool, meter:
                 Interrupted.check()
                 controller = SweepController(spec, studies, tracker, outbox, pool, screen, run_costs, facts)
                 result = controller.run()
@@ -195,6 +197,7 @@ def _run(
             parent.outcome = Outcome.FAILED if result.outcome is Outcome.FAILED else Outcome.INTERRUPTED
             screen.log.write(f"sweep {parent.outcome}: MLflow has not stored everything")
             return replace(result, failed=[*result.failed, not_stored(outbox)])
+        tracker.add_energy(parent.run_id, meter.used())
         if result.outcome is not Outcome.COMPLETE:
             parent.outcome = result.outcome
         trained = time.monotonic()

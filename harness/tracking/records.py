@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from harness.config.run import RunConfig
+from harness.core.energy import Energy
 from harness.core.outcomes import Outcome, Phase
 
 
@@ -115,6 +116,7 @@ class SweepRecord(SweepInfo):
         opened: when the sweep was last started or resumed, in UTC.
         left_out: lines that name and count the runs, points and other sweeps of the experiment that are left out
             because they cannot be read or were changed after the harness stored them.
+        energy: what the machine used while the sweep trained, of each kind that could be measured.
     """
 
     run_id: str
@@ -132,6 +134,7 @@ class SweepRecord(SweepInfo):
     others: tuple[str, ...] = ()
     opened: datetime | None = None
     left_out: tuple[str, ...] = ()
+    energy: Energy = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

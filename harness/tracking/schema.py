@@ -15,6 +15,7 @@ from typing import Any, Final
 from harness.config.fingerprint import SET_ASIDE as SET_ASIDE_MARK
 from harness.config.run import RunConfig, SampleConfig
 from harness.core.bounded_json import read_json
+from harness.core.energy import KINDS, Energy
 from harness.core.files import (
     DamagedError,
     json_list_with_checksum,
@@ -57,6 +58,7 @@ VERDICT: Final = "harness.verdict"  # of the last report: "arm: verdict; …", o
 ANSWER: Final = "harness.answer"  # of the last report, in words
 REPORT: Final = "harness.report"  # folder of the last report
 LABELS: Final = "harness.labels"  # set if every child has the tag LABEL; stores of older versions do not have it
+ENERGY: Final = "harness.energy"  # of the machine while the sweep trained, as JSON: kind → joules and seconds
 PLAN_SHA256: Final = "harness.plan_sha256"  # of the analysis plan, stored before the first trial
 
 # On the children only.
@@ -264,6 +266,16 @@ def decode_params(params: Mapping[str, str]) -> dict[str, Any]:
     if isinstance(url := values.get("data.url"), str):
         values["data.url"] = without_login(url)
     return values
+
+
+def parse_energy(text: str) -> Energy:
+    """The energy in the tag `ENERGY`; empty without one that can be read."""
+    try:
+        found = {str(kind): (float(joules), float(seconds)) for kind, (joules, seconds) in read_json(text).items()}
+    except (AttributeError, TypeError, ValueError):
+        return {}
+    good = found.keys() <= set(KINDS) and all(joules >= 0 and seconds > 0 for joules, seconds in found.values())
+    return found if good else {}
 
 
 def samples_page(name: str, settings: SampleConfig, samples: list[Sample]) -> str:

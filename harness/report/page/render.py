@@ -28,7 +28,7 @@ from harness.report.tables.table import Row, Table
 from harness.report.text.folding import folded
 from harness.report.text.names import p_heading, p_word
 from harness.report.text.numbers import count, rounded, short_id, significant
-from harness.report.text.provenance import cost, provenance
+from harness.report.text.provenance import cost, energy, provenance
 from harness.report.warnings.collect import fixed_settings
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ def _byline(record: SweepRecord, runs: pd.DataFrame) -> list[str]:
     name = [f"experiment {record.name}", f"sweep {short_id(record.run_id)}"]
     arms = [plural(len(record.arms), "arm")] if len(record.arms) > 1 else []
     when = [f"{record.opened or record.started:%Y-%m-%d}"]
-    return [*preliminary([runs]), *name, *arms, *sizes, *when, *filter(None, [record.host, cost(runs)])]
+    return [*preliminary([runs]), *name, *arms, *sizes, *when, *filter(None, [record.host, cost(runs), energy(record)])]
 
 
 def _note(content: Content) -> str:

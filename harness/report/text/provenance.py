@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import pandas as pd
 
+from harness.core.energy import in_words
 from harness.core.text import listed, plural
 from harness.report.text.numbers import count, duration
 from harness.report.text.plan import plan_lines
@@ -112,6 +113,15 @@ def cost(runs: pd.DataFrame) -> str:
     devices = {str(device).partition(":")[0] for device in runs["device"].dropna()} if "device" in runs else set()
     kinds = sorted({"CPU" if device == "cpu" else "GPU" for device in devices})
     return f"{duration(total)} of training on {listed(kinds)}" if kinds and total > 0 else ""
+
+
+def energy(record: SweepRecord) -> str:
+    """`energy 0.12 kWh, GPU only, of the whole machine over 3 h`; empty where it was not measured."""
+    if not record.energy:
+        return ""
+    amount, kinds, seconds = in_words(record.energy)
+    which = f"{kinds[0]} only" if len(kinds) == 1 else listed(kinds)
+    return f"energy {amount}, {which}, of the whole machine over {duration(seconds)}"
 
 
 def _total(runs: pd.DataFrame, column: str) -> float:

@@ -221,6 +221,7 @@ def load_sweep(experiment: str, uri: str | None = None, sweep: str | None = None
         left_out=tuple(left_out_lines(sweep=left_out)),
         others=tuple(one.info.run_id for one in reversed(parents[:-1])),
         opened=utc(opened_at(run)),
+        energy=schema.parse_energy(tags.get(schema.ENERGY, "")),
     )
 
 

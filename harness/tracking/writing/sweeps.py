@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ from harness.config.fingerprint import SET_ASIDE
 from harness.config.labels import ArmLabels, arm_labels
 from harness.core import metrics
 from harness.core.database_servers import one_at_a_time
+from harness.core.energy import Energy, added
 from harness.core.outcomes import Outcome
 from harness.core.text import listed, printable
 from harness.tracking import provenance, schema
@@ -141,6 +143,14 @@ class SweepWriter:
                 if created is not None:
                     return created
         raise AssertionError
+
+    @wrap_errors()
+    def add_energy(self, parent: str, used: Energy) -> None:
+        """Add to the energy of a sweep what its machine used in this process's time; nothing if it is not known."""
+        if used:
+            tags = self._experiment.client.get_run(parent).data.tags
+            total = added(schema.parse_energy(tags.get(schema.ENERGY, "")), used)
+            self._experiment.log(parent, {schema.ENERGY: json.dumps(total)})
 
     @wrap_errors()
     def store_report(

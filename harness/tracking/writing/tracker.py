@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from harness.core.energy import Energy
 from harness.core.metrics import Point
 from harness.core.outcomes import Outcome
 from harness.core.secrets import without_secrets
@@ -107,6 +108,10 @@ class Tracker:
     def heartbeat(self, parent: str) -> str | None:
         """Record that this process still runs the sweep; returns the process that has taken it over, or None."""
         return self.sweeps.heartbeat(parent)
+
+    def add_energy(self, parent: str, used: Energy) -> None:
+        """Add to the energy of a sweep what its machine used in this process's time."""
+        self.sweeps.add_energy(parent, used)
 
     def store_report(
         self, parent: str, answer: str, report: Path, files: Sequence[Path], results: Sequence[ArmResult]

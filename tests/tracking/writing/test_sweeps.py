@@ -36,8 +36,12 @@ def test_the_same_identity_resumes_the_same_parent_run(store: Store) -> None:
         "- A2 · drop 0.1 (baseline): drop_rate=0.1\n- A3 · drop 0.2: drop_rate=0.2"
         in run.data.tags["mlflow.note.content"]
     )
+    for used in ({}, {"GPU": (50.0, 2.0)}, {"GPU": (25.5, 1.0)}):  # of three processes
+        tracker.add_energy(parent, used)
+    assert load_sweep("again", store.uri, other).energy == {}
     latest = load_sweep("again", store.uri)  # resumed last, although the other was created later
     assert (latest.run_id, len(latest.arms), latest.outcome) == (parent, 3, None)
+    assert latest.energy == {"GPU": (75.5, 3.0)}
 
 
 def test_a_sweep_is_read_back_as_written(store: Store) -> None:
