@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from harness.config.mixture import MIX
 from harness.config.run import RunConfig, flatten
 
 Effect = tuple[tuple[str, Any], ...]
@@ -27,6 +28,7 @@ _REASONS: Final[Mapping[str, str]] = {
     "train.precision": "they are one precision on this machine",
     "train.compile": "on this machine they mean the same",
     "model.init_from": "they are the same weights",
+    MIX: "only the proportions of the weights matter",
     "data.split.val": "data.val_path has the validation text",
     "data.split.test": "data.test_path has the test text",
     "data.split.seed": "data.split.by documents uses it, position does not",
@@ -54,11 +56,13 @@ def effect_of(config: RunConfig, train_tokens: int | None = None, devices: Seque
         del fields["train.decay"]
     data = config.data
     unused = {
-        "data.split.val": data.val_path,
-        "data.split.test": data.test_path,
+        "data.split.val": data.holds_out("val"),
+        "data.split.test": data.holds_out("test"),
         "data.split.seed": data.split.by == "position",
     }
     fields = {path: value for path, value in fields.items() if not unused.get(path)}
+    total = sum(data.weights.values())
+    fields |= {f"{MIX}{name}.weight": weight / total for name, weight in data.weights.items()}
     if schedule == "constant":
         del fields["train.final_fraction"]
     for path in ("train.batch_tokens", "train.batch_size"):

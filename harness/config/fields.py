@@ -11,13 +11,14 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
+from harness.config.mixture import MIX, is_mix_field, plain_path
 from harness.config.run import RunConfig
 from harness.core.secrets import kept_in_memory
 from harness.core.text import printable
 
 # Fields that exclude each other: setting one, by an arm or from the command line, clears the others of its group.
 EXCLUSIVE: Final[tuple[frozenset[str], ...]] = (
-    frozenset({"data.corpus", "data.path", "data.url"}),
+    frozenset({"data.corpus", "data.path", "data.url", "data.mix"}),
     frozenset({"train.batch_tokens", "train.batch_size"}),
     frozenset(f"train.budget.{kind}" for kind in ("tokens", "epochs", "steps", "flops", "seconds")),
     frozenset(f"train.eval_every.{kind}" for kind in ("tokens", "epochs", "steps")),
@@ -32,6 +33,9 @@ def override(written: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str,
             if path in group:
                 for other in group - {path}:
                     _remove(plain, other)
+        if plain_path(path) in ("data.corpus", "data.path") and path.startswith(MIX):
+            for other in ("corpus", "path"):
+                _remove(plain, f"{path.rpartition('.')[0]}.{other}")
         if path in ("data.corpus", "data.path"):
             _remove(plain, "data.sha256")
         if path == "model.init_from":
@@ -94,8 +98,15 @@ def field_paths(model: type[BaseModel] = RunConfig, prefix: str = "") -> list[st
     return paths if prefix else [*paths, "model.preset"]
 
 
+def is_field(path: str) -> bool:
+    """Whether a path is that of a field: one of `field_paths`, or of a source of a mixture."""
+    return path in field_paths() or is_mix_field(path)
+
+
 def short_name(path: str) -> str:
-    """The last word of a path, or its last two where one is ambiguous (`budget.tokens`, `eval_every.tokens`)."""
+    """The last word of a path, or its last two where one is ambiguous (`budget.tokens`, `books.weight`)."""
+    if is_mix_field(path):
+        return path.removeprefix(MIX)
     leaf = path.rpartition(".")[2]
     twins = [other for other in field_paths() if other.rpartition(".")[2] == leaf]
     return leaf if len(twins) < 2 else ".".join(path.split(".")[-2:])

@@ -25,7 +25,8 @@ _PACKAGE: Final = Path(__file__).parents[1]
 # Files of the package that decide a run's numbers, and those in the same folders that do not: they only store, read
 # back or describe what was trained.
 DECIDES_NUMBERS: Final = (
-    *("config/run.py", "config/sections.py", "config/tokenizers.py", "core/metrics.py", "core/rng.py"),
+    *("config/base.py", "config/mixture.py", "config/run.py", "config/sections.py", "config/tokenizers.py"),
+    *("core/metrics.py", "core/rng.py"),
     "core/hardware.py",  # the processor's name decides how the head's loss is computed
     *("data/*.py", "data/sources/*.py", "model/*.py", "training/*.py"),
 )
@@ -33,7 +34,7 @@ DECIDES_NO_NUMBER: Final = frozenset(
     {
         *("data/__main__.py", "data/cache.py", "data/downloads.py", "data/encoded.py", "data/lost_text.py"),
         *("data/repeated_text.py", "data/token_cache.py", "data/known_scans.py", "data/parallel.py"),
-        *("data/token_comparison.py", "data/from_memory.py"),
+        *("data/token_comparison.py", "data/from_memory.py", "data/opening.py"),
         *("model/generation.py", "model/weights.py", "training/token_losses.py", "training/trained_model.py"),
         *("data/hugging_face.py", "model/hugging_face_config.py", "training/export.py"),
         # the SHA-256 of weights to start from is a part of the configuration, whatever finds them

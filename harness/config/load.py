@@ -20,12 +20,14 @@ from harness.config.fields import (
     EXCLUSIVE,
     field_paths,
     format_value,
+    is_field,
     override,
     value_key,
     without_secret_addresses,
 )
 from harness.config.fingerprint import WITHOUT_EFFECT
 from harness.config.messages import explain, fitting_kinds, spec_paths, wrong_values
+from harness.config.mixture import plain_path
 from harness.config.objective import TEXTS, TOKENIZER
 from harness.config.other_names import did_you_mean
 from harness.config.run import RunConfig
@@ -239,7 +241,7 @@ class _Loader:
             elif path == "train.eval_tokens":
                 message = "must be equal in all runs, whose curves it samples; allowed: one value, under train"
                 self.report(f"{section}.{path}", message)
-            elif path in known:
+            elif is_field(path):
                 good[path] = value
             elif path not in known_mistakes:
                 self.report(f"{section}.{path}", self._unknown_path(path, known))
@@ -321,7 +323,7 @@ class _Loader:
                 self.report(where, f"found a text of over {MAX_TEXT} characters; allowed: shorter ones")
             elif study is not None and SAMPLERS[study.sampler].choices_only and kind != "choice":
                 self.report(where, f"found {kind} with study.sampler {study.sampler}; allowed: choice")
-            elif path in TEXTS and len(written[kind]) > 1:
+            elif plain_path(path) in TEXTS and len(written[kind]) > 1:
                 message = "changes the validation text, so that its trials cannot be compared"
                 self.report(where, f"{message}; allowed: one value, under data")
             else:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from harness.config.fields import field_paths, format_value, value_key
+from harness.config.mixture import MixSource
 from harness.config.other_names import did_you_mean
 from harness.config.run import RunConfig
 from harness.config.study import StudyConfig
@@ -94,23 +95,38 @@ def _unknown_field(path: list[str], model: type[BaseModel]) -> str:
 
 
 def _model_at(path: list[str], model: type[BaseModel]) -> type[BaseModel]:
-    for name in path:
-        info = model.model_fields.get(name)
-        if info is None or not (isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel)):
+    names = iter(path)
+    for name in names:
+        inner = inner_model(model.model_fields.get(name))
+        if inner is None:
             break
-        model = info.annotation
+        model = inner
+        if inner is MixSource:
+            next(names, None)  # the name of the source
     return model
 
 
+def inner_model(info: FieldInfo | None) -> type[BaseModel] | None:
+    """The class of the fields inside of a field, or of each source of a mixture; None if there are none."""
+    kinds = (info.annotation, *get_args(info.annotation)) if info is not None else ()
+    if any(get_origin(kind) is dict for kind in kinds):
+        return MixSource
+    kind = info.annotation if info is not None else None
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
 def _allowed(path: list[str], model: type[BaseModel]) -> str:
-    for name in path:
+    names = iter(path)
+    for name in names:
         info = model.model_fields.get(name)
         if info is None:
             break
-        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
-            model = info.annotation
-            continue
-        return allowed_values(info)
+        inner = inner_model(info)
+        if inner is None or (inner is MixSource and path[-1] == name):
+            return allowed_values(info)
+        model = inner
+        if inner is MixSource:
+            next(names, None)  # the name of the source
     return "the fields " + ", ".join(model.model_fields)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from harness.config.fields import value_key
+from harness.config.mixture import plain_path
 from harness.core import metrics
 from harness.core.metrics import Point, sample_metric
 
@@ -18,7 +19,8 @@ TOKENIZER: Final = "data.tokenizer"
 VOCABULARY: Final = "data.vocab"
 TOKENS: Final = (TOKENIZER, VOCABULARY)  # fields that decide what the tokens of a text are
 
-# Fields that decide which text is validated: they can be compared, as arms that are not ranked, but not tuned.
+# Fields that decide which text is validated: they can be compared, as arms that are not ranked, but not tuned. So are
+# those of the same name of a mixture's sources; their weights decide only what is trained on.
 TEXTS: Final = (
     *("data.corpus", "data.path", "data.url", "data.sha256", "data.format", "data.field", "data.separator"),
     "data.windows",
@@ -61,7 +63,8 @@ def search_objective(
         held_out: whether no part of the training text is validated or tested. It decides `ranked` alone.
     """
     compared = list(arms)
-    different = [path for path in TEXTS if _differs(path, compared)]
+    paths = dict.fromkeys(path for arm in compared for path in arm)
+    different = [plain_path(path) for path in paths if plain_path(path) in TEXTS and _differs(path, compared)]
     ranked = not any(path not in TRAINING_TEXTS for path in different) if held_out else not different
     same_tokens = not tunes_tokens(tune) and not _differs(TOKENIZER, compared)
     return Objective(metrics.VAL_BITS_PER_BYTE if different or not same_tokens else metrics.VAL_LOSS, ranked)

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from harness.config.fields import format_value
-from harness.config.messages import allowed_values
+from harness.config.messages import allowed_values, inner_model
 from harness.config.run import RunConfig
 from harness.config.sections import PRESETS
 from harness.config.spec import TOP_FIELDS
@@ -38,22 +38,17 @@ def reference() -> str:
         rows.append((f"**`{name}`**", "", meaning, ""))
         if name == "model":
             rows.append(("`model.preset`", "", _PRESET, ", ".join(PRESETS)))
-        if model := StudyConfig if name == "study" else _model(RunConfig.model_fields.get(name)):
+        if model := StudyConfig if name == "study" else inner_model(RunConfig.model_fields.get(name)):
             for field, info in model.model_fields.items():
                 rows.append((f"`{name}.{field}`", _default(info), *_meaning(model, field)))
     return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
-
-
-def _model(info: FieldInfo | None) -> type[BaseModel] | None:
-    kind = info.annotation if info else None
-    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
 def _meaning(model: type[BaseModel], field: str) -> tuple[str, str]:
     """What a field means, and what it may hold."""
     info = model.model_fields[field]
     text = _texts(model).get(field) or info.description or ""
-    if inner := _model(info):
+    if inner := inner_model(info):
         inside = {name: _meaning(inner, name) for name in inner.model_fields}
         text += "".join(f" `{name}`: {meaning}" for name, (meaning, _) in inside.items())
         return text, "; ".join(f"`{name}`: {allowed}" for name, (_, allowed) in inside.items())

@@ -11,15 +11,15 @@ import importlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, Final, get_args, get_origin
 
 from pydantic import BaseModel, model_validator
 
+from harness.config.base import Config
 from harness.config.fingerprint import decisive, digest_of
 from harness.config.sections import (
     PRESETS,
     Budget,
-    Config,
     DataConfig,
     Every,
     ModelConfig,
@@ -268,7 +268,12 @@ def _nested(section: type[BaseModel], values: Mapping[str, Any], prefix: str) ->
         kinds = get_args(field.annotation) or (field.annotation,)
         inner = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
         path = f"{prefix}{name}"
-        if inner is not None and any(key.startswith(f"{path}.") for key in values):
+        by_name = next((get_args(kind)[1] for kind in kinds if get_origin(kind) is dict), None)
+        below = [key.removeprefix(f"{path}.") for key in values if key.startswith(f"{path}.")]
+        if by_name is not None and below:  # sources of a mixture
+            parts = dict.fromkeys(key.partition(".")[0] for key in below)
+            found[name] = {part: _nested(by_name, values, f"{path}.{part}.") for part in parts}
+        elif inner is not None and below:
             found[name] = _nested(inner, values, f"{path}.")
         elif path in values:
             found[name] = values[path]

@@ -5,12 +5,13 @@ The text under a field is its description in `experiments/README.md`; see `harne
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from harness.config.base import Amount, Config, Paths, Share, Whole, exactly_one
+from harness.config.mixture import AllowedSources, MixSource, check_sources, sorted_sources
 from harness.config.tokenizers import VOCABULARY, AllowedTokenizers, check_name, short_form
 from harness.core.secrets import kept_in_memory
 from harness.core.text import shown
@@ -26,44 +27,6 @@ PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {
 _PRESET_COMMON: Final[Mapping[str, Any]] = {"context_length": 256, "drop_rate": 0.1, "qkv_bias": False}
 
 PRESET_FIELDS: Final = frozenset(_PRESET_COMMON).union(*PRESETS.values())  # of the model, set by any preset
-
-_LARGEST: Final = 2**62
-
-
-def _whole(value: object) -> object:
-    """Accept 1e5 as 100000: YAML reads scientific notation as a float."""
-    if isinstance(value, float) and math.isfinite(value) and value == int(value):
-        value = int(value)
-    if isinstance(value, int) and abs(value) > _LARGEST:  # products of a few such numbers must fit a float
-        raise ValueError(f"found {shown(value)}; allowed: a whole number up to 2^62")
-    return value
-
-
-def _as_tuple(value: object) -> object:
-    if isinstance(value, str):
-        return (value,)
-    return tuple(value) if isinstance(value, list) else value
-
-
-Whole = Annotated[int, BeforeValidator(_whole)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Amount = Annotated[float, Field(gt=0, le=1e30)]  # of a budget; bounded so that a step's share of it is finite
-
-
-class Config(BaseModel):
-    """A frozen part of the configuration: unknown fields, wrong types, NaN and infinity are refused.
-
-    The text under a field is its description in the reference of the spec.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-def _exactly_one(kind: str, found: Mapping[str, object]) -> None:
-    given = [name for name, value in found.items() if value is not None]
-    if len(given) != 1:
-        names = " | ".join(found)
-        raise ValueError(f"found {' and '.join(given) or 'none'}; allowed: exactly one {kind} of {names}")
 
 
 class Split(Config):
@@ -88,11 +51,11 @@ class Split(Config):
 
 
 class DataConfig(Config):
-    """The text and how it becomes tokens. Exactly one of `corpus`, `path` and `url` says where the text is."""
+    """The text and how it becomes tokens. Exactly one of `corpus`, `path`, `url` and `mix` says where the text is."""
 
     corpus: str | None = None
     """A built-in corpus; `python -m harness.data list` names them."""
-    path: Annotated[tuple[str, ...] | None, BeforeValidator(_as_tuple)] = None
+    path: Paths = None
     """One or several files, patterns such as `books/*.txt` or folders, relative to the current folder. The ending says
     how a file is read: `.txt`, `.md` and others as UTF-8 text; one column or key of `.jsonl`, `.json`, `.parquet`,
     `.arrow`, `.csv` and `.tsv`; each also with `.gz`, `.zst` or `.xz`; `.bin` as token ids of `tokenizer`, of two bytes
@@ -102,9 +65,20 @@ class DataConfig(Config):
     used for the download and stored nowhere."""
     sha256: Annotated[str | None, Field(pattern=r"^[0-9a-fA-F]{64}$")] = None
     """SHA-256 of the downloaded text."""
-    val_path: Annotated[tuple[str, ...] | None, BeforeValidator(_as_tuple)] = None
+    mix: Annotated[
+        dict[str, MixSource] | None,
+        BeforeValidator(check_sources),
+        AfterValidator(sorted_sources),
+        AllowedSources(),
+    ] = None
+    """Several texts: name → source. Each training window is drawn from a source at random, in proportion to the
+    weights; in a source every window is taken once before any is again. An epoch is as many windows as all training
+    texts have. Each source is divided by `split` and has losses of its own (`val/loss_NAME`). The loss of a whole split
+    weighs each source by its tokens there, whatever its weight, so that arms with other weights are compared on the
+    same targets."""
+    val_path: Paths = None
     """Files of the validation text, named as in `path`. Of `path` they are left out."""
-    test_path: Annotated[tuple[str, ...] | None, BeforeValidator(_as_tuple)] = None
+    test_path: Paths = None
     """Files of the test text, named as in `path`. Of `path` they are left out."""
     format: Literal["text"] | None = None
     """`text`: files are read as they are, whatever their ending. `null`: by their ending; text files that look like
@@ -136,9 +110,38 @@ class DataConfig(Config):
         """Size of the vocabulary; None if it is known only once the text is tokenized (`Dataset.resolve`)."""
         return VOCABULARY.get(self.tokenizer) if self.vocab == "full" else None
 
+    @property
+    def weights(self) -> dict[str, float]:
+        """Source of the mixture → its weight; empty without a mixture."""
+        return {name: source.weight for name, source in (self.mix or {}).items()}
+
+    @property
+    def texts(self) -> DataConfig:
+        """This section without the weights of a mixture, which do not decide what its tokens are."""
+        if self.mix is None:
+            return self
+        equal = {name: source.model_copy(update={"weight": 1.0}) for name, source in self.mix.items()}
+        return self.model_copy(update={"mix": sorted_sources(equal)})
+
+    @property
+    def parts(self) -> dict[str, DataConfig]:
+        """Source of the mixture → the section of a run on it alone; this section under "" without a mixture."""
+        if self.mix is None:
+            return {"": self}
+        return {name: self.model_copy(update={"mix": None, **one.own()}) for name, one in self.mix.items()}
+
+    def holds_out(self, split: Literal["val", "test"]) -> bool:
+        """Whether a split has text of its own, in every source of a mixture."""
+        return all(getattr(part, f"{split}_path") is not None for part in self.parts.values())
+
     @model_validator(mode="after")
     def _one_source(self) -> DataConfig:
-        _exactly_one("source", {"corpus": self.corpus, "path": self.path, "url": self.url})
+        exactly_one("source", {"corpus": self.corpus, "path": self.path, "url": self.url, "mix": self.mix})
+        if self.mix is not None and self.windows == "within":
+            raise ValueError("windows: found within together with mix; allowed: across")
+        for name, value in (("val_path", self.val_path), ("test_path", self.test_path)):
+            if self.mix is not None and value is not None:
+                raise ValueError(f"{name}: found together with mix; allowed: data.mix.NAME.{name}, of a source")
         if (self.url is None) != (self.sha256 is None):
             raise ValueError("found one of url and sha256; allowed: both, so that the content is the one you meant")
         return self
@@ -205,7 +208,7 @@ class Budget(Config):
 
     @model_validator(mode="after")
     def _one(self) -> Budget:
-        _exactly_one("budget", self.model_dump())
+        exactly_one("budget", self.model_dump())
         return self
 
 
@@ -221,7 +224,7 @@ class Every(Config):
 
     @model_validator(mode="after")
     def _one(self) -> Every:
-        _exactly_one("rhythm", self.model_dump())
+        exactly_one("rhythm", self.model_dump())
         return self
 
 
@@ -290,5 +293,5 @@ class TrainConfig(Config):
 
     @model_validator(mode="after")
     def _one_batch(self) -> TrainConfig:
-        _exactly_one("batch", {"batch_tokens": self.batch_tokens, "batch_size": self.batch_size})
+        exactly_one("batch", {"batch_tokens": self.batch_tokens, "batch_size": self.batch_size})
         return self

@@ -35,7 +35,7 @@ from harness.config.yaml import parse_yaml
 TOP_FIELDS: Final[Mapping[str, str]] = {
     "name": "Required. Letters a-z, digits, `-` and `_`; it names the MLflow experiment and the report's folder.",
     "question": "The title of the report.",
-    "data": "Required. The text and how it becomes tokens; exactly one of `corpus`, `path` and `url`.",
+    "data": "Required. The text and how it becomes tokens; exactly one of `corpus`, `path`, `url` and `mix`.",
     "model": "The GPT. By default GPT-2 124M with a context of 256 tokens.",
     "train": "Required. How the GPT is trained; exactly one of `batch_tokens` and `batch_size`.",
     "compare": "Path of a field → list of values. Every combination is an arm. Equal values make an A/A sweep.",
@@ -195,12 +195,15 @@ class SweepSpec:
         """What the trials minimise, and whether arms can be compared by it."""
         tuned = {path: dimension.values for path, dimension in self.tune.items()}
         data = self.base.data
-        held_out = data.val_path is not None and (data.test_path is not None or data.split.test == 0)
+        held_out = data.holds_out("val") and (data.holds_out("test") or data.split.test == 0)
         return search_objective((arm.values for arm in self.arms()), tuned, held_out)
 
     def data_configs(self) -> tuple[DataConfig, ...]:
-        """The different data sections of the runs: of every arm, with every tuned tokenizer and vocabulary."""
-        return tuple(dict.fromkeys(self.run_config(values).data for values in self.data_values()))
+        """The different data sections of the runs: of every arm, with every tuned tokenizer and vocabulary.
+
+        Weights of mixtures are left out (`DataConfig.texts`).
+        """
+        return tuple(dict.fromkeys(self.run_config(values).data.texts for values in self.data_values()))
 
     def data_values(self) -> list[dict[str, Any]]:
         """The values of every arm with every tuned choice of data and of weights to start from."""

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field
 
+from harness.config.base import Config, Whole
 from harness.config.samplers import PRUNERS, SAMPLERS
-from harness.config.sections import Config, Whole
 from harness.core.text import shown
 
 MAX_SEEDS: Final = 1000

@@ -8,7 +8,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
-from harness.config.sections import Config
+from harness.config.base import Config
 from harness.core.text import visible
 
 
@@ -19,6 +19,8 @@ def written_out(config: Config) -> dict[str, Any]:
         value = getattr(config, name)
         if isinstance(value, Config):
             plain[name] = written_out(value)
+        elif isinstance(value, dict):  # sources of a mixture
+            plain[name] = {key: written_out(part) for key, part in value.items()}
         elif value is not None or info.default is not None:
             plain[name] = list(value) if isinstance(value, tuple) else value
     return plain

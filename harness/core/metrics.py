@@ -32,6 +32,9 @@ TEST_LOSS = "test/loss"
 TEST_PERPLEXITY = "test/perplexity"
 TEST_BITS_PER_BYTE = "test/bits_per_byte"
 
+# With `data.mix` each of these losses, perplexities and bits per byte is measured for each source too, as `of_source`
+# names it: over its own targets, with windows of its own.
+
 # Measured at every logged step, between evaluations too.
 BATCH_LOSS = "train/batch_loss"  # the training batch's own loss, dropout on
 LEARNING_RATE = "optim/learning_rate"
@@ -105,6 +108,11 @@ class Point:
 def sample_metric(metric: str) -> str:
     """The name of a validation metric where it is measured on a sample: `val/loss` → `val_sample/loss`."""
     return metric.replace("val/", "val_sample/", 1)
+
+
+def of_source(metric: str, source: str) -> str:
+    """The name of a metric of one source of a mixture: `val/loss` → `val/loss_books`."""
+    return f"{metric}_{source}" if source else metric
 
 
 def perplexity(loss: float) -> float:

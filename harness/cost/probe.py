@@ -77,7 +77,7 @@ def measure(config: RunConfig, steps: int, eval_tokens: int, full: bool, patienc
     """
     data = open_dataset(config.data, compare=False)
     config = data.resolve(config)
-    data = dataclasses.replace(data, val=data.val[: eval_tokens + 1], test=data.test[:0])
+    data = data.shortened(eval_tokens + 1)
     device = resolve_device(config.train)
     low, high = CPU_STEPS if device.type == "cpu" else GPU_STEPS
     compiled = resolve_compile(config, device, len(data.windows("train", config.model.context_length)))

@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import hashlib
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from harness.config.run import DataConfig
 from harness.config.tokenizers import most_ids
 from harness.core.text import plural
 from harness.data.builtin import load_builtin
-from harness.data.cache import DOWNLOADS, SCANS, cache_folder, make_private, refuse_shared, unusable_cache
+from harness.data.cache import DOWNLOADS, SCANS, cache_folder
 from harness.data.documents import (
     BLANK_LINE,
     SEPARATORS,
@@ -32,8 +31,8 @@ from harness.data.documents import (
     joined,
     text_size,
 )
-from harness.data.downloads import TooLargeError, fetch
-from harness.data.errors import CorpusError, reason
+from harness.data.downloads import download
+from harness.data.errors import CorpusError
 from harness.data.files import find_files
 from harness.data.formats import ENDINGS, structure_of
 from harness.data.known_scans import scan_once
@@ -149,24 +148,28 @@ class Corpus:
         )
 
 
-def load_corpus(config: DataConfig, root: Path | None = None, cache: Path | None = None) -> Corpus:
-    """Load the text that `config` names.
+def load_corpus(
+    config: DataConfig, root: Path | None = None, cache: Path | None = None, compared: bool = False
+) -> Corpus:
+    """Load the text that `config` names, which is no mixture.
 
     Args:
         config: the source; its split is ignored, and of its tokenizer only the size of ids matters.
         root: folder that relative paths start from; the current folder when None.
         cache: folder for a download and for what is known about a large text; see `cache_folder`.
+        compared: whether its documents are compared with those of another text.
 
     Raises:
         CorpusError: the name is unknown, or the text is missing, unreadable, empty, not UTF-8, has another SHA-256 or
             looks like a table or JSON.
     """
     root = root or Path.cwd()
-    held_out = {}
+    held_out: dict[str, Corpus] = {}
+    compared = compared or bool(config.val_path or config.test_path)
     for split, paths in (("val", config.val_path), ("test", config.test_path)):
         if paths is not None:
-            held_out[split] = _load_files(config, root, cache, f"data.{split}_path", paths)
-    corpus = dataclasses.replace(_load_main(config, root, cache, held_out), held_out=held_out)
+            held_out[split] = _load_files(config, root, cache, f"data.{split}_path", paths, {}, compared)
+    corpus = dataclasses.replace(_load_main(config, root, cache, held_out, compared), held_out=held_out)
     _check_kinds(corpus, config)
     if config.format is None:
         for part in corpus.parts if config.corpus is None else held_out.values():
@@ -191,14 +194,16 @@ def _check_kinds(corpus: Corpus, config: DataConfig) -> None:
             raise CorpusError(field, f"found {found} with token files, which have no documents; allowed: {allowed}")
 
 
-def _load_main(config: DataConfig, root: Path, cache: Path | None, held_out: Mapping[str, Corpus]) -> Corpus:
+def _load_main(
+    config: DataConfig, root: Path, cache: Path | None, held_out: Mapping[str, Corpus], compared: bool
+) -> Corpus:
     separator = SEPARATORS[config.separator]
     if config.corpus is not None:
         source, found = load_builtin(config.corpus, separator)
         return _corpus(config.corpus, source, found, "data.corpus", separator)
     if config.path is not None:
-        return _load_files(config, root, cache, "data.path", config.path, held_out)
-    return _load_url(config, cache_folder(cache))
+        return _load_files(config, root, cache, "data.path", config.path, held_out, compared)
+    return _load_url(config, cache_folder(cache), compared)
 
 
 def _refuse_structure(corpus: Corpus) -> None:
@@ -217,7 +222,7 @@ def _id_size(config: DataConfig) -> int:
     return 2 if most is not None and most <= 1 << 16 else 4
 
 
-def _scan(sources: Sequence[Source], config: DataConfig, cache: Path | None) -> Scan:
+def _scan(sources: Sequence[Source], config: DataConfig, cache: Path | None, compared: bool) -> Scan:
     """Read a text once. Raises CorpusError if the token ids could be larger than the memory.
 
     Training reads them in random order, from a file that all workers map: what does not fit is read from the disk again
@@ -237,7 +242,6 @@ def _scan(sources: Sequence[Source], config: DataConfig, cache: Path | None) -> 
     # Known before anything is read.
     plain = (source for source in sources if kind_of(source) is TEXT and not is_compressed(source))
     check(sum(source.path.stat().st_size for source in plain), "")
-    compared = bool(config.val_path or config.test_path)
     return scan_once(sources, SEPARATORS[config.separator], cache_folder(cache) / SCANS, check, compared)
 
 
@@ -247,17 +251,18 @@ def _load_files(
     cache: Path | None,
     field: str,
     patterns: tuple[str, ...],
-    held_out: Mapping[str, Corpus] | None = None,
+    held_out: Mapping[str, Corpus],
+    compared: bool,
 ) -> Corpus:
     """The text of the files that a field names, without those that are held out."""
-    taken = {split: [file.source.path for file in own.files] for split, own in (held_out or {}).items()}
+    taken = {split: [file.source.path for file in own.files] for split, own in held_out.items()}
     found = find_files(patterns, root, field, [path for paths in taken.values() for path in paths])
     plain, column = config.format == "text", config.field or COLUMN
     sources = [Source(root / file, str(file), field, plain, column) for file in found.files]
     names = [source.name for source in sources]
     shown = ", ".join(names) if len(names) <= 3 else f"{names[0]} … {names[-1]}"
     tokens = all(kind_of(source) is TOKENS for source in sources)
-    text = scan_ids(sources) if tokens else _scan(sources, config, cache)
+    text = scan_ids(sources) if tokens else _scan(sources, config, cache, compared)
     source = f"{plural(len(names), 'file')}: {shown}"
     notes = list(found.notes)
     if any(kind_of(source).columns for source in sources):
@@ -306,7 +311,7 @@ def _left_out(found: Scan) -> Iterator[str]:
         yield f"{plural(count, 'document')} without text {'is' if count == 1 else 'are'} left out ({kinds})"
 
 
-def _load_url(config: DataConfig, cache: Path) -> Corpus:
+def _load_url(config: DataConfig, cache: Path, compared: bool) -> Corpus:
     url, sha256 = config.url, config.sha256
     assert url is not None  # DataConfig requires one source
     assert sha256 is not None  # and a hash for a URL
@@ -316,34 +321,7 @@ def _load_url(config: DataConfig, cache: Path) -> Corpus:
         address = urlsplit("")
     if address.scheme not in ("http", "https") or not address.netloc:
         raise CorpusError("data.url", f"found {url!r}; allowed: an address that starts with http:// or https://")
-    file = _download(url, sha256.lower(), cache / DOWNLOADS, _main_memory() // _id_size(config))
+    file = download(url, sha256.lower(), cache / DOWNLOADS, _main_memory() // _id_size(config))
     name = address.path.rsplit("/", 1)[-1] or address.netloc
     source = Source(file, url, "data.url", config.format == "text", config.field or COLUMN)
-    return _corpus(name, url, _scan([source], config, cache), "data.url", SEPARATORS[config.separator])
-
-
-def _download(url: str, sha256: str, folder: Path, limit: int) -> Path:
-    """The file with this SHA-256; downloads it if it is not in `folder`, up to `limit` bytes."""
-    from requests import RequestException
-
-    refuse_shared(folder)
-    try:
-        make_private(folder)
-        limit = min(limit, shutil.disk_usage(folder).free)
-        return fetch(url, sha256, folder, limit)
-    except TooLargeError:
-        raise CorpusError(
-            "data.url",
-            f"found more than {limit / 1e9:,.1f} GB at {url!r}; allowed: text that fits on the disk, and its token ids "
-            "into memory",
-        ) from None
-    except RequestException as error:
-        raise CorpusError(
-            "data.url", f"found {url!r}, which cannot be downloaded ({reason(error)}); allowed: an address that answers"
-        ) from None
-    except OSError as error:
-        raise unusable_cache(folder, reason(error)) from None
-    except ValueError:  # raised by pooch for another hash, after deleting the file
-        raise CorpusError(
-            "data.sha256", f"found other content at {url!r}; allowed: the file whose sha256 is {sha256}"
-        ) from None
+    return _corpus(name, url, _scan([source], config, cache, compared), "data.url", SEPARATORS[config.separator])

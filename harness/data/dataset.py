@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -90,7 +90,7 @@ class Dataset:
             pydantic.ValidationError: a field of `more` or a share is wrong.
         """
         plain = {"path": str(text_file(text)), "format": "text", "tokenizer": tokenizer, **more}
-        return open_dataset(DataConfig.model_validate({**plain, "split": {"val": val, "test": test}}))
+        return open_text(DataConfig.model_validate({**plain, "split": {"val": val, "test": test}}))
 
     @classmethod
     def from_tokens(
@@ -154,17 +154,30 @@ class Dataset:
         """A warning about equal documents in different splits; empty if there are none."""
         from harness.data.repeated_text import copies_in_splits  # not at the top: workers do not need it
 
-        return copies_in_splits(Division(self.corpus, self.split), self.bytes)
+        return copies_in_splits([(Division(part.corpus, part.split), part.bytes) for part in self.sources.values()])
+
+    @property
+    def sources(self) -> Mapping[str, Dataset]:
+        """The data sets that it is a mixture of, by name; itself under "" if it is none."""
+        return {"": self}
 
     @property
     def messages(self) -> list[str]:
         """Sentences for the user about text that is left out, repeated or lost by the tokenizer. Raises CorpusError."""
+        found = self.notes
+        if self.copies:
+            found.append((self.corpus.field, f"warning: {self.copies}"))
+        if self.lost:
+            found.append(("data.tokenizer", f"warning: {self.lost}"))
+        return [f"{field}: {sentence}" for field, sentence in found]
+
+    @property
+    def notes(self) -> list[tuple[str, str]]:
+        """Fields of the spec that name a text, with sentences about what is left out or named twice."""
         from harness.data.repeated_text import other_names
 
         parts = [(part, sentence) for part in self.corpus.parts for sentence in (other_names(part), *part.notes)]
-        parts.append((self.corpus, f"warning: {self.copies}" if self.copies else ""))
-        lost = [f"data.tokenizer: warning: {self.lost}"] if self.lost else []
-        return [f"{part.field}: {sentence}" for part, sentence in parts if sentence] + lost
+        return [(part.field, sentence) for part, sentence in parts if sentence]
 
     @functools.cached_property
     def lost(self) -> str:
@@ -220,6 +233,10 @@ class Dataset:
         """
         tokens, stored = self.tokens(split), self.stored.get(split)
         return stored if stored is not None and stored.mapped is tokens else tokens  # a copy may have a part of them
+
+    def shortened(self, val: int) -> Dataset:
+        """The same with the first `val` tokens of the validation split, and no test text."""
+        return replace(self, val=self.val[:val], test=self.test[:0])
 
     def windows(self, split: str, context_length: int) -> Windows:
         """The windows of a split, cut as `data.windows` says."""
@@ -279,32 +296,24 @@ class Dataset:
         return sum(int(self.token_bytes[tokens[start : start + _SCAN_CHUNK]].sum()) for start in starts)
 
 
-def open_dataset(
+def open_text(
     config: DataConfig,
     root: Path | None = None,
     cache: Path | None = None,
     compare: bool = True,
     file: TokenizerFile | None = None,
 ) -> Dataset:
-    """Open the dataset of a config: the first call encodes it, later ones verify the cache and memory-map it.
-
-    Args:
-        config: source, tokenizer and split.
-        root: folder that relative paths start from; the current folder when None.
-        cache: folder for downloads and tokens; see `cache_folder`. Processes of one user can share it.
-        compare: whether cached tokens are compared with the text, see `harness.data.token_cache.open_tokens`. Not in
-            workers, whose parent has done it; so they need no tokenizer.
-        file: what defines the tokenizer, for one that is not built in; None: it is read or trained here.
-
-    Raises:
-        CorpusError: the corpus or the tokenizer is not available, a split would have fewer than two tokens, or the
-            cache folder cannot be written or is open to others.
-    """
+    """The data set of one text; arguments and errors as of `harness.data.opening.open_dataset`."""
     check_tokenizer(config.tokenizer)
     store = cache_folder(cache)
     corpus = load_corpus(config, root, store)
     if file is None:
-        file = tokenizer_file(config, corpus, root or Path.cwd(), store)
+        file = tokenizer_file(config, [corpus], root or Path.cwd(), store)
+    return open_corpus(corpus, config, store, compare, file)
+
+
+def open_corpus(corpus: Corpus, config: DataConfig, store: Path, compare: bool, file: TokenizerFile | None) -> Dataset:
+    """The data set of a text that is loaded, in the cache folder `store`."""
     content = {
         **Division(corpus, config.split).content(),
         "tokenizer": config.tokenizer if file is None else tokenizer_identity(file),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from harness.core.links import open_regular
 from harness.core.secrets import complete
+from harness.data.cache import make_private, refuse_shared, unusable_cache
+from harness.data.errors import CorpusError, reason
 
 if TYPE_CHECKING:
     from requests import Response
@@ -83,3 +86,34 @@ class _Limited:
 
     def flush(self) -> None:
         self._stream.flush()
+
+
+def download(url: str, sha256: str, folder: Path, limit: int) -> Path:
+    """The file with this SHA-256; it is downloaded if it is not in `folder`, up to `limit` bytes.
+
+    Raises:
+        CorpusError: it cannot be downloaded or kept, or is another one.
+    """
+    from requests import RequestException
+
+    refuse_shared(folder)
+    try:
+        make_private(folder)
+        limit = min(limit, shutil.disk_usage(folder).free)
+        return fetch(url, sha256, folder, limit)
+    except TooLargeError:
+        raise CorpusError(
+            "data.url",
+            f"found more than {limit / 1e9:,.1f} GB at {url!r}; allowed: text that fits on the disk, and its token ids "
+            "into memory",
+        ) from None
+    except RequestException as error:
+        raise CorpusError(
+            "data.url", f"found {url!r}, which cannot be downloaded ({reason(error)}); allowed: an address that answers"
+        ) from None
+    except OSError as error:
+        raise unusable_cache(folder, reason(error)) from None
+    except ValueError:  # raised by pooch for another hash, after deleting the file
+        raise CorpusError(
+            "data.sha256", f"found other content at {url!r}; allowed: the file whose sha256 is {sha256}"
+        ) from None

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from harness.config.run import DataConfig
@@ -18,6 +19,7 @@ from harness.data.cache import TOKENS, cache_folder
 from harness.data.corpora import Corpus
 from harness.data.dataset import Dataset, dataset_of
 from harness.data.errors import CorpusError
+from harness.data.mixture import mixture_of
 from harness.data.token_cache import CachedTokens, description_sha256, open_described, receive_tokens, token_files
 
 LOCK_SECONDS = 600.0  # how long to wait for another process of this machine that receives the same files
@@ -33,6 +35,7 @@ class EncodedData:
         fingerprint: of the data set.
         folder: of the token files, in the cache of the machine that encoded the text.
         sha256: of the description there, which has the hashes of all token files.
+        parts: source → its data set, for a mixture, which has no folder itself.
     """
 
     config: DataConfig
@@ -40,11 +43,14 @@ class EncodedData:
     fingerprint: str
     folder: Path
     sha256: str
+    parts: Mapping[str, EncodedData] = field(default_factory=dict)
 
     @property
-    def files(self) -> list[Path]:
-        """The token files, on the machine that encoded the text."""
-        return token_files(self.folder)
+    def files(self) -> dict[str, Path]:
+        """Name → token file, on the machine that encoded the text; `SOURCE/NAME` for a mixture."""
+        if not self.parts:
+            return {file.name: file for file in token_files(self.folder)}
+        return {f"{name}/{file}": path for name, part in self.parts.items() for file, path in part.files.items()}
 
 
 def describe_encoded(data: Dataset, config: DataConfig, cache: Path | None = None) -> EncodedData:
@@ -58,6 +64,9 @@ def describe_encoded(data: Dataset, config: DataConfig, cache: Path | None = Non
     Raises:
         OSError: its files are no longer in the cache.
     """
+    if config.mix is not None:
+        parts = {name: describe_encoded(data.sources[name], part, cache) for name, part in config.parts.items()}
+        return EncodedData(config, _facts(data.corpus), data.fingerprint, Path(), "", parts)
     folder = (cache_folder(cache) / TOKENS / data.fingerprint).absolute()
     held_out = {split: _facts(own) for split, own in data.corpus.held_out.items()}
     corpus = replace(_facts(data.corpus), held_out=held_out)
@@ -81,12 +90,19 @@ def receive_encoded(
     Raises:
         CorpusError: the cache cannot be written or is open to others.
     """
-    if _find(encoded, cache) is not None:
+    for name, part in encoded.parts.items():
+        receive_encoded(part, partial(_of_source, name, receive), cache)
+    if encoded.parts or _find(encoded, cache) is not None:
         return
     store = cache_folder(cache)
     with machine_lock(store / f"{TOKENS}-{encoded.fingerprint[:16]}.lock", LOCK_SECONDS):
         if _find(encoded, cache) is None:  # no other process has received them meanwhile
             receive_tokens(store / TOKENS / encoded.fingerprint, receive())
+
+
+def _of_source(name: str, receive: Callable[[], Mapping[str, Iterable[bytes]]]) -> Mapping[str, Iterable[bytes]]:
+    found = receive().items()
+    return {file.removeprefix(f"{name}/"): content for file, content in found if file.startswith(f"{name}/")}
 
 
 def open_encoded(encoded: EncodedData, cache: Path | None = None) -> Dataset:
@@ -99,6 +115,8 @@ def open_encoded(encoded: EncodedData, cache: Path | None = None) -> Dataset:
     Raises:
         CorpusError: this machine has other tokens or none, or its cache is open to others.
     """
+    if encoded.parts:
+        return mixture_of(encoded.config, {name: open_encoded(part, cache) for name, part in encoded.parts.items()})
     cached = _find(encoded, cache)
     if cached is None:
         found = f"found no tokens of {encoded.corpus.name!r} on this machine that are those of the sweep"

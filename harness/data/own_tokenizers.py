@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -37,12 +37,12 @@ _CHARACTERS: Final = "characters.txt"
 _NAMES: Final = {JSON: "tokenizer.json", SENTENCEPIECE: "tokenizer.model"}
 
 
-def tokenizer_file(config: DataConfig, corpus: Corpus, root: Path, store: Path) -> TokenizerFile | None:
+def tokenizer_file(config: DataConfig, corpora: Sequence[Corpus], root: Path, store: Path) -> TokenizerFile | None:
     """What defines the tokenizer of a data section; None for a built-in one.
 
     Args:
         config: whose tokenizer it is.
-        corpus: its text.
+        corpora: its text, or those of its mixture.
         root: folder that a relative path starts from.
         store: the cache; a trained tokenizer is kept there.
 
@@ -56,22 +56,23 @@ def tokenizer_file(config: DataConfig, corpus: Corpus, root: Path, store: Path) 
         return _read_file(name, root)
     if name == CHAR:
         seen: set[str] = set()
-        for piece in training_text(corpus, config):
+        for piece in training_text(corpora, config):
             seen.update(piece)
         return TokenizerFile(_CHARACTERS, "".join(sorted(found for found in seen if not found.isascii())).encode())
-    return _trained(config, corpus, store)
+    return _trained(config, corpora, store)
 
 
-def training_text(corpus: Corpus, config: DataConfig) -> Iterator[str]:
-    """Yield the training text in pieces that cut no word of GPT-2's pattern, without tokens between documents."""
-    if corpus.token_ids:
+def training_text(corpora: Sequence[Corpus], config: DataConfig) -> Iterator[str]:
+    """Yield the training texts in pieces that cut no word of GPT-2's pattern, without tokens between documents."""
+    if any(corpus.token_ids for corpus in corpora):
         raise CorpusError(
             "data.tokenizer",
             f"found {config.tokenizer}, made of text, with token files; allowed: the tokenizer that wrote them",
         )
-    parts = Division(corpus, config.split).pieces()
-    found = blocks((text for split, text in parts if split == SPLITS[0]), get_tokenizer("gpt2"))
-    yield from (block for block in found if block != MARK)
+    for corpus in corpora:
+        parts = Division(corpus, config.split).pieces()
+        found = blocks((text for split, text in parts if split == SPLITS[0]), get_tokenizer("gpt2"))
+        yield from (block for block in found if block != MARK)
 
 
 @functools.lru_cache(maxsize=16)
@@ -149,11 +150,12 @@ def _of_characters(name: str, file: TokenizerFile) -> Tokenizer:
     return Tokenizer(name, pieces, encode_array, cuts="anywhere", file=file)
 
 
-def _trained(config: DataConfig, corpus: Corpus, store: Path) -> TokenizerFile:
+def _trained(config: DataConfig, corpora: Sequence[Corpus], store: Path) -> TokenizerFile:
     """The trained tokenizer of a recipe, from the cache where it was trained before."""
+    contents = [Division(corpus, config.split).content() for corpus in corpora]
     key = digest_of(
         {
-            **Division(corpus, config.split).content(),
+            **(contents[0] if len(contents) == 1 else {"mix": contents}),
             "recipe": config.tokenizer,
             "training": _TRAINING,
         }
@@ -173,7 +175,7 @@ def _trained(config: DataConfig, corpus: Corpus, store: Path) -> TokenizerFile:
         raise unusable_cache(store, reason(error)) from None
     size = trained_size(config.tokenizer)
     assert size is not None  # the only other kind
-    text = train_bpe(training_text(corpus, config), size)
+    text = train_bpe(training_text(corpora, config), size)
     try:
         write_private(file, [json_with_checksum({"tokenizer.json": text}).encode()])
     except OSError as error:

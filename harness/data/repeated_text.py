@@ -28,15 +28,15 @@ def other_names(corpus: Corpus) -> str:
     return f"{other!r} is another name of {first!r}{more}; each file counts once"
 
 
-def copies_in_splits(division: Division, split_bytes: Mapping[str, int]) -> str:
+def copies_in_splits(texts: Sequence[tuple[Division, Mapping[str, int]]]) -> str:
     """A warning about documents of equal content that lie in different splits; empty if there are none.
 
     Args:
-        division: the text, with its documents, and how it is divided.
-        split_bytes: split → UTF-8 bytes of its text.
+        texts: each text, with its documents, and how it is divided; and split → UTF-8 bytes of its text.
     """
-    parts = division.corpus.parts
-    begin, end = (np.concatenate(places) for places in zip(*_places(division, split_bytes), strict=True))
+    parts = [part for division, _ in texts for part in division.corpus.parts]
+    places = [place for division, split_bytes in texts for place in _places(division, split_bytes)]
+    begin, end = (np.concatenate(borders) for borders in zip(*places, strict=True))
     hashes = np.concatenate([_of(part).hashes for part in parts])
     known = np.flatnonzero(hashes)
     order = known[np.argsort(hashes[known], kind="stable")]
@@ -47,7 +47,7 @@ def copies_in_splits(division: Division, split_bytes: Mapping[str, int]) -> str:
     if not leaks:
         return ""
     if any(kind_of(file.source).columns for part in parts for file in part.files):
-        by_place = division.split.by == "position" and not division.corpus.held_out
+        by_place = all(division.split.by == "position" and not division.corpus.held_out for division, _ in texts)
         return _counted(leaks, begin, end) + (", or divide by documents (data.split.by)." if by_place else ".")
     files = [file.name for part in parts for file in part.files]  # each is one document
     copies = leaks[0]

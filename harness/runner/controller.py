@@ -170,7 +170,7 @@ class SweepController:
             self.outbox.resume(unfinished)
             return Running(task, unfinished.key, list(unfinished.points))
         key = "" if timed else self._key_in_mlflow(task)
-        return Running(task, self.outbox.start(task.info(self.data[task.config.data]), key))
+        return Running(task, self.outbox.start(task.info(self.data[task.config.data.texts]), key))
 
     def _key_in_mlflow(self, task: Task) -> str:
         if task.trial is not None:

@@ -36,6 +36,7 @@ class Datasets:
         self.messages: list[str] = []
 
     def __getitem__(self, config: DataConfig) -> Dataset:
+        config = config.texts  # runs with other weights of a mixture share it
         if config not in self._open:
             from harness.data import open_dataset
 
@@ -140,8 +141,11 @@ class Datasets:
         return spec.identity("".join(sorted(used)))
 
     def split_sizes(self, config: DataConfig) -> Mapping[str, int]:
-        """Tokens of each split."""
-        return split_sizes(self[config])
+        """Tokens of each split, and of a mixture also of the splits of each source."""
+        data = self[config]
+        parts = {name: split_sizes(part) for name, part in data.sources.items() if name}
+        own = {f"{name} {split}": count for name, sizes in parts.items() for split, count in sizes.items()}
+        return split_sizes(data) | own
 
     def encoded(self, config: DataConfig) -> EncodedData:
         """What a process without the text needs to open a corpus."""
@@ -161,6 +165,7 @@ def split_sizes(data: Dataset) -> dict[str, int]:
 
 def data_facts(data: Dataset) -> dict[str, Any]:
     """What runs record about their corpus."""
+    sources = {name: split_sizes(part) for name, part in data.sources.items() if name}
     return {
         **({"copies": data.copies} if data.copies else {}),
         "name": data.name,
@@ -171,4 +176,5 @@ def data_facts(data: Dataset) -> dict[str, Any]:
         **({"tokenizer_sha256": file.sha256} if (file := data.tokenizer_file) is not None else {}),
         "tokens": split_sizes(data),
         "bytes": dict(data.bytes),
+        **({"sources": sources} if sources else {}),
     }

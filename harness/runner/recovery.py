@@ -205,7 +205,7 @@ def _restore_runs(
         except ValueError:  # each value is in its range, but together they make no GPT
             continue
         name = run_name(study.arm, values, seed, Phase.EXPLORE)
-        facts = data[config.data]
+        facts = data[config.data.texts]
         info = TrialInfo(name, study.arm.name, Phase.EXPLORE, seed, config, study.name, trial.number, facts)
         began, ended = (_milliseconds(when) for when in (trial.datetime_start, trial.datetime_complete))
         key = outbox.start(info, key, began)

@@ -9,6 +9,8 @@ To add a metric: a function that yields (name, value), and its name in `METRICS`
 from __future__ import annotations
 
 import dataclasses
+import functools
+import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -52,6 +54,12 @@ class Scores:
     nats: Tensor
     counts: Tensor
     bytes: float | None = None
+
+    def __add__(self, other: Scores) -> Scores:
+        """Those of both passes."""
+        known = self.bytes is not None and other.bytes is not None
+        both = (self.bytes or 0.0) + (other.bytes or 0.0) if known else None
+        return Scores(self.nats + other.nats, self.counts + other.counts, both)
 
     @property
     def total(self) -> tuple[float, int]:
@@ -105,17 +113,34 @@ class Pass:
     def scores(self) -> Mapping[str, Scores]:
         """Scores of the splits that this evaluation measures: `train` (a sample), `val_sample`, `val`, `test`.
 
+        Of a mixture they are over the targets of all sources: each counts by its tokens.
+        """
+        return {split: functools.reduce(operator.add, parts.values()) for split, parts in self.by_source.items()}
+
+    @cached_property
+    def named_scores(self) -> Sequence[tuple[str, str, Scores]]:
+        """Split, source and scores: of each split as a whole, with an empty source, and of each source of a mixture."""
+        whole = [(split, "", scores) for split, scores in self.scores.items()]
+        parts = [(split, name, it) for split, parts in self.by_source.items() for name, it in parts.items() if name]
+        return [*whole, *parts]
+
+    @cached_property
+    def by_source(self) -> Mapping[str, Mapping[str, Scores]]:
+        """Split → source → scores; the source is empty without a mixture.
+
         With `train.eval_tokens` the evaluations between the first and the last score the validation sample only.
         """
         evaluator, data = self.evaluator, self.evaluator.data
-        scores = {"train": evaluator.score_windows("train")}
+        names = list(data.sources)
+        scores = {"train": {name: evaluator.score_windows("train", name) for name in names}}
         sampled = evaluator.config.samples_validation(len(data.val))
         if sampled:
-            scores["val_sample"] = evaluator.score_windows("val")
+            scores["val_sample"] = {name: evaluator.score_windows("val", name) for name in names}
         if not sampled or self.last or self.step == 0:
-            scores["val"] = evaluator.score_split("val")
+            scores["val"] = {name: evaluator.score_split("val", name) for name in names}
         if self.last and evaluator.read_test and len(data.test) > 1:
-            scores["test"] = evaluator.score_split("test")
+            tested = [name for name, part in data.sources.items() if len(part.test) > 1]
+            scores["test"] = {name: evaluator.score_split("test", name) for name in tested}
         return scores
 
 
@@ -124,22 +149,22 @@ Metric = Callable[[Pass], Iterator[tuple[str, float]]]
 
 def loss(evaluation: Pass) -> Iterator[tuple[str, float]]:
     """Mean negative log probability of the targets, in nats."""
-    for split, scores in evaluation.scores.items():
-        yield f"{split}/loss", scores.mean
+    for split, source, scores in evaluation.named_scores:
+        yield metrics.of_source(f"{split}/loss", source), scores.mean
 
 
 def perplexity(evaluation: Pass) -> Iterator[tuple[str, float]]:
     """exp(loss)."""
-    for split, scores in evaluation.scores.items():
-        yield f"{split}/perplexity", metrics.perplexity(scores.mean)
+    for split, source, scores in evaluation.named_scores:
+        yield metrics.of_source(f"{split}/perplexity", source), metrics.perplexity(scores.mean)
 
 
 def bits_per_byte(evaluation: Pass) -> Iterator[tuple[str, float]]:
     """Bits per UTF-8 byte of the text, where the bytes are counted; comparable between tokenizers."""
-    for split, scores in evaluation.scores.items():
+    for split, source, scores in evaluation.named_scores:
         if scores.bytes is not None:
             nats, _ = scores.total
-            yield f"{split}/bits_per_byte", metrics.bits_per_byte(nats, scores.bytes)
+            yield metrics.of_source(f"{split}/bits_per_byte", source), metrics.bits_per_byte(nats, scores.bytes)
 
 
 def common_context_loss(evaluation: Pass) -> Iterator[tuple[str, float]]:
@@ -182,9 +207,9 @@ class Evaluator:
         """Windows per batch."""
         return max(1, EVAL_TOKENS // self.model.context_length)
 
-    def windows(self, split: str) -> Windows:
-        """The windows of a split."""
-        return self.data.windows(split, self.model.context_length)
+    def windows(self, split: str, source: str = "") -> Windows:
+        """The windows of a split, or of a source's split."""
+        return self.data.sources[source].windows(split, self.model.context_length)
 
     def evaluate(self, step: int, last: bool = False) -> Evaluation:
         """All metrics and the generated texts.
@@ -207,7 +232,7 @@ class Evaluator:
     def _evaluate(self, step: int, last: bool) -> Evaluation:
         evaluation = Pass(self, step, last)
         measured = {name: value for metric in METRICS for name, value in metric(evaluation)}
-        check_finite(step, **{name: value for name, value in measured.items() if name.endswith("/loss")})
+        check_finite(step, **{name: value for name, value in measured.items() if "/loss" in name})
         val = evaluation.scores.get("val")
         sample, greedy = self.texts()
         return Evaluation(measured, sample, val.by_position if val is not None else (), greedy)
@@ -221,31 +246,36 @@ class Evaluator:
         where = [str(self.device), self.precision, torch.get_num_threads()]
         return digest_of({"config": plain, "data": self.data.fingerprint, "where": where})
 
-    def score_windows(self, split: str) -> Scores:
-        """Every target of the fixed sample of windows of a split, of `train_eval_tokens` or `eval_tokens` tokens."""
+    def score_windows(self, split: str, source: str = "") -> Scores:
+        """Every target of the fixed sample of windows of a split, of `train_eval_tokens` or `eval_tokens` tokens.
+
+        A source of a mixture has as many of the sample's windows as its share of the split's tokens, and at least one.
+        """
+        data = self.data.sources[source]
         wanted = self.config.train.train_eval_tokens if split == "train" else self.config.train.eval_tokens
         assert wanted is not None
-        windows, batches = self.windows(split).sample(wanted, self.rows)
+        share = wanted * len(data.tokens(split)) // len(self.data.tokens(split))
+        windows, batches = self.windows(split, source).sample(share, self.rows)
         scores = self.score(batches)
         assert scores.total[1] == sum(length for _, length in windows)
         if split == "train":
             return scores
-        tokens = self.data.reader(split)
-        size = sum(self.data.bytes_of(split, tokens[start + 1 : start + 1 + length]) for start, length in windows)
+        tokens = data.reader(split)
+        size = sum(data.bytes_of(split, tokens[start + 1 : start + 1 + length]) for start, length in windows)
         return dataclasses.replace(scores, bytes=size)
 
-    def score_split(self, split: str) -> Scores:
-        """Every token of a split but its first, or the first of each document, each scored once as a target."""
-        targets, batches = self.windows(split).whole(self.rows)
+    def score_split(self, split: str, source: str = "") -> Scores:
+        """Every token of a split, or of a source's split, but its first or that of each document, scored once."""
+        targets, batches = self.windows(split, source).whole(self.rows)
         scores = self.score(batches)
         assert scores.total[1] == targets
-        return dataclasses.replace(scores, bytes=self.data.target_bytes(split))
+        return dataclasses.replace(scores, bytes=self.data.sources[source].target_bytes(split))
 
     def common_context_loss(self, before: int) -> float:
         """Mean validation loss of the targets with at least `before` tokens before them in their window, in nats."""
-        targets, batches = self.windows("val").strided(self.rows, before)
-        scores = self.score(batches)
-        assert scores.total[1] == targets
+        parts = [self.windows("val", source).strided(self.rows, before) for source in self.data.sources]
+        scores = self.score(batch for _, batches in parts for batch in batches)
+        assert scores.total[1] == sum(targets for targets, _ in parts)
         return scores.mean
 
     def score(self, batches: Iterable[tuple[Tensor, Tensor, int]]) -> Scores:

@@ -14,6 +14,7 @@ from harness.core.metrics import Point
 from harness.core.rng import derive
 from harness.data import CorpusError, Dataset, open_dataset
 from harness.data.batches import prefetch
+from harness.data.mixed_batches import mixed_batches
 from harness.model.init import build_gpt
 from harness.model.sources import find_source, with_source
 from harness.model.weights import save_checkpoint
@@ -70,11 +71,13 @@ class Run:
         self.data = data or open_dataset(config.data)
         self.config = config = self.data.resolve(with_source(config))
         self.windows = len(self.data.windows("train", config.model.context_length))
-        if not self.windows:
+        parts = [part.windows("train", config.model.context_length) for part in self.data.sources.values()]
+        if not all(map(len, parts)):
+            shortest = min(len(part.train) for part in self.data.sources.values())
             raise CorpusError(
                 "model.context_length",
                 f"found a context of {config.model.context_length} tokens; "
-                f"allowed: under {len(self.data.train)}, the tokens of the train split",
+                f"allowed: under {shortest}, the tokens of the train split",
             )
         self.device = resolve_device(config.train, device_index, ranks.size)
         self.precision = resolve_precision(config.train, self.device)
@@ -106,8 +109,11 @@ class Run:
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Training batches (inputs, targets) on the device, from the current step on, without end."""
         context, sequences = self.config.model.context_length, self.config.sequences_per_step
-        windows, rows = self.data.windows("train", context), self.ranks.share(sequences)
-        return prefetch(windows.training(sequences, self.config.train.seed, self.step, rows), self.device)
+        rest = sequences, self.config.train.seed, self.step, self.ranks.share(sequences)
+        if weights := self.config.data.weights:
+            parts = {name: part.windows("train", context) for name, part in self.data.sources.items()}
+            return prefetch(mixed_batches(parts, weights, *rest), self.device)
+        return prefetch(self.data.windows("train", context).training(*rest), self.device)
 
     def seed_dropout(self) -> None:
         """Seed torch's global generator for the next step; only dropout uses it.

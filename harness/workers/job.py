@@ -69,7 +69,8 @@ class Cache:
     step0: dict[str, Evaluation] = field(default_factory=dict)
 
     def dataset(self, config: DataConfig) -> Dataset:
-        """The dataset of a config, opened once."""
+        """The dataset of a config, opened once; runs with other weights of a mixture share it."""
+        config = config.texts
         if config not in self.datasets:
             encoded = self.encoded.get(config)
             opened = open_dataset(config, compare=False) if encoded is None else open_encoded(encoded)

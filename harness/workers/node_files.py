@@ -52,7 +52,7 @@ class NodeFiles:
 
     def prepared(self, job: Job) -> Job:
         """The job with absolute paths and with what another node needs."""
-        config = job.config.data
+        config = job.config.data.texts
         if config not in self._encoded:
             self._encoded[config] = self._data(config)
         return dataclasses.replace(
@@ -70,7 +70,7 @@ class NodeFiles:
             import ray
 
             self._tokens[data.fingerprint] = {
-                file.name: [ray.put(piece) for piece in _pieces(file)] for file in data.files
+                name: [ray.put(piece) for piece in _pieces(file)] for name, file in data.files.items()
             }
         return self._tokens[data.fingerprint]
 

@@ -54,7 +54,7 @@ def train_on_node(job: Job, channel: Channel, index: int, cache: Cache, ranks: R
     """
     assert job.away is not None
     shared, ours = job.away.shared, RunFolder(job)
-    cache.encoded[job.config.data] = job.away.data
+    cache.encoded[job.config.data.texts] = job.away.data
     to_parent = _NodeChannel(channel, job)
     state = ours.state
     states, known = None, saved_step(state) if state is not None else -1

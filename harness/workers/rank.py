@@ -52,7 +52,7 @@ def run_rank(connection: Connection, worker: int, rank: int, size: int, port: in
         job, device = connection.recv()
         assert isinstance(job, Job)
         if job.away is not None:
-            cache.encoded[job.config.data] = job.away.data
+            cache.encoded[job.config.data.texts] = job.away.data
         finished = train_job(job, _Silent(), device, cache, ranks)
         connection.send(finished)
         outcome = finished.outcome

@@ -34,7 +34,7 @@ class Sent:
     """The files of a data set, sent in pieces; counts how often."""
 
     def __init__(self, encoded: EncodedData) -> None:
-        self.files = {path.name: path.read_bytes() for path in encoded.files}
+        self.files = {name: path.read_bytes() for name, path in encoded.files.items()}
         self.times = 0
 
     def __call__(self) -> Mapping[str, Iterable[bytes]]:

@@ -44,7 +44,7 @@ def trained(cache: Path) -> Dataset:
 def test_a_trained_bpe_is_that_of_the_library_on_the_training_split_alone(trained: Dataset) -> None:
     text = load_corpus(BPE).text
     train = text[: split_points(load_corpus(BPE), BPE.split)[0]]
-    assert "".join(training_text(load_corpus(BPE), BPE)) == train
+    assert "".join(training_text([load_corpus(BPE)], BPE)) == train
     theirs = Library(models.BPE())
     theirs.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
