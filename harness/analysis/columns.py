@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
+from harness.config.mixture import MIX, is_weight
 from harness.core import metrics
 
 
@@ -66,7 +67,16 @@ _KNOWN: Final = frozenset(value for name, value in vars(metrics).items() if name
 _NOT_OF_MODEL: Final = ("optim/", "perf/", "system/")  # metrics of the training and the machine, not of the model
 
 
+def mix_sources(runs: pd.DataFrame) -> list[str]:
+    """The sources of the runs' mixture of texts; empty without one."""
+    return [str(name).removeprefix(MIX).partition(".")[0] for name in runs if is_weight(str(name))]
+
+
 def other_metrics(runs: pd.DataFrame) -> list[str]:
-    """Metrics of a model that `harness.core.metrics` does not name, such as `val/accuracy`, in the order of columns."""
-    names = [str(name) for name in runs if "/" in str(name) and name not in _KNOWN]
+    """Metrics of a model that `harness.core.metrics` does not name, such as `val/accuracy`, in the order of columns.
+
+    Those of the sources of a mixture have a section of their own.
+    """
+    of_sources = {metrics.of_source(known, source) for source in mix_sources(runs) for known in _KNOWN}
+    names = [str(name) for name in runs if "/" in str(name) and name not in _KNOWN | of_sources]
     return [name for name in names if not name.startswith(_NOT_OF_MODEL) and len(finite(runs, name))]

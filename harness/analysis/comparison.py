@@ -20,6 +20,7 @@ from harness.analysis.divergence import DIVERGED, counted_runs, pairs_of
 from harness.analysis.plan import METHOD_VERSION
 from harness.analysis.statistics import Interval, mean_interval
 from harness.analysis.verdicts import Judgement, Verdict, judge
+from harness.config.mixture import is_weight, plain_path
 from harness.config.objective import LOSS, TOKENIZER, TOKENS, TRAINING_TEXTS, Objective, tunes_tokens
 from harness.config.study import StudyConfig
 from harness.core import metrics
@@ -61,7 +62,8 @@ def comparability(
 
     The loss per token compares models that predict the same tokens, with the tokenizer's full vocabulary or the
     corpus's. Different tokens of the same text: bits per byte, also where a search only tried different tokens.
-    Different texts: no metric compares them.
+    Different texts: no metric compares them. Mixtures of the same sources with other weights have the same targets, of
+    which each source has as many as its validation split: the loss compares them.
 
     Args:
         runs: the runs of one sweep, as `load_runs` returns them.
@@ -72,9 +74,9 @@ def comparability(
     chosen = runs if verdict.empty else verdict
     names = [name for name in chosen if name.startswith("data.")]
     chosen = chosen[chosen[names].notna().any(axis=1)]  # a run may fail before its data parameters are known
-    text = [name for name in names if name not in TOKENS]
+    text = [name for name in names if name not in TOKENS and not is_weight(name)]
     different = [name for name in text if chosen[name].astype("string").nunique(dropna=False) > 1]
-    if different and set(different) <= set(TRAINING_TEXTS) and _held_out(chosen):
+    if different and set(map(plain_path, different)) <= set(TRAINING_TEXTS) and _held_out(chosen):
         reason = f"The arms were trained on different texts ({listed(different)} differ) and scored on the same one"
         return Comparability(metrics.VAL_BITS_PER_BYTE, True, reason + ", so they are compared by bits per byte of it.")
     if different:
@@ -93,10 +95,14 @@ def comparability(
 
 
 def _held_out(runs: pd.DataFrame) -> bool:
-    """Whether no run was scored on a part of its training text."""
-    given = {path: path in runs and bool(runs[path].notna().all()) for path in ("data.val_path", "data.test_path")}
+    """Whether no run was scored on a part of its training text, or on that of any source of its mixture."""
+    parts = {name.rpartition(".")[0] for name in runs if plain_path(str(name)) in TRAINING_TEXTS}
+
+    def given(field: str) -> bool:
+        return all(f"{part}.{field}" in runs and bool(runs[f"{part}.{field}"].notna().all()) for part in parts)
+
     untested = "data.split.test" in runs and bool((runs["data.split.test"].astype(float) == 0).all())
-    return given["data.val_path"] and (given["data.test_path"] or untested)
+    return given("val_path") and (given("test_path") or untested)
 
 
 def _searched_tokens(runs: pd.DataFrame) -> bool:

@@ -31,6 +31,7 @@ from harness.analysis.seed_noise import Spread, spread_of
 from harness.analysis.statistics import Interval, mean_interval
 from harness.analysis.trials import ArmTrials, arm_trials
 from harness.config.fields import EXCLUSIVE
+from harness.config.mixture import is_mix_field, plain_path
 from harness.config.samplers import SAMPLERS
 from harness.config.sections import PRESET_FIELDS
 from harness.config.starting import FIELDS
@@ -353,6 +354,8 @@ class Evidence:
         for path in [*paths]:
             paths |= _IMPLIED.get(path, set())
             paths |= {other for group in EXCLUSIVE if path in group for other in group}
+            if plain_path(path) in _TEXTS and is_mix_field(path):
+                paths |= {f"{path.rpartition('.')[0]}.{other}" for other in ("corpus", "path")}
         return paths | ({"data.sha256"} if paths & _TEXTS else set())
 
     @cached_property

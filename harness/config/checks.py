@@ -262,7 +262,7 @@ class RunChecks:
         paths = [path for path in one if value_key(one[path]) != value_key(other[path])]
         where = f"compare.{paths[0]}" if len(paths) == 1 else "compare"
         names = [arm_name({path: arm[path] for path in paths}) for arm in (one, other)]
-        why = listed(filter(None, (reason(path) for path in paths)))
+        why = listed(filter(None, dict.fromkeys(reason(path) for path in paths)))
         self.report(
             where,
             f"found {names[0]} and {names[1]}, which train the same runs{f' ({why})' if why else ''}; "

@@ -86,6 +86,11 @@ def is_mix_field(path: str) -> bool:
     return path.startswith(MIX) and len(parts) == 2 and parts[1] in MixSource.model_fields
 
 
+def is_weight(path: str) -> bool:
+    """Whether a path is the weight of a source, which decides what is trained on but no token of a text."""
+    return is_mix_field(path) and path.endswith(".weight")
+
+
 def plain_path(path: str) -> str:
     """`data.mix.books.path` → `data.path`: the field of a whole text that one of a source stands for; others as is."""
     return f"data.{path.rpartition('.')[2]}" if is_mix_field(path) else path

@@ -18,12 +18,14 @@ from harness.report.sections.samples import SamplesOf, side_by_side
 from harness.report.sections.search import search_section
 from harness.report.sections.section import Section
 from harness.report.sections.seed_noise import noise_section
+from harness.report.sections.sources import source_section
 from harness.report.sections.token_losses import PassageOf, passage
 from harness.report.text.provenance import MlflowPages
 from harness.tracking import SweepRecord
 
 # The sections that only some sweeps have, in the order of the page.
 SECTIONS: Final[tuple[Callable[[Evidence], Section | None], ...]] = (
+    source_section,
     factor_section,
     noise_section,
     search_section,

@@ -148,6 +148,31 @@ def test_training_texts_are_compared_on_one_text_of_its_own(fields: dict[str, ob
         assert not comparability(other).ranked
 
 
+@pytest.mark.parametrize(
+    ("field", "fields", "ground"),
+    [
+        ("code.weight", {}, ("val/loss", True)),  # the same validation targets
+        ("code.path", {}, ("val/bits_per_byte", False)),
+        (
+            "code.path",
+            {f"data.mix.{name}.val_path": "v.txt" for name in ("books", "code")},
+            ("val/bits_per_byte", True),
+        ),
+        ("code.path", {"data.mix.code.val_path": "v.txt"}, ("val/bits_per_byte", False)),  # books are cut
+    ],
+)
+def test_mixtures_of_other_weights_are_compared_by_loss_and_of_other_texts_not(
+    field: str, fields: dict[str, object], ground: tuple[str, bool]
+) -> None:
+    runs = example.frame(example.confirm_runs()).drop(columns="data.corpus")
+    mix = {"data.mix.books.path": "b", "data.mix.code.path": "c", "data.mix.code.weight": 1.0, "data.split.test": 0.0}
+    runs = runs.assign(**mix, **fields)
+    assert comparability(runs).metric == "val/loss"
+    runs[f"data.mix.{field}"] = runs["arm"].map(dict(zip(runs["arm"].unique(), ("1", "2"), strict=True)))
+    found = comparability(runs)
+    assert (found.metric, found.ranked) == ground
+
+
 def test_arms_with_the_same_data_are_compared_by_loss() -> None:
     assert comparability(example.frame(example.confirm_runs())).reason == ""
     lost = example.run(700, ARM, {}, outcome="failed")

@@ -113,3 +113,28 @@ def test_a_parents_folder_that_others_can_write_is_not_used(
     sent = Sent(encoded)
     assert same(opened(encoded, sent, tmp_path / "node"), whole)
     assert sent.times == 1
+
+
+@pytest.mark.parametrize("vocab", ["full", "corpus"])
+def test_a_mixture_is_received_source_by_source(vocab: str, tmp_path: Path) -> None:
+    project, texts = tmp_path / "project", {"books": "Every effort moves you. ", "code": "def f(x): return x\n"}
+    project.mkdir()
+    for name, text in texts.items():
+        (project / name).write_text(text * 100, "utf-8")
+    mix = {name: {"path": name} for name in texts}
+    config = DataConfig.model_validate({"mix": mix, "tokenizer": "byte", "vocab": vocab})
+    data = open_dataset(config, project, tmp_path / "parent")
+    encoded = describe_encoded(data, config, tmp_path / "parent")
+    sent = Sent(encoded)
+    assert {name.partition("/")[0] for name in sent.files} == set(texts)
+    there = replace(encoded, parts={name: away(part) for name, part in encoded.parts.items()})
+    for found in (
+        opened(encoded, never, tmp_path / "node"),
+        opened(there, sent, tmp_path / "node"),
+        opened(there, never, tmp_path / "node"),
+    ):
+        assert (found.fingerprint, found.bytes, found.name) == (data.fingerprint, data.bytes, data.name)
+        for name, part in data.sources.items():
+            assert np.array_equal(found.sources[name].train[:], part.train[:])
+            assert np.array_equal(found.sources[name].token_bytes, part.token_bytes)
+    assert sent.times == 2  # once for each source

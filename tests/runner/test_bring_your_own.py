@@ -65,6 +65,38 @@ def test_text_comes_in(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_mixture_of_texts(tmp_path: Path) -> None:
+    sandbox = Sandbox(tmp_path / "root")
+    shutil.copytree(ROOT / "experiments", sandbox.folder / "experiments")
+    text = part("A mixture of texts")
+    [make, sweep] = [words for script in blocks(text, "sh") for words in split_commands(script)]
+    with contextlib.chdir(sandbox.folder):
+        exec(compile(make[2], PAGE, "exec"), {})
+    path = sandbox.folder / sweep[3]
+    [written] = blocks(text, "yaml")
+    assert written in path.read_text("utf-8")
+    # workers of the tests run in another folder
+    path.write_text(path.read_text("utf-8").replace("path: code.txt", f"path: {sandbox.folder}/code.txt"), "utf-8")
+    done = call(sandbox, *sweep[3:], *FEW)
+    assert done.returncode == 0, done.stderr
+    report = (sandbox.folder / "reports" / "mix" / "report.md").read_text("utf-8")
+    table = report.partition("## Losses by source")[2].partition("Means over")[0]
+    shares = [[cell.strip() for cell in line.split("|")[1:4]] for line in table.splitlines() if " % |" in line]
+    wanted = [["code", "50 %"], ["code", "80 %"], ["speeches", "50 %"], ["speeches", "20 %"]]
+    assert [row[1:] for row in shares] == wanted
+    runs = load_runs("mix", sandbox.uri)
+    assert set(runs["data.mix.code.weight"]) == {1.0, 4.0}
+    assert runs["data_fingerprint"].nunique() == 1
+    for split in ("val", "test"):  # by tokens: the loss of all lies between those of the sources
+        sources = runs[[f"{split}/loss_code", f"{split}/loss_speeches"]]
+        assert ((sources.min(axis=1) < runs[f"{split}/loss"]) & (runs[f"{split}/loss"] < sources.max(axis=1))).all()
+    [run, *_] = runs["run_id"]
+    again = call(sandbox, run, module="harness.replay")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert again.stdout.partition("\n\n")[2].startswith("Bit-equal: ")
+
+
+@pytest.mark.slow
 def test_weights_come_in_and_go_out(tmp_path: Path) -> None:
     import gpt2_folders  # noqa: F401 (sets transformers to work offline)
 

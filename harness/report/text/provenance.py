@@ -78,6 +78,7 @@ def provenance(record: SweepRecord, runs: pd.DataFrame, command: str) -> list[tu
         (text, f"{data['name']} ({data['source']})"),
         ("sha256 of the text", data["sha256"]),
         ("tokens", f"{_splits(data['tokens'])} (tokenizer {data['tokenizer']})"),
+        ("tokens of each source", "; ".join(f"{name} {_splits(own)}" for name, own in data.get("sources", {}).items())),
         ("sha256 of the tokenizer", data.get("tokenizer_sha256")),
         ("sha256 of the tokens", data["fingerprint"]),
         ("bytes", _splits(data["bytes"])),
