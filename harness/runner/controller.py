@@ -11,23 +11,22 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from harness.config.objective import curve_value
 from harness.config.run import DataConfig
 from harness.config.spec import SweepSpec
 from harness.console.screen import Screen
-from harness.core.files import remove_folder
 from harness.core.metrics import Point
 from harness.core.outcomes import Outcome, Phase, Retry
 from harness.core.text import plural
+from harness.runner.run_records import RunRecords
 from harness.runner.scheduler import Scheduler
 from harness.runner.signals import StopRequest
-from harness.runner.tasks import Running, Task
+from harness.runner.tasks import Running
 from harness.search.readable import RUN_ID, RUN_KEY
 from harness.search.study import ArmStudy
-from harness.tracking import ARTIFACTS, Outbox, SweepBusy, Tracker, UnfinishedRun
+from harness.tracking import Outbox, SweepBusy, Tracker
 from harness.tracking.schema import milliseconds
 from harness.workers.messages import Event, Finished, Job, Note, Progress, Started
 from harness.workers.protocol import WorkerPool
@@ -66,7 +65,7 @@ class SweepController:
     Args:
         spec: the sweep.
         studies: arm name → its study.
-        tracker: earlier confirm runs are read from it, by this constructor only.
+        tracker: earlier runs are read from it, by this constructor only.
         outbox: records runs; the caller has entered it.
         pool: trains runs.
         screen: shows them.
@@ -86,7 +85,7 @@ class SweepController:
         data: Mapping[DataConfig, Mapping[str, Any]],
     ) -> None:
         self.spec, self.studies, self.outbox = spec, studies, outbox
-        self.pool, self.screen, self.run_costs, self.data = pool, screen, run_costs, data
+        self.pool, self.screen, self.run_costs = pool, screen, run_costs
         confirmed = tracker.confirm_results(outbox.parent)
         method = tracker.planned_method(outbox.parent)
         self.scheduler = Scheduler(spec, studies, confirmed, self._mark_superseded, screen, run_costs, method)
@@ -98,8 +97,7 @@ class SweepController:
         self.training_since: float | None = None  # when the first run started, on `time.monotonic`
         self._stop = StopRequest()
         self._jobs = 0
-        self._interrupted = tracker.interrupted_runs(outbox.parent)
-        self._unfinished = {_identity(run): run for run in outbox.unfinished_runs() if run.outcome is None}
+        self._records = RunRecords(outbox, tracker, data)
         self._common_context = spec.common_context
         self._store_fails = False
 
@@ -144,7 +142,7 @@ class SweepController:
             task = self.scheduler.next(self.running.values())
             if task is None:
                 return False
-            running = self._open_record(task)
+            running = self._records.open(task)
             if task.trial is not None:
                 task.trial.set_user_attr(RUN_KEY, running.key)
                 for point in running.evaluated[1:]:  # an earlier process may not have reported all of them
@@ -154,38 +152,6 @@ class SweepController:
                 self._busy = True
                 break
         return False
-
-    def _open_record(self, task: Task) -> Running:
-        """Reopen the record of an interrupted run, or begin a new one.
-
-        If MLflow has the run but its folder is lost, it keeps its key and is trained again: it gives the same points.
-        With a budget in seconds it would not, so without a state such a run begins a new record.
-        """
-        timed = task.config.train.budget.seconds is not None
-        unfinished = self._unfinished.pop(_identity(task), None)
-        if unfinished is not None and timed and not self._state_folder(unfinished.key).is_dir():
-            self.outbox.discard(unfinished)
-            unfinished = None
-        if unfinished is not None:
-            self.outbox.resume(unfinished)
-            return Running(task, unfinished.key, list(unfinished.points))
-        key = "" if timed else self._key_in_mlflow(task)
-        return Running(task, self.outbox.start(task.info(self.data[task.config.data.texts]), key))
-
-    def _key_in_mlflow(self, task: Task) -> str:
-        if task.trial is not None:
-            return str(task.trial.user_attrs.get(RUN_KEY, ""))
-        return self._interrupted.get((task.config.digest(), task.phase), "")
-
-    def _state_folder(self, key: str) -> Path:
-        return self.outbox.folder_of(key) / "state"
-
-    def _checkpoint_folder(self, key: str) -> Path:
-        return self.outbox.folder_of(key) / ARTIFACTS / "checkpoint"
-
-    def _name_of(self, key: str) -> str:
-        """The name of a run outside of this sweep's own folder; see `Job.run`."""
-        return f"{self.outbox.folder.name}/{key}"
 
     def _submit(self, running: Running) -> None:
         """Give a run to a worker, which resumes it from its last state and sends the points that are new."""
@@ -199,10 +165,10 @@ class SweepController:
             config=task.config,
             read_test=confirm,
             common_context=self._common_context if confirm else None,
-            checkpoint=self._checkpoint_folder(running.key) if confirm else None,
-            state=self._state_folder(running.key),
+            checkpoint=self._records.checkpoint_folder(running.key) if confirm else None,
+            state=self._records.state_folder(running.key),
             after=running.points[-1].step if running.points else -1,
-            run=self._name_of(running.key),
+            run=self._records.name_of(running.key),
             start=self.spec.start_folder(task.config),
         )
         self.pool.submit(job)
@@ -305,13 +271,9 @@ class SweepController:
             outcome, reason = Outcome.PRUNED, f"stopped by the pruner after {running.points[-1].tokens:,} tokens"
         elif event.lost and self._stop.signal:
             outcome = Outcome.INTERRUPTED
-        if outcome.retry is Retry.RESUME:
-            self.outbox.interrupt(running.key, reason)
-        else:
-            if outcome is not Outcome.COMPLETE:  # its checkpoint is not the one of a finished run
-                remove_folder(self._checkpoint_folder(running.key), self.outbox.folder)
-            self.outbox.end(running.key, outcome, reason, running.ended)
-            self.pool.remove_states(self._name_of(running.key))
+        self._records.end(running, outcome, reason)
+        if outcome.retry is not Retry.RESUME:
+            self.pool.remove_states(self._records.name_of(running.key))
         self.scheduler.ended(running, outcome, reason)
         self.screen.run_finished(event.job, outcome, reason)
 
@@ -341,10 +303,7 @@ class SweepController:
 
     def _drop_superseded(self) -> None:
         """Delete interrupted confirm runs whose values are no longer their arm's best."""
-        superseded = [run for run in self._unfinished.values() if self.scheduler.is_superseded(run)]
-        for run in superseded:
-            self.outbox.discard(run)
-        if len(superseded) == len(self._unfinished):  # no run is left to resume
+        if self._records.discard(self.scheduler.is_superseded):
             self.pool.remove_states(self.outbox.folder.name)
 
     def _interrupt_runs(self) -> None:
@@ -359,13 +318,3 @@ class SweepController:
                 errors.append(error)
         if errors:
             raise errors[0]
-
-
-def _identity(run: Task | UnfinishedRun) -> tuple[object, ...]:
-    """Equal for a task and the record of its run."""
-    if isinstance(run, Task):
-        return (run.study, run.trial.number) if run.trial else (run.arm.name, run.seed, run.config.digest())
-    info = run.info
-    if info.number is not None:
-        return (info.study, info.number)
-    return (info.arm, info.seed, info.config.digest())
