@@ -13,13 +13,14 @@ from typing import Any, Protocol
 
 from pydantic import ValidationError
 
+from harness.config.dimensions import Dimension
 from harness.config.effect import Effect, effect_of, reason
 from harness.config.fields import arm_name, format_value, value_key
 from harness.config.messages import explain
 from harness.config.objective import TOKENIZER
 from harness.config.run import RunConfig
 from harness.config.sections import DataConfig
-from harness.config.spec import Dimension, SweepSpec, combinations
+from harness.config.spec import SweepSpec, combinations
 from harness.config.starting import FIELDS, INIT_FROM, StartError
 from harness.core.text import listed
 

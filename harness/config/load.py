@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from harness.config.checks import Codec, RunChecks, SplitSizes
+from harness.config.dimensions import MAX_TEXT, Dimension, wrong_dimension
 from harness.config.fields import (
     EXCLUSIVE,
     field_paths,
@@ -26,15 +27,14 @@ from harness.config.fields import (
     without_secret_addresses,
 )
 from harness.config.fingerprint import WITHOUT_EFFECT
-from harness.config.messages import explain, fitting_kinds, spec_paths, wrong_values
-from harness.config.mixture import plain_path
-from harness.config.objective import TEXTS, TOKENIZER
+from harness.config.messages import explain, spec_paths
+from harness.config.objective import TOKENIZER
 from harness.config.other_names import did_you_mean
 from harness.config.run import RunConfig
 from harness.config.samplers import SAMPLERS
 from harness.config.sections import PRESETS, DataConfig
 from harness.config.single_values import wrong_values_alone
-from harness.config.spec import KINDS, TOP_FIELDS, Dimension, SweepSpec
+from harness.config.spec import TOP_FIELDS, SweepSpec
 from harness.config.starting import StartError, WeightsOf, started_config
 from harness.config.study import SeedRange, StudyConfig
 from harness.config.tokenizers import with_short_forms, wrong_recipe
@@ -45,7 +45,6 @@ from harness.core.text import printable, shown, unknown
 SLUG = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 MAX_ARMS = 1000
 MAX_GRID = 100_000  # points
-MAX_TEXT = 200  # characters of a compared text: an arm, its study and its runs are named after it
 _OPTIONS_SHOWN = 20
 _SECTIONS = ("data", "model", "train")  # whose fields can be compared and tuned
 _OF_THE_MACHINE = ("train.device", "train.precision", "train.compile")  # depend on the device
@@ -306,28 +305,11 @@ class _Loader:
     def tune(self, study: StudyConfig | None) -> dict[str, Dimension]:
         tune: dict[str, Dimension] = {}
         for path, written in self.mapping("tune").items():
-            kind = next(iter(written)) if isinstance(written, dict) and len(written) == 1 else None
-            where = f"tune.{path}"
-            if kind is None:
-                example = "{log_uniform: [3e-4, 3e-3]}"
-                self.report(where, f"found {shown(written)}; allowed: one of {', '.join(KINDS)}, for example {example}")
-            elif kind not in KINDS:
-                self.report(where, unknown(str(kind), KINDS, "kind of dimension"))
-            elif kind not in (fitting := fitting_kinds(path)):
-                self.report(where, f"found {kind}, which {path} cannot have; allowed: {' | '.join(fitting)}")
-            elif path == TOKENIZER and (wrong := wrong_recipe(written[kind])):
-                self.report(where, wrong)
-            elif wrong := wrong_values(kind, written[kind]):
-                self.report(where, f"found {kind} {shown(written[kind])}; allowed: {wrong}")
-            elif any(isinstance(value, str) and len(value) > MAX_TEXT for value in written[kind]):
-                self.report(where, f"found a text of over {MAX_TEXT} characters; allowed: shorter ones")
-            elif study is not None and SAMPLERS[study.sampler].choices_only and kind != "choice":
-                self.report(where, f"found {kind} with study.sampler {study.sampler}; allowed: choice")
-            elif plain_path(path) in TEXTS and len(written[kind]) > 1:
-                message = "changes the validation text, so that its trials cannot be compared"
-                self.report(where, f"{message}; allowed: one value, under data")
+            if wrong := wrong_dimension(path, written, study.sampler if study else None):
+                self.report(f"tune.{path}", wrong)
             else:
-                tune[path] = Dimension(kind, tuple(written[kind]))
+                [(kind, values)] = written.items()
+                tune[path] = Dimension(kind, tuple(values))
         points = math.prod(len(dimension.values) for dimension in tune.values())
         if study is not None and SAMPLERS[study.sampler].choices_only and points > MAX_GRID:
             self.report("tune", f"found a grid of {points:,} points; allowed: at most {MAX_GRID:,}")

@@ -7,10 +7,10 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from harness.config.dimensions import Dimension
 from harness.config.fields import override
 from harness.config.messages import explain
 from harness.config.run import RunConfig
-from harness.config.spec import Dimension
 
 # A run that any field fits into.
 _PLAIN: Final = {"data": {"corpus": "sotu-1820"}, "train": {"budget": {"steps": 1}, "batch_size": 1}}

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from harness.config.dimensions import Dimension
 from harness.config.fields import arm_name, override, value_key
 from harness.config.fingerprint import decisive, digest_of, training_code
 from harness.config.labels import ArmLabels, arm_labels
@@ -45,29 +46,8 @@ TOP_FIELDS: Final[Mapping[str, str]] = {
     "study": "How an arm is searched, and on how many seeds its best configuration is confirmed.",
 }
 
-KINDS: Final = ("uniform", "log_uniform", "int_uniform", "choice")
 # Distance between the seeds of two arms with equal values (an A/A sweep); more than any sweep has seeds.
 COPY_STRIDE: Final = 1_000_000
-
-
-@dataclass(frozen=True)
-class Dimension:
-    """One tuned dimension. `values` are (low, high) for a range and the options for a choice."""
-
-    kind: str
-    values: tuple[Any, ...]
-
-    @property
-    def size(self) -> float:
-        """How many different values it has; infinite for real numbers."""
-        if self.kind == "choice":
-            return len(self.values)
-        low, high = self.values
-        return high - low + 1 if self.kind == "int_uniform" else math.inf
-
-    def plain(self) -> dict[str, list[Any]]:
-        """As it is written in YAML: `{log_uniform: [0.0003, 0.003]}`."""
-        return {self.kind: list(self.values)}
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from optuna.samplers import (
 )
 
 from harness.config import samplers as facts
-from harness.config.spec import Dimension
+from harness.config.dimensions import Dimension
 from harness.core.rng import derive
 from harness.core.text import unknown
 from harness.search.cma_es import ReplayedCmaEs

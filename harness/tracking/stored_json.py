@@ -12,8 +12,8 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
+from harness.config.dimensions import KINDS
 from harness.config.samplers import SAMPLERS
-from harness.config.spec import KINDS
 from harness.config.study import MAX_SEEDS
 from harness.core.bounded_json import MAX_WHOLE
 from harness.core.files import DamagedError

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.config.spec import Dimension, SweepSpec
+from harness.config.dimensions import Dimension
+from harness.config.spec import SweepSpec
 from harness.console.choose import make_screen
 from harness.core.metrics import TRAIN_LOSS, VAL_LOSS, Point
 from harness.core.outcomes import Outcome, Phase

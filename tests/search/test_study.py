@@ -12,8 +12,9 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState, create_trial
 from sqlalchemy import Engine, event
 
+from harness.config.dimensions import Dimension
 from harness.config.samplers import PRUNERS, SAMPLERS
-from harness.config.spec import Dimension, SweepSpec
+from harness.config.spec import SweepSpec
 from harness.core.outcomes import Outcome
 from harness.search import samplers
 from harness.search.readable import POINT, StorageError
