@@ -94,15 +94,15 @@ def timeline(evidence: Evidence) -> Drawing | None:
 
 def _caption(runs: pd.DataFrame, cuts: int, nodes: bool) -> str:
     kinds = set(runs["phase"])
-    words = ["Every run from its start to its end. Runs in one row did not overlap, so a row is a worker"]
-    words = [f"{words[0]} of that machine." if nodes else f"{words[0]}."]
+    worker = "one worker of that machine" if nodes else "one worker"
+    words = [f"Each bar is a run, from its start to its end. A row has the runs of {worker}, one after the other."]
     if Phase.EXPLORE in kinds and len(kinds) > 1:
-        words.append("Pale: explore trials.")
+        words.append("Pale bars: explore trials.")
     if (runs["outcome"] != Outcome.COMPLETE).any():
         words.append("Empty bars: runs that ended early.")
     if cuts:
-        words.append(f"Dotted: {plural(cuts, 'break')} without any run, cut out.")
-    words.append("A run that was interrupted is shown with the time that it trained.")
+        words.append(f"Dotted lines: {plural(cuts, 'break')} without any run, cut out.")
+    words.append("The bar of a run that was interrupted is as long as the run trained.")
     return " ".join(words)
 
 

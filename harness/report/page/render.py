@@ -48,7 +48,7 @@ def render_html(content: Content) -> str:
 
 def render_page(title: str, byline: Sequence[str], bodies: Sequence[Markup]) -> str:
     """A page around the parts that `render_sweep` returns."""
-    script = (_TEMPLATES / "page.js").read_text("utf-8")
+    script = "\n".join((_TEMPLATES / name).read_text("utf-8") for name in ("page.js", "zoom.js"))
     return (
         _environment(autoescape=True)
         .get_template("report.html.j2")

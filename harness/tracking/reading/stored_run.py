@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from harness.config.labels import shown_name
 from harness.config.run import RunConfig
 from harness.core import metrics
 from harness.core.paths import configured_uri
@@ -88,7 +89,7 @@ def load_stored_run(run: str, uri: str | None = None) -> StoredRun:
     has_common = any(metrics.VAL_COMMON_LOSS in point for point in points.values())
     return StoredRun(
         run_id=found.info.run_id,
-        name=found.info.run_name,
+        name=shown_name(found.info.run_name, tags[schema.ARM], tags.get(schema.LABEL, "")),
         experiment=client.get_experiment(found.info.experiment_id).name,
         arm=tags[schema.ARM],
         phase=tags[schema.PHASE],

@@ -366,6 +366,38 @@ def test_fifty_runs_with_many_points_stay_small(tmp_path: Path, driver: Any) -> 
     assert violations(driver) == []
 
 
+def test_a_figure_fills_the_window_and_is_zoomed_by_keyboard_and_mouse(page: Path, driver: Any) -> None:
+    show(driver, page)
+    box = "return document.querySelector('#figure-forest svg').getAttribute('viewBox').split(' ').map(Number)"
+    whole = driver.execute_script(box)
+
+    def press(keys: str) -> list[float]:
+        driver.switch_to.active_element.send_keys(keys)
+        return list(driver.execute_script(box))
+
+    driver.execute_script("document.querySelector('#figure-forest .enlarge').focus()")
+    assert press("\ue007") == whole  # Enter
+    width = "return document.querySelector('dialog[open] svg').getBoundingClientRect().width"
+    assert driver.execute_script(width) > 0.9 * 1280
+    assert violations(driver) == []
+    larger = press("+")
+    assert larger[2:] == pytest.approx([length / 1.5 for length in whole[2:]])
+    assert larger[0] + larger[2] / 2 == pytest.approx(whole[0] + whole[2] / 2)  # about the middle
+    assert press("\ue014")[0] == pytest.approx(larger[0] + larger[2] / 8)  # arrow to the right
+    assert press("\ue014" * 20)[0] == pytest.approx(whole[2] - larger[2])  # no further than its edge
+    assert press("0") == whole == press("-")
+    driver.execute_script(
+        "const stage = document.querySelector('dialog .stage'), box = stage.getBoundingClientRect();"
+        "const at = {clientX: box.left + box.width / 2, clientY: box.top + box.height / 2};"
+        "stage.dispatchEvent(new WheelEvent('wheel', {...at, deltaY: -200, cancelable: true}))"
+    )
+    assert driver.execute_script(box)[2] == pytest.approx(whole[2] * math.exp(-0.5))
+    assert press("\ue00c") == whole  # Esc
+    assert visible(driver, "dialog") == 0 and visible(driver, "#figure-forest .scroll svg") == 1
+    assert driver.switch_to.active_element.text == "Enlarge"
+    assert driver.get_log("browser") == []
+
+
 def test_markup_in_names_is_escaped_on_the_page(tmp_path: Path, driver: Any) -> None:
     evil = '"><img src=x onerror="document.title=`owned`"><script>document.title="owned"</script>'
     arms = {f"a{evil}": {"model.drop_rate": 0.0}, f"b{evil}": {"model.drop_rate": 0.1}}

@@ -230,7 +230,10 @@ for (const table of document.querySelectorAll("table.data")) {
   sorting(table);
   if (table.classList.contains("filter")) filtering(table);
 }
-for (const figure of document.querySelectorAll("figure")) readout(figure);
+for (const figure of document.querySelectorAll("figure")) {
+  readout(figure);
+  zooming(figure);
+}
 for (const sweep of document.querySelectorAll(".sweep")) {
   arms(sweep);
   passages(sweep);
