@@ -15,12 +15,13 @@ import time
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Final
+from typing import Any, Final
 
 from harness.core.environment import environment_defaults
 from harness.core.outcomes import Outcome
 from harness.workers.environment import terminal_signals_blocked, worker_environment
 from harness.workers.messages import Event, Exiting, Finished, Heartbeat, Job, Stop
+from harness.workers.waitable_queue import WaitableQueue
 
 _STARTUP_SECONDS: Final = 120.0  # minimum patience with a new worker, which imports torch and opens its data
 _SUSPENDED_SECONDS: Final = 5.0  # a longer gap between two checks means that this process was suspended
@@ -99,13 +100,13 @@ class LocalPool:
                 with contextlib.suppress(OSError):
                     worker.connection.send(Stop(job))
 
-    def events(self, timeout: float) -> list[Event]:
-        """New events, waiting up to `timeout` seconds for the first."""
+    def events(self, timeout: float, *others: WaitableQueue[Any]) -> list[Event]:
+        """New events, waiting up to `timeout` seconds for the first, or until one of the other queues has an item."""
         by_connection = {worker.connection: worker for worker in self._workers.values()}
         events: list[Event] = []
-        for connection in wait(list(by_connection), timeout):
-            assert isinstance(connection, Connection)
-            events += self._receive(by_connection[connection])
+        for ready in wait([*by_connection, *(queue.fileno() for queue in others)], timeout):
+            if isinstance(ready, Connection):
+                events += self._receive(by_connection[ready])
         return events + self._kill_stalled()
 
     def pids(self) -> dict[int, int]:

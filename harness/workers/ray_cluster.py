@@ -18,12 +18,11 @@ from typing import Any, Final
 from harness.core.environment import environment_defaults
 from harness.workers.environment import terminal_signals_blocked
 from harness.workers.protocol import NoWorkers
+from harness.workers.ray_local import SETTINGS, only_needed_processes
 
 LOCAL: Final = "local"  # start Ray on this machine
 AUTO: Final = "auto"  # the cluster that this machine belongs to
 
-# Ray takes the loopback as this machine's address with it, so that none of its ports can be reached from outside.
-_LOOPBACK: Final = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 _NO_SURPRISE: Final = {"RAY_ENABLE_AUTO_CONNECT": "0"}  # else a call after the end would start a cluster
 # Ray would end a process that has lost the head for 60 s; it ends by itself, with a sentence, after `HEAD_SECONDS`.
 _STAY: Final = {"RAY_gcs_rpc_server_reconnect_timeout_s": "600"}
@@ -54,8 +53,9 @@ def connected(address: str) -> Iterator[None]:
         stack.enter_context(environment_defaults(_NO_SURPRISE))
         options: dict[str, Any] = {}
         if address == LOCAL:
-            stack.enter_context(environment_defaults(_LOOPBACK))
+            stack.enter_context(environment_defaults(SETTINGS))
             stack.enter_context(terminal_signals_blocked())
+            stack.enter_context(only_needed_processes())
             options["include_dashboard"] = False
         else:
             stack.enter_context(environment_defaults(_STAY))

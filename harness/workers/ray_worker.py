@@ -10,13 +10,12 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
-import queue
 import sys
 import threading
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from harness.core.outcomes import Outcome
 from harness.core.paths import WEIGHTS
@@ -30,11 +29,12 @@ from harness.workers.node_job import LAST_COPY_SECONDS, RunFolder
 from harness.workers.numbered import Numbered, Outgoing
 from harness.workers.shared import brief
 from harness.workers.software import software
+from harness.workers.waitable_queue import WaitableQueue
 
 if TYPE_CHECKING:
     from harness.tracking.direct import Place, Stored
 
-_TICK_SECONDS = 0.05  # how long a job or a stop waits at most until it is passed on
+_CHECK_SECONDS: Final = 1.0  # between two looks for a process without progress
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class RayWorker:
         # Ray kills the process group of an actor that has ended; the worker still has to save its state then.
         self._pool = LocalPool(1, threads, patience, ranks, own_group=True)
         self._outgoing = Outgoing()
-        self._orders: queue.SimpleQueue[_Order | int | None] = queue.SimpleQueue()  # a job, one to stop, or the end
+        self._orders: WaitableQueue[_Order | int | None] = WaitableQueue()  # a job, one to stop, or the end
         self._folder: RunFolder | None = None  # of the last job
         self._submission = 0
         self._relay = threading.Thread(target=self._run, daemon=True)
@@ -135,7 +135,7 @@ class RayWorker:
         try:
             self._pool.prestart(1)
             while True:
-                for event in self._pool.events(_TICK_SECONDS):
+                for event in self._pool.events(_CHECK_SECONDS, self._orders):
                     self._outgoing.add(event)
                 while not self._orders.empty():
                     order = self._orders.get()
