@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.config.run import DataConfig
@@ -78,6 +78,7 @@ def test_windows_by_hand() -> None:
     ]
 
 
+@settings(deadline=None)
 @given(tokens=splits(), length=st.integers(1, 9), sequences=st.integers(1, 5), seed=st.integers(0, 3))
 def test_an_epoch_has_every_target_once_and_crosses_nothing(
     tokens: np.ndarray, length: int, sequences: int, seed: int
@@ -109,6 +110,7 @@ def test_batches_go_on_where_they_were() -> None:
         assert inputs[1:].equal(some) and targets[1:].equal(others)
 
 
+@settings(deadline=None)
 @given(tokens=splits(), length=st.integers(1, 9), sequences=st.integers(1, 5))
 def test_an_evaluation_scores_every_target_once(tokens: np.ndarray, length: int, sequences: int) -> None:
     count, batches = within(tokens, length).whole(sequences)
@@ -119,6 +121,7 @@ def test_an_evaluation_scores_every_target_once(tokens: np.ndarray, length: int,
     assert seen == targets_by_document(tokens) and seen.total() == count
 
 
+@settings(deadline=None)
 @given(tokens=splits(), length=st.integers(1, 9), sequences=st.integers(1, 5), data=st.data())
 def test_strided_windows_give_each_target_its_context(
     tokens: np.ndarray, length: int, sequences: int, data: st.DataObject
@@ -132,6 +135,7 @@ def test_strided_windows_give_each_target_its_context(
     assert seen == targets_by_document(tokens, least) and seen.total() == count
 
 
+@settings(deadline=None)
 @given(size=st.integers(10, 60), length=st.integers(1, 9), data=st.data())
 def test_strided_windows_of_one_document_are_those_of_a_split(size: int, length: int, data: st.DataObject) -> None:
     least, tokens = data.draw(st.integers(1, length)), np.arange(1, size + 1)

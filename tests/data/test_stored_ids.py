@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.core import unchanged
@@ -42,6 +42,7 @@ def hundred(tmp_path_factory: pytest.TempPathFactory) -> tuple[StoredIds, np.mem
     return stored(tmp_path_factory.mktemp("hundred"), 100)
 
 
+@settings(deadline=None)
 @given(first=st.integers(-150, 150) | st.none(), last=st.integers(-150, 150) | st.none())
 def test_slices_are_those_of_the_array(
     hundred: tuple[StoredIds, np.memmap], first: int | None, last: int | None
