@@ -25,7 +25,7 @@ from harness.report.__main__ import app
 from harness.report.assemble import in_order
 from harness.report.warnings.collect import fixed_settings
 from harness.report.write import without_formulas
-from harness.tracking import SweepInfo, Tracker, load_sweep, schema
+from harness.tracking import Sample, SweepInfo, Tracker, load_sweep, schema
 from paths import ROOT, SUPPORT
 from reports import Page, all_runs, record_run, report
 from specs import GOOD, load
@@ -60,7 +60,8 @@ def test_page_contains_everything(standard: ReportFiles) -> None:
         "python 3.11.9, torch 2.13.0",
     ):
         assert wanted in page.text, wanted
-    assert page.text.count("middle") == 2  # three evaluations of a run of each arm
+    assert page.text.count("middle, greedy") == 2  # three evaluations of a run of each arm
+    assert page.text.count("middle") == 4
     # The forest plot, curves over tokens, steps and FLOPs, all seeds, three of the search, and the timeline.
     assert len([tag for tag, _ in page.tags if tag == "figure"]) == 9
     markdown = standard.markdown.read_text("utf-8")
@@ -97,7 +98,7 @@ def test_markup_in_text_is_escaped(tmp_path: Path) -> None:
     rows.append(example.run(9, BASELINE, {}, seed=8, outcome="failed", reason=evil))
     rows[0]["train.sample.prompt"] = evil
     record = example.record(arms, question=evil, command=evil, spec_text=evil, versions={evil: evil})
-    files = report(tmp_path, rows, record, lambda _: [(0, 0, evil), (1, 512, f"{evil}\x1b[31m")])
+    files = report(tmp_path, rows, record, lambda _: [Sample(0, 0, evil, evil), Sample(1, 512, f"{evil}\x1b[31m")])
     assert not any("\x1b" in file.read_text("utf-8") for file in (files.html, files.markdown))
     page = Page(files.html.read_text("utf-8"))
     names = [tag for tag, _ in page.tags]
@@ -412,7 +413,7 @@ def rendered(server: Server, name: str, profile: Path) -> str:
 def test_the_browser_shows_the_page_and_requests_nothing_else(server: Server, tmp_path: Path) -> None:
     evil = '<img src="http://evil.example/a.png">'
     record = example.record(tune=example.TUNE, question=f"Does {evil} help?")
-    files = report(tmp_path, all_runs(), record, lambda _: [(0, 0, evil)])
+    files = report(tmp_path, all_runs(), record, lambda _: [Sample(0, 0, evil, evil)])
     dom = Page(rendered(server, "report.html", tmp_path / "profile"))
     assert f"Does {evil} help?" in dom.text and "5.400 ± 0.497" in dom.text
     assert [tag for tag, _ in dom.tags].count("svg") == 9
