@@ -16,7 +16,7 @@ import byte_changes
 @pytest.mark.slow
 def test_no_changed_byte_is_loaded_with_other_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GPT_HARNESS_CACHE", str(tmp_path / "cache"))
-    changes = int(os.environ.get("BYTE_CHANGES", "200"))
+    changes = int(os.environ.get("BYTE_CHANGES", "80"))
     found = byte_changes.change_bytes(tmp_path, changes, seed=1)
     assert found.errors == []
     assert sum(found.results.values()) == changes

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 CLUSTER = ROOT / "experiments" / "cluster"
 PAGE = TEXTS["experiments/cluster/README.md"]
 # A sweep of four runs of some seconds each, which save their states often.
-LONG = SPEC.replace("name: tiny", "name: dropout").replace("trials: 2, seeds: 2", "trials: 1, seeds: 2")
+LONG = SPEC.replace("name: tiny", "name: dropout").replace("trials: 2, seeds: 2", "trials: 1, seeds: 1")
 LONG = LONG.replace("budget: {tokens: 6_144}", "budget: {steps: 500}\n  checkpoint_every: 0.2")
 
 

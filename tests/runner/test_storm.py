@@ -32,7 +32,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("place", ["local processes and SQLite", "Ray and PostgreSQL"])
+@pytest.mark.parametrize(
+    "place", ["local processes and SQLite", pytest.param("Ray and PostgreSQL", marks=pytest.mark.ray)]
+)
 def test_nothing_is_lost_in_a_storm_of_three_kills(
     place: str, undisturbed: Callable[[int], Path], tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

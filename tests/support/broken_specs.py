@@ -7,6 +7,7 @@ anchors, tags, indentation, stray characters), bytes (another encoding, truncati
 from __future__ import annotations
 
 import copy
+import functools
 import io
 import json
 from collections.abc import Callable, Iterator
@@ -134,6 +135,7 @@ varied = st.dictionaries(
 )
 
 
+@functools.cache
 def valid_specs() -> list[dict[str, Any]]:
     """The shipped experiments as plain values."""
     return [YAML(typ="safe", pure=True).load(path) for path in EXPERIMENTS]
@@ -228,7 +230,7 @@ def _change_text(draw: Callable[..., Any], text: str) -> str:
             )
         case "deep":
             opening = draw(st.sampled_from(["[", "{a: ", "- ", "? "]))
-            lines[i] = line.rstrip("\n") + opening * draw(st.sampled_from([3, 60, 3000])) + "\n"
+            lines[i] = line.rstrip("\n") + opening * draw(st.sampled_from([3, 60, 400])) + "\n"
         case "bomb":
             lines.append(
                 "bomb0: &b0 [x, x, x]\n"

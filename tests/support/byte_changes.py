@@ -115,8 +115,8 @@ def change_bytes(folder: Path, changes: int, seed: int) -> Found:
 
     Args:
         folder: empty, or made by an earlier call.
-        changes: how many, one at a time.
-        seed: of files, places and bytes.
+        changes: how many, one at a time, in each file once before in any twice.
+        seed: of the order of files, places and bytes.
     """
     os.environ["GPT_HARNESS_CACHE"] = str(folder / "cache")
     if not (folder / "code").exists():
@@ -125,8 +125,9 @@ def change_bytes(folder: Path, changes: int, seed: int) -> Found:
     files = list(files_of(folder))
     unknown = {path for path in folder.rglob("*") if is_kept(path)} - {file.path for file in files}
     found.errors += [f"{path.relative_to(folder)}: this script does not know who reads it" for path in sorted(unknown)]
-    for _ in range(changes):
-        file = chance.choice(files)
+    order = chance.sample(files, len(files))
+    for number in range(changes):
+        file = order[number % len(order)]
         whole = file.path.read_bytes()
         place = chance.randrange(len(whole))
         byte = chance.choice(sorted({*range(256)} - {whole[place]}))

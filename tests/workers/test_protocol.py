@@ -67,7 +67,9 @@ PLACES = {
 }
 
 
-@pytest.fixture(scope="module", params=PLACES)
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=[pytest.mark.ray] if name == "ray" else []) for name in PLACES]
+)
 def place(request: pytest.FixtureRequest) -> Place:
     if request.param == "ray":
         request.getfixturevalue("ray_connection")
