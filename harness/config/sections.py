@@ -137,8 +137,6 @@ class DataConfig(Config):
     @model_validator(mode="after")
     def _one_source(self) -> DataConfig:
         exactly_one("source", {"corpus": self.corpus, "path": self.path, "url": self.url, "mix": self.mix})
-        if self.mix is not None and self.windows == "within":
-            raise ValueError("windows: found within together with mix; allowed: across")
         for name, value in (("val_path", self.val_path), ("test_path", self.test_path)):
             if self.mix is not None and value is not None:
                 raise ValueError(f"{name}: found together with mix; allowed: data.mix.NAME.{name}, of a source")

@@ -17,6 +17,7 @@ from harness.config.run import DataConfig
 from harness.data.cache import cache_folder
 from harness.data.corpora import Corpus, load_corpus
 from harness.data.dataset import Dataset, open_corpus
+from harness.data.document_cuts import Cut
 from harness.data.encoding import id_type
 from harness.data.errors import CorpusError
 from harness.data.own_tokenizers import tokenizer_file
@@ -65,6 +66,13 @@ class Mixture(Dataset):
     def target_bytes(self, split: str) -> float:
         """UTF-8 bytes of the split of each source without those of its first token, which is never a target."""
         return sum(part.target_bytes(split) for part in self.parts.values())
+
+    def cut(self, split: str, context_length: int) -> Cut:
+        """The windows of all sources, of which none reaches from one source into the next."""
+        cuts = [part.cut(split, context_length) for part in self.parts.values()]
+        ends = np.cumsum([len(part.tokens(split)) for part in self.parts.values()])
+        starts = [cut.starts + begin for cut, begin in zip(cuts, [0, *ends[:-1].tolist()], strict=True)]
+        return Cut(np.concatenate(starts), np.concatenate([cut.lengths for cut in cuts]))
 
     def shortened(self, val: int) -> Mixture:
         """The same with the first `val` tokens of each validation split, and no test text."""

@@ -16,7 +16,7 @@ from harness.data.batches import (
     take_windows,
     training_batches,
 )
-from harness.data.document_cuts import Cut, documents_of, evenly_spaced, strided_documents
+from harness.data.document_cuts import Cut, evenly_spaced, strided_documents
 from harness.data.document_windows import equal_batches, padded_batches
 from harness.data.stored_ids import Tokens
 
@@ -137,7 +137,11 @@ class WithinDocuments:
 
     def passage(self, targets: int) -> Tokens:
         """The beginning of the first document."""
-        first, last = next(((f[0], e[0]) for f, e in documents_of(self._tokens, self._end) if len(f)), (0, 0))
+        first = last = int(self._cut.starts[0]) if len(self._cut) else 0
+        for start, length in zip(self._cut.starts.tolist(), self._cut.lengths.tolist(), strict=True):
+            if start != last or last - first >= targets:  # of the next document, or no longer needed
+                break
+            last = start + length
         return self._tokens[first : min(first + targets, last) + 1]
 
     def strided(self, sequences: int, min_context: int) -> tuple[int, Iterator[Batch]]:

@@ -35,7 +35,6 @@ OTHER = Objective(VAL_BITS_PER_BYTE, ranked=False)
             "{b: {path: b}}, path: c",
             "data: found path and mix; allowed: exactly one source of",
         ),
-        ("{b: {path: b}}, windows: within", "data.windows: found within together with mix; allowed: across"),
         ("{b: {path: b}}, val_path: c", "data.val_path: found together with mix; allowed: data.mix.NAME.val_path"),
     ],
 )

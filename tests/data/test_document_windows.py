@@ -196,3 +196,26 @@ def test_documents_of_a_data_set_are_its_texts(vocab: str, tmp_path: Path) -> No
     assert found[:-1] == texts[: len(found) - 1] and texts[len(found) - 1].startswith(found[-1])  # split in the middle
     firsts = [data.codec.decode([data.val[0]]), *["Document"] * (40 - len(found))]
     assert data.target_bytes("val") == data.bytes["val"] - sum(len(text.encode()) for text in firsts)
+
+
+@pytest.mark.parametrize("vocab", ["full", "corpus"])
+def test_windows_of_a_mixture_stay_inside_the_documents_of_each_source(vocab: str, tmp_path: Path) -> None:
+    for number in range(30):
+        for name in ("left", "right"):
+            (tmp_path / f"{name}{number:02}.txt").write_text(f"{name} " * (number % 7 + 2))
+    config = DataConfig.model_validate(
+        {
+            "mix": {name: {"path": [str(tmp_path / f"{name}*.txt")], "weight": 1} for name in ("left", "right")},
+            "separator": "endoftext",
+            "windows": "within",
+            "vocab": vocab,
+            "split": {"test": 0},
+        }
+    )
+    data = open_dataset(config, tmp_path, tmp_path / "cache")
+    windows = data.windows("train", 4)
+    assert len(windows) == sum(len(part.windows("train", 4)) for part in data.sources.values())
+    for inputs, targets in itertools.islice(windows.training(1, seed=1), len(windows)):
+        text = data.codec.decode(inputs[0][targets[0] != NO_TARGET].tolist())
+        assert "<|endoftext|>" not in text and not ("left" in text and "right" in text)
+    assert "right" not in data.codec.decode(data.windows("val", 4).passage(99)[:])
