@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -116,16 +115,6 @@ def test_another_training_code_gives_another_sweep_identity(tmp_path: Path, monk
     assert training_code() == training_code()
     monkeypatch.setattr("harness.config.spec.training_code", lambda: "other")
     assert load(tmp_path, GOOD).identity("data") != before
-
-
-def test_the_training_code_is_hashed_quickly() -> None:
-    sources = [path.read_text("utf-8") for path in training_files()]
-    seconds = []
-    for _ in range(5):
-        began = time.process_time()
-        code_digest(sources)
-        seconds.append(time.process_time() - began)
-    assert min(seconds) < 0.2  # of processor time; 0.04 on the machine it was written on
 
 
 def test_every_module_that_the_trainer_imports_is_hashed_or_decides_no_number() -> None:
