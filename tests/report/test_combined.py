@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import example_sweep as example
 from browser import browser, needs_browser, show, violations
 from harness.core.outcomes import Outcome, Phase
-from harness.report import TrackingError, write_reports
+from harness.report import ReportFiles, TrackingError, write_reports
 from harness.report.__main__ import app
 from harness.report.combined import folder_name
 from harness.tracking import SweepInfo, Tracker
@@ -50,9 +50,14 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     return address
 
 
-def test_two_sweeps_side_by_side(uri: str, tmp_path: Path) -> None:
-    files = write_reports(["dropout", "qkv_bias"], uri, tmp_path)
-    assert files.folder == tmp_path / "dropout+qkv_bias"
+@pytest.fixture(scope="module")
+def files(uri: str, tmp_path_factory: pytest.TempPathFactory) -> ReportFiles:
+    """The report of the two sweeps that can stand side by side."""
+    return write_reports(["dropout", "qkv_bias"], uri, tmp_path_factory.mktemp("reports"))
+
+
+def test_two_sweeps_side_by_side(files: ReportFiles) -> None:
+    assert files.folder.name == "dropout+qkv_bias"
     table = files.comparison
     assert list(table["sweep"]) == ["dropout"] * 2 + ["qkv_bias"] * 2
     # Each difference is to the baseline of the arm's own sweep, the last arm of each.
@@ -111,6 +116,7 @@ def test_the_folder_of_many_long_names_fits_into_a_file_system() -> None:
     assert folder_name(names) != folder_name(names[::-1])  # the first sweep comes first in the report
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_the_command_takes_several_names(uri: str, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["dropout", "qkv_bias", "--tracking", uri, "--reports", str(tmp_path)])
     assert done.exit_code == 0, done.output
@@ -120,8 +126,7 @@ def test_the_command_takes_several_names(uri: str, tmp_path: Path) -> None:
 
 
 @needs_browser
-def test_the_page_of_several_works_in_a_browser(uri: str, tmp_path: Path) -> None:
-    files = write_reports(["dropout", "qkv_bias"], uri, tmp_path)
+def test_the_page_of_several_works_in_a_browser(files: ReportFiles) -> None:
     with browser() as driver:
         show(driver, files.html)
         assert driver.get_log("browser") == [] and violations(driver) == []

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 import example_sweep
+from fuzzing import MORE
 from harness.console import tables
 from harness.runner.next_steps import next_steps
 from reports import Page, report
@@ -53,7 +54,9 @@ def _texts(folder: Path, losses: Losses, delta: float | None) -> dict[str, str]:
 
 @pytest.mark.slow
 @settings(
-    max_examples=5,
+    max_examples=3 * MORE,
+    derandomize=MORE == 1,
+    database=None,
     deadline=None,
     phases=[Phase.explicit, Phase.generate],  # a smaller example is not worth minutes of drawing
     suppress_health_check=[HealthCheck.function_scoped_fixture],

@@ -202,6 +202,7 @@ def test_written_frames_can_be_read_again(standard: ReportFiles) -> None:
     pd.testing.assert_frame_equal(written, curves, check_dtype=False, rtol=1e-14)
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_verdicts_use_the_delta_of_the_spec(tmp_path: Path) -> None:
     rows = example.confirm_runs({ARM: {2: 5.200, 3: 5.402, 4: 5.599}, BASELINE: {2: 5.201, 3: 5.4, 4: 5.6}})
     study = {"sampler": "tpe", "pruner": "none", "trials": 0, "seeds": 3}
@@ -231,6 +232,7 @@ def test_delta_is_checked_and_is_not_part_of_the_identity_of_a_sweep(tmp_path: P
             load(tmp_path, GOOD.replace("seeds: 3}", f"seeds: 3, delta: {wrong}}}"))
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_without_a_result_nothing_is_ranked(tmp_path: Path) -> None:
     files = report(tmp_path, example.explore_runs(), example.record(tune=example.TUNE))
     page = Page(files.html.read_text("utf-8"))
@@ -240,6 +242,7 @@ def test_without_a_result_nothing_is_ranked(tmp_path: Path) -> None:
     assert "nothing is ranked" in bare.text and "disk" in bare.text and "1 run had not ended" in bare.text
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_without_a_question_the_name_is_the_title(tmp_path: Path) -> None:
     record = replace(example.record(), question="")
     page = Page(report(tmp_path, example.confirm_runs(), record).html.read_text("utf-8"))
@@ -295,6 +298,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     return uri
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_report_of_a_stored_sweep(store: str, tmp_path: Path) -> None:
     files = write_report("dropout", store, tmp_path)
     assert files.folder == tmp_path / "dropout" and files.html.is_file() and files.markdown.is_file()
@@ -311,6 +315,7 @@ def test_report_of_a_stored_sweep(store: str, tmp_path: Path) -> None:
     assert contents(tmp_path) == before
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_report_shows_uncommitted_changes_only_on_demand(store: str, tmp_path: Path) -> None:
     client = MlflowClient(store)
     run_id = load_sweep("dropout", store).run_id
@@ -340,6 +345,7 @@ def test_sweeps_that_cannot_be_reported(store: str, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_command(store: str, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["dropout", "--tracking", store, "--reports", str(tmp_path)])
     assert done.exit_code == 0, done.output

@@ -14,7 +14,7 @@ from harness.report.watch import watch
 from harness.tracking import Tracker, read_activity
 from paths import SUPPORT
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_figures")]
 
 # Another process runs the sweep, a step for every line that it is sent: it is not to be this one, which watches.
 SWEEP = """

@@ -42,7 +42,9 @@ def test_nothing_is_lost_in_a_storm_of_three_kills(
     far = "Ray" in place
     nodes = request.getfixturevalue("ray_nodes") if far else None
     server = request.getfixturevalue("postgres") if far else None
-    found = storm.storm(tmp_path, kills=3, seed=1, longest=4.0, nodes=nodes, server=server, undisturbed=undisturbed)
+    found = storm.storm(
+        tmp_path, kills=3, seed=1, longest=4.0, nodes=nodes, server=server, undisturbed=undisturbed, warm=True
+    )
     assert found.errors == []
     assert sum(found.kills.values()) == 3
     assert found.runs == 2 * (storm.TRIALS + found.seeds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ class Nodes:
         self._start()
 
     def _start(self) -> None:
+        os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (Ray's name); else they wait for all other tests
         self.cluster: Any = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
         self._others = [self.cluster.add_node(num_cpus=1, wait=False) for _ in range(2)]
         self.cluster.wait_for_nodes()

@@ -126,6 +126,7 @@ def test_clean_sweeps_are_of_every_kind() -> None:
     assert budgets == {f"train.budget.{kind}" for kind in ("tokens", "steps", "epochs", "seconds")}
 
 
+@pytest.mark.usefixtures("no_figures")
 @pytest.mark.parametrize("name", RENDERED)
 def test_warnings_that_change_the_conclusion_are_shown_first(name: str) -> None:
     plant = next(plant for plant in PLANTS if plant.name == name)
@@ -143,6 +144,7 @@ def test_warnings_that_change_the_conclusion_are_shown_first(name: str) -> None:
     )
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_clean_report_has_no_warning() -> None:
     record, runs = clean_sweep(3, arms=2, seeds=4, dimensions=1, mishaps=False)
     content = assemble(example.evidence(record, runs, example.curves_of(runs)), lambda _: [], "python -m mlflow ui")
