@@ -12,6 +12,7 @@ import numpy as np
 import optuna
 import pytest
 
+from harness.analysis import importance as fitting
 from harness.analysis.importance import Importance, importance
 
 pytestmark = pytest.mark.slow
@@ -68,6 +69,12 @@ def on_a_grid(function: Function, space: Space, points: int = 48) -> tuple[list[
     main = [float(table.mean(axis=tuple(e for e in every if e != d)).var() / table.var()) for d in every]
     total = [float(table.var(axis=d).mean() / table.var()) for d in every]
     return main, total
+
+
+@pytest.fixture
+def few_bags(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A third of the bootstrap samples, where neither intervals nor the exact R² matter."""
+    monkeypatch.setattr(fitting, "BAGS", 10)
 
 
 @dataclass(frozen=True)
@@ -250,6 +257,7 @@ def test_the_known_indices_agree_with_quadrature(case: Case) -> None:
     assert total == pytest.approx(case.total, abs=tolerance)
 
 
+@pytest.mark.usefixtures("few_bags")
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_estimated_indices_are_close_to_the_truth(case: Case) -> None:
     trials = draw(case.space, 200)
@@ -277,6 +285,7 @@ def test_intervals_from_40_trials_contain_most_of_the_true_indices() -> None:
     assert np.median(widths) < 0.1  # narrow enough to be useful
 
 
+@pytest.mark.usefixtures("few_bags")
 def test_a_log_range_treated_as_uniform_gives_different_indices() -> None:
     space = {"rate": RATE, "drop": DROP}
     even = {"rate": {"uniform": RATE["log_uniform"]}, "drop": DROP}
@@ -312,6 +321,7 @@ def tpe(case: Case, count: int) -> list[Trial]:
     return [trial.params for trial in study.trials]
 
 
+@pytest.mark.usefixtures("few_bags")
 @pytest.mark.parametrize(("case", "within"), [(CASES[0], 0.01), (CASES[1], 0.1)], ids=["without noise", "with noise"])
 def test_trials_clustered_around_the_best_still_give_indices_of_the_whole_space(case: Case, within: float) -> None:
     trials = tpe(case, 100)
@@ -352,6 +362,7 @@ def test_fewer_trials_give_wider_intervals_and_a_lower_r2() -> None:
     assert few.shares[0].high - few.shares[0].low > 2 * (many.shares[0].high - many.shares[0].low)
 
 
+@pytest.mark.usefixtures("few_bags")
 def test_indices_do_not_depend_on_the_unit_of_the_loss_and_are_fixed_by_the_seed() -> None:
     case = CASES[1]
     trials = draw(case.space, 20)
@@ -365,6 +376,7 @@ def test_indices_do_not_depend_on_the_unit_of_the_loss_and_are_fixed_by_the_seed
     assert by_path(other, case.space, "low") != by_path(result, case.space, "low")
 
 
+@pytest.mark.usefixtures("few_bags")
 def test_many_trials_are_subsampled_for_the_fit_and_all_count_for_r2() -> None:
     case = CASES[1]
     trials = draw(case.space, 260)
