@@ -14,7 +14,8 @@ SETTINGS: Final = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     # Runs have the priority that they have without Ray. With Ray's, 15, any other program would take the CPU from them.
     "RAY_worker_niceness": "0",
-    "RAY_prestart_worker_first_driver": "0",  # these have no variables of ours: no run could use them
+    # A worker that Ray starts in advance lacks the variables that we set for runs, so none could use it.
+    "RAY_prestart_worker_first_driver": "0",
     # Metrics, statistics and a history of calls, which nothing shows without a dashboard. 0 also stands for never.
     "RAY_enable_metrics_collection": "0",
     "RAY_event_stats": "0",
