@@ -19,7 +19,7 @@ from sqlalchemy import create_engine
 
 from documents import TEXTS, blocks, split_commands
 from harness.core import database_servers
-from harness.core.paths import with_driver
+from harness.core.paths import ARTIFACTS_VARIABLE, with_driver
 from harness.runner import signals
 from harness.search.study import ArmStudy
 from harness.tracking import load_runs
@@ -90,11 +90,15 @@ def get(address: str) -> str:
         return ""
 
 
-def test_sweeps_of_several_machines_and_pages_that_read_meanwhile(postgres: Server, tmp_path: Path) -> None:
+def test_sweeps_of_several_machines_and_pages_that_read_meanwhile(
+    postgres: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two specs begin at the same moment in empty databases; a second process of one of them is told who runs it.
 
-    The databases are made and backed up by the documented commands.
+    The databases are made and backed up by the documented commands. The machines share a folder for files; else the
+    one that makes the databases would decide where files may be.
     """
+    monkeypatch.setenv(ARTIFACTS_VARIABLE, str(tmp_path / "artifacts"))
     [script] = [block for block in blocks(TEXTS["mlruns/README.md"], "sh") if "psql" in block]
     documented = {words[0]: words for words in split_commands(script) if words[0] != "pg_dump"}
     postgres.run(documented["psql"], tmp_path)
