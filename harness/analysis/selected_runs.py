@@ -72,7 +72,7 @@ class SelectedRuns:
 
     @cached_property
     def counted(self) -> pd.DataFrame:
-        """`chosen`, and the diverged confirm runs as untrained models (column `diverged`)."""
+        """`chosen`, and the diverged confirm runs with the loss of an untrained model (column `diverged`)."""
         return counted_runs(self.runs, self.chosen)
 
     @cached_property

@@ -234,7 +234,7 @@ class SampleConfig(Config):
     max_new_tokens: Annotated[Whole, Field(ge=0)] = 50
     """Tokens to generate. 0: no text is generated."""
     temperature: Annotated[float, Field(ge=0)] = 0.8
-    """Temperature of the sampled text, which `seed` decides. 0: only the greedy text."""
+    """Temperature of the sampled text, whose random numbers `seed` decides. 0: it is left out."""
     top_k: Annotated[Whole | None, Field(ge=1)] = 40
     """Sample among the `top_k` most likely tokens only. `null`: among all."""
 

@@ -50,7 +50,7 @@ def mixed_batches(
 
 
 def source_order(weights: Sequence[float], seed: int, start: int = 0) -> Iterator[int]:
-    """Endless numbers of sources, one for each training window.
+    """Yield, without end, the number of the source that each training window is drawn from.
 
     Args:
         weights: of the sources.

@@ -145,6 +145,6 @@ class WithinDocuments:
         return self._tokens[first : min(first + targets, last) + 1]
 
     def strided(self, sequences: int, min_context: int) -> tuple[int, Iterator[Batch]]:
-        """Every token of a document from index `min_context` on, once."""
+        """Every token from index `min_context` of its document on is a target once."""
         cut = strided_documents(self._tokens, self._end, self._length, min_context)
         return cut.targets, equal_batches(self._tokens, cut, sequences)

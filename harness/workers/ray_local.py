@@ -16,7 +16,7 @@ SETTINGS: Final = {
     "RAY_worker_niceness": "0",
     # A worker that Ray starts in advance lacks the variables that we set for runs, so none could use it.
     "RAY_prestart_worker_first_driver": "0",
-    # Metrics, statistics and a history of calls, which nothing shows without a dashboard. 0 also stands for never.
+    # Metrics, statistics and a history of calls, which only a dashboard would show. An interval of 0 means never.
     "RAY_enable_metrics_collection": "0",
     "RAY_event_stats": "0",
     "RAY_task_events_report_interval_ms": "0",

@@ -47,7 +47,7 @@ def test_what_cannot_be_read_is_absent(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 class Nvml:
-    """NVML of a machine with two GPUs, the second of which is too old to count energy."""
+    """A stand-in for NVML with two GPUs, of which the second is too old to count energy."""
 
     millijoules = 5000
 

@@ -12,6 +12,7 @@ import torch
 from harness.config.run import DataConfig, RunConfig
 from harness.core import metrics
 from harness.core.metrics import Point
+from harness.core.paths import WEIGHTS
 from harness.data import Dataset, open_dataset
 from harness.model.gpt import GPT
 from harness.model.init import build_gpt
@@ -100,6 +101,19 @@ def numbers(points: list[Point]) -> list[dict[str, float]]:
     """The metrics of the points, without those that depend on the clock."""
     clock = (metrics.TOKENS_PER_SECOND, metrics.MFU)
     return [{name: value for name, value in point.metrics.items() if name not in clock} for point in points]
+
+
+def check_that_it_resumes_bit_equal(config: RunConfig, folder: Path, after: int) -> None:
+    """A run that stops after some points and resumes has the numbers, texts and weights of one that does not stop."""
+    whole = run(config, checkpoint=folder / "whole")
+    first = train(config, state=folder / "state")
+    parts = [next(first) for _ in range(after)]
+    first.close()
+    parts += train(config, state=folder / "state", checkpoint=folder / "parts")
+    assert numbers(parts) == numbers(whole)
+    assert [point.sample for point in parts] == [point.sample for point in whole]
+    files = [(folder / part / WEIGHTS).read_bytes() for part in ("whole", "parts")]
+    assert files[0] == files[1]
 
 
 def byte_data() -> Dataset:

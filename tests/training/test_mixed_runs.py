@@ -10,8 +10,7 @@ import pytest
 
 from harness.core.metrics import of_source
 from harness.data import CorpusError, open_dataset
-from harness.training.trainer import train
-from helpers import evaluator, lively_gpt, numbers, run, small_config
+from helpers import check_that_it_resumes_bit_equal, evaluator, lively_gpt, numbers, run, small_config
 
 BOOKS = {"corpus": "sotu-1820"}
 
@@ -59,15 +58,7 @@ def test_a_sample_has_windows_of_each_source_by_its_share_of_the_tokens(mix: dic
 def test_a_run_on_a_mixture_resumes_bit_equal(vocab: str, mix: dict[str, Any], tmp_path: Path) -> None:
     data = {"mix": mix, "tokenizer": "byte", "vocab": vocab}
     config = small_config(data=data, model={"drop_rate": 0.1}, sample={"max_new_tokens": 3})
-    whole = run(config, checkpoint=tmp_path / "whole")
-    first = train(config, state=tmp_path / "state")
-    parts = [next(first), next(first), next(first)]
-    first.close()
-    parts += train(config, state=tmp_path / "state", checkpoint=tmp_path / "parts")
-    assert numbers(parts) == numbers(whole)
-    assert [point.sample for point in parts] == [point.sample for point in whole]
-    files = [(tmp_path / part / "model.safetensors").read_bytes() for part in ("whole", "parts")]
-    assert files[0] == files[1]
+    check_that_it_resumes_bit_equal(config, tmp_path, after=3)
 
 
 def test_a_mixture_of_one_text_trains_as_the_text_alone() -> None:

@@ -35,7 +35,17 @@ from harness.training.errors import Diverged
 from harness.training.evaluation import Evaluation, Evaluator
 from harness.training.optimizers import OPTIMIZERS
 from harness.training.trainer import train
-from helpers import SAMPLED, WHOLE, byte_data, counted_data, evaluator, numbers, run, small_config
+from helpers import (
+    SAMPLED,
+    WHOLE,
+    byte_data,
+    check_that_it_resumes_bit_equal,
+    counted_data,
+    evaluator,
+    numbers,
+    run,
+    small_config,
+)
 from references import Reference, book, hugging_face
 
 CPU = torch.device("cpu")
@@ -601,15 +611,7 @@ def test_samples_and_parameters_are_those_of_the_corpus_vocabulary() -> None:
 def test_runs_with_a_corpus_vocabulary_can_be_resumed(name: str, tmp_path: Path) -> None:
     data = {"corpus": "sotu-1820", "tokenizer": "byte", "vocab": name}
     config = small_config(data=data, model={"drop_rate": 0.1}, sample={"max_new_tokens": 3})
-    whole = run(config, checkpoint=tmp_path / "whole")
-    first = train(config, state=tmp_path / "state")
-    parts = [next(first), next(first)]
-    first.close()
-    parts += train(config, state=tmp_path / "state", checkpoint=tmp_path / "parts")
-    assert numbers(parts) == numbers(whole)
-    assert [point.sample for point in parts] == [point.sample for point in whole]
-    files = [(tmp_path / part / "model.safetensors").read_bytes() for part in ("whole", "parts")]
-    assert files[0] == files[1]
+    check_that_it_resumes_bit_equal(config, tmp_path, after=2)
 
 
 # A sample for the curves

@@ -146,7 +146,7 @@ class SweepWriter:
 
     @wrap_errors()
     def add_energy(self, parent: str, used: Energy) -> None:
-        """Add to the energy of a sweep what its machine used in this process's time; nothing if it is not known."""
+        """Add what the machine used while this process ran to the energy of a sweep; nothing if it is not known."""
         if used:
             tags = self._experiment.client.get_run(parent).data.tags
             total = added(schema.parse_energy(tags.get(schema.ENERGY, "")), used)

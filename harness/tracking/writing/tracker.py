@@ -110,7 +110,7 @@ class Tracker:
         return self.sweeps.heartbeat(parent)
 
     def add_energy(self, parent: str, used: Energy) -> None:
-        """Add to the energy of a sweep what its machine used in this process's time."""
+        """Add what the machine used while this process ran to the energy of a sweep."""
         self.sweeps.add_energy(parent, used)
 
     def store_report(
